@@ -1,0 +1,52 @@
+# `make demo` and `make test` need Debian's python3, git and make (or macOS's); the rest they install into .venv,
+# and with root or a sudo that asks no password, RabbitMQ and python3-venv with apt-get.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test check bench clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## Tell the whole story on real services: too few codes, Interrupted, resume, 1,000 mails
+	$(BIN)/coupons demo
+
+test: $(VENV)/installed-dev ## Run all tests on real services; COUPONS_TEST_SERVICES=docker|local|address chooses which
+	$(BIN)/python -m pytest -q --durations=10
+
+check: $(VENV)/installed-dev ## Check format, lint, types and who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev ## Measure, and write bench/results.json
+	$(BIN)/python -m bench
+
+clean: ## Remove all that was made here, the environment too
+	rm -rf $(VENV) .demo .test .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Exactly the locked versions, once: again only when a lock or pyproject.toml is newer.
+$(VENV)/installed: requirements.lock pyproject.toml | $(BIN)/pip
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	$(PIP) -r requirements-dev.lock
+	@touch $@
+
+# Debian keeps ensurepip in a package of its own.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.x …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  root=""; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
+	  echo "installing python3-venv" >&2; \
+	  $$root apt-get update -qq && $$root apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; \
+	} || { echo "Python's venv is missing: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

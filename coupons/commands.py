@@ -1,0 +1,176 @@
+"""The contract: what a producer may publish, and how bytes become a command.
+
+A command is a JSON object in UTF-8. `id` is chosen by the publisher and becomes the id of the import or sendout; the
+same id again is the same command. docs/contract/ holds the same as JSON Schema, made from these models.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from coupons.addresses import AddressError, parse_address
+from coupons.codes import list_name
+from coupons.errors import Told
+from coupons.reading import FileFormat
+from coupons.templates import RESERVED
+
+MAX_COMMAND_BYTES = 1_048_576
+MAX_INLINE = 1_000
+"""Codes or recipients in a command's own body; more go through `source` or a group."""
+MAX_ATTRIBUTES = 100
+MAX_ATTRIBUTE_CHARS = 1_000
+SOURCES = ("upload", "file", "https", "s3")
+
+_ATTRIBUTE = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+
+
+class InvalidCommand(Told):
+    """Not a command: every reason, and none of the values (codes are money)."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(reasons))
+
+
+def _source(text: str) -> str:
+    if urlsplit(text).scheme not in SOURCES:
+        raise ValueError(f"must begin with one of {', '.join(f'{scheme}:' for scheme in SOURCES)}")
+    return text
+
+
+def _attribute(name: str) -> str:
+    if not _ATTRIBUTE.fullmatch(name) or name in RESERVED:
+        raise ValueError("an attribute's name is lower-case letters, digits and _, and not a reserved word")
+    return name
+
+
+def _address(text: str) -> str:
+    try:
+        return parse_address(text).address
+    except AddressError as error:
+        reason = error.reason
+    raise ValueError(reason)  # not chained: the error quotes the address
+
+
+Name = Annotated[str, AfterValidator(list_name)]
+Source = Annotated[str, Field(max_length=2_000), AfterValidator(_source)]
+Attribute = Annotated[str, Field(max_length=50), AfterValidator(_attribute)]
+AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Format(_Frozen):
+    """How a file is to be read; what is not said is found in the file itself, but never its encoding."""
+
+    kind: Literal["txt", "csv"] | None = None
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: Annotated[str, Field(max_length=40)] = "utf-8"
+    column: str | int | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        FileFormat(**self.model_dump())  # raises FileError, a ValueError: no such encoding, a txt file with columns
+        return self
+
+
+class Recipient(_Frozen):
+    """`email` is checked and cleaned; attributes are what the message's template may print."""
+
+    email: Annotated[str, AfterValidator(_address)]
+    attributes: Annotated[dict[Attribute, AttributeText], Field(max_length=MAX_ATTRIBUTES)] = {}
+
+
+class _Command(_Frozen):
+    id: UUID = Field(default_factory=uuid4)
+
+    def body(self) -> bytes:
+        """The bytes to publish."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    def digest(self) -> bytes:
+        """What two commands of one id must share: sha256 of the content."""
+        content = self.model_dump(mode="json", exclude={"id"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+class ImportCoupons(_Command):
+    """Add codes to a list, replace its free codes, or delete codes from it."""
+
+    type: Literal["import"] = "import"
+    list: Name
+    mode: Literal["add", "replace", "delete"] = "add"
+    codes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
+    source: Source | None = None
+    format: Format = Format()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.codes is None) == (self.source is None):
+            raise ValueError("needs either codes or source")
+        return self
+
+
+class StartSendout(_Command):
+    """Mail a message to everybody of a group, or to the recipients that come with the command."""
+
+    type: Literal["sendout"] = "sendout"
+    message: Name
+    group: Name | None = None
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
+
+    @model_validator(mode="after")
+    def _one_audience(self) -> Self:
+        if (self.group is None) == (self.recipients is None):
+            raise ValueError("needs either group or recipients")
+        return self
+
+
+class ResumeSendout(_Command):
+    """Send what was interrupted for want of codes, or paused."""
+
+    type: Literal["resume"] = "resume"
+    sendout: UUID
+
+
+type_of: dict[str, type[BaseModel]] = {"import": ImportCoupons, "sendout": StartSendout, "resume": ResumeSendout}
+Command = ImportCoupons | StartSendout | ResumeSendout
+_ADAPTER: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
+
+
+def decode(body: bytes) -> Command:
+    """The command in an AMQP message's body.
+
+    Raises:
+        InvalidCommand: with all its errors at once; `id` must be given, since only the publisher can repeat it.
+    """
+    if len(body) > MAX_COMMAND_BYTES:
+        raise InvalidCommand([f"{len(body)} bytes, at most {MAX_COMMAND_BYTES} are taken"])
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidCommand(["not JSON in UTF-8"]) from None
+    if not isinstance(content, dict):
+        raise InvalidCommand(["not a JSON object"])
+    missing_id = [] if "id" in content else ["id: Field required"]
+    try:
+        command = _ADAPTER.validate_python(content, strict=False)
+    except ValidationError as error:
+        raise InvalidCommand(missing_id + _reasons(error)) from None
+    if missing_id:
+        raise InvalidCommand(missing_id)
+    return command
+
+
+def _reasons(error: ValidationError) -> list[str]:
+    return [
+        ": ".join(filter(None, (".".join(str(part) for part in e["loc"] if part not in type_of), e["msg"])))
+        for e in error.errors(include_input=False, include_url=False)
+    ]

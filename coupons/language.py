@@ -1,0 +1,182 @@
+"""The language of messages: placeholders, filters and conditions. Read here, before anything is sent.
+
+It is the common subset of Jinja2 and MiniJinja without loops, assignments and macros. So what a message needs is known
+exactly when it is saved, a mail is at most as long as its sources and values together, and no message runs for ever.
+(MiniJinja limits instructions, but not memory: `{% set x = x ~ x %}` thirty times makes a gigabyte, measured.)
+"""
+
+from collections.abc import Iterable
+
+import jinja2
+from jinja2 import nodes
+
+_MOST_ARGUMENTS = {"default": 2, "d": 2} | dict.fromkeys(
+    ("upper", "lower", "title", "capitalize", "trim", "escape", "e", "urlencode", "length", "int", "float"), 0
+)
+_TAGS = {  # where a tag is not the lower-case name of its node
+    "Assign": "set",
+    "AssignBlock": "set",
+    "CallBlock": "call",
+    "FilterBlock": "filter",
+    "FromImport": "from",
+    "Getitem": "[…]",
+    "ScopedEvalContextModifier": "autoescape",
+}
+
+
+def list_key(name: str) -> str:
+    """The form in which the names of coupon lists are compared."""
+    return name.strip().lower()
+
+
+def problem_line(part: str, line: int, reason: str) -> str:
+    readable = "".join(character if character.isprintable() else " " for character in reason)
+    return f"{part}, line {line}: {readable}"
+
+
+class Reader:
+    """What the sources that were read name, and what is wrong with them.
+
+    An attribute is `required` if it is used where it may not exist: neither under a `default` filter nor where an
+    `is defined` around it has just said that it does. Names that are `reserved` are no attributes. `problems` are one
+    line each: part, line number, reason.
+    """
+
+    def __init__(self, *, reserved: frozenset[str]) -> None:
+        self._reserved = reserved
+        self.lists: dict[str, None] = {}  # a set that keeps the order of first use
+        self.required: set[str] = set()
+        self.mentioned: set[str] = set()
+        self.problems: list[str] = []
+        self._part = ""
+        self._jinja = jinja2.Environment(autoescape=True)
+
+    def read(self, part: str, source: str) -> None:
+        self._part = part
+        try:
+            self._statements(self._jinja.parse(source).body, frozenset())
+        except jinja2.TemplateSyntaxError as error:
+            self._problem(error.lineno, error.message or "syntax error")
+        except RecursionError:
+            self._problem(1, "is nested too deeply")
+
+    def _problem(self, line: int, reason: str) -> None:
+        self.problems.append(problem_line(self._part, line, reason))
+
+    # Below, `given` are the attributes that certainly exist where the node stands.
+
+    def _statements(self, body: Iterable[nodes.Node], given: frozenset[str]) -> None:
+        for node in body:
+            match node:
+                case nodes.Output():
+                    for output in node.nodes:
+                        self._expression(output, given, printed=True)
+                case nodes.If():
+                    self._if(node, given)
+                case _:
+                    self._refuse(node)
+
+    def _if(self, node: nodes.If, given: frozenset[str]) -> None:
+        for branch in (node, *node.elif_):
+            self._expression(branch.test, given)
+            self._statements(branch.body, given | _defined_when(branch.test, holds=True))
+            given |= _defined_when(branch.test, holds=False)
+        self._statements(node.else_, given)
+
+    def _expression(self, node: nodes.Node, given: frozenset[str], *, printed: bool = False) -> None:  # noqa: C901 one case for each kind of node
+        """`printed`: the value goes to the mail as it is, the only place for a coupon."""
+        match node:
+            case nodes.TemplateData() | nodes.Const():
+                pass
+            case nodes.Name():
+                self._name(node, given)
+            case nodes.Call(node=nodes.Name(name="coupon" | "has_coupon" as function)):
+                self._list(node, function, printed=printed)
+            case nodes.Filter():
+                self._filter(node, given, printed=printed)
+            case nodes.Test(node=nodes.Name() as name, name="defined" | "undefined"):
+                self._name(name, given | {name.name})
+            case nodes.And() | nodes.Or():
+                self._expression(node.left, given)
+                self._expression(node.right, given | _defined_when(node.left, holds=isinstance(node, nodes.And)))
+            case nodes.CondExpr():
+                self._inline_if(node, given, printed=printed)
+            case nodes.Concat():
+                for part in node.nodes:
+                    self._expression(part, given, printed=printed)
+            case nodes.Compare() | nodes.Operand() | nodes.Not() | nodes.Neg() | nodes.List() | nodes.Tuple():
+                for child in node.iter_child_nodes():
+                    self._expression(child, given)
+            case _:
+                self._refuse(node)
+
+    def _inline_if(self, node: nodes.CondExpr, given: frozenset[str], *, printed: bool) -> None:
+        self._expression(node.test, given)
+        self._expression(node.expr1, given | _defined_when(node.test, holds=True), printed=printed)
+        if node.expr2 is not None:
+            self._expression(node.expr2, given | _defined_when(node.test, holds=False), printed=printed)
+
+    def _name(self, node: nodes.Name, given: frozenset[str]) -> None:
+        if node.name in self._reserved:
+            self._problem(node.lineno, f'"{node.name}" cannot be used as an attribute')
+            return
+        self.mentioned.add(node.name)
+        if node.name not in given:
+            self.required.add(node.name)
+
+    def _list(self, call: nodes.Call, function: str, *, printed: bool) -> None:
+        if function == "coupon" and not printed:
+            self._problem(call.lineno, "coupon(…) can only be printed, as it is or through urlencode")
+        match call:
+            case nodes.Call(args=[nodes.Const(value=str(name))], kwargs=[], dyn_args=None, dyn_kwargs=None) if (
+                key := list_key(name)
+            ):
+                self.lists[key] = None
+            case _:
+                self._problem(call.lineno, f'{function}(…) needs one list name in quotes: {function}("spring-10")')
+
+    def _filter(self, node: nodes.Filter, given: frozenset[str], *, printed: bool) -> None:
+        most = _MOST_ARGUMENTS.get(node.name)
+        if most is None or node.node is None:
+            self._problem(node.lineno, f'filter "{node.name}" is not offered in messages')
+            return
+        if len(node.args) > most or node.kwargs or node.dyn_args or node.dyn_kwargs:
+            self._problem(node.lineno, f'filter "{node.name}" takes at most {most} arguments, without names')
+        if node.name in ("default", "d") and isinstance(node.node, nodes.Name):
+            given_to_filter = given | {node.node.name}
+        else:
+            given_to_filter = given
+        self._expression(node.node, given_to_filter, printed=printed and node.name == "urlencode")
+        for argument in node.args:
+            self._expression(argument, given)
+
+    def _refuse(self, node: nodes.Node) -> None:
+        if isinstance(node, nodes.Scope):  # wraps a tag, has no line number of its own
+            node = node.body[0]
+        match node:
+            case nodes.Call(node=nodes.Name(name=name)):
+                word = f"{name}(…)"
+            case nodes.Getattr():
+                word = f".{node.attr}"
+            case nodes.Test():
+                word = f"is {node.name}"
+            case nodes.BinExpr():
+                word = node.operator or ""
+            case _:
+                word = _TAGS.get(type(node).__name__, type(node).__name__.lower())
+        self._problem(node.lineno, f'"{word}" is not offered in messages')
+
+
+def _defined_when(test: nodes.Node, *, holds: bool) -> frozenset[str]:
+    """The attributes that certainly exist where `test` was true (`holds`) or false."""
+    match test:
+        case nodes.Test(node=nodes.Name(name=name), name="defined") if holds:
+            return frozenset({name})
+        case nodes.Test(node=nodes.Name(name=name), name="undefined") if not holds:
+            return frozenset({name})
+        case nodes.Not():
+            return _defined_when(test.node, holds=not holds)
+        case nodes.And() | nodes.Or():
+            left, right = _defined_when(test.left, holds=holds), _defined_when(test.right, holds=holds)
+            return left | right if isinstance(test, nodes.And) == holds else left & right
+    return frozenset()

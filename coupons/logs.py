@@ -1,0 +1,29 @@
+"""Logs on stderr: for people, or as JSON lines. Codes and addresses never stand in them."""
+
+import logging
+import sys
+
+import structlog
+
+from coupons.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Once, in `main`."""
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.CRITICAL)  # libraries print values: bodies, parameters, addresses

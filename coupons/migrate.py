@@ -1,0 +1,99 @@
+"""Bring the database up to date: numbered files, each in a transaction, under one advisory lock."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+from coupons.database import Connection, connected
+from coupons.errors import Told
+
+_LOCK = 0x636F75706F6E73  # "coupons"
+_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migration (
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    sha256     text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+class MigrationError(Told):
+    """The database and the migration files don't belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """All of them, in order."""
+    found = [
+        Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
+        for file in files("coupons").joinpath("migrations").iterdir()
+        if (match := _FILE.fullmatch(file.name))
+    ]
+    return sorted(found, key=lambda migration: migration.number)
+
+
+async def migrate(database_url: str) -> list[Migration]:
+    """Apply what is missing, and return it. Two at once wait for each other.
+
+    Raises:
+        MigrationError: a file was changed after it was applied, or the database is newer than this program.
+    """
+    async with connected(database_url) as connection:
+        await connection.execute(
+            "SET statement_timeout = 0; SET lock_timeout = 0"
+        )  # another migration may run for long
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await connection.execute(_TABLE)
+        missing = _missing(await _applied(connection))
+        for migration in missing:
+            await _apply(connection, migration)
+        return missing
+
+
+async def pending(connection: Connection) -> list[Migration]:
+    """What `migrate` would apply. Raises MigrationError as it does."""
+    exists = await connection.fetchval("SELECT to_regclass('schema_migration') IS NOT NULL")
+    return _missing(await _applied(connection) if exists else {})
+
+
+async def check_current(connection: Connection) -> None:
+    """Raises MigrationError unless the database is what this program needs."""
+    if missing := await pending(connection):
+        raise MigrationError(f"the database lacks {len(missing)} migrations: run `coupons migrate`")
+
+
+async def _applied(connection: Connection) -> dict[int, str]:
+    return {
+        row["number"]: row["sha256"] for row in await connection.fetch("SELECT number, sha256 FROM schema_migration")
+    }
+
+
+def _missing(applied: dict[int, str]) -> list[Migration]:
+    known = migrations()
+    for migration in known:
+        if applied.get(migration.number, migration.sha256) != migration.sha256:
+            raise MigrationError(f"migration {migration.number:04} ({migration.name}) was changed after it was applied")
+    if newer := applied.keys() - {migration.number for migration in known}:
+        raise MigrationError(f"the database is newer than this program: it has migration {max(newer):04}")
+    return [migration for migration in known if migration.number not in applied]
+
+
+async def _apply(connection: Connection, migration: Migration) -> None:
+    async with connection.transaction():
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO schema_migration (number, name, sha256) VALUES ($1, $2, $3)",
+            migration.number, migration.name, migration.sha256,
+        )  # fmt: skip

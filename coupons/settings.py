@@ -1,0 +1,91 @@
+"""Every setting, with its one default. Read once, in `main`, and passed on by name.
+
+From the environment, a `.env` file in the working folder, or files in the folder that `COUPONS_SECRETS_DIR` names
+(one file a setting, as container engines mount secrets).
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coupons.errors import Refused, Told
+
+PREFIX = "COUPONS_"
+
+
+class SettingsError(Told):
+    """A setting is missing or wrong."""
+
+
+class Settings(BaseSettings):
+    """The field's name in capitals after `COUPONS_` is the variable's name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    activated: bool = Field(
+        True, description="Whether this system has the Coupon Manager; if not, every command is refused"
+    )
+
+    database_url: SecretStr = Field(SecretStr("postgresql://coupons@127.0.0.1/coupons"), description="PostgreSQL")
+    broker_url: SecretStr = Field(SecretStr("amqp://guest:guest@127.0.0.1/"), description="RabbitMQ")
+    smtp_url: SecretStr = Field(
+        SecretStr("smtp://127.0.0.1:25"),
+        description="Relay: `smtp://user:password@host:587` (STARTTLS required unless loopback or `?tls=none`), `smtps://…`",
+    )
+
+    sender: str = Field(
+        "", description="`From` of messages that name no sender of their own: `Shop <shop@example.org>`"
+    )
+    unsubscribe_url: str = Field(
+        "", description="`List-Unsubscribe` (one click, RFC 8058); `{address}` and `{message_id}` are filled in"
+    )
+    smtp_connections: int = Field(10, ge=1, le=200, description="Connections to the relay, per worker process")
+    smtp_hostname: str = Field("", description="Name said in EHLO; empty: this machine's")
+    give_up_hours: float = Field(24, gt=0, description="A deferred delivery is given up, its code returned, after")
+
+    import_folder: Path | None = Field(None, description="The only folder that `file:` sources may name; unset: none")
+    import_max_bytes: int = Field(2_000_000_000, gt=0, description="A larger source is refused")
+
+    batch_size: int = Field(1_000, ge=1, le=5_000, description="Deliveries that a worker claims at once")
+    batches: int = Field(2, ge=1, le=16, description="Batches that a worker delivers at the same time")
+    window: int = Field(200, ge=1, le=5_000, description="Most mails that a killed worker leaves uncertain")
+    lease_seconds: float = Field(
+        45, gt=0, description="A worker that is silent for so long has lost its work to others"
+    )
+    heartbeat_seconds: float = Field(10, gt=0, description="Leases are renewed every")
+    sweep_seconds: float = Field(15, gt=0, description="Work that no command announced is looked for every")
+
+    log_format: Literal["console", "json"] = Field("console", description="How logs look on stderr")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged"
+    )
+
+    web_host: str = Field("127.0.0.1", description="Where `coupons web` listens")
+    web_port: int = Field(8080, ge=0, le=65_535, description="Its port")
+    web_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token of the HTTP API, password of the console; required off loopback"
+    )
+
+    def require_activated(self) -> None:
+        """Raises Refused on a system that has no Coupon Manager."""
+        if not self.activated:
+            raise Refused("the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)")
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: one line that names each variable that is wrong, never its value.
+    """
+    secrets = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    try:
+        return Settings(_secrets_dir=secrets) if secrets else Settings()
+    except ValidationError as error:
+        wrong = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False))
+        raise SettingsError("; ".join(wrong)) from None

@@ -1,0 +1,97 @@
+"""Where the relay is, and how it is to be talked to."""
+
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import ip_address
+from typing import Self
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from coupons.errors import Told
+
+
+class SmtpAddressError(Told):
+    """The relay's address cannot be used. The text shows neither the password nor the URL."""
+
+
+class Tls(Enum):
+    NONE = "none"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+_PORTS = {Tls.NONE: 25, Tls.STARTTLS: 587, Tls.IMPLICIT: 465}
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpAddress:
+    host: str
+    port: int
+    tls: Tls
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read `smtp://user:password@host:587?tls=starttls|none&ca=FILE` or `smtps://host:465?ca=FILE`.
+
+        TLS is required, and the server's certificate verified (against the system's authorities, or those in the `ca`
+        file), unless the host is loopback or `tls=none` says otherwise. A password is never sent in clear off
+        loopback. Special characters in user and password are percent-encoded.
+
+        Raises SmtpAddressError.
+        """
+        parts, port, options = _split(url)
+        host = parts.hostname or ""
+        if unknown := options.keys() - {"tls", "ca"}:
+            raise SmtpAddressError(f"the relay's address has unknown options: {', '.join(sorted(unknown))}")
+        tls = _tls(parts.scheme, host, options.get("tls", ""))
+        if parts.username and tls is Tls.NONE and not _is_loopback(host):
+            raise SmtpAddressError(f"the password for {host} would be sent in clear: leave out tls=none")
+        return cls(
+            host=host,
+            port=port or _PORTS[tls],
+            tls=tls,
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            ca_file=options.get("ca"),
+        )
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What verifies the relay's certificate and name. Raises SmtpAddressError."""
+        if self.tls is Tls.NONE:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise SmtpAddressError(f"the certificates in {self.ca_file} cannot be read: {error}") from error
+
+
+def _split(url: str) -> tuple[SplitResult, int | None, dict[str, str]]:
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else {}
+        if parts.scheme in ("smtp", "smtps") and parts.hostname and not parts.path.strip("/") and not parts.fragment:
+            return parts, parts.port, {name: values[-1] for name, values in options.items()}
+    # Out here and so without a chain: what is said about a wrong port may quote the end of a password.
+    raise SmtpAddressError("the relay's address must look like smtp://user:password@host:587, percent-encoded")
+
+
+def _tls(scheme: str, host: str, option: str) -> Tls:
+    match scheme, option:
+        case "smtps", "":
+            return Tls.IMPLICIT
+        case "smtp", "":
+            return Tls.NONE if _is_loopback(host) else Tls.STARTTLS
+        case "smtp", "none" | "starttls":
+            return Tls(option)
+    raise SmtpAddressError("the relay's address may say tls=starttls or tls=none with smtp:, and nothing with smtps:")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,31 @@
+"""Commands that were accepted. The id makes a second copy harmless, whenever and wherever it arrives."""
+
+from uuid import UUID
+
+from coupons.commands import Command
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store.queries import Queries
+
+SQL = Queries("inbox.sql")
+
+
+async def accept(connection: Connection, command: Command) -> bool:
+    """Whether this command is new. Runs in the transaction that does what it says.
+
+    Two workers with the same command: the second waits here until the first commits, then finds it known.
+
+    Raises:
+        Refused: the id belongs to a command of other content.
+    """
+    if await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None:
+        return True
+    known = await connection.fetchrow(SQL.known, command.id)
+    if known is None or (known["type"], known["digest"]) != (command.type, command.digest()):
+        raise Refused(f"id {command.id} belongs to another command")
+    return False
+
+
+async def is_known(connection: Connection, command_id: UUID) -> bool:
+    """Whether a worker has accepted the command of this id."""
+    return await connection.fetchrow(SQL.known, command_id) is not None

@@ -1,0 +1,116 @@
+"""Coupon lists: settings and numbers. The coupons themselves come through imports and go through deliveries."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store.queries import Queries
+
+SQL = Queries("lists.sql")
+PREVIEW_SUFFIX = "_previewCoupon"
+
+Shortage = Literal["pause", "text"]
+"""What a list does when it runs out: pause the whole sendout, or print the alternative text."""
+
+
+@dataclass(frozen=True, slots=True)
+class CouponList:
+    """`total` = `available` + `promised` + `bound` + `sent`.
+
+    Available codes are free for anybody; promised ones are held for a sendout and not yet bound to a recipient.
+    """
+
+    id: int
+    name: str
+    description: str
+    shortage: Shortage
+    alternative_text: str
+    preview_text: str
+    archived_at: datetime | None
+    created_at: datetime
+    total: int
+    available: int
+    promised: int
+    bound: int
+    sent: int
+
+
+async def create(
+    connection: Connection,
+    name: str,
+    *,
+    description: str,
+    shortage: Shortage,
+    alternative_text: str,
+    preview_text: str | None,
+) -> None:
+    """A new, empty list. Raises Refused if the name is taken."""
+    preview = preview_text or name + PREVIEW_SUFFIX
+    if await connection.fetchval(SQL.create, name, description, shortage, alternative_text, preview) is None:
+        raise Refused(f"list {name} exists already")
+
+
+async def change(
+    connection: Connection,
+    name: str,
+    *,
+    description: str | None,
+    shortage: Shortage | None,
+    alternative_text: str | None,
+    preview_text: str | None,
+) -> None:
+    """Change settings; None leaves one as it is. Never the name: templates hold it."""
+    if await connection.fetchval(SQL.change, name, description, shortage, alternative_text, preview_text) is None:
+        raise Refused(f"there is no list {name}")
+
+
+async def all_of(connection: Connection, *, archived: bool) -> list[CouponList]:
+    return [CouponList(**row) for row in await connection.fetch(SQL.rows, None, archived)]
+
+
+async def named(connection: Connection, *names: str) -> list[CouponList]:
+    """These lists, archived or not. Raises Refused naming those that do not exist."""
+    found = [CouponList(**row) for row in await connection.fetch(SQL.rows, names, True)]
+    if missing := sorted(set(names) - {each.name for each in found}):
+        raise Refused(f"there is no list {', '.join(missing)}")
+    return found
+
+
+async def copy(connection: Connection, name: str, new_name: str) -> None:
+    """A new list with the same settings; codes are never copied, a code belongs to one list."""
+    await named(connection, name)
+    if await connection.fetchval(SQL.copy, name, new_name, PREVIEW_SUFFIX) is None:
+        raise Refused(f"list {new_name} exists already")
+
+
+async def archive(connection: Connection, name: str) -> None:
+    await named(connection, name)
+    if await connection.fetchval(SQL.archive, name) is None:
+        raise Refused(f"list {name} is archived already, or a sendout that is not finished needs it")
+
+
+async def restore(connection: Connection, name: str) -> None:
+    await named(connection, name)
+    if await connection.fetchval(SQL.restore, name) is None:
+        raise Refused(f"list {name} is not archived")
+
+
+async def delete(connection: Connection, name: str) -> None:
+    """Delete an archived list that no message names and of which no code was ever sent."""
+    async with connection.transaction():
+        row = await connection.fetchrow(SQL.lock, name)
+        if row is None:
+            raise Refused(f"there is no list {name}")
+        if row["archived_at"] is None:
+            raise Refused(f"list {name} is in use: archive it first")
+        if held := row["total"] - row["available"]:
+            raise Refused(f"list {name} has {held} codes that belong to recipients: it stays archived")
+        users = await connection.fetchrow(SQL.users, row["id"])
+        if users and users["messages"]:
+            raise Refused(f"list {name} is named by {users['messages']} messages: it stays archived")
+        if users and users["imports"]:
+            raise Refused(f"list {name} is being imported into")
+        await connection.execute(SQL.delete_coupons, row["id"])
+        await connection.execute(SQL.delete, row["id"])

@@ -1,0 +1,94 @@
+"""What marketers wrote. A message is never changed: saving it again makes its next version."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.mail import compile_email
+from coupons.store import groups, lists
+from coupons.store.queries import Queries
+from coupons.templates import Parts, Template
+
+SQL = Queries("messages.sql")
+OWN_ATTRIBUTES = frozenset({"email"})
+"""What every recipient has without being given it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    id: int
+    name: str
+    version: int
+    sender: str
+    reply_to: str | None
+    subject: str
+    text: str | None
+    html: str | None
+    attributes: list[str]
+    created_at: datetime
+    lists: list[str]
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(subject=self.subject, text=self.text, html=self.html)
+
+
+async def save(
+    connection: Connection, name: str, parts: Parts, *, sender: str, reply_to: str | None, declared: Collection[str]
+) -> Message:
+    """Save a message's next version.
+
+    `declared` are attributes that recipients will bring who are in no group yet.
+
+    Raises:
+        TemplateError: a part does not compile.
+        AddressError: sender or reply_to is no mailbox.
+        Refused: it names a list that does not exist or is archived, or an attribute that nobody has.
+    """
+    template = Template(parts)
+    compile_email(template=template, sender=sender, reply_to=reply_to)
+    names = template.names
+    async with connection.transaction():
+        found = await lists.named(connection, *names.lists)
+        if archived := [each.name for each in found if each.archived_at]:
+            raise Refused(f"message {name}: list {', '.join(archived)} is archived")
+        known = {*await groups.known_attributes(connection), *declared, *OWN_ATTRIBUTES}
+        if unknown := sorted(names.required - known):
+            raise Refused(
+                f"message {name}: undefined name {', '.join(unknown)}; recipients have {', '.join(sorted(known))}"
+            )
+        row = await connection.fetchrow(
+            SQL.save,
+            name,
+            sender,
+            reply_to,
+            parts.subject,
+            parts.text,
+            parts.html,
+            sorted(names.required - OWN_ATTRIBUTES),
+        )
+        assert row is not None  # noqa: S101 - an INSERT of an aggregate always has a row
+        await connection.execute(SQL.name_lists, row["id"], [each.id for each in found])
+        return await named(connection, name)
+
+
+async def all_of(connection: Connection) -> list[Message]:
+    return [Message(**row) for row in await connection.fetch(SQL.rows, None)]
+
+
+async def named(connection: Connection, name: str) -> Message:
+    """The newest version. Raises Refused if there is none."""
+    row = await connection.fetchrow(SQL.rows, [name])
+    if row is None:
+        raise Refused(f"there is no message {name}")
+    return Message(**row)
+
+
+async def of_sendout(connection: Connection, sendout_id: UUID) -> Message:
+    row = await connection.fetchrow(SQL.of_sendout, sendout_id)
+    if row is None:
+        raise Refused(f"there is no sendout {sendout_id}")
+    return Message(**row)

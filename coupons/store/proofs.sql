@@ -1,0 +1,79 @@
+-- lists_add_up: free + promised + bound + sent = total, and the list's counters say so
+SELECT l.name AS list, l.total, l.available, r.coupons, r.free, h.promised, h.bound, h.sent
+FROM coupon_list l
+CROSS JOIN LATERAL (
+    SELECT count(*) AS coupons, count(*) FILTER (WHERE sendout_id IS NULL) AS free FROM coupon WHERE list_id = l.id
+) r
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(promised - bound), 0) AS promised, coalesce(sum(bound - sent), 0) AS bound,
+           coalesce(sum(sent), 0) AS sent
+    FROM sendout_list WHERE list_id = l.id
+) h
+WHERE r.coupons <> l.total OR r.free <> l.available + h.promised
+   OR l.available + h.promised + h.bound + h.sent <> l.total;
+
+-- codes_have_one_owner: no code stands twice in a list, whatever the index says
+SELECT l.name AS list, count(*) AS times, count(DISTINCT (c.sendout_id, c.delivery_number)) AS owners
+FROM (SELECT list_id, sendout_id, delivery_number, code, count(*) OVER (PARTITION BY list_id, code) AS n FROM coupon) c
+JOIN coupon_list l ON l.id = c.list_id
+WHERE c.n > 1 GROUP BY l.name;
+
+-- deliveries_have_one_code_of_a_list: nobody has two codes of one list in one sendout
+SELECT sendout_id, delivery_number, list_id, count(*) AS codes FROM coupon
+WHERE sendout_id IS NOT NULL GROUP BY sendout_id, delivery_number, list_id HAVING count(*) > 1;
+
+-- owners_exist: a bound code belongs to a delivery that can still be mailed or was, of a sendout that uses its list
+SELECT c.sendout_id, c.delivery_number, c.list_id, coalesce(d.state, 'no such delivery') AS delivery
+FROM coupon c
+LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
+LEFT JOIN sendout_list sl ON sl.sendout_id = c.sendout_id AND sl.list_id = c.list_id
+WHERE c.sendout_id IS NOT NULL AND (d.state IS NULL OR d.state IN ('refused', 'cancelled') OR sl.list_id IS NULL);
+
+-- promises_add_up: what a sendout has bound and mailed of a list are the codes that its deliveries own
+SELECT sl.sendout_id, sl.list_id, sl.promised, sl.bound, sl.sent, coalesce(o.owned, 0) AS owned,
+       coalesce(o.mailed, 0) AS mailed
+FROM sendout_list sl
+LEFT JOIN (
+    SELECT c.sendout_id, c.list_id, count(*) AS owned, count(*) FILTER (WHERE d.state = 'sent') AS mailed
+    FROM coupon c JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
+    GROUP BY c.sendout_id, c.list_id
+) o USING (sendout_id, list_id)
+WHERE sl.bound <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
+
+-- mails_have_their_codes: nothing was mailed without a code of each list that has no alternative text
+SELECT d.sendout_id, d.number, sl.list_id, d.state
+FROM delivery d JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'
+WHERE d.state IN ('sending', 'sent', 'uncertain') AND NOT EXISTS (
+    SELECT FROM coupon c
+    WHERE c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number);
+
+-- batches_add_up: a batch's counters are its deliveries
+SELECT b.sendout_id, b.number, b.open, b.sent, b.refused, b.uncertain, b.cancelled, d.*
+FROM delivery_batch b
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE state IN ('pending', 'sending', 'deferred')) AS is_open,
+           count(*) FILTER (WHERE state = 'sent') AS is_sent,
+           count(*) FILTER (WHERE state = 'refused') AS is_refused,
+           count(*) FILTER (WHERE state = 'uncertain') AS is_uncertain,
+           count(*) FILTER (WHERE state = 'cancelled') AS is_cancelled
+    FROM delivery WHERE sendout_id = b.sendout_id AND number BETWEEN b.first_delivery AND b.last_delivery
+) d
+WHERE (b.open, b.sent, b.refused, b.uncertain, b.cancelled)
+   <> (d.is_open, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
+
+-- finished_sendouts_add_up: every recipient of a finished sendout is in exactly one final state
+SELECT s.id AS sendout, s.state, s.recipients, d.deliveries, d.final
+FROM sendout s
+CROSS JOIN LATERAL (
+    SELECT count(*) AS deliveries,
+           count(*) FILTER (WHERE state IN ('sent', 'refused', 'uncertain', 'cancelled')) AS final
+    FROM delivery WHERE sendout_id = s.id
+) d
+WHERE s.recipients <> d.deliveries OR (s.state = 'finished' AND d.final <> d.deliveries);
+
+-- interrupted_sent_nothing: an interrupted sendout holds no code and has handed over no mail
+SELECT s.id AS sendout, count(d.number) AS begun, max(sl.promised) AS promised
+FROM sendout s
+LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.promised > 0
+LEFT JOIN delivery d ON d.sendout_id = s.id AND d.state <> 'pending'
+WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR max(sl.promised) > 0;

@@ -1,0 +1,338 @@
+"""Sendouts: from the command through snapshot and admission to the end. schema.sql draws the states."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from coupons.addresses import parse_address
+from coupons.admission import Granted, Need, Short, decide
+from coupons.commands import StartSendout
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store import groups, lists, messages
+from coupons.store.queries import Queries
+
+SQL = Queries("sendouts.sql")
+SNAPSHOT_SECONDS = 3_600
+"""The snapshot copies every recipient in one statement: minutes for tens of millions."""
+PROBLEMS_SHOWN = 100
+RESUMABLE = ("interrupted", "paused")
+
+
+class LeaseLost(Exception):
+    """Another worker has taken this work over, or a person has ended it: stop, and write nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sendout to be prepared. `recipients` is known when its snapshot is taken already."""
+
+    id: UUID
+    lease_token: UUID
+    group_id: int | None
+    recipients: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendoutList:
+    """`available` is what the list has now; the rest is the sendout's own."""
+
+    name: str
+    shortage: lists.Shortage
+    needed: int
+    promised: int
+    bound: int
+    sent: int
+    missing: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    number: int
+    address: str
+    state: str
+    attempts: int
+    reply: str | None
+    changed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sendout:
+    id: UUID
+    message: str
+    message_version: int
+    group: str | None
+    state: str
+    reason: str | None
+    waiting: str | None
+    recipients: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    open: int
+    sent: int
+    refused: int
+    uncertain: int
+    cancelled: int
+    lists: tuple[SendoutList, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it stays as it is unless a person does something."""
+        return self.finished_at is not None or self.state in RESUMABLE
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+async def create(connection: Connection, command: StartSendout, *, batch_size: int) -> None:
+    """Note the sendout; recipients that come with the command become its deliveries at once.
+
+    Raises:
+        Refused: as `check` does.
+    """
+    message, group = await check(connection, command)
+    await connection.execute(SQL.create, command.id, message.id, group)
+    if command.recipients is not None:
+        addresses = [parse_address(each.email) for each in command.recipients]
+        attributes = [json.dumps(each.attributes) for each in command.recipients]
+        status = await connection.execute(
+            SQL.snapshot_given, command.id, [a.key for a in addresses], [a.address for a in addresses], attributes
+        )
+        await _complete_snapshot(connection, command.id, _count(status), batch_size, lease_token=None)
+
+
+async def check(connection: Connection, command: StartSendout) -> tuple[messages.Message, int | None]:
+    """The message and the group's id; all that can be known to be wrong before anything is begun.
+
+    Raises:
+        Refused: unknown message or group, an archived list, an empty group, an attribute that recipients lack.
+    """
+    message = await messages.named(connection, command.message)
+    if archived := [each.name for each in await lists.named(connection, *message.lists) if each.archived_at]:
+        raise Refused(f"message {message.name}: list {', '.join(archived)} is archived")
+    if command.group is None:
+        _check_given(message, command)
+        return message, None
+    return message, await _check_group(connection, message, command.group)
+
+
+def _check_given(message: messages.Message, command: StartSendout) -> None:
+    for position, recipient in enumerate(command.recipients or (), start=1):
+        if lacking := sorted(set(message.attributes) - recipient.attributes.keys()):
+            raise Refused(f"message {message.name}: recipient {position} has no {', '.join(lacking)}")
+
+
+async def _check_group(connection: Connection, message: messages.Message, name: str) -> int:
+    facts = await connection.fetchrow(groups.SQL.facts, name)
+    if facts is None:
+        raise Refused(f"there is no group {name}")
+    if not facts["has_recipients"]:
+        raise Refused(f"group {name} has no recipients")
+    if lacking := sorted(set(message.attributes) - set(facts["attributes"])):
+        raise Refused(f"message {message.name}: recipients of group {name} have no {', '.join(lacking)}")
+    group_id: int = facts["id"]
+    return group_id
+
+
+# --- preparing -----------------------------------------------------------------------------------------------------
+
+
+async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> Claim | None:
+    """The oldest sendout that waits to be prepared, or was left by a worker that died."""
+    row = await connection.fetchrow(SQL.claim, owner, lease_seconds)
+    return Claim(**row) if row else None
+
+
+async def lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
+    """How many recipients of the group have not got all these attributes."""
+    count: int = await connection.fetchval(SQL.lacking, group_id, attributes, timeout=SNAPSHOT_SECONDS)
+    return count
+
+
+async def snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
+    """Copy the group's recipients into deliveries and cut these into batches; returns how many there are.
+
+    Raises:
+        LeaseLost: meanwhile; nothing was written.
+        Refused: nobody is left in the group.
+    """
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
+        status = await connection.execute(SQL.snapshot_group, claim.id, claim.group_id, timeout=SNAPSHOT_SECONDS)
+        recipients = _count(status)
+        if not recipients:
+            raise Refused("its group has no recipients")
+        await _complete_snapshot(connection, claim.id, recipients, batch_size, lease_token=claim.lease_token)
+        return recipients
+
+
+async def _complete_snapshot(
+    connection: Connection, sendout_id: UUID, recipients: int, batch_size: int, *, lease_token: UUID | None
+) -> None:
+    await connection.execute(SQL.batches, sendout_id, recipients, batch_size)
+    await connection.execute(SQL.needs, sendout_id, recipients)
+    if await connection.fetchval(SQL.taken, sendout_id, recipients, lease_token) is None:
+        raise LeaseLost(f"sendout {sendout_id}")
+
+
+async def renew(connection: Connection, claim: Claim, *, lease_seconds: float) -> None:
+    """Keep the sendout for longer. Raises LeaseLost."""
+    if await connection.fetchval(SQL.renew, claim.id, claim.lease_token, lease_seconds) is None:
+        raise LeaseLost(f"sendout {claim.id}")
+
+
+async def fail(connection: Connection, claim: Claim, reason: str) -> None:
+    """End a sendout that can never be sent. Raises LeaseLost."""
+    if await connection.fetchval(SQL.fail, claim.id, claim.lease_token, reason) is None:
+        raise LeaseLost(f"sendout {claim.id}")
+
+
+# --- admission -----------------------------------------------------------------------------------------------------
+
+
+async def admit(connection: Connection, claim: Claim) -> Granted | Short:
+    """Promise the sendout its codes, of all lists or of none; it is then sending or interrupted.
+
+    Raises:
+        LeaseLost: somebody else has admitted or ended it.
+        Refused: a list was archived meanwhile.
+    """
+    async with connection.transaction():
+        row = await connection.fetchrow(SQL.lock, claim.id)
+        if row is None or row["lease_token"] != claim.lease_token or row["state"] != "preparing":
+            raise LeaseLost(f"sendout {claim.id}")
+        return await _promise(connection, claim.id)
+
+
+async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
+    """Admit an interrupted sendout again, or let a paused one go on (None). Runs in the caller's transaction.
+
+    Raises:
+        Refused: it is in another state, or there is none of this id.
+    """
+    row = await connection.fetchrow(SQL.lock, sendout_id)
+    state: str | None = row["state"] if row else None
+    match state:
+        case "interrupted":
+            return await _promise(connection, sendout_id)
+        case "paused":
+            await connection.execute(SQL.unpause, sendout_id)
+            return None
+        case None:
+            raise Refused(f"there is no sendout {sendout_id}")
+        case _:
+            raise Refused(_not_resumable(sendout_id, state))
+
+
+def check_resumable(sendout: Sendout) -> None:
+    """Raises Refused as `resume` does."""
+    if sendout.state not in RESUMABLE:
+        raise Refused(_not_resumable(sendout.id, sendout.state))
+
+
+def _not_resumable(sendout_id: UUID, state: str) -> str:
+    return f"sendout {sendout_id} is {state}: only interrupted or paused ones are resumed"
+
+
+async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
+    rows = await connection.fetch(SQL.lock_lists, sendout_id)
+    if archived := [row["name"] for row in rows if row["archived_at"]]:
+        raise Refused(f"list {', '.join(archived)} is archived")
+    needs = [Need(row["list_id"], row["name"], row["shortage"], row["needed"], row["available"]) for row in rows]
+    decision = decide(needs)
+    match decision:
+        case Short():
+            await connection.execute(SQL.note_missing, sendout_id)
+            await connection.execute(SQL.interrupt, sendout_id, str(decision))
+        case Granted(amounts):
+            await connection.execute(SQL.take, list(amounts), list(amounts.values()))
+            await connection.execute(SQL.promise, sendout_id, list(amounts), list(amounts.values()))
+            await connection.execute(SQL.begin, sendout_id)
+    return decision
+
+
+# --- by a person, and the end --------------------------------------------------------------------------------------
+
+
+async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
+    """Workers stop within one window. Raises Refused unless it is sending."""
+    if not await pause_if_sending(connection, sendout_id, reason):
+        raise Refused(
+            f"sendout {sendout_id} is {(await named(connection, sendout_id)).state}: only a sending one is paused"
+        )
+
+
+async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str) -> bool:
+    return await connection.fetchval(SQL.pause, sendout_id, reason) is not None
+
+
+async def cancel(connection: Connection, sendout_id: UUID) -> None:
+    """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Refused if it has ended."""
+    async with connection.transaction():
+        if await connection.fetchval(SQL.cancel, sendout_id) is None:
+            raise Refused(f"sendout {sendout_id} is {(await named(connection, sendout_id)).state} already")
+        await connection.fetch(SQL.lock_lists, sendout_id)
+        await connection.execute(SQL.return_unbound, sendout_id)
+
+
+async def settle(connection: Connection, sendout_id: UUID) -> bool:
+    """Finish a sendout of which nothing is open, giving back what it did not need; False if it is not so far."""
+    async with connection.transaction():
+        if await connection.fetchval(SQL.done, sendout_id) is None:
+            return False
+        await connection.fetch(SQL.lock_lists, sendout_id)
+        await connection.execute(SQL.return_unbound, sendout_id)
+        await connection.execute(SQL.finish, sendout_id)
+        return True
+
+
+async def settle_all(connection: Connection) -> list[UUID]:
+    """Finish every sendout whose last worker died between its last batch and the end."""
+    unfinished = [row["id"] for row in await connection.fetch(SQL.unfinished)]
+    return [sendout_id for sendout_id in unfinished if await settle(connection, sendout_id)]
+
+
+async def wait(connection: Connection, sendout_id: UUID, why: str | None) -> None:
+    """Show why a sending sendout makes no progress; None when it does again."""
+    await connection.execute(SQL.wait, sendout_id, why)
+
+
+# --- looking -------------------------------------------------------------------------------------------------------
+
+
+async def outbox(connection: Connection, *, state: str | None = None, limit: int = 100) -> list[Sendout]:
+    """The newest sendouts, optionally of one state."""
+    return await _rows(connection, None, state, limit)
+
+
+async def named(connection: Connection, sendout_id: UUID) -> Sendout:
+    """Raises Refused if there is none."""
+    found = await find(connection, sendout_id)
+    if found is None:
+        raise Refused(f"there is no sendout {sendout_id}")
+    return found
+
+
+async def find(connection: Connection, sendout_id: UUID) -> Sendout | None:
+    return next(iter(await _rows(connection, sendout_id, None, 1)), None)
+
+
+async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
+    """The first deliveries that are refused, uncertain or deferred, with the relay's words."""
+    return [Problem(**row) for row in await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)]
+
+
+async def _rows(connection: Connection, sendout_id: UUID | None, state: str | None, limit: int) -> list[Sendout]:
+    rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
+    of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
+    for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
+        columns = dict(row)
+        of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
+    return [Sendout(**row, lists=tuple(of_sendout[row["id"]])) for row in rows]
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])  # "INSERT 0 1000"

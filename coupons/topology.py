@@ -1,0 +1,49 @@
+"""Exchange and queues. Workers declare them; publishers only publish.
+
+The arguments mean the same on RabbitMQ 3.10 and 4.x. The delivery limit is given because 4.x has one of its own (20),
+which closing a connection every two seconds would use up in a minute; nothing relies on it.
+"""
+
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractQueue
+from pamqp.common import FieldTable
+
+EXCHANGE = "coupons"
+COMMANDS = ("import", "sendout", "resume")
+"""Routing keys that anybody may publish with; each has the queue `coupons.<key>`."""
+NUDGE = "deliver"
+"""Internal: there is work to deliver. Losing one costs a sweep interval."""
+DEAD = "dead"
+REASON = "x-reason"
+
+DELIVERY_LIMIT = 100
+NUDGES_KEPT = 1_000
+
+_COMMAND_QUEUE: FieldTable = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": DELIVERY_LIMIT,
+    "x-overflow": "reject-publish",  # a full queue tells the publisher; at-least-once needs it
+    "x-dead-letter-exchange": EXCHANGE,
+    "x-dead-letter-routing-key": DEAD,
+    "x-dead-letter-strategy": "at-least-once",
+}
+_NUDGE_QUEUE: FieldTable = {"x-queue-type": "quorum", "x-max-length": NUDGES_KEPT, "x-overflow": "drop-head"}
+_DEAD_QUEUE: FieldTable = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": 1_000_000_000,  # looking counts as a delivery, and -1 is not understood by 3.10
+}
+
+
+def queue_name(routing_key: str) -> str:
+    return f"{EXCHANGE}.{routing_key}"
+
+
+async def declare(channel: AbstractChannel) -> tuple[AbstractExchange, dict[str, AbstractQueue]]:
+    """Declare everything; returns the exchange and the queues by routing key."""
+    exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.DIRECT, durable=True)
+    arguments = {DEAD: _DEAD_QUEUE, NUDGE: _NUDGE_QUEUE, **dict.fromkeys(COMMANDS, _COMMAND_QUEUE)}
+    queues = {}
+    for key, args in arguments.items():
+        queues[key] = await channel.declare_queue(queue_name(key), durable=True, arguments=args)
+        await queues[key].bind(exchange, key)
+    return exchange, queues

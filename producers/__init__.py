@@ -1,0 +1,1 @@
+"""Puts commands in: the CLI, the web console and HTTP API, the Python client."""

@@ -1,0 +1,73 @@
+"""`--wait`: follow a job to its end, with a progress bar on a terminal's stderr and nothing elsewhere."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import click
+
+POLL_SECONDS = 0.25
+PATIENCE_SECONDS = 10
+"""Then it is said that no worker has taken the command yet."""
+
+Job = TypeVar("Job")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is, in whatever it counts; `total` None while that is not known."""
+
+    done: int
+    total: int | None
+    state: str
+    ended: bool
+
+
+async def follow(
+    look: Callable[[], Awaitable[Job | None]], progress_of: Callable[[Job], Progress], *, title: str
+) -> Job:
+    """Look until the job has ended, and return it as it is then."""
+    waited = 0.0
+    with _bar(title) as show:
+        while True:
+            job = await look()
+            if job is not None:
+                progress = progress_of(job)
+                show(progress)
+                if progress.ended:
+                    return job
+            elif PATIENCE_SECONDS <= waited < PATIENCE_SECONDS + POLL_SECONDS:
+                click.echo("no worker has taken the command yet; is one running? (coupons worker)", err=True)
+            await asyncio.sleep(POLL_SECONDS)
+            waited += POLL_SECONDS
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, state="waiting", rate="")
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, state=progress.state)
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield show

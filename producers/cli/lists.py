@@ -1,0 +1,185 @@
+"""`coupons list …`: what a list is called, and what happens when it runs out."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from producers.cli.output import amount, as_json, emit_json, emit_table
+from producers.cli.session import asynchronous, database
+
+if TYPE_CHECKING:
+    from coupons.store.lists import Shortage
+
+SHORTAGE_HELP = "When codes run out: pause the whole sendout before anybody is mailed, or print the alternative text."
+
+
+@click.group("list")
+def lists() -> None:
+    """Coupon lists: create, look, copy, archive."""
+
+
+@lists.command()
+@click.argument("name")
+@click.option("--description", default="", help="For people; at most 200 characters.")
+@click.option(
+    "--shortage", type=click.Choice(["pause", "text"]), default="pause", show_default=True, help=SHORTAGE_HELP
+)
+@click.option(
+    "--alternative-text", default="", help="Stands in for a code under --shortage text; at most 500 characters."
+)
+@click.option("--preview-text", help="Stands in for a code in previews and test mails.  [default: NAME_previewCoupon]")
+@asynchronous
+async def create(
+    name: str, description: str, shortage: "Shortage", alternative_text: str, preview_text: str | None
+) -> None:
+    """Create an empty list. Its name is kept in lower case and never changes, because messages hold it."""
+    from coupons.codes import list_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        await lists.create(
+            connection, list_name(name), description=description, shortage=shortage,
+            alternative_text=alternative_text, preview_text=preview_text,
+        )  # fmt: skip
+    click.echo(f"list {list_name(name)} created")
+
+
+@lists.command()
+@click.argument("name")
+@click.option("--description", help="For people; at most 200 characters.")
+@click.option("--shortage", type=click.Choice(["pause", "text"]), help=SHORTAGE_HELP)
+@click.option("--alternative-text", help="Stands in for a code under --shortage text; at most 500 characters.")
+@click.option("--preview-text", help="Stands in for a code in previews and test mails.")
+@asynchronous
+async def change(
+    name: str,
+    description: str | None,
+    shortage: "Shortage | None",
+    alternative_text: str | None,
+    preview_text: str | None,
+) -> None:
+    """Change a list's settings. An interrupted sendout sees them when it is resumed."""
+    from coupons.codes import list_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        await lists.change(
+            connection, list_name(name), description=description, shortage=shortage,
+            alternative_text=alternative_text, preview_text=preview_text,
+        )  # fmt: skip
+    click.echo(f"list {list_name(name)} changed")
+
+
+@lists.command("ls")
+@click.option("--archived", is_flag=True, help="Also those that are archived.")
+@as_json
+@asynchronous
+async def ls(archived: bool, json_output: bool) -> None:
+    """All lists with their coupons in numbers."""
+    from coupons.store import lists
+
+    async with database() as connection:
+        found = await lists.all_of(connection, archived=archived)
+    if json_output:
+        emit_json(found)
+        return
+    columns = {
+        "LIST": lambda row: row.name,
+        "AVAILABLE": lambda row: row.available,
+        "PROMISED": lambda row: row.promised,
+        "BOUND": lambda row: row.bound,
+        "SENT": lambda row: row.sent,
+        "TOTAL": lambda row: row.total,
+        "SHORTAGE": lambda row: row.shortage,
+        "DESCRIPTION": lambda row: row.description + (" (archived)" if row.archived_at else ""),
+    }
+    emit_table(found, columns, empty="no lists yet: coupons list create NAME")
+
+
+@lists.command()
+@click.argument("name")
+@as_json
+@asynchronous
+async def show(name: str, json_output: bool) -> None:
+    """One list: settings, numbers and its last imports."""
+    from coupons.codes import list_name
+    from coupons.store import imports, lists
+
+    async with database() as connection:
+        (found,) = await lists.named(connection, list_name(name))
+        jobs = await imports.of_list(connection, found.name)
+    if json_output:
+        emit_json([found, *jobs])
+        return
+    click.echo(f"list {found.name}{' (archived)' if found.archived_at else ''}  {found.description}".rstrip())
+    click.echo(
+        f"  {amount(found.total)} codes: {amount(found.available)} available, {amount(found.promised)} promised to "
+        f"sendouts, {amount(found.bound)} bound to recipients, {amount(found.sent)} sent"
+    )
+    alternative = f': "{found.alternative_text}"' if found.alternative_text else ""
+    click.echo(f"  shortage: {found.shortage}{alternative}")
+    click.echo(f'  preview: "{found.preview_text}"')
+    columns = {
+        "IMPORT": lambda row: row.id,
+        "MODE": lambda row: row.mode,
+        "STATE": lambda row: row.state,
+        "ADDED": lambda row: row.added,
+        "REMOVED": lambda row: row.removed,
+        "REJECTED": lambda row: row.rejected,
+        "WHEN": lambda row: row.created_at,
+    }
+    emit_table(jobs, columns, empty="  no imports yet: coupons import FILE --list " + found.name)
+
+
+@lists.command()
+@click.argument("name")
+@click.argument("new_name")
+@asynchronous
+async def copy(name: str, new_name: str) -> None:
+    """A new, empty list with another one's settings. Codes are never copied."""
+    from coupons.codes import list_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        await lists.copy(connection, list_name(name), list_name(new_name))
+    click.echo(f"list {list_name(new_name)} created")
+
+
+@lists.command()
+@click.argument("name")
+@asynchronous
+async def archive(name: str) -> None:
+    """Take a list out of use; refused while a sendout needs it."""
+    from coupons.codes import list_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        await lists.archive(connection, list_name(name))
+    click.echo(f"list {list_name(name)} archived")
+
+
+@lists.command()
+@click.argument("name")
+@asynchronous
+async def restore(name: str) -> None:
+    """Bring an archived list back."""
+    from coupons.codes import list_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        await lists.restore(connection, list_name(name))
+    click.echo(f"list {list_name(name)} restored")
+
+
+@lists.command()
+@click.argument("name")
+@click.confirmation_option(prompt="Delete the list and all its codes?")
+@asynchronous
+async def delete(name: str) -> None:
+    """Delete an archived list of which nobody was sent a code."""
+    from coupons.codes import list_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        await lists.delete(connection, list_name(name))
+    click.echo(f"list {list_name(name)} deleted")

@@ -1,0 +1,169 @@
+"""`coupons message …`: what is mailed."""
+
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from producers.cli.output import as_json, emit_json, emit_table
+from producers.cli.session import Failed, asynchronous, database, settings
+
+if TYPE_CHECKING:
+    from coupons.database import Connection
+    from coupons.mail import Envelope
+    from coupons.templates import Coupon
+
+attribute_values = click.option(
+    "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="What the message prints for this name."
+)
+
+
+@click.group("message")
+def messages() -> None:
+    r"""Messages: save, preview, test.
+
+    \b
+    In subject, text and HTML:
+      {{ first_name }}                      an attribute of the recipient
+      {{ coupon("spring-10") }}             the recipient's code of this list, or its alternative text
+      {% if has_coupon("spring-10") %} … {% endif %}    whether this recipient has a code
+    """
+
+
+@messages.command()
+@click.argument("name")
+@click.option("--subject", required=True, help="May hold placeholders.")
+@click.option("--text", type=click.File(encoding="utf-8"), help="File with the plain text.")
+@click.option("--html", type=click.File(encoding="utf-8"), help="File with the HTML.")
+@click.option("--from", "sender", help='As "Shop <shop@example.org>".  [default: COUPONS_SENDER]')
+@click.option("--reply-to", help="Where answers go.")
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="A name that recipients will bring.")
+@asynchronous
+async def save(
+    name: str, subject: str, text: TextIO | None, html: TextIO | None, sender: str | None, reply_to: str | None,
+    attributes: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Save a message's next version. A sendout that has begun keeps the version that it began with.
+
+    Every list that it names must exist, every attribute must be known from a group or from --attribute.
+    """
+    from coupons.codes import list_name
+    from coupons.store import messages
+    from coupons.templates import Parts
+
+    sender = sender or settings().sender
+    if not sender:
+        raise Failed(f"message {name} has no sender: give --from, or set COUPONS_SENDER")
+    parts = Parts(subject=subject, text=text.read() if text else None, html=html.read() if html else None)
+    async with database() as connection:
+        saved = await messages.save(
+            connection, list_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes
+        )
+    lists = f", codes of {', '.join(saved.lists)}" if saved.lists else ", no codes"
+    click.echo(f"message {saved.name} saved, version {saved.version}{lists}")
+
+
+@messages.command()
+@as_json
+@asynchronous
+async def ls(json_output: bool) -> None:
+    """All messages, newest versions."""
+    from coupons.store import messages
+
+    async with database() as connection:
+        found = await messages.all_of(connection)
+    if json_output:
+        emit_json(found)
+        return
+    columns = {
+        "MESSAGE": lambda row: row.name,
+        "VERSION": lambda row: row.version,
+        "LISTS": lambda row: row.lists,
+        "NEEDS": lambda row: row.attributes,
+        "FROM": lambda row: row.sender,
+        "SUBJECT": lambda row: row.subject,
+    }
+    emit_table(found, columns, empty="no messages yet: coupons message save NAME --subject … --text FILE")
+
+
+@messages.command()
+@click.argument("name")
+@attribute_values
+@click.option("--html", is_flag=True, help="Print the HTML instead of the text.")
+@asynchronous
+async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
+    """Print a message as a recipient would see it, with preview texts in place of codes."""
+    from coupons.codes import list_name
+    from coupons.store import messages
+    from coupons.templates import Template
+
+    async with database() as connection:
+        message = await messages.named(connection, list_name(name))
+        coupons = await _preview_coupons(connection, message.lists)
+    values = {**{each: f"[{each}]" for each in message.attributes}, "email": "[email]", **_values(attributes)}
+    parts = Template(message.parts).render(values, coupons)
+    click.echo(f"Subject: {parts.subject}\n")
+    click.echo(parts.html if html or parts.text is None else parts.text)
+
+
+@messages.command()
+@click.argument("name")
+@click.option("--to", required=True, help="Who gets the test mail.")
+@attribute_values
+@asynchronous
+async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
+    """Mail a message to one address, with preview texts in place of codes: no code is used."""
+    from coupons.addresses import parse_address
+    from coupons.codes import list_name
+    from coupons.smtp import Deferred, Refused, Relay, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
+
+    address = parse_address(to).address
+    loaded = settings()
+    async with database() as connection:
+        envelope = await _test_mail(connection, list_name(name), address, _values(attributes), loaded.unsubscribe_url)
+    relay_address = SmtpAddress.parse(loaded.smtp_url.get_secret_value())
+    async with Relay(relay_address, connections=1, local_hostname=loaded.smtp_hostname or None) as relay:
+        outcome = await relay.send(envelope)
+    match outcome:
+        case Sent(said):
+            click.echo(f"test mail of {name} sent to {address}: {said}")
+        case Refused(said) | Deferred(said) | Uncertain(said) | SenderRefused(said) | Unreachable(said):
+            raise Failed(f"test mail of {name} to {address} not sent: {said}")
+
+
+async def _test_mail(
+    connection: "Connection", name: str, address: str, given: dict[str, str], unsubscribe_url: str
+) -> "Envelope":
+    from datetime import UTC, datetime
+    from uuid import uuid4
+
+    from coupons.mail import compile_email, message_id, parse_mailbox
+    from coupons.store import messages
+    from coupons.templates import Template
+
+    message = await messages.named(connection, name)
+    coupons = await _preview_coupons(connection, message.lists)
+    compiled = compile_email(
+        template=Template(message.parts), sender=message.sender, reply_to=message.reply_to,
+        unsubscribe_url=unsubscribe_url or None,
+    )  # fmt: skip
+    return compiled.write(
+        rcpt=address,
+        message_id=message_id(uuid4(), 0, parse_mailbox(message.sender).address.rpartition("@")[2]),
+        date=datetime.now(UTC),
+        attributes={**{each: f"[{each}]" for each in message.attributes}, "email": address, **given},
+        coupons=coupons,
+    )
+
+
+async def _preview_coupons(connection: "Connection", names: list[str]) -> "dict[str, Coupon]":
+    from coupons.store import lists
+    from coupons.templates import Coupon
+
+    return {each.name: Coupon(each.preview_text, is_code=False) for each in await lists.named(connection, *names)}
+
+
+def _values(pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--attribute")
+    return dict(pair.split("=", 1) for pair in pairs)

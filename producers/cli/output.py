@@ -1,0 +1,82 @@
+"""Results on stdout: aligned tables for people, JSON for programs."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+COLOURS = {
+    "finished": "green",
+    "sent": "green",
+    "sending": "cyan",
+    "interrupted": "yellow",
+    "paused": "yellow",
+    "uncertain": "yellow",
+    "failed": "red",
+    "refused": "red",
+    "cancelled": "red",
+}
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of a table.")
+
+
+def emit_json(value: Any) -> None:
+    """A dataclass, or a list of them, as JSON; times in ISO 8601, ids as text."""
+    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_text))
+
+
+def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object]], *, empty: str) -> None:
+    """One line a row, columns as wide as their widest cell; numbers to the right."""
+    cells = [[column(row) for column in columns.values()] for row in rows]
+    if not cells:
+        click.echo(empty, err=True)
+        return
+    texts = [[_text(cell) for cell in row] for row in cells]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    numeric = [all(isinstance(cell, int | None) for cell in column) for column in zip(*cells, strict=True)]
+    click.echo(click.style(_line(list(columns), widths, numeric), bold=True))
+    for row in texts:
+        click.echo(_line(row, widths, numeric))
+
+
+def coloured(state: str) -> str:
+    return click.style(state, fg=COLOURS.get(state))
+
+
+def amount(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    padded = (cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(cells, widths, numeric, strict=True))
+    line = "  ".join(padded).rstrip()
+    for state, colour in COLOURS.items():
+        if state in cells:
+            line = line.replace(state, click.style(state, fg=colour))
+    return line
+
+
+def _text(cell: object) -> str:
+    match cell:
+        case None:
+            return ""
+        case bool():
+            return "yes" if cell else "no"
+        case int():
+            return f"{cell:,}"
+        case datetime():
+            return cell.astimezone().isoformat(" ", "seconds")
+        case list() | tuple():
+            return ", ".join(map(str, cell))
+    return str(cell)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,33 @@
+"""The Python client:
+
+async with Publisher.connect("amqp://…") as publisher:
+    await publisher.publish(StartSendout(message="spring-voucher", group="customers"))
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from coupons.broker import Sender, publishing
+from coupons.commands import Command
+
+
+class Publisher:
+    """Puts commands in. Publishing the same command again is harmless: its id makes it the same."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    @staticmethod
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator["Publisher"]:
+        """Raises BrokerUnavailable."""
+        async with publishing(url) as sender:
+            yield Publisher(sender)
+
+    async def publish(self, command: Command) -> None:
+        """Return once the broker has stored the command.
+
+        Raises:
+            BrokerUnavailable: it may have been stored all the same; publish it again, with the same id.
+        """
+        await self._sender.send(command.type, command.body())

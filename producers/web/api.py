@@ -1,0 +1,99 @@
+"""The HTTP API: JSON in the shapes of the contract and of the command line's `--json`."""
+
+from collections.abc import AsyncIterator, Iterable
+from itertools import islice
+from uuid import UUID
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from coupons.codes import rejections_csv
+from coupons.commands import MAX_COMMAND_BYTES, decode
+from coupons.database import Pool
+from coupons.store import imports, lists, sendouts
+from producers.web import ACQUIRE_SECONDS
+from producers.web.body import whole
+from producers.web.desk import Desk, location_of
+from producers.web.failures import InvalidRequest, NotFound, UnsupportedType
+
+STATES = ("queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed")
+LINES_AT_ONCE = 1_000
+
+
+class Api:
+    def __init__(self, *, pool: Pool, desk: Desk) -> None:
+        self._pool = pool
+        self._desk = desk
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/commands", self.take_command, methods=["POST"]),
+            Route("/lists", self.all_lists),
+            Route("/sendouts", self.outbox),
+            Route("/sendouts/{id:uuid}", self.sendout),
+            Route("/imports/{id:uuid}", self.import_job),
+            Route("/imports/{id:uuid}/rejections.csv", self.rejections),
+        ]
+
+    async def take_command(self, request: Request) -> Response:
+        """202: published; what it is about is at `location` as soon as a worker has noted it."""
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedType("a command is sent as application/json")
+        command = decode(await whole(request, MAX_COMMAND_BYTES))
+        await self._desk.submit(command)
+        location = f"/api{location_of(command)}"
+        return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
+
+    async def all_lists(self, _: Request) -> Response:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await lists.all_of(connection, archived=False))
+
+    async def outbox(self, request: Request) -> Response:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await sendouts.outbox(connection, state=status_in(request)))
+
+    async def sendout(self, request: Request) -> Response:
+        sendout_id: UUID = request.path_params["id"]
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            sendout = await sendouts.find(connection, sendout_id)
+            if sendout is None:
+                raise NotFound(f"there is no sendout {sendout_id}")
+            return _json({"sendout": sendout, "problems": await sendouts.problems(connection, sendout_id)})
+
+    async def import_job(self, request: Request) -> Response:
+        import_id: UUID = request.path_params["id"]
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            found = await imports.find(connection, import_id)
+        if found is None:
+            raise NotFound(f"there is no import {import_id}")
+        return _json(found)
+
+    async def rejections(self, request: Request) -> Response:
+        """The lines that were not taken, to be mended and imported again."""
+        import_id: UUID = request.path_params["id"]
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            if await imports.find(connection, import_id) is None:
+                raise NotFound(f"there is no import {import_id}")
+            lines = rejections_csv(await imports.rejections(connection, import_id))
+        headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
+        return StreamingResponse(_in_pieces(lines), media_type="text/csv", headers=headers)
+
+
+def status_in(request: Request) -> str | None:
+    """The status to filter by. Raises InvalidRequest."""
+    status = request.query_params.get("status") or None
+    if status is not None and status not in STATES:
+        raise InvalidRequest(f"status is one of {', '.join(STATES)}")
+    return status
+
+
+def _json(value: object) -> Response:
+    return Response(to_json(value), media_type="application/json")
+
+
+async def _in_pieces(lines: Iterable[str]) -> AsyncIterator[str]:
+    iterator = iter(lines)
+    while piece := "".join(islice(iterator, LINES_AT_ONCE)):
+        yield piece

@@ -1,0 +1,36 @@
+"""Everything that answers requests, put together."""
+
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from coupons.database import Pool
+from coupons.settings import Settings
+from producers.web.api import Api
+from producers.web.desk import Desk
+from producers.web.failures import HANDLERS
+from producers.web.guard import Guard
+from producers.web.health import Health
+from producers.web.pages import Pages
+
+
+def build(*, settings: Settings, pool: Pool) -> ASGIApp:
+    broker_url = settings.broker_url.get_secret_value()
+    desk = Desk(pool=pool, broker_url=broker_url)
+    api = Api(pool=pool, desk=desk)
+    pages = Pages(pool=pool, desk=desk, settings=settings)
+    health = Health(pool=pool, broker_url=broker_url)
+    app = Starlette(
+        routes=[
+            *health.routes(),
+            Mount("/api", routes=api.routes()),
+            Mount("/static", StaticFiles(directory=str(files("producers.web").joinpath("static")))),
+            *pages.routes(),
+            Route("/imports/{id:uuid}/rejections.csv", api.rejections),  # for a browser, which holds no bearer token
+        ],
+        exception_handlers=HANDLERS,
+    )
+    return Guard(app, token=settings.web_token.get_secret_value())

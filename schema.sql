@@ -1,0 +1,241 @@
+-- The whole database, with the reason of each table, state, constraint and index.
+-- `coupons migrate` builds it from coupons/migrations/; a test proves that both are the same.
+--
+-- Words: a LIST holds single-use COUPONs; a MESSAGE is what a marketer wrote; a SENDOUT mails a message to
+-- everybody of a GROUP; a DELIVERY is one recipient's mail in a sendout; a BATCH is some 1,000 deliveries that one
+-- worker holds under a LEASE.
+--
+-- A lease is three columns: who holds the row, until when by this database's clock, and a token that every write of
+-- the holder carries. A worker whose token is no longer in the row has lost it and must stop.
+--
+-- Locks are always taken in this order: delivery_batch, sendout, coupon_list (by id), sendout_list (by list).
+-- Rows of coupon are only ever locked with SKIP LOCKED, or by the holder of the lease of their delivery's batch.
+
+-- Every command ever accepted. The publisher chose its id; the same id again is the same command and changes nothing.
+CREATE TABLE command (
+    id          uuid PRIMARY KEY,
+    type        text NOT NULL CHECK (type IN ('import', 'sendout', 'resume')),
+    digest      bytea NOT NULL,  -- sha256 of the command's content: the same id with other content is refused
+    received_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Coupons are counted by amounts, so that a promise costs the same for ten recipients and ten million:
+--     total = available + what sendouts hold (sendout_list.promised, of which sendout_list.bound have an owner)
+CREATE TABLE coupon_list (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name             text NOT NULL UNIQUE
+                     CHECK (name = lower(name) AND name = btrim(name) AND char_length(name) BETWEEN 1 AND 50),
+    description      text NOT NULL DEFAULT '' CHECK (char_length(description) <= 200),
+    shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
+    alternative_text text NOT NULL DEFAULT '' CHECK (char_length(alternative_text) <= 500),
+    preview_text     text NOT NULL CHECK (char_length(preview_text) BETWEEN 1 AND 200),
+    total            bigint NOT NULL DEFAULT 0 CHECK (total >= 0),
+    available        bigint NOT NULL DEFAULT 0 CHECK (available BETWEEN 0 AND total),
+    archived_at      timestamptz,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT text_needs_alternative CHECK (shortage <> 'text' OR alternative_text <> '')
+) WITH (fillfactor = 50);  -- the counters change often and are in no index: room for HOT updates
+
+-- Templates name lists, so a list is never renamed.
+CREATE FUNCTION refuse_rename() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'list % is never renamed', OLD.name USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+CREATE TRIGGER never_renamed BEFORE UPDATE OF name ON coupon_list
+    FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION refuse_rename();
+
+-- One row a code. Free: no owner. Bound: owned by exactly one delivery. Sent: bound to a delivery that is sent.
+--     free → bound → sent;   bound → free when its delivery is refused or cancelled;   uncertain keeps its owner
+-- No foreign keys: millions of rows would share-lock one hot parent. `coupons verify` proves what they would.
+CREATE TABLE coupon (
+    id              bigint GENERATED ALWAYS AS IDENTITY,
+    list_id         bigint NOT NULL,
+    code            text NOT NULL CHECK (code <> '' AND char_length(code) <= 200),
+    import_id       uuid NOT NULL,  -- the import that brought it
+    sendout_id      uuid,
+    delivery_number integer,
+    PRIMARY KEY (list_id, code),  -- a code is once in its list; `who --code` and each import look here
+    CONSTRAINT whole_owner CHECK ((sendout_id IS NULL) = (delivery_number IS NULL))
+);
+-- Nobody gets two codes of one list in one sendout. Also finds the codes of a batch.
+CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number) WHERE sendout_id IS NOT NULL;
+-- Binding takes the next free codes `id > $last`: without the cursor, dead entries at the head of this index halve
+-- the speed within 12 seconds.
+CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
+
+CREATE TABLE recipient_group (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL UNIQUE
+               CHECK (name = lower(name) AND name = btrim(name) AND char_length(name) BETWEEN 1 AND 50),
+    attributes text[] NOT NULL DEFAULT '{}',  -- names that its recipients have: what a message may use
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE recipient (
+    group_id    bigint NOT NULL,
+    address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- what "the same address" means
+    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),        -- what is mailed
+    attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
+    PRIMARY KEY (group_id, address_key)
+);
+
+-- Never changed: saving again makes the next version, so that a running sendout keeps what it began with.
+CREATE TABLE message (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL
+               CHECK (name = lower(name) AND name = btrim(name) AND char_length(name) BETWEEN 1 AND 50),
+    version    integer NOT NULL CHECK (version > 0),
+    sender     text NOT NULL CHECK (sender !~ '[[:cntrl:]]'),
+    reply_to   text CHECK (reply_to !~ '[[:cntrl:]]'),
+    subject    text NOT NULL CHECK (subject <> ''),
+    text       text,
+    html       text,
+    attributes text[] NOT NULL DEFAULT '{}',  -- names that every recipient must have
+    created_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (name, version),
+    CHECK (text IS NOT NULL OR html IS NOT NULL)
+);
+
+CREATE TABLE message_list (
+    message_id bigint NOT NULL REFERENCES message,
+    list_id    bigint NOT NULL REFERENCES coupon_list,  -- a list that a message names cannot be deleted
+    PRIMARY KEY (message_id, list_id)
+);
+CREATE INDEX message_list_list ON message_list (list_id);
+
+-- A file on its way to a worker, in chunks, so that no shared disk is needed. Deleted when its import ends.
+CREATE TABLE upload (
+    id         uuid PRIMARY KEY,
+    name       text NOT NULL,
+    bytes      bigint,  -- known when complete; an upload without it is not readable
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE upload_chunk (
+    upload_id uuid NOT NULL REFERENCES upload ON DELETE CASCADE,
+    number    integer NOT NULL,
+    data      bytea NOT NULL,
+    PRIMARY KEY (upload_id, number)
+);
+
+-- queued → running → finished | failed.  A worker that dies leaves it running; the next one goes on after `bytes`.
+CREATE TABLE import_job (
+    id          uuid PRIMARY KEY,
+    list_id     bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
+    mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete')),
+    source      text NOT NULL,
+    format      jsonb NOT NULL DEFAULT '{}',
+    state       text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'finished', 'failed')),
+    reason      text,
+    lines       bigint NOT NULL DEFAULT 0 CHECK (lines >= 0),
+    blank       bigint NOT NULL DEFAULT 0 CHECK (blank >= 0),
+    added       bigint NOT NULL DEFAULT 0 CHECK (added >= 0),
+    removed     bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),
+    rejected    bigint NOT NULL DEFAULT 0 CHECK (rejected >= 0),
+    kept        bigint NOT NULL DEFAULT 0 CHECK (kept >= 0),  -- replace: free codes of the list that the file has, too
+    bytes       bigint NOT NULL DEFAULT 0,  -- of the source, committed
+    total_bytes bigint,
+    lease_token uuid,
+    lease_owner text,
+    lease_until timestamptz,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed'))),
+    CONSTRAINT every_line_explained
+        CHECK (lines = blank + added + kept + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
+) WITH (fillfactor = 50);
+CREATE INDEX import_job_open ON import_job (created_at) WHERE finished_at IS NULL;
+
+-- Every line that was not taken, with its reason: to be mended and imported again.
+CREATE TABLE import_rejection (
+    import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
+    line      bigint NOT NULL,
+    value     text NOT NULL,
+    reason    text NOT NULL,
+    PRIMARY KEY (import_id, line)
+);
+
+-- queued → preparing → sending → finished
+--              └→ interrupted: the lists cannot cover it, nothing is held, nobody was mailed → sending, by resume
+--          sending ⇄ paused: a person, or the relay refuses our sender        any of these → cancelled, by a person
+--          preparing → failed: it can never be sent (no recipients, an attribute that is missing)
+CREATE TABLE sendout (
+    id          uuid PRIMARY KEY,
+    message_id  bigint NOT NULL REFERENCES message,
+    group_id    bigint REFERENCES recipient_group,  -- NULL: the recipients came with the command
+    state       text NOT NULL DEFAULT 'queued' CHECK (state IN
+                ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
+    reason      text,  -- why it is interrupted, paused or failed
+    waiting     text,  -- why a sending one makes no progress now
+    recipients  integer CHECK (recipients >= 0),  -- NULL until the snapshot is taken
+    lease_token uuid,
+    lease_owner text,
+    lease_until timestamptz,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    started_at  timestamptz,
+    finished_at timestamptz,  -- of a cancelled one: when its last batch is closed
+    CONSTRAINT sending_has_recipients CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR recipients > 0),
+    CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL)
+) WITH (fillfactor = 50);
+CREATE INDEX sendout_open ON sendout (created_at) WHERE finished_at IS NULL;
+CREATE INDEX sendout_created ON sendout (created_at);
+
+-- What a sendout needs of each list. All lists are promised or none.
+CREATE TABLE sendout_list (
+    sendout_id       uuid NOT NULL REFERENCES sendout,
+    list_id          bigint NOT NULL REFERENCES coupon_list,
+    shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
+    alternative_text text NOT NULL DEFAULT '',                   -- both as the list said at admission
+    needed           bigint NOT NULL CHECK (needed >= 0),        -- one for each recipient
+    promised         bigint NOT NULL DEFAULT 0,                  -- taken from the list's available
+    bound            bigint NOT NULL DEFAULT 0 CHECK (bound >= 0),  -- of these, with an owner
+    sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),   -- of these, mailed
+    missing          bigint NOT NULL DEFAULT 0 CHECK (missing BETWEEN 0 AND needed),  -- at the last admission
+    PRIMARY KEY (sendout_id, list_id),
+    CONSTRAINT promise_within_need CHECK (promised BETWEEN 0 AND needed),
+    CONSTRAINT bound_within_promise CHECK (bound <= promised),
+    CONSTRAINT sent_was_bound CHECK (sent <= bound)
+) WITH (fillfactor = 50);
+CREATE INDEX sendout_list_list ON sendout_list (list_id);
+
+-- The unit that workers claim. Progress is the sum over these few rows, never a count over deliveries.
+CREATE TABLE delivery_batch (
+    sendout_id     uuid NOT NULL REFERENCES sendout,
+    number         integer NOT NULL,
+    first_delivery integer NOT NULL,
+    last_delivery  integer NOT NULL,
+    open           integer NOT NULL CHECK (open >= 0),  -- pending, sending or deferred
+    sent           integer NOT NULL DEFAULT 0 CHECK (sent >= 0),
+    refused        integer NOT NULL DEFAULT 0 CHECK (refused >= 0),
+    uncertain      integer NOT NULL DEFAULT 0 CHECK (uncertain >= 0),
+    cancelled      integer NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+    due_at         timestamptz NOT NULL DEFAULT now(),
+    lease_token    uuid,
+    lease_owner    text,
+    lease_until    timestamptz,
+    PRIMARY KEY (sendout_id, number),
+    CONSTRAINT batch_adds_up
+        CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1)
+) WITH (fillfactor = 50);
+CREATE INDEX delivery_batch_due ON delivery_batch (due_at) WHERE open > 0;
+
+-- One recipient's mail.
+--     pending → sending → sent | refused | uncertain
+--                  └→ deferred (due again later) → sending …        pending, deferred → cancelled
+-- `sending` is the intent, committed before the mail is handed over: what a dead worker leaves in it is uncertain.
+-- No index mentions the state, so its updates are HOT: half the WAL.
+CREATE TABLE delivery (
+    sendout_id  uuid NOT NULL,
+    number      integer NOT NULL CHECK (number > 0),
+    address_key text NOT NULL,
+    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),
+    attributes  jsonb NOT NULL DEFAULT '{}',
+    state       text NOT NULL DEFAULT 'pending' CHECK (state IN
+                ('pending', 'sending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),
+    attempts    integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    due_at      timestamptz,  -- of a deferred one
+    reply       text,         -- the relay's last answer, or why there is none
+    changed_at  timestamptz,
+    PRIMARY KEY (sendout_id, number),
+    CONSTRAINT one_mail_per_address UNIQUE (sendout_id, address_key),  -- `who --email` looks here
+    CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR due_at IS NOT NULL)
+) WITH (fillfactor = 60);

@@ -1,0 +1,73 @@
+"""Shops for acceptance tests, and their workers' logs beside every failure."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.shop")
+
+from producers.demo.rabbitmq import Broker  # noqa: E402 - rewriting must be asked for before the import
+from producers.demo.services import Services, Sink, private_sink  # noqa: E402
+from tests.acceptance.shop import Shop  # noqa: E402
+from tests.services import VirtualHosts, database, delete_queues  # noqa: E402
+
+INSTALL = """
+export DEBIAN_FRONTEND=noninteractive
+install() { apt-get install -y -qq --no-install-recommends amqp-tools; }
+install || { apt-get update -qq && install; }
+"""
+INSTALL_LIMIT_SECONDS = 300
+
+
+@pytest.fixture
+def shop(services: Services, sink: Sink, tmp_path: Path) -> Shop:
+    """A shop of the test's own, where nobody works yet."""
+    return Shop(services, sink, tmp_path)
+
+
+@pytest.fixture(scope="module")
+async def open_services(
+    postgres_url: str, template_database: str, broker: Broker, virtual_hosts: VirtualHosts, open_sink: Sink
+) -> AsyncIterator[Services]:
+    if not broker.control:
+        await delete_queues(broker.url)
+    async with database(postgres_url, template_database) as url:
+        broker_url = virtual_hosts.fresh() if broker.control else broker.url
+        yield Services(url, broker_url, open_sink.url, open_sink.ledger)
+
+
+@pytest.fixture(scope="module")
+def open_sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
+    with private_sink(tmp_path_factory.mktemp("sink") / "mails.jsonl") as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop with one worker that a module's tests share; each uses lists, groups and messages of its own names."""
+    shop = Shop(open_services, open_sink, tmp_path_factory.mktemp("shop"))
+    with shop.worker():
+        yield shop
+
+
+@pytest.fixture(scope="session")
+def amqp_tools() -> None:
+    """`amqp-publish` is there: installed if root may, else a failure that says what to do."""
+    if shutil.which("amqp-publish") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
+    if shutil.which("amqp-publish") is None:
+        pytest.fail("amqp-publish is missing and cannot be installed from here: sudo apt-get install amqp-tools")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What workers said stands below what failed."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for shop in (each for each in item.funcargs.values() if isinstance(each, Shop)):
+            report.sections += [(f"log of {log.name}", log.read_text()) for log in shop.worker_logs]
+    return report

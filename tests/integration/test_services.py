@@ -1,0 +1,78 @@
+"""What every other test relies on: services of its own."""
+
+import smtplib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aio_pika
+import asyncpg
+import pytest
+
+from producers.demo.process import is_free
+from producers.demo.services import Services, Sink
+
+
+@pytest.mark.parametrize("guest", ["first", "second"])
+async def test_each_test_has_a_database_without_others_rows(database_url: str, guest: str) -> None:
+    """A table that one test makes does not exist for the next, and the migrations are there for both."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("CREATE TABLE guest (name text PRIMARY KEY)")
+        await connection.execute("INSERT INTO guest VALUES ($1)", guest)
+        assert await connection.fetchval("SELECT count(*) FROM guest") == 1
+        assert await connection.fetchval("SELECT count(*) FROM schema_migration") > 0
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("guest", ["first", "second"])
+async def test_each_test_has_a_virtual_host_without_others_queues(broker_url: str, guest: str) -> None:
+    """A message that one test leaves in a quorum queue is not there for the next."""
+    connection = await aio_pika.connect(broker_url)
+    async with connection, connection.channel(on_return_raises=True) as channel:
+        queue = await channel.declare_queue("coupons.import", durable=True, arguments={"x-queue-type": "quorum"})
+        assert queue.declaration_result.message_count == 0
+        await channel.default_exchange.publish(aio_pika.Message(guest.encode()), queue.name)
+        message = await queue.get()
+        assert message.body == guest.encode()
+        await message.reject(requeue=True)
+
+
+def test_the_sink_has_a_mail_as_soon_as_the_client_has_its_answer(sink: Sink) -> None:
+    """The ledger is read right after the reply to the final dot, from another process, and the mail is in it."""
+    address = urlsplit(sink.url)
+    with smtplib.SMTP(address.hostname or "", address.port or 0) as client:
+        client.sendmail("shop@example.org", ["ada@example.org"], "Subject: Hello\r\n\r\n.your code: A1\r\n")
+        [mail] = sink.mails()
+    assert (mail.mail_from, mail.rcpt_to) == ("shop@example.org", ("ada@example.org",))
+    assert (mail.email["Subject"], mail.text) == ("Hello", ".your code: A1\n")
+
+
+async def test_services_are_those_of_the_single_fixtures(
+    services: Services, sink: Sink, database_url: str, broker_url: str
+) -> None:
+    """A test can look at the services that it hands to a program."""
+    assert services.environment() == {
+        "COUPONS_DATABASE_URL": database_url,
+        "COUPONS_BROKER_URL": broker_url,
+        "COUPONS_SMTP_URL": sink.url,
+    }
+
+
+def test_services_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL leaves no time to stop anything, and still the sink that the program started ends."""
+    program = "import sys; from pathlib import Path; from producers.demo.services import private_sink\n"
+    program += "with private_sink(Path(sys.argv[1])) as sink: print(sink.url, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(tmp_path / "mails.jsonl")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        port = urlsplit(process.stdout.readline().decode().strip()).port or 0
+        assert not is_free(port)
+        process.kill()
+    deadline = time.monotonic() + 10
+    while not is_free(port):
+        assert time.monotonic() < deadline, "the sink still listens"
+        time.sleep(0.02)

@@ -1,0 +1,103 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupons.addresses import MAX_ADDRESS, AddressError, parse_address
+
+ODD_CHARACTERS = st.sampled_from(
+    "ab1.-@@ \t\r\n\x00\x85\u2028\u00a0,;:<>\"'()[]\\üßÜ\u3002\uff20\u200b\u202e\ud800\ufb00\u212a"
+)
+
+
+def test_plain_address_is_kept_as_written() -> None:
+    """What is mailed is what was written; only the key ignores letter case."""
+    address = parse_address("Ada.O'Neil+shop@Mail.Example.org")
+    assert address.address == "Ada.O'Neil+shop@Mail.Example.org"
+    assert address.key == "ada.o'neil+shop@mail.example.org"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "ada@xn--bcher-kva.example",
+        "ADA@XN--BCHER-KVA.example",
+        "  ada@bücher.example\u00a0",
+        "\tAda@Bücher.Example ",
+        "ada@bu\u0308cher.example",
+        "ada@\uff22\u00dccher\u3002example",  # as a Japanese keyboard writes it
+    ],
+)
+def test_spellings_of_one_mailbox_share_a_key(spelling: str) -> None:
+    """Case, blanks around, decomposed letters and IDN or A-label spelling don't make a second recipient."""
+    assert parse_address(spelling).key == "ada@xn--bcher-kva.example"
+
+
+def test_international_domain_is_mailed_in_ascii() -> None:
+    """The envelope and the To header need no SMTPUTF8."""
+    assert parse_address("ada@bücher.example").address == "ada@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        (" \t\u00a0", "is empty"),
+        ("ada", 'has no "@"'),
+        ("ada\n@example.org", "has control characters"),
+        ("ada@example.org\r\nBcc: eve@example.org", "has control characters"),
+        ("ada@example.org\n", "has control characters"),
+        ("ada@bücher.example\u2028", "has control characters"),
+        ("ada@example.org, eve@example.org", "is not one plain address like name@example.org"),
+        ("Ada <ada@example.org>", "is not one plain address like name@example.org"),
+        ('"ada"@example.org', "is not one plain address like name@example.org"),
+        ("ada..l@example.org", "is not one plain address like name@example.org"),
+        ("ada@eve@example.org", "is not one plain address like name@example.org"),
+        ("@example.org", "is not one plain address like name@example.org"),
+        ("a" * 65 + "@example.org", 'has more than 64 characters before the "@"'),
+        ("ada@" + "a." * 130 + "org", "is longer than 254 characters"),
+        ("ada@localhost", "has a domain without a dot"),
+        ("ada@" + "a" * 64 + ".org", "has a domain that is not valid"),
+        ("ada@" + "ü" * 64 + ".org", "has a domain that is not valid"),
+        ("ada@192.0.2.1", "has a domain that is not valid"),
+        ("ada@[192.0.2.1]", "has a domain that is not valid"),
+        ("ada@-a.org", "has a domain that is not valid"),
+        ("ada@example.org.", "has a domain that is not valid"),
+        ("ada@a_b.org", "has a domain that is not valid"),
+        ("adä@example.org", 'has letters before the "@" that need SMTPUTF8, which is not supported'),
+        ("ada@straße.example", 'has a domain that two standards read differently: write it as "xn--…"'),
+    ],
+)
+def test_refusal_says_why(text: str, reason: str) -> None:
+    """Each refused text gets the reason that helps to mend it."""
+    with pytest.raises(AddressError) as caught:
+        parse_address(text)
+    assert caught.value.reason == reason
+
+
+def test_long_refused_text_is_shown_in_part() -> None:
+    """A megabyte in an address column stays one readable line."""
+    with pytest.raises(AddressError) as caught:
+        parse_address("é" * 1_000_000)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.text(ODD_CHARACTERS, max_size=40) | st.text(max_size=40))
+def test_anything_is_one_clean_address_or_a_one_line_error(text: str) -> None:
+    """No text crashes the check, slips a second address or a control character through, or breaks an error's line."""
+    try:
+        address = parse_address(text)
+    except AddressError as error:
+        assert str(error).isprintable()
+    else:
+        assert address.address.isascii()
+        assert address.address.isprintable()
+        assert address.address.count("@") == 1
+        assert not set(address.address) & set(' ,;:<>"()[]\\')
+        assert len(address.address) <= MAX_ADDRESS
+        assert parse_address(address.address) == address
+
+
+@given(st.from_regex(r"[a-z0-9]{1,20}(\.[a-z0-9]{1,20})?@([a-z0-9]{1,20}\.){1,3}[a-z]{2,10}", fullmatch=True))
+def test_ordinary_addresses_pass(text: str) -> None:
+    """The strictness costs nobody with an ordinary address their mail."""
+    assert parse_address(text).address == text

@@ -1,0 +1,117 @@
+"""The contract: what is a command, and what is told about everything else."""
+
+import json
+from typing import Literal
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupons.commands import (
+    MAX_COMMAND_BYTES,
+    ImportCoupons,
+    InvalidCommand,
+    Recipient,
+    ResumeSendout,
+    StartSendout,
+    decode,
+)
+
+ID = "0190a7c0-0000-7000-8000-000000000001"
+
+
+def reasons_for(content: object) -> list[str]:
+    with pytest.raises(InvalidCommand) as caught:
+        decode(json.dumps(content).encode())
+    return caught.value.reasons
+
+
+def test_each_command_of_the_contract_is_read() -> None:
+    """The examples of the contract become typed, frozen commands."""
+    imported = decode(
+        b'{"type":"import","id":"%s","list":" Spring-10 ","mode":"add","codes":["A1","B2"]}' % ID.encode()
+    )
+    assert isinstance(imported, ImportCoupons)
+    assert (imported.id, imported.list, imported.codes) == (UUID(ID), "spring-10", ("A1", "B2"))
+    sendout = decode(
+        b'{"type":"sendout","id":"%s","message":"m","recipients":'
+        b'[{"email":"a@example.org","attributes":{"first_name":"Ada"}}]}' % ID.encode()
+    )
+    assert isinstance(sendout, StartSendout)
+    assert sendout.recipients == (Recipient(email="a@example.org", attributes={"first_name": "Ada"}),)
+    resume = decode(b'{"type":"resume","id":"%s","sendout":"%s"}' % (ID.encode(), ID.encode()))
+    assert isinstance(resume, ResumeSendout)
+
+
+@given(st.sampled_from(["add", "replace", "delete"]), st.lists(st.text(max_size=20), min_size=1, max_size=5))
+def test_what_is_published_is_what_is_read(mode: Literal["add", "replace", "delete"], codes: list[str]) -> None:
+    """A command survives its own body, whatever its codes are."""
+    command = ImportCoupons(list="spring-10", mode=mode, codes=tuple(codes))
+    assert decode(command.body()) == command
+
+
+def test_every_error_is_told_at_once() -> None:
+    """One answer names all that is wrong, so that a publisher in another language mends it in one go."""
+    reasons = reasons_for({"type": "import", "list": "a/b", "mode": "append", "codes": [], "colour": "red"})
+    assert [reason.partition(":")[0] for reason in reasons] == ["id", "list", "mode", "codes", "colour"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"type": "explode", "id": ID}, "type"),
+        ({"id": ID}, "type"),
+        (["import"], "not a JSON object"),
+        ({"type": "resume", "sendout": ID}, "id: Field required"),
+        ({"type": "resume", "id": "7", "sendout": ID}, "id"),
+        ({"type": "import", "id": ID, "list": "a"}, "needs either codes or source"),
+        ({"type": "import", "id": ID, "list": "a", "codes": ["x"], "source": "file:///x"}, "either codes or source"),
+        ({"type": "import", "id": ID, "list": "a", "source": "ftp://x/y"}, "must begin with one of"),
+        ({"type": "import", "id": ID, "list": "a", "codes": ["x"] * 1001}, "codes"),
+        ({"type": "import", "id": ID, "list": "a", "source": "file:///a", "format": {"encoding": "y"}}, "encoding"),
+        ({"type": "sendout", "id": ID, "message": "m"}, "needs either group or recipients"),
+        ({"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": "a@b.de\nBcc: x"}]}, "0.email"),
+        (
+            {
+                "type": "sendout", "id": ID, "message": "m",
+                "recipients": [{"email": "a@b.de", "attributes": {"if": ""}}],
+            },
+            "recipients.0.attributes.if",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_command_is_told_why(content: object, reason: str) -> None:
+    """The reason names the field or the rule."""
+    assert any(reason in each for each in reasons_for(content))
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'"' + b"x" * MAX_COMMAND_BYTES + b'"'])
+def test_any_other_bytes_are_refused(body: bytes) -> None:
+    """Nothing that can stand in a queue makes the decoder raise anything else."""
+    with pytest.raises(InvalidCommand):
+        decode(body)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(body: bytes) -> None:
+    """Random bytes are never a command."""
+    with pytest.raises(InvalidCommand):
+        decode(body)
+
+
+def test_a_reason_never_quotes_a_value() -> None:
+    """Reasons go to logs and headers; codes and addresses must not."""
+    secret = "GEHEIM-4711 "
+    for content in (
+        {"type": "import", "id": ID, "list": "x" * 60 + secret, "codes": [secret], "mode": secret},
+        {"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": secret}]},
+    ):
+        assert not any(secret.strip() in reason for reason in reasons_for(content))
+
+
+def test_the_same_content_has_the_same_digest() -> None:
+    """The id is not part of it: two commands of one id are the same if their content is."""
+    one = ResumeSendout(sendout=UUID(ID))
+    assert one.digest() == ResumeSendout(sendout=UUID(ID)).digest()
+    assert one.digest() != ResumeSendout(sendout=uuid4()).digest()

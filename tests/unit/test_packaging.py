@@ -1,0 +1,53 @@
+"""The files that install and run the project agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.services import POSTGRES_IMAGE, RABBITMQ_IMAGE
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RUNS = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
+LOCKS = {"requirements.lock": RUNS, "requirements-dev.lock": [*RUNS, *PROJECT["dependency-groups"]["dev"]]}
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+
+
+def pins(lock: str) -> dict[str, Requirement]:
+    lines = (ROOT / lock).read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_pins_whatever_the_project_names(lock: str) -> None:
+    """Each dependency of pyproject.toml has one exact version in the lock, within the range given there."""
+    pinned = pins(lock)
+    assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in pinned.values())
+    for wanted in map(Requirement, LOCKS[lock]):
+        [version] = pinned[canonicalize_name(wanted.name)].specifier
+        assert wanted.specifier.contains(version.version), wanted
+
+
+def test_developers_run_the_versions_that_users_run() -> None:
+    """Every pin of requirements.lock stands in requirements-dev.lock too."""
+    users, developers = pins("requirements.lock"), pins("requirements-dev.lock")
+    assert {name: str(pin.specifier) for name, pin in users.items()}.items() <= {
+        name: str(pin.specifier) for name, pin in developers.items()
+    }.items()
+
+
+def test_tests_run_the_servers_that_compose_runs() -> None:
+    """The images of the tests' containers are those of docker-compose.yml."""
+    assert {POSTGRES_IMAGE, RABBITMQ_IMAGE} <= set(re.findall(r"image: (\S+)", COMPOSE))
+
+
+def test_compose_publishes_on_loopback_only() -> None:
+    """The default passwords are public, so no port that Docker opens may be reached from another machine."""
+    published = re.findall(r'"([^"\s]*:\d+)"', COMPOSE)
+    assert len(published) == 4
+    assert all(port.startswith("127.0.0.1:") for port in published)

@@ -1,0 +1,293 @@
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupons.templates import (
+    MAX_RENDERED,
+    RESERVED,
+    Coupon,
+    Names,
+    Parts,
+    RenderError,
+    Template,
+    TemplateError,
+    names_of,
+)
+
+SPRING = Coupon("SPRING-1", is_code=True)
+SORRY = Coupon("Sorry, all gone & over", is_code=False)
+
+
+def read(text: str) -> Names:
+    return names_of(Parts("A voucher", text, None))
+
+
+def render(text: str, attributes: dict[str, str] | None = None, **coupons: Coupon) -> str | None:
+    return Template(Parts("A voucher", text, None)).render(attributes or {}, coupons).text
+
+
+# --- what a message names ---------------------------------------------------------------------------------------------
+
+
+def test_lists_are_named_once_in_the_order_of_first_use() -> None:
+    """Every part counts, a condition counts, and a list's name is compared without case and blanks around it."""
+    parts = Parts(
+        subject='{% if has_coupon("Second") %}Two vouchers{% endif %}',
+        text='{{ coupon("first") }} {{ coupon( " SECOND " ) }}',
+        html='<a href="https://shop.example/?code={{ coupon("third")|urlencode }}">{{ coupon("first") }}</a>',
+    )
+    assert names_of(parts).lists == ("second", "first", "third")
+
+
+@pytest.mark.parametrize(
+    ("text", "required", "optional"),
+    [
+        ("{{ a }}", "a", ""),
+        ("{{ a|upper }} {{ b|default(c) }}", "a c", "b"),
+        ('{{ a|d("x")|title }}', "", "a"),
+        ('{{ a|title|d("x") }}', "a", ""),
+        ('{{ a|d("x") }} {{ a }}', "a", ""),
+        ("{% if a is defined %}{{ a }}{% endif %}", "", "a"),
+        ("{% if a is defined %}{{ a }}{% endif %}{{ a }}", "a", ""),
+        ("{% if a is undefined %}{{ a }}{% else %}{{ b }}{% endif %}", "a b", ""),
+        ("{% if a is not defined %}-{% elif a == 'x' %}{{ a }}{% else %}{{ a }}{% endif %}", "", "a"),
+        ("{% if a is defined and a and b is defined %}{{ a }}{{ b }}{% else %}{{ b }}{% endif %}", "b", "a"),
+        ("{% if a is undefined or b is undefined %}-{% else %}{{ a }}{{ b }}{% endif %}", "", "a b"),
+        ("{% if a is defined or b is defined %}{{ a }}{% endif %}", "a", "b"),
+        ("{{ a if a is defined else b }}", "b", "a"),
+        ('{{ "a" ~ b }}', "b", ""),
+        ('{{ a in ["x", b] }} {{ c|length > 3 and not d }}', "a b c d", ""),
+        ("{# {{ a }} #}{% raw %}{{ b }}{% endraw %}{{ '{{ c }}' }}", "", ""),
+        ("{% if true %}{% if a is defined %}{% if b %}{{ a }}{% endif %}{% endif %}{% endif %}", "b", "a"),
+    ],
+)
+def test_attribute_is_required_where_it_may_be_missing(text: str, required: str, optional: str) -> None:
+    """An attribute under `default`, or where the message has just asked whether it exists, can be left out."""
+    assert read(text) == Names((), frozenset(required.split()), frozenset(optional.split()))
+
+
+def test_code_in_a_string_or_comment_names_no_list() -> None:
+    """What only looks like a coupon is text."""
+    assert read("""{{ "coupon('spring')" }} {# {{ coupon("summer") }} #} coupon("autumn")""").lists == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{{ coupon(first_name) }}", 'coupon(…) needs one list name in quotes: coupon("spring-10")'),
+        ("{{ coupon() }}", 'coupon(…) needs one list name in quotes: coupon("spring-10")'),
+        ('{{ coupon("a", "b") }}', 'coupon(…) needs one list name in quotes: coupon("spring-10")'),
+        ('{{ coupon("  ") }}', 'coupon(…) needs one list name in quotes: coupon("spring-10")'),
+        (
+            "{{ has_coupon('a' ~ 'b') }}",
+            'has_coupon(…) needs one list name in quotes: has_coupon("spring-10")',
+        ),
+        ("{{ coupon('a')|upper }}", "coupon(…) can only be printed, as it is or through urlencode"),
+        ("{% if coupon('a') == 'x' %}{% endif %}", "coupon(…) can only be printed, as it is or through urlencode"),
+        ("{{ a if coupon('a') else b }}", "coupon(…) can only be printed, as it is or through urlencode"),
+        ("{{ coupon }}", '"coupon" cannot be used as an attribute'),
+        ("{{ self }}", '"self" cannot be used as an attribute'),
+        ("{{ a.b }}", '".b" is not offered in messages'),
+        ("{{ a['b'] }}", '"[…]" is not offered in messages'),
+        ("{{ a.upper() }}", '"call" is not offered in messages'),
+        ("{{ range(9) }}", '"range(…)" is not offered in messages'),
+        ("{{ debug() }}", '"debug(…)" is not offered in messages'),
+        ("{{ a * 1000000000 }}", '"*" is not offered in messages'),
+        ("{{ a is string }}", '"is string" is not offered in messages'),
+        ("{{ a|safe }}", 'filter "safe" is not offered in messages'),
+        ("{{ a|upper(1) }}", 'filter "upper" takes at most 0 arguments, without names'),
+        ("{{ a|default(value='x') }}", 'filter "default" takes at most 2 arguments, without names'),
+        ("{% for a in b %}{% endfor %}", '"for" is not offered in messages'),
+        ("{% set a = 1 %}", '"set" is not offered in messages'),
+        ("{% set a %}{% endset %}", '"set" is not offered in messages'),
+        ("{% macro a() %}{% endmacro %}", '"macro" is not offered in messages'),
+        ("{% call a() %}{% endcall %}", '"call" is not offered in messages'),
+        ("{% filter upper %}{% endfilter %}", '"filter" is not offered in messages'),
+        ("{% with a = 1 %}{% endwith %}", '"with" is not offered in messages'),
+        ("{% block a %}{% endblock %}", '"block" is not offered in messages'),
+        ("{% autoescape false %}{% endautoescape %}", '"autoescape" is not offered in messages'),
+        ("{% include '/etc/passwd' %}", '"include" is not offered in messages'),
+        ("{% import 'a' as b %}", '"import" is not offered in messages'),
+        ("{% from 'a' import b %}", '"from" is not offered in messages'),
+        ("{% extends 'a' %}", '"extends" is not offered in messages'),
+        ("{{ a b }}", "expected token 'end of print statement', got 'b'"),
+        ("{% foo %}", "Encountered unknown tag 'foo'."),
+        ("{{ " + "(" * 5_000 + "a" + ")" * 5_000 + " }}", "is nested too deeply"),
+    ],
+)
+def test_what_the_language_lacks_is_refused_by_name(text: str, reason: str) -> None:
+    """A marketer reads where and why, in one line, when the message is saved."""
+    with pytest.raises(TemplateError) as caught:
+        read(f"Hello,\n\n{text}")
+    line = 1 if reason == "is nested too deeply" else 3
+    assert caught.value.problems == (f"text, line {line}: {reason}",)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """One look is enough to mend a message: every problem of every part is there, a line each."""
+    with pytest.raises(TemplateError) as caught:
+        names_of(Parts(" ", "{{ a.b }}\n{{ coupon(c) }}", "<p>\n{{ a b }}\x1b[31m"))
+    assert str(caught.value).splitlines() == [
+        'text, line 1: ".b" is not offered in messages',
+        'text, line 2: coupon(…) needs one list name in quotes: coupon("spring-10")',
+        "html, line 2: expected token 'end of print statement', got 'b'",
+        "a message needs a subject",
+    ]
+
+
+def test_message_without_any_body_is_refused() -> None:
+    """There would be no place for a code."""
+    with pytest.raises(TemplateError, match="a message needs a text or an HTML part"):
+        names_of(Parts("A voucher", None, None))
+
+
+def test_what_only_one_parser_takes_is_refused() -> None:
+    """Jinja2 reads this as a number, the engine that renders does not: the message is not saved."""
+    with pytest.raises(TemplateError, match="text, line 2: "):
+        read("\n{{ 99999999999999999999999999999999999999999999 }}")
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED - {"true", "false", "none", "True", "False", "None", "not"}))
+def test_reserved_name_is_no_attribute(name: str) -> None:
+    """A recipient's attribute can never stand in for a part of the language."""
+    with pytest.raises(TemplateError):
+        read("{{ %s }}" % name)  # noqa: UP031 braces are the template's
+
+
+# --- how it is rendered -----------------------------------------------------------------------------------------------
+
+
+def test_code_is_printed_in_every_place() -> None:
+    """The same list several times in a message is the same code in each place."""
+    assert render('{{ coupon("spring") }}, again {{ coupon("SPRING") }}', spring=SPRING) == "SPRING-1, again SPRING-1"
+
+
+def test_alternative_text_stands_in_for_a_code() -> None:
+    """A recipient without a code gets the list's text, and the message can ask which of the two it is."""
+    text = '{% if has_coupon("spring") %}Your code: {% endif %}{{ coupon("spring") }}'
+    assert render(text, spring=SPRING) == "Your code: SPRING-1"
+    assert render(text, spring=SORRY) == "Sorry, all gone & over"
+
+
+def test_html_is_escaped_text_is_not() -> None:
+    """Neither an attribute nor a coupon can bring markup into a mail."""
+    source = '{{ name }} {{ coupon("spring") }} {{ nick|default("<none>") }}'
+    parts = Template(Parts("{{ name }}", source, source)).render({"name": "<b>&"}, {"spring": SORRY})
+    assert parts.subject == "<b>&"
+    assert parts.text == "<b>& Sorry, all gone & over <none>"
+    assert parts.html == "&lt;b&gt;&amp; Sorry, all gone &amp; over &lt;none&gt;"
+
+
+@given(st.text(max_size=20))
+def test_subject_is_one_line_whatever_a_name_holds(name: str) -> None:
+    """A line break in an attribute cannot begin a header of its own."""
+    try:
+        subject = Template(Parts("Dear {{ name }}\n", "x", None)).render({"name": name}, {}).subject
+    except RenderError:
+        assert any("\ud800" <= character <= "\udfff" for character in name)
+    else:
+        assert len(subject.splitlines()) == 1
+        assert subject == subject.strip(" ")
+        assert not any(character < " " or "\x7f" <= character <= "\x9f" for character in subject)
+
+
+def test_source_is_kept_to_the_last_line_break() -> None:
+    """Nothing is trimmed from what the marketer wrote."""
+    assert render("Hello\n\n{% if true %}\n you{% endif %}\n") == "Hello\n\n\n you\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "attributes", "coupons", "reason"),
+    [
+        ("{{ b }} {{ a }}", {}, {}, "the recipient lacks the attribute a, b"),
+        ('{{ coupon("spring") }}', {}, {}, "the recipient has neither code nor text of list spring"),
+        ("{{ a }}", {"a": "x" * MAX_RENDERED}, {}, f"the mail is longer than {MAX_RENDERED} characters"),
+        ("{{ a }}", {"a": "\ud800"}, {}, "an attribute of the recipient is not valid Unicode"),
+        ('{{ coupon("spring") }}', {}, {"spring": Coupon("\udfff", is_code=True)}, "a coupon of the recipient is not"),
+        ("\n{{ a|int }}", {"a": "SECRET"}, {}, "text, line 2: InvalidOperation"),
+        ('{% if has_coupon("spring") %}{% endif %}', {}, {"spring": SPRING}, "does not print the code of list spring"),
+        (
+            '{% if "" %}{{ coupon("spring") }}{% endif %}',
+            {},
+            {"spring": SPRING},
+            "does not print the code of list spring",
+        ),
+        ("none", {}, {"spring": SPRING}, "the mail does not print the code of list spring"),
+    ],
+)
+def test_mail_that_must_not_leave_is_an_error(
+    text: str, attributes: dict[str, str], coupons: dict[str, Coupon], reason: str
+) -> None:
+    """No mail leaves without its code or a value, and what is said about it shows neither values nor codes."""
+    with pytest.raises(RenderError, match=reason) as caught:
+        Template(Parts("A voucher", text, None)).render(attributes, coupons)
+    assert caught.value.__context__ is None
+    assert "SECRET" not in str(caught.value)
+    assert "SPRING-1" not in str(caught.value)
+
+
+def test_code_in_the_subject_alone_is_not_enough() -> None:
+    """A subject is cut by mail programs; the code must be where it can be copied."""
+    template = Template(Parts('{{ coupon("spring") }}', "Hello", None))
+    with pytest.raises(RenderError, match="does not print the code"):
+        template.render({}, {"spring": SPRING})
+
+
+def test_rendered_coupons_do_not_stay_for_the_next_recipient() -> None:
+    """Each mail holds its own recipient's code."""
+    template = Template(Parts("A voucher", '{{ coupon("spring") }}', None))
+    mails = [template.render({}, {"spring": Coupon(f"CODE-{number}", is_code=True)}).text for number in range(100)]
+    assert mails == [f"CODE-{number}" for number in range(100)]
+
+
+def test_coupon_hides_its_code_from_tracebacks() -> None:
+    """Whatever prints a coupon by accident prints no code."""
+    assert "SPRING-1" not in repr(SPRING)
+
+
+CODES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+
+
+@given(CODES | st.text(st.sampled_from("""ab1-%&<>"'/+ äß€"""), min_size=1))
+def test_printed_code_is_recognised_in_each_form(code: str) -> None:
+    """Escaped for HTML, encoded for a link, or both: a code that was printed is never taken for missing."""
+    coupons = {"spring": Coupon(code, is_code=True)}
+    link = '<a href="?c={{ coupon("spring")|urlencode }}">redeem</a>'
+    plain = Template(Parts("A voucher", None, '<b>{{ coupon("spring") }}</b>')).render({}, coupons)
+    linked = Template(Parts("A voucher", link, link)).render({}, coupons)
+    html_only = Template(Parts("A voucher", "-", link)).render({}, coupons)
+    assert plain.html is not None
+    assert linked.text == f'<a href="?c={quote(code).replace("~", "%7E")}">redeem</a>'
+    assert html_only.html == linked.html
+
+
+NAMES = st.sampled_from("abc")
+TESTS = st.recursive(
+    st.builds("{} is {}defined".format, NAMES, st.sampled_from(["", "not ", "un"])) | NAMES.map("{} == 'x'".format),
+    lambda test: (
+        st.builds("({} {} {})".format, test, st.sampled_from(["and", "or"]), test) | test.map("(not {})".format)
+    ),
+    max_leaves=5,
+)
+SOURCES = st.recursive(
+    NAMES.map("{{{{ {} }}}}".format) | NAMES.map('{{{{ {}|default("z") }}}}'.format),
+    lambda source: (
+        st.builds(
+            "{{% if {} %}}{}{{% elif {} %}}{}{{% else %}}{}{{% endif %}}".format, TESTS, source, TESTS, source, source
+        )
+        | st.builds("{}{}".format, source, source)
+        | st.builds("{{{{ {} if {} else {} }}}}".format, NAMES, TESTS, NAMES)
+    ),
+    max_leaves=8,
+)
+
+
+@given(SOURCES, st.sets(NAMES))
+def test_recipient_with_the_required_attributes_can_always_be_mailed(source: str, extra: set[str]) -> None:
+    """What was checked when the message was saved and when recipients came in never fails in the sendout."""
+    names = read(source)
+    assert names.required | names.optional <= set("abc")
+    given_attributes = names.required | extra
+    render(source, dict.fromkeys(given_attributes, "x"))

@@ -1,0 +1,105 @@
+"""The deliver role: claim a batch, bind its codes, hand its mails over, hand it back."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from coupons.smtp import Relay
+
+from coupons.database import Pool
+from coupons.settings import Settings
+from coupons.store import deliveries, messages, sendouts
+from coupons.store.deliveries import Batch
+from workers.handover import Ending, Handover
+from workers.lease import kept
+from workers.loops import Signals
+from workers.writer import Writer
+
+log = structlog.get_logger()
+BIND_PAUSE_SECONDS = 0.05
+BIND_TRIES = 100
+UNBOUND_SECONDS = 5.0
+"""A promised code that is locked elsewhere comes free within a transaction's time; if it does not, look later."""
+WRITERS_KEPT = 8
+
+
+class Deliverer:
+    def __init__(self, *, pool: Pool, relay: Relay, signals: Signals, settings: Settings, owner: str) -> None:
+        self._pool = pool
+        self._relay = relay
+        self._signals = signals
+        self._settings = settings
+        self._owner = owner
+        self._cursors: dict[int, int] = {}
+        self._writers: dict[UUID, Writer] = {}
+
+    async def step(self) -> bool:
+        """Deliver one batch; False if none is due."""
+        lease_seconds = self._settings.lease_seconds
+        async with self._pool.acquire() as connection:
+            batch = await deliveries.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
+        if batch is None:
+            return False
+        async with kept(
+            lambda: self._renew(batch), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
+        ):
+            await self._deliver(batch)
+        return True
+
+    async def _renew(self, batch: Batch) -> None:
+        async with self._pool.acquire() as connection:
+            await deliveries.renew(connection, batch, lease_seconds=self._settings.lease_seconds)
+
+    async def _deliver(self, batch: Batch) -> None:
+        if batch.sendout_state == "cancelled":
+            async with self._pool.acquire() as connection:
+                await deliveries.close(connection, batch, lease_seconds=self._settings.lease_seconds)
+            await self._hand_back(batch, Ending())
+            return
+        if ending := await self._bind(batch):
+            await self._hand_back(batch, ending)
+            return
+        writer = await self._writer_of(batch.sendout_id)
+        async with self._pool.acquire() as connection:
+            due = await deliveries.due(connection, batch, writer.lists)
+        handover = Handover(
+            pool=self._pool,
+            relay=self._relay,
+            batch=batch,
+            writer=writer,
+            signals=self._signals,
+            settings=self._settings,
+        )
+        await self._hand_back(batch, await handover.run(due))
+
+    async def _bind(self, batch: Batch) -> Ending | None:
+        """None once every mail has its codes, as far as the promise goes."""
+        for _ in range(BIND_TRIES):
+            async with self._pool.acquire() as connection:
+                try:
+                    if await deliveries.bind(connection, batch, self._cursors):
+                        return None
+                except deliveries.NotSending:
+                    return Ending()
+            await asyncio.sleep(BIND_PAUSE_SECONDS)
+        return Ending(not_within=UNBOUND_SECONDS, waiting="promised codes are locked by another transaction")
+
+    async def _writer_of(self, sendout_id: UUID) -> Writer:
+        """Compiled once for each sendout; a sendout's message and lists never change while it sends."""
+        if sendout_id not in self._writers:
+            async with self._pool.acquire() as connection:
+                message = await messages.of_sendout(connection, sendout_id)
+                lists = await deliveries.lists_of(connection, sendout_id)
+            if len(self._writers) >= WRITERS_KEPT:
+                self._writers.pop(next(iter(self._writers)))
+            self._writers[sendout_id] = Writer(message, lists, unsubscribe_url=self._settings.unsubscribe_url)
+        return self._writers[sendout_id]
+
+    async def _hand_back(self, batch: Batch, ending: Ending) -> None:
+        async with self._pool.acquire() as connection:
+            await deliveries.release(connection, batch, not_within=ending.not_within)
+            await sendouts.wait(connection, batch.sendout_id, ending.waiting)
+            if ending.pause_for and await sendouts.pause_if_sending(connection, batch.sendout_id, ending.pause_for):
+                log.error("sendout paused", sendout=str(batch.sendout_id), reason=ending.pause_for)
+            if await sendouts.settle(connection, batch.sendout_id):
+                log.info("sendout finished", sendout=str(batch.sendout_id))

@@ -1,0 +1,126 @@
+"""Take commands out of RabbitMQ: note each in one transaction, acknowledge it, wake the role that does the work.
+
+The work itself never holds a message: RabbitMQ closes a channel whose message stays unacknowledged for 30 minutes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+
+from coupons import topology
+from coupons.admission import Granted, Short
+from coupons.broker import BrokerUnavailable, Sender, connected, publishing
+from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
+from coupons.database import TROUBLE, Connection, Pool
+from coupons.errors import Refused
+from coupons.settings import Settings
+from coupons.store import imports, inbox, sendouts
+from workers.loops import RETRY_SECONDS, Signals
+from workers.nudges import Nudges
+
+log = structlog.get_logger()
+PREFETCH = 4
+QUEUES_OF = {"import": ("import",), "sendout": ("sendout", "resume"), "deliver": (topology.NUDGE,)}
+"""The queues that each role consumes."""
+
+
+class Intake:
+    def __init__(
+        self, *, pool: Pool, signals: Signals, nudges: Nudges, settings: Settings, roles: tuple[str, ...]
+    ) -> None:
+        self._pool = pool
+        self._signals = signals
+        self._nudges = nudges
+        self._settings = settings
+        self._keys = [key for role in roles for key in QUEUES_OF[role]]
+
+    async def run(self) -> None:
+        """Consume until cancelled; a broker that goes away is waited for, work goes on meanwhile."""
+        while True:
+            try:
+                await self._consume()
+            except* (BrokerUnavailable, *CONNECTION_EXCEPTIONS) as group:
+                log.warning("no broker, trying again", reason=str(group.exceptions[0]))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _consume(self) -> None:
+        url = self._settings.broker_url.get_secret_value()
+        async with connected(url, "coupons worker") as connection, publishing(url) as sender:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=PREFETCH)
+            _, queues = await topology.declare(channel)
+            self._nudges.through(sender)
+            log.info("taking commands", queues=self._keys)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for key in self._keys:
+                        take = self._nudged if key == topology.NUDGE else self._take
+                        group.create_task(self._consume_queue(queues[key], take, sender))
+            finally:
+                self._nudges.through(None)
+
+    async def _consume_queue(
+        self, queue: AbstractQueue, take: Callable[[AbstractIncomingMessage, Sender], Awaitable[None]], sender: Sender
+    ) -> None:
+        """An iterator and not a callback: aio-pika cancels callbacks in the middle of their work."""
+        async with queue.iterator() as messages:
+            async for message in messages:
+                await take(message, sender)
+        raise BrokerUnavailable(f"queue {queue.name} was deleted or its connection closed")
+
+    async def _nudged(self, message: AbstractIncomingMessage, _: Sender) -> None:
+        self._signals.wake("deliver")
+        await message.ack()
+
+    async def _take(self, message: AbstractIncomingMessage, sender: Sender) -> None:
+        try:
+            self._settings.require_activated()
+            await self._note(decode(message.body))
+        except (InvalidCommand, Refused) as error:
+            log.warning("command rejected", queue=message.routing_key, reason=str(error))
+            await sender.send(topology.DEAD, message.body, {topology.REASON: str(error)})
+        await message.ack()
+
+    async def _note(self, command: Command) -> None:
+        """Once, whatever becomes of the database meanwhile: the message is kept until it has been noted."""
+        while True:
+            try:
+                outcome = await self._note_once(command)
+            except TROUBLE as error:
+                log.warning("database trouble, trying again", command=str(command.id), error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                await self._wake(command, outcome)
+                return
+
+    async def _note_once(self, command: Command) -> Granted | Short | None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            new = await inbox.accept(connection, command)
+            log.info("command accepted" if new else "command known already", command=str(command.id), type=command.type)
+            return await carry_out(connection, command, batch_size=self._settings.batch_size) if new else None
+
+    async def _wake(self, command: Command, outcome: Granted | Short | None) -> None:
+        match command, outcome:
+            case ImportCoupons(), _:
+                self._signals.wake("import")
+            case StartSendout(), _:
+                self._signals.wake("sendout")
+            case ResumeSendout(), Short():
+                log.warning("sendout still interrupted", sendout=str(command.sendout), reason=str(outcome))
+            case ResumeSendout(), _:
+                await self._nudges.deliver()
+
+
+async def carry_out(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:
+    """What a command does at once, inside the transaction that notes it. Raises Refused, and nothing was changed."""
+    match command:
+        case ImportCoupons():
+            await imports.create(connection, command)
+        case StartSendout():
+            await sendouts.create(connection, command, batch_size=batch_size)
+        case ResumeSendout():
+            return await sendouts.resume(connection, command.sendout)
+    return None

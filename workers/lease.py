@@ -1,0 +1,44 @@
+"""Keep a lease while the work under it runs; stop the work when the lease is lost."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from coupons.database import TROUBLE
+from coupons.store.sendouts import LeaseLost
+
+
+@asynccontextmanager
+async def kept(renew: Callable[[], Awaitable[None]], *, every: float, expires_after: float) -> AsyncIterator[None]:
+    """Call `renew` every so many seconds while the block runs; cancel the block if that fails until it expires.
+
+    Raises:
+        LeaseLost: `renew` said so, or the database could not be asked for so long that others have taken over.
+    """
+    body = asyncio.current_task()
+    assert body is not None  # noqa: S101 - an async context manager runs in a task
+    heart = asyncio.create_task(_beat(renew, every, expires_after))
+    heart.add_done_callback(lambda done: None if done.cancelled() else body.cancel("lease lost"))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if heart.done() and not heart.cancelled():
+            body.uncancel()
+            raise LeaseLost(str(heart.exception())) from heart.exception()
+        raise
+    finally:
+        heart.cancel()
+
+
+async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_after: float) -> None:
+    renewed = time.monotonic()
+    while True:
+        await asyncio.sleep(every)
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + expires_after / 2):
+                await renew()
+            renewed = time.monotonic()
+        except TROUBLE:
+            if time.monotonic() - renewed + every > expires_after:
+                raise

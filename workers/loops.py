@@ -1,0 +1,70 @@
+"""The rhythm of every role: do work while there is some, then wait for a nudge or for the next sweep."""
+
+import asyncio
+import random
+import traceback
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from coupons.database import TROUBLE
+from coupons.store.sendouts import LeaseLost
+
+log = structlog.get_logger()
+RETRY_SECONDS = 2.0
+"""Pause after the database could not be reached; nothing is lost meanwhile, the work stays where it is."""
+
+
+class Signals:
+    """What the parts of a worker process tell each other: there is work for a role; it is time to stop."""
+
+    def __init__(self, roles: tuple[str, ...]) -> None:
+        self._work = {role: asyncio.Event() for role in roles}
+        self.stopping = False
+
+    def wake(self, role: str) -> None:
+        if role in self._work:
+            self._work[role].set()
+
+    def stop(self) -> None:
+        self.stopping = True
+        for event in self._work.values():
+            event.set()
+
+    async def wait(self, role: str, seconds: float) -> None:
+        """Until there may be work for the role, but not for much longer than so many seconds."""
+        event = self._work[role]
+        try:
+            async with asyncio.timeout(seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - workers should not sweep in step
+                await event.wait()
+        except TimeoutError:
+            return
+        if not self.stopping:
+            event.clear()
+
+
+async def work(role: str, step: Callable[[], Awaitable[bool]], signals: Signals, *, sweep_seconds: float) -> None:
+    """Repeat `step`, which says whether there was anything to do, until the process is to stop."""
+    while not signals.stopping:
+        if not await _attempt(role, step) and not signals.stopping:
+            await signals.wait(role, sweep_seconds)
+
+
+async def _attempt(role: str, step: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await step()
+    except LeaseLost as lost:
+        log.warning("lease lost", role=role, work=str(lost))
+        return True
+    except TROUBLE as error:
+        log.warning("database trouble, trying again", role=role, error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - a defect met by one piece of work must not stop the others
+        log.error("defect", role=role, error=type(error).__name__, at=_place(error))  # noqa: TRY400 - its text may hold codes
+    await asyncio.sleep(RETRY_SECONDS)
+    return True
+
+
+def _place(error: Exception) -> str:
+    return " < ".join(
+        f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])
+    )

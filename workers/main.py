@@ -1,0 +1,99 @@
+"""One worker process: everything is built here and passed on by name."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+import uvloop
+
+from coupons import database, logs, migrate
+from coupons.database import DatabaseUnavailable, Pool
+from coupons.settings import Settings
+from coupons.smtp import Relay, SmtpAddress
+from workers.deliverer import Deliverer
+from workers.importer import Importer
+from workers.intake import Intake
+from workers.loops import RETRY_SECONDS, Signals, work
+from workers.nudges import Nudges
+from workers.preparer import Preparer
+from workers.sweeper import Sweeper
+
+log = structlog.get_logger()
+ROLES = ("import", "sendout", "deliver")
+SWEEP = "sweep"
+POOL_SIZE = 12
+"""Connections to Postgres of one process: a batch needs one at a time, and so does each heartbeat."""
+
+
+def run(settings: Settings, roles: Sequence[str]) -> None:
+    """Run until SIGTERM or SIGINT, which let work in hand come to its end; a second one does not wait.
+
+    Raises:
+        MigrationError, SmtpAddressError: before anything is begun.
+    """
+    logs.configure(settings)
+    uvloop.run(_run(settings, tuple(roles) or ROLES))
+
+
+async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    address = SmtpAddress.parse(settings.smtp_url.get_secret_value())
+    signals = Signals((*roles, SWEEP))
+    async with (
+        _database(settings) as pool,
+        Relay(address, connections=settings.smtp_connections, local_hostname=settings.smtp_hostname or None) as relay,
+    ):
+        nudges = Nudges(signals)
+        intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
+        steps = {
+            "import": [Importer(pool=pool, signals=signals, settings=settings, owner=owner).step],
+            "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
+            "deliver": [Deliverer(pool=pool, relay=relay, signals=signals, settings=settings, owner=owner).step]
+            * settings.batches,
+        }
+        log.info("worker started", roles=roles, owner=owner)
+        async with asyncio.TaskGroup() as group:
+            _end_on_signals(signals, relay, asyncio.current_task())
+            taking = group.create_task(intake.run())
+            sweeper = Sweeper(pool=pool)
+            loops = [(role, step) for role in roles for step in steps[role]] + [(SWEEP, sweeper.step)]
+            working = [
+                group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))
+                for role, step in loops
+            ]
+            await asyncio.gather(*working)
+            taking.cancel()
+    log.info("worker stopped", owner=owner)
+
+
+def _end_on_signals(signals: Signals, relay: Relay, everything: "asyncio.Task[None] | None") -> None:
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if signals.stopping and everything:
+            log.warning("worker forced to stop; mails in hand are uncertain")
+            everything.cancel()
+        signals.stop()
+        relay.hand_back()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Pool]:
+    """A pool on a database that is up to date; one that is not reachable yet is waited for."""
+    while True:
+        try:
+            async with database.pooled(settings.database_url.get_secret_value(), size=POOL_SIZE) as pool:
+                async with pool.acquire() as connection:
+                    await migrate.check_current(connection)
+                yield pool
+                return
+        except DatabaseUnavailable as error:
+            log.warning("no database, trying again", reason=str(error))
+            await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,67 @@
+"""The sendout role: from a queued sendout to one that sends, is interrupted, or can never be sent."""
+
+import structlog
+
+from coupons.admission import Granted, Short
+from coupons.database import Connection, Pool
+from coupons.errors import Refused
+from coupons.settings import Settings
+from coupons.store import messages, sendouts
+from coupons.store.sendouts import Claim
+from workers.lease import kept
+from workers.nudges import Nudges
+
+log = structlog.get_logger()
+
+
+class Preparer:
+    def __init__(self, *, pool: Pool, nudges: Nudges, settings: Settings, owner: str) -> None:
+        self._pool = pool
+        self._nudges = nudges
+        self._settings = settings
+        self._owner = owner
+
+    async def step(self) -> bool:
+        """Prepare one sendout; False if none waits."""
+        lease_seconds = self._settings.lease_seconds
+        async with self._pool.acquire() as connection:
+            claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
+        if claim is None:
+            return False
+        async with kept(
+            lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
+        ):
+            await self._prepare(claim)
+        return True
+
+    async def _renew(self, claim: Claim) -> None:
+        async with self._pool.acquire() as connection:
+            await sendouts.renew(connection, claim, lease_seconds=self._settings.lease_seconds)
+
+    async def _prepare(self, claim: Claim) -> None:
+        async with self._pool.acquire() as connection:
+            try:
+                if claim.recipients is None:
+                    await self._check_recipients(connection, claim)
+                    await sendouts.snapshot(connection, claim, batch_size=self._settings.batch_size)
+                decision = await sendouts.admit(connection, claim)
+            except Refused as refused:
+                await sendouts.fail(connection, claim, str(refused))
+                log.warning("sendout failed", sendout=str(claim.id), reason=str(refused))
+                return
+        await self._announce(claim, decision)
+
+    async def _check_recipients(self, connection: Connection, claim: Claim) -> None:
+        message = await messages.of_sendout(connection, claim.id)
+        if claim.group_id is None:
+            raise Refused("it has no recipients")
+        if lacking := await sendouts.lacking(connection, claim.group_id, message.attributes):
+            raise Refused(f"{lacking} recipients lack one of {', '.join(message.attributes)}")
+
+    async def _announce(self, claim: Claim, decision: Granted | Short) -> None:
+        match decision:
+            case Short():
+                log.warning("sendout interrupted", sendout=str(claim.id), reason=str(decision))
+            case Granted():
+                log.info("sendout sending", sendout=str(claim.id))
+                await self._nudges.deliver()
