@@ -170,7 +170,12 @@ def decode(body: bytes) -> Command:
 
 
 def _reasons(error: ValidationError) -> list[str]:
-    return [
-        ": ".join(filter(None, (".".join(str(part) for part in e["loc"] if part not in type_of), e["msg"])))
-        for e in error.errors(include_input=False, include_url=False)
-    ]
+    return [_reason(each["type"], each["loc"], each["msg"]) for each in error.errors(include_input=False)]
+
+
+def _reason(kind: str, place: tuple[int | str, ...], text: str) -> str:
+    """As `field: what is wrong`; places begin with the command's type, which is no field."""
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return f"type: must be one of {', '.join(type_of)}"
+    field = ".".join(map(str, place[1:] if place[:1] and place[0] in type_of else place))
+    return f"{field}: {text}" if field else text

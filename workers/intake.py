@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
 from coupons import topology
@@ -52,10 +52,12 @@ class Intake:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=PREFETCH)
             _, queues = await topology.declare(channel)
+            cancelled = await _cancelled_by_broker(channel)
             self._nudges.through(sender)
             log.info("taking commands", queues=self._keys)
             try:
                 async with asyncio.TaskGroup() as group:
+                    group.create_task(_watch(cancelled))
                     for key in self._keys:
                         take = self._nudged if key == topology.NUDGE else self._take
                         group.create_task(self._consume_queue(queues[key], take, sender))
@@ -69,7 +71,7 @@ class Intake:
         async with queue.iterator() as messages:
             async for message in messages:
                 await take(message, sender)
-        raise BrokerUnavailable(f"queue {queue.name} was deleted or its connection closed")
+        raise BrokerUnavailable(f"the connection of queue {queue.name} was closed")
 
     async def _nudged(self, message: AbstractIncomingMessage, _: Sender) -> None:
         self._signals.wake("deliver")
@@ -98,9 +100,12 @@ class Intake:
 
     async def _note_once(self, command: Command) -> Granted | Short | None:
         async with self._pool.acquire() as connection, connection.transaction():
-            new = await inbox.accept(connection, command)
-            log.info("command accepted" if new else "command known already", command=str(command.id), type=command.type)
-            return await carry_out(connection, command, batch_size=self._settings.batch_size) if new else None
+            if not await inbox.accept(connection, command):
+                log.info("command known already", command=str(command.id), type=command.type)
+                return None
+            outcome = await carry_out(connection, command, batch_size=self._settings.batch_size)
+        log.info("command accepted", command=str(command.id), type=command.type)
+        return outcome
 
     async def _wake(self, command: Command, outcome: Granted | Short | None) -> None:
         match command, outcome:
@@ -112,6 +117,19 @@ class Intake:
                 log.warning("sendout still interrupted", sendout=str(command.sendout), reason=str(outcome))
             case ResumeSendout(), _:
                 await self._nudges.deliver()
+
+
+async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
+    """Set when the broker ends a consumer, because its queue was deleted: aio-pika's iterators wait on for ever."""
+    cancelled = asyncio.Event()
+    underlay = await channel.get_underlay_channel()
+    underlay.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
+    return cancelled
+
+
+async def _watch(cancelled: asyncio.Event) -> None:
+    await cancelled.wait()
+    raise BrokerUnavailable("a queue was deleted")
 
 
 async def carry_out(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:

@@ -8,7 +8,6 @@ localhost).
 import hmac
 import re
 from base64 import b64decode
-from binascii import Error as NotBase64
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -76,7 +75,7 @@ def _password(credentials: str) -> str:
     """Of `user:password` in Base64 (RFC 7617); the user's name may be anything."""
     try:
         return b64decode(credentials, validate=True).decode().partition(":")[2]
-    except (NotBase64, UnicodeDecodeError):
+    except ValueError:  # neither Base64 nor UTF-8
         return ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.shop")
+pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.programs", "tests.acceptance.shop")
 
 from producers.demo.rabbitmq import Broker  # noqa: E402 - rewriting must be asked for before the import
 from producers.demo.services import Services, Sink, private_sink  # noqa: E402
@@ -24,9 +24,11 @@ INSTALL_LIMIT_SECONDS = 300
 
 
 @pytest.fixture
-def shop(services: Services, sink: Sink, tmp_path: Path) -> Shop:
-    """A shop of the test's own, where nobody works yet."""
-    return Shop(services, sink, tmp_path)
+def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
+    """A shop of the test's own, where nobody works yet. At the end its books are right."""
+    shop = Shop(services, sink, tmp_path)
+    yield shop
+    shop.verify()
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,7 @@ def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest
     shop = Shop(open_services, open_sink, tmp_path_factory.mktemp("shop"))
     with shop.worker():
         yield shop
+    shop.verify()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,10 @@
 """The files that install and run the project agree with each other."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNS = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
 LOCKS = {"requirements.lock": RUNS, "requirements-dev.lock": [*RUNS, *PROJECT["dependency-groups"]["dev"]]}
+OWN = ("coupons", "producers", "workers")
+BROUGHT_ALONG = {"pydantic-core", "pamqp"}  # part of what pydantic and aio-pika show; each pins its own
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 
 
@@ -21,6 +26,27 @@ def pins(lock: str) -> dict[str, Requirement]:
     lines = (ROOT / lock).read_text().splitlines()
     requirements = [Requirement(line) for line in lines if not line.startswith("#")]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def imported(package: str) -> set[str]:
+    """The top-level names that a package's files import, inside functions too."""
+    names: set[str] = set()
+    for file in ROOT.joinpath(package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            match node:
+                case ast.Import():
+                    names |= {alias.name for alias in node.names}
+                case ast.ImportFrom(module=str(module), level=0):
+                    names.add(module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_project_names_whatever_it_imports() -> None:
+    """What runs on a developer's machine runs where nothing but the project's own dependencies is installed."""
+    foreign = set().union(*map(imported, OWN)) - {*OWN, *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    used = {canonicalize_name(distributions.get(name, [name])[0]) for name in foreign}
+    assert not used - BROUGHT_ALONG - {canonicalize_name(Requirement(each).name) for each in RUNS}
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -1,0 +1,68 @@
+"""Commands put into RabbitMQ past the command line, and those that came out rejected."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aio_pika
+
+from coupons.commands import Command
+from producers.client import Publisher
+
+LIMIT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A command that workers rejected."""
+
+    reason: str
+    body: bytes
+
+
+def publish(url: str, *commands: Command) -> None:
+    """With the Python client, over one connection."""
+
+    async def run() -> None:
+        async with Publisher.connect(url) as publisher:
+            for command in commands:
+                await publisher.publish(command)
+
+    asyncio.run(run())
+
+
+def amqp_publish(url: str, command: Mapping[str, Any] | bytes, routing_key: str | None = None) -> None:
+    """With Debian's amqp-tools, which know nothing of us; the routing key is by default the command's type."""
+    if not isinstance(command, bytes):
+        routing_key = routing_key or str(command["type"])
+        command = json.dumps(command).encode()
+    options = ["--url", url, "--exchange", "coupons", "--routing-key", routing_key or "sendout", "--persistent"]
+    subprocess.run(["amqp-publish", *options], input=command, check=True, timeout=LIMIT_SECONDS)
+
+
+def dead(url: str) -> list[Dead]:
+    """What is in the queue of rejected commands; it stays there."""
+
+    async def look() -> list[Dead]:
+        connection = await aio_pika.connect(url)
+        async with connection, connection.channel() as channel:
+            queue = await channel.get_queue("coupons.dead")
+            found = []
+            while message := await queue.get(fail=False):
+                found.append(Dead(str(message.headers["x-reason"]), message.body))
+            return found
+
+    return asyncio.run(look())
+
+
+def delete(url: str, *queues: str) -> None:
+    async def run() -> None:
+        connection = await aio_pika.connect(url)
+        async with connection, connection.channel() as channel:
+            for queue in queues:
+                await channel.queue_delete(queue)
+
+    asyncio.run(run())

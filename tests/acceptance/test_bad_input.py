@@ -1,0 +1,209 @@
+"""What cannot be done is said in one line that names the thing, with an exit code, and changes nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.acceptance.programs import FAILED, REJECTED_LINES, Result, eventually
+from tests.acceptance.queues import Dead
+from tests.acceptance.shop import Shop, addresses, codes, letter
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06\x00\x00\x00\x1f\xf3\xffa"
+TWO_LINES = "ada@example.org\nBcc: everybody@example.org"
+NOBODY = "99999999-9999-4999-8999-999999999999"
+TOO_MANY = 3 * 1_048_576  # bytes, thrice what a command may have
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """A shop that works, with a sendout that has finished and one that waits for its last recipient."""
+
+    shop: Shop
+    finished: str
+    running: str
+
+    def refuses(self, *arguments: object, names: str, code: int = FAILED) -> Result:
+        """The command ends with this code and one line on stderr that names the thing; nothing has changed."""
+        before = self.shop.contents()
+        result = self.shop.coupons(*arguments, code=code)
+        assert result.out == ""
+        assert names in result.err
+        assert result.err.count("\n") == 1, result.err
+        assert self.shop.contents() == before
+        return result
+
+
+@pytest.fixture(scope="module")
+def stock(open_shop: Shop) -> Iterator[Stock]:
+    open_shop.prepare("spring-voucher", "customers", addresses(3), {"spring-10": codes("SPRING", 20)})
+    finished = open_shop.send("spring-voucher", "customers")["id"]
+    header_only = open_shop.file("empty.csv", "email;first_name\n")
+    waiting = open_shop.importing_group("waiting", ["defer.me@example.org"])
+    open_shop.together(waiting, ("group", "import", header_only, "--group", "empty"))
+    running = open_shop.begin_sending("spring-voucher", "waiting")
+    eventually(lambda: is_idle(open_shop, running), "the deferred mail")
+    yield Stock(open_shop, finished, str(running))
+
+
+def is_idle(shop: Shop, sendout: UUID) -> bool:
+    """Whether its mail is deferred and its batch is handed back."""
+    held = shop.rows("SELECT FROM delivery_batch WHERE sendout_id = $1 AND lease_token IS NOT NULL", sendout)
+    return set(shop.deliveries(sendout).values()) == {"deferred"} and not held
+
+
+# --- the command line ---
+
+
+def test_an_import_into_an_unknown_list_is_refused(stock: Stock) -> None:
+    """The file is not even stored."""
+    stock.refuses(*stock.shop.importing("sprung-10", ["A1"]), names="sprung-10")
+
+
+def test_a_binary_file_of_coupons_is_refused(stock: Stock) -> None:
+    """A picture is no list of codes."""
+    picture = stock.shop.file("codes.png", PNG)
+    stock.refuses("import", picture, "--list", "spring-10", "--wait", names="codes.png")
+
+
+def test_a_binary_file_of_recipients_is_refused(stock: Stock) -> None:
+    """A picture is no group of people."""
+    picture = stock.shop.file("people.png", PNG)
+    stock.refuses("group", "import", picture, "--group", "customers", names="people.png")
+
+
+def test_a_message_that_names_an_unknown_list_is_refused(stock: Stock) -> None:
+    """It could never be sent, so it is not saved."""
+    stock.refuses(*stock.shop.saving("unlisted", letter("nowhere-99")), names="nowhere-99")
+
+
+def test_a_message_with_an_undefined_placeholder_is_refused(stock: Stock) -> None:
+    """A name that no recipient has is told by name: a slip of the pen would reach everybody."""
+    stock.refuses(*stock.shop.saving("slip", 'Dear {{ frist_name }}: {{ coupon("spring-10") }}'), names="frist_name")
+
+
+def test_a_sendout_of_an_unknown_message_is_refused(stock: Stock) -> None:
+    """Nothing is published."""
+    stock.refuses("send", "--message", "sprung-voucher", "--group", "customers", names="sprung-voucher")
+
+
+def test_a_sendout_to_an_unknown_group_is_refused(stock: Stock) -> None:
+    """Nothing is published."""
+    stock.refuses("send", "--message", "spring-voucher", "--group", "costumers", names="costumers")
+
+
+def test_a_sendout_to_an_empty_group_is_refused(stock: Stock) -> None:
+    """A group whose file had a header and nobody below it."""
+    stock.refuses("send", "--message", "spring-voucher", "--group", "empty", names="empty")
+
+
+def test_a_sendout_to_recipients_without_what_the_message_needs_is_refused(stock: Stock) -> None:
+    """An address on the command line brings no attributes; the message says Dear {{ first_name }}."""
+    stock.refuses("send", "--message", "spring-voucher", "--to", "ada@example.org", names="first_name")
+
+
+@pytest.mark.parametrize("address", [TWO_LINES, "ada@example.org, eve@example.org", "ada"])
+def test_a_sendout_to_what_is_not_one_address_is_refused(stock: Stock, address: str) -> None:
+    """A line break would begin a header of its own, a comma a second recipient."""
+    stock.refuses("send", "--message", "spring-voucher", "--to", address, names="ada")
+
+
+def test_a_name_that_cannot_be_one_is_refused(stock: Stock) -> None:
+    """Of a message that is to be sent, as of a list that is to be created."""
+    stock.refuses("send", "--message", "spring/voucher", "--group", "customers", names="name")
+    stock.refuses("list", "create", "spring/10", names="name")
+
+
+def test_an_address_with_a_line_break_in_a_file_is_rejected(stock: Stock) -> None:
+    """The line is named and not taken; its neighbours, known already, stay as they are."""
+    people = stock.shop.file("people.csv", f'email;first_name\n{addresses(1)[0]};Ada\n"{TWO_LINES}";Eve\n')
+    before = stock.shop.contents()
+    result = stock.shop.coupons("group", "import", people, "--group", "customers", code=REJECTED_LINES)
+    assert "line 3" in result.err
+    assert result.err.count("\n") == 1
+    assert stock.shop.contents() == before
+
+
+def test_only_interrupted_and_paused_sendouts_are_resumed(stock: Stock) -> None:
+    """Neither a finished nor a running nor an unknown one; the error says which and why."""
+    assert "finished" in stock.refuses("resume", stock.finished, names=stock.finished).err
+    assert "sending" in stock.refuses("resume", stock.running, names=stock.running).err
+    stock.refuses("resume", NOBODY, names=NOBODY)
+
+
+def test_only_a_running_sendout_is_paused_or_cancelled(stock: Stock) -> None:
+    """A finished one stays as it is, an unknown one is named."""
+    assert "finished" in stock.refuses("pause", stock.finished, names=stock.finished).err
+    assert "finished" in stock.refuses("cancel", stock.finished, names=stock.finished).err
+    stock.refuses("cancel", NOBODY, names=NOBODY)
+
+
+# --- raw commands ---
+
+
+def sendout(**content: Any) -> dict[str, Any]:
+    return {"type": "sendout", "id": str(uuid4()), "message": "spring-voucher", **content}
+
+
+def rejections(shop: Shop, at_least: int) -> list[Dead]:
+    return eventually(lambda: found if len(found := shop.dead()) >= at_least else None, f"{at_least} rejections")
+
+
+@pytest.mark.usefixtures("amqp_tools")
+def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock) -> None:
+    """Each goes to the dead queue as it came, the reason in its header and in `coupons doctor`."""
+    import_ = {"type": "import", "id": str(uuid4()), "list": "spring-10"}
+    resume = {"type": "resume", "id": str(uuid4())}
+    bad: list[tuple[dict[str, Any] | bytes, str]] = [
+        ({**import_, "list": "sprung-10", "codes": ["A1"]}, "sprung-10"),
+        ({**import_, "codes": ["A1"], "source": "upload:1"}, "either codes or source"),
+        ({**import_, "codes": ["A1"], "colour": "red", "mode": "mix"}, "colour"),
+        (sendout(message="sprung-voucher", group="customers"), "sprung-voucher"),
+        (sendout(group="costumers"), "costumers"),
+        (sendout(group="empty"), "empty"),
+        (sendout(recipients=[{"email": TWO_LINES, "attributes": {"first_name": "Ada"}}]), "recipients.0.email"),
+        (sendout(recipients=[{"email": "ada@example.org"}]), "first_name"),
+        ({**resume, "sendout": stock.finished}, stock.finished),
+        ({**resume, "sendout": stock.running}, stock.running),
+        ({**resume, "sendout": NOBODY}, NOBODY),
+        ({"type": "resume", "sendout": NOBODY}, "id"),
+        ({"type": "recall", "id": NOBODY}, "recall"),
+        (b"not even JSON", "JSON"),
+        (b"[" + b" " * TOO_MANY + b"]", str(INVALID_PREVIEW + 2)),
+    ]
+    known = len(stock.shop.dead())
+    before = stock.shop.contents()
+    for command, _ in bad:
+        key = command["type"] if isinstance(command, dict) and command["type"] != "recall" else "sendout"
+        stock.shop.amqp_publish(command, key)
+    reasons = [each.reason for each in rejections(stock.shop, known + len(bad))[known:]]
+    doctor = stock.shop.coupons("doctor", code=FAILED).out
+    for (_, names), reason in zip(bad, reasons, strict=True):
+        assert names in reason
+        assert "\n" not in reason
+        assert reason in doctor
+    assert "everybody@example.org" not in " ".join(reasons)
+    assert stock.shop.contents() == before
+
+
+@pytest.mark.usefixtures("amqp_tools")
+def test_every_error_of_a_command_is_told_at_once(stock: Stock) -> None:
+    """Whoever publishes should not have to try four times."""
+    known = len(stock.shop.dead())
+    stock.shop.amqp_publish({"type": "import", "id": "1", "list": "a/b", "mode": "mix", "colour": "red"})
+    reason = rejections(stock.shop, known + 1)[-1].reason
+    assert all(field in reason for field in ("id: ", "list: ", "mode: ", "colour: ")), reason
+
+
+@pytest.mark.usefixtures("amqp_tools")
+def test_a_valid_command_behind_bad_ones_is_not_delayed(stock: Stock) -> None:
+    """Thirty bad commands and one good: the good one is carried out, and all thirty are accounted for."""
+    known = len(stock.shop.dead())
+    import_id = str(uuid4())
+    for _ in range(30):
+        stock.shop.amqp_publish(b"not even JSON", "import")
+    stock.shop.amqp_publish({"type": "import", "id": import_id, "list": "spring-10", "codes": ["BEHIND-00001"]})
+    stock.shop.becomes("finished", import_id)
+    assert len(rejections(stock.shop, known + 30)) == known + 30

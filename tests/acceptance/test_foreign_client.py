@@ -1,0 +1,57 @@
+"""Commands published by a program that knows nothing of us but the contract: Debian's `amqp-publish`."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.shop import Shop, addresses, codes
+
+CUSTOMERS = addresses(1_000)
+SPRING = codes("SPRING", 1_000)
+
+pytestmark = pytest.mark.usefixtures("amqp_tools")
+
+
+def command(type_: str, **content: Any) -> dict[str, Any]:
+    return {"type": type_, "id": str(uuid4()), **content}
+
+
+def test_the_main_story_works_with_commands_of_a_foreign_client(shop: Shop) -> None:
+    """Import with inline codes, sendout to a group, Interrupted, import, resume: 1,000 mails, as many codes."""
+    first = command("import", list="spring-10", mode="add", codes=SPRING[:600])
+    second = command("import", list="spring-10", mode="add", codes=SPRING[600:])
+    sendout = command("sendout", message="spring-voucher", group="customers")
+    resume = command("resume", sendout=sendout["id"])
+    with shop.worker():
+        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": []})
+        shop.amqp_publish(first)
+        shop.becomes("finished", first["id"])
+        shop.amqp_publish(sendout)
+        shop.becomes("interrupted", sendout["id"])
+        assert shop.coupons("show", sendout["id"], "--json").json["sendout"]["lists"][0]["missing"] == 400
+        shop.amqp_publish(second)
+        shop.becomes("finished", second["id"])
+        assert shop.mails() == []
+        shop.amqp_publish(resume)
+        shop.becomes("finished", sendout["id"])
+        assert_own_codes(shop.mails(sendout["id"]), CUSTOMERS, SPRING)
+        assert len(shop.mails()) == 1_000
+    assert shop.dead() == []
+
+
+def test_recipients_can_come_inside_the_command(shop: Shop) -> None:
+    """As many as fit one command, each with attributes of their own, published twice: one mail for each of them."""
+    recipients = [{"email": address, "attributes": {"first_name": f"Zoë{n}"}} for n, address in enumerate(CUSTOMERS)]
+    sendout = command("sendout", message="spring-voucher", recipients=recipients)
+    with shop.worker():
+        shop.prepare("spring-voucher", "others", ["other@example.org"], {"spring-10": SPRING})
+        shop.amqp_publish(sendout)
+        shop.amqp_publish(sendout)
+        shop.becomes("finished", sendout["id"])
+        mails = shop.mails()
+        assert_own_codes(mails, CUSTOMERS, SPRING)
+        greetings = {mail.recipient: (mail.subject, mail.text.partition(",")[0]) for mail in mails}
+        assert greetings == {address: (f"For Zoë{n}", f"Dear Zoë{n}") for n, address in enumerate(CUSTOMERS)}
+    assert shop.dead() == []

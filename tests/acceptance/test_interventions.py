@@ -1,0 +1,70 @@
+"""What a person can do to a sendout while it runs: pause it, let it go on, end it for good."""
+
+from uuid import UUID
+
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.programs import FAILED, INTERRUPTED, eventually
+from tests.acceptance.shop import Shop, addresses, codes
+
+CUSTOMERS = addresses(600)
+SPRING = codes("SPRING", 600)
+LEISURELY = {"window": 2, "batches": 2, "batch_size": 100, "smtp_connections": 1}
+"""Some 300 mails a second: there is time to intervene."""
+
+
+def nobody_works_on(shop: Shop, sendout: UUID) -> bool:
+    return not shop.rows("SELECT FROM delivery_batch WHERE sendout_id = $1 AND lease_token IS NOT NULL", sendout)
+
+
+def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
+    """What was in hand is sent and recorded, the rest waits with its codes; afterwards everybody has one mail."""
+    with shop.worker(**LEISURELY):
+        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        sendout = shop.begin_sending("spring-voucher", "customers")
+        shop.mails_come(20)
+        assert "paused" in shop.coupons("pause", sendout).out
+        eventually(lambda: nobody_works_on(shop, sendout), "the batches to be handed back")
+        shown = shop.coupons("outbox", "--status", "paused", "--json").json[0]
+        assert (shown["state"], shown["reason"]) == ("paused", "paused by a person")
+        assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
+        assert (shown["uncertain"], shown["open"]) == (0, len(CUSTOMERS) - shown["sent"])
+        assert shop.list_named("spring-10")["available"] == 0
+        shop.verify()
+        assert "is paused" in shop.coupons("pause", sendout, code=FAILED).err
+        assert shop.resume(sendout)["state"] == "finished"
+        assert_own_codes(shop.mails(), CUSTOMERS, SPRING)
+
+
+def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) -> None:
+    """Who was mailed keeps the code, everybody else's is available again, and nothing brings the sendout back."""
+    with shop.worker(**LEISURELY):
+        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        sendout = shop.begin_sending("spring-voucher", "customers")
+        shop.mails_come(20)
+        shop.coupons("cancel", sendout)
+        eventually(
+            lambda: shop.rows("SELECT FROM sendout WHERE id = $1 AND finished_at IS NOT NULL", sendout), "its end"
+        )
+        (shown,) = shop.coupons("outbox", "--status", "cancelled", "--json").json
+        mails = shop.mails()
+        assert 20 <= len(mails) == shown["sent"] < len(CUSTOMERS)
+        assert (shown["cancelled"], shown["open"]) == (len(CUSTOMERS) - len(mails), 0)
+        in_numbers = shop.list_named("spring-10")
+        assert (in_numbers["available"], in_numbers["sent"]) == (len(CUSTOMERS) - len(mails), len(mails))
+        assert "cancelled" in shop.coupons("resume", sendout, code=FAILED).err
+        again = shop.send("spring-voucher", "customers", code=INTERRUPTED)
+        assert again["lists"][0]["missing"] == len(mails)
+        assert_own_codes(shop.mails(sendout), (mail.recipient for mail in mails), SPRING)
+
+
+def test_an_interrupted_sendout_can_be_cancelled(shop: Shop) -> None:
+    """It held nothing and mailed nobody; it is over, and its list can be archived."""
+    with shop.worker():
+        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:5]})
+        sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)
+        assert "spring-10" in shop.coupons("list", "archive", "spring-10", code=FAILED).err
+        shop.coupons("cancel", sendout["id"])
+        assert shop.list_named("spring-10")["available"] == 5
+        assert shop.coupons("outbox", "--status", "interrupted", "--json").json == []
+        shop.coupons("list", "archive", "spring-10")
+        assert shop.mails() == []

@@ -1,0 +1,84 @@
+"""What becomes of a code when the relay does not simply take the mail. The sink's script is in the address."""
+
+from typing import Any
+from uuid import UUID
+
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.programs import eventually
+from tests.acceptance.shop import Shop, addresses, codes
+
+
+def test_a_refused_recipient_gives_the_code_back(open_shop: Shop) -> None:
+    """550 for one of three: two mails, the third code is available again, and `show` has the relay's words."""
+    audience = [*addresses(2), "refuse.me@example.org"]
+    open_shop.prepare("refused", "with-refused", audience, {"refused": codes("REFUSED", 3)})
+    sendout = open_shop.send("refused", "with-refused")
+    assert (sendout["state"], sendout["sent"], sendout["refused"]) == ("finished", 2, 1)
+    assert_own_codes(open_shop.mails(sendout["id"]), addresses(2), codes("REFUSED", 3))
+    in_numbers = open_shop.list_named("refused")
+    assert (in_numbers["available"], in_numbers["sent"]) == (1, 2)
+    shown = open_shop.coupons("show", sendout["id"]).out
+    assert "refuse.me@example.org" in shown
+    assert "550 5.1.1 no such mailbox" in shown
+    (of_refused,) = open_shop.coupons("who", "--email", "refuse.me@example.org", "--json").json
+    assert of_refused["codes"] == {}
+
+
+def test_a_code_that_came_back_goes_to_somebody_else(open_shop: Shop) -> None:
+    """One code for two sendouts: the first recipient is refused, the second gets it."""
+    open_shop.prepare("second-hand", "refusing", ["refuse.it@example.org"], {"second-hand": codes("RETURNED", 1)})
+    open_shop.coupons(*open_shop.importing_group("taking", ["grace@example.org"]))
+    assert open_shop.send("second-hand", "refusing")["refused"] == 1
+    sendout = open_shop.send("second-hand", "taking")
+    assert_own_codes(open_shop.mails(sendout["id"]), ["grace@example.org"], codes("RETURNED", 1))
+    (owner,) = open_shop.coupons("who", "--code", "RETURNED-00001", "--json").json
+    assert (owner["address"], owner["state"]) == ("grace@example.org", "sent")
+
+
+def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
+    """451 for one of three: two mails, the sendout goes on, and the third code waits with its owner."""
+    audience = [*addresses(2), "defer.me@example.org"]
+    open_shop.prepare("deferred", "with-deferred", audience, {"deferred": codes("DEFERRED", 4)})
+    sendout = open_shop.begin_sending("deferred", "with-deferred")
+    shown = eventually(lambda: shown_with_open(open_shop, sendout, 1), "all but one mail to be concluded")
+    assert shown["sendout"]["state"] == "sending"
+    (problem,) = shown["problems"]
+    assert (problem["state"], problem["attempts"]) == ("deferred", 1)
+    assert problem["reply"] == "451 4.7.1 try again later"
+    mails = open_shop.mails(sendout)
+    assert_own_codes(mails, addresses(2), codes("DEFERRED", 3))
+    (held,) = open_shop.coupons("who", "--email", "defer.me@example.org", "--json").json
+    assert {held["codes"]["deferred"], *(mail.codes[0] for mail in mails)} == {*codes("DEFERRED", 3)}
+    in_numbers = open_shop.list_named("deferred")
+    assert [in_numbers[name] for name in ("available", "bound", "sent")] == [1, 1, 2]
+
+
+def test_a_mail_that_was_never_answered_for_is_uncertain_and_its_code_stays(open_shop: Shop) -> None:
+    """The relay takes the mail and dies before it says so: not sent again, and nobody else gets the code."""
+    audience = [*addresses(2), "drop.me@example.org"]
+    open_shop.prepare("uncertain", "with-uncertain", audience, {"uncertain": codes("UNCERTAIN", 4)})
+    sendout = open_shop.send("uncertain", "with-uncertain")
+    assert (sendout["state"], sendout["sent"], sendout["uncertain"]) == ("finished", 2, 1)
+    assert_own_codes(open_shop.mails(sendout["id"]), audience, codes("UNCERTAIN", 3))
+    assert "drop.me@example.org" in open_shop.coupons("show", sendout["id"]).out
+    in_numbers = open_shop.list_named("uncertain")
+    assert [in_numbers[name] for name in ("available", "bound", "sent")] == [1, 1, 2]
+
+
+def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> None:
+    """It is nobody's fault among the recipients: nobody is refused, the reason is shown, resume goes on."""
+    open_shop.prepare("our-fault", "three", addresses(3), {"our-fault": codes("FAULT", 3)})
+    sender = ("--from", "badsender.shop@example.org")
+    open_shop.coupons(*open_shop.saving("our-fault", '{{ coupon("our-fault") }}\n'), *sender)
+    sendout = open_shop.send("our-fault", "three", code=1)
+    assert (sendout["state"], sendout["sent"], sendout["refused"], sendout["open"]) == ("paused", 0, 0, 3)
+    assert "550 5.7.1 sender refused" in sendout["reason"]
+    assert open_shop.mails(sendout["id"]) == []
+
+
+def shown_with_open(shop: Shop, sendout: UUID, number: int) -> Any:
+    """What `show` says, once so many mails are open and none is in hand."""
+    states = list(shop.deliveries(sendout).values())
+    if {"pending", "sending"} & {*states} or len([each for each in states if each == "deferred"]) != number:
+        return None
+    return shop.coupons("show", sendout, "--json").json

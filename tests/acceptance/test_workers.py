@@ -1,0 +1,115 @@
+"""Workers that die, that are asked to end, that start too early, and that nobody tells of work."""
+
+import pytest
+
+from coupons.commands import StartSendout
+from tests.acceptance.gate import Gate
+from tests.acceptance.mails import assert_nobody_twice, assert_own_codes
+from tests.acceptance.programs import DONE, eventually
+from tests.acceptance.shop import Shop, addresses, codes
+
+CUSTOMERS = addresses(1_500)
+SPRING = codes("SPRING", 1_500)
+WINDOW = 40
+IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, "batch_size": 100, "window": WINDOW}
+
+
+def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on(shop: Shop) -> None:
+    """SIGKILL at full speed: nobody gets two mails, whoever is not certain keeps the code, all others are mailed."""
+    with shop.worker(**IMPATIENT) as first, shop.worker(**IMPATIENT):
+        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        sendout = shop.begin_sending("spring-voucher", "customers")
+        shop.mails_come(100)
+        first.kill()
+        assert shop.state(sendout) == "sending"
+        shop.becomes("finished", sendout)
+    states = shop.deliveries(sendout)
+    sent = {address for address, state in states.items() if state == "sent"}
+    uncertain = {address for address, state in states.items() if state == "uncertain"}
+    assert sent | uncertain == set(CUSTOMERS)
+    assert len(uncertain) <= WINDOW
+    mails = shop.mails(sendout)
+    assert_own_codes(mails, {mail.recipient for mail in mails}, SPRING)
+    assert sent <= {mail.recipient for mail in mails}
+    in_numbers = shop.list_named("spring-10")
+    assert (in_numbers["available"], in_numbers["bound"], in_numbers["sent"]) == (0, len(uncertain), len(sent))
+
+
+def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> None:
+    """SIGTERM in the middle: exit code 0, what was in hand is recorded, the rest is for the next worker."""
+    with shop.worker(batch_size=100, window=WINDOW) as first:
+        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        sendout = shop.begin_sending("spring-voucher", "customers")
+        shop.mails_come(100)
+        assert first.stop() == DONE
+    states = shop.deliveries(sendout)
+    mails = shop.mails(sendout)
+    assert set(states.values()) == {"sent", "pending"}
+    assert {address for address, state in states.items() if state == "sent"} == {mail.recipient for mail in mails}
+    assert shop.rows("SELECT FROM delivery_batch WHERE lease_token IS NOT NULL") == []
+    with shop.worker():
+        shop.becomes("finished", sendout)
+    assert_own_codes(shop.mails(sendout), CUSTOMERS, SPRING)
+
+
+def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:
+    """SIGKILL while codes come in: in the end each is in the list once, and every line is accounted for."""
+    many = [f"MANY{number:012}" for number in range(400_000)]
+    with shop.worker("import", **IMPATIENT) as first, shop.worker("sendout", **IMPATIENT):
+        shop.create_list("spring-10")
+        ending = shop.begin(*shop.importing("spring-10", many), "--json")
+        eventually(lambda: shop.rows("SELECT FROM import_job WHERE added > 0"), "the first codes")
+        first.kill()
+        with shop.worker("import", **IMPATIENT):
+            result = ending()
+    assert (result.code, result.json["lines"], result.json["added"]) == (DONE, len(many), len(many))
+    assert shop.list_named("spring-10")["available"] == len(many)
+
+
+def test_work_is_found_although_its_nudges_are_lost(shop: Shop) -> None:
+    """The queue of nudges is deleted before the sendout is ready: who delivers finds it within a sweep."""
+    with shop.worker("import", "sendout") as preparing, shop.worker("deliver", sweep_seconds=1) as delivering:
+        shop.prepare("spring-voucher", "customers", CUSTOMERS[:100], {"spring-10": SPRING})
+        shop.delete_queues("coupons.deliver")
+        sendout = StartSendout(message="spring-voucher", group="customers")
+        shop.publish(sendout)
+        preparing.says("nobody else was nudged")
+        shop.becomes("finished", sendout.id)
+        delivering.says("no broker, trying again")
+    assert_own_codes(shop.mails(), CUSTOMERS[:100], SPRING)
+
+
+def test_queues_that_were_deleted_come_back(shop: Shop) -> None:
+    """A broker that has lost everything: the worker declares its queues again and takes what is published then."""
+    with shop.worker() as worker:
+        shop.prepare("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
+        shop.delete_queues("coupons.import", "coupons.sendout", "coupons.resume", "coupons.deliver", "coupons.dead")
+        eventually(lambda: worker.log.count("taking commands") == 2, "the queues to be declared again")
+        assert shop.send("spring-voucher", "customers")["sent"] == 10
+    assert_own_codes(shop.mails(), CUSTOMERS[:10], SPRING)
+
+
+def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
+    """Neither database nor broker can be reached at first; as soon as they can, it works."""
+    database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
+    with shop.worker(ready=False, database_url=database.url, broker_url=broker.url) as worker:
+        worker.says("no database, trying again")
+        with database.opened():
+            worker.says("no broker, trying again")
+            with broker.opened():
+                worker.says("taking commands")
+                shop.prepare("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
+                assert shop.send("spring-voucher", "customers")["sent"] == 10
+                worker.stop()
+    assert_own_codes(shop.mails(), CUSTOMERS[:10], SPRING)
+
+
+def test_a_worker_does_not_start_on_a_database_that_is_not_migrated(shop: Shop, empty_database_url: str) -> None:
+    """It says what to run, as every command does, and `coupons migrate` is enough."""
+    for arguments in (("worker",), ("list", "ls")):
+        result = shop.coupons(*arguments, code=1, database_url=empty_database_url)
+        assert "coupons migrate" in result.err
+        assert result.err.count("\n") == 1
+    assert "applied 0001" in shop.coupons("migrate", database_url=empty_database_url).out
+    assert "applied" not in shop.coupons("migrate", database_url=empty_database_url).out
+    shop.coupons("list", "ls", database_url=empty_database_url)

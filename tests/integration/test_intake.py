@@ -1,0 +1,193 @@
+"""Commands out of RabbitMQ: noted once, rejected with a reason, never lost."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelClosed
+
+from coupons import broker
+from coupons.broker import BrokerUnavailable, Sender, publishing
+from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
+from coupons.database import Connection, Pool, pooled
+from coupons.settings import Settings
+from coupons.store import imports
+from coupons.topology import REASON, queue_name
+from tests.stock import add_group, add_list, save_message
+from workers.intake import Intake
+from workers.loops import Signals
+from workers.main import ROLES
+from workers.nudges import Nudges
+
+LIMIT_SECONDS = 20
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with pooled(database_url, size=4) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def channel(broker_url: str) -> AsyncIterator[AbstractChannel]:
+    connection = await aio_pika.connect(broker_url)
+    async with connection:
+        yield await connection.channel()
+
+
+@asynccontextmanager
+async def taking(pool: Pool, broker_url: str, **settings: bool) -> AsyncIterator[Sender]:
+    """An intake that takes commands, and a channel to publish on."""
+    signals = Signals(ROLES)
+    intake = Intake(
+        pool=pool,
+        signals=signals,
+        nudges=Nudges(signals),
+        settings=Settings(broker_url=broker_url, **settings),  # type: ignore[arg-type] - a secret is made of the text
+        roles=ROLES,
+    )
+    task = asyncio.create_task(intake.run())
+    try:
+        await until(lambda: declared(broker_url))
+        async with publishing(broker_url) as sender:
+            yield sender
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def declared(broker_url: str) -> bool:
+    async with broker.connected(broker_url, "test") as connection:
+        try:
+            await (await connection.channel()).declare_queue(queue_name("deliver"), passive=True)
+        except ChannelClosed:
+            return False
+        return True
+
+
+async def until(fact: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not await fact():  # noqa: ASYNC110 - what is waited for happens elsewhere
+            await asyncio.sleep(0.05)
+
+
+async def rejected(channel: AbstractChannel, count: int) -> list[tuple[bytes, str]]:
+    """Bodies and reasons of the dead queue, in order, as soon as there are so many."""
+    queue = await channel.declare_queue(queue_name("dead"), passive=True)
+    found: list[tuple[bytes, str]] = []
+    async with asyncio.timeout(LIMIT_SECONDS), queue.iterator(no_ack=True) as messages:
+        while len(found) < count:
+            message = await anext(messages)
+            found.append((message.body, str(message.headers[REASON])))
+    return found
+
+
+async def test_what_is_no_command_is_rejected_with_its_reason(
+    connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
+) -> None:
+    """Invalid, unknown and oversized ones go to the dead queue; a valid one behind them is taken."""
+    await add_list(connection, "a")
+    valid = ImportCoupons(list="a", codes=("X",))
+    wrong = {
+        b"{": "not JSON",
+        b'{"type":"explode","id":"%s"}' % str(uuid4()).encode(): "type",
+        b'{"type":"resume","sendout":7,"extra":1}': "id: Field required; sendout",
+        b" " * (MAX_COMMAND_BYTES + 1): "at most",
+        ImportCoupons(list="nowhere", codes=("X",)).body(): "there is no list nowhere",
+        StartSendout(message="nothing", group="nobody").body(): "there is no message nothing",
+        ResumeSendout(sendout=uuid4()).body(): "there is no sendout",
+    }
+    async with taking(pool, broker_url) as sender:
+        for body in wrong:
+            await sender.send("import", body)
+        await sender.send("import", valid.body())
+        await until(lambda: exists(connection, valid))
+        found = await rejected(channel, len(wrong))
+    assert [body for body, _ in found] == list(wrong)
+    for (_, reason), expected in zip(found, wrong.values(), strict=True):
+        assert expected in reason
+    assert await connection.fetchval("SELECT count(*) FROM command") == 1
+
+
+async def exists(connection: Connection, command: ImportCoupons) -> bool:
+    return await imports.find(connection, command.id) is not None
+
+
+async def test_a_command_published_many_times_is_one_command(
+    connection: Connection, pool: Pool, broker_url: str
+) -> None:
+    """Twice, late, and to two workers at once."""
+    await add_list(connection, "a")
+    await add_group(connection, "g", 3)
+    await save_message(connection, "m", "a")
+    command, last = StartSendout(message="m", group="g"), ImportCoupons(list="a", codes=("X",))
+    async with taking(pool, broker_url) as sender, taking(pool, broker_url):
+        await asyncio.gather(*(sender.send("sendout", command.body()) for _ in range(10)))
+        await sender.send("sendout", last.body())
+        await until(lambda: exists(connection, last))
+        await until(lambda: empty(broker_url, "sendout"))
+    assert await connection.fetchval("SELECT count(*) FROM sendout") == 1
+
+
+async def empty(broker_url: str, key: str) -> bool:
+    async with broker.connected(broker_url, "test") as connection:
+        declared = await (await connection.channel()).declare_queue(queue_name(key), passive=True)
+        return declared.declaration_result.message_count == 0
+
+
+async def test_an_id_belongs_to_one_command(
+    connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
+) -> None:
+    """The same id with other content is not the same command, and is not carried out."""
+    await add_list(connection, "a")
+    first = ImportCoupons(list="a", codes=("X",))
+    second = first.model_copy(update={"codes": ("Y",)})
+    async with taking(pool, broker_url) as sender:
+        await sender.send("import", first.body())
+        await sender.send("import", second.body())
+        ((body, reason),) = await rejected(channel, 1)
+    assert json.loads(body)["codes"] == ["Y"]
+    assert reason == f"id {first.id} belongs to another command"
+
+
+async def test_a_system_without_the_coupon_manager_refuses_every_command(
+    pool: Pool, broker_url: str, channel: AbstractChannel
+) -> None:
+    """The reason says so."""
+    async with taking(pool, broker_url, activated=False) as sender:
+        await sender.send("import", ImportCoupons(list="a", codes=("X",)).body())
+        ((_, reason),) = await rejected(channel, 1)
+    assert "not activated" in reason
+
+
+async def test_a_broker_that_loses_its_queues_gets_them_back(
+    connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
+) -> None:
+    """The consumer notices, declares everything anew and goes on."""
+    await add_list(connection, "a")
+    command = ImportCoupons(list="a", codes=("X",))
+    async with taking(pool, broker_url) as sender:
+        queue = await channel.declare_queue(queue_name("import"), passive=True)
+        await queue.delete(if_unused=False, if_empty=False)
+        await until(lambda: sent(sender, command))
+        await until(lambda: exists(connection, command))
+
+
+async def sent(sender: Sender, command: ImportCoupons) -> bool:
+    try:
+        await sender.send("import", command.body())
+    except BrokerUnavailable:
+        return False
+    return True
+
+
+async def test_publishing_without_queues_is_an_error(broker_url: str) -> None:
+    """Nothing is published into the void: who publishes is told to start a worker."""
+    async with publishing(broker_url) as sender:
+        with pytest.raises(BrokerUnavailable, match="start a worker"):
+            await sender.send("import", b"{}")

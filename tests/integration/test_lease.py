@@ -1,0 +1,60 @@
+"""A lease is kept while the work runs, and the work stops when it is lost."""
+
+import asyncio
+
+import pytest
+
+from coupons.store.sendouts import LeaseLost
+from workers.lease import kept
+
+
+async def test_work_under_a_lease_that_is_renewed_comes_to_its_end() -> None:
+    """Heartbeats go on beside it."""
+    beats = asyncio.Event()
+
+    async def renew() -> None:
+        beats.set()
+
+    async with kept(renew, every=0.01, expires_after=1):
+        async with asyncio.timeout(5):
+            await beats.wait()
+
+
+async def test_work_whose_lease_is_lost_is_stopped() -> None:
+    """It gets no further than its next await."""
+
+    async def renew() -> None:
+        raise LeaseLost("batch 7")
+
+    with pytest.raises(LeaseLost, match="batch 7"):
+        async with kept(renew, every=0.01, expires_after=1):
+            await asyncio.sleep(30)
+
+
+async def test_work_stops_before_a_lease_runs_out_that_cannot_be_renewed() -> None:
+    """A database that is gone is asked again, but not for longer than the lease lasts."""
+    asked = 0
+
+    async def renew() -> None:
+        nonlocal asked
+        asked += 1
+        raise ConnectionResetError
+
+    with pytest.raises(LeaseLost):
+        async with kept(renew, every=0.05, expires_after=0.3):
+            await asyncio.sleep(30)
+    assert asked > 1
+
+
+async def test_an_error_of_the_work_stays_what_it_is() -> None:
+    """And the heart stops."""
+    tasks = len(asyncio.all_tasks())
+
+    async def renew() -> None:
+        return
+
+    with pytest.raises(ZeroDivisionError):
+        async with kept(renew, every=0.01, expires_after=1):
+            raise ZeroDivisionError
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == tasks

@@ -1,0 +1,251 @@
+"""Admission by amounts, binding by batches: no code to two people, nobody with two, no shortage that is none."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from coupons.admission import Granted, Short
+from coupons.database import Connection, connected
+from coupons.errors import Refused
+from coupons.store import deliveries, lists, sendouts
+from coupons.store.deliveries import Batch, Conclusion
+from coupons.store.sendouts import LeaseLost
+from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+
+
+async def claim(connection: Connection) -> Batch:
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    return batch
+
+
+async def bind_all(connection: Connection) -> None:
+    cursors: dict[int, int] = {}
+    while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
+        while not await deliveries.bind(connection, batch, cursors):  # noqa: ASYNC110 - codes locked by another worker
+            await asyncio.sleep(0.01)
+
+
+async def numbers_of(connection: Connection, name: str) -> tuple[int, int, int]:
+    """Available, promised, bound."""
+    (found,) = await lists.named(connection, name)
+    return found.available, found.promised, found.bound
+
+
+async def started(connection: Connection, *, codes: int, recipients: int, batch_size: int = 1_000) -> UUID:
+    await add_list(connection, "a", codes)
+    await add_group(connection, "g", recipients)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection, batch_size=batch_size)
+    return sendout_id
+
+
+async def test_a_promise_moves_an_amount_and_binds_nothing(connection: Connection) -> None:
+    """Admission costs the same for ten recipients and ten million: no coupon row is touched."""
+    await started(connection, codes=12, recipients=10)
+    assert await numbers_of(connection, "a") == (2, 10, 0)
+
+
+async def test_a_short_list_holds_nothing_of_the_others(connection: Connection) -> None:
+    """All lists or none."""
+    await add_list(connection, "full", 10)
+    await add_list(connection, "short", 9)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "full", "short")
+    sendout_id = await start(connection, "m", "g")
+    decision = await prepare(connection)
+    assert isinstance(decision, Short)
+    assert str(decision) == "list short: 10 needed, 9 available, 1 missing"
+    assert await numbers_of(connection, "full") == (10, 0, 0)
+    assert (await sendouts.named(connection, sendout_id)).state == "interrupted"
+
+
+async def test_resuming_counts_again(connection: Connection) -> None:
+    """Still short: new numbers; enough: it sends."""
+    sendout_id = await started(connection, codes=5, recipients=10)
+    await add_codes(connection, "a", ["ONE-MORE"])
+    async with connection.transaction():
+        still = await sendouts.resume(connection, sendout_id)
+    assert str(still) == "list a: 10 needed, 6 available, 4 missing"
+    assert [each.missing for each in (await sendouts.named(connection, sendout_id)).lists] == [4]
+    await add_codes(connection, "a", [f"MORE-{number}" for number in range(4)])
+    async with connection.transaction():
+        assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
+    assert (await sendouts.named(connection, sendout_id)).state == "sending"
+    with pytest.raises(Refused, match="is sending: only interrupted or paused ones"):
+        await sendouts.resume(connection, sendout_id)
+
+
+async def test_a_text_list_gives_what_it_has(connection: Connection) -> None:
+    """Recipients beyond the last code get none; the sendout goes on."""
+    await add_list(connection, "t", 6, shortage="text")
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "t")
+    await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Granted)
+    await bind_all(connection)
+    assert await numbers_of(connection, "t") == (0, 0, 6)
+
+
+async def test_workers_that_bind_at_once_share_no_code(connection: Connection, database_url: str) -> None:
+    """Four workers, two sendouts, one list: 4,000 codes for 4,000 mails, each once."""
+    await add_list(connection, "a", 4_000)
+    await add_group(connection, "g", 2_000)
+    await save_message(connection, "m", "a")
+    for _ in range(2):
+        await start(connection, "m", "g")
+        assert isinstance(await prepare(connection, batch_size=100), Granted)
+
+    async def worker() -> None:
+        async with connected(database_url) as own:
+            await bind_all(own)
+
+    await asyncio.gather(*(worker() for _ in range(4)))
+    assert await numbers_of(connection, "a") == (0, 0, 4_000)
+
+
+async def test_codes_that_are_locked_elsewhere_are_no_shortage(connection: Connection, other: Connection) -> None:
+    """SKIP LOCKED never decides: while somebody holds the rows, binding says "look again", and then finds them."""
+    await started(connection, codes=10, recipients=10)
+    batch = await claim(connection)
+    async with other.transaction():
+        await other.execute("SELECT FROM coupon WHERE list_id = 1 LIMIT 4 FOR UPDATE")
+        assert not await deliveries.bind(connection, batch, {})
+    assert await deliveries.bind(connection, batch, {})
+    assert await numbers_of(connection, "a") == (0, 0, 10)
+
+
+async def test_codes_behind_the_cursor_are_found(connection: Connection) -> None:
+    """A code that was given back lies before the cursor: the next look begins at the front."""
+    await started(connection, codes=10, recipients=10)
+    batch = await claim(connection)
+    cursors = {1: 1_000_000}
+    assert not await deliveries.bind(connection, batch, cursors)
+    assert await deliveries.bind(connection, batch, cursors)
+
+
+async def test_binding_twice_binds_once(connection: Connection) -> None:
+    """A batch that was left half done goes on with the codes that it has."""
+    await started(connection, codes=20, recipients=10)
+    batch = await claim(connection)
+    cursors: dict[int, int] = {}
+    assert await deliveries.bind(connection, batch, cursors)
+    assert await deliveries.bind(connection, batch, cursors)
+    assert await numbers_of(connection, "a") == (10, 0, 10)
+
+
+async def test_a_refused_mail_gives_its_code_back_once(connection: Connection) -> None:
+    """The code is free for anybody; the counters say so."""
+    sendout_id = await started(connection, codes=10, recipients=10)
+    batch = await claim(connection)
+    await deliveries.bind(connection, batch, {})
+    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    permitted = await record(connection, batch, intents=[each.number for each in due])
+    assert permitted == set(range(1, 11))
+    outcomes = [Conclusion(each, "refused" if each.number == 3 else "sent", "reply") for each in due]
+    await record(connection, batch, conclusions=outcomes)
+    assert await numbers_of(connection, "a") == (1, 0, 0)
+    assert await sendouts.settle(connection, sendout_id)
+    with pytest.raises(LeaseLost):  # a copy of the flush, whose first reply was lost
+        await record(connection, batch, conclusions=outcomes)
+
+
+async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connection) -> None:
+    """The token is the fence: after another worker's claim, neither codes nor intents nor outcomes are written."""
+    sendout_id = await started(connection, codes=10, recipients=10)
+    old = await claim(connection)
+    await deliveries.bind(connection, old, {})
+    due = await deliveries.due(connection, old, await deliveries.lists_of(connection, sendout_id))
+    await record(connection, old, intents=[due[0].number])
+    await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
+    new = await claim(connection)
+    with pytest.raises(LeaseLost):
+        await deliveries.bind(connection, old, {})
+    with pytest.raises(LeaseLost):
+        await record(connection, old, conclusions=[Conclusion(due[0], "sent", "250 late")])
+    with pytest.raises(LeaseLost):
+        await deliveries.renew(connection, old, lease_seconds=LEASE_SECONDS)
+    left = await deliveries.due(connection, new, await deliveries.lists_of(connection, sendout_id))
+    assert [each.number for each in left] == list(range(2, 11))
+    (problem,) = await sendouts.problems(connection, sendout_id)
+    assert (problem.number, problem.state) == (1, "uncertain")
+    assert await numbers_of(connection, "a") == (0, 0, 10)
+
+
+async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
+    """Outcomes of mails in hand are still recorded; new intents are not."""
+    sendout_id = await started(connection, codes=10, recipients=10)
+    batch = await claim(connection)
+    await deliveries.bind(connection, batch, {})
+    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    await record(connection, batch, intents=[1])
+    await sendouts.pause(connection, sendout_id, "by a test")
+    assert not await record(connection, batch, conclusions=[Conclusion(due[0], "sent", "250")], intents=[2])
+    with pytest.raises(deliveries.NotSending):
+        await deliveries.bind(connection, batch, {})
+    await deliveries.release(connection, batch)
+    assert await deliveries.claim(connection, owner="test", lease_seconds=1) is None
+
+
+async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Connection) -> None:
+    """Promised ones at once, bound ones when their batch is closed."""
+    sendout_id = await started(connection, codes=30, recipients=30, batch_size=10)
+    batch = await claim(connection)
+    await deliveries.bind(connection, batch, {})
+    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    await record(connection, batch, intents=[1])
+    await sendouts.cancel(connection, sendout_id)
+    assert await numbers_of(connection, "a") == (20, 0, 10)
+    await record(connection, batch, conclusions=[Conclusion(due[0], "sent", "250")])
+    await deliveries.release(connection, batch)
+    while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
+        assert closing.sendout_state == "cancelled"
+        await deliveries.close(connection, closing, lease_seconds=LEASE_SECONDS)
+        await deliveries.release(connection, closing)
+    assert await sendouts.settle(connection, sendout_id)
+    assert await numbers_of(connection, "a") == (29, 0, 0)
+    assert (await sendouts.named(connection, sendout_id)).cancelled == 29
+
+
+async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: Connection, database_url: str) -> None:
+    """Shortage races over three lists: whoever is granted gets all, whoever is not holds nothing."""
+    for name in ("a", "b", "c"):
+        await add_list(connection, name, 40)
+    await add_group(connection, "g", 7)
+    for number, of in enumerate((("a", "b"), ("b", "c"), ("c", "a"), ("a",), ("b", "a", "c"))):
+        await save_message(connection, f"m{number}", *of)
+    for number in range(50):
+        await start(connection, f"m{number % 5}", "g")
+
+    async def worker() -> None:
+        async with connected(database_url) as own:
+            while claimed := await sendouts.claim(own, owner="test", lease_seconds=LEASE_SECONDS):
+                await sendouts.snapshot(own, claimed, batch_size=5)
+                await sendouts.admit(own, claimed)
+            await bind_all(own)
+
+    await asyncio.gather(*(worker() for _ in range(4)))
+    found = await sendouts.outbox(connection)
+    assert {each.state for each in found} == {"sending", "interrupted"}
+    for each in found:
+        held = {(of.promised, of.bound) for of in each.lists}
+        assert held == ({(7, 7)} if each.state == "sending" else {(0, 0)})
+
+
+async def record(
+    connection: Connection,
+    batch: Batch,
+    *,
+    conclusions: list[Conclusion] | None = None,
+    intents: list[int] | None = None,
+) -> set[int]:
+    return await deliveries.record(
+        connection,
+        batch,
+        conclusions=conclusions or [],
+        unwritable=[],
+        intents=intents or [],
+        lease_seconds=LEASE_SECONDS,
+    )
