@@ -1,7 +1,7 @@
 """Publishing to RabbitMQ so that nothing is lost in silence: mandatory, persistent, confirmed, with a time limit."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -76,7 +76,8 @@ async def connected(url: str, name: str) -> AsyncIterator[AbstractConnection]:
     try:
         yield connection
     finally:
-        await connection.close()
+        with suppress(*CONNECTION_EXCEPTIONS, TimeoutError):  # of one that is gone already, why it went
+            await connection.close()
 
 
 @asynccontextmanager

@@ -1,17 +1,18 @@
 """Workers that die, that are asked to end, that start too early, and that nobody tells of work."""
 
-import pytest
+from typing import Any
 
 from coupons.commands import StartSendout
 from tests.acceptance.gate import Gate
-from tests.acceptance.mails import assert_nobody_twice, assert_own_codes
+from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.programs import DONE, eventually
 from tests.acceptance.shop import Shop, addresses, codes
 
 CUSTOMERS = addresses(1_500)
 SPRING = codes("SPRING", 1_500)
 WINDOW = 40
-IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, "batch_size": 100, "window": WINDOW}
+SMALL_BATCHES: dict[str, Any] = {"batch_size": 100, "window": WINDOW}
+IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, **SMALL_BATCHES}
 
 
 def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on(shop: Shop) -> None:
@@ -37,7 +38,7 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on
 
 def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> None:
     """SIGTERM in the middle: exit code 0, what was in hand is recorded, the rest is for the next worker."""
-    with shop.worker(batch_size=100, window=WINDOW) as first:
+    with shop.worker(**SMALL_BATCHES) as first:
         shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(100)
@@ -56,10 +57,11 @@ def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:
     """SIGKILL while codes come in: in the end each is in the list once, and every line is accounted for."""
     many = [f"MANY{number:012}" for number in range(400_000)]
     with shop.worker("import", **IMPATIENT) as first, shop.worker("sendout", **IMPATIENT):
-        shop.create_list("spring-10")
+        shop.coupons("list", "create", "spring-10")
         ending = shop.begin(*shop.importing("spring-10", many), "--json")
         eventually(lambda: shop.rows("SELECT FROM import_job WHERE added > 0"), "the first codes")
         first.kill()
+        assert shop.rows("SELECT FROM import_job WHERE state = 'running'")
         with shop.worker("import", **IMPATIENT):
             result = ending()
     assert (result.code, result.json["lines"], result.json["added"]) == (DONE, len(many), len(many))

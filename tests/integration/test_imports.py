@@ -7,15 +7,14 @@ from uuid import UUID
 
 import pytest
 
-from coupons.codes import Reason
+from coupons.codes import Checked, Reason
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
 from coupons.errors import Refused
 from coupons.settings import Settings
 from coupons.store import imports, lists
-from coupons.store.imports import Import
+from coupons.store.imports import Import, Job
 from tests.stock import add_codes, add_group, add_list, prepare, save_message, start
-from workers import importer
 from workers.importer import Importer, confined
 from workers.loops import Signals
 
@@ -86,17 +85,17 @@ async def test_an_import_goes_on_where_its_worker_died(
     import_id = await send(connection, "\n".join([*codes, codes[7], "x" * 201, ""]), piece=250)
     apply, applied = imports.apply, 0
 
-    async def dies(*args: object, **kwargs: object) -> None:
+    async def dies(connection: Connection, job: Job, checked: Checked, *, position: int, lease_seconds: float) -> None:
         nonlocal applied
         if applied == survived:
             raise KeyboardInterrupt
         applied += 1
-        await apply(*args, **kwargs)  # type: ignore[arg-type] - passed on as they came
+        await apply(connection, job, checked, position=position, lease_seconds=lease_seconds)
 
-    monkeypatch.setattr(importer.imports, "apply", dies)
+    monkeypatch.setattr(imports, "apply", dies)
     with pytest.raises(KeyboardInterrupt):
         await worker(pool).step()
-    monkeypatch.setattr(importer.imports, "apply", apply)
+    monkeypatch.setattr(imports, "apply", apply)
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
     assert await worker(pool).step()
     done = await look(connection, import_id)

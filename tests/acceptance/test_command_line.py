@@ -1,0 +1,168 @@
+"""The command line as people, scripts and terminals meet it."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.programs import COUPONS, FAILED, WRONG_USAGE
+from tests.acceptance.shop import Shop, addresses, codes
+
+ESCAPE = "\x1b"
+NOBODY = "99999999-9999-4999-8999-999999999999"
+HELP_SECONDS = 0.25
+
+
+@pytest.fixture(scope="module")
+def sendout(open_shop: Shop) -> Any:
+    """One that has finished, with a refused recipient."""
+    audience = [*addresses(20), "refuse.me@example.org"]
+    open_shop.prepare("voucher", "customers", audience, {"ten-percent": codes("TEN", 30)})
+    return open_shop.send("voucher", "customers")
+
+
+def test_everything_that_takes_json_prints_json(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
+    """Objects with the fields that people see, down to the last level."""
+    people = tmp_path / "people.csv"
+    people.write_text("email\nnot an address\n")
+    more = tmp_path / "more.txt"
+    more.write_text("https://example.org\n")
+    doctor = open_shop.begin("doctor", "--json")
+    lists = open_shop.coupons("list", "ls", "--json").json
+    assert [(each["name"], each["sent"], each["available"]) for each in lists] == [("ten-percent", 20, 10)]
+    shown_list, import_ = open_shop.coupons("list", "show", "ten-percent", "--json").json
+    assert (shown_list, import_["added"]) == (lists[0], 30)
+    assert open_shop.coupons("show", import_["id"], "--json").json == import_
+    (group,) = open_shop.coupons("group", "ls", "--json").json
+    assert (group["name"], group["recipients"], group["attributes"]) == ("customers", 21, ["first_name"])
+    (message,) = open_shop.coupons("message", "ls", "--json").json
+    assert (message["name"], message["lists"]) == ("voucher", ["ten-percent"])
+    (in_outbox,) = open_shop.coupons("outbox", "--json").json
+    assert in_outbox == sendout
+    shown = open_shop.coupons("show", sendout["id"], "--json").json
+    assert shown["sendout"] == sendout
+    assert [(each["address"], each["state"]) for each in shown["problems"]] == [("refuse.me@example.org", "refused")]
+    (mail,) = open_shop.coupons("who", "--email", "Customer1@example.org", "--json").json
+    (owner,) = open_shop.coupons("who", "--code", mail["codes"]["ten-percent"], "--json").json
+    assert owner["address"] == "customer1@example.org"
+    assert all(proof["offenders"] == [] for proof in open_shop.coupons("verify", "--json").json)
+    refused = open_shop.coupons("group", "import", people, "--group", "customers", "--json", code=3).json
+    assert [each["line"] for each in refused["rejected"]] == [2]
+    assert open_shop.coupons("import", more, "--list", "ten-percent", "--dry-run", "--json", code=3).json["url"] == 1
+    assert all(finding["well"] for finding in json.loads(doctor().out))
+
+
+def test_a_command_that_does_not_wait_prints_json_too(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
+    """With `--json` a script gets the id as JSON, without it the bare id."""
+    more = tmp_path / "more.txt"
+    more.write_text("TEN-00031\n")
+    into = ("import", more, "--list", "ten-percent")
+    bare = open_shop.coupons(*into).out.strip()
+    open_shop.becomes("finished", bare)
+    as_json = open_shop.coupons(*into, "--json").json["id"]
+    open_shop.becomes("finished", as_json)
+    again = open_shop.coupons("send", "--message", "voucher", "--group", "customers", "--json").json["id"]
+    open_shop.becomes("interrupted", again)
+    assert open_shop.coupons("resume", again, "--json").json["sendout"] == again
+
+
+def test_who_says_whose_a_code_is(open_shop: Shop, sendout: Any) -> None:
+    """By address and by code; exit code 1 if nobody has it, 2 if neither was asked for."""
+    by_address = open_shop.coupons("who", "--email", "CUSTOMER1@example.org").out
+    assert "ten-percent: TEN-000" in by_address
+    assert "sent" in by_address
+    code = by_address.partition("ten-percent: ")[2][:9]
+    assert "customer1@example.org" in open_shop.coupons("who", "--code", code).out
+    assert "no list has the code TEN-99999" in open_shop.coupons("who", "--code", "TEN-99999", code=FAILED).err
+    open_shop.coupons("who", "--email", "nobody@example.org", code=FAILED)
+    open_shop.coupons("who", code=WRONG_USAGE)
+
+
+def test_there_is_no_progress_bar_where_there_is_no_terminal(open_shop: Shop, tmp_path: Path) -> None:
+    """A script that follows a job gets its result on stdout and nothing on stderr."""
+    open_shop.prepare("quiet", "quiet", addresses(5), {"quiet": []})
+    result = open_shop.import_codes("quiet", codes("QUIET", 5))
+    assert (result.err, ESCAPE in result.out) == ("", False)
+    result = open_shop.coupons("send", "--message", "quiet", "--group", "quiet", "--wait")
+    assert (result.err, ESCAPE in result.out) == ("", False)
+    assert "5 recipients: 5 sent, 0 open" in result.out
+
+
+def test_a_terminal_gets_a_progress_bar_and_the_result_stays_clean(open_shop: Shop) -> None:
+    """The bar counts mails on the terminal; stdout, which goes to a file, has only the result."""
+    open_shop.prepare("bar", "bar", addresses(400), {"bar": codes("BAR", 400)})
+    arguments = ("send", "--message", "bar", "--group", "bar", "--wait", "--json")
+    result = open_shop.on_terminal(*arguments, only_stderr=True)
+    assert result.code == 0
+    assert "400/400" in result.err
+    assert "sending" in result.err
+    assert "/s" in result.err
+    assert ESCAPE in result.err
+    assert result.json["sent"] == 400
+
+
+def test_no_color_is_respected(open_shop: Shop, sendout: Any) -> None:
+    """A terminal gets colours, unless NO_COLOR is set (no-color.org), as a bar or as a table."""
+    colours = tuple(f"{ESCAPE}[{number}" for number in (1, *range(31, 38)))
+    assert any(colour in open_shop.on_terminal("outbox").err for colour in colours)
+    plain = open_shop.on_terminal("outbox", NO_COLOR="1").err
+    assert not any(colour in plain for colour in colours)
+    assert "finished" in plain
+    bar = open_shop.on_terminal(
+        "import", open_shop.file("plain.txt", "TEN-00099\n"), "--list", "ten-percent", "--wait", NO_COLOR="1"
+    )
+    assert bar.code == 0
+    assert not any(colour in bar.err for colour in colours)
+
+
+def test_help_comes_at_once() -> None:
+    """`coupons --help` in under 0.25 s, best of five."""
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        done = subprocess.run([COUPONS, "--help"], check=True, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - begun)
+        assert "coupons migrate" in done.stdout
+    assert min(seconds) < HELP_SECONDS
+
+
+def test_a_shell_can_complete_commands(tmp_path: Path) -> None:
+    """`eval "$(coupons completion bash)"` is all: bash then asks `coupons` itself what can follow."""
+    path = {**os.environ, "PATH": f"{COUPONS.parent}:{os.environ['PATH']}"}
+    registered = 'eval "$(coupons completion bash)" && complete -p coupons'
+    done = subprocess.run(["bash", "-c", registered], check=True, capture_output=True, text=True, env=path)
+    assert done.stdout.startswith("complete ")
+    asked = path | {"_COUPONS_COMPLETE": "bash_complete", "COMP_WORDS": "coupons out", "COMP_CWORD": "1"}
+    done = subprocess.run([COUPONS], check=False, capture_output=True, text=True, env=asked)
+    assert done.stdout == "plain,outbox\n"
+
+
+def test_wrong_usage_has_its_own_exit_code(open_shop: Shop) -> None:
+    """2, as every program has it: the script is wrong, not the shop."""
+    for arguments in (("send",), ("resume", "not-an-id"), ("outbox", "--status", "lost"), ("import", "no-such-file")):
+        open_shop.coupons(*arguments, code=WRONG_USAGE)
+
+
+def test_a_system_without_the_coupon_manager_refuses_every_coupon_command(open_shop: Shop, tmp_path: Path) -> None:
+    """COUPONS_ACTIVATED=false: exit code 1, one line with that reason, nothing changed."""
+    file = tmp_path / "file.txt"
+    file.write_text("email;first_name\n")
+    before = open_shop.contents()
+    commands: list[tuple[object, ...]] = [
+        ("list", "ls"), ("list", "create", "x"), ("list", "show", "x"), ("import", file, "--list", "x"),
+        ("group", "ls"), ("group", "import", file, "--group", "x"), ("message", "ls"), ("message", "preview", "x"),
+        ("message", "save", "x", "--subject", "x", "--text", file), ("message", "test", "x", "--to", "a@example.org"),
+        ("send", "--message", "x", "--group", "x"), ("outbox",), ("show", NOBODY), ("resume", NOBODY),
+        ("pause", NOBODY), ("cancel", NOBODY), ("who", "--code", "x"), ("verify",), ("worker",),
+    ]  # fmt: skip
+    for begun in [commands[:10], commands[10:]]:
+        ending = [open_shop.begin(*arguments, activated="false") for arguments in begun]
+        for arguments, result in zip(begun, [end() for end in ending], strict=True):
+            assert (result.code, result.out) == (FAILED, ""), arguments
+            assert "not activated" in result.err, arguments
+            assert result.err.count("\n") == 1, arguments
+    assert open_shop.contents() == before

@@ -1,0 +1,108 @@
+"""Codes into a list: what is taken, what is not and why, and what the other modes do."""
+
+import csv
+import io
+
+from tests.acceptance.programs import REJECTED_LINES
+from tests.acceptance.shop import Shop, codes
+
+
+def in_list(shop: Shop, name: str) -> list[str]:
+    found = shop.rows(
+        "SELECT code FROM coupon JOIN coupon_list l ON l.id = list_id WHERE name = $1 ORDER BY code", name
+    )
+    return [row["code"] for row in found]
+
+
+def test_every_line_that_is_not_taken_is_explained(open_shop: Shop) -> None:
+    """Exit code 3; each line with its number, value and reason, as a CSV that can be mended and imported again."""
+    lines = ["GOOD-1", "", "https://shop.example.org/10", "GOOD-1", "1.2E+11", "X" * 201, "{{ code }}", "GOOD-2"]
+    open_shop.coupons("list", "create", "rejects")
+    result = open_shop.import_codes("rejects", lines, "--json", code=REJECTED_LINES)
+    counts = [result.json[name] for name in ("state", "lines", "added", "blank", "rejected")]
+    assert counts == ["finished", 8, 2, 1, 5]
+    table = open_shop.coupons("show", result.json["id"], "--rejected").out.removeprefix("\ufeff")
+    rows = list(csv.DictReader(io.StringIO(table), delimiter=";"))
+    assert [row["line"] for row in rows] == ["3", "4", "5", "6", "7"]
+    assert [row["code"] for row in rows[:3]] == ["https://shop.example.org/10", "GOOD-1", "1.2E+11"]
+    assert rows[0]["reason"] == "looks like a URL"
+    assert "already" in rows[1]["reason"]
+    assert "spreadsheet" in rows[2]["reason"]
+    assert "200" in rows[3]["reason"]
+    assert "placeholder" in rows[4]["reason"]
+    mended = open_shop.file("mended.csv", table.replace("1.2E+11", "120000000000"))
+    again = open_shop.coupons("import", mended, "--list", "rejects", "--wait", "--json", code=REJECTED_LINES).json
+    assert (again["added"], again["rejected"]) == (1, 4)
+    assert in_list(open_shop, "rejects") == ["120000000000", "GOOD-1", "GOOD-2"]
+
+
+def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) -> None:
+    """The result is one line on stdout; what was not taken, and where all of it is found, stands on stderr."""
+    open_shop.coupons("list", "create", "rejects-told")
+    result = open_shop.import_codes("rejects-told", ["A", *["https://x.example.org"] * 7], code=REJECTED_LINES)
+    assert result.out.count("\n") == 1
+    assert "1 added, 7 rejected" in result.out
+    assert "line 2: 'https://x.example.org' looks like a URL" in result.err
+    assert "--rejected" in result.err
+
+
+def test_codes_that_a_list_has_or_has_sent_are_not_taken_again(open_shop: Shop) -> None:
+    """One line in the file says that it is in the list, the other that somebody has got it."""
+    open_shop.prepare("known", "one", ["ada@example.org"], {"known": codes("KNOWN", 2)})
+    open_shop.send("known", "one")
+    result = open_shop.import_codes("known", codes("KNOWN", 3), "--json", code=REJECTED_LINES).json
+    assert (result["added"], result["rejected"]) == (1, 2)
+    table = open_shop.coupons("show", result["id"], "--rejected").out
+    assert '1;"KNOWN-00001";"has been sent already"' in table
+    assert '2;"KNOWN-00002";"is in the list already"' in table
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(open_shop: Shop) -> None:
+    """The same counts by reason, before anything is changed."""
+    lines = ["NEW-1", "OLD-1", "NEW-1", "", "www.example.org"]
+    open_shop.coupons("list", "create", "dry")
+    open_shop.import_codes("dry", ["OLD-1"])
+    before = open_shop.contents()
+    arguments = ("import", open_shop.file("dry.txt", "\n".join(lines)), "--list", "dry", "--dry-run")
+    told = open_shop.coupons(*arguments, code=REJECTED_LINES)
+    counts = open_shop.coupons(*arguments, "--json", code=REJECTED_LINES).json
+    assert told.out == "1 new, 1 blank, 1 url, 1 duplicate, 1 in list\n"
+    assert {reason: count for reason, count in counts.items() if count} == {
+        "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1
+    }  # fmt: skip
+    assert open_shop.contents() == before
+
+
+def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> None:
+    """New ones come, known ones stay, the others go; what was sent stays with its owner."""
+    open_shop.prepare("replaced", "one", ["ada@example.org"], {"replaced": codes("OLD", 4)})
+    open_shop.send("replaced", "one")
+    file = ["OLD-00003", "NEW-00001", "NEW-00002"]
+    result = open_shop.import_codes("replaced", file, "--mode", "replace", "--json").json
+    assert [result[name] for name in ("added", "kept", "removed", "rejected")] == [2, 1, 2, 0]
+    assert in_list(open_shop, "replaced") == ["NEW-00001", "NEW-00002", "OLD-00001", "OLD-00003"]
+    in_numbers = open_shop.list_named("replaced")
+    assert (in_numbers["available"], in_numbers["sent"], in_numbers["total"]) == (3, 1, 4)
+
+
+def test_delete_takes_free_codes_out_and_explains_the_others(open_shop: Shop) -> None:
+    """A code that was sent stays, one that is not there cannot go."""
+    open_shop.prepare("deleted", "one", ["ada@example.org"], {"deleted": codes("GONE", 4)})
+    open_shop.send("deleted", "one")
+    file = ["GONE-00001", "GONE-00002", "GONE-00009"]
+    result = open_shop.import_codes("deleted", file, "--mode", "delete", "--json", code=REJECTED_LINES).json
+    assert (result["removed"], result["rejected"]) == (1, 2)
+    table = open_shop.coupons("show", result["id"], "--rejected").out
+    assert '1;"GONE-00001";"has been sent already"' in table
+    assert '3;"GONE-00009";"is not in the list"' in table
+    assert in_list(open_shop, "deleted") == ["GONE-00001", "GONE-00003", "GONE-00004"]
+
+
+def test_a_csv_file_is_read_by_its_column(open_shop: Shop) -> None:
+    """Separator and header are found; the column is found by its name, or given."""
+    shop_export = "Gutschein;Wert\nBÄR-1;10 €\nBÄR-2;10 €\n"
+    open_shop.coupons("list", "create", "csv")
+    found = open_shop.file("vouchers.csv", shop_export.encode("cp1252"))
+    arguments = ("import", found, "--list", "csv", "--column", "Gutschein", "--encoding", "cp1252", "--wait", "--json")
+    assert open_shop.coupons(*arguments).json["added"] == 2
+    assert in_list(open_shop, "csv") == ["BÄR-1", "BÄR-2"]
