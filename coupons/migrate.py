@@ -48,13 +48,16 @@ async def migrate(database_url: str) -> list[Migration]:
     """Apply what is missing, and return it. Two at once wait for each other.
 
     Raises:
-        MigrationError: a file was changed after it was applied, or the database is newer than this program.
+        MigrationError: the database is not in UTF-8, a file was changed after it was applied, or the database is newer
+            than this program.
     """
     async with connected(database_url) as connection:
         await connection.execute(
             "SET statement_timeout = 0; SET lock_timeout = 0"
         )  # another migration may run for long
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
+            raise MigrationError(f"the database is in {encoding}: create it with ENCODING 'UTF8'")
         await connection.execute(_TABLE)
         missing = _missing(await _applied(connection))
         for migration in missing:

@@ -93,7 +93,12 @@ def postgres_server(kind: str, folder: Path) -> Iterator[str]:
         yield address(ADDRESSES[0])
     elif kind == "docker":
         options = [part for item in postgres.NOT_DURABLE.items() for part in ("-c", "=".join(item))]
-        settings = {"POSTGRES_USER": "coupons", "POSTGRES_PASSWORD": "coupons", "POSTGRES_DB": "coupons"}
+        settings = {
+            "POSTGRES_USER": "coupons",
+            "POSTGRES_PASSWORD": "coupons",
+            "POSTGRES_DB": "coupons",
+            "LANG": "C.UTF-8",
+        }
         command = ["postgres", "-c", f"max_connections={postgres.MAX_CONNECTIONS}", *options]
         with container(POSTGRES_IMAGE, 5432, settings, command) as (name, host, port):
             # over TCP: the image's first server, which only sets up the database, listens on a socket alone

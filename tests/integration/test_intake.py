@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import aio_pika
 import pytest
-from pydantic import SecretStr
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelClosed
+from pydantic import SecretStr
 
 from coupons import broker
 from coupons.broker import BrokerUnavailable, Sender, publishing

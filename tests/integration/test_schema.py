@@ -6,6 +6,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from yarl import URL
 
 from coupons import migrate
 from coupons.database import Connection, connected
@@ -121,3 +122,13 @@ async def test_the_database_refuses(connection: Connection, what: str) -> None:
     refused: Awaitable[str] = connection.execute(FORBIDDEN[what])
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await refused
+
+
+async def test_a_database_that_is_not_utf_8_is_refused(connection: Connection, database_url: str) -> None:
+    """Names have umlauts; SQL_ASCII would take them and cut them."""
+    await connection.execute("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    try:
+        with pytest.raises(MigrationError, match="SQL_ASCII"):
+            await migrate.migrate(str(URL(database_url).with_path("/ascii")))
+    finally:
+        await connection.execute("DROP DATABASE ascii WITH (FORCE)")
