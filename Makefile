@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench docs picture lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,19 @@ check: $(VENV)/installed-dev ## Check format, lint, types and who may import who
 
 bench: $(VENV)/installed-dev ## Measure, and write bench/results.json
 	$(BIN)/python -m bench
+
+docs: $(VENV)/installed-dev ## Write docs/settings.md and docs/contract/ from the models
+	$(BIN)/python docs/generate.py
+
+picture: $(VENV)/installed-dev ## Write docs/demo.svg, the terminal of `make demo`
+	$(BIN)/python docs/picture.py
+
+lock: $(VENV)/installed-dev ## Write the lock files anew, with the newest versions that pyproject.toml allows
+	$(PIP) uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	  --extra demo pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
+	  --extra demo --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove all that was made here, the environment too
 	rm -rf $(VENV) .demo .test .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -25,7 +25,7 @@ as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON i
 
 def emit_json(value: Any) -> None:
     """A dataclass, or a list of them, as JSON; times in ISO 8601, ids as text."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_text))
+    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_json_text))
 
 
 def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object]], *, empty: str) -> None:
@@ -68,10 +68,14 @@ def _text(cell: object) -> str:
         case int():
             return f"{cell:,}"
         case datetime():
-            return cell.astimezone().isoformat(" ", "seconds")
+            return cell.astimezone().strftime("%Y-%m-%d %H:%M")
         case list() | tuple():
             return ", ".join(map(str, cell))
     return str(cell)
+
+
+def _json_text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _plain(value: Any) -> Any:
@@ -79,4 +83,6 @@ def _plain(value: Any) -> Any:
         return dataclasses.asdict(value)
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
     return value

@@ -73,12 +73,21 @@ async def outbox(status: str | None, limit: int, json_output: bool) -> None:
         "STATUS": lambda row: row.state,
         "RECIPIENTS": lambda row: row.recipients,
         "SENT": lambda row: row.sent,
-        "REFUSED": lambda row: row.refused,
-        "UNCERTAIN": lambda row: row.uncertain,
         "CREATED": lambda row: row.created_at,
-        "WHY": lambda row: row.reason or row.waiting,
+        "REMARKS": _remarks,
     }
     emit_table(found, columns, empty=f"no {status or ''} sendouts".replace("  ", " "))
+
+
+def _remarks(sendout: "Sendout") -> str:
+    """What is not as it should be: codes that are missing, mails that were not sent, why it stands still."""
+    counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
+    remarks = [f"{amount(number)} {what}" for what, number in counts.items() if number]
+    if sendout.state == "interrupted":
+        remarks += [f"{each.name}: {amount(each.missing)} missing" for each in sendout.lists if each.missing]
+    elif why := sendout.waiting or sendout.reason:
+        remarks.append(why)
+    return "; ".join(remarks)
 
 
 @click.command()
