@@ -15,7 +15,7 @@ from bench import blaster
 from coupons.commands import Format, ImportCoupons, StartSendout
 from coupons.database import Connection, connected
 from coupons.migrate import migrate
-from coupons.store import deliveries, imports, sendouts
+from coupons.store import deliveries, imports, outbox, sendouts
 from producers.client import Publisher
 from producers.demo.process import running, wait_until
 from producers.demo.services import Services, private_services, private_sink
@@ -88,7 +88,7 @@ async def end_to_end_mails_per_s(connection: Connection, services: Services) -> 
     command = StartSendout(message="bench", group="bench")
 
     async def finished() -> bool:
-        sendout = await sendouts.find(connection, command.id)
+        sendout = await outbox.find(connection, command.id)
         return sendout is not None and sendout.state == "finished" and sendout.sent == RECIPIENTS
 
     return RECIPIENTS / await seconds_until(services, command, finished)

@@ -7,3 +7,7 @@ class Told(Exception):
 
 class Refused(Told):
     """What was asked for cannot be done. Nothing was changed."""
+
+
+class LeaseLost(Exception):
+    """Another worker has taken this work over, or a person has ended it: stop, and write nothing more."""

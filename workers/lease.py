@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from coupons.database import TROUBLE
-from coupons.store.sendouts import LeaseLost
+from coupons.errors import LeaseLost
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from coupons.database import TROUBLE
-from coupons.store.sendouts import LeaseLost
+from coupons.errors import LeaseLost
 
 log = structlog.get_logger()
 RETRY_SECONDS = 2.0

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from coupons.database import Connection
+from coupons.errors import LeaseLost
 from coupons.store.lists import Shortage
 from coupons.store.queries import Queries
-from coupons.store.sendouts import LeaseLost
 
 SQL = Queries("deliveries.sql")
 ABANDONED = "a worker died or lost its lease while it handed this mail over"

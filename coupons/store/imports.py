@@ -13,10 +13,9 @@ from uuid import UUID, uuid4
 from coupons.codes import Checked, Reason, Rejected
 from coupons.commands import ImportCoupons
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import LeaseLost, Refused
 from coupons.store import lists
 from coupons.store.queries import Queries
-from coupons.store.sendouts import LeaseLost
 
 SQL = Queries("imports.sql")
 CHUNK_BYTES = 1_048_576

@@ -2,26 +2,19 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from coupons.addresses import parse_address
 from coupons.admission import Granted, Need, Short, decide
 from coupons.commands import StartSendout
 from coupons.database import Connection
-from coupons.errors import Refused
-from coupons.store import groups, lists, messages
+from coupons.errors import LeaseLost, Refused
+from coupons.store import groups, lists, messages, outbox
 from coupons.store.queries import Queries
 
 SQL = Queries("sendouts.sql")
 SNAPSHOT_SECONDS = 3_600
 """The snapshot copies every recipient in one statement: minutes for tens of millions."""
-PROBLEMS_SHOWN = 100
-RESUMABLE = ("interrupted", "paused")
-
-
-class LeaseLost(Exception):
-    """Another worker has taken this work over, or a person has ended it: stop, and write nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,56 +25,6 @@ class Claim:
     lease_token: UUID
     group_id: int | None
     recipients: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SendoutList:
-    """`available` is what the list has now; the rest is the sendout's own."""
-
-    name: str
-    shortage: lists.Shortage
-    needed: int
-    promised: int
-    bound: int
-    sent: int
-    missing: int
-    available: int
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    number: int
-    address: str
-    state: str
-    attempts: int
-    reply: str | None
-    changed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sendout:
-    id: UUID
-    message: str
-    message_version: int
-    group: str | None
-    state: str
-    reason: str | None
-    waiting: str | None
-    recipients: int | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    open: int
-    sent: int
-    refused: int
-    uncertain: int
-    cancelled: int
-    lists: tuple[SendoutList, ...]
-
-    @property
-    def ended(self) -> bool:
-        """Whether it stays as it is unless a person does something."""
-        return self.finished_at is not None or self.state in RESUMABLE
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -224,17 +167,7 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
         case None:
             raise Refused(f"there is no sendout {sendout_id}")
         case _:
-            raise Refused(_not_resumable(sendout_id, state))
-
-
-def check_resumable(sendout: Sendout) -> None:
-    """Raises Refused as `resume` does."""
-    if sendout.state not in RESUMABLE:
-        raise Refused(_not_resumable(sendout.id, sendout.state))
-
-
-def _not_resumable(sendout_id: UUID, state: str) -> str:
-    return f"sendout {sendout_id} is {state}: only interrupted or paused ones are resumed"
+            raise Refused(outbox.not_resumable(sendout_id, state))
 
 
 async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
@@ -260,9 +193,8 @@ async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
     """Workers stop within one window. Raises Refused unless it is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
-        raise Refused(
-            f"sendout {sendout_id} is {(await named(connection, sendout_id)).state}: only a sending one is paused"
-        )
+        state = (await outbox.named(connection, sendout_id)).state
+        raise Refused(f"sendout {sendout_id} is {state}: only a sending one is paused")
 
 
 async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str) -> bool:
@@ -273,7 +205,7 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
     """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Refused if it has ended."""
     async with connection.transaction():
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
-            raise Refused(f"sendout {sendout_id} is {(await named(connection, sendout_id)).state} already")
+            raise Refused(f"sendout {sendout_id} is {(await outbox.named(connection, sendout_id)).state} already")
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.return_unbound, sendout_id)
 
@@ -298,40 +230,6 @@ async def settle_all(connection: Connection) -> list[UUID]:
 async def wait(connection: Connection, sendout_id: UUID, why: str | None) -> None:
     """Show why a sending sendout makes no progress; None when it does again."""
     await connection.execute(SQL.wait, sendout_id, why)
-
-
-# --- looking -------------------------------------------------------------------------------------------------------
-
-
-async def outbox(connection: Connection, *, state: str | None = None, limit: int = 100) -> list[Sendout]:
-    """The newest sendouts, optionally of one state."""
-    return await _rows(connection, None, state, limit)
-
-
-async def named(connection: Connection, sendout_id: UUID) -> Sendout:
-    """Raises Refused if there is none."""
-    found = await find(connection, sendout_id)
-    if found is None:
-        raise Refused(f"there is no sendout {sendout_id}")
-    return found
-
-
-async def find(connection: Connection, sendout_id: UUID) -> Sendout | None:
-    return next(iter(await _rows(connection, sendout_id, None, 1)), None)
-
-
-async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
-    """The first deliveries that are refused, uncertain or deferred, with the relay's words."""
-    return [Problem(**row) for row in await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)]
-
-
-async def _rows(connection: Connection, sendout_id: UUID | None, state: str | None, limit: int) -> list[Sendout]:
-    rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
-    of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
-    for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
-        columns = dict(row)
-        of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
-    return [Sendout(**row, lists=tuple(of_sendout[row["id"]])) for row in rows]
 
 
 def _count(status: str) -> int:

@@ -11,7 +11,7 @@ from producers.cli.output import amount, as_json, coloured, emit_json, emit_tabl
 from producers.cli.session import FAILED, INTERRUPTED, Failed, asynchronous, database, publish
 
 if TYPE_CHECKING:
-    from coupons.store.sendouts import Sendout, SendoutList
+    from coupons.store.outbox import Sendout, SendoutList
 
 STATES = ["queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed"]
 wait_option = click.option("--wait", is_flag=True, help="Follow the sendout until it ends or is interrupted.")
@@ -59,10 +59,10 @@ async def send(
 @asynchronous
 async def outbox(status: str | None, limit: int, json_output: bool) -> None:
     """All sendouts, newest first."""
-    from coupons.store import sendouts
+    from coupons.store import outbox
 
     async with database() as connection:
-        found = await sendouts.outbox(connection, state=status, limit=limit)
+        found = await outbox.newest(connection, state=status, limit=limit)
     if json_output:
         emit_json(found)
         return
@@ -98,7 +98,7 @@ def _remarks(sendout: "Sendout") -> str:
 async def show(id_: UUID, rejected: bool, json_output: bool) -> None:
     """One sendout or import, with everything that is known about it."""
     from coupons.codes import rejections_csv
-    from coupons.store import imports, sendouts
+    from coupons.store import imports, outbox
 
     async with database() as connection:
         job = await imports.find(connection, id_)
@@ -109,10 +109,10 @@ async def show(id_: UUID, rejected: bool, json_output: bool) -> None:
         if job:
             emit_json(job) if json_output else describe_import(job)
             return
-        sendout = await sendouts.find(connection, id_)
+        sendout = await outbox.find(connection, id_)
         if sendout is None:
             raise Failed(f"there is no sendout or import {id_}")
-        problems = await sendouts.problems(connection, id_)
+        problems = await outbox.problems(connection, id_)
     if json_output:
         emit_json({"sendout": sendout, "problems": problems})
         return
@@ -135,10 +135,10 @@ async def show(id_: UUID, rejected: bool, json_output: bool) -> None:
 async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
     """Send an interrupted sendout, now that its lists have enough codes, or a paused one."""
     from coupons.commands import ResumeSendout
-    from coupons.store import sendouts
+    from coupons.store import outbox
 
     async with database() as connection:
-        sendouts.check_resumable(await sendouts.named(connection, sendout))
+        outbox.check_resumable(await outbox.named(connection, sendout))
     command = ResumeSendout(sendout=sendout)
     await publish(command)
     if not wait:
@@ -152,11 +152,11 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
 @asynchronous
 async def pause(sendout: UUID) -> None:
     """Hand over no more mails; those in hand are sent. `coupons resume` goes on."""
-    from coupons.store import sendouts
+    from coupons.store import outbox, sendouts
 
     async with database() as connection:
         await sendouts.pause(connection, sendout, "paused by a person")
-        describe(await sendouts.named(connection, sendout))
+        describe(await outbox.named(connection, sendout))
 
 
 @click.command()
@@ -164,11 +164,11 @@ async def pause(sendout: UUID) -> None:
 @asynchronous
 async def cancel(sendout: UUID) -> None:
     """End a sendout for good; codes that nobody was sent return to their lists."""
-    from coupons.store import sendouts
+    from coupons.store import outbox, sendouts
 
     async with database() as connection:
         await sendouts.cancel(connection, sendout)
-        describe(await sendouts.named(connection, sendout))
+        describe(await outbox.named(connection, sendout))
 
 
 def describe(sendout: "Sendout") -> None:
@@ -198,12 +198,12 @@ def _needs(state: str, of: "SendoutList") -> str:
 
 
 async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | None:
-    from coupons.store import inbox, sendouts
+    from coupons.store import inbox, outbox
 
     async with database() as connection:
 
         async def look() -> "Sendout | None":
-            return await sendouts.find(connection, id_) if await inbox.is_known(connection, command_id) else None
+            return await outbox.find(connection, id_) if await inbox.is_known(connection, command_id) else None
 
         sendout = await follow(look, _progress, title="sending")
     emit_json(sendout) if json_output else describe(sendout)

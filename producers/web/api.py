@@ -12,7 +12,7 @@ from starlette.routing import Route
 from coupons.codes import rejections_csv
 from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
-from coupons.store import imports, lists, sendouts
+from coupons.store import imports, lists, outbox
 from producers.web import ACQUIRE_SECONDS
 from producers.web.body import whole
 from producers.web.desk import Desk, location_of
@@ -52,15 +52,15 @@ class Api:
 
     async def outbox(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await sendouts.outbox(connection, state=status_in(request)))
+            return _json(await outbox.newest(connection, state=status_in(request)))
 
     async def sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            sendout = await sendouts.find(connection, sendout_id)
+            sendout = await outbox.find(connection, sendout_id)
             if sendout is None:
                 raise NotFound(f"there is no sendout {sendout_id}")
-            return _json({"sendout": sendout, "problems": await sendouts.problems(connection, sendout_id)})
+            return _json({"sendout": sendout, "problems": await outbox.problems(connection, sendout_id)})
 
     async def import_job(self, request: Request) -> Response:
         import_id: UUID = request.path_params["id"]

@@ -4,7 +4,7 @@ import structlog
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
-from coupons.store import imports, inbox, sendouts
+from coupons.store import imports, inbox, outbox, sendouts
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
 
@@ -38,7 +38,7 @@ async def _check(connection: Connection, command: Command) -> None:
         case StartSendout():
             await sendouts.check(connection, command)
         case ResumeSendout():
-            sendouts.check_resumable(await sendouts.named(connection, command.sendout))
+            outbox.check_resumable(await outbox.named(connection, command.sendout))
 
 
 def location_of(command: Command) -> str:

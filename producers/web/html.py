@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from coupons import __version__
-from coupons.store.sendouts import RESUMABLE, Sendout
+from coupons.store.outbox import RESUMABLE, Sendout
 
 
 def page(template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object) -> HTMLResponse:

@@ -12,9 +12,9 @@ from coupons.commands import ImportCoupons, ResumeSendout, decode
 from coupons.database import Connection, Pool
 from coupons.errors import Refused
 from coupons.settings import Settings
-from coupons.store import imports, inbox, lists, sendouts
+from coupons.store import imports, inbox, lists, outbox
 from coupons.store.lists import CouponList
-from coupons.store.sendouts import RESUMABLE, Sendout
+from coupons.store.outbox import RESUMABLE, Sendout
 from producers.web import ACQUIRE_SECONDS
 from producers.web.api import STATES, status_in
 from producers.web.body import FileForm, fields_of
@@ -49,17 +49,17 @@ class Pages:
     async def outbox(self, request: Request) -> Response:
         status = status_in(request)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await sendouts.outbox(connection, state=status)
+            found = await outbox.newest(connection, state=status)
         live = not all(sendout.ended for sendout in found)
         return page("outbox.html", live=live, sendouts=found, chosen=status, states=STATES)
 
     async def sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await sendouts.find(connection, sendout_id)
+            found = await outbox.find(connection, sendout_id)
             if found is None:
                 raise NotFound(f"there is no sendout {sendout_id}")
-            problems = await sendouts.problems(connection, sendout_id)
+            problems = await outbox.problems(connection, sendout_id)
             resuming = await _resuming(connection, found, request.query_params.get("command", ""))
         live = resuming == "requested" or not found.ended
         return page("sendout.html", live=live, sendout=found, problems=problems, resuming=resuming)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from coupons.store.sendouts import LeaseLost
+from coupons.errors import LeaseLost
 from workers.lease import kept
 
 

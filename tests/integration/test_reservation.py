@@ -7,10 +7,9 @@ import pytest
 
 from coupons.admission import Granted, Short
 from coupons.database import Connection, connected
-from coupons.errors import Refused
-from coupons.store import deliveries, lists, sendouts
+from coupons.errors import LeaseLost, Refused
+from coupons.store import deliveries, lists, outbox, sendouts
 from coupons.store.deliveries import Batch, Conclusion
-from coupons.store.sendouts import LeaseLost
 from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 
 
@@ -59,7 +58,7 @@ async def test_a_short_list_holds_nothing_of_the_others(connection: Connection) 
     assert isinstance(decision, Short)
     assert str(decision) == "list short: 10 needed, 9 available, 1 missing"
     assert await numbers_of(connection, "full") == (10, 0, 0)
-    assert (await sendouts.named(connection, sendout_id)).state == "interrupted"
+    assert (await outbox.named(connection, sendout_id)).state == "interrupted"
 
 
 async def test_resuming_counts_again(connection: Connection) -> None:
@@ -69,11 +68,11 @@ async def test_resuming_counts_again(connection: Connection) -> None:
     async with connection.transaction():
         still = await sendouts.resume(connection, sendout_id)
     assert str(still) == "list a: 10 needed, 6 available, 4 missing"
-    assert [each.missing for each in (await sendouts.named(connection, sendout_id)).lists] == [4]
+    assert [each.missing for each in (await outbox.named(connection, sendout_id)).lists] == [4]
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(4)])
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
-    assert (await sendouts.named(connection, sendout_id)).state == "sending"
+    assert (await outbox.named(connection, sendout_id)).state == "sending"
     with pytest.raises(Refused, match="is sending: only interrupted or paused ones"):
         await sendouts.resume(connection, sendout_id)
 
@@ -169,7 +168,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
         await deliveries.renew(connection, old, lease_seconds=LEASE_SECONDS)
     left = await deliveries.due(connection, new, await deliveries.lists_of(connection, sendout_id))
     assert [each.number for each in left] == list(range(2, 11))
-    (problem,) = await sendouts.problems(connection, sendout_id)
+    (problem,) = await outbox.problems(connection, sendout_id)
     assert (problem.number, problem.state) == (1, "uncertain")
     assert await numbers_of(connection, "a") == (0, 0, 10)
 
@@ -206,7 +205,7 @@ async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Co
         await deliveries.release(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
     assert await numbers_of(connection, "a") == (29, 0, 0)
-    assert (await sendouts.named(connection, sendout_id)).cancelled == 29
+    assert (await outbox.named(connection, sendout_id)).cancelled == 29
 
 
 async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: Connection, database_url: str) -> None:
@@ -227,7 +226,7 @@ async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: 
             await bind_all(own)
 
     await asyncio.gather(*(worker() for _ in range(4)))
-    found = await sendouts.outbox(connection)
+    found = await outbox.newest(connection)
     assert {each.state for each in found} == {"sending", "interrupted"}
     for each in found:
         held = {(of.promised, of.bound) for of in each.lists}

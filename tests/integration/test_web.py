@@ -30,7 +30,7 @@ from coupons.commands import (
 )
 from coupons.database import Connection, pooled
 from coupons.settings import Settings
-from coupons.store import deliveries, imports, inbox, lists, sendouts
+from coupons.store import deliveries, imports, inbox, lists, outbox, sendouts
 from coupons.store.deliveries import Conclusion
 from producers.demo.process import free_ports
 from producers.demo.services import Services
@@ -351,7 +351,7 @@ async def test_a_sendout_that_sends_is_followed_without_javascript_too(
     """While it is not ended, the script finds it live, and <noscript> reloads the page; a finished one stands still."""
     await interrupted(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
-    (sendout,) = await sendouts.outbox(connection)
+    (sendout,) = await outbox.newest(connection)
     await note(connection, ResumeSendout(sendout=sendout.id))
     for path in ("/", f"/sendouts/{sendout.id}"):
         text = (await site.get(path)).text

@@ -7,11 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from coupons.store import deliveries, groups, imports, inbox, lists, messages, people, proofs, sendouts
+from coupons.store import deliveries, groups, imports, inbox, lists, messages, outbox, people, proofs, sendouts
 
 ROOT = Path(__file__).parents[2]
 GENERATED: dict[Path, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]()
-MODULES = (deliveries, groups, imports, inbox, lists, messages, people, sendouts)
+MODULES = (deliveries, groups, imports, inbox, lists, messages, outbox, people, sendouts)
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)

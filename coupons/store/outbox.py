@@ -1,0 +1,105 @@
+"""The Outbox: sendouts as people look at them, with their deliveries and lists in numbers."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store.lists import Shortage
+from coupons.store.queries import Queries
+
+SQL = Queries("outbox.sql")
+PROBLEMS_SHOWN = 100
+RESUMABLE = ("interrupted", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class SendoutList:
+    """`available` is what the list has now; the rest is the sendout's own."""
+
+    name: str
+    shortage: Shortage
+    needed: int
+    promised: int
+    bound: int
+    sent: int
+    missing: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    number: int
+    address: str
+    state: str
+    attempts: int
+    reply: str | None
+    changed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sendout:
+    id: UUID
+    message: str
+    message_version: int
+    group: str | None
+    state: str
+    reason: str | None
+    waiting: str | None
+    recipients: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    open: int
+    sent: int
+    refused: int
+    uncertain: int
+    cancelled: int
+    lists: tuple[SendoutList, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it stays as it is unless a person does something."""
+        return self.finished_at is not None or self.state in RESUMABLE
+
+
+def check_resumable(sendout: Sendout) -> None:
+    """Raises Refused as `resume` does."""
+    if sendout.state not in RESUMABLE:
+        raise Refused(not_resumable(sendout.id, sendout.state))
+
+
+def not_resumable(sendout_id: UUID, state: str) -> str:
+    return f"sendout {sendout_id} is {state}: only interrupted or paused ones are resumed"
+
+
+async def newest(connection: Connection, *, state: str | None = None, limit: int = 100) -> list[Sendout]:
+    """The newest sendouts, optionally of one state."""
+    return await _rows(connection, None, state, limit)
+
+
+async def named(connection: Connection, sendout_id: UUID) -> Sendout:
+    """Raises Refused if there is none."""
+    found = await find(connection, sendout_id)
+    if found is None:
+        raise Refused(f"there is no sendout {sendout_id}")
+    return found
+
+
+async def find(connection: Connection, sendout_id: UUID) -> Sendout | None:
+    return next(iter(await _rows(connection, sendout_id, None, 1)), None)
+
+
+async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
+    """The first deliveries that are refused, uncertain or deferred, with the relay's words."""
+    return [Problem(**row) for row in await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)]
+
+
+async def _rows(connection: Connection, sendout_id: UUID | None, state: str | None, limit: int) -> list[Sendout]:
+    rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
+    of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
+    for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
+        columns = dict(row)
+        of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
+    return [Sendout(**row, lists=tuple(of_sendout[row["id"]])) for row in rows]

@@ -1,0 +1,26 @@
+-- rows: sendouts, newest first, with their deliveries in numbers; $1 an id, $2 a state, or NULL
+SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting,
+       s.recipients, s.created_at, s.started_at, s.finished_at,
+       coalesce(b.open, 0) AS open, coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused,
+       coalesce(b.uncertain, 0) AS uncertain, coalesce(b.cancelled, 0) AS cancelled
+FROM sendout s
+JOIN message m ON m.id = s.message_id
+LEFT JOIN recipient_group g ON g.id = s.group_id
+LEFT JOIN LATERAL (
+    SELECT sum(open) AS open, sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain,
+           sum(cancelled) AS cancelled
+    FROM delivery_batch WHERE sendout_id = s.id
+) b ON true
+WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
+ORDER BY s.created_at DESC LIMIT $3;
+
+-- list_rows: what sendouts need of their lists, and what these have now
+SELECT sl.sendout_id, l.name, sl.shortage, sl.needed, sl.promised, sl.bound, sl.sent, sl.missing, l.available
+FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
+WHERE sl.sendout_id = ANY ($1::uuid[])
+ORDER BY l.name;
+
+-- problems: deliveries that a person may want to look at
+SELECT number, address, state, attempts, reply, changed_at FROM delivery
+WHERE sendout_id = $1 AND state IN ('refused', 'uncertain', 'deferred')
+ORDER BY number LIMIT $2;
