@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from producers.demo.services import Services
+from tests.acceptance.stocking import SENDER
 
 COUPONS = Path(sys.executable).with_name("coupons")
 DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED = range(5)
@@ -22,9 +23,9 @@ DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED = range(5)
 LIMIT_SECONDS = 30.0
 """For anything to happen; what is waited for takes a tenth of it."""
 COMMAND_LIMIT_SECONDS = 60
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 
-SETTINGS = {"COUPONS_SENDER": "Garden Shop <shop@example.org>", "TERM": "xterm-256color"}
+SETTINGS = {"COUPONS_SENDER": SENDER, "TERM": "xterm-256color"}
 NOT_INHERITED = ("COUPONS_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 
 T = TypeVar("T")

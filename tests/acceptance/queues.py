@@ -34,13 +34,14 @@ def publish(url: str, *commands: Command) -> None:
     asyncio.run(run())
 
 
-def amqp_publish(url: str, command: Mapping[str, Any] | bytes, routing_key: str | None = None) -> None:
-    """With Debian's amqp-tools, which know nothing of us; the routing key is by default the command's type."""
-    if not isinstance(command, bytes):
-        routing_key = routing_key or str(command["type"])
-        command = json.dumps(command).encode()
-    options = ["--url", url, "--exchange", "coupons", "--routing-key", routing_key or "sendout", "--persistent"]
-    subprocess.run(["amqp-publish", *options], input=command, check=True, timeout=LIMIT_SECONDS)
+def amqp_publish(url: str, command: Mapping[str, Any] | bytes, routing_key: str) -> None:
+    """With Debian's amqp-tools, which know nothing of us."""
+    options = ["--url", url, "--exchange", "coupons", "--routing-key", routing_key, "--persistent"]
+    subprocess.run(["amqp-publish", *options], input=body(command), check=True, timeout=LIMIT_SECONDS)
+
+
+def body(command: Mapping[str, Any] | bytes) -> bytes:
+    return command if isinstance(command, bytes) else json.dumps(command).encode()
 
 
 def dead(url: str) -> list[Dead]:

@@ -9,10 +9,14 @@ from uuid import UUID
 import asyncpg
 
 from coupons.commands import Command
+from coupons.database import connected
+from coupons.store import lists
+from coupons.store.lists import CouponList
 from producers.demo.services import Services, Sink
 from tests.acceptance import queues
 from tests.acceptance.mails import Received, received
 from tests.acceptance.programs import DONE, Programs, Result, eventually
+from tests.acceptance.stocking import stock
 
 Arguments = tuple[object, ...]
 
@@ -26,7 +30,14 @@ class Shop(Programs):
 
     # --- what its people do ---
 
-    def prepare(
+    def prepare(self, message: str, group: str, addresses: Iterable[str], lists: Mapping[str, Sequence[str]]) -> None:
+        """By commands: lists with codes, a group, and a message that shows a code of each list. A worker must run."""
+        create = (("list", "create", name) for name in lists)
+        self.together(self.importing_group(group, addresses), *create)
+        fill = (self.importing(name, codes) for name, codes in lists.items())
+        self.together(self.saving(message, letter(*lists)), *fill)
+
+    def has(
         self,
         message: str,
         group: str,
@@ -34,16 +45,20 @@ class Shop(Programs):
         lists: Mapping[str, Sequence[str]],
         *,
         text: str = "",
-        options: Sequence[str] = (),
+        alternative_text: str = "",
     ) -> None:
-        """Lists, created with `options` and filled with codes, a group, and a message that shows a code of each list.
-
-        `text` is what the message says instead, in text and in HTML. A worker must run.
-        """
-        create = (("list", "create", name, *options) for name in lists)
-        self.together(self.importing_group(group, addresses), *create)
-        fill = (self.importing(name, codes) for name, codes in lists.items() if codes)
-        self.together(self.saving(message, text or letter(*lists)), *fill)
+        """The same already there, also with another text, or with a text of the lists for those without a code."""
+        asyncio.run(
+            stock(
+                self.services.database_url,
+                message=message,
+                text=text or letter(*lists),
+                group=group,
+                addresses=addresses,
+                codes=lists,
+                alternative_text=alternative_text,
+            )
+        )
 
     def import_codes(self, name: str, codes: Iterable[str], *options: object, code: int = DONE) -> Result:
         return self.coupons(*self.importing(name, codes), *options, code=code)
@@ -79,11 +94,6 @@ class Shop(Programs):
         """The sendout as `send` gives it."""
         return self.coupons("resume", sendout, "--wait", "--json", code=code).json
 
-    def list_named(self, name: str) -> Any:
-        """A list in numbers."""
-        (found,) = (each for each in self.coupons("list", "ls", "--json").json if each["name"] == name)
-        return found
-
     def verify(self) -> None:
         self.coupons("verify")
 
@@ -92,7 +102,7 @@ class Shop(Programs):
     def publish(self, *commands: Command) -> None:
         queues.publish(self.services.broker_url, *commands)
 
-    def amqp_publish(self, command: Mapping[str, Any] | bytes, routing_key: str | None = None) -> None:
+    def amqp_publish(self, routing_key: str, command: Mapping[str, Any] | bytes) -> None:
         queues.amqp_publish(self.services.broker_url, command, routing_key)
 
     def dead(self) -> list[queues.Dead]:
@@ -123,6 +133,16 @@ class Shop(Programs):
                 await connection.close()
 
         return asyncio.run(fetch())
+
+    def list_named(self, name: str) -> CouponList:
+        """A list in numbers."""
+
+        async def find() -> CouponList:
+            async with connected(self.services.database_url) as connection:
+                (found,) = await lists.named(connection, name)
+                return found
+
+        return asyncio.run(find())
 
     def contents(self) -> dict[str, str]:
         """A fingerprint of every table, to see that nothing was changed."""

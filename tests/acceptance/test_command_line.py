@@ -23,7 +23,7 @@ HELP_SECONDS = 0.25
 def sendout(open_shop: Shop) -> Any:
     """One that has finished, with a refused recipient."""
     audience = [*addresses(20), "refuse.me@example.org"]
-    open_shop.prepare("voucher", "customers", audience, {"ten-percent": codes("TEN", 30)})
+    open_shop.has("voucher", "customers", audience, {"ten-percent": codes("TEN", 30)})
     return open_shop.send("voucher", "customers")
 
 
@@ -86,7 +86,7 @@ def test_who_says_whose_a_code_is(open_shop: Shop, sendout: Any) -> None:
 
 def test_there_is_no_progress_bar_where_there_is_no_terminal(open_shop: Shop, tmp_path: Path) -> None:
     """A script that follows a job gets its result on stdout and nothing on stderr."""
-    open_shop.prepare("quiet", "quiet", addresses(5), {"quiet": []})
+    open_shop.has("quiet", "quiet", addresses(5), {"quiet": []})
     result = open_shop.import_codes("quiet", codes("QUIET", 5))
     assert (result.err, ESCAPE in result.out) == ("", False)
     result = open_shop.coupons("send", "--message", "quiet", "--group", "quiet", "--wait")
@@ -96,7 +96,7 @@ def test_there_is_no_progress_bar_where_there_is_no_terminal(open_shop: Shop, tm
 
 def test_a_terminal_gets_a_progress_bar_and_the_result_stays_clean(open_shop: Shop) -> None:
     """The bar counts mails on the terminal; stdout, which goes to a file, has only the result."""
-    open_shop.prepare("bar", "bar", addresses(1_500), {"bar": codes("BAR", 1_500)})
+    open_shop.has("bar", "bar", addresses(1_500), {"bar": codes("BAR", 1_500)})
     arguments = ("send", "--message", "bar", "--group", "bar", "--wait", "--json")
     result = open_shop.on_terminal(*arguments, only_stderr=True)
     assert result.code == 0

@@ -9,7 +9,7 @@ def test_of_two_sendouts_that_a_list_cannot_cover_together_exactly_one_is_sent(s
     """800 and 800 on 1,000 codes: one sends 800 mails, the other is interrupted, 600 missing, and holds nothing."""
     customers, spring = addresses(800), codes("SPRING", 1_600)
     with shop.worker(), shop.worker():
-        shop.prepare("spring-voucher", "customers", customers, {"spring-10": spring[:1_000]})
+        shop.has("spring-voucher", "customers", customers, {"spring-10": spring[:1_000]})
         arguments = ("send", "--message", "spring-voucher", "--group", "customers", "--wait", "--json")
         results = [end() for end in [shop.begin(*arguments), shop.begin(*arguments)]]
         sent, interrupted = sorted(results, key=lambda result: result.code)
@@ -18,7 +18,7 @@ def test_of_two_sendouts_that_a_list_cannot_cover_together_exactly_one_is_sent(s
         assert interrupted.json["lists"][0]["missing"] == 600
         assert_own_codes(shop.mails(sent.json["id"]), customers, spring)
         assert shop.mails(interrupted.json["id"]) == []
-        assert shop.list_named("spring-10")["available"] == 200
+        assert shop.list_named("spring-10").available == 200
         shop.import_codes("spring-10", spring[1_000:])
         shop.resume(interrupted.json["id"])
         assert_own_codes(shop.mails(interrupted.json["id"]), customers, spring)

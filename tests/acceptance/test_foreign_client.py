@@ -25,16 +25,16 @@ def test_the_main_story_works_with_commands_of_a_foreign_client(shop: Shop) -> N
     sendout = command("sendout", message="spring-voucher", group="customers")
     resume = command("resume", sendout=sendout["id"])
     with shop.worker():
-        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": []})
-        shop.amqp_publish(first)
+        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": []})
+        shop.amqp_publish("import", first)
         shop.becomes("finished", first["id"])
-        shop.amqp_publish(sendout)
+        shop.amqp_publish("sendout", sendout)
         shop.becomes("interrupted", sendout["id"])
         assert shop.coupons("show", sendout["id"], "--json").json["sendout"]["lists"][0]["missing"] == 400
-        shop.amqp_publish(second)
+        shop.amqp_publish("import", second)
         shop.becomes("finished", second["id"])
         assert shop.mails() == []
-        shop.amqp_publish(resume)
+        shop.amqp_publish("resume", resume)
         shop.becomes("finished", sendout["id"])
         assert_own_codes(shop.mails(sendout["id"]), CUSTOMERS, SPRING)
         assert len(shop.mails()) == 1_000
@@ -46,9 +46,9 @@ def test_recipients_can_come_inside_the_command(shop: Shop) -> None:
     recipients = [{"email": address, "attributes": {"first_name": f"Zoë{n}"}} for n, address in enumerate(CUSTOMERS)]
     sendout = command("sendout", message="spring-voucher", recipients=recipients)
     with shop.worker():
-        shop.prepare("spring-voucher", "others", ["other@example.org"], {"spring-10": SPRING})
-        shop.amqp_publish(sendout)
-        shop.amqp_publish(sendout)
+        shop.has("spring-voucher", "others", ["other@example.org"], {"spring-10": SPRING})
+        shop.amqp_publish("sendout", sendout)
+        shop.amqp_publish("sendout", sendout)
         shop.becomes("finished", sendout["id"])
         mails = shop.mails()
         assert_own_codes(mails, CUSTOMERS, SPRING)

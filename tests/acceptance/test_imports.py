@@ -48,7 +48,7 @@ def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) ->
 
 def test_codes_that_a_list_has_or_has_sent_are_not_taken_again(open_shop: Shop) -> None:
     """One line in the file says that it is in the list, the other that somebody has got it."""
-    open_shop.prepare("known", "one", ["ada@example.org"], {"known": codes("KNOWN", 2)})
+    open_shop.has("known", "one", ["ada@example.org"], {"known": codes("KNOWN", 2)})
     open_shop.send("known", "one")
     result = open_shop.import_codes("known", codes("KNOWN", 3), "--json", code=REJECTED_LINES).json
     assert (result["added"], result["rejected"]) == (1, 2)
@@ -75,19 +75,19 @@ def test_a_dry_run_says_the_same_and_writes_nothing(open_shop: Shop) -> None:
 
 def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> None:
     """New ones come, known ones stay, the others go; what was sent stays with its owner."""
-    open_shop.prepare("replaced", "one", ["ada@example.org"], {"replaced": codes("OLD", 4)})
+    open_shop.has("replaced", "one", ["ada@example.org"], {"replaced": codes("OLD", 4)})
     open_shop.send("replaced", "one")
     file = ["OLD-00003", "NEW-00001", "NEW-00002"]
     result = open_shop.import_codes("replaced", file, "--mode", "replace", "--json").json
     assert [result[name] for name in ("added", "kept", "removed", "rejected")] == [2, 1, 2, 0]
     assert in_list(open_shop, "replaced") == ["NEW-00001", "NEW-00002", "OLD-00001", "OLD-00003"]
-    in_numbers = open_shop.list_named("replaced")
-    assert (in_numbers["available"], in_numbers["sent"], in_numbers["total"]) == (3, 1, 4)
+    now = open_shop.list_named("replaced")
+    assert (now.available, now.sent, now.total) == (3, 1, 4)
 
 
 def test_delete_takes_free_codes_out_and_explains_the_others(open_shop: Shop) -> None:
     """A code that was sent stays, one that is not there cannot go."""
-    open_shop.prepare("deleted", "one", ["ada@example.org"], {"deleted": codes("GONE", 4)})
+    open_shop.has("deleted", "one", ["ada@example.org"], {"deleted": codes("GONE", 4)})
     open_shop.send("deleted", "one")
     file = ["GONE-00001", "GONE-00002", "GONE-00009"]
     result = open_shop.import_codes("deleted", file, "--mode", "delete", "--json", code=REJECTED_LINES).json

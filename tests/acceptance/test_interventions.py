@@ -7,10 +7,10 @@ from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.programs import FAILED, INTERRUPTED, eventually
 from tests.acceptance.shop import Shop, addresses, codes
 
-CUSTOMERS = addresses(600)
-SPRING = codes("SPRING", 600)
+CUSTOMERS = addresses(2_500)
+SPRING = codes("SPRING", 2_500)
 LEISURELY: dict[str, Any] = {"window": 1, "batches": 1, "batch_size": 100}
-"""One mail at a time, each with its own transactions: there is time to intervene."""
+"""One mail at a time, some 600 a second: there are four seconds to intervene."""
 
 
 def nobody_works_on(shop: Shop, sendout: UUID) -> bool:
@@ -23,8 +23,8 @@ def is_over(shop: Shop, sendout: UUID | str) -> bool:
 
 def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
     """What was in hand is sent and recorded, the rest waits with its codes; afterwards everybody has one mail."""
+    shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker(**LEISURELY):
-        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(20)
         assert "paused" in shop.coupons("pause", sendout).out
@@ -33,17 +33,18 @@ def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
         assert (shown["state"], shown["reason"]) == ("paused", "paused by a person")
         assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
         assert (shown["uncertain"], shown["open"]) == (0, len(CUSTOMERS) - shown["sent"])
-        assert shop.list_named("spring-10")["available"] == 0
+        assert shop.list_named("spring-10").available == 0
         shop.verify()
         assert "is paused" in shop.coupons("pause", sendout, code=FAILED).err
+    with shop.worker():
         assert shop.resume(sendout)["state"] == "finished"
-        assert_own_codes(shop.mails(), CUSTOMERS, SPRING)
+    assert_own_codes(shop.mails(), CUSTOMERS, SPRING)
 
 
 def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) -> None:
     """Who was mailed keeps the code, everybody else's is available again, and nothing brings the sendout back."""
+    shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker(**LEISURELY):
-        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(20)
         shop.coupons("cancel", sendout)
@@ -52,8 +53,8 @@ def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) ->
         mails = shop.mails()
         assert 20 <= len(mails) == shown["sent"] < len(CUSTOMERS)
         assert (shown["cancelled"], shown["open"]) == (len(CUSTOMERS) - len(mails), 0)
-        in_numbers = shop.list_named("spring-10")
-        assert (in_numbers["available"], in_numbers["sent"]) == (len(CUSTOMERS) - len(mails), len(mails))
+        spring = shop.list_named("spring-10")
+        assert (spring.available, spring.sent) == (len(CUSTOMERS) - len(mails), len(mails))
         assert "cancelled" in shop.coupons("resume", sendout, code=FAILED).err
         again = shop.send("spring-voucher", "customers", code=INTERRUPTED)
         assert again["lists"][0]["missing"] == len(mails)
@@ -63,11 +64,11 @@ def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) ->
 def test_an_interrupted_sendout_can_be_cancelled(shop: Shop) -> None:
     """It held nothing and mailed nobody; it is over, and its list can be archived."""
     with shop.worker(sweep_seconds=0.5):
-        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:5]})
+        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:5]})
         sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)
         assert "spring-10" in shop.coupons("list", "archive", "spring-10", code=FAILED).err
         shop.coupons("cancel", sendout["id"])
-        assert shop.list_named("spring-10")["available"] == 5
+        assert shop.list_named("spring-10").available == 5
         eventually(lambda: is_over(shop, sendout["id"]), "its batches to be closed")
         shop.coupons("list", "archive", "spring-10")
         assert shop.mails() == []

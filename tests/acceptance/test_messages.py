@@ -7,7 +7,7 @@ from tests.acceptance.shop import Shop, addresses, codes
 def test_a_message_shows_one_code_of_each_list_that_it_names(open_shop: Shop) -> None:
     """Three lists, three codes in every mail, each of them somebody's own."""
     lists = {"red-1": codes("RED", 20), "green-2": codes("GREEN", 20), "blue-3": codes("BLUE", 20)}
-    open_shop.prepare("three-lists", "twenty", addresses(20), lists)
+    open_shop.has("three-lists", "twenty", addresses(20), lists)
     sendout = open_shop.send("three-lists", "twenty")
     assert_own_codes(open_shop.mails(sendout["id"]), addresses(20), *lists.values())
 
@@ -15,7 +15,7 @@ def test_a_message_shows_one_code_of_each_list_that_it_names(open_shop: Shop) ->
 def test_a_list_named_twice_shows_the_same_code_twice(open_shop: Shop) -> None:
     """A recipient has one code of a list, wherever the message prints it; each needs one code, not two."""
     text = 'Code {{ coupon("twice") }}, again {{ coupon("TWICE") }}\n'
-    open_shop.prepare("twice", "ten", addresses(10), {"twice": codes("TWICE", 10)}, text=text)
+    open_shop.has("twice", "ten", addresses(10), {"twice": codes("TWICE", 10)}, text=text)
     sendout = open_shop.send("twice", "ten")
     mails = open_shop.mails(sendout["id"])
     assert_own_codes(mails, addresses(10), codes("TWICE", 10))
@@ -24,7 +24,7 @@ def test_a_list_named_twice_shows_the_same_code_twice(open_shop: Shop) -> None:
 
 def test_the_same_address_twice_gets_one_mail(open_shop: Shop) -> None:
     """Letter case and blanks make no second person: not in one file, not in a second one, not in a command."""
-    open_shop.prepare("once", "first", ["ada@example.org", "Grace@example.org"], {"once": codes("ONCE", 3)})
+    open_shop.has("once", "first", ["ada@example.org", "Grace@example.org"], {"once": codes("ONCE", 3)})
     again = open_shop.importing_group(
         "first", ["ADA@example.org", " ada@Example.org ", "new@example.org", "NEW@example.org"]
     )
@@ -39,7 +39,7 @@ def test_the_same_address_twice_gets_one_mail(open_shop: Shop) -> None:
 def test_recipients_can_be_given_by_address(open_shop: Shop) -> None:
     """`send --to` mails to these people, and the same one in other letters is one person."""
     text = 'Dear {{ email }}, {{ first_name | default("friend") }}: {{ coupon("given") }}\n'
-    open_shop.prepare("given", "nobody-else", ["other@example.org"], {"given": codes("GIVEN", 2)}, text=text)
+    open_shop.has("given", "nobody-else", ["other@example.org"], {"given": codes("GIVEN", 2)}, text=text)
     to = ("--to", "ada@example.org", "--to", "grace@example.org", "--to", "ADA@example.org")
     saved = open_shop.file("given.txt", text)
     open_shop.coupons("message", "save", "given", "--subject", "Hello", "--text", saved)
@@ -53,8 +53,9 @@ def test_recipients_can_be_given_by_address(open_shop: Shop) -> None:
 def test_a_condition_asks_about_this_recipient(open_shop: Shop) -> None:
     """Where codes run out and a text stands in, `has_coupon` is true for those with a code and false for the others."""
     text = '{% if has_coupon("some") %}Redeem {{ coupon("some") }}{% else %}No luck: {{ coupon("some") }}{% endif %}\n'
-    options = ("--shortage", "text", "--alternative-text", "next time")
-    open_shop.prepare("condition", "five", addresses(5), {"some": codes("SOME", 2)}, text=text, options=options)
+    open_shop.has(
+        "condition", "five", addresses(5), {"some": codes("SOME", 2)}, text=text, alternative_text="next time"
+    )
     sendout = open_shop.send("condition", "five")
     texts = sorted(mail.text for mail in open_shop.mails(sendout["id"]))
     assert texts == ["No luck: next time\n"] * 3 + ["Redeem SOME-00001\n", "Redeem SOME-00002\n"]
@@ -63,7 +64,7 @@ def test_a_condition_asks_about_this_recipient(open_shop: Shop) -> None:
 def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     """Both show the list's preview text, and the list's numbers stay as they are."""
     lists = {"shown": codes("SHOWN", 3)}
-    open_shop.prepare("preview", "three", addresses(3), lists)
+    open_shop.has("preview", "three", addresses(3), lists)
     before = open_shop.list_named("shown")
     attribute = ("--attribute", "first_name=Ada")
     preview = open_shop.coupons("message", "preview", "preview", *attribute)
@@ -76,12 +77,12 @@ def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     assert test_mail.codes == []
     assert open_shop.list_named("shown") == before
     open_shop.send("preview", "three")
-    assert open_shop.list_named("shown")["sent"] == 3
+    assert open_shop.list_named("shown").sent == 3
 
 
 def test_a_sendout_keeps_the_message_that_it_began_with(open_shop: Shop) -> None:
     """A version that is saved while a sendout is interrupted is for the next sendout."""
-    open_shop.prepare("versions", "two", addresses(2), {"versions": codes("VERSION", 1)})
+    open_shop.has("versions", "two", addresses(2), {"versions": codes("VERSION", 1)})
     interrupted = open_shop.send("versions", "two", code=4)
     open_shop.coupons(*open_shop.saving("versions", 'New words: {{ coupon("versions") }}\n'))
     open_shop.import_codes("versions", [f"MORE-0000{n}" for n in (1, 2, 3)])

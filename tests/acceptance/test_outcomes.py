@@ -11,12 +11,12 @@ from tests.acceptance.shop import Shop, addresses, codes
 def test_a_refused_recipient_gives_the_code_back(open_shop: Shop) -> None:
     """550 for one of three: two mails, the third code is available again, and `show` has the relay's words."""
     audience = [*addresses(2), "refuse.me@example.org"]
-    open_shop.prepare("refused", "with-refused", audience, {"refused": codes("REFUSED", 3)})
+    open_shop.has("refused", "with-refused", audience, {"refused": codes("REFUSED", 3)})
     sendout = open_shop.send("refused", "with-refused")
     assert (sendout["state"], sendout["sent"], sendout["refused"]) == ("finished", 2, 1)
     assert_own_codes(open_shop.mails(sendout["id"]), addresses(2), codes("REFUSED", 3))
-    in_numbers = open_shop.list_named("refused")
-    assert (in_numbers["available"], in_numbers["sent"]) == (1, 2)
+    now = open_shop.list_named("refused")
+    assert (now.available, now.sent) == (1, 2)
     shown = open_shop.coupons("show", sendout["id"]).out
     assert "refuse.me@example.org" in shown
     assert "550 5.1.1 no such mailbox" in shown
@@ -26,7 +26,7 @@ def test_a_refused_recipient_gives_the_code_back(open_shop: Shop) -> None:
 
 def test_a_code_that_came_back_goes_to_somebody_else(open_shop: Shop) -> None:
     """One code for two sendouts: the first recipient is refused, the second gets it."""
-    open_shop.prepare("second-hand", "refusing", ["refuse.it@example.org"], {"second-hand": codes("RETURNED", 1)})
+    open_shop.has("second-hand", "refusing", ["refuse.it@example.org"], {"second-hand": codes("RETURNED", 1)})
     open_shop.coupons(*open_shop.importing_group("taking", ["grace@example.org"]))
     assert open_shop.send("second-hand", "refusing")["refused"] == 1
     sendout = open_shop.send("second-hand", "taking")
@@ -38,7 +38,7 @@ def test_a_code_that_came_back_goes_to_somebody_else(open_shop: Shop) -> None:
 def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
     """451 for one of three: two mails, the sendout goes on, and the third code waits with its owner."""
     audience = [*addresses(2), "defer.me@example.org"]
-    open_shop.prepare("deferred", "with-deferred", audience, {"deferred": codes("DEFERRED", 4)})
+    open_shop.has("deferred", "with-deferred", audience, {"deferred": codes("DEFERRED", 4)})
     sendout = open_shop.begin_sending("deferred", "with-deferred")
     shown = eventually(lambda: shown_with_open(open_shop, sendout, 1), "all but one mail to be concluded")
     assert shown["sendout"]["state"] == "sending"
@@ -49,25 +49,25 @@ def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
     assert_own_codes(mails, addresses(2), codes("DEFERRED", 3))
     (held,) = open_shop.coupons("who", "--email", "defer.me@example.org", "--json").json
     assert {held["codes"]["deferred"], *(mail.codes[0] for mail in mails)} == {*codes("DEFERRED", 3)}
-    in_numbers = open_shop.list_named("deferred")
-    assert [in_numbers[name] for name in ("available", "bound", "sent")] == [1, 1, 2]
+    now = open_shop.list_named("deferred")
+    assert (now.available, now.bound, now.sent) == (1, 1, 2)
 
 
 def test_a_mail_that_was_never_answered_for_is_uncertain_and_its_code_stays(open_shop: Shop) -> None:
     """The relay takes the mail and dies before it says so: not sent again, and nobody else gets the code."""
     audience = [*addresses(2), "drop.me@example.org"]
-    open_shop.prepare("uncertain", "with-uncertain", audience, {"uncertain": codes("UNCERTAIN", 4)})
+    open_shop.has("uncertain", "with-uncertain", audience, {"uncertain": codes("UNCERTAIN", 4)})
     sendout = open_shop.send("uncertain", "with-uncertain")
     assert (sendout["state"], sendout["sent"], sendout["uncertain"]) == ("finished", 2, 1)
     assert_own_codes(open_shop.mails(sendout["id"]), audience, codes("UNCERTAIN", 3))
     assert "drop.me@example.org" in open_shop.coupons("show", sendout["id"]).out
-    in_numbers = open_shop.list_named("uncertain")
-    assert [in_numbers[name] for name in ("available", "bound", "sent")] == [1, 1, 2]
+    now = open_shop.list_named("uncertain")
+    assert (now.available, now.bound, now.sent) == (1, 1, 2)
 
 
 def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> None:
     """It is nobody's fault among the recipients: nobody is refused, the reason is shown, resume goes on."""
-    open_shop.prepare("our-fault", "three", addresses(3), {"our-fault": codes("FAULT", 3)})
+    open_shop.has("our-fault", "three", addresses(3), {"our-fault": codes("FAULT", 3)})
     sender = ("--from", "badsender.shop@example.org")
     open_shop.coupons(*open_shop.saving("our-fault", '{{ coupon("our-fault") }}\n'), *sender)
     sendout = open_shop.send("our-fault", "three", code=1)

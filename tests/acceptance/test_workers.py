@@ -8,8 +8,8 @@ from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.programs import DONE, eventually
 from tests.acceptance.shop import Shop, addresses, codes
 
-CUSTOMERS = addresses(1_500)
-SPRING = codes("SPRING", 1_500)
+CUSTOMERS = addresses(2_000)
+SPRING = codes("SPRING", 2_000)
 WINDOW = 40
 SMALL_BATCHES: dict[str, Any] = {"batch_size": 100, "window": WINDOW}
 IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, **SMALL_BATCHES}
@@ -18,7 +18,7 @@ IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_
 def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on(shop: Shop) -> None:
     """SIGKILL at full speed: nobody gets two mails, whoever is not certain keeps the code, all others are mailed."""
     with shop.worker(**IMPATIENT) as first, shop.worker(**IMPATIENT):
-        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(100)
         first.kill()
@@ -32,14 +32,14 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on
     mails = shop.mails(sendout)
     assert_own_codes(mails, {mail.recipient for mail in mails}, SPRING)
     assert sent <= {mail.recipient for mail in mails}
-    in_numbers = shop.list_named("spring-10")
-    assert (in_numbers["available"], in_numbers["bound"], in_numbers["sent"]) == (0, len(uncertain), len(sent))
+    spring = shop.list_named("spring-10")
+    assert (spring.available, spring.bound, spring.sent) == (0, len(uncertain), len(sent))
 
 
 def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> None:
     """SIGTERM in the middle: exit code 0, what was in hand is recorded, the rest is for the next worker."""
     with shop.worker(**SMALL_BATCHES) as first:
-        shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(100)
         assert first.stop() == DONE
@@ -56,22 +56,23 @@ def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> N
 def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:
     """SIGKILL while codes come in: in the end each is in the list once, and every line is accounted for."""
     many = [f"MANY{number:012}" for number in range(250_000)]
-    with shop.worker("import", **IMPATIENT) as first:
+    impatient = {**IMPATIENT, "lease_seconds": 1.5, "heartbeat_seconds": 0.5}
+    with shop.worker("import", **impatient) as first:
         shop.coupons("list", "create", "spring-10")
         ending = shop.begin(*shop.importing("spring-10", many), "--json")
         eventually(lambda: shop.rows("SELECT FROM import_job WHERE added > 0"), "the first codes")
         first.kill()
     assert shop.rows("SELECT FROM import_job WHERE state = 'running'")
-    with shop.worker("import", **IMPATIENT):
+    with shop.worker("import", **impatient):
         result = ending()
     assert (result.code, result.json["lines"], result.json["added"]) == (DONE, len(many), len(many))
-    assert shop.list_named("spring-10")["available"] == len(many)
+    assert shop.list_named("spring-10").available == len(many)
 
 
 def test_work_is_found_although_its_nudges_are_lost(shop: Shop) -> None:
     """The queue of nudges is deleted before the sendout is ready: who delivers finds it within a sweep."""
     with shop.worker("import", "sendout") as preparing, shop.worker("deliver", sweep_seconds=1) as delivering:
-        shop.prepare("spring-voucher", "customers", CUSTOMERS[:100], {"spring-10": SPRING})
+        shop.has("spring-voucher", "customers", CUSTOMERS[:100], {"spring-10": SPRING})
         shop.delete_queues("coupons.deliver")
         sendout = StartSendout(message="spring-voucher", group="customers")
         shop.publish(sendout)
@@ -84,7 +85,7 @@ def test_work_is_found_although_its_nudges_are_lost(shop: Shop) -> None:
 def test_queues_that_were_deleted_come_back(shop: Shop) -> None:
     """A broker that has lost everything: the worker declares its queues again and takes what is published then."""
     with shop.worker() as worker:
-        shop.prepare("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
+        shop.has("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
         shop.delete_queues("coupons.import", "coupons.sendout", "coupons.resume", "coupons.deliver", "coupons.dead")
         eventually(lambda: worker.log.count("taking commands") == 2, "the queues to be declared again")
         assert shop.send("spring-voucher", "customers")["sent"] == 10
@@ -100,7 +101,7 @@ def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
             worker.says("no broker, trying again")
             with broker.opened():
                 worker.says("taking commands")
-                shop.prepare("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
+                shop.has("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
                 assert shop.send("spring-voucher", "customers")["sent"] == 10
                 worker.stop()
     assert_own_codes(shop.mails(), CUSTOMERS[:10], SPRING)

@@ -54,7 +54,7 @@ async def taking(pool: Pool, broker_url: str, *, activated: bool = True) -> Asyn
     )
     task = asyncio.create_task(intake.run())
     try:
-        await until(lambda: declared(broker_url))
+        await until(lambda: consumed(broker_url))
         async with publishing(broker_url) as sender:
             yield sender
     finally:
@@ -62,13 +62,14 @@ async def taking(pool: Pool, broker_url: str, *, activated: bool = True) -> Asyn
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def declared(broker_url: str) -> bool:
+async def consumed(broker_url: str) -> bool:
+    """Consumers come last, when every queue is declared and bound."""
     async with broker.connected(broker_url, "test") as connection:
         try:
-            await (await connection.channel()).declare_queue(queue_name("deliver"), passive=True)
+            queue = await (await connection.channel()).declare_queue(queue_name("resume"), passive=True)
         except ChannelClosed:
             return False
-        return True
+        return bool(queue.declaration_result.consumer_count)
 
 
 async def until(fact: Callable[[], Awaitable[bool]]) -> None:
