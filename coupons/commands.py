@@ -26,6 +26,9 @@ MAX_ATTRIBUTES = 100
 MAX_ATTRIBUTE_CHARS = 1_000
 SOURCES = ("upload", "file", "https", "s3")
 
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
+"""What no attribute and no source may hold; joiners are letters' parts in names, and allowed."""
+
 _ATTRIBUTE = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
 
@@ -49,6 +52,12 @@ def _attribute(name: str) -> str:
     return name
 
 
+def _shown(text: str) -> str:
+    if CONTROL(text):
+        raise ValueError("holds a control character")
+    return text
+
+
 def _address(text: str) -> str:
     try:
         return parse_address(text).address
@@ -58,9 +67,9 @@ def _address(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(list_name)]
-Source = Annotated[str, Field(max_length=2_000), AfterValidator(_source)]
+Source = Annotated[str, Field(max_length=2_000), AfterValidator(_shown), AfterValidator(_source)]
 Attribute = Annotated[str, Field(max_length=50), AfterValidator(_attribute)]
-AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS)]
+AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_shown)]
 
 
 class _Frozen(BaseModel):

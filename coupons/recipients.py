@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from coupons.addresses import AddressError, parse_address
 from coupons.codes import Reason, Rejected, reject
-from coupons.commands import MAX_ATTRIBUTE_CHARS, MAX_ATTRIBUTES
+from coupons.commands import CONTROL, MAX_ATTRIBUTE_CHARS, MAX_ATTRIBUTES
 from coupons.reading import FileError, FileFormat, RowReader, Rows, columns_of, find_column
 from coupons.templates import RESERVED
 
@@ -22,7 +22,6 @@ ADDRESS_COLUMNS = frozenset(
 MAX_ATTRIBUTE_NAME = 50  # characters, as in a command
 
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o", "ł": "l"})
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search  # joiners are letters' parts in names
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ class RecipientReader:
         del attributes["email"]
         if max(map(len, row)) > MAX_ATTRIBUTE_CHARS and max(map(len, attributes.values())) > MAX_ATTRIBUTE_CHARS:
             return Reason.LONG_ATTRIBUTE
-        if _CONTROL("".join(attributes.values())):
+        if CONTROL("".join(attributes.values())):
             return Reason.CONTROL
         return Recipient(address.address, address.key, attributes)
 

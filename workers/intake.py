@@ -18,11 +18,13 @@ from coupons.database import TROUBLE, Connection, Pool
 from coupons.errors import Refused
 from coupons.settings import Settings
 from coupons.store import imports, inbox, sendouts
-from workers.loops import RETRY_SECONDS, Signals
+from workers.loops import RETRY_SECONDS, Signals, place
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
 PREFETCH = 4
+MAX_REASON_CHARS = 2_000
+"""A header has to fit into one frame of 128 KiB; a command of 1 MiB can have more errors than that."""
 QUEUES_OF = {"import": ("import",), "sendout": ("sendout", "resume"), "deliver": (topology.NUDGE,)}
 """The queues that each role consumes."""
 
@@ -82,8 +84,10 @@ class Intake:
             self._settings.require_activated()
             await self._note(decode(message.body))
         except (InvalidCommand, Refused) as error:
-            log.warning("command rejected", queue=message.routing_key, reason=str(error))
-            await sender.send(topology.DEAD, message.body, {topology.REASON: str(error)})
+            await _reject(message, sender, str(error))
+        except Exception as error:  # noqa: BLE001 - a command that meets a defect must not come back for ever
+            log.error("defect", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
+            await _reject(message, sender, f"could not be carried out: {type(error).__name__}")
         await message.ack()
 
     async def _note(self, command: Command) -> None:
@@ -117,6 +121,12 @@ class Intake:
                 log.warning("sendout still interrupted", sendout=str(command.sendout), reason=str(outcome))
             case ResumeSendout(), _:
                 await self._nudges.deliver()
+
+
+async def _reject(message: AbstractIncomingMessage, sender: Sender, reason: str) -> None:
+    """Keep what was published, with the reason, in the dead queue."""
+    log.warning("command rejected", queue=message.routing_key, reason=reason[:MAX_REASON_CHARS])
+    await sender.send(topology.DEAD, message.body, {topology.REASON: reason[:MAX_REASON_CHARS]})
 
 
 async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:

@@ -18,8 +18,14 @@ async def kept(renew: Callable[[], Awaitable[None]], *, every: float, expires_af
     """
     body = asyncio.current_task()
     assert body is not None  # noqa: S101 - an async context manager runs in a task
+    running = True
+
+    def stop(heart: asyncio.Task[None]) -> None:
+        if running and not heart.cancelled():  # a block that has just ended must not be cancelled in what follows it
+            body.cancel("lease lost")
+
     heart = asyncio.create_task(_beat(renew, every, expires_after))
-    heart.add_done_callback(lambda done: None if done.cancelled() else body.cancel("lease lost"))
+    heart.add_done_callback(stop)
     try:
         yield
     except asyncio.CancelledError:
@@ -28,6 +34,7 @@ async def kept(renew: Callable[[], Awaitable[None]], *, every: float, expires_af
             raise LeaseLost(str(heart.exception())) from heart.exception()
         raise
     finally:
+        running = False
         heart.cancel()
 
 

@@ -59,12 +59,13 @@ async def _attempt(role: str, step: Callable[[], Awaitable[bool]]) -> bool:
     except TROUBLE as error:
         log.warning("database trouble, trying again", role=role, error=type(error).__name__)
     except Exception as error:  # noqa: BLE001 - a defect met by one piece of work must not stop the others
-        log.error("defect", role=role, error=type(error).__name__, at=_place(error))  # noqa: TRY400 - its text may hold codes
+        log.error("defect", role=role, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
     await asyncio.sleep(RETRY_SECONDS)
     return True
 
 
-def _place(error: Exception) -> str:
+def place(error: Exception) -> str:
+    """Where an error comes from, without its text."""
     return " < ".join(
         f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])
     )

@@ -25,8 +25,8 @@ from workers.sweeper import Sweeper
 log = structlog.get_logger()
 ROLES = ("import", "sendout", "deliver")
 SWEEP = "sweep"
-POOL_SIZE = 12
-"""Connections to Postgres of one process: a batch needs one at a time, and so does each heartbeat."""
+CONNECTIONS = 10
+"""To Postgres, of one process, and two for each batch: the work needs one at a time, and so does its heartbeat."""
 
 
 def run(settings: Settings, roles: Sequence[str]) -> None:
@@ -89,7 +89,9 @@ async def _database(settings: Settings) -> AsyncIterator[Pool]:
     """A pool on a database that is up to date; one that is not reachable yet is waited for."""
     while True:
         try:
-            async with database.pooled(settings.database_url.get_secret_value(), size=POOL_SIZE) as pool:
+            async with database.pooled(
+                settings.database_url.get_secret_value(), size=CONNECTIONS + 2 * settings.batches
+            ) as pool:
                 async with pool.acquire() as connection:
                     await migrate.check_current(connection)
                 yield pool

@@ -73,7 +73,7 @@ async def _send(
 
     async with database() as connection:
         await lists.named(connection, list_)
-        upload = await imports.upload(connection, Path(file.name).name, _pieces(file))
+        upload = await imports.upload(connection, click.format_filename(file.name, shorten=True), _pieces(file))
         format_said = Format(
             kind=format_.kind, separator=format_.separator, encoding=format_.encoding, column=format_.column
         )

@@ -96,6 +96,14 @@ async def test_what_is_no_command_is_rejected_with_its_reason(
     await add_list(connection, "a")
     valid = ImportCoupons(list="a", codes=("X",))
     wrong = {
+        json.dumps(
+            {
+                "type": "resume",
+                "id": str(uuid4()),
+                "sendout": str(uuid4()),
+                **{"x" * 90 + str(n): 1 for n in range(9_000)},
+            }
+        ).encode(): "Extra inputs",
         b"{": "not JSON",
         b'{"type":"explode","id":"%s"}' % str(uuid4()).encode(): "type",
         b'{"type":"resume","sendout":7,"extra":1}': "id: Field required; sendout",

@@ -100,6 +100,18 @@ def test_random_bytes_are_refused(body: bytes) -> None:
         decode(body)
 
 
+@pytest.mark.parametrize("value", ["\\u0000", "\\n", "\\ud800", "\\u2028"])
+def test_what_no_mail_can_show_is_refused(value: str) -> None:
+    """Attributes and sources come from JSON, which can write what neither Postgres nor a mail takes."""
+    recipients = f'[{{"email":"a@example.org","attributes":{{"first_name":"{value}"}}}}]'
+    for rest in (
+        f'"type":"sendout","message":"m","recipients":{recipients}',
+        f'"type":"import","list":"a","source":"file:///{value}"',
+    ):
+        with pytest.raises(InvalidCommand):
+            decode(f'{{"id":"{ID}",{rest}}}'.encode())
+
+
 def test_a_reason_never_quotes_a_value() -> None:
     """Reasons go to logs and headers; codes and addresses must not."""
     secret = "GEHEIM-4711 "
