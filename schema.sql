@@ -11,11 +11,13 @@
 -- Locks are always taken in this order: delivery_batch, sendout, coupon_list (by id), sendout_list (by list).
 -- Rows of coupon are only ever locked with SKIP LOCKED, or by the holder of the lease of their delivery's batch.
 
--- Every command ever accepted. The publisher chose its id; the same id again is the same command and changes nothing.
+-- Every command that could be read. The publisher chose its id; the same id again is the same command and changes
+-- nothing.
 CREATE TABLE command (
     id          uuid PRIMARY KEY,
     type        text NOT NULL CHECK (type IN ('import', 'sendout', 'resume')),
     digest      bytea NOT NULL,  -- sha256 of the command's content: the same id with other content is refused
+    refused     text,            -- why it was not carried out; asked again, it is answered the same
     received_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -212,6 +214,7 @@ CREATE TABLE delivery_batch (
     lease_token    uuid,
     lease_owner    text,
     lease_until    timestamptz,
+    last_flush     uuid,  -- so that a flush whose COMMIT got no answer is known to be done
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
         CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1)

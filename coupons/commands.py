@@ -58,6 +58,18 @@ def _shown(text: str) -> str:
     return text
 
 
+def _separator(text: str) -> str:
+    return text if text == "\t" else _shown(text)
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not valid Unicode") from None
+    return text
+
+
 def _address(text: str) -> str:
     try:
         return parse_address(text).address
@@ -68,6 +80,7 @@ def _address(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(list_name)]
 Source = Annotated[str, Field(max_length=2_000), AfterValidator(_shown), AfterValidator(_source)]
+Code = Annotated[str, AfterValidator(_unicode)]
 Attribute = Annotated[str, Field(max_length=50), AfterValidator(_attribute)]
 AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_shown)]
 
@@ -80,9 +93,9 @@ class Format(_Frozen):
     """How a file is to be read; what is not said is found in the file itself, but never its encoding."""
 
     kind: Literal["txt", "csv"] | None = None
-    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    encoding: Annotated[str, Field(max_length=40)] = "utf-8"
-    column: str | int | None = None
+    separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = None
+    encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown)] = "utf-8"
+    column: Annotated[str, Field(max_length=200), AfterValidator(_shown)] | int | None = None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -116,7 +129,7 @@ class ImportCoupons(_Command):
     type: Literal["import"] = "import"
     list: Name
     mode: Literal["add", "replace", "delete"] = "add"
-    codes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
+    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
     source: Source | None = None
     format: Format = Format()
 
@@ -172,13 +185,14 @@ def decode(body: bytes) -> Command:
     try:
         command = _ADAPTER.validate_python(content, strict=False)
     except ValidationError as error:
-        raise InvalidCommand(missing_id + _reasons(error)) from None
+        raise InvalidCommand(missing_id + reasons_of(error)) from None
     if missing_id:
         raise InvalidCommand(missing_id)
     return command
 
 
-def _reasons(error: ValidationError) -> list[str]:
+def reasons_of(error: ValidationError) -> list[str]:
+    """Each error as `field: what is wrong`, without the value."""
     return [_reason(each["type"], each["loc"], each["msg"]) for each in error.errors(include_input=False)]
 
 
@@ -186,5 +200,10 @@ def _reason(kind: str, place: tuple[int | str, ...], text: str) -> str:
     """As `field: what is wrong`; places begin with the command's type, which is no field."""
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"type: must be one of {', '.join(type_of)}"
-    field = ".".join(map(str, place[1:] if place[:1] and place[0] in type_of else place))
+    field = ".".join(map(_name, place[1:] if place[:1] and place[0] in type_of else place))
     return f"{field}: {text}" if field else text
+
+
+def _name(part: int | str) -> str:
+    """A field's name, or a position; what a publisher made up may be an address or a code, and is not repeated."""
+    return str(part) if isinstance(part, int) or _ATTRIBUTE.fullmatch(part) else "…"

@@ -32,6 +32,12 @@ TROUBLE = (
     asyncpg.LockNotAvailableError,
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that is about to be promoted
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalClientError,
 )
 """What passes: the same transaction may be tried again. It may also have been committed; only idempotent ones are."""
 
@@ -66,7 +72,9 @@ async def connected(url: str) -> AsyncIterator[Connection]:
         connection = await asyncpg.connect(
             url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, server_settings=_SERVER
         )
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except ValueError:
+        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a URL that can be read") from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
     try:
         await _decode_json(connection)
@@ -89,7 +97,9 @@ async def pooled(url: str, *, size: int) -> AsyncIterator[Pool]:
     )
     try:
         await pool
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except ValueError:
+        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a URL that can be read") from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
     try:
         yield pool

@@ -8,6 +8,7 @@ from importlib.resources import files
 from coupons.database import Connection, connected
 from coupons.errors import Told
 
+MIGRATION_SECONDS = 24 * 3_600
 _LOCK = 0x636F75706F6E73  # "coupons"
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _TABLE = """
@@ -55,7 +56,7 @@ async def migrate(database_url: str) -> list[Migration]:
         await connection.execute(
             "SET statement_timeout = 0; SET lock_timeout = 0"
         )  # another migration may run for long
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=MIGRATION_SECONDS)
         if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
             raise MigrationError(f"the database is in {encoding}: create it with ENCODING 'UTF8'")
         await connection.execute(_TABLE)
@@ -95,7 +96,7 @@ def _missing(applied: dict[int, str]) -> list[Migration]:
 
 async def _apply(connection: Connection, migration: Migration) -> None:
     async with connection.transaction():
-        await connection.execute(migration.sql)
+        await connection.execute(migration.sql, timeout=MIGRATION_SECONDS)
         await connection.execute(
             "INSERT INTO schema_migration (number, name, sha256) VALUES ($1, $2, $3)",
             migration.number, migration.name, migration.sha256,

@@ -6,9 +6,9 @@ From the environment, a `.env` file in the working folder, or files in the folde
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coupons.errors import Refused, Told
@@ -71,6 +71,12 @@ class Settings(BaseSettings):
         SecretStr(""), description="Bearer token of the HTTP API, password of the console; required off loopback"
     )
 
+    @model_validator(mode="after")
+    def _beats_before_it_expires(self) -> Self:
+        if self.heartbeat_seconds >= self.lease_seconds:
+            raise ValueError("COUPONS_HEARTBEAT_SECONDS must be less than COUPONS_LEASE_SECONDS")
+        return self
+
     def require_activated(self) -> None:
         """Raises Refused on a system that has no Coupon Manager."""
         if not self.activated:
@@ -87,5 +93,9 @@ def load() -> Settings:
     try:
         return Settings(_secrets_dir=secrets) if secrets else Settings()
     except ValidationError as error:
-        wrong = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False))
+        wrong = (_told(e["loc"], e["msg"]) for e in error.errors(include_input=False))
         raise SettingsError("; ".join(wrong)) from None
+
+
+def _told(place: tuple[int | str, ...], text: str) -> str:
+    return f"{PREFIX}{str(place[0]).upper()}: {text}" if place else text

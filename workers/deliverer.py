@@ -4,10 +4,10 @@ import asyncio
 from uuid import UUID
 
 import structlog
-from coupons.smtp import Relay
 
 from coupons.database import Pool
 from coupons.settings import Settings
+from coupons.smtp import Relay
 from coupons.store import deliveries, messages, sendouts
 from coupons.store.deliveries import Batch
 from workers.handover import Ending, Handover
@@ -34,7 +34,7 @@ class Deliverer:
         self._writers: dict[UUID, Writer] = {}
 
     async def step(self) -> bool:
-        """Deliver one batch; False if none is due."""
+        """Deliver one batch; False if none is due, or if it is better to wait."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             batch = await deliveries.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
@@ -43,22 +43,21 @@ class Deliverer:
         async with kept(
             lambda: self._renew(batch), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
-            await self._deliver(batch)
-        return True
+            ending = await self._deliver(batch)
+        await self._hand_back(batch, ending)
+        return not ending.not_within
 
     async def _renew(self, batch: Batch) -> None:
         async with self._pool.acquire() as connection:
             await deliveries.renew(connection, batch, lease_seconds=self._settings.lease_seconds)
 
-    async def _deliver(self, batch: Batch) -> None:
+    async def _deliver(self, batch: Batch) -> Ending:
         if batch.sendout_state == "cancelled":
             async with self._pool.acquire() as connection:
                 await deliveries.close(connection, batch, lease_seconds=self._settings.lease_seconds)
-            await self._hand_back(batch, Ending())
-            return
-        if ending := await self._bind(batch):
-            await self._hand_back(batch, ending)
-            return
+            return Ending()
+        if unbound := await self._bind(batch):
+            return unbound
         writer = await self._writer_of(batch.sendout_id)
         async with self._pool.acquire() as connection:
             due = await deliveries.due(connection, batch, writer.lists)
@@ -70,7 +69,7 @@ class Deliverer:
             signals=self._signals,
             settings=self._settings,
         )
-        await self._hand_back(batch, await handover.run(due))
+        return await handover.run(due)
 
     async def _bind(self, batch: Batch) -> Ending | None:
         """None once every mail has its codes, as far as the promise goes."""
@@ -97,9 +96,9 @@ class Deliverer:
 
     async def _hand_back(self, batch: Batch, ending: Ending) -> None:
         async with self._pool.acquire() as connection:
+            if ending.pause_for and await sendouts.pause_if_sending(connection, batch.sendout_id, ending.pause_for):
+                log.error("sendout paused: the relay refuses its sender", sendout=str(batch.sendout_id))
             await deliveries.release(connection, batch, not_within=ending.not_within)
             await sendouts.wait(connection, batch.sendout_id, ending.waiting)
-            if ending.pause_for and await sendouts.pause_if_sending(connection, batch.sendout_id, ending.pause_for):
-                log.error("sendout paused", sendout=str(batch.sendout_id), reason=ending.pause_for)
             if await sendouts.settle(connection, batch.sendout_id):
                 log.info("sendout finished", sendout=str(batch.sendout_id))

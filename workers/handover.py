@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from uuid import uuid4
 
 import structlog
 
@@ -95,18 +96,23 @@ class Handover:
         self._in_hand += len(permitted) - len(concluded)
         for number in permitted:
             delivery, envelope = written[number]
-            self._relay.hand_over(envelope, partial(self._report, delivery))
+            if self._signals.stopping:  # since the flush began
+                self._report(delivery, Unreachable("the worker stops"))
+            else:
+                self._relay.hand_over(envelope, partial(self._report, delivery))
         if len(permitted) < len(written):  # paused, cancelled, or decided elsewhere
             waiting.clear()
 
     async def _record(self, concluded: list[Conclusion], unwritable: list[Conclusion], intents: list[int]) -> set[int]:
         """Try again while the lease lasts: outcomes that are not recorded would be uncertain."""
+        flush = uuid4()
         while True:
             try:
                 async with self._pool.acquire() as connection:
                     return await deliveries.record(
                         connection,
                         self._batch,
+                        flush=flush,
                         conclusions=concluded,
                         unwritable=unwritable,
                         intents=intents,
@@ -138,7 +144,7 @@ class Handover:
                 self._ending = Ending(pause_for=f"the relay refuses the sender: {reply}")
                 return Conclusion(delivery, "pending", reply)
             case Unreachable(reason):
-                if not self._signals.stopping:
+                if not self._signals.stopping and self._ending == Ending():
                     self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=f"relay: {reason}")
                 return Conclusion(delivery, "pending", reason)
 

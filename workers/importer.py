@@ -51,7 +51,7 @@ class Importer:
                     whole = await self._remove_replaced(connection, job)
             except (FileError, Refused) as error:
                 await imports.fail(connection, job, str(error))
-                log.warning("import failed", job=str(job.id), reason=str(error))
+                log.warning("import failed", job=str(job.id))  # the reason may quote the file
                 return
             if whole:
                 await imports.finish(connection, job)
@@ -131,6 +131,10 @@ def confined(source: str, folder: Path | None) -> Path:
 
 
 async def _pieces_of(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield piece
+    """Raises FileError: trouble with a file is not trouble with the database, and does not pass by itself."""
+    try:
+        with path.open("rb") as file:
+            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield piece
+    except OSError as error:
+        raise FileError(f"{path.name}: {error.strerror}") from error

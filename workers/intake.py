@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
 from coupons import topology
 from coupons.admission import Granted, Short
@@ -40,12 +39,12 @@ class Intake:
         self._keys = [key for role in roles for key in QUEUES_OF[role]]
 
     async def run(self) -> None:
-        """Consume until cancelled; a broker that goes away is waited for, work goes on meanwhile."""
+        """Consume until cancelled. A broker that goes away is waited for, and never takes the other roles with it."""
         while True:
             try:
                 await self._consume()
-            except* (BrokerUnavailable, *CONNECTION_EXCEPTIONS) as group:
-                log.warning("no broker, trying again", reason=str(group.exceptions[0]))
+            except Exception as error:  # noqa: BLE001 - aiormq ends calls under way with a bare Exception
+                log.warning("no broker, trying again", reason=_cause(error))
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _consume(self) -> None:
@@ -95,12 +94,19 @@ class Intake:
         while True:
             try:
                 outcome = await self._note_once(command)
+            except Refused as refused:
+                await self._note_refusal(command, str(refused))
+                raise
             except TROUBLE as error:
                 log.warning("database trouble, trying again", command=str(command.id), error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 await self._wake(command, outcome)
                 return
+
+    async def _note_refusal(self, command: Command, reason: str) -> None:
+        async with self._pool.acquire() as connection:
+            await inbox.refuse(connection, command, reason)
 
     async def _note_once(self, command: Command) -> Granted | Short | None:
         async with self._pool.acquire() as connection, connection.transaction():
@@ -121,6 +127,13 @@ class Intake:
                 log.warning("sendout still interrupted", sendout=str(command.sendout), reason=str(outcome))
             case ResumeSendout(), _:
                 await self._nudges.deliver()
+
+
+def _cause(error: BaseException) -> str:
+    """The first of the errors that a group of tasks ended with."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, BrokerUnavailable) else type(error).__name__
 
 
 async def _reject(message: AbstractIncomingMessage, sender: Sender, reason: str) -> None:

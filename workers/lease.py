@@ -42,10 +42,11 @@ async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_afte
     renewed = time.monotonic()
     while True:
         await asyncio.sleep(every)
+        asked = time.monotonic()
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + expires_after / 2):
+            async with asyncio.timeout(renewed + expires_after - asked):
                 await renew()
-            renewed = time.monotonic()
+            renewed = asked
         except TROUBLE:
-            if time.monotonic() - renewed + every > expires_after:
+            if time.monotonic() + every > renewed + expires_after:
                 raise

@@ -25,6 +25,8 @@ from workers.sweeper import Sweeper
 log = structlog.get_logger()
 ROLES = ("import", "sendout", "deliver")
 SWEEP = "sweep"
+FORCED = 1
+"""Exit code of a worker that did not wait for its work."""
 CONNECTIONS = 10
 """To Postgres, of one process, and two for each batch: the work needs one at a time, and so does its heartbeat."""
 
@@ -57,27 +59,24 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
         }
         log.info("worker started", roles=roles, owner=owner)
         async with asyncio.TaskGroup() as group:
-            _end_on_signals(signals, relay, asyncio.current_task())
             taking = group.create_task(intake.run())
-            sweeper = Sweeper(pool=pool)
-            loops = [(role, step) for role in roles for step in steps[role]] + [(SWEEP, sweeper.step)]
-            working = [
+            _end_on_signals(signals, relay, taking)
+            loops = [(role, step) for role in roles for step in steps[role]] + [(SWEEP, Sweeper(pool=pool).step)]
+            for role, step in loops:
                 group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))
-                for role, step in loops
-            ]
-            await asyncio.gather(*working)
-            taking.cancel()
     log.info("worker stopped", owner=owner)
 
 
-def _end_on_signals(signals: Signals, relay: Relay, everything: "asyncio.Task[None] | None") -> None:
+def _end_on_signals(signals: Signals, relay: Relay, taking: "asyncio.Task[None]") -> None:
+    """The first one: take no more, hand back what is not begun, finish the rest. The second one: as if killed."""
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        if signals.stopping and everything:
+        if signals.stopping:
             log.warning("worker forced to stop; mails in hand are uncertain")
-            everything.cancel()
+            os._exit(FORCED)
         signals.stop()
+        taking.cancel()
         relay.hand_back()
 
     for number in (signal.SIGTERM, signal.SIGINT):

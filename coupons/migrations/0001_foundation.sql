@@ -3,6 +3,7 @@ CREATE TABLE command (
     id          uuid PRIMARY KEY,
     type        text NOT NULL CHECK (type IN ('import', 'sendout', 'resume')),
     digest      bytea NOT NULL,
+    refused     text,
     received_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -180,6 +181,7 @@ CREATE TABLE delivery_batch (
     lease_token    uuid,
     lease_owner    text,
     lease_until    timestamptz,
+    last_flush     uuid,
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
         CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+import asyncpg
+
 from coupons.database import Connection
 from coupons.errors import LeaseLost
 from coupons.store.lists import Shortage
@@ -125,6 +127,7 @@ async def record(
     connection: Connection,
     batch: Batch,
     *,
+    flush: UUID,
     conclusions: Sequence[Conclusion],
     unwritable: Sequence[Conclusion],
     intents: Sequence[int],
@@ -132,18 +135,23 @@ async def record(
 ) -> set[int]:
     """One flush: what became of mails in hand, and the intent to hand over the next ones.
 
+    `flush` is the same when the same flush is tried again: if it was committed, although nobody heard of it, it only
+    answers.
+
     Returns those of `intents` that may be handed over: none once the sendout is paused or cancelled.
 
     Raises:
         LeaseLost: nothing was written, nothing more may be handed over.
     """
     async with connection.transaction():
-        state = await _hold(connection, batch)
+        held = await _hold(connection, batch)
+        if held["last_flush"] == flush:
+            rows = await connection.fetch(SQL.intended, batch.sendout_id, intents)
+            return {row["number"] for row in rows}
         moved = await _conclude(connection, batch, conclusions) + await _refuse(connection, batch, unwritable)
-        if moved:
-            await _move_counters(connection, batch, moved, lease_seconds)
+        await _move_counters(connection, batch, moved, lease_seconds, flush)
         await _settle_codes(connection, batch, [*conclusions, *unwritable])
-        if not intents or state != "sending":
+        if not intents or held["state"] != "sending":
             return set()
         rows = await connection.fetch(SQL.intend, batch.sendout_id, intents)
         return {row["number"] for row in rows}
@@ -171,11 +179,11 @@ async def renew(connection: Connection, batch: Batch, *, lease_seconds: float) -
         raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
 
 
-async def _hold(connection: Connection, batch: Batch) -> str:
-    state: str | None = await connection.fetchval(SQL.hold, batch.sendout_id, batch.number, batch.lease_token)
-    if state is None:
+async def _hold(connection: Connection, batch: Batch) -> asyncpg.Record:
+    held = await connection.fetchrow(SQL.hold, batch.sendout_id, batch.number, batch.lease_token)
+    if held is None:
         raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
-    return state
+    return held
 
 
 async def _conclude(connection: Connection, batch: Batch, conclusions: Sequence[Conclusion]) -> "Counter[str]":
@@ -201,10 +209,12 @@ def _all_or_lost(batch: Batch, written: int, expected: int) -> None:
         raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
 
 
-async def _move_counters(connection: Connection, batch: Batch, moved: Mapping[str, int], lease_seconds: float) -> None:
+async def _move_counters(
+    connection: Connection, batch: Batch, moved: Mapping[str, int], lease_seconds: float, flush: UUID | None = None
+) -> None:
     amounts = (moved.get(final, 0) for final in ("sent", "refused", "uncertain", "cancelled"))
     await connection.execute(
-        SQL.count_outcomes, batch.sendout_id, batch.number, batch.lease_token, *amounts, lease_seconds
+        SQL.count_outcomes, batch.sendout_id, batch.number, batch.lease_token, *amounts, lease_seconds, flush
     )
 
 

@@ -21,7 +21,6 @@ SQL = Queries("imports.sql")
 CHUNK_BYTES = 1_048_576
 REMOVED_AT_ONCE = 20_000
 UPLOAD_DAYS = 7
-REJECTIONS_SHOWN = 1_000_000
 
 REASONS = {reason.value: reason for reason in Reason}
 
@@ -120,7 +119,8 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
     source, format_ = command.source, command.format.model_dump(exclude_none=True)
     if command.codes is not None:
         source, format_ = await _keep_inline(connection, command.codes), {"kind": "txt"}
-    await connection.execute(SQL.create, command.id, command.list, command.mode, source, format_)
+    if await connection.fetchval(SQL.create, command.id, command.list, command.mode, source, format_) is None:
+        raise Refused(f"there is no list {command.list}")
 
 
 async def check(connection: Connection, command: ImportCoupons) -> None:
@@ -146,9 +146,7 @@ def upload_in(source: str) -> UUID | None:
 async def _keep_inline(connection: Connection, codes: Iterable[str]) -> str:
     async def piece() -> AsyncIterator[bytes]:
         # A line break inside a code would make two of it: shown as a control character, it is refused as one.
-        yield "\n".join(code.strip().replace("\n", "\x00").replace("\r", "\x00") for code in codes).encode(
-            "utf-8", "replace"
-        )
+        yield "\n".join(code.strip().replace("\n", "\x00").replace("\r", "\x00") for code in codes).encode()
 
     return f"upload:{(await upload(connection, 'inline', piece())).id}"
 
@@ -258,9 +256,9 @@ async def of_list(connection: Connection, list_name: str, *, limit: int = 20) ->
     return [Import(**row) for row in await connection.fetch(SQL.rows, None, list_name, limit)]
 
 
-async def rejections(connection: Connection, import_id: UUID) -> list[Rejected]:
-    """The lines that were not taken, by line."""
-    rows = await connection.fetch(SQL.rejections, import_id, REJECTIONS_SHOWN)
+async def rejections(connection: Connection, import_id: UUID, *, limit: int | None = None) -> list[Rejected]:
+    """The lines that were not taken, by line: all of them, or the first."""
+    rows = await connection.fetch(SQL.rejections, import_id, limit)
     return [Rejected(row["line"], row["value"], REASONS[row["reason"]]) for row in rows]
 
 

@@ -25,13 +25,17 @@ INSERT INTO import_job (id, list_id, mode, source, format)
 SELECT $1, id, $3, $4, $5 FROM coupon_list WHERE name = $2
 RETURNING id;
 
--- claim: the oldest import that waits or was left, under a new lease
+-- claim: the oldest import that waits or was left, under a new lease; imports into one list take their turns, or what
+-- one adds would be what another one replaces
 UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2)
 FROM (
     SELECT j.id, l.name FROM import_job j JOIN coupon_list l ON l.id = j.list_id
     WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now())
+      AND NOT EXISTS (SELECT FROM import_job earlier
+                      WHERE earlier.list_id = j.list_id AND earlier.finished_at IS NULL
+                        AND (earlier.created_at, earlier.id) < (j.created_at, j.id))
     ORDER BY j.created_at FOR UPDATE OF j SKIP LOCKED LIMIT 1
 ) waiting
 WHERE j.id = waiting.id
@@ -105,7 +109,7 @@ INSERT INTO import_rejection (import_id, line, value, reason)
 SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[]);
 
 -- lock_list: what may be taken out of it
-SELECT available FROM coupon_list WHERE id = $1 FOR UPDATE;
+SELECT available FROM coupon_list WHERE id = $1 FOR NO KEY UPDATE;
 
 -- remove_replaced: free codes that the import did not bring, at most $3
 WITH target AS MATERIALIZED (

@@ -16,16 +16,26 @@ async def accept(connection: Connection, command: Command) -> bool:
     Two workers with the same command: the second waits here until the first commits, then finds it known.
 
     Raises:
-        Refused: the id belongs to a command of other content.
+        Refused: the id belongs to a command of other content, or this one was refused before, for the same reason.
     """
     if await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None:
         return True
     known = await connection.fetchrow(SQL.known, command.id)
     if known is None or (known["type"], known["digest"]) != (command.type, command.digest()):
         raise Refused(f"id {command.id} belongs to another command")
+    if known["refused"]:
+        raise Refused(known["refused"])
     return False
 
 
+async def refuse(connection: Connection, command: Command, reason: str) -> None:
+    """Note that it was not carried out, so that whoever waits for it is told, and the same id is answered the same."""
+    await connection.execute(SQL.refuse, command.id, command.type, command.digest(), reason)
+
+
 async def is_known(connection: Connection, command_id: UUID) -> bool:
-    """Whether a worker has accepted the command of this id."""
-    return await connection.fetchrow(SQL.known, command_id) is not None
+    """Whether a worker has taken the command of this id. Raises Refused if it was not carried out."""
+    known = await connection.fetchrow(SQL.known, command_id)
+    if known and known["refused"]:
+        raise Refused(known["refused"])
+    return known is not None

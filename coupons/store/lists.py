@@ -46,7 +46,10 @@ async def create(
     alternative_text: str,
     preview_text: str | None,
 ) -> None:
-    """A new, empty list. Raises Refused if the name is taken."""
+    """A new, empty list. Raises Refused if the name is taken or a text does not fit."""
+    _check_texts(name, description, alternative_text, preview_text)
+    if shortage == "text" and not alternative_text:
+        raise Refused(f"list {name}: shortage text needs an alternative text")
     preview = preview_text or name + PREVIEW_SUFFIX
     if await connection.fetchval(SQL.create, name, description, shortage, alternative_text, preview) is None:
         raise Refused(f"list {name} exists already")
@@ -61,9 +64,24 @@ async def change(
     alternative_text: str | None,
     preview_text: str | None,
 ) -> None:
-    """Change settings; None leaves one as it is. Never the name: templates hold it."""
-    if await connection.fetchval(SQL.change, name, description, shortage, alternative_text, preview_text) is None:
-        raise Refused(f"there is no list {name}")
+    """Change settings; None leaves one as it is. Never the name: templates hold it. Raises Refused as `create` does."""
+    _check_texts(name, description, alternative_text, preview_text)
+    (found,) = await named(connection, name)
+    text = found.alternative_text if alternative_text is None else alternative_text
+    if (shortage or found.shortage) == "text" and not text:
+        raise Refused(f"list {name}: shortage text needs an alternative text")
+    await connection.execute(SQL.change, name, description, shortage, alternative_text, preview_text)
+
+
+def _check_texts(name: str, description: str | None, alternative_text: str | None, preview_text: str | None) -> None:
+    """The limits of the reference manual, which the database holds as well."""
+    for what, text, most in (
+        ("description", description, 200),
+        ("alternative text", alternative_text, 500),
+        ("preview text", preview_text, 200),
+    ):
+        if text and len(text) > most:
+            raise Refused(f"list {name}: the {what} has {len(text)} characters, at most {most} are taken")
 
 
 async def all_of(connection: Connection, *, archived: bool) -> list[CouponList]:

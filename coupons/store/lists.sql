@@ -8,8 +8,7 @@ RETURNING id;
 UPDATE coupon_list
 SET description = coalesce($2, description), shortage = coalesce($3, shortage),
     alternative_text = coalesce($4, alternative_text), preview_text = coalesce($5, preview_text)
-WHERE name = $1
-RETURNING id;
+WHERE name = $1;
 
 -- rows: lists with their coupons in numbers; $1 names, or NULL for all; $2 with archived ones
 SELECT l.id, l.name, l.description, l.shortage, l.alternative_text, l.preview_text, l.archived_at, l.created_at,

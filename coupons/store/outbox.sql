@@ -15,8 +15,9 @@ WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 
 -- list_rows: what sendouts need of their lists, and what these have now
-SELECT sl.sendout_id, l.name, sl.shortage, sl.needed, sl.promised, sl.bound, sl.sent, sl.missing, l.available
-FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
+SELECT sl.sendout_id, l.name, sl.shortage, sl.needed, sl.promised, sl.bound, sl.sent,
+       CASE s.state WHEN 'interrupted' THEN greatest(0, sl.needed - l.available) ELSE sl.missing END AS missing, l.available
+FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id JOIN sendout s ON s.id = sl.sendout_id
 WHERE sl.sendout_id = ANY ($1::uuid[])
 ORDER BY l.name;
 

@@ -77,3 +77,11 @@ FROM sendout s
 LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.promised > 0
 LEFT JOIN delivery d ON d.sendout_id = s.id AND d.state <> 'pending'
 WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR max(sl.promised) > 0;
+
+-- ended_sendouts_hold_nothing: a sendout that has ended has no open batch, and no code that nobody was given
+SELECT s.id AS sendout, s.state, count(b.number) AS open_batches, count(sl.list_id) AS lists
+FROM sendout s
+LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND b.open > 0
+LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.promised > sl.bound
+WHERE s.state IN ('finished', 'cancelled') AND s.finished_at IS NOT NULL
+GROUP BY s.id HAVING count(b.number) > 0 OR count(sl.list_id) > 0;

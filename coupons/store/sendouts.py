@@ -91,8 +91,10 @@ async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> 
 
 async def lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
     """How many recipients of the group have not got all these attributes."""
-    count: int = await connection.fetchval(SQL.lacking, group_id, attributes, timeout=SNAPSHOT_SECONDS)
-    return count
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
+        count: int = await connection.fetchval(SQL.lacking, group_id, attributes, timeout=SNAPSHOT_SECONDS)
+        return count
 
 
 async def snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
@@ -204,6 +206,7 @@ async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str
 async def cancel(connection: Connection, sendout_id: UUID) -> None:
     """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Refused if it has ended."""
     async with connection.transaction():
+        await connection.fetchrow(SQL.lock, sendout_id)
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
             raise Refused(f"sendout {sendout_id} is {(await outbox.named(connection, sendout_id)).state} already")
         await connection.fetch(SQL.lock_lists, sendout_id)

@@ -35,7 +35,8 @@ FROM generate_series(1, ($2::integer + $3::integer - 1) / $3) n;
 
 -- needs: one code of each list for each of $2 recipients
 INSERT INTO sendout_list (sendout_id, list_id, needed)
-SELECT s.id, ml.list_id, $2 FROM sendout s JOIN message_list ml USING (message_id) WHERE s.id = $1;
+SELECT s.id, ml.list_id, $2 FROM sendout s JOIN message_list ml USING (message_id) WHERE s.id = $1
+ORDER BY ml.list_id;
 
 -- taken: the snapshot is whole; no row if the lease was lost or the sendout cancelled meanwhile
 UPDATE sendout SET recipients = $2
@@ -50,7 +51,7 @@ SELECT id, state, recipients, lease_token, finished_at FROM sendout WHERE id = $
 SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.archived_at
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
-ORDER BY l.id FOR UPDATE OF l;
+ORDER BY l.id FOR NO KEY UPDATE OF l;
 
 -- take: the granted amounts leave the lists
 UPDATE coupon_list l SET available = l.available - granted.amount
@@ -91,7 +92,7 @@ UPDATE sendout SET state = 'sending', reason = NULL WHERE id = $1 AND state = 'p
 -- pause: for $2; no row if it is not sending
 UPDATE sendout SET state = 'paused', reason = $2, waiting = NULL WHERE id = $1 AND state = 'sending' RETURNING id;
 
--- cancel: whatever it does; workers close its batches
+-- cancel: whatever it does; workers close its batches. Its row is locked: what a snapshot commits meanwhile is seen
 UPDATE sendout
 SET state = 'cancelled', reason = NULL, waiting = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
     finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND open > 0) THEN NULL ELSE now() END
@@ -125,7 +126,7 @@ WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled')
   AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND b.open > 0);
 
 -- wait: why it makes no progress; NULL when it does again
-UPDATE sendout SET waiting = $2 WHERE id = $1 AND waiting IS DISTINCT FROM $2;
+UPDATE sendout SET waiting = $2 WHERE id = $1 AND state = 'sending' AND waiting IS DISTINCT FROM $2;
 
 -- renew: the lease of a sendout that is being prepared; no row if it is lost
 UPDATE sendout SET lease_until = now() + make_interval(secs => $3)

@@ -69,10 +69,12 @@ async def _send(
     file: BinaryIO, list_: str, mode: Literal["add", "replace", "delete"], format_: "FileFormat", id_: UUID | None
 ) -> UUID:
     from coupons.commands import Format, ImportCoupons
-    from coupons.store import imports, lists
+    from coupons.store import imports, inbox, lists
 
     async with database() as connection:
         await lists.named(connection, list_)
+        if id_ and await inbox.is_known(connection, id_):
+            return id_  # the same import; another upload would make it another command
         upload = await imports.upload(connection, click.format_filename(file.name, shorten=True), _pieces(file))
         format_said = Format(
             kind=format_.kind, separator=format_.separator, encoding=format_.encoding, column=format_.column
@@ -86,19 +88,23 @@ async def _send(
 
 
 async def _wait(import_id: UUID, *, json_output: bool) -> int | None:
-    from coupons.store import imports
+    from coupons.store import imports, inbox
 
     async with database() as connection:
-        job = await follow(lambda: imports.find(connection, import_id), _progress, title="importing")
-        rejected = await imports.rejections(connection, import_id)
+
+        async def look() -> "Import | None":
+            return await imports.find(connection, import_id) if await inbox.is_known(connection, import_id) else None
+
+        job = await follow(look, _progress, title="importing")
+        rejected = await imports.rejections(connection, import_id, limit=REJECTED_SHOWN)
     if json_output:
         emit_json(job)
     else:
         describe(job)
-        for each in rejected[:REJECTED_SHOWN]:
+        for each in rejected:
             click.echo(f"  line {each.line}: {each.value!r} {each.reason.sentence}", err=True)
-        if len(rejected) > REJECTED_SHOWN:
-            click.echo(f"  … all {len(rejected):,}: coupons show {import_id} --rejected", err=True)
+        if job.rejected > len(rejected):
+            click.echo(f"  … all {job.rejected:,}: coupons show {import_id} --rejected", err=True)
     return FAILED if job.state == "failed" else REJECTED_LINES if job.rejected else None
 
 

@@ -43,12 +43,20 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
 @contextmanager
 def told() -> Iterator[None]:
     """Errors meant for a person become `Failed`; others are defects and keep their traceback."""
+    from asyncpg import InterfaceError, PostgresError
+    from pydantic import ValidationError
+
+    from coupons.commands import reasons_of
     from coupons.errors import Told
 
     try:
         yield
     except Told as error:
         raise Failed(str(error)) from None
+    except ValidationError as error:
+        raise Failed("; ".join(reasons_of(error))) from None
+    except (PostgresError, InterfaceError, OSError, TimeoutError) as error:
+        raise Failed(f"database: {type(error).__name__}") from None  # its text may hold codes
     except KeyboardInterrupt:
         raise Failed("interrupted; what was begun goes on in the workers") from None
 

@@ -113,7 +113,10 @@ async def _resuming(connection: Connection, sendout: Sendout, command: str) -> s
     command_id = _uuid(command)
     if command_id is None or sendout.state not in RESUMABLE:
         return ""
-    return "in vain" if await inbox.is_known(connection, command_id) else "requested"
+    try:
+        return "in vain" if await inbox.is_known(connection, command_id) else "requested"
+    except Refused:
+        return "in vain"
 
 
 async def _list(connection: Connection, request: Request) -> CouponList:

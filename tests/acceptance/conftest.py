@@ -28,7 +28,7 @@ def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
     """A shop of the test's own, where nobody works yet. At the end its books are right."""
     shop = Shop(services, sink, tmp_path)
     yield shop
-    shop.verify()
+    shop.is_right()
 
 
 @pytest.fixture(scope="module")

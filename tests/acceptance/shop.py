@@ -10,8 +10,9 @@ import asyncpg
 
 from coupons.commands import Command
 from coupons.database import connected
-from coupons.store import lists
+from coupons.store import lists, proofs
 from coupons.store.lists import CouponList
+from coupons.store.proofs import Proof
 from producers.demo.services import Services, Sink
 from tests.acceptance import queues
 from tests.acceptance.mails import Received, received
@@ -143,6 +144,15 @@ class Shop(Programs):
                 return found
 
         return asyncio.run(find())
+
+    def is_right(self) -> None:
+        """What `coupons verify` proves, without starting it: 0.02 s instead of 0.3 s."""
+
+        async def prove() -> list[Proof]:
+            async with connected(self.services.database_url) as connection:
+                return await proofs.prove(connection)
+
+        assert [proof for proof in asyncio.run(prove()) if not proof.holds] == []
 
     def contents(self) -> dict[str, str]:
         """A fingerprint of every table, to see that nothing was changed."""

@@ -116,6 +116,12 @@ def test_a_name_that_cannot_be_one_is_refused(stock: Stock) -> None:
     stock.refuses("list", "create", "spring/10", names="name")
 
 
+def test_an_id_that_belongs_to_another_command_is_refused(stock: Stock) -> None:
+    """Otherwise a script would wait for a sendout that nobody has accepted."""
+    arguments = ("send", "--message", "spring-voucher", "--group", "waiting", "--id", stock.finished)
+    stock.refuses(*arguments, names=stock.finished)
+
+
 def test_an_address_with_a_line_break_in_a_file_is_rejected(stock: Stock) -> None:
     """The line is named and not taken; its neighbours, known already, stay as they are."""
     people = stock.shop.file("people.csv", f'email;first_name\n{addresses(1)[0]};Ada\n"{TWO_LINES}";Eve\n')

@@ -7,9 +7,9 @@ from tests.acceptance.shop import Shop, addresses, codes
 
 def test_of_two_sendouts_that_a_list_cannot_cover_together_exactly_one_is_sent(shop: Shop) -> None:
     """800 and 800 on 1,000 codes: one sends 800 mails, the other is interrupted, 600 missing, and holds nothing."""
-    customers, spring = addresses(800), codes("SPRING", 1_600)
+    customers, spring = addresses(800), codes("SPRING", 1_000)
     with shop.worker(), shop.worker():
-        shop.has("spring-voucher", "customers", customers, {"spring-10": spring[:1_000]})
+        shop.has("spring-voucher", "customers", customers, {"spring-10": spring})
         arguments = ("send", "--message", "spring-voucher", "--group", "customers", "--wait", "--json")
         results = [end() for end in [shop.begin(*arguments), shop.begin(*arguments)]]
         sent, interrupted = sorted(results, key=lambda result: result.code)
@@ -19,8 +19,4 @@ def test_of_two_sendouts_that_a_list_cannot_cover_together_exactly_one_is_sent(s
         assert_own_codes(shop.mails(sent.json["id"]), customers, spring)
         assert shop.mails(interrupted.json["id"]) == []
         assert shop.list_named("spring-10").available == 200
-        shop.import_codes("spring-10", spring[1_000:])
-        shop.resume(interrupted.json["id"])
-        assert_own_codes(shop.mails(interrupted.json["id"]), customers, spring)
-        every_code = [code for mail in shop.mails() for code in mail.codes]
-        assert sorted(every_code) == sorted(spring)
+        shop.verify()

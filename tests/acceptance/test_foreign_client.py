@@ -38,6 +38,7 @@ def test_the_main_story_works_with_commands_of_a_foreign_client(shop: Shop) -> N
         shop.becomes("finished", sendout["id"])
         assert_own_codes(shop.mails(sendout["id"]), CUSTOMERS, SPRING)
         assert len(shop.mails()) == 1_000
+    shop.verify()
     assert shop.dead() == []
 
 

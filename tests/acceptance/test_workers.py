@@ -34,6 +34,7 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on
     assert sent <= {mail.recipient for mail in mails}
     spring = shop.list_named("spring-10")
     assert (spring.available, spring.bound, spring.sent) == (0, len(uncertain), len(sent))
+    shop.verify()
 
 
 def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> None:
@@ -51,6 +52,7 @@ def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> N
     with shop.worker():
         shop.becomes("finished", sendout)
     assert_own_codes(shop.mails(sendout), CUSTOMERS, SPRING)
+    shop.verify()
 
 
 def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:

@@ -135,6 +135,32 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
     ]  # fmt: skip
 
 
+async def test_imports_into_one_list_take_their_turns(connection: Connection, pool: Pool) -> None:
+    """The second of two that replace waits for the first, or each would remove what the other brought."""
+    await add_list(connection, "a")
+    first = await send(connection, "A1\nA2\n", mode="replace")
+    second = await send(connection, "B1\nB2\n", mode="replace")
+    held = await imports.claim(connection, owner="test", lease_seconds=60)
+    assert held
+    assert held.id == first
+    assert not await worker(pool).step()
+    await imports.hand_back(connection, held)
+    assert await worker(pool).step()
+    assert await worker(pool).step()
+    done = await look(connection, second)
+    assert (done.added, done.removed) == (2, 2)
+    assert await connection.fetchval("SELECT array_agg(code ORDER BY code) FROM coupon") == ["B1", "B2"]
+
+
+async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connection, pool: Pool, tmp_path: Path) -> None:
+    """Trouble with a file does not pass by itself, as trouble with the database does."""
+    await add_list(connection, "a")
+    command = ImportCoupons(list="a", source=(tmp_path / "gone.txt").as_uri())
+    await imports.create(connection, command)
+    assert await worker(pool, folder=tmp_path).step()
+    assert (await look(connection, command.id)).state == "failed"
+
+
 async def test_a_file_that_is_no_text_fails_the_import(connection: Connection, pool: Pool) -> None:
     """One line says what it is; nothing was added."""
     await add_list(connection, "a")

@@ -16,8 +16,9 @@ from coupons import broker
 from coupons.broker import BrokerUnavailable, Sender, publishing
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool, pooled
+from coupons.errors import Refused
 from coupons.settings import Settings
-from coupons.store import imports
+from coupons.store import imports, inbox
 from coupons.topology import REASON, queue_name
 from tests.stock import add_group, add_list, save_message
 from workers.intake import Intake
@@ -121,7 +122,23 @@ async def test_what_is_no_command_is_rejected_with_its_reason(
     assert [body for body, _ in found] == list(wrong)
     for (_, reason), expected in zip(found, wrong.values(), strict=True):
         assert expected in reason
-    assert await connection.fetchval("SELECT count(*) FROM command") == 1
+    assert await connection.fetchval("SELECT count(*) FROM command WHERE refused IS NULL") == 1
+
+
+async def test_a_refused_command_is_answered_the_same_again(
+    connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
+) -> None:
+    """Who waits for it is told why; published again, it is refused again, whatever has changed meanwhile."""
+    command = ImportCoupons(list="a", codes=("X",))
+    async with taking(pool, broker_url) as sender:
+        await sender.send("import", command.body())
+        ((_, first),) = await rejected(channel, 1)
+        with pytest.raises(Refused, match="there is no list a"):
+            await inbox.is_known(connection, command.id)
+        await add_list(connection, "a")
+        await sender.send("import", command.body())
+        ((_, second),) = await rejected(channel, 1)
+    assert first == second == "there is no list a"
 
 
 async def exists(connection: Connection, command: ImportCoupons) -> bool:
