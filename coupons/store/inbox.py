@@ -16,16 +16,26 @@ async def accept(connection: Connection, command: Command) -> bool:
     Two workers with the same command: the second waits here until the first commits, then finds it known.
 
     Raises:
-        Refused: the id belongs to a command of other content, or this one was refused before, for the same reason.
+        Refused: as `is_repeated` does.
     """
-    if await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None:
-        return True
+    is_new = await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None
+    return is_new or not await is_repeated(connection, command)
+
+
+async def is_repeated(connection: Connection, command: Command) -> bool:
+    """Whether this very command was taken before.
+
+    Raises:
+        Refused: its id belongs to a command of other content, or it was refused then, for the same reason.
+    """
     known = await connection.fetchrow(SQL.known, command.id)
-    if known is None or (known["type"], known["digest"]) != (command.type, command.digest()):
+    if known is None:
+        return False
+    if (known["type"], known["digest"]) != (command.type, command.digest()):
         raise Refused(f"id {command.id} belongs to another command")
     if known["refused"]:
         raise Refused(known["refused"])
-    return False
+    return True
 
 
 async def refuse(connection: Connection, command: Command, reason: str) -> None:

@@ -9,7 +9,7 @@ import click
 
 from producers.cli.following import Progress, follow
 from producers.cli.output import amount, as_json, emit_json
-from producers.cli.session import FAILED, REJECTED_LINES, asynchronous, database, publish
+from producers.cli.session import REJECTED_LINES, Failed, asynchronous, database, publish
 
 if TYPE_CHECKING:
     from coupons.reading import FileFormat
@@ -60,7 +60,7 @@ async def import_file(
         return await _dry_run(file, list_name(list_), format_, json_output=json_output)
     import_id = await _send(file, list_name(list_), mode, format_, id_)
     if not wait:
-        click.echo(import_id)
+        emit_json({"id": import_id}) if json_output else click.echo(import_id)
         return None
     return await _wait(import_id, json_output=json_output)
 
@@ -69,13 +69,16 @@ async def _send(
     file: BinaryIO, list_: str, mode: Literal["add", "replace", "delete"], format_: "FileFormat", id_: UUID | None
 ) -> UUID:
     from coupons.commands import Format, ImportCoupons
+    from coupons.reading import CodeReader
     from coupons.store import imports, inbox, lists
 
     async with database() as connection:
         await lists.named(connection, list_)
         if id_ and await inbox.is_known(connection, id_):
             return id_  # the same import; another upload would make it another command
-        upload = await imports.upload(connection, click.format_filename(file.name, shorten=True), _pieces(file))
+        name, first = click.format_filename(file.name, shorten=True), file.read(imports.CHUNK_BYTES)
+        CodeReader(format_, name).feed(first)  # what is no list of codes is refused before anything is begun
+        upload = await imports.upload(connection, name, _pieces(file, first))
         format_said = Format(
             kind=format_.kind, separator=format_.separator, encoding=format_.encoding, column=format_.column
         )
@@ -97,6 +100,8 @@ async def _wait(import_id: UUID, *, json_output: bool) -> int | None:
 
         job = await follow(look, _progress, title="importing")
         rejected = await imports.rejections(connection, import_id, limit=REJECTED_SHOWN)
+    if job.state == "failed":
+        raise Failed(f"import {job.id} into {job.list} failed: {job.reason}")
     if json_output:
         emit_json(job)
     else:
@@ -105,7 +110,7 @@ async def _wait(import_id: UUID, *, json_output: bool) -> int | None:
             click.echo(f"  line {each.line}: {each.value!r} {each.reason.sentence}", err=True)
         if job.rejected > len(rejected):
             click.echo(f"  … all {job.rejected:,}: coupons show {import_id} --rejected", err=True)
-    return FAILED if job.state == "failed" else REJECTED_LINES if job.rejected else None
+    return REJECTED_LINES if job.rejected else None
 
 
 def describe(job: "Import") -> None:
@@ -155,9 +160,12 @@ async def _dry_run(file: BinaryIO, list_: str, format_: "FileFormat", *, json_ou
     return REJECTED_LINES if rejected else None
 
 
-async def _pieces(file: BinaryIO, *, end: bytes | None = None) -> AsyncIterator[bytes]:
+async def _pieces(file: BinaryIO, first: bytes = b"", *, end: bytes | None = None) -> AsyncIterator[bytes]:
+    """The file's pieces, after one that was read already, and before one that marks the end."""
     from coupons.store.imports import CHUNK_BYTES
 
+    if first:
+        yield first
     while piece := file.read(CHUNK_BYTES):
         yield piece
     if end is not None:

@@ -34,20 +34,22 @@ async def send(
     If a list that pauses on shortage has too few codes, nobody is mailed, the sendout is interrupted, and --wait ends
     with exit code 4; import the missing codes and `coupons resume` it.
     """
+    from coupons.addresses import parse_address
     from coupons.commands import Recipient, StartSendout
-    from coupons.store import sendouts
+    from coupons.store import inbox, sendouts
 
     if (group is None) == (not addresses):
         raise click.UsageError("give either --group or --to")
-    recipients = tuple(Recipient(email=each) for each in addresses) or None
+    recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
     command = StartSendout(message=message, group=group, recipients=recipients)
     if id_:
         command = command.model_copy(update={"id": id_})
     async with database() as connection:
-        await sendouts.check(connection, command)
+        if not await inbox.is_repeated(connection, command):
+            await sendouts.check(connection, command)
     await publish(command)
     if not wait:
-        click.echo(command.id)
+        emit_json({"id": command.id}) if json_output else click.echo(command.id)
         return None
     return await _follow(command.id, command.id, json_output=json_output)
 
@@ -142,7 +144,8 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
     command = ResumeSendout(sendout=sendout)
     await publish(command)
     if not wait:
-        click.echo(f"resume of {sendout} requested")
+        requested = {"id": command.id, "sendout": sendout}
+        emit_json(requested) if json_output else click.echo(f"resume of {sendout} requested")
         return None
     return await _follow(sendout, command.id, json_output=json_output)
 

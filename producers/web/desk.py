@@ -24,7 +24,7 @@ class Desk:
             BrokerUnavailable: it may have been published all the same; submit it again.
         """
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            if not await inbox.is_known(connection, command.id):  # the same again answers the same
+            if not await inbox.is_repeated(connection, command):  # the same again answers the same
                 await _check(connection, command)
         async with Publisher.connect(self._broker_url) as publisher:
             await publisher.publish(command)

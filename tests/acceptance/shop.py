@@ -155,11 +155,14 @@ class Shop(Programs):
         assert [proof for proof in asyncio.run(prove()) if not proof.holds] == []
 
     def contents(self) -> dict[str, str]:
-        """A fingerprint of every table, to see that nothing was changed."""
+        """A fingerprint of every table, to see that nothing was changed; that a command was refused is no change."""
         found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         tables = [row["tablename"] for row in found]
         digest = "md5(string_agg(t::text, ' ' ORDER BY t::text))"
-        every = " UNION ALL ".join(f"SELECT '{table}' AS name, {digest} AS digest FROM {table} t" for table in tables)
+        rows = {table: table for table in tables} | {"command": "(SELECT * FROM command WHERE refused IS NULL)"}
+        every = " UNION ALL ".join(
+            f"SELECT '{name}' AS name, {digest} AS digest FROM {of} t" for name, of in rows.items()
+        )
         return {row["name"]: row["digest"] for row in self.rows(every)}
 
     def state(self, job: UUID | str) -> str:

@@ -161,7 +161,6 @@ def rejections(shop: Shop, at_least: int) -> list[Dead]:
 def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock) -> None:
     """Each goes to the dead queue as it came, the reason in its header and in `coupons doctor`."""
     import_ = {"type": "import", "id": str(uuid4()), "list": "spring-10"}
-    resume = {"type": "resume", "id": str(uuid4())}
     bad: list[tuple[str, dict[str, Any] | bytes, str]] = [
         ("import", {**import_, "list": "sprung-10", "codes": ["A1"]}, "sprung-10"),
         ("import", {**import_, "codes": ["A1"], "source": "upload:1"}, "either codes or source"),
@@ -171,9 +170,9 @@ def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock
         ("sendout", sendout(group="empty"), "empty"),
         ("sendout", sendout(recipients=[{"email": TWO_LINES}]), "recipients.0.email"),
         ("sendout", sendout(recipients=[{"email": "ada@example.org"}]), "first_name"),
-        ("resume", {**resume, "sendout": stock.finished}, stock.finished),
-        ("resume", {**resume, "sendout": stock.running}, stock.running),
-        ("resume", {**resume, "sendout": NOBODY}, NOBODY),
+        ("resume", {"type": "resume", "id": str(uuid4()), "sendout": stock.finished}, stock.finished),
+        ("resume", {"type": "resume", "id": str(uuid4()), "sendout": stock.running}, stock.running),
+        ("resume", {"type": "resume", "id": str(uuid4()), "sendout": NOBODY}, NOBODY),
         ("resume", {"type": "resume", "sendout": NOBODY}, "id"),
         ("resume", {"type": "recall", "id": NOBODY}, "type"),
         ("sendout", b"not even JSON", "JSON"),
