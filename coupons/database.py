@@ -113,3 +113,8 @@ async def _close(pool: Pool) -> None:
             await pool.close()
     except TimeoutError:
         pool.terminate()
+
+
+def affected(status: str) -> int:
+    """How many rows a statement has written, by its status: `UPDATE 17`, `INSERT 0 17`."""
+    return int(status.rpartition(" ")[2])

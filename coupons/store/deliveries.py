@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from coupons.database import Connection
+from coupons.database import Connection, affected
 from coupons.errors import LeaseLost
 from coupons.store.lists import Shortage
 from coupons.store.queries import Queries
@@ -78,7 +78,7 @@ async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> 
         if row is None:
             return None
         batch = Batch(**row)
-        abandoned = _count(await connection.execute(SQL.abandoned, *batch.span, ABANDONED))
+        abandoned = affected(await connection.execute(SQL.abandoned, *batch.span, ABANDONED))
         if abandoned:
             await _move_counters(connection, batch, Counter(uncertain=abandoned), lease_seconds)
         return batch
@@ -191,7 +191,7 @@ async def _conclude(connection: Connection, batch: Batch, conclusions: Sequence[
         return Counter()
     columns = zip(*((c.delivery.number, c.outcome, c.reply, c.due_in) for c in conclusions), strict=True)
     status = await connection.execute(SQL.conclude, *batch.span, *(list(column) for column in columns))
-    _all_or_lost(batch, _count(status), len(conclusions))
+    _all_or_lost(batch, affected(status), len(conclusions))
     return Counter(c.outcome for c in conclusions)
 
 
@@ -200,7 +200,7 @@ async def _refuse(connection: Connection, batch: Batch, unwritable: Sequence[Con
         return Counter()
     numbers, replies = [c.delivery.number for c in unwritable], [c.reply for c in unwritable]
     status = await connection.execute(SQL.refuse_unsent, *batch.span, numbers, replies)
-    _all_or_lost(batch, _count(status), len(unwritable))
+    _all_or_lost(batch, affected(status), len(unwritable))
     return Counter(refused=len(unwritable))
 
 
@@ -235,7 +235,3 @@ async def _free_codes(connection: Connection, batch: Batch, numbers: list[int]) 
     await connection.fetch(SQL.lock_lists, lists)
     await connection.execute(SQL.give_back, lists, amounts)
     await connection.execute(SQL.unbind, batch.sendout_id, lists, amounts)
-
-
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])  # "UPDATE 17"

@@ -7,7 +7,7 @@ from uuid import UUID
 from coupons.addresses import parse_address
 from coupons.admission import Granted, Need, Short, decide
 from coupons.commands import StartSendout
-from coupons.database import Connection
+from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, Refused
 from coupons.store import groups, lists, messages, outbox
 from coupons.store.queries import Queries
@@ -44,7 +44,7 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
         status = await connection.execute(
             SQL.snapshot_given, command.id, [a.key for a in addresses], [a.address for a in addresses], attributes
         )
-        await _complete_snapshot(connection, command.id, _count(status), batch_size, lease_token=None)
+        await _complete_snapshot(connection, command.id, affected(status), batch_size, lease_token=None)
 
 
 async def check(connection: Connection, command: StartSendout) -> tuple[messages.Message, int | None]:
@@ -107,7 +107,7 @@ async def snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> 
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
         status = await connection.execute(SQL.snapshot_group, claim.id, claim.group_id, timeout=SNAPSHOT_SECONDS)
-        recipients = _count(status)
+        recipients = affected(status)
         if not recipients:
             raise Refused("its group has no recipients")
         await _complete_snapshot(connection, claim.id, recipients, batch_size, lease_token=claim.lease_token)
@@ -233,7 +233,3 @@ async def settle_all(connection: Connection) -> list[UUID]:
 async def wait(connection: Connection, sendout_id: UUID, why: str | None) -> None:
     """Show why a sending sendout makes no progress; None when it does again."""
     await connection.execute(SQL.wait, sendout_id, why)
-
-
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])  # "INSERT 0 1000"

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 
-from producers.cli.output import amount, as_json, emit_json, emit_table
+from producers.cli.output import amount, as_json, emit_json, emit_rejected, emit_table
 from producers.cli.session import REJECTED_LINES, asynchronous, database
 
 if TYPE_CHECKING:
-    from coupons.codes import Rejected
+    pass
 
-REJECTED_SHOWN = 5
 CHUNK_BYTES = 1_048_576
 
 
@@ -67,15 +66,8 @@ async def import_file(
         emit_json({"group": name, "added": added, "known": known, "rejected": refused})
     else:
         click.echo(f"group {name}: {amount(added)} added, {amount(known)} known, {amount(len(refused))} rejected")
-    _explain(refused)
+    emit_rejected(refused, len(refused), rest="--rejected FILE writes them all")
     return REJECTED_LINES if refused else None
-
-
-def _explain(refused: "list[Rejected]") -> None:
-    for each in refused[:REJECTED_SHOWN]:
-        click.echo(f"  line {each.line}: {each.value!r} {each.reason.sentence}", err=True)
-    if len(refused) > REJECTED_SHOWN:
-        click.echo(f"  … and {len(refused) - REJECTED_SHOWN:,} more: --rejected FILE writes them all", err=True)
 
 
 @groups.command()

@@ -8,14 +8,12 @@ from uuid import UUID
 import click
 
 from producers.cli.following import Progress, follow
-from producers.cli.output import amount, as_json, emit_json
+from producers.cli.output import REJECTED_SHOWN, amount, as_json, emit_json, emit_rejected
 from producers.cli.session import REJECTED_LINES, Failed, asynchronous, database, publish
 
 if TYPE_CHECKING:
     from coupons.reading import FileFormat
     from coupons.store.imports import Import
-
-REJECTED_SHOWN = 5
 
 
 def format_options(command: Any) -> Any:
@@ -106,10 +104,7 @@ async def _wait(import_id: UUID, *, json_output: bool) -> int | None:
         emit_json(job)
     else:
         describe(job)
-        for each in rejected:
-            click.echo(f"  line {each.line}: {each.value!r} {each.reason.sentence}", err=True)
-        if job.rejected > len(rejected):
-            click.echo(f"  … all {job.rejected:,}: coupons show {import_id} --rejected", err=True)
+        emit_rejected(rejected, job.rejected, rest=f"coupons show {import_id} --rejected")
     return REJECTED_LINES if job.rejected else None
 
 

@@ -4,10 +4,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from coupons.codes import Rejected
+
+REJECTED_SHOWN = 5
 COLOURS = {
     "finished": "green",
     "sent": "green",
@@ -40,6 +44,14 @@ def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object
     click.echo(click.style(_line(list(columns), widths, numeric), bold=True))
     for row in texts:
         click.echo(_line(row, widths, numeric))
+
+
+def emit_rejected(first: "Sequence[Rejected]", total: int, *, rest: str) -> None:
+    """The first lines that were not taken, on stderr; `rest` says where the others are."""
+    for each in first[:REJECTED_SHOWN]:
+        click.echo(f"  line {each.line}: {each.value!r} {each.reason.sentence}", err=True)
+    if total > REJECTED_SHOWN:
+        click.echo(f"  … {total - REJECTED_SHOWN:,} more: {rest}", err=True)
 
 
 def coloured(state: str) -> str:
