@@ -75,6 +75,7 @@ def _end_on_signals(signals: Signals, relay: Relay, taking: "asyncio.Task[None]"
         if signals.stopping:
             log.warning("worker forced to stop; mails in hand are uncertain")
             os._exit(FORCED)
+        log.info("worker stopping: what is in hand comes to its end")
         signals.stop()
         taking.cancel()
         relay.hand_back()

@@ -35,8 +35,8 @@ def publish(url: str, *commands: Command) -> None:
 
 
 def amqp_publish(url: str, command: Mapping[str, Any] | bytes, routing_key: str) -> None:
-    """With Debian's amqp-tools, which know nothing of us."""
-    options = ["--url", url, "--exchange", "coupons", "--routing-key", routing_key, "--persistent"]
+    """With Debian's amqp-tools, which know nothing of us; to them a URL's last "/" begins a virtual host called ""."""
+    options = ["--url", url.rstrip("/"), "--exchange", "coupons", "--routing-key", routing_key, "--persistent"]
     subprocess.run(["amqp-publish", *options], input=body(command), check=True, timeout=LIMIT_SECONDS)
 
 
