@@ -201,7 +201,8 @@ def _reason(kind: str, place: tuple[int | str, ...], text: str) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"type: must be one of {', '.join(type_of)}"
     field = ".".join(map(_name, place[1:] if place[:1] and place[0] in type_of else place))
-    return f"{field}: {text}" if field else text
+    reason = text.removeprefix("Value error, ")  # pydantic's words for what a check of ours said
+    return f"{field}: {reason}" if field else reason
 
 
 def _name(part: int | str) -> str:

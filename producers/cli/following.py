@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-POLL_SECONDS = 0.25
+FIRST_POLL_SECONDS, POLL_SECONDS = 0.05, 0.25
 PATIENCE_SECONDS = 10
 """Then it is said that no worker has taken the command yet."""
 
@@ -30,7 +30,7 @@ async def follow(
     look: Callable[[], Awaitable[Job | None]], progress_of: Callable[[Job], Progress], *, title: str
 ) -> Job:
     """Look until the job has ended, and return it as it is then."""
-    waited = 0.0
+    waited, pause, patient = 0.0, FIRST_POLL_SECONDS, True
     with _bar(title) as show:
         while True:
             job = await look()
@@ -39,10 +39,11 @@ async def follow(
                 show(progress)
                 if progress.ended:
                     return job
-            elif PATIENCE_SECONDS <= waited < PATIENCE_SECONDS + POLL_SECONDS:
+            elif patient and waited >= PATIENCE_SECONDS:
                 click.echo("no worker has taken the command yet; is one running? (coupons worker)", err=True)
-            await asyncio.sleep(POLL_SECONDS)
-            waited += POLL_SECONDS
+                patient = False
+            await asyncio.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, POLL_SECONDS)
 
 
 @contextmanager
