@@ -9,7 +9,8 @@
 -- the holder carries. A worker whose token is no longer in the row has lost it and must stop.
 --
 -- Locks are always taken in this order: delivery_batch, sendout, coupon_list (by id), sendout_list (by list).
--- Rows of coupon are only ever locked with SKIP LOCKED, or by the holder of the lease of their delivery's batch.
+-- Rows of coupon are only ever locked with SKIP LOCKED, by the holder of the lease of their delivery's batch, or by an
+-- import that takes free ones over, which then holds nothing that a batch waits for.
 
 -- Every command that could be read. The publisher chose its id; the same id again is the same command and changes
 -- nothing.

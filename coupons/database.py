@@ -5,8 +5,8 @@ A half-open connection can hang far beyond a call's own timeout, so every connec
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
 import asyncpg
@@ -68,14 +68,10 @@ async def connected(url: str) -> AsyncIterator[Connection]:
     Raises:
         DatabaseUnavailable: one line, without the password.
     """
-    try:
+    with _opening():
         connection = await asyncpg.connect(
             url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, server_settings=_SERVER
         )
-    except ValueError:
-        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a URL that can be read") from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
     try:
         await _decode_json(connection)
         yield connection
@@ -95,16 +91,23 @@ async def pooled(url: str, *, size: int) -> AsyncIterator[Pool]:
         command_timeout=COMMAND_SECONDS,
         server_settings=_SERVER,
     )
-    try:
+    with _opening():
         await pool
-    except ValueError:
-        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a URL that can be read") from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
     try:
         yield pool
     finally:
         await _close(pool)
+
+
+@contextmanager
+def _opening() -> Iterator[None]:
+    """Tells what keeps a connection from being opened; never a part of the URL, which holds the password."""
+    try:
+        yield
+    except ValueError:
+        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a URL that can be read") from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
 
 
 async def _close(pool: Pool) -> None:

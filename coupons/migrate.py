@@ -53,9 +53,8 @@ async def migrate(database_url: str) -> list[Migration]:
             than this program.
     """
     async with connected(database_url) as connection:
-        await connection.execute(
-            "SET statement_timeout = 0; SET lock_timeout = 0"
-        )  # another migration may run for long
+        # Another migration may run for long.
+        await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=MIGRATION_SECONDS)
         if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
             raise MigrationError(f"the database is in {encoding}: create it with ENCODING 'UTF8'")

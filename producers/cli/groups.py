@@ -1,17 +1,12 @@
 """`coupons group …`: who is mailed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 import click
 
 from producers.cli.output import amount, as_json, emit_json, emit_rejected, emit_table
 from producers.cli.session import REJECTED_LINES, asynchronous, database
-
-if TYPE_CHECKING:
-    pass
-
-CHUNK_BYTES = 1_048_576
 
 
 @click.group("group")
@@ -43,6 +38,7 @@ async def import_file(
     from coupons.reading import FileFormat
     from coupons.recipients import RecipientReader
     from coupons.store import groups
+    from coupons.store.imports import CHUNK_BYTES
 
     name = list_name(group)
     format_ = FileFormat(kind="csv", separator=separator, encoding=encoding, column=column)
