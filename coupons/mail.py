@@ -41,6 +41,18 @@ class Envelope:
     mail_from: str
     rcpt_to: str
     data: bytes = field(repr=False)  # holds codes
+    utf8: bool = False
+    """Whether it can only be handed to a relay that offers SMTPUTF8 (RFC 6531)."""
+
+    @classmethod
+    def plain(cls, mail_from: str, rcpt_to: str, data: bytes) -> "Envelope":
+        """An envelope around a mail that is bytes already."""
+        return cls(mail_from, rcpt_to, data)
+
+    def wire(self, *, eight_bit: bool) -> bytes:  # noqa: ARG002 - nothing is written in 8 bits yet
+        """What goes over the wire after DATA: dot-stuffed, with the final dot (RFC 5321 4.5.2)."""
+        stuffed = self.data.replace(b"\r\n.", b"\r\n..")
+        return (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ class Connection:
             self._begun = phase is not Phase.MAIL or outcome is None
             if outcome is not None:
                 return outcome
-        reply = await self._handed_over(envelope.data)
+        reply = await self._handed_over(envelope.wire(eight_bit=False))
         self._begun = False
         return judged(Phase.DOT, reply) or Uncertain(reply)
 
@@ -142,10 +142,10 @@ class Connection:
         response = await self._protocol().execute_command(command.encode("ascii"), timeout=seconds)
         return _reply(response.code, response.message)
 
-    async def _handed_over(self, data: bytes) -> str:
-        """Write the mail and its final dot (RFC 5321 4.5.2) at once; the relay's reply."""
+    async def _handed_over(self, wire: bytes) -> str:
+        """Write the mail and its final dot at once; the relay's reply."""
         protocol = self._protocol()
-        protocol.write(data.replace(b"\r\n.", b"\r\n..") + b".\r\n")  # raises only if nothing was written
+        protocol.write(wire)  # raises only if nothing was written
         self._phase = Phase.DOT
         response = await protocol.read_response(timeout=self._timeouts.dot_seconds)
         return _reply(response.code, response.message)
