@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench docs picture lock clean
+.PHONY: help demo test check bench bench-sending docs picture lock clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Tell the whole story on real services: too few codes, Interrupted, resume, 1,000 mails
 	$(BIN)/coupons demo
@@ -23,8 +23,11 @@ check: $(VENV)/installed-dev ## Check format, lint, types and who may import who
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed-dev ## Measure, and write bench/results.json
+bench: $(VENV)/installed-dev ## Measure everything; write bench/results.json and docs/performance.md
 	$(BIN)/python -m bench
+
+bench-sending: $(VENV)/installed-dev ## Measure only how fast sending is; ONLY=engine,latency only parts of that
+	$(BIN)/python -m bench sending $(if $(ONLY),--only $(ONLY))
 
 docs: $(VENV)/installed-dev ## Write docs/settings.md and docs/contract/ from the models
 	$(BIN)/python docs/generate.py
@@ -40,7 +43,7 @@ lock: $(VENV)/installed-dev ## Write the lock files anew, with the newest versio
 	  --extra demo --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove all that was made here, the environment too
-	rm -rf $(VENV) .demo .test .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .demo .test .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Exactly the locked versions, once: again only when a lock or pyproject.toml is newer.

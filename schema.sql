@@ -94,6 +94,7 @@ CREATE TABLE message (
     text       text,
     html       text,
     attributes text[] NOT NULL DEFAULT '{}',  -- names that every recipient must have
+    headers    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),  -- beside those of every mail
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (name, version),
     CHECK (text IS NOT NULL OR html IS NOT NULL)
@@ -105,6 +106,16 @@ CREATE TABLE message_list (
     PRIMARY KEY (message_id, list_id)
 );
 CREATE INDEX message_list_list ON message_list (list_id);
+
+-- Attachments, and images that the HTML shows (`cid:name`).
+CREATE TABLE message_file (
+    message_id   bigint NOT NULL REFERENCES message,
+    name         text NOT NULL CHECK (name <> '' AND name !~ '[[:cntrl:]/]'),
+    content_type text NOT NULL,
+    inline       boolean NOT NULL,
+    content      bytea NOT NULL,
+    PRIMARY KEY (message_id, name)
+);
 
 -- A file on its way to a worker, in chunks, so that no shared disk is needed. Deleted when its import ends.
 CREATE TABLE upload (
@@ -169,6 +180,10 @@ CREATE TABLE sendout (
                 ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
     reason      text,  -- why it is interrupted, paused or failed
     waiting     text,  -- why a sending one makes no progress now
+    start_at    timestamptz,  -- not to be mailed before
+    per_hour    double precision CHECK (per_hour > 0),  -- most mails an hour; NULL: as fast as it goes
+    over_minutes integer CHECK (over_minutes > 0),      -- asked instead: to be spread over so long
+    next_at     timestamptz NOT NULL DEFAULT now(),     -- no batch is claimed before: it has to start, or keeps its pace
     recipients  integer CHECK (recipients >= 0),  -- NULL until the snapshot is taken
     lease_token uuid,
     lease_owner text,
@@ -177,7 +192,8 @@ CREATE TABLE sendout (
     started_at  timestamptz,
     finished_at timestamptz,  -- of a cancelled one: when its last batch is closed
     CONSTRAINT sending_has_recipients CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR recipients > 0),
-    CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL)
+    CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
+    CONSTRAINT spread_has_a_pace CHECK (over_minutes IS NULL OR recipients IS NULL OR per_hour IS NOT NULL)
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_open ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
@@ -201,45 +217,76 @@ CREATE TABLE sendout_list (
 CREATE INDEX sendout_list_list ON sendout_list (list_id);
 
 -- The unit that workers claim. Progress is the sum over these few rows, never a count over deliveries.
+-- `in_hand` is the intent, committed before a mail is handed over: the numbers of deliveries that may have been mailed
+-- and whose outcome is not recorded yet. What a dead worker leaves there is uncertain. One small row for a window of
+-- mails: with the intent as a state of each delivery, every mail cost a second update (docs/decisions/0005).
+-- `closed` stands in the index, not `open`, which changes with each flush: its updates are HOT.
 CREATE TABLE delivery_batch (
     sendout_id     uuid NOT NULL REFERENCES sendout,
     number         integer NOT NULL,
     first_delivery integer NOT NULL,
     last_delivery  integer NOT NULL,
-    open           integer NOT NULL CHECK (open >= 0),  -- pending, sending or deferred
+    open           integer NOT NULL CHECK (open >= 0),  -- pending or deferred
     sent           integer NOT NULL DEFAULT 0 CHECK (sent >= 0),
     refused        integer NOT NULL DEFAULT 0 CHECK (refused >= 0),
     uncertain      integer NOT NULL DEFAULT 0 CHECK (uncertain >= 0),
     cancelled      integer NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+    closed         boolean NOT NULL DEFAULT false,
     due_at         timestamptz NOT NULL DEFAULT now(),
     lease_token    uuid,
     lease_owner    text,
     lease_until    timestamptz,
-    last_flush     uuid,  -- so that a flush whose COMMIT got no answer is known to be done
+    in_hand        integer[] NOT NULL DEFAULT '{}',
+    last_flush     uuid,         -- so that a flush whose COMMIT got no answer is known to be done
+    flushed_at     timestamptz,
+    claimed_at     timestamptz,  -- with `claimed_open` what the rate is read from
+    claimed_open   integer,
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
-        CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1)
+        CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1),
+    CONSTRAINT closed_when_nothing_is_open CHECK (closed = (open = 0)),
+    CONSTRAINT in_hand_is_open CHECK (cardinality(in_hand) <= open),
+    CONSTRAINT in_hand_under_a_lease CHECK (in_hand = '{}' OR lease_token IS NOT NULL)
 ) WITH (fillfactor = 50);
-CREATE INDEX delivery_batch_due ON delivery_batch (due_at) WHERE open > 0;
+CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at, number) WHERE NOT closed;
+CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncertain > 0;
 
 -- One recipient's mail.
---     pending → sending → sent | refused | uncertain
---                  └→ deferred (due again later) → sending …        pending, deferred → cancelled
--- `sending` is the intent, committed before the mail is handed over: what a dead worker leaves in it is uncertain.
--- No index mentions the state, so its updates are HOT: half the WAL.
+--     pending → sent | refused | uncertain          pending, deferred → cancelled
+--        └→ deferred (due again later) → …          uncertain → pending | sent, as a person or the setting says
+-- While it is being handed over its number stands in its batch's `in_hand`. No index mentions the state, so its updates
+-- are HOT: half the WAL.
 CREATE TABLE delivery (
-    sendout_id  uuid NOT NULL,
-    number      integer NOT NULL CHECK (number > 0),
-    address_key text NOT NULL,
-    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),
-    attributes  jsonb NOT NULL DEFAULT '{}',
-    state       text NOT NULL DEFAULT 'pending' CHECK (state IN
-                ('pending', 'sending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),
-    attempts    integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-    due_at      timestamptz,  -- of a deferred one
-    reply       text,         -- the relay's last answer, or why there is none
-    changed_at  timestamptz,
+    sendout_id     uuid NOT NULL,
+    number         integer NOT NULL CHECK (number > 0),
+    address_key    text NOT NULL,
+    address        text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),
+    attributes     jsonb NOT NULL DEFAULT '{}',
+    state          text NOT NULL DEFAULT 'pending' CHECK (state IN
+                   ('pending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),
+    attempts       integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    due_at         timestamptz,  -- of a deferred one
+    reply          text,         -- the relay's last answer, or why there is none
+    changed_at     timestamptz,
+    deferred_since timestamptz,  -- its first deferral: it is given up when this is too long ago
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT one_mail_per_address UNIQUE (sendout_id, address_key),  -- `who --email` looks here
-    CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR due_at IS NOT NULL)
+    CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL))
 ) WITH (fillfactor = 60);
+
+-- What became of an attempt that was not the last one: with `delivery.reply`, every answer that a relay ever gave.
+CREATE TABLE delivery_attempt (
+    sendout_id uuid NOT NULL,
+    number     integer NOT NULL,
+    attempt    integer NOT NULL CHECK (attempt > 0),
+    outcome    text NOT NULL CHECK (outcome IN ('deferred', 'uncertain')),
+    reply      text NOT NULL,
+    at         timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sendout_id, number, attempt)
+);
+
+-- When the next mail of all workers together may leave, if there is a limit: one row.
+CREATE TABLE throttle (
+    name    text PRIMARY KEY CHECK (name = 'mail'),
+    next_at timestamptz NOT NULL
+);

@@ -1,129 +1,70 @@
-"""`make bench`: measures on real services on this machine and writes bench/results.json, figure by figure.
+"""Measures on real services on this machine; each figure goes into bench/results.json under its name.
 
-Absolute figures are this machine's; compare them with the sink's own limit of the same run.
+`python -m bench` measures everything, `python -m bench sending [--only engine,latency]` how fast sending is (or parts
+of that), `python -m bench report` writes the table of docs/performance.md. Absolute figures are this machine's of this
+minute: compare ratios, whose two sides are measured by turns.
 """
 
+import argparse
 import asyncio
 import json
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench import blaster
-from coupons.commands import Format, ImportCoupons, StartSendout
-from coupons.database import Connection, connected
-from coupons.migrate import migrate
-from coupons.store import deliveries, imports, outbox, sendouts
-from producers.client import Publisher
-from producers.demo.process import running, wait_until
-from producers.demo.services import Services, private_services, private_sink
-from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
-
-RESULTS = Path(__file__).with_name("results.json")
-COUPONS = Path(sys.executable).with_name("coupons")
-RESERVED = 100_000
-CODES = 200_000
-RECIPIENTS = 50_000
-POLL_SECONDS = 0.02
-HTML = "<p>Hello {{ first_name }},</p>" + "<p>the days are getting longer, and there is a lot to plant.</p>" * 25
-
-
-async def measure(services: Services, folder: Path) -> dict[str, float]:
-    """Name → figure, in the order in which they are measured."""
-    await migrate(services.database_url)
-    results: dict[str, float] = {}
-    with private_sink(folder / "discarded.jsonl", "--discard") as sink:
-        results["sink_mails_per_s"] = await blaster.mails_per_s(sink.url, mails=100_000)
-        async with connected(services.database_url) as connection:
-            results["reservations_per_s"] = await reservations_per_s(connection)
-            environment = {**services.environment(), "COUPONS_SMTP_URL": sink.url}
-            with worker(environment, folder / "worker.log"):
-                await add_list(connection, "bench")
-                await add_group(connection, "bench", RECIPIENTS)
-                await save_message(connection, "bench", "bench", html=HTML)
-                results["import_codes_per_s"] = await import_codes_per_s(connection, services)
-                results["end_to_end_mails_per_s"] = await end_to_end_mails_per_s(connection, services)
-    results["end_to_end_vs_sink"] = results["end_to_end_mails_per_s"] / results["sink_mails_per_s"]
-    return results
-
-
-async def reservations_per_s(connection: Connection) -> float:
-    """Codes bound to recipients, by batches, in one process: what two statements a batch can do."""
-    await add_list(connection, "reserved", RESERVED)
-    await add_group(connection, "reserved", RESERVED)
-    await save_message(connection, "reserved", "reserved")
-    sendout_id = await start(connection, "reserved", "reserved")
-    await prepare(connection)
-    cursors: dict[int, int] = {}
-    begun = time.perf_counter()
-    while batch := await deliveries.claim(connection, owner="bench", lease_seconds=LEASE_SECONDS):
-        assert await deliveries.bind(connection, batch, cursors)
-    seconds = time.perf_counter() - begun
-    await sendouts.cancel(connection, sendout_id)
-    return RESERVED / seconds
-
-
-async def import_codes_per_s(connection: Connection, services: Services) -> float:
-    """From the published command to the last committed chunk, each line checked."""
-
-    async def file() -> AsyncIterator[bytes]:
-        text = "".join(f"IMPORT-{number:09}\n" for number in range(CODES)).encode()
-        for begin in range(0, len(text), imports.CHUNK_BYTES):
-            yield text[begin : begin + imports.CHUNK_BYTES]
-
-    upload = await imports.upload(connection, "codes.txt", file())
-    command = ImportCoupons(list="bench", source=f"upload:{upload.id}", format=Format(kind="txt"))
-
-    async def finished() -> bool:
-        job = await imports.find(connection, command.id)
-        return job is not None and job.state == "finished"
-
-    return CODES / await seconds_until(services, command, finished)
-
-
-async def end_to_end_mails_per_s(connection: Connection, services: Services) -> float:
-    """From the published command to the last committed outcome: snapshot, admission, binding, intents included."""
-    command = StartSendout(message="bench", group="bench")
-
-    async def finished() -> bool:
-        sendout = await outbox.find(connection, command.id)
-        return sendout is not None and sendout.state == "finished" and sendout.sent == RECIPIENTS
-
-    return RECIPIENTS / await seconds_until(services, command, finished)
-
-
-async def seconds_until(
-    services: Services, command: ImportCoupons | StartSendout, fact: Callable[[], Awaitable[bool]]
-) -> float:
-    async with Publisher.connect(services.broker_url) as publisher:
-        begun = time.perf_counter()
-        await publisher.publish(command)
-        while not await fact():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(POLL_SECONDS)
-        return time.perf_counter() - begun
-
-
-@contextmanager
-def worker(environment: dict[str, str], log: Path) -> Iterator[None]:
-    log.unlink(missing_ok=True)
-    with running([COUPONS, "worker"], log=log, environment=environment) as process:
-        wait_until(
-            lambda: "taking commands" in log.read_text(encoding="utf-8"),
-            process, name="The worker", log=log, limit_seconds=30,
-        )  # fmt: skip
-        yield
+from bench import foundation, report, sending
+from producers.demo.services import Services, private_services
+from tests import postfix
 
 
 def main() -> None:
-    folder = Path(".bench")
-    with private_services(folder, say=lambda line: print(line, file=sys.stderr)) as services:
-        results = asyncio.run(measure(services, folder.absolute()))
-    rounded = {name: round(figure, 3 if figure < 100 else None) for name, figure in results.items()}
+    options = arguments()
+    if options.what != "report":
+        measure(Path(".bench").absolute(), foundations=options.what == "all", parts=options.only)
+    report.write()
+
+
+def measure(folder: Path, *, foundations: bool, parts: list[str]) -> None:
+    """The two halves get services of their own, so that neither finds what the other left."""
+    postfix.install(say)
+    if foundations:
+        with private_services(folder, say=say) as services:
+            keep(asyncio.run(foundation.measure(services, folder)))
+    with private_services(folder, say=say) as services:
+        asyncio.run(measure_sending(services, folder, parts))
+
+
+async def measure_sending(services: Services, folder: Path, parts: list[str]) -> None:
+    async for figures in sending.measure(services, folder, parts):
+        keep(figures)
+
+
+def keep(figures: dict[str, float]) -> None:
+    """Prints the figures and puts them in the place of those of the same names."""
+    rounded = {name: round(figure, 3 if figure < 100 else None) for name, figure in figures.items()}
     for name, figure in rounded.items():
-        print(f"{name:28} {figure:>12,}")
-    RESULTS.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+        print(f"{name:34} {figure:>12,}")
+    known = json.loads(report.RESULTS.read_text(encoding="utf-8")) if report.RESULTS.exists() else {}
+    report.RESULTS.write_text(json.dumps(known | rounded, indent=2) + "\n", encoding="utf-8")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("all", "sending", "report"), default="all")
+    parser.add_argument(
+        "--only", type=parts, default=list(sending.PARTS), metavar="PART,…", help=f"of {', '.join(sending.PARTS)}"
+    )
+    return parser.parse_args()
+
+
+def parts(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(sending.PARTS):
+        raise argparse.ArgumentTypeError(f"there is no part {', '.join(sorted(unknown))}")
+    return names
 
 
 if __name__ == "__main__":

@@ -11,7 +11,16 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from coupons.addresses import AddressError, parse_address
 from coupons.codes import list_name
@@ -22,6 +31,7 @@ from coupons.templates import RESERVED
 MAX_COMMAND_BYTES = 1_048_576
 MAX_INLINE = 1_000
 """Codes or recipients in a command's own body; more go through `source` or a group."""
+MAX_MINUTES = 60 * 24 * 31
 MAX_ATTRIBUTES = 100
 MAX_ATTRIBUTE_CHARS = 1_000
 SOURCES = ("upload", "file", "https", "s3")
@@ -85,6 +95,10 @@ Attribute = Annotated[str, Field(max_length=50), AfterValidator(_attribute)]
 AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_shown)]
 
 
+_LATER = {"start_at", "per_hour", "over_minutes"}
+"""Fields that commands did not always have: left out, they leave the digest as it was."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -120,6 +134,9 @@ class _Command(_Frozen):
     def digest(self) -> bytes:
         """What two commands of one id must share: sha256 of the content."""
         content = self.model_dump(mode="json", exclude={"id"})
+        for name in _LATER & content.keys():
+            if content[name] is None:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
@@ -147,6 +164,17 @@ class StartSendout(_Command):
     message: Name
     group: Name | None = None
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
+    start_at: AwareDatetime | None = Field(None, description="Nobody is mailed before; with a time zone")
+    per_hour: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many mails an hour")
+    over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
+        None, description="Spread the mails evenly over so long"
+    )
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> Self:
+        if self.per_hour is not None and self.over_minutes is not None:
+            raise ValueError("needs at most one of per_hour and over_minutes")
+        return self
 
     @model_validator(mode="after")
     def _one_audience(self) -> Self:

@@ -61,6 +61,13 @@ async def _decode_json(connection: Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
+async def _keep(_: object) -> None:
+    """Nothing to undo before a connection is used again: sessions are never changed, only transactions (SET LOCAL).
+
+    asyncpg's own reset is a round trip each time; a transaction that was left open is rolled back before this.
+    """
+
+
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """One connection, for as long as the block runs.
@@ -87,6 +94,7 @@ async def pooled(url: str, *, size: int) -> AsyncIterator[Pool]:
         min_size=1,
         max_size=size,
         init=_decode_json,
+        reset=_keep,
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         server_settings=_SERVER,

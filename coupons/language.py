@@ -6,6 +6,7 @@ exactly when it is saved, a mail is at most as long as its sources and values to
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import jinja2
 from jinja2 import nodes
@@ -22,6 +23,17 @@ _TAGS = {  # where a tag is not the lower-case name of its node
     "Getitem": "[…]",
     "ScopedEvalContextModifier": "autoescape",
 }
+_DEEPER = {"if": 1, "endif": -1}
+_DELIMITERS = ("variable_begin", "variable_end", "block_begin", "block_end", "comment_begin", "comment_end")
+_RAW = ("raw_begin", "raw_end")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of a source. They vary from recipient to recipient if they hold more than text."""
+
+    source: str
+    varies: bool
 
 
 def list_key(name: str) -> str:
@@ -32,6 +44,71 @@ def list_key(name: str) -> str:
 def problem_line(part: str, line: int, reason: str) -> str:
     readable = "".join(character if character.isprintable() else " " for character in reason)
     return f"{part}, line {line}: {readable}"
+
+
+def chunks_of(source: str) -> tuple[Chunk, ...]:
+    r"""A source cut so that its chunks, rendered one by one, are the source rendered as a whole.
+
+    The cuts are between lines, outside tags and conditions; two neighbours never both vary. `source` was read without
+    a problem, and all its line breaks are "\n". Where a tag eats blanks around it (`{{- name -}}`), nothing is cut.
+    """
+    tokens = [
+        (kind, text) for _, kind, text in jinja2.Environment(autoescape=True, keep_trailing_newline=True).lex(source)
+    ]
+    if "".join(text for _, text in tokens) != source or any(map(_eats_blanks, tokens)):
+        return (Chunk(source, varies=True),)
+    lines = _Lines()
+    depth = 0
+    opening = ""
+    for kind, text in tokens:
+        if kind == "data" and depth == 0:
+            lines.text(text)
+            continue
+        lines.other(text)
+        if kind in _RAW:
+            depth += 1 if kind == "raw_begin" else -1
+        elif opening == "block_begin" and kind == "name":
+            depth += _DEEPER.get(text, 0)
+        opening = opening if kind == "whitespace" else kind
+    return lines.chunks()
+
+
+def _eats_blanks(token: tuple[str, str]) -> bool:
+    kind, text = token
+    return "-" in text and kind in _DELIMITERS + _RAW
+
+
+class _Lines:
+    """Lines as they come, token by token; lines of the same kind are one chunk."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Chunk] = []
+        self._line = ""  # as far as it has come
+        self._varies = False
+
+    def text(self, text: str) -> None:
+        end = text.find("\n") + 1
+        if end == 0:
+            self._line += text
+            return
+        self._add(self._line + text[:end], varies=self._varies)
+        last = text.rfind("\n") + 1
+        self._add(text[end:last], varies=False)
+        self._line, self._varies = text[last:], False
+
+    def other(self, text: str) -> None:
+        self._line += text
+        self._varies = True
+
+    def chunks(self) -> tuple[Chunk, ...]:
+        self._add(self._line, varies=self._varies)
+        return tuple(self._chunks)
+
+    def _add(self, source: str, *, varies: bool) -> None:
+        if self._chunks and self._chunks[-1].varies == varies:
+            source = self._chunks.pop().source + source
+        if source:
+            self._chunks.append(Chunk(source, varies=varies))
 
 
 class Reader:

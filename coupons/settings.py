@@ -35,17 +35,32 @@ class Settings(BaseSettings):
     broker_url: SecretStr = Field(SecretStr("amqp://guest:guest@127.0.0.1/"), description="RabbitMQ")
     smtp_url: SecretStr = Field(
         SecretStr("smtp://127.0.0.1:25"),
-        description="Relay: `smtp://user:password@host:587` (STARTTLS required unless loopback or `?tls=none`), `smtps://…`",
+        description="Relays, separated by blanks: `smtp://user:password@host:587` (STARTTLS required unless loopback "
+        "or `?tls=none`), `smtps://…`; `?weight=2` for twice the connections",
     )
 
     sender: str = Field(
         "", description="`From` of messages that name no sender of their own: `Shop <shop@example.org>`"
     )
+    bounce_address: str = Field(
+        "",
+        description="Envelope sender, where bounces go; `{id}` in it (`bounces+{id}@example.org`) says whose it was. "
+        "Empty: the sender's address",
+    )
     unsubscribe_url: str = Field(
         "", description="`List-Unsubscribe` (one click, RFC 8058); `{address}` and `{message_id}` are filled in"
     )
-    smtp_connections: int = Field(10, ge=1, le=200, description="Connections to the relay, per worker process")
+    smtp_connections: int = Field(10, ge=1, le=200, description="Most connections to all relays, per worker process")
+    smtp_mails_per_connection: int = Field(1_000, ge=0, description="Then a connection is opened anew; 0: never")
+    smtp_idle_seconds: float = Field(30, gt=0, description="A connection without mail is closed after")
+    smtp_backoff_seconds: float = Field(1, gt=0, description="A relay that fails is tried again after, then doubling")
+    smtp_longest_backoff_seconds: float = Field(60, gt=0, description="… up to")
     smtp_hostname: str = Field("", description="Name said in EHLO; empty: this machine's")
+    mails_per_hour: int = Field(0, ge=0, description="Limit of all workers together, the same for each; 0: none")
+    uncertain: Literal["ask", "resend", "accept"] = Field(
+        "ask",
+        description="What becomes of mails that may have been sent: a person decides, sent again, or counted as sent",
+    )
     give_up_hours: float = Field(24, gt=0, description="A deferred delivery is given up, its code returned, after")
 
     import_folder: Path | None = Field(None, description="The only folder that `file:` sources may name; unset: none")

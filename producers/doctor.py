@@ -9,7 +9,7 @@ from aio_pika.exceptions import ChannelClosed
 from coupons import broker, database, migrate
 from coupons.errors import Told
 from coupons.settings import Settings
-from coupons.smtp import Relay, SmtpAddress, Timeouts
+from coupons.smtp import Relays, SmtpAddress, Timeouts
 from coupons.topology import COMMANDS, DEAD, NUDGE, REASON, queue_name
 
 DEAD_SHOWN = 20
@@ -92,10 +92,10 @@ def _what(body: bytes) -> str:
 async def _relay(settings: Settings) -> Finding:
     """Connect, negotiate TLS and authenticate, as a worker would; no mail is sent."""
     try:
-        address = SmtpAddress.parse(settings.smtp_url.get_secret_value())
-        unreachable = await Relay(address, connections=1, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).reach()
+        addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
+        unreachable = await Relays(addresses, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).reach()
     except Told as error:
         return Finding("relay", well=False, says=str(error))
     if unreachable:
-        return Finding("relay", well=False, says=f"{address.host}:{address.port}: {unreachable.explanation}")
-    return Finding("relay", well=True, says=f"{address.host}:{address.port}, {address.tls.value} TLS")
+        return Finding("relay", well=False, says=unreachable.explanation)
+    return Finding("relay", well=True, says="; ".join(f"{each.name}, {each.tls.value} TLS" for each in addresses))

@@ -5,14 +5,17 @@ from uuid import UUID
 
 import structlog
 
-from coupons.database import Pool
+from coupons.database import Connection, Pool
 from coupons.settings import Settings
-from coupons.smtp import Relay
+from coupons.smtp import Outage, Relays
 from coupons.store import deliveries, messages, sendouts
 from coupons.store.deliveries import Batch
+from workers.denials import Denials
 from workers.handover import Ending, Handover
 from workers.lease import kept
-from workers.loops import Signals
+from workers.loops import AT_ONCE, Signals
+from workers.throttle import Throttle
+from workers.window import Window
 from workers.writer import Writer
 
 log = structlog.get_logger()
@@ -24,28 +27,41 @@ WRITERS_KEPT = 8
 
 
 class Deliverer:
-    def __init__(self, *, pool: Pool, relay: Relay, signals: Signals, settings: Settings, owner: str) -> None:
+    def __init__(self, *, pool: Pool, relays: Relays, signals: Signals, settings: Settings, owner: str) -> None:
         self._pool = pool
-        self._relay = relay
+        self._relays = relays
+        self._throttle = Throttle(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
+        self._denials = Denials()
+        self._window = Window(settings.window)
         self._signals = signals
         self._settings = settings
         self._owner = owner
         self._cursors: dict[int, int] = {}
         self._writers: dict[UUID, Writer] = {}
 
-    async def step(self) -> bool:
-        """Deliver one batch; False if none is due, or if it is better to wait."""
-        lease_seconds = self._settings.lease_seconds
+    async def step(self) -> float | None:
+        """Deliver one batch; otherwise when there may be one."""
+        lease_seconds, outage = self._settings.lease_seconds, self._relays.outage
         async with self._pool.acquire() as connection:
-            batch = await deliveries.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
-        if batch is None:
-            return False
+            batch = await deliveries.claim(
+                connection, owner=self._owner, lease_seconds=lease_seconds, only_cancelled=outage is not None
+            )
+            if batch is None and outage is not None:
+                await self._wait_for_relays(connection, outage)
+                return outage.retry_seconds
+            if batch is None:
+                return await deliveries.next_due(connection)
         async with kept(
             lambda: self._renew(batch), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
             ending = await self._deliver(batch)
         await self._hand_back(batch, ending)
-        return not ending.not_within
+        return AT_ONCE
+
+    async def _wait_for_relays(self, connection: Connection, outage: Outage) -> None:
+        """Nothing is claimed to be mailed and no attempt is counted; people see why nothing moves."""
+        log.warning("no relay can be used", reason=outage.reason)
+        await sendouts.wait_all(connection, outage.reason)
 
     async def _renew(self, batch: Batch) -> None:
         async with self._pool.acquire() as connection:
@@ -63,7 +79,10 @@ class Deliverer:
             due = await deliveries.due(connection, batch, writer.lists)
         handover = Handover(
             pool=self._pool,
-            relay=self._relay,
+            relays=self._relays,
+            throttle=self._throttle,
+            denials=self._denials,
+            window=self._window,
             batch=batch,
             writer=writer,
             signals=self._signals,
@@ -88,10 +107,11 @@ class Deliverer:
         if sendout_id not in self._writers:
             async with self._pool.acquire() as connection:
                 message = await messages.of_sendout(connection, sendout_id)
+                files = await messages.files_of(connection, message.id)
                 lists = await deliveries.lists_of(connection, sendout_id)
             if len(self._writers) >= WRITERS_KEPT:
                 self._writers.pop(next(iter(self._writers)))
-            self._writers[sendout_id] = Writer(message, lists, unsubscribe_url=self._settings.unsubscribe_url)
+            self._writers[sendout_id] = Writer(message, files, lists, settings=self._settings)
         return self._writers[sendout_id]
 
     async def _hand_back(self, batch: Batch, ending: Ending) -> None:

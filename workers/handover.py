@@ -1,11 +1,13 @@
 """Hand the mails of one batch over, with the intent committed before each and the outcomes soon after.
 
-At most `window` mails of a worker are between intent and recorded outcome; that many are uncertain if it is killed.
-One transaction records the outcomes that came in and the intent for as many new mails; the next one starts when half
-of what is in hand has an outcome, so that the relay never waits for the database.
+What is between intent and recorded outcome is uncertain if the worker is killed: a window of mails, no more. One
+transaction records the outcomes that came in and the intent for as many new mails; the next one starts when half of
+what is in hand has an outcome, so that the relay never waits for the database.
 """
 
 import asyncio
+import random
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +19,27 @@ import structlog
 from coupons.database import TROUBLE, Pool
 from coupons.mail import Envelope
 from coupons.settings import Settings
-from coupons.smtp import Deferred, Outcome, Refused, Relay, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp import Deferred, Outcome, Phase, Refused, Relays, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.store import deliveries
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.templates import RenderError
+from workers.denials import Denials
 from workers.loops import RETRY_SECONDS, Signals
+from workers.throttle import Booking, Throttle
+from workers.window import Share, Window
 from workers.writer import Writer
 
 log = structlog.get_logger()
 FLUSH_SECONDS = 0.1
 """An outcome waits at most so long to be recorded with others."""
+LOOK_SECONDS = 1.0
+"""Without any outcome, it is looked so often whether the sendout was paused."""
 FIRST_RETRY_SECONDS = 60.0
 LONGEST_RETRY_SECONDS = 3_600.0
 UNREACHABLE_SECONDS = 15.0
-"""A relay that cannot be reached is tried again after; no delivery's attempt is counted."""
+"""Mails that came back although relays can be used are tried again after."""
+JITTER = 0.2
+"""Retries are spread by so much of their wait, so that what was deferred together does not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,70 +51,110 @@ class Ending:
     pause_for: str | None = None
 
 
+Written = dict[int, tuple[Delivery, Envelope]]
+
+
 class Handover:
     def __init__(
-        self, *, pool: Pool, relay: Relay, batch: Batch, writer: Writer, signals: Signals, settings: Settings
+        self,
+        *,
+        pool: Pool,
+        relays: Relays,
+        throttle: Throttle | None,
+        denials: Denials,
+        window: Window,
+        batch: Batch,
+        writer: Writer,
+        signals: Signals,
+        settings: Settings,
     ) -> None:
         self._pool = pool
-        self._relay = relay
+        self._relays = relays
+        self._throttle = throttle
+        self._denials = denials
         self._batch = batch
         self._writer = writer
         self._signals = signals
         self._lease_seconds = settings.lease_seconds
         self._give_up_seconds = settings.give_up_hours * 3_600
-        self._window = max(1, settings.window // settings.batches)
-        self._in_hand = 0
-        self._concluded: list[Conclusion] = []
+        self._window = window
+        self._booking: Booking | None = None
+        self._in_hand: set[int] = set()
+        self._settled: set[int] = set()  # of these, what has an outcome
+        self._concluded: list[Conclusion] = []  # to be recorded
+        self._flushed_at = time.monotonic()
         self._enough = asyncio.Event()
+        self._withdrawn = False
         self._ending = Ending()
 
     async def run(self, due: Sequence[Delivery]) -> Ending:
         """Until every mail has an outcome, or there is a reason to stop; raises LeaseLost."""
         waiting = deque(due)
-        while waiting or self._in_hand:
-            written, unwritable = self._write_next(waiting)
-            await self._flush(written, unwritable, waiting)
-            await self._outcomes()
-            if self._signals.stopping or self._ending != Ending():
-                waiting.clear()
+        with self._window.share() as share:
+            while waiting or self._in_hand or self._concluded:
+                written = self._write_next(waiting, await self._room(share) if waiting else 0)
+                if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
+                    waiting.clear()
+                if self._in_hand:
+                    await self._outcomes()
+                elif waiting:
+                    await self._turn()
         return self._ending
 
-    def _write_next(self, waiting: deque[Delivery]) -> tuple[dict[int, tuple[Delivery, Envelope]], list[Conclusion]]:
-        """As many mails as the window has room for; what cannot be written is refused with the reason."""
-        written: dict[int, tuple[Delivery, Envelope]] = {}
-        unwritable: list[Conclusion] = []
-        room = self._window - self._in_hand + len(self._concluded)
+    async def _room(self, share: Share) -> int:
+        """For how many mails the window and the limit of all workers have room now."""
+        room = share.room(freed=len(self._settled))
+        if self._throttle is None or not room:
+            return room
+        if self._booking is None:
+            self._booking = await self._throttle.book(room)
+        if self._booking.at > time.monotonic():
+            return 0
+        booked, self._booking = self._booking.mails, None
+        return min(room, booked)
+
+    def _write_next(self, waiting: deque[Delivery], room: int) -> Written:
+        """As many mails as there is room for; what cannot be written is refused with the reason."""
+        written: Written = {}
         while waiting and len(written) < room:
             delivery = waiting.popleft()
             try:
                 written[delivery.number] = (delivery, self._writer.write(self._batch.sendout_id, delivery))
             except RenderError as error:
-                unwritable.append(Conclusion(delivery, "refused", str(error)))
-        return written, unwritable
+                self._concluded.append(Conclusion(delivery, "refused", str(error), attempted=False))
+        return written
 
-    async def _flush(
-        self,
-        written: dict[int, tuple[Delivery, Envelope]],
-        unwritable: list[Conclusion],
-        waiting: deque[Delivery],
-    ) -> None:
+    async def _flush(self, written: Written, share: Share) -> bool:
+        """Record what came in and the intent for what is written, then hand it over; False: nothing more may be."""
+        if not (self._in_hand or self._concluded or written):
+            return True
         concluded, self._concluded = self._concluded, []
-        if not (concluded or unwritable or written):
-            return
-        permitted = await self._record(concluded, unwritable, list(written))
-        self._in_hand += len(permitted) - len(concluded)
-        for number in permitted:
-            delivery, envelope = written[number]
+        settled, self._settled = self._settled, set()
+        self._in_hand -= settled
+        share.take(len(written))
+        may_send = await self._record(concluded, list(written))
+        self._flushed_at = time.monotonic()
+        self._window.note(len(settled))
+        share.give_back(len(settled))
+        if may_send:
+            self._in_hand.update(written)
+            self._hand_over(written)
+        else:
+            share.give_back(len(written))
+            self._withdrawn = True
+            self._relays.withdraw(self)
+        return may_send
+
+    def _hand_over(self, written: Written) -> None:
+        for delivery, envelope in written.values():
             if self._signals.stopping:  # since the flush began
                 self._report(delivery, Unreachable("the worker stops"))
             else:
-                self._relay.hand_over(envelope, partial(self._report, delivery))
-        if len(permitted) < len(written):  # paused, cancelled, or decided elsewhere
-            waiting.clear()
+                self._relays.hand_over(envelope, partial(self._report, delivery), of=self)
 
-    async def _record(self, concluded: list[Conclusion], unwritable: list[Conclusion], intents: list[int]) -> set[int]:
+    async def _record(self, concluded: list[Conclusion], intents: list[int]) -> bool:
         """Try again while the lease lasts: outcomes that are not recorded would be uncertain."""
-        flush = uuid4()
+        flush, in_hand = uuid4(), list(self._in_hand)
         while True:
             try:
                 async with self._pool.acquire() as connection:
@@ -114,7 +163,7 @@ class Handover:
                         self._batch,
                         flush=flush,
                         conclusions=concluded,
-                        unwritable=unwritable,
+                        in_hand=in_hand,
                         intents=intents,
                         lease_seconds=self._lease_seconds,
                     )
@@ -123,45 +172,73 @@ class Handover:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _report(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._concluded.append(self._conclude(delivery, outcome))
-        if 2 * len(self._concluded) >= self._in_hand:
+        if conclusion := self._conclude(delivery, outcome):
+            self._concluded.append(conclusion)
+        self._settled.add(delivery.number)
+        if 2 * len(self._settled) >= len(self._in_hand):
             self._enough.set()
 
-    def _conclude(self, delivery: Delivery, outcome: Outcome) -> Conclusion:  # noqa: PLR0911 - one case an outcome
-        """The whole failure policy of sending."""
+    def _conclude(self, delivery: Delivery, outcome: Outcome) -> Conclusion | None:  # noqa: PLR0911 - one case an outcome
+        """The whole failure policy of sending. None: it was not handed over, and is as before."""
         match outcome:
             case Sent(reply):
+                self._denials.clear(self._batch.sendout_id)
                 return Conclusion(delivery, "sent", reply)
             case Refused(reply):
+                self._denials.clear(self._batch.sendout_id)
                 return Conclusion(delivery, "refused", reply)
             case Deferred(reply):
-                if (due_in := retry_in(delivery.attempts, self._give_up_seconds)) is not None:
-                    return Conclusion(delivery, "deferred", reply, due_in)
-                return Conclusion(delivery, "refused", f"given up after {delivery.attempts + 1} attempts: {reply}")
+                return self._later(delivery, reply)
             case Uncertain(reason):
                 return Conclusion(delivery, "uncertain", reason)
+            case SenderRefused(reply, Phase.RCPT) if not self._denials.note(self._batch.sendout_id):
+                return Conclusion(delivery, "refused", reply) if delivery.attempts else self._later(delivery, reply)
             case SenderRefused(reply):
                 self._ending = Ending(pause_for=f"the relay refuses the sender: {reply}")
-                return Conclusion(delivery, "pending", reply)
+                return None
             case Unreachable(reason):
-                if not self._signals.stopping and self._ending == Ending():
-                    self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=f"relay: {reason}")
-                return Conclusion(delivery, "pending", reason)
+                self._stand_still(reason)
+                return None
+
+    def _stand_still(self, reason: str) -> None:
+        """Nothing is handed over for now; in an outage no batch is claimed before a relay is tried again."""
+        if outage := self._relays.outage:
+            self._ending = Ending(waiting=outage.reason)
+        elif not (self._signals.stopping or self._withdrawn):
+            self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=reason)
+
+    def _later(self, delivery: Delivery, reply: str) -> Conclusion:
+        due_in = retry_in(delivery.attempts, delivery.deferred_for or 0, self._give_up_seconds)
+        if due_in is None:
+            return Conclusion(delivery, "refused", f"given up after {delivery.attempts + 1} attempts: {reply}")
+        return Conclusion(delivery, "deferred", reply, due_in * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret
 
     async def _outcomes(self) -> None:
-        """Until half of what is in hand has an outcome, or some have waited long enough for the others."""
-        while self._in_hand:
+        """Until half of what is in hand has an outcome, some have waited long enough for the others, or it is time to
+        look at the sendout.
+        """
+        while True:
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._enough.wait()
             except TimeoutError:
                 pass
             self._enough.clear()
-            if self._concluded:
+            if self._settled or time.monotonic() > self._flushed_at + LOOK_SECONDS:
                 return
 
+    async def _turn(self) -> None:
+        """Until there may be room: the turn that was booked has come, or another batch has less in hand."""
+        if self._booking:
+            await self._signals.sleep(self._booking.at - time.monotonic())
+        else:
+            await self._window.wait(LOOK_SECONDS)
 
-def retry_in(attempts: int, give_up_seconds: float) -> float | None:
-    """Seconds until the next attempt after `attempts` earlier ones were deferred, doubling; None to give up."""
-    waits = [min(FIRST_RETRY_SECONDS * 2**n, LONGEST_RETRY_SECONDS) for n in range(attempts + 1)]
-    return waits[-1] if sum(waits) <= give_up_seconds else None
+
+def retry_in(attempts: int, deferred_for: float, give_up_seconds: float) -> float | None:
+    """Seconds until the next attempt after `attempts` earlier ones, doubling; None to give up.
+
+    `deferred_for` seconds it has been tried in vain already.
+    """
+    wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts, 16), LONGEST_RETRY_SECONDS)
+    return wait if deferred_for + wait <= give_up_seconds else None

@@ -15,7 +15,7 @@ from coupons.settings import Settings
 from coupons.store import imports
 from coupons.store.imports import CHUNK_BYTES, Job
 from workers.lease import kept
-from workers.loops import Signals
+from workers.loops import AT_ONCE, Signals
 
 log = structlog.get_logger()
 
@@ -27,16 +27,16 @@ class Importer:
         self._settings = settings
         self._owner = owner
 
-    async def step(self) -> bool:
-        """Do one import; False if none waits."""
+    async def step(self) -> float | None:
+        """Do one import; None if none waits."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             job = await imports.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
         if job is None:
-            return False
+            return None
         async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
             await self._import(job)
-        return True
+        return AT_ONCE
 
     async def _renew(self, job: Job) -> None:
         async with self._pool.acquire() as connection:

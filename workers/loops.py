@@ -1,6 +1,7 @@
 """The rhythm of every role: do work while there is some, then wait for a nudge or for the next sweep."""
 
 import asyncio
+import contextlib
 import random
 import traceback
 from collections.abc import Awaitable, Callable
@@ -20,48 +21,65 @@ class Signals:
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         self._work = {role: asyncio.Event() for role in roles}
-        self.stopping = False
+        self._stop = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
 
     def wake(self, role: str) -> None:
         if role in self._work:
             self._work[role].set()
 
     def stop(self) -> None:
-        self.stopping = True
+        self._stop.set()
         for event in self._work.values():
             event.set()
 
     async def wait(self, role: str, seconds: float) -> None:
-        """Until there may be work for the role, but not for much longer than so many seconds."""
+        """Until there may be work for the role, but not longer than so many seconds."""
         event = self._work[role]
         try:
-            async with asyncio.timeout(seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - workers should not sweep in step
+            async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
             return
         if not self.stopping:
             event.clear()
 
+    async def sleep(self, seconds: float) -> None:
+        """So long, or until it is time to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
-async def work(role: str, step: Callable[[], Awaitable[bool]], signals: Signals, *, sweep_seconds: float) -> None:
-    """Repeat `step`, which says whether there was anything to do, until the process is to stop."""
+
+Step = Callable[[], Awaitable[float | None]]
+"""Does a piece of work; returns AT_ONCE, or the seconds until there is work that nobody will announce, if known."""
+AT_ONCE = 0.0
+
+
+async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float) -> None:
+    """Repeat `step` until the process is to stop."""
     while not signals.stopping:
-        if not await _attempt(role, step) and not signals.stopping:
-            await signals.wait(role, sweep_seconds)
+        pause = await _attempt(role, step)
+        if pause != AT_ONCE and not signals.stopping:
+            sweep = sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers should not sweep in step
+            await signals.wait(role, sweep if pause is None else min(pause, sweep))
 
 
-async def _attempt(role: str, step: Callable[[], Awaitable[bool]]) -> bool:
+async def _attempt(role: str, step: Step) -> float | None:
     try:
         return await step()
     except LeaseLost as lost:
         log.warning("lease lost", role=role, work=str(lost))
-        return True
+        return AT_ONCE
     except TROUBLE as error:
         log.warning("database trouble, trying again", role=role, error=type(error).__name__)
     except Exception as error:  # noqa: BLE001 - a defect met by one piece of work must not stop the others
         log.error("defect", role=role, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
     await asyncio.sleep(RETRY_SECONDS)
-    return True
+    return AT_ONCE
 
 
 def place(error: Exception) -> str:

@@ -13,7 +13,7 @@ import uvloop
 from coupons import database, logs, migrate
 from coupons.database import DatabaseUnavailable, Pool
 from coupons.settings import Settings
-from coupons.smtp import Relay, SmtpAddress
+from coupons.smtp import Limits, Relays, SmtpAddress
 from workers.deliverer import Deliverer
 from workers.importer import Importer
 from workers.intake import Intake
@@ -43,31 +43,43 @@ def run(settings: Settings, roles: Sequence[str]) -> None:
 
 async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    address = SmtpAddress.parse(settings.smtp_url.get_secret_value())
+    addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
     signals = Signals((*roles, SWEEP))
     async with (
         _database(settings) as pool,
-        Relay(address, connections=settings.smtp_connections, local_hostname=settings.smtp_hostname or None) as relay,
+        Relays(addresses, limits=_limits(settings), local_hostname=settings.smtp_hostname or None) as relays,
     ):
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
         steps = {
             "import": [Importer(pool=pool, signals=signals, settings=settings, owner=owner).step],
             "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
-            "deliver": [Deliverer(pool=pool, relay=relay, signals=signals, settings=settings, owner=owner).step]
+            "deliver": [Deliverer(pool=pool, relays=relays, signals=signals, settings=settings, owner=owner).step]
             * settings.batches,
         }
         log.info("worker started", roles=roles, owner=owner)
         async with asyncio.TaskGroup() as group:
             taking = group.create_task(intake.run())
-            _end_on_signals(signals, relay, taking)
-            loops = [(role, step) for role in roles for step in steps[role]] + [(SWEEP, Sweeper(pool=pool).step)]
+            _end_on_signals(signals, relays, taking)
+            loops = [(role, step) for role in roles for step in steps[role]] + [
+                (SWEEP, Sweeper(pool=pool, settings=settings).step)
+            ]
             for role, step in loops:
                 group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))
     log.info("worker stopped", owner=owner)
 
 
-def _end_on_signals(signals: Signals, relay: Relay, taking: "asyncio.Task[None]") -> None:
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        connections=settings.smtp_connections,
+        mails_per_connection=settings.smtp_mails_per_connection,
+        idle_seconds=settings.smtp_idle_seconds,
+        backoff_seconds=settings.smtp_backoff_seconds,
+        longest_backoff_seconds=settings.smtp_longest_backoff_seconds,
+    )
+
+
+def _end_on_signals(signals: Signals, relays: Relays, taking: "asyncio.Task[None]") -> None:
     """The first one: take no more, hand back what is not begun, finish the rest. The second one: as if killed."""
     loop = asyncio.get_running_loop()
 
@@ -78,7 +90,7 @@ def _end_on_signals(signals: Signals, relay: Relay, taking: "asyncio.Task[None]"
         log.info("worker stopping: what is in hand comes to its end")
         signals.stop()
         taking.cancel()
-        relay.hand_back()
+        relays.hand_back()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)

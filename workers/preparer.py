@@ -9,6 +9,7 @@ from coupons.settings import Settings
 from coupons.store import messages, sendouts
 from coupons.store.sendouts import Claim
 from workers.lease import kept
+from workers.loops import AT_ONCE
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
@@ -21,18 +22,18 @@ class Preparer:
         self._settings = settings
         self._owner = owner
 
-    async def step(self) -> bool:
-        """Prepare one sendout; False if none waits."""
+    async def step(self) -> float | None:
+        """Prepare one sendout; None if none waits."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
         if claim is None:
-            return False
+            return None
         async with kept(
             lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
             await self._prepare(claim)
-        return True
+        return AT_ONCE
 
     async def _renew(self, claim: Claim) -> None:
         async with self._pool.acquire() as connection:

@@ -4,21 +4,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from coupons.mail import Envelope, compile_email, message_id, parse_mailbox
+from coupons.mail import Envelope, File, compile_email, message_id, parse_mailbox
+from coupons.settings import Settings
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
 from coupons.templates import Coupon, RenderError, Template
 
 
 class Writer:
-    def __init__(self, message: Message, lists: Sequence[BatchList], *, unsubscribe_url: str) -> None:
+    def __init__(
+        self, message: Message, files: Sequence[File], lists: Sequence[BatchList], *, settings: Settings
+    ) -> None:
+        """Raises EmailError: a setting cannot be used."""
         self.lists = lists
         self._domain = parse_mailbox(message.sender).address.rpartition("@")[2]
         self._compiled = compile_email(
             template=Template(message.parts),
             sender=message.sender,
             reply_to=message.reply_to,
-            unsubscribe_url=unsubscribe_url or None,
+            bounce_to=settings.bounce_address or None,
+            unsubscribe_url=settings.unsubscribe_url or None,
+            headers=message.headers,
+            files=files,
         )
 
     def write(self, sendout_id: UUID, delivery: Delivery) -> Envelope:

@@ -1,15 +1,19 @@
-"""Mail to a relay over SMTP. What became of a mail is a value, not an exception."""
+"""Mail to relays over SMTP. What became of a mail is a value, not an exception."""
 
 from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
 from coupons.smtp.connection import Timeouts
-from coupons.smtp.outcomes import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
-from coupons.smtp.relay import Relay
+from coupons.smtp.outcomes import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp.relay import Limits
+from coupons.smtp.relays import Outage, Relays
 
 __all__ = [
     "Deferred",
+    "Limits",
+    "Outage",
     "Outcome",
+    "Phase",
     "Refused",
-    "Relay",
+    "Relays",
     "SenderRefused",
     "Sent",
     "SmtpAddress",

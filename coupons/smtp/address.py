@@ -1,5 +1,6 @@
 """Where the relay is, and how it is to be talked to."""
 
+import re
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,10 +33,25 @@ class SmtpAddress:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
+    weight: int = 1
+    """The relay's share of the connections, against that of others."""
+
+    @property
+    def name(self) -> str:
+        """Host and port, as a person writes them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse_all(cls, urls: str) -> tuple[Self, ...]:
+        """Read one or several addresses with blanks or commas between them (percent-encoded in passwords).
+
+        Raises SmtpAddressError.
+        """
+        return tuple(cls.parse(url) for url in re.split(r"[\s,]+", urls.strip(" \t\r\n,")))
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read `smtp://user:password@host:587?tls=starttls|none&ca=FILE` or `smtps://host:465?ca=FILE`.
+        """Read `smtp://user:password@host:587?tls=starttls|none&ca=FILE&weight=2` or `smtps://host:465?ca=FILE`.
 
         TLS is required, and the server's certificate verified (against the system's authorities, or those in the `ca`
         file), unless the host is loopback or `tls=none` says otherwise. A password is never sent in clear off
@@ -45,7 +61,7 @@ class SmtpAddress:
         """
         parts, port, options = _split(url)
         host = parts.hostname or ""
-        if unknown := options.keys() - {"tls", "ca"}:
+        if unknown := options.keys() - {"tls", "ca", "weight"}:
             raise SmtpAddressError(f"the relay's address has unknown options: {', '.join(sorted(unknown))}")
         tls = _tls(parts.scheme, host, options.get("tls", ""))
         if parts.username and tls is Tls.NONE and not _is_loopback(host):
@@ -57,6 +73,7 @@ class SmtpAddress:
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
             ca_file=options.get("ca"),
+            weight=_weight(options.get("weight", "1")),
         )
 
     def tls_context(self) -> ssl.SSLContext | None:
@@ -88,6 +105,12 @@ def _tls(scheme: str, host: str, option: str) -> Tls:
         case "smtp", "none" | "starttls":
             return Tls(option)
     raise SmtpAddressError("the relay's address may say tls=starttls or tls=none with smtp:, and nothing with smtps:")
+
+
+def _weight(option: str) -> int:
+    if re.fullmatch(r"[1-9][0-9]{0,2}", option):
+        return int(option)
+    raise SmtpAddressError("the weight in the relay's address must be a whole number from 1 to 999")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,27 +1,24 @@
-"""One connection to a relay, and the transaction that it speaks.
+"""One open connection to a relay: the dialogue on a transport.
 
-aiosmtplib connects, negotiates TLS and authenticates. The transaction is spoken here, over its protocol object: its
-exceptions don't tell whether a server died before or after it took a mail, and its `mail`, `rcpt` and `data` cost half
-the rate (through ten connections 3,000 against 6,200 mails a second; under uvloop 6,200 against 16,800).
+Everything happens in callbacks, without a task, a future or a timer for each mail: when replies come, the next mail is
+taken and written at once, and only then is reported what the replies were about.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING
 
-from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException, SMTPServerDisconnected
-from aiosmtplib.protocol import SMTPProtocol
+from coupons.smtp.dialogue import Aside, Dialogue, Loss
+from coupons.smtp.opening import Opened
+from coupons.smtp.outcomes import OutOfStepError, Phase, Unreachable
+from coupons.smtp.replies import one_line
+from coupons.smtp.waiting import Mail, Waiting
 
-from coupons.mail import Envelope
-from coupons.smtp.outcomes import Outcome, OutOfStepError, Phase, Uncertain, Unreachable, judged, lost
+if TYPE_CHECKING:
+    from coupons.smtp.relay import Relay
 
-MAX_EXPLANATION = 300  # characters
 QUIT_SECONDS = 5
-
-_FAILURES = (SMTPException, OSError, OutOfStepError)  # OSError: what sockets and TLS raise
-_CLOSING = "421"  # RFC 5321 3.8: the relay closes the connection after it
+DEFECT = "a defect of our own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,144 +30,171 @@ class Timeouts:
     dot_seconds: float = 600
 
 
-class _StaleError(Exception):
-    """The relay has ended a connection that was in use before, as it may: no mail was at stake."""
+class Connection(asyncio.Protocol):
+    """It belongs to a relay, which gives it mails and is told how it fares; outcomes go to `waiting`."""
 
-
-class Connection:
-    """A connection that is opened when there is a mail to send, and again when it was lost."""
-
-    def __init__(self, new_client: Callable[[], SMTP], timeouts: Timeouts, *, most_mails: int) -> None:
-        self._new_client = new_client
+    def __init__(
+        self, opened: Opened, *, relay: "Relay", waiting: Waiting, timeouts: Timeouts, pipelining: bool
+    ) -> None:
+        self.mails = 0
+        self.leaving = False
+        self.dialogue = Dialogue(opened.offers, pipelining=opened.offers.pipelining and pipelining)
+        self._relay = relay
+        self._waiting = waiting
         self._timeouts = timeouts
-        self._most_mails = most_mails
-        self._client: SMTP | None = None
-        self._mails = 0
-        self._begun = False  # whether the relay holds the beginning of a mail that did not come to its end
-        self._phase = Phase.MAIL
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = opened.transport
+        self._since = self._loop.time()  # of the last progress
+        self._mail_since = self._since  # of the last mail's end, or the first one's beginning
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        opened.transport.set_protocol(self)
+
+    # --- what the relay asks for
 
     @property
     def is_open(self) -> bool:
-        return self._client is not None and self._client.is_connected
+        return self._transport is not None
 
-    async def send(self, envelope: Envelope) -> Outcome:
-        """What became of the mail. After an exception, and a cancellation above all, `interrupted` has to tell."""
-        self._phase = Phase.MAIL
-        if self._mails and self._mails == self._most_mails:
-            await self.quit()
-        if self.is_open:
-            with suppress(_StaleError):
-                return await self._transaction(envelope, reused=True)
-        return await self.reach() or await self._transaction(envelope, reused=False)
+    def work(self) -> None:
+        """Take mails and write them, as many as may be in flight."""
+        dialogue, self._since = self.dialogue, self._loop.time()
+        if dialogue.is_quiet:
+            self._mail_since = self._since
+        while dialogue.wants_mail and (mail := self._relay.next_mail(self)) is not None:
+            self._begin(mail)
+        self._write()
+        if dialogue.settled:
+            self._settle()
 
-    async def reach(self) -> Unreachable | None:
-        """Open the connection anew, up to and including authentication; what kept it from that."""
+    def leave(self) -> None:
+        """Take no more mails; take leave when the last one is answered, and don't wait long for an answer."""
+        self.leaving = True
+        if self.dialogue.is_quiet and self._transport is not None:
+            self._since = self._loop.time()
+            self.dialogue.quit()
+            self._write()
+
+    def stop(self, reason: str) -> None:
+        """At once."""
+        self._lose(Loss.STOPPED, reason)
+
+    # --- what the transport tells
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
         try:
-            await self._open()
-        except (*_FAILURES, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot have
-            return Unreachable(_explained(error))
-        return None
+            if not self.dialogue.receive(data):
+                return
+        except OutOfStepError as error:
+            self._lose(Loss.OUT_OF_STEP, str(error))
+        else:
+            self._go_on()
+        self._waiting.tell()
 
-    def interrupted(self, reason: str) -> Outcome:
-        """What became of the mail that `send` was at when something else stopped it. The connection is closed."""
-        self.close()
-        return Uncertain(reason) if self._phase is Phase.DOT else Unreachable(reason)
+    def eof_received(self) -> None:
+        self._lose(Loss.ENDED, "the relay closed the connection")
+        self._waiting.tell()
 
-    async def quit(self) -> None:
-        """Take leave, and don't wait long for an answer."""
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(Loss.ENDED, f"the connection was lost: {exc}" if exc else "the connection was lost")
+        self._waiting.tell()
+
+    # --- how it is done
+
+    def _go_on(self) -> None:
+        dialogue, before = self.dialogue, self._mail_since
+        if dialogue.pressed:
+            dialogue.pressed = False
+            self._relay.pressed(self._loop.time())
+        if dialogue.farewell is not None:
+            self._lose(Loss.ENDED, dialogue.farewell)
+            return
+        answered = bool(dialogue.settled)
+        self.work()
+        if answered and not self.leaving:
+            self._mail_since = self._since
+            self._relay.progressed(self._since, self._since - before)
+        if dialogue.is_quiet and self._transport is not None:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self.leaving:
+            self.leave()
+        else:
+            self._relay.rested(self)
+
+    def _begin(self, mail: Mail) -> None:
         try:
-            if self._client is not None:
-                await self._client.quit(timeout=QUIT_SECONDS)
-        except _FAILURES:
-            pass
-        finally:
-            self.close()
+            self.dialogue.begin(mail)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one mail, the next ones go on
+            self._waiting.surprise = error
+            self._waiting.conclude(mail, Unreachable(DEFECT))
+        else:
+            self.mails += 1
 
-    def close(self) -> None:
-        """At once: if it was closed in order, what is left of a mail would still be sent."""
-        client, self._client = self._client, None
-        self._mails, self._begun = 0, False
-        if client is not None:
-            if client.transport is not None:
-                cast(asyncio.WriteTransport, client.transport).abort()
-            client.close()
+    def _write(self) -> None:
+        if self._transport is None:
+            return
+        if self._transport.is_closing():  # it knows, and `connection_lost` is on its way
+            self._lose(Loss.ENDED, "the connection was lost")
+            return
+        if out := self.dialogue.output():
+            self._transport.write(out)
+        self._expect()
 
-    async def _open(self) -> None:
-        self.close()
-        client = self._new_client()
-        await client.connect()  # closes itself if it fails or is cancelled
-        self._client = client
-        if client.is_ehlo_or_helo_needed:
-            await client.ehlo()
+    def _settle(self) -> None:
+        settled, self.dialogue.settled = self.dialogue.settled, []
+        self._waiting.conclude_all(settled)
 
-    async def _transaction(self, envelope: Envelope, *, reused: bool) -> Outcome:
-        try:
-            outcome = await self._converse(envelope)
-        except _FAILURES as error:
-            self.close()
-            outcome = lost(self._phase, _explained(error))
-        if outcome.explanation.startswith(_CLOSING):
-            self.close()
-        if reused and self._phase is Phase.MAIL and not self.is_open:
-            raise _StaleError
-        self._mails += 1
-        return outcome
+    def _lose(self, loss: Loss, reason: str) -> None:
+        """Close at once: if it was closed in order, what is left of a mail would still be sent."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        reason = one_line(reason)
+        blames_pipelining = self.dialogue.blames_pipelining(loss)
+        self.dialogue.end(loss, reason)
+        self._settle()
+        for mail in self.dialogue.returned:
+            self._waiting.take_back(mail, reason, suspect=self.dialogue.farewell is None)
+        self._relay.lost(self, loss, reason, blames_pipelining=blames_pipelining)
 
-    async def _converse(self, envelope: Envelope) -> Outcome:
-        if self._begun and not (await self._said("RSET")).startswith("2"):
-            raise OutOfStepError("RSET was refused")
-        for phase, command in (
-            (Phase.MAIL, f"MAIL FROM:<{envelope.mail_from}>{self._mail_options()}"),
-            (Phase.RCPT, f"RCPT TO:<{envelope.rcpt_to}>"),
-            (Phase.DATA, "DATA"),
-        ):
-            self._phase = phase
-            outcome = judged(phase, await self._said(command))
-            self._begun = phase is not Phase.MAIL or outcome is None
-            if outcome is not None:
-                return outcome
-        reply = await self._handed_over(envelope.wire(eight_bit=False))
-        self._begun = False
-        return judged(Phase.DOT, reply) or Uncertain(reply)
+    # --- time limits: one timer a connection, set anew only when it fires too early or would fire too late
 
-    def _mail_options(self) -> str:
-        """RET=HDRS (RFC 3461 4.3) keeps the codes out of bounces. BODY is not needed: envelopes are ASCII."""
-        return " RET=HDRS" if self._client is not None and self._client.supports_extension("dsn") else ""
+    def _expect(self) -> None:
+        self._deadline = self._since + self._patience()
+        if self._timer is None or self._timer_at > self._deadline:
+            self._wake()
 
-    async def _said(self, command: str) -> str:
-        seconds = self._timeouts.command_seconds
-        response = await self._protocol().execute_command(command.encode("ascii"), timeout=seconds)
-        return _reply(response.code, response.message)
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_at(self._deadline, self._look_at_time), self._deadline
 
-    async def _handed_over(self, wire: bytes) -> str:
-        """Write the mail and its final dot at once; the relay's reply."""
-        protocol = self._protocol()
-        protocol.write(wire)  # raises only if nothing was written
-        self._phase = Phase.DOT
-        response = await protocol.read_response(timeout=self._timeouts.dot_seconds)
-        return _reply(response.code, response.message)
+    def _patience(self) -> float:
+        awaited = self.dialogue.awaited
+        if not awaited:
+            return self._relay.idle_seconds
+        match awaited[0]:
+            case Phase.DOT:
+                return self._timeouts.dot_seconds
+            case Aside.QUIT:
+                return QUIT_SECONDS
+            case _:
+                return self._timeouts.command_seconds
 
-    def _protocol(self) -> SMTPProtocol:
-        if self._client is None or self._client.protocol is None:
-            raise SMTPServerDisconnected("the connection was lost")
-        return self._client.protocol
-
-
-def _explained(error: Exception) -> str:
-    match error:
-        case SMTPAuthenticationError():  # not with its text, which might echo what we sent
-            return f"the relay refused user and password: {error.code}"
-        case SMTPResponseException():
-            return _reply(error.code, error.message)
-        case _:
-            return _one_line(str(error) or type(error).__name__)
-
-
-def _reply(code: int, text: str) -> str:
-    return _one_line(f"{code} {text}")
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else " " for character in text)
-    return text[:MAX_EXPLANATION].strip()
+    def _look_at_time(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._deadline:
+            self._wake()
+        elif self.dialogue.is_quiet:
+            self._relay.tired(self)
+        else:
+            self._lose(Loss.TIMEOUT, f"no answer to {self.dialogue.awaited[0].value} in time")
+            self._waiting.tell()

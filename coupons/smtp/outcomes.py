@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 
+class Phase(Enum):
+    """How far a mail has come: what was said last. From DOT on, the relay may have it."""
+
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    DOT = "the final dot"
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """The relay took the mail."""
@@ -38,9 +47,13 @@ class Uncertain:
 
 @dataclass(frozen=True, slots=True)
 class SenderRefused:
-    """The relay refuses us, not the recipient: the next mail would fare no better."""
+    """The relay refuses us, not the recipient: the next mail would fare no better.
+
+    Said at RCPT it is a guess: a policy (`550 5.7.1`) may be about us or about this one recipient.
+    """
 
     explanation: str
+    phase: Phase = Phase.MAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +66,12 @@ class Unreachable:
 Outcome = Sent | Refused | Deferred | Uncertain | SenderRefused | Unreachable
 
 
-class Phase(Enum):
-    """How far a mail has come: what was said last. From DOT on, the relay may have it."""
-
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    DOT = "the final dot"
-
-
 class OutOfStepError(Exception):
     """The reply is no answer to what was said. From here on no reply can be trusted."""
 
 
 _OUR_FAULT = re.compile(r"5\d\d 5\.7\.|50[0234] |53[0458] ")  # policy (RFC 3463 3.8); wrong command; authentication
+_OF_THE_RELAY = re.compile(r"421|4\d\d 4\.[3457]\.")  # system, network, protocol, policy
 
 
 def judged(phase: Phase, reply: str) -> Outcome | None:
@@ -79,12 +84,17 @@ def judged(phase: Phase, reply: str) -> Outcome | None:
         case _, "4":
             return Deferred(reply)
         case Phase.MAIL, "5":
-            return SenderRefused(reply)
+            return SenderRefused(reply, phase)
         case Phase.RCPT | Phase.DATA, "5" if _OUR_FAULT.match(reply):
-            return SenderRefused(reply)
+            return SenderRefused(reply, phase)
         case _, "5":
             return Refused(reply)
     raise OutOfStepError(f"{phase.value} was answered with {reply}")
+
+
+def is_pressure(phase: Phase, reply: str) -> bool:
+    """Whether the relay asks for less: a temporary failure of its own, not of one mailbox (RFC 3463 3)."""
+    return reply.startswith("4") and (phase is not Phase.RCPT or _OF_THE_RELAY.match(reply) is not None)
 
 
 def lost(phase: Phase, reason: str) -> Outcome:

@@ -1,205 +1,298 @@
-"""A pool of connections to one relay."""
+"""One relay: how many connections it gets, and whether it gets any."""
 
 import asyncio
+import random
 import re
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from datetime import UTC, datetime
 
-from aiosmtplib import SMTP
+from coupons.smtp.address import SmtpAddress, SmtpAddressError
+from coupons.smtp.connection import DEFECT, Connection, Timeouts
+from coupons.smtp.dialogue import Loss
+from coupons.smtp.opening import OpeningError, open_connection
+from coupons.smtp.waiting import Mail, Waiting
 
-from coupons.mail import Envelope
-from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
-from coupons.smtp.connection import Connection, Timeouts
-from coupons.smtp.outcomes import Outcome, Unreachable
-
-COOL_OFF_SECONDS = 30  # before a relay that has refused one more connection is asked for more again
-SHUTTING_DOWN = "shutting down"
+ADJUST_SECONDS = 1
+"""The number of connections is halved, and grows by one, at most so often."""
+SLOW_SECONDS = 1.0
+SLOW_FACTOR = 10
+"""A relay that needs more seconds for a mail, and so many times those of the fastest one, is left out for a while."""
+_SMOOTHING = 0.2  # the weight of the newest mail
 
 
 @dataclass(frozen=True, slots=True)
-class _Handover:
-    envelope: Envelope
-    report: Callable[[Outcome], None]
+class Limits:
+    """`connections` are those of this process to all relays; `mails_per_connection`: 0 for no limit.
+
+    A relay that opens no connection is asked again after `backoff_seconds`, which double up to the longest.
+    """
+
+    connections: int = 10
+    mails_per_connection: int = 1_000
+    idle_seconds: float = 30
+    backoff_seconds: float = 1
+    longest_backoff_seconds: float = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a relay is left out. It ends with the first mail that the relay answers."""
+
+    reason: str
+    since: datetime
+    slow: bool = False
 
 
 class Relay:
     """Connections that are opened as mails come, and closed when there are none.
 
-    Every mail that is handed over is reported exactly once, whatever happens.
+    Their number follows what the relay takes (additive increase, multiplicative decrease). When none is left and none
+    can be opened, the relay is out until its back-off has passed; then one connection tries.
     """
 
     def __init__(
         self,
         address: SmtpAddress,
         *,
-        connections: int = 10,
-        local_hostname: str | None = None,
-        mails_per_connection: int = 1_000,
-        idle_seconds: float = 30,
-        closing_seconds: float = 10,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008 a frozen value
+        share: int,
+        waiting: Waiting,
+        changed: Callable[[], None],
+        others: Callable[["Relay"], Sequence["Relay"]],
+        limits: Limits,
+        timeouts: Timeouts,
+        local_hostname: str | None,
     ) -> None:
-        """`local_hostname`: said in EHLO, by default this machine's. `mails_per_connection`: 0 for no limit.
-
-        `closing_seconds` are given to mails in flight when the relay is left.
+        """`changed` is called when there may be room for waiting mails; `others` tells which other relays can be used.
 
         Raises SmtpAddressError: its certificates cannot be read, or the hostname cannot be said.
         """
         if local_hostname and not re.fullmatch(r"[!-~]+", local_hostname):
             raise SmtpAddressError("the name said in EHLO must be ASCII letters and digits without blanks")
+        self.name = address.name
+        self.share = share
+        self.pace = 0.0
+        """Seconds for a mail, smoothed; 0: not known."""
+        self.trouble: Trouble | None = None
+        self.lock_step: str | None = None
+        """Why nothing is pipelined to this relay any more, although it offers to take that."""
+        self.idle_seconds = limits.idle_seconds
         self._address = address
         self._tls_context = address.tls_context()
-        self._most_connections = connections
-        self._local_hostname = local_hostname
-        self._mails_per_connection = mails_per_connection
-        self._idle_seconds = idle_seconds
-        self._closing_seconds = closing_seconds
+        self._local_hostname = local_hostname or None
+        self._waiting = waiting
+        self._changed = changed
+        self._others = others
+        self._limits = limits
         self._timeouts = timeouts
-        self._waiting: deque[_Handover] = deque()
+        self._allowed: float = share
+        self._halved_at = self._grown_at = 0.0
+        self._backoff = 0.0
+        self._blocked: asyncio.TimerHandle | None = None  # no connection is opened before it fires
+        self._opening: set[asyncio.Task[Connection]] = set()
         self._connections: set[Connection] = set()
-        self._idle: dict[Connection, asyncio.TimerHandle] = {}  # the last one to rest is the first to work again
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._cool_until = 0.0
-        self._closing = False
-        self._surprise: BaseException | None = None
+        self._idle: dict[Connection, None] = {}  # the last one to rest is the first to work again
+        self._leaving: set[Connection] = set()
+        self._departed = asyncio.Event()
 
-    async def __aenter__(self) -> Self:
-        return self
+    # --- what the relays ask for
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Hand back what is waiting, give what is in flight a moment, then interrupt it."""
-        self._closing = True
-        self.hand_back()
-        for connection in list(self._idle):
-            self._retire(connection)
-        try:
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=self._closing_seconds)
-        finally:
-            for task in self._tasks:
-                task.cancel()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._surprise is not None and error is None:
-            raise self._surprise
+    @property
+    def is_out(self) -> bool:
+        return self.trouble is not None and self._blocked is not None
 
-    async def send(self, envelope: Envelope) -> Outcome:
-        """What became of this one mail."""
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.hand_over(envelope, lambda outcome: None if done.done() else done.set_result(outcome))
-        return await done
+    @property
+    def retry_seconds(self) -> float:
+        return max(0.0, self._blocked.when() - asyncio.get_running_loop().time()) if self._blocked else 0.0
 
-    async def reach(self) -> Unreachable | None:
-        """Whether a connection can be opened now, up to and including authentication; what keeps it from that."""
-        connection = Connection(self._new_client, self._timeouts, most_mails=1)
-        unreachable = await connection.reach()
-        await connection.quit()
-        return unreachable
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
 
-    def hand_back(self) -> None:
-        """Report every mail that no connection has begun with as `Unreachable`."""
-        self._give_back(Unreachable(SHUTTING_DOWN))
+    @property
+    def opening(self) -> int:
+        return len(self._opening)
 
-    def hand_over(self, envelope: Envelope, report: Callable[[Outcome], None]) -> None:
-        """Have the mail sent as soon as a connection is free; `report` is called with what became of it."""
-        if self._closing:
-            report(Unreachable(SHUTTING_DOWN))
-            return
-        self._waiting.append(_Handover(envelope, report))
-        self._start()
+    @property
+    def load(self) -> float:
+        """The part of its share that is in use."""
+        return (len(self._connections) + len(self._opening) - len(self._idle)) / self.share
 
-    def _start(self) -> None:
-        """Put one more connection to work, if there is one."""
-        if self._idle:
-            connection, timer = self._idle.popitem()
-            timer.cancel()
-        elif self._may_open():
-            connection = Connection(self._new_client, self._timeouts, most_mails=self._mails_per_connection)
-            self._connections.add(connection)
+    @property
+    def may_open(self) -> bool:
+        most = 1 if self.trouble is not None else int(self._allowed)
+        return self._blocked is None and len(self._connections) + len(self._opening) < most
+
+    def work(self) -> None:
+        """Put an idle connection to work."""
+        connection, _ = self._idle.popitem()
+        connection.work()
+        if connection.dialogue.is_quiet and connection in self._connections:
+            self.rested(connection)
+
+    def open(self) -> None:
+        task = asyncio.create_task(self._connect())
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
+
+    async def reach(self) -> None:
+        """Open a connection and take leave. Raises OpeningError."""
+        connection = await self._connect()
+        self._leaving.add(connection)
+        connection.leave()
+        while connection in self._leaving:
+            self._departed.clear()
+            await self._departed.wait()
+
+    def try_again(self) -> None:
+        """The back-off has passed, or there is nobody better any more."""
+        if self._blocked is not None:
+            self._blocked.cancel()
+            self._blocked = None
+
+    def leave(self) -> None:
+        """Take no more mails, and close each connection when it has nothing in flight."""
+        for task in self._opening:
+            task.cancel()
+        self.try_again()  # there is nothing to wait for
+        for connection in list(self._connections):
+            self._part_with(connection)
+
+    def stop(self, reason: str) -> None:
+        for connection in [*self._connections, *self._leaving]:
+            connection.stop(reason)
+
+    async def gone(self) -> None:
+        """Wait until there is no connection left."""
+        while self._opening or self._connections or self._leaving:
+            self._departed.clear()
+            await self._departed.wait()
+
+    # --- what its connections tell
+
+    def next_mail(self, connection: Connection) -> Mail | None:
+        if connection.leaving or self._is_enough(connection):
+            return None
+        return self._waiting.next()
+
+    def rested(self, connection: Connection) -> None:
+        if self._is_enough(connection) or self._waiting.closed_for is not None:
+            self._part_with(connection)
+            self._changed()
         else:
-            return
-        self._run(self._work(connection))
+            self._idle[connection] = None
 
-    def _may_open(self) -> bool:
-        if len(self._connections) >= self._most_connections:
-            return False
-        return not self._connections or asyncio.get_running_loop().time() >= self._cool_until
+    def tired(self, connection: Connection) -> None:
+        self._part_with(connection)
 
-    def _run(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def progressed(self, now: float, seconds: float) -> None:
+        self._backoff, self.trouble = 0.0, None
+        self.pace += (seconds - self.pace) * _SMOOTHING
+        if self._is_slow():
+            self._leave_out(f"{self.pace:.1f} seconds for a mail")
+        elif self._allowed < self.share and now - self._grown_at >= ADJUST_SECONDS:
+            self._grown_at = now
+            self._allowed = min(self.share, self._allowed + 1)
+            self._changed()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._surprise = task.exception()
-        if self._waiting:
-            self._start()
+    def pressed(self, now: float) -> None:
+        if now - self._halved_at >= ADJUST_SECONDS:
+            self._halved_at = self._grown_at = now
+            self._allowed = max(1, self._allowed / 2)
 
-    async def _work(self, connection: Connection) -> None:
-        """Send what is waiting, until nothing is or the relay is out of reach."""
-        try:
-            while self._waiting and connection in self._connections:
-                await self._send_next(connection)
-        finally:
-            if connection.is_open and not self._closing:
-                self._rest(connection)
-            else:
-                self._retire(connection)
-
-    async def _send_next(self, connection: Connection) -> None:
-        handover = self._waiting.popleft()
-        try:
-            outcome = await connection.send(handover.envelope)
-        except BaseException as error:
-            reason = SHUTTING_DOWN if isinstance(error, asyncio.CancelledError) else "a defect of our own"
-            handover.report(connection.interrupted(reason))
-            raise
-        if isinstance(outcome, Unreachable):
-            self._out_of_reach(connection, handover, outcome)
-        else:
-            handover.report(outcome)
-
-    def _out_of_reach(self, connection: Connection, handover: _Handover, outcome: Unreachable) -> None:
-        """A relay may serve fewer connections than we want. Only when the last one fails, it is out of reach."""
+    def lost(self, connection: Connection, loss: Loss, reason: str, *, blames_pipelining: bool) -> None:
+        self._idle.pop(connection, None)
         self._connections.discard(connection)
-        if self._connections and not self._closing:
-            self._cool_until = asyncio.get_running_loop().time() + COOL_OFF_SECONDS
-            self._waiting.appendleft(handover)
-        else:
-            handover.report(outcome)
-            self._give_back(outcome)
+        self._leaving.discard(connection)
+        self._departed.set()
+        if blames_pipelining:
+            self._pipeline_no_more(reason)
+        elif connection.leaving or loss is Loss.STOPPED:
+            pass
+        elif connection.dialogue.fresh and connection.mails:
+            self._failed(reason)
+        elif loss is Loss.TIMEOUT and self._others(self):
+            self._leave_out(reason)
+        self._changed()
 
-    def _give_back(self, outcome: Unreachable) -> None:
-        while self._waiting:
-            self._waiting.popleft().report(outcome)
+    # --- how it is done
 
-    def _rest(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        self._idle[connection] = loop.call_later(self._idle_seconds, self._retire, connection)
+    def _is_enough(self, connection: Connection) -> bool:
+        return len(self._connections) > self._allowed or 0 < self._limits.mails_per_connection <= connection.mails
 
-    def _retire(self, connection: Connection) -> None:
-        if timer := self._idle.pop(connection, None):
-            timer.cancel()
-        self._connections.discard(connection)
-        if connection.is_open:
-            self._run(connection.quit())
-
-    def _new_client(self) -> SMTP:
-        return SMTP(
-            hostname=self._address.host,
-            port=self._address.port,
-            username=self._address.username,
-            password=self._address.password,
-            local_hostname=self._local_hostname or None,
-            timeout=self._timeouts.connect_seconds,
-            use_tls=self._address.tls is Tls.IMPLICIT,
-            start_tls=self._address.tls is Tls.STARTTLS,  # never None, which means: if the server likes
+    async def _connect(self) -> Connection:
+        """The connection takes over before the loop can read any more. Raises OpeningError."""
+        opened = await open_connection(
+            self._address,
             tls_context=self._tls_context,
+            local_hostname=self._local_hostname,
+            seconds=self._timeouts.connect_seconds,
         )
+        pipelining = self.lock_step is None
+        return Connection(opened, relay=self, waiting=self._waiting, timeouts=self._timeouts, pipelining=pipelining)
+
+    def _opened(self, task: asyncio.Task[Connection]) -> None:
+        self._opening.discard(task)
+        self._departed.set()
+        if task.cancelled():
+            return
+        match task.exception():
+            case None if task.result().is_open:
+                self._connections.add(task.result())
+                self._idle[task.result()] = None
+                self.work()
+            case None:
+                self._failed("the relay closed the connection at once")
+            case OpeningError() as error:
+                self._failed(str(error))
+            case error:
+                self._waiting.surprise = error
+                self._failed(DEFECT)
+        self._changed()
+        self._waiting.tell()
+
+    def _is_slow(self) -> bool:
+        paces = [other.pace for other in self._others(self) if other.pace] if self.pace > SLOW_SECONDS else []
+        return bool(paces) and self.pace > SLOW_FACTOR * min(paces)
+
+    def _pipeline_no_more(self, reason: str) -> None:
+        self.lock_step = self.lock_step or reason
+        for connection in list(self._connections):
+            self._part_with(connection)
+
+    def _part_with(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+        self._connections.discard(connection)
+        self._leaving.add(connection)
+        connection.leave()
+
+    def _failed(self, reason: str) -> None:
+        """A connection could not be opened, or was of no use. As many as there are is what the relay serves."""
+        left = len(self._connections) + len(self._opening)
+        self._allowed = max(1, min(self._allowed, left))
+        self._grown_at = asyncio.get_running_loop().time()
+        self._back_off()
+        if not left and not self._leaving:
+            since = self.trouble.since if self.trouble else datetime.now(UTC)
+            self.trouble = Trouble(reason, since)
+
+    def _leave_out(self, reason: str) -> None:
+        self.pace = 0.0
+        self.trouble = Trouble(reason, datetime.now(UTC), slow=True)
+        self._back_off()
+        for connection in list(self._connections):
+            self._part_with(connection)
+        self._changed()
+
+    def _back_off(self) -> None:
+        """With jitter, lest all workers ask at once. Connections that fail together count as one failure."""
+        if self._blocked is None and self._waiting.closed_for is None:
+            doubled = max(2 * self._backoff, self._limits.backoff_seconds)
+            self._backoff = min(doubled, self._limits.longest_backoff_seconds)
+            seconds = self._backoff * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            self._blocked = asyncio.get_running_loop().call_later(seconds, self._unblock)
+
+    def _unblock(self) -> None:
+        self.try_again()
+        self._changed()
+        self._waiting.tell()

@@ -4,14 +4,14 @@ Every write carries the lease's token. No transaction is open while a mail is ha
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
-from coupons.database import Connection, affected
+from coupons.database import Connection
 from coupons.errors import LeaseLost
 from coupons.store.lists import Shortage
 from coupons.store.queries import Queries
@@ -24,7 +24,11 @@ class NotSending(Exception):
     """The sendout was paused or cancelled."""
 
 
-Outcome = Literal["sent", "refused", "uncertain", "deferred", "pending"]
+class _NotItsTurn(Exception):
+    """The sendout keeps a pace, and another worker has just been given its turn."""
+
+
+Outcome = Literal["sent", "refused", "uncertain", "deferred"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +61,56 @@ class Delivery:
     address: str
     attributes: Mapping[str, str]
     attempts: int
+    deferred_for: float | None = None
+    """Seconds since it was first deferred."""
     codes: dict[int, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What became of a delivery that was in hand; `pending` if it certainly was not handed over."""
+    """What became of a delivery."""
 
     delivery: Delivery
     outcome: Outcome
     reply: str
     due_in: float | None = None
     """Seconds, for a deferred one."""
+    attempted: bool = True
+    """False if there is no such mail: nothing was handed over."""
 
 
-async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> Batch | None:
-    """The batch that is due longest. What a dead worker left in hand becomes uncertain."""
-    async with connection.transaction():
-        row = await connection.fetchrow(SQL.claim, owner, lease_seconds)
-        if row is None:
-            return None
-        batch = Batch(**row)
-        abandoned = affected(await connection.execute(SQL.abandoned, *batch.span, ABANDONED))
-        if abandoned:
-            await _move_counters(connection, batch, Counter(uncertain=abandoned), lease_seconds)
-        return batch
+async def claim(
+    connection: Connection, *, owner: str, lease_seconds: float, only_cancelled: bool = False
+) -> Batch | None:
+    """A batch that is due, or only one that is to be closed. What a dead worker left in hand becomes uncertain."""
+    while True:
+        try:
+            async with connection.transaction():
+                return await _claim(connection, owner, lease_seconds, only_cancelled=only_cancelled)
+        except _NotItsTurn:
+            continue
+
+
+async def _claim(connection: Connection, owner: str, lease_seconds: float, *, only_cancelled: bool) -> Batch | None:
+    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, only_cancelled)
+    if row is None:
+        return None
+    columns = dict(row)
+    abandoned, per_hour, still_open = (columns.pop(name) for name in ("abandoned", "per_hour", "open"))
+    batch = Batch(**columns)
+    if per_hour and await connection.fetchval(SQL.take_turn, batch.sendout_id, still_open) is None:
+        raise _NotItsTurn
+    if abandoned:
+        left = [Conclusion(Delivery(number, "", {}, 0), "uncertain", ABANDONED) for number in abandoned]
+        await _conclude(connection, batch, left)
+        await _move(connection, batch, Counter(uncertain=len(left)), lease_seconds)
+    return batch
+
+
+async def next_due(connection: Connection) -> float | None:
+    """Seconds until there is a batch to claim that cannot be claimed now; None if nothing is known to come."""
+    seconds: float | None = await connection.fetchval(SQL.next_due)
+    return seconds
 
 
 async def lists_of(connection: Connection, sendout_id: UUID) -> list[BatchList]:
@@ -129,32 +158,37 @@ async def record(
     *,
     flush: UUID,
     conclusions: Sequence[Conclusion],
-    unwritable: Sequence[Conclusion],
+    in_hand: Collection[int],
     intents: Sequence[int],
     lease_seconds: float,
-) -> set[int]:
-    """One flush: what became of mails in hand, and the intent to hand over the next ones.
+) -> bool:
+    """One flush: what became of mails, and the intent to hand over the next ones.
 
-    `flush` is the same when the same flush is tried again: if it was committed, although nobody heard of it, it only
-    answers.
+    `in_hand` are the numbers of mails that were handed over before and have no outcome yet. `flush` is the same when
+    the same flush is tried again: if it was committed, although nobody heard of it, it only answers.
 
-    Returns those of `intents` that may be handed over: none once the sendout is paused or cancelled.
+    Returns whether `intents` may be handed over: not once the sendout is paused or cancelled.
 
     Raises:
         LeaseLost: nothing was written, nothing more may be handed over.
     """
     async with connection.transaction():
-        held = await _hold(connection, batch)
-        if held["last_flush"] == flush:
-            rows = await connection.fetch(SQL.intended, batch.sendout_id, intents)
-            return {row["number"] for row in rows}
-        moved = await _conclude(connection, batch, conclusions) + await _refuse(connection, batch, unwritable)
-        await _move_counters(connection, batch, moved, lease_seconds, flush)
-        await _settle_codes(connection, batch, [*conclusions, *unwritable])
-        if not intents or held["state"] != "sending":
-            return set()
-        rows = await connection.fetch(SQL.intend, batch.sendout_id, intents)
-        return {row["number"] for row in rows}
+        moved: Counter[str] = Counter(c.outcome for c in conclusions)
+        may_send = await _move(connection, batch, moved, lease_seconds, flush=flush, in_hand=in_hand, intents=intents)
+        if may_send is None:
+            return await _answer_again(connection, batch, flush, intents)
+        await _conclude(connection, batch, conclusions)
+        await _free_codes(
+            connection, batch, [c.delivery.number for c in conclusions if c.outcome == "refused" and c.delivery.codes]
+        )
+        return may_send
+
+
+async def _answer_again(connection: Connection, batch: Batch, flush: UUID, intents: Sequence[int]) -> bool:
+    held = await _hold(connection, batch)
+    if held["last_flush"] != flush:
+        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
+    return {*intents} <= {*held["in_hand"]}
 
 
 async def close(connection: Connection, batch: Batch, *, lease_seconds: float) -> int:
@@ -162,7 +196,7 @@ async def close(connection: Connection, batch: Batch, *, lease_seconds: float) -
     async with connection.transaction():
         await _hold(connection, batch)
         numbers = [row["number"] for row in await connection.fetch(SQL.cancel, *batch.span)]
-        await _move_counters(connection, batch, Counter(cancelled=len(numbers)), lease_seconds)
+        await _move(connection, batch, Counter(cancelled=len(numbers)), lease_seconds)
         await _free_codes(connection, batch, numbers)
         return len(numbers)
 
@@ -186,45 +220,37 @@ async def _hold(connection: Connection, batch: Batch) -> asyncpg.Record:
     return held
 
 
-async def _conclude(connection: Connection, batch: Batch, conclusions: Sequence[Conclusion]) -> "Counter[str]":
+async def _conclude(connection: Connection, batch: Batch, conclusions: Sequence[Conclusion]) -> None:
     if not conclusions:
-        return Counter()
-    columns = zip(*((c.delivery.number, c.outcome, c.reply, c.due_in) for c in conclusions), strict=True)
-    status = await connection.execute(SQL.conclude, *batch.span, *(list(column) for column in columns))
-    _all_or_lost(batch, affected(status), len(conclusions))
-    return Counter(c.outcome for c in conclusions)
-
-
-async def _refuse(connection: Connection, batch: Batch, unwritable: Sequence[Conclusion]) -> "Counter[str]":
-    if not unwritable:
-        return Counter()
-    numbers, replies = [c.delivery.number for c in unwritable], [c.reply for c in unwritable]
-    status = await connection.execute(SQL.refuse_unsent, *batch.span, numbers, replies)
-    _all_or_lost(batch, affected(status), len(unwritable))
-    return Counter(refused=len(unwritable))
-
-
-def _all_or_lost(batch: Batch, written: int, expected: int) -> None:
-    if written != expected:  # somebody else has decided about them: roll everything back
-        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
-
-
-async def _move_counters(
-    connection: Connection, batch: Batch, moved: Mapping[str, int], lease_seconds: float, flush: UUID | None = None
-) -> None:
-    amounts = (moved.get(final, 0) for final in ("sent", "refused", "uncertain", "cancelled"))
-    await connection.execute(
-        SQL.count_outcomes, batch.sendout_id, batch.number, batch.lease_token, *amounts, lease_seconds, flush
+        return
+    columns = zip(
+        *((c.delivery.number, c.outcome, c.reply, int(c.attempted), c.due_in) for c in conclusions), strict=True
     )
-
-
-async def _settle_codes(connection: Connection, batch: Batch, conclusions: Sequence[Conclusion]) -> None:
-    """Codes of refused mails return to their lists, those of sent ones are counted."""
-    refused = [c.delivery.number for c in conclusions if c.outcome == "refused" and c.delivery.codes]
-    await _free_codes(connection, batch, refused)
     sent = Counter(list_id for c in conclusions if c.outcome == "sent" for list_id in c.delivery.codes)
-    if sent:
-        await connection.execute(SQL.count_sent, batch.sendout_id, list(sent), list(sent.values()))
+    written = await connection.fetchval(SQL.conclude, batch.sendout_id, *map(list, columns), [*sent], [*sent.values()])
+    if written != len(conclusions):  # somebody else has decided about them: roll everything back
+        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
+    if logged := [c.delivery.number for c in conclusions if c.outcome in ("deferred", "uncertain")]:
+        await connection.execute(SQL.log_attempts, batch.sendout_id, logged)
+
+
+async def _move(
+    connection: Connection,
+    batch: Batch,
+    moved: Mapping[str, int],
+    lease_seconds: float,
+    *,
+    flush: UUID | None = None,
+    in_hand: Collection[int] = (),
+    intents: Sequence[int] = (),
+) -> bool | None:
+    """Whether the sendout sends; None: the lease is lost, or the flush was done before."""
+    amounts = (moved.get(final, 0) for final in ("sent", "refused", "uncertain", "cancelled"))
+    may_send: bool | None = await connection.fetchval(
+        SQL.move, batch.sendout_id, batch.number, batch.lease_token, *amounts, lease_seconds, flush or uuid4(),
+        list(in_hand), intents,
+    )  # fmt: skip
+    return may_send
 
 
 async def _free_codes(connection: Connection, batch: Batch, numbers: list[int]) -> None:

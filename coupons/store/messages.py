@@ -1,13 +1,13 @@
 """What marketers wrote. A message is never changed: saving it again makes its next version."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Refused
-from coupons.mail import compile_email
+from coupons.mail import File, compile_email
 from coupons.store import groups, lists
 from coupons.store.queries import Queries
 from coupons.templates import Parts, Template
@@ -19,6 +19,8 @@ OWN_ATTRIBUTES = frozenset({"email"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """`headers` stand beside those of every mail; of `files` here are the names, `files_of` has the rest."""
+
     id: int
     name: str
     version: int
@@ -28,8 +30,10 @@ class Message:
     text: str | None
     html: str | None
     attributes: list[str]
+    headers: dict[str, str]
     created_at: datetime
     lists: list[str]
+    files: list[str]
 
     @property
     def parts(self) -> Parts:
@@ -37,7 +41,15 @@ class Message:
 
 
 async def save(
-    connection: Connection, name: str, parts: Parts, *, sender: str, reply_to: str | None, declared: Collection[str]
+    connection: Connection,
+    name: str,
+    parts: Parts,
+    *,
+    sender: str,
+    reply_to: str | None,
+    declared: Collection[str],
+    headers: Mapping[str, str] = {},
+    files: Sequence[File] = (),
 ) -> Message:
     """Save a message's next version.
 
@@ -46,10 +58,11 @@ async def save(
     Raises:
         TemplateError: a part does not compile.
         AddressError: sender or reply_to is no mailbox.
+        EmailError: a header or a file cannot go along.
         Refused: it names a list that does not exist or is archived, or an attribute that nobody has.
     """
     template = Template(parts)
-    compile_email(template=template, sender=sender, reply_to=reply_to)
+    compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)
     names = template.names
     async with connection.transaction():
         found = await lists.named(connection, *names.lists)
@@ -69,9 +82,12 @@ async def save(
             parts.text,
             parts.html,
             sorted(names.required - OWN_ATTRIBUTES),
+            dict(headers),
         )
         assert row is not None  # noqa: S101 - an INSERT of an aggregate always has a row
         await connection.execute(SQL.name_lists, row["id"], [each.id for each in found])
+        rows = [(row["id"], each.name, each.content_type, each.inline, each.content) for each in files]
+        await connection.executemany(SQL.add_file, rows)
         return await named(connection, name)
 
 
@@ -92,3 +108,8 @@ async def of_sendout(connection: Connection, sendout_id: UUID) -> Message:
     if row is None:
         raise Refused(f"there is no sendout {sendout_id}")
     return Message(**row)
+
+
+async def files_of(connection: Connection, message_id: int) -> list[File]:
+    """A version's attachments and inline images, by their names, with their bytes."""
+    return [File(**row) for row in await connection.fetch(SQL.files, message_id)]

@@ -1,23 +1,32 @@
 -- save: the next version of a message
-INSERT INTO message (name, version, sender, reply_to, subject, text, html, attributes)
-SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7 FROM message WHERE name = $1
+INSERT INTO message (name, version, sender, reply_to, subject, text, html, attributes, headers)
+SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM message WHERE name = $1
 RETURNING id, version;
 
 -- name_lists: the lists that a version names
 INSERT INTO message_list (message_id, list_id) SELECT $1, unnest($2::bigint[]);
 
+-- add_file: an attachment or an inline image of a version
+INSERT INTO message_file (message_id, name, content_type, inline, content) VALUES ($1, $2, $3, $4, $5);
+
+-- files: of a version
+SELECT name, content_type, inline, content FROM message_file WHERE message_id = $1 ORDER BY name;
+
 -- rows: the newest version of each message; $1 names, or NULL for all
 SELECT DISTINCT ON (m.name) m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html, m.attributes,
-       m.created_at,
+       m.headers, m.created_at,
        ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
-             WHERE ml.message_id = m.id ORDER BY l.name) AS lists
+             WHERE ml.message_id = m.id ORDER BY l.name) AS lists,
+       ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
 FROM message m
 WHERE $1::text[] IS NULL OR m.name = ANY ($1)
 ORDER BY m.name, m.version DESC;
 
 -- of_sendout: the version that a sendout mails
-SELECT m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html, m.attributes, m.created_at,
+SELECT m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html, m.attributes,
+       m.headers, m.created_at,
        ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
-             WHERE ml.message_id = m.id ORDER BY l.name) AS lists
+             WHERE ml.message_id = m.id ORDER BY l.name) AS lists,
+       ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
 FROM sendout s JOIN message m ON m.id = s.message_id
 WHERE s.id = $1;

@@ -49,19 +49,36 @@ class Sendout:
     waiting: str | None
     recipients: int | None
     created_at: datetime
+    start_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    per_hour: float | None
     open: int
+    in_hand: int
+    """Mails that are just being handed over: they have no outcome yet."""
+    held: int
+    """Batches that workers hold; with none, nothing more can be handed over of a sendout that is paused."""
     sent: int
     refused: int
     uncertain: int
     cancelled: int
+    per_second: float | None
+    """Mails with an outcome, over the last minute; None while nothing is sent."""
     lists: tuple[SendoutList, ...]
 
     @property
     def ended(self) -> bool:
         """Whether it stays as it is unless a person does something."""
         return self.finished_at is not None or self.state in RESUMABLE
+
+    @property
+    def handed_over(self) -> int:
+        """How many mails the relay has taken, may have taken, or is just being given."""
+        return self.sent + self.uncertain + self.in_hand
+
+    @property
+    def seconds_left(self) -> float | None:
+        return self.open / self.per_second if self.per_second else None
 
 
 def check_resumable(sendout: Sendout) -> None:

@@ -1,16 +1,28 @@
 -- rows: sendouts, newest first, with their deliveries in numbers; $1 an id, $2 a state, or NULL
+-- `per_second`: mails with an outcome in the last minute, read from the batches that were worked on in it, each with
+-- the part of its time that lies in that minute.
 SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting,
-       s.recipients, s.created_at, s.started_at, s.finished_at,
-       coalesce(b.open, 0) AS open, coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused,
-       coalesce(b.uncertain, 0) AS uncertain, coalesce(b.cancelled, 0) AS cancelled
+       s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
+       coalesce(b.open, 0) AS open, coalesce(b.in_hand, 0) AS in_hand, coalesce(b.held, 0) AS held,
+       coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
+       coalesce(b.cancelled, 0) AS cancelled,
+       CASE WHEN s.state = 'sending' THEN r.per_second END AS per_second
 FROM sendout s
 JOIN message m ON m.id = s.message_id
 LEFT JOIN recipient_group g ON g.id = s.group_id
 LEFT JOIN LATERAL (
-    SELECT sum(open) AS open, sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain,
-           sum(cancelled) AS cancelled
+    SELECT sum(open) AS open, sum(cardinality(in_hand)) AS in_hand, count(*) FILTER (WHERE lease_until > now()) AS held,
+           sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain, sum(cancelled) AS cancelled
     FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
+LEFT JOIN LATERAL (
+    SELECT (sum((claimed_open - open) * extract(epoch FROM flushed_at - greatest(claimed_at, w.since))
+                / greatest(extract(epoch FROM flushed_at - claimed_at), 0.001))
+            / greatest(extract(epoch FROM now() - greatest(min(claimed_at), w.since)), 1))::float8 AS per_second
+    FROM delivery_batch, (SELECT now() - interval '1 minute' AS since) w
+    WHERE s.state = 'sending' AND sendout_id = s.id AND flushed_at > w.since
+    GROUP BY w.since
+) r ON true
 WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 

@@ -1,5 +1,6 @@
-"""Who got which code: the two questions of a service desk."""
+"""Who got which code, and what did the relay say: the questions of a service desk."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,11 +10,24 @@ from coupons.store.queries import Queries
 
 SQL = Queries("people.sql")
 MAILS_SHOWN = 100
+DELIVERIES_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an attempt to mail somebody, in the relay's words."""
+
+    number: int
+    address: str
+    attempt: int
+    outcome: str
+    reply: str
+    at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail to an address, sent or not; `codes` by list name."""
+    """One mail to an address, sent or not; `codes` by list name, `answers` from the first attempt to the last."""
 
     sendout: UUID
     created_at: datetime
@@ -25,6 +39,7 @@ class Mail:
     reply: str | None
     changed_at: datetime | None
     codes: dict[str, str]
+    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +56,21 @@ class CodeOwner:
 
 async def mails_to(connection: Connection, address_key: str) -> list[Mail]:
     """By the normalised address (`coupons.addresses`), newest first."""
-    return [Mail(**row) for row in await connection.fetch(SQL.by_address, address_key, MAILS_SHOWN)]
+    rows = await connection.fetch(SQL.by_address, address_key, MAILS_SHOWN)
+    return [Mail(**row, answers=await _answers(connection, row["sendout"], [row["number"]])) for row in rows]
+
+
+async def answers_of(connection: Connection, sendout_id: UUID) -> AsyncIterator[Answer]:
+    """All answers to each mail of a sendout that was not simply taken at its first attempt, by number and attempt."""
+    after = 0
+    while rows := await connection.fetch(SQL.troubled, sendout_id, after, DELIVERIES_AT_ONCE):
+        for answer in await _answers(connection, sendout_id, [row["number"] for row in rows]):
+            yield answer
+        after = rows[-1]["number"]
+
+
+async def _answers(connection: Connection, sendout_id: UUID, numbers: list[int]) -> tuple[Answer, ...]:
+    return tuple([Answer(**row) for row in await connection.fetch(SQL.answers, sendout_id, numbers)])
 
 
 async def owners_of(connection: Connection, code: str) -> list[CodeOwner]:

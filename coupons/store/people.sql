@@ -17,3 +17,23 @@ LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_nu
 LEFT JOIN sendout s ON s.id = c.sendout_id
 LEFT JOIN message m ON m.id = s.message_id
 ORDER BY l.name;
+
+-- troubled: deliveries after $2 that a relay did not simply take, $3 of them
+SELECT number FROM (
+    (SELECT number FROM delivery WHERE sendout_id = $1 AND number > $2 AND state = 'refused' ORDER BY number LIMIT $3)
+    UNION
+    (SELECT DISTINCT number FROM delivery_attempt WHERE sendout_id = $1 AND number > $2 ORDER BY number LIMIT $3)
+) troubled
+ORDER BY number LIMIT $3;
+
+-- answers: to each attempt of the deliveries $2; the last one stands with the delivery, unless it is logged too
+SELECT a.number, d.address, a.attempt, a.outcome, a.reply, a.at
+FROM delivery_attempt a JOIN delivery d USING (sendout_id, number)
+WHERE a.sendout_id = $1 AND a.number = ANY ($2::integer[])
+UNION ALL
+SELECT d.number, d.address, d.attempts, d.state, d.reply, d.changed_at
+FROM delivery d
+WHERE d.sendout_id = $1 AND d.number = ANY ($2::integer[]) AND d.reply IS NOT NULL
+  AND NOT EXISTS (SELECT FROM delivery_attempt a
+                  WHERE a.sendout_id = $1 AND a.number = d.number AND a.attempt = d.attempts)
+ORDER BY number, attempt;

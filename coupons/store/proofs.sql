@@ -43,7 +43,7 @@ WHERE sl.bound <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
 -- mails_have_their_codes: nothing was mailed without a code of each list that has no alternative text
 SELECT d.sendout_id, d.number, sl.list_id, d.state
 FROM delivery d JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'
-WHERE d.state IN ('sending', 'sent', 'uncertain') AND NOT EXISTS (
+WHERE d.state IN ('sent', 'uncertain') AND NOT EXISTS (
     SELECT FROM coupon c
     WHERE c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number);
 
@@ -51,7 +51,7 @@ WHERE d.state IN ('sending', 'sent', 'uncertain') AND NOT EXISTS (
 SELECT b.sendout_id, b.number, b.open, b.sent, b.refused, b.uncertain, b.cancelled, d.*
 FROM delivery_batch b
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE state IN ('pending', 'sending', 'deferred')) AS is_open,
+    SELECT count(*) FILTER (WHERE state IN ('pending', 'deferred')) AS is_open,
            count(*) FILTER (WHERE state = 'sent') AS is_sent,
            count(*) FILTER (WHERE state = 'refused') AS is_refused,
            count(*) FILTER (WHERE state = 'uncertain') AS is_uncertain,
@@ -60,6 +60,14 @@ CROSS JOIN LATERAL (
 ) d
 WHERE (b.open, b.sent, b.refused, b.uncertain, b.cancelled)
    <> (d.is_open, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
+
+-- hands_hold_their_own: what a worker has in hand is an open delivery of a batch that it holds
+SELECT b.sendout_id, b.number, i.number AS delivery, d.state
+FROM delivery_batch b
+CROSS JOIN LATERAL unnest(b.in_hand) AS i (number)
+LEFT JOIN delivery d ON d.sendout_id = b.sendout_id AND d.number = i.number
+WHERE d.state IS NULL OR d.state NOT IN ('pending', 'deferred')
+   OR i.number NOT BETWEEN b.first_delivery AND b.last_delivery OR b.lease_token IS NULL;
 
 -- finished_sendouts_add_up: every recipient of a finished sendout is in exactly one final state
 SELECT s.id AS sendout, s.state, s.recipients, d.deliveries, d.final
@@ -81,7 +89,7 @@ WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR max(sl
 -- ended_sendouts_hold_nothing: a sendout that has ended has no open batch, and no code that nobody was given
 SELECT s.id AS sendout, s.state, count(b.number) AS open_batches, count(sl.list_id) AS lists
 FROM sendout s
-LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND b.open > 0
+LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND NOT b.closed
 LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.promised > sl.bound
 WHERE s.state IN ('finished', 'cancelled') AND s.finished_at IS NOT NULL
 GROUP BY s.id HAVING count(b.number) > 0 OR count(sl.list_id) > 0;

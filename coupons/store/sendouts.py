@@ -16,6 +16,9 @@ SQL = Queries("sendouts.sql")
 SNAPSHOT_SECONDS = 3_600
 """The snapshot copies every recipient in one statement: minutes for tens of millions."""
 
+PACED_BATCH_SECONDS = 10
+"""A sendout that keeps a pace sends so many seconds' mails at once, and then none for as long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -37,7 +40,9 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
         Refused: as `check` does.
     """
     message, group = await check(connection, command)
-    await connection.execute(SQL.create, command.id, message.id, group)
+    await connection.execute(
+        SQL.create, command.id, message.id, group, command.start_at, command.per_hour, command.over_minutes
+    )
     if command.recipients is not None:
         addresses = [parse_address(each.email) for each in command.recipients]
         attributes = [json.dumps(each.attributes) for each in command.recipients]
@@ -117,10 +122,16 @@ async def snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> 
 async def _complete_snapshot(
     connection: Connection, sendout_id: UUID, recipients: int, batch_size: int, *, lease_token: UUID | None
 ) -> None:
-    await connection.execute(SQL.batches, sendout_id, recipients, batch_size)
+    pace: float | None = await connection.fetchval(SQL.pace, sendout_id, recipients)
+    await connection.execute(SQL.batches, sendout_id, recipients, paced_batch(batch_size, pace))
     await connection.execute(SQL.needs, sendout_id, recipients)
     if await connection.fetchval(SQL.taken, sendout_id, recipients, lease_token) is None:
         raise LeaseLost(f"sendout {sendout_id}")
+
+
+def paced_batch(batch_size: int, per_hour: float | None) -> int:
+    """How many mails a batch has: of a sendout that keeps a pace as many as leave within seconds."""
+    return batch_size if per_hour is None else max(1, min(batch_size, int(per_hour * PACED_BATCH_SECONDS / 3_600)))
 
 
 async def renew(connection: Connection, claim: Claim, *, lease_seconds: float) -> None:
@@ -216,6 +227,7 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
 async def settle(connection: Connection, sendout_id: UUID) -> bool:
     """Finish a sendout of which nothing is open, giving back what it did not need; False if it is not so far."""
     async with connection.transaction():
+        await connection.fetchrow(SQL.lock, sendout_id)  # what was decided about its uncertain mails meanwhile is seen
         if await connection.fetchval(SQL.done, sendout_id) is None:
             return False
         await connection.fetch(SQL.lock_lists, sendout_id)
@@ -233,3 +245,8 @@ async def settle_all(connection: Connection) -> list[UUID]:
 async def wait(connection: Connection, sendout_id: UUID, why: str | None) -> None:
     """Show why a sending sendout makes no progress; None when it does again."""
     await connection.execute(SQL.wait, sendout_id, why)
+
+
+async def wait_all(connection: Connection, why: str) -> None:
+    """Show it on every sendout that sends."""
+    await connection.execute(SQL.wait_all, why)

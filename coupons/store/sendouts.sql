@@ -1,5 +1,6 @@
--- create: a sendout of a message's version
-INSERT INTO sendout (id, message_id, group_id) VALUES ($1, $2, $3);
+-- create: a sendout of a message's version; $4 not to be mailed before, $5 mails an hour, $6 minutes to be spread over
+INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, next_at)
+VALUES ($1, $2, $3, $4, $5, $6, greatest($4, now()));
 
 -- claim: the oldest sendout that is to be prepared, under a new lease
 UPDATE sendout
@@ -27,6 +28,9 @@ FROM (
     FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS given (address_key, address, attributes, position)
     ORDER BY address_key, position
 ) first;
+
+-- pace: what spreading $2 mails over the time asked for means for an hour; returns the pace, if there is one
+UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes) WHERE id = $1 RETURNING per_hour;
 
 -- batches: the deliveries 1 … $2 in batches of $3
 INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open)
@@ -95,7 +99,7 @@ UPDATE sendout SET state = 'paused', reason = $2, waiting = NULL WHERE id = $1 A
 -- cancel: whatever it does; workers close its batches. Its row is locked: what a snapshot commits meanwhile is seen
 UPDATE sendout
 SET state = 'cancelled', reason = NULL, waiting = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
-    finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND open > 0) THEN NULL ELSE now() END
+    finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END
 WHERE id = $1 AND state NOT IN ('finished', 'cancelled', 'failed')
 RETURNING id;
 
@@ -112,7 +116,7 @@ FROM rest WHERE sl.sendout_id = $1 AND sl.list_id = rest.list_id;
 -- done: a sendout of which nothing is open; no row if that is not so
 SELECT id FROM sendout
 WHERE id = $1 AND state IN ('sending', 'cancelled') AND finished_at IS NULL
-  AND NOT EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND open > 0)
+  AND NOT EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed)
 FOR UPDATE;
 
 -- finish: its last delivery has an outcome
@@ -123,7 +127,10 @@ WHERE id = $1;
 -- unfinished: sendouts of which nothing is open, although nobody has said so
 SELECT s.id FROM sendout s
 WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled')
-  AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND b.open > 0);
+  AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND NOT b.closed);
+
+-- wait_all: why none of them makes progress
+UPDATE sendout SET waiting = $1 WHERE state = 'sending' AND finished_at IS NULL AND waiting IS DISTINCT FROM $1;
 
 -- wait: why it makes no progress; NULL when it does again
 UPDATE sendout SET waiting = $2 WHERE id = $1 AND state = 'sending' AND waiting IS DISTINCT FROM $2;

@@ -13,9 +13,11 @@ from producers.cli.groups import groups
 from producers.cli.imports import import_file
 from producers.cli.lists import lists
 from producers.cli.messages import messages
-from producers.cli.sendouts import cancel, outbox, pause, resume, send, show
+from producers.cli.outbox import outbox, show
+from producers.cli.sendouts import cancel, pause, resume, send
 from producers.cli.service import verify, who
 from producers.cli.system import completion, demo, doctor, migrate, web, worker
+from producers.cli.uncertain import uncertain
 
 EPILOG = """\b
 The main story:
@@ -44,7 +46,7 @@ def main(context: click.Context) -> None:
 
 
 for command in (
-    lists, import_file, groups, messages, send, outbox, show, resume, pause, cancel, who, verify,
+    lists, import_file, groups, messages, send, outbox, show, resume, pause, cancel, uncertain, who, verify,
     worker, web, migrate, doctor, demo, completion,
 ):  # fmt: skip
     main.add_command(command)

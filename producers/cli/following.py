@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import click
 
+from producers.wording import lasting
+
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.05, 0.25
 PATIENCE_SECONDS = 10
 """Then it is said that no worker has taken the command yet."""
@@ -18,12 +20,17 @@ Job = TypeVar("Job")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is, in whatever it counts; `total` None while that is not known."""
+    """How far a job is, in whatever it counts; `total` None while that is not known.
+
+    A job that does not know its own speed is given the one that was seen.
+    """
 
     done: int
     total: int | None
     state: str
     ended: bool
+    per_second: float | None = None
+    seconds_left: float | None = None
 
 
 async def follow(
@@ -52,23 +59,21 @@ def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, state="waiting", rate="")
+    columns = [BarColumn(), MofNCompleteColumn()]
+    texts = [
+        TextColumn(f"{{task.{each}}}") for each in ("description", "fields[rate]", "fields[left]", "fields[state]")
+    ]
+    with Bar(texts[0], *columns, *texts[1:], console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, state="waiting", rate="", left="")
 
         def show(progress: Progress) -> None:
             bar.update(task, completed=progress.done, total=progress.total, state=progress.state)
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+            seen = bar.tasks[0]
+            speed = progress.per_second or seen.finished_speed or seen.speed
+            left = progress.seconds_left or seen.time_remaining
+            bar.update(task, rate=f"{speed:,.0f}/s" if speed else "", left=lasting(left) if left else "")
 
         yield show

@@ -1,5 +1,6 @@
 """`coupons message …`: what is mailed."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -9,9 +10,10 @@ from producers.cli.session import Failed, asynchronous, database, settings
 
 if TYPE_CHECKING:
     from coupons.database import Connection
-    from coupons.mail import Envelope
+    from coupons.mail import Envelope, File
     from coupons.templates import Coupon
 
+file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 attribute_values = click.option(
     "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="What the message prints for this name."
 )
@@ -37,10 +39,15 @@ def messages() -> None:
 @click.option("--from", "sender", help='As "Shop <shop@example.org>".  [default: COUPONS_SENDER]')
 @click.option("--reply-to", help="Where answers go.")
 @click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="A name that recipients will bring.")
+@click.option("--attach", "attachments", multiple=True, type=file_path, help="A file to go along; may be repeated.")
+@click.option("--inline", "images", multiple=True, type=file_path,
+              help='An image that the HTML shows: <img src="cid:logo.png">; may be repeated.')  # fmt: skip
+@click.option("--header", "headers", multiple=True, metavar='"NAME: VALUE"', help='As "X-Campaign: spring";'
+              " may be repeated.")  # fmt: skip
 @asynchronous
 async def save(
     name: str, subject: str, text: TextIO | None, html: TextIO | None, sender: str | None, reply_to: str | None,
-    attributes: tuple[str, ...],
+    attributes: tuple[str, ...], attachments: tuple[Path, ...], images: tuple[Path, ...], headers: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Save a message's next version. A sendout that has begun keeps the version that it began with.
 
@@ -54,12 +61,38 @@ async def save(
     if not sender:
         raise Failed(f"message {name} has no sender: give --from, or set COUPONS_SENDER")
     parts = Parts(subject=subject, text=text.read() if text else None, html=html.read() if html else None)
+    files = [_file(each, inline=False) for each in attachments] + [_file(each, inline=True) for each in images]
     async with database() as connection:
         saved = await messages.save(
-            connection, list_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes
-        )
+            connection, list_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes,
+            headers=_headers(headers), files=files,
+        )  # fmt: skip
     lists = f", codes of {', '.join(saved.lists)}" if saved.lists else ", no codes"
-    click.echo(f"message {saved.name} saved, version {saved.version}{lists}")
+    along = f", with {', '.join(saved.files)}" if saved.files else ""
+    click.echo(f"message {saved.name} saved, version {saved.version}{lists}{along}")
+
+
+def _file(path: Path, *, inline: bool) -> "File":
+    """Its content type is what its name says."""
+    from mimetypes import guess_type
+
+    from coupons.mail import File
+
+    content_type, compressed_by = guess_type(path.name)
+    if content_type is None or compressed_by:
+        content_type = "application/octet-stream"
+    return File(path.name, content_type, path.read_bytes(), inline=inline)
+
+
+def _headers(lines: tuple[str, ...]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or name in headers:
+            problem = "is given twice" if colon else "is not NAME: VALUE"
+            raise click.BadParameter(f"{line!r} {problem}", param_hint="--header")
+        headers[name] = value.strip()
+    return headers
 
 
 @messages.command()
@@ -79,6 +112,7 @@ async def ls(json_output: bool) -> None:
         "VERSION": lambda row: row.version,
         "LISTS": lambda row: row.lists,
         "NEEDS": lambda row: row.attributes,
+        "FILES": lambda row: row.files,
         "FROM": lambda row: row.sender,
         "SUBJECT": lambda row: row.subject,
     }
@@ -101,7 +135,12 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
         coupons = await _preview_coupons(connection, message.lists)
     values = {**{each: f"[{each}]" for each in message.attributes}, "email": "[email]", **_values(attributes)}
     parts = Template(message.parts).render(values, coupons)
-    click.echo(f"Subject: {parts.subject}\n")
+    click.echo(f"Subject: {parts.subject}")
+    for field, value in message.headers.items():
+        click.echo(f"{field}: {value}")
+    if message.files:
+        click.echo(f"Files: {', '.join(message.files)}")
+    click.echo()
     click.echo(parts.html if html or parts.text is None else parts.text)
 
 
@@ -114,15 +153,15 @@ async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     """Mail a message to one address, with preview texts in place of codes: no code is used."""
     from coupons.addresses import parse_address
     from coupons.codes import list_name
-    from coupons.smtp import Deferred, Refused, Relay, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
+    from coupons.smtp import Deferred, Limits, Refused, Relays, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
 
     address = parse_address(to).address
     loaded = settings()
     async with database() as connection:
         envelope = await _test_mail(connection, list_name(name), address, _values(attributes), loaded.unsubscribe_url)
-    relay_address = SmtpAddress.parse(loaded.smtp_url.get_secret_value())
-    async with Relay(relay_address, connections=1, local_hostname=loaded.smtp_hostname or None) as relay:
-        outcome = await relay.send(envelope)
+    addresses = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
+    async with Relays(addresses, limits=Limits(connections=1), local_hostname=loaded.smtp_hostname or None) as relays:
+        outcome = await relays.send(envelope)
     match outcome:
         case Sent(said):
             click.echo(f"test mail of {name} sent to {address}: {said}")
@@ -144,7 +183,8 @@ async def _test_mail(
     coupons = await _preview_coupons(connection, message.lists)
     compiled = compile_email(
         template=Template(message.parts), sender=message.sender, reply_to=message.reply_to,
-        unsubscribe_url=unsubscribe_url or None,
+        unsubscribe_url=unsubscribe_url or None, headers=message.headers,
+        files=await messages.files_of(connection, message.id),
     )  # fmt: skip
     return compiled.write(
         rcpt=address,

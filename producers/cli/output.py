@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ COLOURS = {
     "refused": "red",
     "cancelled": "red",
 }
+
+# As in coupons/codes.py: a cell that begins like this is run by a spreadsheet, also behind another separator.
+_FORMULA = re.compile("(^|[,;|])('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of a table.")
 
@@ -46,6 +50,13 @@ def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object
         click.echo(_line(row, widths, numeric))
 
 
+async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any], object]]) -> None:
+    """A line a row as it comes, for a spreadsheet: with a byte order mark, and nothing in it that would be run."""
+    click.echo(f"\ufeff{';'.join(columns)}\r\n", nl=False)
+    async for row in rows:
+        click.echo(";".join(_cell(column(row)) for column in columns.values()) + "\r\n", nl=False)
+
+
 def emit_rejected(first: "Sequence[Rejected]", total: int, *, rest: str) -> None:
     """The first lines that were not taken, on stderr; `rest` says where the others are."""
     for each in first[:REJECTED_SHOWN]:
@@ -60,6 +71,18 @@ def coloured(state: str) -> str:
 
 def amount(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
+
+
+def moment(at: datetime) -> str:
+    """A time as this machine's clock shows it."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, int | float):
+        return "" if value is None else str(value)
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return '"' + _FORMULA.sub(r"\1'\2", text).replace('"', '""') + '"'
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
@@ -80,7 +103,7 @@ def _text(cell: object) -> str:
         case int():
             return f"{cell:,}"
         case datetime():
-            return cell.astimezone().strftime("%Y-%m-%d %H:%M")
+            return moment(cell)
         case list() | tuple():
             return ", ".join(map(str, cell))
     return str(cell)

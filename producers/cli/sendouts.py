@@ -1,19 +1,54 @@
-"""`coupons send`, `outbox`, `show`, `resume`, `pause`, `cancel`."""
+"""`coupons send`, `resume`, `pause`, `cancel`."""
 
+import asyncio
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
 from producers.cli.following import Progress, follow
-from producers.cli.imports import describe as describe_import
-from producers.cli.output import amount, as_json, coloured, emit_json, emit_table
-from producers.cli.session import FAILED, INTERRUPTED, Failed, asynchronous, database, publish
+from producers.cli.outbox import describe, starts_later
+from producers.cli.output import amount, as_json, emit_json
+from producers.cli.session import FAILED, INTERRUPTED, asynchronous, database, publish
+from producers.wording import minutes_of
 
 if TYPE_CHECKING:
-    from coupons.store.outbox import Sendout, SendoutList
+    from coupons.database import Connection
+    from coupons.store.outbox import Sendout
 
-STATES = ["queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed"]
+IN_HAND_SECONDS = 5.0
+"""A relay answers within that; if not, it is said how many mails it has not answered for."""
+LOOK_SECONDS = 0.1
+
+
+class Moment(click.ParamType[datetime]):
+    """ISO 8601; without a zone it is this machine's."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            at = datetime.fromisoformat(value)
+            return at if at.tzinfo else at.astimezone()
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no time: write 2026-03-01T09:00, or with a zone 2026-03-01T09:00+01:00", param, ctx
+            )
+
+
+class Minutes(click.ParamType[int]):
+    name = "duration"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from coupons.commands import MAX_MINUTES
+
+        minutes = minutes_of(value)
+        if minutes is None or minutes > MAX_MINUTES:
+            self.fail(f"{value!r}: write 90m, 4h, 1h30m or 2d, at most {MAX_MINUTES // 24 // 60}d", param, ctx)
+        return minutes
+
+
 wait_option = click.option("--wait", is_flag=True, help="Follow the sendout until it ends or is interrupted.")
 sendout_id = click.argument("sendout", type=click.UUID)
 
@@ -22,17 +57,26 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--message", required=True, help="What is mailed.")
 @click.option("--group", help="Who is mailed: a group …")
 @click.option("--to", "addresses", multiple=True, metavar="EMAIL", help="… or these addresses.")
+@click.option("--start-at", type=Moment(), metavar="TIME", help="Mail nobody before: 2026-03-01T09:00 by this machine's"
+              " clock, or with a zone, …+01:00 or …Z. What is past means now.")  # fmt: skip
+@click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Mail at most so many an hour, evenly.")
+@click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Instead: spread the mails evenly over"
+              " 90m, 4h, 2d …")  # fmt: skip
 @click.option("--id", "id_", type=click.UUID, help="The command's id; the same id again is the same sendout.")
 @wait_option
 @as_json
 @asynchronous
 async def send(
-    message: str, group: str | None, addresses: tuple[str, ...], id_: UUID | None, wait: bool, json_output: bool
-) -> int | None:
+    message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, per_hour: int | None,
+    over_minutes: int | None, id_: UUID | None, wait: bool, json_output: bool,
+) -> int | None:  # fmt: skip
     """Mail a message to everybody of a group, each with a code of their own.
 
     If a list that pauses on shortage has too few codes, nobody is mailed, the sendout is interrupted, and --wait ends
     with exit code 4; import the missing codes and `coupons resume` it.
+
+    A sendout that starts later, or takes its time, is promised all its codes at once: if there are too few, it shows
+    today.
     """
     from coupons.addresses import parse_address
     from coupons.commands import Recipient, StartSendout
@@ -40,8 +84,13 @@ async def send(
 
     if (group is None) == (not addresses):
         raise click.UsageError("give either --group or --to")
+    if per_hour and over_minutes:
+        raise click.UsageError("give at most one of --per-hour and --over")
     recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
-    command = StartSendout(message=message, group=group, recipients=recipients)
+    command = StartSendout(
+        message=message, group=group, recipients=recipients,
+        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes,
+    )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
     async with database() as connection:
@@ -52,81 +101,6 @@ async def send(
         emit_json({"id": command.id}) if json_output else click.echo(command.id)
         return None
     return await _follow(command.id, command.id, json_output=json_output)
-
-
-@click.command()
-@click.option("--status", type=click.Choice(STATES), help="Only these.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="The newest ones.")
-@as_json
-@asynchronous
-async def outbox(status: str | None, limit: int, json_output: bool) -> None:
-    """All sendouts, newest first."""
-    from coupons.store import outbox
-
-    async with database() as connection:
-        found = await outbox.newest(connection, state=status, limit=limit)
-    if json_output:
-        emit_json(found)
-        return
-    columns = {
-        "SENDOUT": lambda row: row.id,
-        "MESSAGE": lambda row: row.message,
-        "GROUP": lambda row: row.group or "(given)",
-        "STATUS": lambda row: row.state,
-        "RECIPIENTS": lambda row: row.recipients,
-        "SENT": lambda row: row.sent,
-        "CREATED": lambda row: row.created_at,
-        "REMARKS": _remarks,
-    }
-    emit_table(found, columns, empty=f"no {status or ''} sendouts".replace("  ", " "))
-
-
-def _remarks(sendout: "Sendout") -> str:
-    """What is not as it should be: codes that are missing, mails that were not sent, why it stands still."""
-    counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
-    remarks = [f"{amount(number)} {what}" for what, number in counts.items() if number]
-    if sendout.state == "interrupted":
-        remarks += [f"{each.name}: {amount(each.missing)} missing" for each in sendout.lists if each.missing]
-    elif why := sendout.waiting or sendout.reason:
-        remarks.append(why)
-    return "; ".join(remarks)
-
-
-@click.command()
-@click.argument("id_", metavar="ID", type=click.UUID)
-@click.option("--rejected", is_flag=True, help="Of an import: print the lines that were not taken as CSV.")
-@as_json
-@asynchronous
-async def show(id_: UUID, rejected: bool, json_output: bool) -> None:
-    """One sendout or import, with everything that is known about it."""
-    from coupons.codes import rejections_csv
-    from coupons.store import imports, outbox
-
-    async with database() as connection:
-        job = await imports.find(connection, id_)
-        if job and rejected:
-            for line in rejections_csv(await imports.rejections(connection, id_)):
-                click.echo(line, nl=False)
-            return
-        if job:
-            emit_json(job) if json_output else describe_import(job)
-            return
-        sendout = await outbox.find(connection, id_)
-        if sendout is None:
-            raise Failed(f"there is no sendout or import {id_}")
-        problems = await outbox.problems(connection, id_)
-    if json_output:
-        emit_json({"sendout": sendout, "problems": problems})
-        return
-    describe(sendout)
-    if problems:
-        columns = {
-            "ADDRESS": lambda row: row.address,
-            "STATE": lambda row: row.state,
-            "ATTEMPTS": lambda row: row.attempts,
-            "REPLY": lambda row: row.reply,
-        }
-        emit_table(problems, columns, empty="")
 
 
 @click.command()
@@ -154,50 +128,45 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
 @sendout_id
 @asynchronous
 async def pause(sendout: UUID) -> None:
-    """Hand over no more mails; those in hand are sent. `coupons resume` goes on."""
-    from coupons.store import outbox, sendouts
+    """Hand over no more mails, and say how many were. `coupons resume` goes on."""
+    from coupons.store import sendouts
 
     async with database() as connection:
         await sendouts.pause(connection, sendout, "paused by a person")
-        describe(await outbox.named(connection, sendout))
+        await _tell_handed_over(connection, sendout)
 
 
 @click.command()
 @sendout_id
 @asynchronous
 async def cancel(sendout: UUID) -> None:
-    """End a sendout for good; codes that nobody was sent return to their lists."""
-    from coupons.store import outbox, sendouts
+    """End a sendout for good, and say how many were mailed; codes of all others return to their lists."""
+    from coupons.store import sendouts
 
     async with database() as connection:
         await sendouts.cancel(connection, sendout)
-        describe(await outbox.named(connection, sendout))
+        await _tell_handed_over(connection, sendout)
 
 
-def describe(sendout: "Sendout") -> None:
-    """A sendout in a few lines."""
+async def _tell_handed_over(connection: "Connection", sendout_id: UUID) -> None:
+    sendout = await _with_empty_hands(connection, sendout_id)
+    unanswered = f", {amount(sendout.in_hand)} of them still at the relay without its answer" if sendout.in_hand else ""
     click.echo(
-        f"sendout {sendout.id} {coloured(sendout.state)}: {sendout.message} to {sendout.group or 'given recipients'}"
+        f"sendout {sendout.id} is {sendout.state}: {amount(sendout.handed_over)} of {amount(sendout.recipients)} mails "
+        f"had been handed over{unanswered}"
     )
-    counts = {
-        "sent": sendout.sent,
-        "refused": sendout.refused,
-        "uncertain": sendout.uncertain,
-        "cancelled": sendout.cancelled,
-    }
-    shown = ", ".join(f"{amount(number)} {what}" for what, number in counts.items() if number or what == "sent")
-    click.echo(f"  {amount(sendout.recipients)} recipients: {shown}, {amount(sendout.open)} open")
-    for each in sendout.lists:
-        click.echo(f"  list {each.name}: {_needs(sendout.state, each)}")
-    for why in filter(None, (sendout.waiting, sendout.reason if sendout.state != "interrupted" else None)):
-        click.echo(f"  {why}")
 
 
-def _needs(state: str, of: "SendoutList") -> str:
-    if state == "interrupted":
-        return f"{amount(of.needed)} needed, {amount(of.available)} available, {amount(of.missing)} missing"
-    without = f", {amount(of.missing)} get the alternative text" if of.missing else ""
-    return f"{amount(of.needed)} needed, {amount(of.promised)} held, {amount(of.sent)} sent{without}"
+async def _with_empty_hands(connection: "Connection", sendout_id: UUID) -> "Sendout":
+    """The sendout once no mail of it is in hand, but not later than after some seconds."""
+    from coupons.store import outbox
+
+    for _ in range(round(IN_HAND_SECONDS / LOOK_SECONDS)):
+        sendout = await outbox.named(connection, sendout_id)
+        if not sendout.in_hand:
+            return sendout
+        await asyncio.sleep(LOOK_SECONDS)
+    return await outbox.named(connection, sendout_id)
 
 
 async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | None:
@@ -221,4 +190,7 @@ async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | No
 
 def _progress(sendout: "Sendout") -> Progress:
     total = sendout.recipients
-    return Progress((total or 0) - sendout.open, total, sendout.waiting or sendout.state, ended=sendout.ended)
+    return Progress(
+        (total or 0) - sendout.open, total, sendout.waiting or starts_later(sendout) or sendout.state,
+        ended=sendout.ended, per_second=sendout.per_second, seconds_left=sendout.seconds_left,
+    )  # fmt: skip

@@ -1,9 +1,14 @@
 """`coupons who` for the service desk, `coupons verify` for everybody who wants proof."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from producers.cli.output import as_json, emit_json, emit_table
 from producers.cli.session import FAILED, asynchronous, database
+
+if TYPE_CHECKING:
+    from coupons.store.people import Mail
 
 
 @click.command()
@@ -38,10 +43,17 @@ async def who(email: str | None, code: str | None, json_output: bool) -> int | N
         "CODES": lambda row: ", ".join(f"{name}: {code}" for name, code in row.codes.items()),
         "WHEN": lambda row: row.changed_at,
         "SENDOUT": lambda row: row.sendout,
-        "REPLY": lambda row: row.reply,
+        "REPLY": _replies,
     }
     emit_json(mails) if json_output else emit_table(mails, columns, empty=f"no sendout has the address {email}")
     return None if mails else FAILED
+
+
+def _replies(mail: "Mail") -> str | None:
+    """Of one that was not simply taken, with every attempt."""
+    if len(mail.answers) <= 1:
+        return mail.reply
+    return "; ".join(f"{each.attempt}. {each.outcome}: {each.reply}" for each in mail.answers)
 
 
 @click.command()

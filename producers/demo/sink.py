@@ -54,6 +54,7 @@ SCRIPTS = {
     b"refuse": Script("RCPT", b"550 5.1.1 no such mailbox\r\n"),
     b"defer": Script("RCPT", b"451 4.7.1 try again later\r\n", first_only=True),
     b"drop": Script("DOT", None, keep=True),
+    b"droponce": Script("DOT", None, keep=True, first_only=True),
 }
 
 
@@ -64,9 +65,9 @@ class Keeper:
     by mail is slower, and with `fsync` far slower.
     """
 
-    def __init__(self, ledger: Path, *, fsync: bool, discard: bool) -> None:
+    def __init__(self, ledger: Path, *, fsync: bool, discard: bool, delay: float) -> None:
         self.ledger = ledger.open("wb" if discard else "ab")
-        self.fsync, self.discard = fsync, discard
+        self.fsync, self.discard, self.delay = fsync, discard, delay
         self.kept = 0
         self.lines: list[bytes] = []
         self.unanswered: list[Session] = []
@@ -89,7 +90,7 @@ class Keeper:
 
     def answer_later(self, session: "Session") -> None:
         if not self.unanswered:
-            asyncio.get_running_loop().call_soon(self.flush)
+            asyncio.get_running_loop().call_later(self.delay, self.flush)
         self.unanswered.append(session)
 
     def flush(self) -> None:
@@ -236,11 +237,11 @@ class Session(asyncio.BufferedProtocol):
             self.transport.close()
 
 
-async def serve(port: int, ledger: Path, *, fsync: bool, discard: bool) -> None:
+async def serve(port: int, ledger: Path, *, fsync: bool, discard: bool, delay: float) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    keeper = Keeper(ledger, fsync=fsync, discard=discard)
+    keeper = Keeper(ledger, fsync=fsync, discard=discard, delay=delay)
     server = await loop.create_server(lambda: Session(keeper), "127.0.0.1", port, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started us reads it
     await stopped.wait()
@@ -255,8 +256,9 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True, help="the file that gets a JSON line for every mail")
     parser.add_argument("--fsync", action="store_true", help="bring the ledger to the disk before every answer")
     parser.add_argument("--discard", action="store_true", help='keep only {"count": n}, for benchmarks')
+    parser.add_argument("--delay", type=float, default=0, help="a slow server: seconds before it answers")
     options = parser.parse_args()
-    asyncio.run(serve(options.port, options.ledger, fsync=options.fsync, discard=options.discard))
+    asyncio.run(serve(options.port, options.ledger, fsync=options.fsync, discard=options.discard, delay=options.delay))
 
 
 if __name__ == "__main__":

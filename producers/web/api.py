@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from itertools import islice
 from uuid import UUID
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -12,14 +12,16 @@ from starlette.routing import Route
 from coupons.codes import rejections_csv
 from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
-from coupons.store import imports, lists, outbox
+from coupons.store import imports, lists, outbox, uncertain
+from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS
 from producers.web.body import whole
-from producers.web.desk import Desk, location_of
+from producers.web.desk import Desk, location_of, sendout_of
 from producers.web.failures import InvalidRequest, NotFound, UnsupportedType
 
 STATES = ("queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed")
 LINES_AT_ONCE = 1_000
+MAX_DECISION_BYTES = 1_000
 
 
 class Api:
@@ -33,15 +35,17 @@ class Api:
             Route("/lists", self.all_lists),
             Route("/sendouts", self.outbox),
             Route("/sendouts/{id:uuid}", self.sendout),
+            Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/uncertain", self.uncertain),
+            Route("/sendouts/{id:uuid}/uncertain", self.resolve, methods=["POST"]),
             Route("/imports/{id:uuid}", self.import_job),
             Route("/imports/{id:uuid}/rejections.csv", self.rejections),
         ]
 
     async def take_command(self, request: Request) -> Response:
         """202: published; what it is about is at `location` as soon as a worker has noted it."""
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedType("a command is sent as application/json")
-        command = decode(await whole(request, MAX_COMMAND_BYTES))
+        command = decode(await _json_in(request, MAX_COMMAND_BYTES))
         await self._desk.submit(command)
         location = f"/api{location_of(command)}"
         return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
@@ -57,10 +61,29 @@ class Api:
     async def sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            sendout = await outbox.find(connection, sendout_id)
-            if sendout is None:
-                raise NotFound(f"there is no sendout {sendout_id}")
+            sendout = await sendout_of(connection, sendout_id)
             return _json({"sendout": sendout, "problems": await outbox.problems(connection, sendout_id)})
+
+    async def pause(self, request: Request) -> Response:
+        """The sendout as it is then; mails `in_hand` are still being sent."""
+        return _json(await self._desk.pause(request.path_params["id"]))
+
+    async def cancel(self, request: Request) -> Response:
+        return _json(await self._desk.cancel(request.path_params["id"]))
+
+    async def uncertain(self, request: Request) -> Response:
+        sendout_id: UUID = request.path_params["id"]
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await sendout_of(connection, sendout_id)
+            return _json([each async for each in uncertain.listed(connection, sendout_id)])
+
+    async def resolve(self, request: Request) -> Response:
+        """`{"how": "resend"}` sends all uncertain mails again, `{"how": "accept"}` counts them as sent."""
+        try:
+            decision = from_json(await _json_in(request, MAX_DECISION_BYTES))
+        except ValueError:
+            raise InvalidRequest("not JSON in UTF-8") from None
+        return _json({"mails": await self._desk.resolve(request.path_params["id"], resolution_in(decision))})
 
     async def import_job(self, request: Request) -> Response:
         import_id: UUID = request.path_params["id"]
@@ -87,6 +110,23 @@ def status_in(request: Request) -> str | None:
     if status is not None and status not in STATES:
         raise InvalidRequest(f"status is one of {', '.join(STATES)}")
     return status
+
+
+def resolution_in(decision: object) -> Resolution:
+    """What is to become of uncertain mails. Raises InvalidRequest."""
+    match decision:
+        case {"how": "resend"}:
+            return "resend"
+        case {"how": "accept"}:
+            return "accept"
+    raise InvalidRequest("how is resend or accept")
+
+
+async def _json_in(request: Request, most_bytes: int) -> bytes:
+    """Raises UnsupportedType, TooLarge."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedType("the body must be application/json")
+    return await whole(request, most_bytes)
 
 
 def _json(value: object) -> Response:

@@ -1,6 +1,6 @@
 """Templates into pages. What goes into them is escaped; an undefined name is an error."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 
 from coupons import __version__
 from coupons.store.outbox import RESUMABLE, Sendout
+from producers.wording import lasting, rate
 
 
 def page(template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object) -> HTMLResponse:
@@ -34,8 +35,8 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"amount": _amount, "when": _when}
-_TEMPLATES.tests |= {"covered": _is_covered}
+_TEMPLATES.filters |= {"amount": _amount, "when": _when, "lasting": lasting, "rate": rate}
+_TEMPLATES.tests |= {"covered": _is_covered, "ahead": lambda at: at is not None and at > datetime.now(UTC)}
 _TEMPLATES.globals |= {
     "version": __version__,
     "zone": lambda: f"{datetime.now().astimezone():%Z}",

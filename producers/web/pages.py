@@ -16,9 +16,9 @@ from coupons.store import imports, inbox, lists, outbox
 from coupons.store.lists import CouponList
 from coupons.store.outbox import RESUMABLE, Sendout
 from producers.web import ACQUIRE_SECONDS
-from producers.web.api import STATES, status_in
+from producers.web.api import STATES, resolution_in, status_in
 from producers.web.body import FileForm, fields_of
-from producers.web.desk import Desk, location_of
+from producers.web.desk import Desk, location_of, sendout_of
 from producers.web.failures import InvalidRequest, NotFound
 from producers.web.html import page
 
@@ -38,6 +38,9 @@ class Pages:
             Route("/", self.outbox),
             Route("/sendouts/{id:uuid}", self.sendout),
             Route("/sendouts/{id:uuid}/resume", self.resume, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/uncertain", self.resolve, methods=["POST"]),
             Route("/lists", self.all_lists),
             Route("/lists/{name}", self.one_list),
             Route("/lists/{name}/imports", self.start_import, methods=["POST"]),
@@ -56,12 +59,10 @@ class Pages:
     async def sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await outbox.find(connection, sendout_id)
-            if found is None:
-                raise NotFound(f"there is no sendout {sendout_id}")
+            found = await sendout_of(connection, sendout_id)
             problems = await outbox.problems(connection, sendout_id)
             resuming = await _resuming(connection, found, request.query_params.get("command", ""))
-        live = resuming == "requested" or not found.ended
+        live = resuming == "requested" or not found.ended or found.in_hand > 0
         return page("sendout.html", live=live, sendout=found, problems=problems, resuming=resuming)
 
     async def resume(self, request: Request) -> Response:
@@ -72,6 +73,18 @@ class Pages:
         command = ResumeSendout(id=command_id, sendout=request.path_params["id"])
         await self._desk.submit(command)
         return RedirectResponse(f"{location_of(command)}?command={command.id}", 303)
+
+    async def pause(self, request: Request) -> Response:
+        return _see(await self._desk.pause(request.path_params["id"]))
+
+    async def cancel(self, request: Request) -> Response:
+        return _see(await self._desk.cancel(request.path_params["id"]))
+
+    async def resolve(self, request: Request) -> Response:
+        """Of the sendout's uncertain mails."""
+        sendout_id: UUID = request.path_params["id"]
+        await self._desk.resolve(sendout_id, resolution_in(await fields_of(request)))
+        return RedirectResponse(f"/sendouts/{sendout_id}", 303)
 
     # --- lists -----------------------------------------------------------------------------------------------------
 
@@ -106,6 +119,10 @@ class Pages:
         if found is None and "requested" not in request.query_params:
             raise NotFound(f"there is no import {import_id}")
         return page("import.html", live=found is None or found.finished_at is None, job=found)
+
+
+def _see(sendout: Sendout) -> Response:
+    return RedirectResponse(f"/sendouts/{sendout.id}", 303)
 
 
 async def _resuming(connection: Connection, sendout: Sendout, command: str) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
     shop = Shop(services, sink, tmp_path)
     yield shop
     shop.is_right()
+
+
+@pytest.fixture
+def slow_shop(services: Services, tmp_path: Path) -> Iterator[Shop]:
+    """A shop whose relay answers late: with ten connections it takes some 30 mails a second."""
+    with private_sink(tmp_path / "slow.jsonl", "--delay", "0.3") as sink:
+        shop = Shop(replace(services, smtp_url=sink.url, ledger=sink.ledger), sink, tmp_path)
+        yield shop
+        shop.is_right()
 
 
 @pytest.fixture(scope="module")

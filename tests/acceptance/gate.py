@@ -19,6 +19,7 @@ class Gate:
         self._service = parts.hostname or "", parts.port or 0
         (self._port,) = free_ports(1)
         credentials, _, _ = parts.netloc.rpartition("@")
+        self._open: list[socket.socket] = []
         self.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{self._port}").geturl()
 
     @contextmanager
@@ -29,11 +30,18 @@ class Gate:
             yield
             listener.shutdown(socket.SHUT_RDWR)
 
+    def cut(self) -> None:
+        """End the connections that have passed, too."""
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):  # it was closed
             while True:
                 client, _ = listener.accept()
                 service = socket.create_connection(self._service)
+                self._open += client, service
                 for source, target in ((client, service), (service, client)):
                     threading.Thread(target=forward, args=(source, target), daemon=True).start()
 

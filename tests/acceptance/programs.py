@@ -128,14 +128,19 @@ class Programs:
 
         return end
 
-    def on_terminal(self, *arguments: object, only_stderr: bool = False, **environment: str) -> Result:
-        """Run `coupons …` on a terminal; what that shows is the result's `err`, and `out` what went elsewhere."""
+    def on_terminal(self, *arguments: object, only_stderr: bool = False, typed: str = "", **environment: str) -> Result:
+        """Run `coupons …` on a terminal; what that shows is the result's `err`, and `out` what went elsewhere.
+
+        What is `typed` answers its questions.
+        """
         ours, theirs = pty.openpty()
         stdout = self._folder / "stdout"
         with stdout.open("wb") as elsewhere:
             out = elsewhere.fileno() if only_stderr else theirs
-            process = self._start(arguments, {"COLUMNS": "120"} | environment, stdout=out, stderr=theirs)
+            stdin = theirs if typed else subprocess.DEVNULL
+            process = self._start(arguments, {"COLUMNS": "120"} | environment, stdin=stdin, stdout=out, stderr=theirs)
         os.close(theirs)
+        os.write(ours, typed.encode())
         shown = b""
         with suppress(OSError):  # how Linux says that nobody is at the other end any more
             while piece := os.read(ours, 65_536):
@@ -162,14 +167,20 @@ class Programs:
             process.wait()
 
     def _start(
-        self, arguments: Sequence[object], environment: dict[str, str], *, stdout: int, stderr: int
+        self,
+        arguments: Sequence[object],
+        environment: dict[str, str],
+        *,
+        stdout: int,
+        stderr: int,
+        stdin: int = subprocess.DEVNULL,
     ) -> "subprocess.Popen[bytes]":
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         return subprocess.Popen(
             [COUPONS, *map(str, arguments)],
             env=inherited | SETTINGS | self.services.environment() | environment,
             cwd=self._folder,  # where there is no .env
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
         )

@@ -13,6 +13,7 @@ from coupons.database import connected
 from coupons.store import lists, proofs
 from coupons.store.lists import CouponList
 from coupons.store.proofs import Proof
+from producers.demo.ledger import Mail
 from producers.demo.services import Services, Sink
 from tests.acceptance import queues
 from tests.acceptance.mails import Received, received
@@ -119,6 +120,10 @@ class Shop(Programs):
         mails = map(received, self._sink.mails())
         return [mail for mail in mails if sendout is None or mail.is_of(UUID(str(sendout)))]
 
+    def ledger(self) -> list[Mail]:
+        """The sink's own, of every mail that it has accepted."""
+        return self._sink.mails()
+
     def mails_come(self, at_least: int) -> None:
         """Wait until the sink has accepted so many."""
         eventually(lambda: self._sink.ledger.read_bytes().count(b"\n") >= at_least, f"{at_least} mails")
@@ -174,6 +179,10 @@ class Shop(Programs):
     def becomes(self, state: str, job: UUID | str) -> None:
         """Wait until a sendout or an import is in this state."""
         eventually(lambda: self.state(job) == state, f"{job} to be {state}")
+
+    def becomes_all(self, state: str, sendout: UUID | str) -> None:
+        """Wait until every delivery is in this state."""
+        eventually(lambda: {*self.deliveries(sendout).values()} == {state}, f"all of {sendout} to be {state}")
 
     def deliveries(self, sendout: UUID | str) -> dict[str, str]:
         """The state of each delivery by address."""

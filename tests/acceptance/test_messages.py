@@ -1,5 +1,7 @@
 """What a message may show, who gets it, and what previews and test mails never do: use a code."""
 
+from email.message import EmailMessage
+
 from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.shop import Shop, addresses, codes
 
@@ -90,3 +92,43 @@ def test_a_sendout_keeps_the_message_that_it_began_with(open_shop: Shop) -> None
     later = open_shop.send("versions", "two")
     assert all(mail.text.startswith("Dear Ada") for mail in open_shop.mails(interrupted["id"]))
     assert all(mail.text.startswith("New words") for mail in open_shop.mails(later["id"]))
+
+
+def test_files_and_headers_go_along_byte_for_byte(open_shop: Shop) -> None:
+    """An attachment, an image that the HTML shows and a header, in test mails as in every recipient's mail."""
+    pdf, png = bytes(range(256)) * 40 + b"\r\n.\r\n", b"\x89PNG\r\n\x1a\n" + bytes(500)
+    attached, shown = open_shop.file("Größe.pdf", pdf), open_shop.file("logo.png", png)
+    open_shop.has("files", "files", addresses(3), {"files": codes("FILES", 3)})
+    html = open_shop.file("files.html", '<img src="cid:logo.png"> {{ coupon("files") }}')
+    along = ("--attach", attached, "--inline", shown, "--header", "X-Campaign: spring")
+    saved = open_shop.coupons("message", "save", "files", "--subject", "Files", "--html", html, *along).out
+    assert "with Größe.pdf, logo.png" in saved
+    preview = open_shop.coupons("message", "preview", "files").out
+    assert "X-Campaign: spring\nFiles: Größe.pdf, logo.png\n" in preview
+    open_shop.coupons("message", "test", "files", "--to", "editor@example.org")
+    sendout = open_shop.send("files", "files")
+    mails = open_shop.mails(sendout["id"])
+    assert {mail.recipient for mail in mails} == {*addresses(3)}
+    assert sorted(code for mail in mails for code in mail.codes) == codes("FILES", 3)
+    for mail in emails(open_shop, [*addresses(3), "editor@example.org"]):
+        assert mail["X-Campaign"] == "spring"
+        assert {part.get_filename(): part.get_payload(decode=True) for part in mail.walk() if part.get_filename()} == {
+            "Größe.pdf": pdf,
+            "logo.png": png,
+        }
+
+
+def test_a_file_that_cannot_go_along_is_refused_when_it_is_saved(open_shop: Shop) -> None:
+    """What is no image cannot be shown, and our own headers are ours: one line each, and nothing is saved."""
+    text = open_shop.file("plain.txt", "Hello")
+    save = ("message", "save", "wrong", "--subject", "Hello", "--text", text)
+    assert "only images" in open_shop.coupons(*save, "--inline", text, code=1).err
+    assert "From" in open_shop.coupons(*save, "--header", "From: x@example.org", code=1).err
+    open_shop.coupons(*save, "--header", "nonsense", code=2)
+    assert "wrong" not in open_shop.coupons("message", "ls").out
+
+
+def emails(shop: Shop, recipients: list[str]) -> list[EmailMessage]:
+    """The last mail to each, as a mail program reads it."""
+    found = {mail.rcpt_to[0]: mail.email for mail in shop.ledger()}
+    return [found[recipient] for recipient in recipients]

@@ -99,6 +99,16 @@ FORBIDDEN = {
     "more bound than promised": "UPDATE sendout_list SET bound = promised + 1",
     "more sent than bound": "UPDATE sendout_list SET sent = bound + 1",
     "an outcome that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
+    "a closed batch with open mails": "UPDATE delivery_batch SET closed = true",
+    "more in hand than open": "UPDATE delivery_batch SET lease_token = gen_random_uuid(), in_hand = '{1,2,3,4,5,6}'",
+    "mails in nobody's hand": "UPDATE delivery_batch SET in_hand = '{1}'",
+    "a pace of nothing": "UPDATE sendout SET per_hour = 0",
+    "a spread without a pace": "UPDATE sendout SET over_minutes = 60, per_hour = NULL",
+    "an attempt without an answer": "INSERT INTO delivery_attempt (sendout_id, number, attempt, outcome) "
+    "VALUES (gen_random_uuid(), 1, 1, 'deferred')",
+    "a second limit": "INSERT INTO throttle (name, next_at) VALUES ('other', now())",
+    "a file with a path": "INSERT INTO message_file (message_id, name, content_type, inline, content) "
+    "VALUES (1, '../x.pdf', 'application/pdf', false, '')",
     "two mails to one address": "INSERT INTO delivery (sendout_id, number, address_key, address) "
     "SELECT sendout_id, 99, address_key, address FROM delivery WHERE number = 1",
     "an address with a line break": "UPDATE delivery SET address = E'a@b.de\\nBcc: x@y.de' WHERE number = 1",

@@ -31,7 +31,7 @@ from coupons.commands import (
 from coupons.database import Connection, pooled
 from coupons.settings import Settings
 from coupons.store import deliveries, imports, inbox, lists, outbox, sendouts
-from coupons.store.deliveries import Conclusion
+from coupons.store.deliveries import Batch, Conclusion, Delivery
 from producers.demo.process import free_ports
 from producers.demo.services import Services
 from producers.web.app import build
@@ -363,27 +363,135 @@ async def test_a_sendout_that_sends_is_followed_without_javascript_too(
 async def test_a_sendout_shows_its_problems_in_the_relays_words(site: AsyncClient, connection: Connection) -> None:
     """Addresses that were refused or are uncertain, with markup in the reply as harmless as any other text."""
     sendout_id = await sending(connection)
-    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
-    assert batch
-    await deliveries.bind(connection, batch, {})
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    batch = await claimed(connection)
+    due = await due_of(connection, batch)
     outcomes = [Conclusion(due[0], "refused", "550 <script>alert(1)</script>"), Conclusion(due[1], "sent", "250 ok")]
-    for conclusions, intents in ((), [1, 2]), (outcomes, ()):
-        await deliveries.record(
-            connection,
-            batch,
-            flush=uuid4(),
-            conclusions=conclusions,
-            unwritable=(),
-            intents=intents,
-            lease_seconds=LEASE_SECONDS,
-        )
+    await record(connection, batch, outcomes)
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert due[0].address in text
     assert due[1].address not in text
     assert "550 &lt;script&gt;alert(1)&lt;/script&gt;" in text
     (problem,) = (await site.get(f"/api/sendouts/{sendout_id}")).json()["problems"]
     assert (problem["state"], problem["reply"]) == ("refused", "550 <script>alert(1)</script>")
+
+
+async def record(
+    connection: Connection, batch: Batch, conclusions: list[Conclusion], intents: tuple[int, ...] = ()
+) -> None:
+    assert await deliveries.record(
+        connection,
+        batch,
+        flush=uuid4(),
+        conclusions=conclusions,
+        in_hand=(),
+        intents=intents,
+        lease_seconds=LEASE_SECONDS,
+    )
+
+
+async def test_a_sendout_that_sends_shows_how_fast(site: AsyncClient, connection: Connection) -> None:
+    """Mails in hand, rate and time left, from the batches' own counters; what it waits for, and until when."""
+    sendout_id = await sending(connection)
+    batch = await claimed(connection)
+    due = await due_of(connection, batch)
+    await record(connection, batch, [Conclusion(each, "sent", "250") for each in due[:4]], intents=(5, 6, 7))
+    await connection.execute("UPDATE delivery_batch SET claimed_at = now() - interval '2 s', flushed_at = now()")
+    text = (await site.get(f"/sendouts/{sendout_id}")).text
+    assert "<b>3</b> in hand" in text
+    assert "<span>2 mails/s</span>" in text
+    assert "<span>3 s left</span>" in text
+    await sendouts.wait(connection, sendout_id, "relay mx:25 refuses connections since 12:00 UTC")
+    await connection.execute("UPDATE sendout SET per_hour = 3600, start_at = '2031-01-01 00:00Z'")
+    text = (await site.get(f"/sendouts/{sendout_id}")).text
+    assert "Waiting: relay mx:25 refuses connections since 12:00 UTC" in text
+    assert "<dd>3,600</dd>" in text
+    await sendouts.wait(connection, sendout_id, None)
+    for path in ("/", f"/sendouts/{sendout_id}"):
+        assert 'Nobody is mailed before <time datetime="2031-01-01T00:00:00+00:00">' in (await site.get(path)).text
+
+
+async def test_a_sendout_is_paused_and_cancelled_by_a_button(site: AsyncClient, connection: Connection) -> None:
+    """At once, by a post of our own page; the page follows until nothing is in hand. A second time is refused."""
+    sendout_id = await sending(connection)
+    batch = await claimed(connection)
+    await record(connection, batch, [], intents=(1, 2))
+    path = f"/sendouts/{sendout_id}"
+    assert f'action="{path}/pause"' in (await site.get("/")).text
+    assert (await site.post(f"{path}/pause")).status_code == 403
+    response = await site.post(f"{path}/pause", headers=OURS)
+    assert (response.status_code, response.headers["location"]) == (303, path)
+    text = (await site.get(path)).text
+    assert "paused by a person" in text
+    assert "<b>2</b> in hand" in text
+    assert "data-live" in text
+    assert f'action="{path}/pause"' not in text
+    assert (await site.post(f"{path}/pause", headers=OURS)).status_code == 409
+    assert f'action="{path}/cancel"' in text
+    assert (await site.post(f"{path}/cancel", headers=OURS)).status_code == 303
+    text = (await site.get(path)).text
+    assert '<span class="badge cancelled">' in text
+    assert f'action="{path}/cancel"' not in text
+
+
+async def test_uncertain_mails_are_decided_about_by_a_button(site: AsyncClient, connection: Connection) -> None:
+    """Shown while there are any; sent again or counted as sent, nothing else."""
+    sendout_id = await with_uncertain(connection)
+    path = f"/sendouts/{sendout_id}"
+    assert f'action="{path}/uncertain"' in (await site.get(path)).text
+    assert (await site.post(f"{path}/uncertain", data={"how": "forget"}, headers=OURS)).status_code == 422
+    assert (await site.post(f"{path}/uncertain", data={"how": "accept"}, headers=OURS)).status_code == 303
+    found = await outbox.named(connection, sendout_id)
+    assert (found.sent, found.uncertain) == (10, 0)
+    assert f'action="{path}/uncertain"' not in (await site.get(path)).text
+
+
+async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection: Connection) -> None:
+    """Each answer is what it is then; what cannot be done is 409, what is not there 404, what makes no sense 422."""
+    sendout_id = await with_uncertain(connection)
+    path = f"/api/sendouts/{sendout_id}"
+    mails = (await site.get(f"{path}/uncertain")).json()
+    assert [(mail["number"], mail["reply"]) for mail in mails] == [(1, "lost"), (2, "lost")]
+    assert (await site.post(f"{path}/pause")).status_code == 409
+    for body, status in (b'{"how":"forget"}', 422), (b"[]", 422), (b"\xff", 422), (b"x" * 2_000, 413):
+        response = await site.post(f"{path}/uncertain", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == status
+    assert (await site.post(f"{path}/uncertain", json={"how": "resend"})).json() == {"mails": 2}
+    assert (await site.get(f"{path}/uncertain")).json() == []
+    paused = (await site.post(f"{path}/pause")).json()
+    assert (paused["state"], paused["in_hand"], paused["open"]) == ("paused", 0, 2)
+    assert (await site.post(f"{path}/cancel")).json()["state"] == "cancelled"
+    nobody = f"/api/sendouts/{uuid4()}"
+    for response in (
+        await site.post(f"{nobody}/pause"),
+        await site.post(f"{nobody}/cancel"),
+        await site.get(f"{nobody}/uncertain"),
+        await site.post(f"{nobody}/uncertain", json={"how": "accept"}),
+    ):
+        assert response.status_code == 404
+
+
+async def claimed(connection: Connection) -> Batch:
+    """A batch with its codes bound."""
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    return batch
+
+
+async def due_of(connection: Connection, batch: Batch) -> list[Delivery]:
+    return await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
+
+
+async def with_uncertain(connection: Connection) -> UUID:
+    """A finished sendout of 10, two of them uncertain."""
+    sendout_id = await sending(connection)
+    batch = await claimed(connection)
+    due = await due_of(connection, batch)
+    lost = [Conclusion(each, "uncertain", "lost") for each in due[:2]]
+    await record(connection, batch, [*lost, *(Conclusion(each, "sent", "250") for each in due[2:])])
+    await deliveries.release(connection, batch)
+    assert await sendouts.settle(connection, sendout_id)
+    return sendout_id
 
 
 async def sending(connection: Connection) -> UUID:
@@ -498,9 +606,7 @@ async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: 
 async def test_no_page_shows_a_code(site: AsyncClient, connection: Connection) -> None:
     """Free, bound or sent, in the console or the API: codes are money."""
     sendout_id = await sending(connection)
-    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
-    assert batch
-    await deliveries.bind(connection, batch, {})
+    await claimed(connection)
     codes = [row["code"] for row in await connection.fetch("SELECT code FROM coupon WHERE code LIKE 'SPRING%'")]
     assert codes
     for text in await every_page(site, connection, sendout_id):

@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupons.addresses import MAX_ADDRESS, AddressError, parse_address
+from coupons.addresses import MAX_ADDRESS, AddressError, is_harmless, parse_address
 
 ODD_CHARACTERS = st.sampled_from(
-    "ab1.-@@ \t\r\n\x00\x85\u2028\u00a0,;:<>\"'()[]\\üßÜ\u3002\uff20\u200b\u202e\ud800\ufb00\u212a"
+    "ab1.-@@"
+    " \t\r\n\x00\x85\u2028\u00a0,;:<>\"'()[]\\üßÜ\u3002\uff20\u200b\u202e\ud800\ufb00\u212a\u0130\u03a3\u0308\ue000"
 )
 
 
@@ -37,6 +38,39 @@ def test_international_domain_is_mailed_in_ascii() -> None:
     assert parse_address("ada@bücher.example").address == "ada@xn--bcher-kva.example"
 
 
+def test_letters_before_the_at_are_mailed_as_they_are() -> None:
+    """RFC 6531: nothing but UTF-8 can say them; the address knows that it needs SMTPUTF8."""
+    address = parse_address(" Ju\u0308rgen.Groß+1@Bücher.example")
+    assert address.address == "Jürgen.Groß+1@xn--bcher-kva.example"
+    assert address.utf8
+    assert not parse_address("juergen@bücher.example").utf8
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("JÜRGEN@example.org", "ju\u0308rgen@Example.org", True),
+        ("ΝΊΚΟΣ@example.org", "νίκος@example.org", True),
+        ("用户@example.org", "用户@EXAMPLE.org", True),
+        ("straße@example.org", "strasse@example.org", False),
+        ("\u212aada@example.org", "kada@example.org", True),  # NFC makes the Kelvin sign a K
+        ("jürgen@example.org", "jurgen@example.org", False),
+    ],
+)
+def test_key_beyond_ascii_ignores_case_only(one: str, other: str, same: bool) -> None:
+    """Two spellings of one mailbox are one person; two mailboxes never are."""
+    assert (parse_address(one).key == parse_address(other).key) == same
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a@b\r\nBcc: eve@example.org", "a@b\n", "a@b,c@d", "a@b>", "<a@b", "a b@c", "a@b@c", "a@b\0", "ä@b.org", "a", ""],
+)
+def test_what_could_end_a_header_is_not_harmless(address: str) -> None:
+    """The quick check before a mail is written lets nothing through that could begin a header or a command."""
+    assert not is_harmless(address)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -63,7 +97,20 @@ def test_international_domain_is_mailed_in_ascii() -> None:
         ("ada@-a.org", "has a domain that is not valid"),
         ("ada@example.org.", "has a domain that is not valid"),
         ("ada@a_b.org", "has a domain that is not valid"),
-        ("adä@example.org", 'has letters before the "@" that need SMTPUTF8, which is not supported'),
+        ("adä lovelace@example.org", "is not one plain address like name@example.org"),
+        ("ad\u00e4\u200b@example.org", "is not one plain address like name@example.org"),
+        ("\u202eadä@example.org", "is not one plain address like name@example.org"),
+        ("ad\u3000ä@example.org", "is not one plain address like name@example.org"),
+        ("adä\ud800@example.org", "is not one plain address like name@example.org"),
+        ("adä,eve@example.org", "is not one plain address like name@example.org"),
+        ('"adä"@example.org', "is not one plain address like name@example.org"),
+        ("adä@eve@example.org", "is not one plain address like name@example.org"),
+        ("adä..l@example.org", "is not one plain address like name@example.org"),
+        ("adä\x85@example.org", "has control characters"),
+        ("ä" * 33 + "@example.org", 'has more than 64 characters before the "@"'),
+        ("ä" * 32 + "@" + "a." * 95 + "org", "is longer than 254 characters"),
+        ("ä@localhost", "has a domain without a dot"),
+        ("ä@192.0.2.1", "has a domain that is not valid"),
         ("ada@straße.example", 'has a domain that two standards read differently: write it as "xn--…"'),
     ],
 )
@@ -81,7 +128,11 @@ def test_long_refused_text_is_shown_in_part() -> None:
     assert len(str(caught.value)) < 200
 
 
-@given(st.text(ODD_CHARACTERS, max_size=40) | st.text(max_size=40))
+@given(
+    st.text(ODD_CHARACTERS, max_size=40)
+    | st.text(max_size=40)
+    | st.builds("{}@{}.org".format, st.text(max_size=70), st.text(max_size=5))
+)
 def test_anything_is_one_clean_address_or_a_one_line_error(text: str) -> None:
     """No text crashes the check, slips a second address or a control character through, or breaks an error's line."""
     try:
@@ -89,12 +140,17 @@ def test_anything_is_one_clean_address_or_a_one_line_error(text: str) -> None:
     except AddressError as error:
         assert str(error).isprintable()
     else:
-        assert address.address.isascii()
+        assert address.utf8 or address.address.isascii()
+        assert address.utf8 or is_harmless(address.address)
+        assert address.address.rpartition("@")[2].isascii()
         assert address.address.isprintable()
         assert address.address.count("@") == 1
         assert not set(address.address) & set(' ,;:<>"()[]\\')
-        assert len(address.address) <= MAX_ADDRESS
+        assert not any(character.isspace() for character in address.address)
+        assert len(address.address.encode()) <= MAX_ADDRESS
+        assert 3 <= len(address.key) <= MAX_ADDRESS
         assert parse_address(address.address) == address
+        assert parse_address(address.key).key == address.key
 
 
 @given(st.from_regex(r"[a-z0-9]{1,20}(\.[a-z0-9]{1,20})?@([a-z0-9]{1,20}\.){1,3}[a-z]{2,10}", fullmatch=True))

@@ -1,7 +1,7 @@
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupons.templates import (
@@ -291,3 +291,62 @@ def test_recipient_with_the_required_attributes_can_always_be_mailed(source: str
     assert names.required | names.optional <= set("abc")
     given_attributes = names.required | extra
     render(source, dict.fromkeys(given_attributes, "x"))
+
+
+def test_varying_chunks_are_marked_and_all_else_is_left_out() -> None:
+    """What all recipients get alike is not rendered again; the subject is whole."""
+    template = Template(Parts("Dear {{ a }}", "Hello\n{{ a }}\nbye\n{{ a }}", "<p>\n<b>{{ a }}</b>\n</p>"))
+    varying = template.render_varying({"a": "A&B"}, {})
+    mark = template.mark
+    assert varying == Parts("Dear A&B", f"{mark}A&B\n{mark}A&B", f"{mark}<b>A&amp;B</b>\n")
+    assert Template(Parts("Hello", None, "<p>")).render_varying({}, {}) == Parts("Hello", None, "")
+
+
+def test_mark_is_not_taken_for_a_code() -> None:
+    """A mark is made of letters and digits, as codes are: one that is not printed is missed all the same."""
+    template = Template(Parts("s", "{{ a }}{% if '' %}{{ coupon('spring') }}{% endif %}", "{{ a }}"))
+    for code in (template.mark[:1], template.mark[:2], template.mark.strip()):
+        with pytest.raises(RenderError, match="does not print the code of list spring"):
+            template.render_varying({"a": "x"}, {"spring": Coupon(code, is_code=True)})
+
+
+@settings(deadline=None)  # megabytes are rendered
+@given(st.integers(-40, 40), st.sampled_from(["", "{{ a }}\n"]))
+def test_limit_of_length_counts_what_is_mailed(above: int, extra: str) -> None:
+    """Both ways to render a mail agree on whether it is too long, to the character."""
+    template = Template(Parts("s", f"same\n{extra}same\n{{{{ b }}}}", "<p>same\n{{ a }}\n"))
+    attributes = {"a": "x", "b": ""}
+    rest = sum(map(len, template.render(attributes, {}).by_name().values()))
+    attributes["b"] = "x" * (MAX_RENDERED - rest + above)
+    for render_it in (template.render, template.render_varying):
+        if above > 0:
+            with pytest.raises(RenderError, match="longer than"):
+                render_it(attributes, {})
+        else:
+            render_it(attributes, {})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "coupons", "reason"),
+    [
+        ({}, {"spring": SPRING}, "the recipient lacks the attribute a"),
+        ({"a": "1"}, {}, "the recipient has neither code nor text of list spring"),
+        ({"a": "\ud800"}, {"spring": SPRING}, "an attribute of the recipient is not valid Unicode"),
+        ({"a": "1"}, {"spring": Coupon("\udfff", is_code=True)}, "a coupon of the recipient is not"),
+        ({"a": "SECRET"}, {"spring": SPRING}, "text, line 4: InvalidOperation"),
+        ({"a": "1"}, {"spring": SPRING, "summer": SPRING}, ""),
+        ({"a": "1"}, {"spring": SPRING, "summer": Coupon("2", is_code=True)}, "not print the code of list summer"),
+    ],
+)
+def test_quick_way_refuses_what_the_whole_way_refuses(
+    attributes: dict[str, str], coupons: dict[str, Coupon], reason: str
+) -> None:
+    """The same mails do not leave, for the same reasons, and the reasons show no values."""
+    template = Template(Parts("s", '2\n{{ coupon("spring") }}\n\n{{ a|int }}\n', None))
+    if not reason:
+        template.render_varying(attributes, coupons)
+        return
+    with pytest.raises(RenderError, match=reason) as caught:
+        template.render_varying(attributes, coupons)
+    assert caught.value.__context__ is None
+    assert "SECRET" not in str(caught.value)

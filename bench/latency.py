@@ -1,0 +1,61 @@
+"""A long line: a TCP proxy that delivers every byte later, in order, as many of them as there are.
+
+`python -m bench.latency PORT HOST:PORT SECONDS` passes connections on, with so much latency in each direction.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from producers.demo.process import free_ports, is_free, running, wait_until
+
+CHUNK_BYTES = 65_536
+
+
+@contextmanager
+def delayed(target: str, *, seconds: float, log: Path) -> Iterator[str]:
+    """Yields "host:port" of a proxy to `target`, in a process of its own."""
+    [port] = free_ports(1)
+    command: list[str | Path] = [sys.executable, "-m", "bench.latency", str(port), target, str(seconds)]
+    with running(command, log=log, environment={"PYTHONPATH": str(Path.cwd())}) as process:
+        wait_until(lambda: not is_free(port), process, name="The proxy", log=log, limit_seconds=10)
+        yield f"127.0.0.1:{port}"
+
+
+async def serve(port: int, host: str, target_port: int, seconds: float) -> None:
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, target_port)
+        await asyncio.gather(late(reader, far_writer, seconds), late(far_reader, writer, seconds))
+
+    server = await asyncio.start_server(passed_on, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+    """Writes whatever was read `seconds` after it was read, however much is on its way by then."""
+    loop = asyncio.get_running_loop()
+    on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+    async def read() -> None:
+        data = b"-"
+        while data:
+            data = await reader.read(CHUNK_BYTES)
+            on_its_way.put_nowait((loop.time() + seconds, data))
+
+    reading = asyncio.create_task(read())
+    while True:
+        due, data = await on_its_way.get()
+        await asyncio.sleep(due - loop.time())
+        if not data:
+            break
+        writer.write(data)
+    await reading
+    writer.close()
+
+
+if __name__ == "__main__":
+    _, own_port, far, delay = sys.argv
+    far_host, _, far_port = far.rpartition(":")
+    asyncio.run(serve(int(own_port), far_host, int(far_port), float(delay)))

@@ -1,0 +1,68 @@
+"""`python -m bench report`: the table of docs/performance.md, from bench/results.json and nothing else."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+BEGIN = "<!-- begin: python -m bench report -->"
+END = "<!-- end: python -m bench report -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure with what it must reach, and the two absolute figures that it compares, ours first."""
+
+    figure: str
+    meaning: str
+    target: str
+    ours: str = ""
+    beside: str = ""
+
+
+ROWS = (
+    Row("engine_vs_smtp_source", "engine alone, beside `smtp-source`", "≥ 1.0", "engine_mails_per_s",
+        "smtp_source_mails_per_s"),
+    Row("end_to_end_vs_smtp_source", "end to end, beside `smtp-source`", "≥ 0.35", "end_to_end_smtp_sink_mails_per_s",
+        "smtp_source_mails_per_s"),
+    Row("end_to_end_vs_naive", "end to end, beside a job a recipient", "≥ 15", "end_to_end_smtp_sink_mails_per_s",
+        "naive_mails_per_s"),
+    Row("end_to_end_vs_post_office", "end to end, beside django-post-office", "≥ 5",
+        "end_to_end_smtp_sink_mails_per_s", "post_office_mails_per_s"),
+    Row("postfix_relay_vs_smtp_source", "into Postfix's queue on disk, beside `smtp-source`", "≥ 0.7",
+        "postfix_relay_mails_per_s", "postfix_smtp_source_mails_per_s"),
+    Row("latency_20ms_mails_per_s", "mails/s, 20 ms away in each direction", "≥ 200"),
+    Row("flat_1m_vs_50k", "a million recipients, beside 50,000", "≥ 0.8", "million_mails_per_s",
+        "end_to_end_smtp_sink_mails_per_s"),
+    Row("worker_rss_mib", "MiB of memory, the most a worker had", "≤ 200"),
+    Row("two_workers_vs_one", "two workers, beside one", "≥ 1.0", "two_workers_mails_per_s", "one_worker_mails_per_s"),
+)  # fmt: skip
+
+
+def table(figures: dict[str, float]) -> str:
+    """Markdown; a figure that was not measured is a dash."""
+
+    def shown(name: str) -> str:
+        return f"{figures[name]:,}" if name in figures else "—"
+
+    lines = ["| What | Must be | Is | Mails/s | Beside | Name |", "|---|---:|---:|---:|---:|---|"]
+    for row in ROWS:
+        ours, beside = (shown(name) if name else "" for name in (row.ours, row.beside))
+        lines.append(f"| {row.meaning} | {row.target} | {shown(row.figure)} | {ours} | {beside} | `{row.figure}` |")
+    return "\n".join(lines)
+
+
+def cores(figures: dict[str, float]) -> str:
+    prefix = "end_to_end_cores_"
+    used = [f"{name.removeprefix(prefix)} {figures[name]:.2f}" for name in figures if name.startswith(prefix)]
+    return f"Cores in use during a sendout to `smtp-sink`: {', '.join(used)}." if used else ""
+
+
+def write() -> None:
+    """Replaces the marked block of the page; what stands around it is written by hand."""
+    figures = json.loads(RESULTS.read_text(encoding="utf-8"))
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    block = "\n\n".join(part for part in (BEGIN, table(figures), cores(figures), END) if part)
+    PAGE.write_text(f"{before}{block}{after}", encoding="utf-8")

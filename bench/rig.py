@@ -1,0 +1,217 @@
+"""What every figure is measured on: private services, Postfix's smtp-sink and smtp-source, workers, a stocked shop."""
+
+import asyncio
+import itertools
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from coupons.commands import ImportCoupons, StartSendout
+from coupons.database import Connection, connected
+from coupons.mail import CompiledEmail, Envelope, compile_email, message_id
+from coupons.migrate import migrate
+from coupons.store import outbox
+from coupons.templates import Coupon, Parts, Template
+from producers.client import Publisher
+from producers.demo.process import free_ports, is_free, running, wait_until
+from producers.demo.services import Services
+from tests.stock import add_codes, add_group, add_list, save_message
+
+COUPONS = Path(sys.executable).with_name("coupons")
+PROGRAMS = Path("/usr/sbin")  # Debian's, which only root has on its PATH
+POLL_SECONDS = 0.05
+CONNECTIONS = 10
+
+HTML = "<p>Hello {{ first_name }},</p>" + "<p>the days are getting longer, and there is a lot to plant.</p>" * 25
+TEXT = "Hello {{ first_name }},\n"
+SUBJECT = "Your voucher, {{ first_name }}"
+SENDER = "Garden Shop <shop@example.org>"
+SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
+
+
+@dataclass
+class Rig:
+    """Running services, and a shop in their database: a message, its list, groups as they are asked for."""
+
+    services: Services
+    folder: Path
+    connection: Connection
+    groups: set[str] = field(default_factory=set)
+    codes: int = 0
+    cores: dict[str, float] = field(default_factory=dict)
+    """Program → how many cores it used, on average, during the last sendout."""
+
+    async def end_to_end(self, recipients: int) -> float:
+        """Mails/s of a sendout, from the published command to the last committed outcome.
+
+        Snapshot, admission, binding and intents are in it. There are exactly as many free codes as recipients.
+        """
+        command = StartSendout(message="bench", group=await self._stocked(recipients))
+
+        async def finished() -> bool:
+            sendout = await outbox.find(self.connection, command.id)
+            return sendout is not None and sendout.state == "finished" and sendout.sent == recipients
+
+        before = cpu_seconds()
+        seconds = await seconds_until(self.services, command, finished)
+        self.cores = {name: (spent - before.get(name, 0.0)) / seconds for name, spent in cpu_seconds().items()}
+        return recipients / seconds
+
+    async def _stocked(self, recipients: int) -> str:
+        """A group of so many recipients and a code for each, at rest: loading them is not what is measured."""
+        group = f"bench-{recipients}"
+        if group not in self.groups:
+            await add_group(self.connection, group, recipients)
+            self.groups.add(group)
+        codes = [f"BENCH-{number:09}" for number in range(self.codes, self.codes + recipients)]
+        self.codes += recipients
+        await add_codes(self.connection, "bench", codes)
+        await self.connection.execute("VACUUM ANALYZE recipient, coupon", timeout=600)
+        await self.connection.execute("CHECKPOINT", timeout=600)
+        return group
+
+    @contextmanager
+    def workers(self, smtp_url: str, *, count: int = 1) -> Iterator[list[int]]:
+        """Yields the process ids of so many `coupons worker`s that send to `smtp_url`."""
+        environment = {**self.services.environment(), "COUPONS_SMTP_URL": smtp_url}
+        with ExitStack() as stack:
+            yield [stack.enter_context(worker(environment, self.folder / f"worker-{n}.log")) for n in range(count)]
+
+
+@asynccontextmanager
+async def rig(services: Services, folder: Path) -> AsyncIterator[Rig]:
+    await migrate(services.database_url)
+    async with connected(services.database_url) as connection:
+        await add_list(connection, "bench")
+        await save_message(connection, "bench", "bench", html=HTML)
+        yield Rig(services, folder, connection)
+
+
+async def seconds_until(
+    services: Services, command: ImportCoupons | StartSendout, fact: Callable[[], Awaitable[bool]]
+) -> float:
+    async with Publisher.connect(services.broker_url) as publisher:
+        begun = time.perf_counter()
+        await publisher.publish(command)
+        while not await fact():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(POLL_SECONDS)
+        return time.perf_counter() - begun
+
+
+async def neighbours(
+    rounds: int, baseline: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]]
+) -> tuple[float, float, float]:
+    """Median of the baseline, median of ours, and the median ratio of neighbours, measured by turns.
+
+    A machine's speed changes within minutes; two runs side by side see nearly the same machine.
+    """
+    pairs = [(await baseline(), await ours()) for _ in range(rounds)]
+    baselines, owns = zip(*pairs, strict=True)
+    return statistics.median(baselines), statistics.median(owns), statistics.median(b / a for a, b in pairs)
+
+
+@contextmanager
+def worker(environment: dict[str, str], log: Path) -> Iterator[int]:
+    """Yields the process id of a `coupons worker` that takes commands."""
+    log.unlink(missing_ok=True)
+    with running([COUPONS, "worker"], log=log, environment=environment) as process:
+        wait_until(
+            lambda: "taking commands" in log.read_text(encoding="utf-8"),
+            process, name="The worker", log=log, limit_seconds=30,
+        )  # fmt: skip
+        yield next(pid for pid in descendants(process.pid) if command_line(pid)[0] != "/bin/sh")
+
+
+@contextmanager
+def smtp_sink(log: Path) -> Iterator[str]:
+    """Yields "host:port" of Postfix's sink in C: it answers at once and keeps nothing."""
+    [port] = free_ports(1)
+    as_account = ["-u", "postfix"] if os.geteuid() == 0 else []
+    with running([PROGRAMS / "smtp-sink", *as_account, f"127.0.0.1:{port}", "1000"], log=log) as process:
+        wait_until(lambda: not is_free(port), process, name="smtp-sink", log=log, limit_seconds=10)
+        yield f"127.0.0.1:{port}"
+
+
+async def smtp_source(address: str, mails: int) -> float:
+    """Mails/s of Postfix's load generator in C, in lock-step over as many connections as ours; mails of our size."""
+    headers = 140  # octets, about; -l does not count them
+    size = len(envelopes()(0).data) - headers
+    arguments = f"-d -s {CONNECTIONS} -l {size} -m {mails} -f shop@example.org -t customer@example.org".split()
+    begun = time.perf_counter()
+    await succeed(PROGRAMS / "smtp-source", *arguments, address)
+    return mails / (time.perf_counter() - begun)
+
+
+async def succeed(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    """Runs a program in its own process; returns what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | (environment or {})
+    )
+    output, errors = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[0]} failed: {errors.decode()}")
+    return output.decode()
+
+
+def envelopes() -> Callable[[int], Envelope]:
+    """Writes the n-th recipient's mail as a worker does, from the bench's message: 2 kB, a name and a code."""
+    compiled = compiled_message()
+
+    def write(number: int) -> Envelope:
+        return compiled.write(
+            rcpt=f"c{number}@example.org",
+            message_id=message_id(SENDOUT, number, "example.org"),
+            date=datetime.now(UTC),
+            attributes={"first_name": f"Zoë {number}", "email": f"c{number}@example.org"},
+            coupons={"bench": Coupon(f"BENCH-{number:09}", is_code=True)},
+        )
+
+    return write
+
+
+def compiled_message() -> CompiledEmail:
+    code = '{{ coupon("bench") }}\n'
+    return compile_email(template=Template(Parts(subject=SUBJECT, text=TEXT + code, html=HTML + code)), sender=SENDER)
+
+
+def database_beside(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def resident_mib(pid: int) -> float:
+    """The most memory that a process has had resident (Linux's VmHWM)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def cpu_seconds() -> dict[str, float]:
+    """Program → processor time so far of all its processes below this one; of the ended ones too, once waited for."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    spent: dict[str, float] = {}
+    for pid in descendants(os.getpid()):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
+            spent[name] = spent.get(name, 0.0) + sum(map(int, rest.split()[11:15])) / ticks
+    return spent
+
+
+def descendants(pid: int) -> Iterator[int]:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        children = [found.read_text(encoding="ascii").split() for found in Path(f"/proc/{pid}/task").glob("*/children")]
+        for child in map(int, itertools.chain(*children)):
+            yield child
+            yield from descendants(child)
+
+
+def command_line(pid: int) -> Sequence[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")

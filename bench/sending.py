@@ -1,0 +1,140 @@
+"""How fast sending is, beside others on the same machine at the same time; each part names the figures it gives."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from bench.engine import engine
+from bench.latency import delayed
+from bench.naive import naive
+from bench.post_office import PostOffice
+from bench.rig import Rig, neighbours, resident_mib, rig, smtp_sink, smtp_source
+from producers.demo.services import Services
+from tests.postfix import Postfix, private_postfix
+
+ROUNDS = 3
+ENGINE_MAILS = 50_000
+RECIPIENTS = 50_000
+MILLION = 1_000_000
+NAIVE_MAILS = 3_000
+POST_OFFICE_MAILS = 6_000
+LATENCY_MAILS = 3_000
+LATENCY_SECONDS = 0.02
+RELAYED = 6_000
+DRAIN_LIMIT_SECONDS = 300
+
+# What a process is called → what its figure is called.
+PROGRAMS = {"coupons": "worker", "postgres": "postgres", "smtp-sink": "smtp_sink", "beam.smp": "rabbitmq"}
+
+Figures = dict[str, float]
+
+
+async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIterator[Figures]:
+    """The figures of each of these parts as soon as it is measured, in their order here."""
+    async with rig(services, folder) as shop:
+        with smtp_sink(folder / "smtp-sink.log") as sink:
+            for name, part in PARTS.items():
+                if name in parts:
+                    print(f"measuring: {name}", file=sys.stderr)
+                    yield await part(shop, sink)
+
+
+async def engine_alone(_: Rig, sink: str) -> Figures:
+    source, ours, ratio = await neighbours(
+        ROUNDS, lambda: smtp_source(sink, ENGINE_MAILS), lambda: engine(f"smtp://{sink}", ENGINE_MAILS)
+    )
+    return {"smtp_source_mails_per_s": source, "engine_mails_per_s": ours, "engine_vs_smtp_source": ratio}
+
+
+async def end_to_end(shop: Rig, sink: str) -> Figures:
+    """With the processor time of every program that has a part in it, in cores: 1.0 is one core all the time."""
+    with shop.workers(f"smtp://{sink}"):
+        await shop.end_to_end(RECIPIENTS // 10)  # the first sendout meets cold caches, and compiles its message
+        _, ours, ratio = await neighbours(
+            ROUNDS, lambda: smtp_source(sink, RECIPIENTS), lambda: shop.end_to_end(RECIPIENTS)
+        )
+    cores = {f"end_to_end_cores_{figure}": shop.cores.get(program, 0.0) for program, figure in PROGRAMS.items()}
+    return {"end_to_end_smtp_sink_mails_per_s": ours, "end_to_end_vs_smtp_source": ratio} | cores
+
+
+async def beside_naive(shop: Rig, sink: str) -> Figures:
+    with shop.workers(f"smtp://{sink}"):
+        baseline, _, ratio = await neighbours(
+            ROUNDS, lambda: naive(shop.services, sink, NAIVE_MAILS), lambda: shop.end_to_end(RECIPIENTS)
+        )
+    return {"naive_mails_per_s": baseline, "end_to_end_vs_naive": ratio}
+
+
+async def beside_post_office(shop: Rig, sink: str) -> Figures:
+    office = PostOffice(shop.folder / "post-office", shop.services, sink)
+    await office.install()
+    with shop.workers(f"smtp://{sink}"):
+        baseline, _, ratio = await neighbours(
+            ROUNDS, lambda: office.mails_per_s(POST_OFFICE_MAILS), lambda: shop.end_to_end(RECIPIENTS)
+        )
+    return {"post_office_mails_per_s": baseline, "end_to_end_vs_post_office": ratio}
+
+
+async def postfix_relay(shop: Rig, sink: str) -> Figures:
+    """Into a Postfix that queues each mail on its disk and delivers it onward to the sink."""
+    with private_postfix(sink, say=lambda line: print(line, file=sys.stderr)) as postfix, shop.workers(postfix.url):
+        source, ours, ratio = await neighbours(
+            ROUNDS,
+            lambda: drained(postfix, smtp_source(f"127.0.0.1:{postfix.port}", RELAYED)),
+            lambda: drained(postfix, shop.end_to_end(RELAYED)),
+        )
+    return {
+        "postfix_smtp_source_mails_per_s": source,
+        "postfix_relay_mails_per_s": ours,
+        "postfix_relay_vs_smtp_source": ratio,
+    }
+
+
+async def drained(postfix: Postfix, measured: Awaitable[float]) -> float:
+    """The figure; what the measuring left in the relay's queue is waited for, so that the next finds it empty."""
+    figure = await measured
+    async with asyncio.timeout(DRAIN_LIMIT_SECONDS):
+        while postfix.queued():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.1)
+    return figure
+
+
+async def latency(shop: Rig, sink: str) -> Figures:
+    with delayed(sink, seconds=LATENCY_SECONDS, log=shop.folder / "latency.log") as far_sink:
+        return {"latency_20ms_mails_per_s": await engine(f"smtp://{far_sink}", LATENCY_MAILS)}
+
+
+async def two_workers(shop: Rig, sink: str) -> Figures:
+    async def sendout(workers: int) -> float:
+        with shop.workers(f"smtp://{sink}", count=workers):
+            return await shop.end_to_end(RECIPIENTS)
+
+    one, two, ratio = await neighbours(ROUNDS, lambda: sendout(1), lambda: sendout(2))
+    return {"one_worker_mails_per_s": one, "two_workers_mails_per_s": two, "two_workers_vs_one": ratio}
+
+
+async def a_million(shop: Rig, sink: str) -> Figures:
+    """Between two sendouts of the usual size, and the most memory that the worker had by its end."""
+    with shop.workers(f"smtp://{sink}") as [worker]:
+        before = await shop.end_to_end(RECIPIENTS)
+        million = await shop.end_to_end(MILLION)
+        after = await shop.end_to_end(RECIPIENTS)
+        memory = resident_mib(worker)
+    return {
+        "million_mails_per_s": million,
+        "flat_1m_vs_50k": million / ((before + after) / 2),
+        "worker_rss_mib": memory,
+    }
+
+
+PARTS: dict[str, Callable[[Rig, str], Awaitable[Figures]]] = {
+    "engine": engine_alone,
+    "latency": latency,
+    "end-to-end": end_to_end,
+    "naive": beside_naive,
+    "post-office": beside_post_office,
+    "postfix": postfix_relay,
+    "two-workers": two_workers,
+    "million": a_million,
+}

@@ -1,0 +1,82 @@
+"""What goes along with a mail: attachments, and images that its HTML shows (`<img src="cid:logo.png">`)."""
+
+import re
+from base64 import encodebytes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+MAX_ENCODED = 10 << 20  # octets of all files in base64: what many mailboxes still take
+MAX_FILENAME = 255  # octets in UTF-8
+
+_CONTENT_TYPE = re.compile(  # RFC 6838 4.2; the parameter is the one that text files need
+    r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}(?:; charset=[a-z0-9-]{1,40})?", re.IGNORECASE
+)
+_CONTENT_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*(?:@[A-Za-z0-9.-]+)?")
+_REFERENCE = re.compile(r"""[="'(]\s*cid:([^\s"'<>()]+)""", re.IGNORECASE)
+_PATH = re.compile(r"[/\\:]|^\.{1,2}$")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """`inline`: an image that the HTML shows, by its name, where it says `cid:<name>`. Else an attachment."""
+
+    name: str
+    content_type: str
+    content: bytes = field(repr=False)
+    inline: bool = False
+
+
+def file_problems(files: Sequence[File], html: str | None) -> list[str]:
+    """Why these files cannot go along with a mail of this HTML, a line each."""
+    problems = [problem for file in files for problem in _own_problems(file)]
+    names = [file.name for file in files]
+    problems += [f"file {name!a}: there are two of this name" for name in sorted(set(names)) if names.count(name) > 1]
+    shown = {unquote(name) for name in _REFERENCE.findall(html or "")}
+    inline = {file.name for file in files if file.inline}
+    problems += [f'html: "cid:{name}" names no inline file' for name in sorted(shown - inline) if name.isprintable()]
+    problems += [f"file {name!a}: the HTML does not show it" for name in sorted(inline - shown)]
+    if (size := sum(_encoded_size(file) for file in files)) > MAX_ENCODED:
+        problems.append(f"all files together take {size} octets of a mail; {MAX_ENCODED} are allowed")
+    return problems
+
+
+def file_part(file: File) -> bytes:
+    """The file as a MIME part, its lines ended by CRLF; none begins with a dot."""
+    head = [f"Content-Type: {file.content_type}", "Content-Transfer-Encoding: base64"]
+    if file.inline:
+        head.append(f"Content-ID: <{file.name}>")
+    disposition = "inline" if file.inline else "attachment"
+    head += [f"Content-Disposition: {disposition};", f" {_filename(file.name)}", "", ""]
+    return "\r\n".join(head).encode("ascii") + encodebytes(file.content).replace(b"\n", b"\r\n")
+
+
+def _own_problems(file: File) -> list[str]:
+    name = file.name
+    problems = []
+    if not name.isprintable() or name != name.strip() or not name or _PATH.search(name):
+        problems.append(f"file {name!a}: the name must be one of a file, without folders and control characters")
+    elif len(name.encode()) > MAX_FILENAME:
+        problems.append(f"file {name[:20]!a}…: the name is longer than {MAX_FILENAME} octets")
+    if not _CONTENT_TYPE.fullmatch(file.content_type) or file.content_type.lower().startswith(
+        ("multipart/", "message/")  # these must not be in base64; RFC 2045 6.4
+    ):
+        problems.append(f"file {name!a}: the content type must be one like image/png or application/pdf")
+    elif file.inline and not file.content_type.lower().startswith("image/"):
+        problems.append(f"file {name!a}: only images can be shown in the HTML")
+    if file.inline and not _CONTENT_ID.fullmatch(name):
+        problems.append(f"file {name!a}: the name of an inline file is ASCII letters, digits, dots and dashes")
+    return problems
+
+
+def _filename(name: str) -> str:
+    """As it is where it can be, else as RFC 2231 says."""
+    if name.isascii() and '"' not in name:
+        return f'filename="{name}"'
+    return f"filename*=utf-8''{quote(name, safe='')}"
+
+
+def _encoded_size(file: File) -> int:
+    """Lines of 76 characters, each for 57 octets, and two for its end."""
+    size = len(file.content)
+    return (size + 2) // 3 * 4 + 2 * ((size + 56) // 57)

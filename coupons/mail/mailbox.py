@@ -1,0 +1,28 @@
+"""Who a mail is from: a name and an address."""
+
+import re
+from dataclasses import dataclass
+
+from coupons.addresses import AddressError, parse_ascii_address
+
+_MAILBOX = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^@,;:<>"\\]*?)) *<(?P<address>[^<>]*)>')
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    name: str
+    address: str
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """The mailbox of `Shop <shop@example.org>`, `"Shop, Inc." <shop@example.org>` or `shop@example.org`.
+
+    Raises AddressError.
+    """
+    found = _MAILBOX.fullmatch(text.strip(" "))
+    if found is None:
+        return Mailbox("", parse_ascii_address(text))
+    name = (found["name"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")).strip()
+    if not name.isprintable():
+        raise AddressError("has a name with control characters", text)
+    return Mailbox(name, parse_ascii_address(found["address"]))

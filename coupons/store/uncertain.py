@@ -1,0 +1,71 @@
+"""Mails that were handed over and never answered for: listed, and resolved by a person or by the setting.
+
+Until then nobody is mailed again and the codes stay with their people. A mail that is sent again has the same codes and
+the same Message-ID.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store.queries import Queries
+
+SQL = Queries("uncertain.sql")
+AT_ONCE = 1_000
+Resolution = Literal["resend", "accept"]
+
+
+@dataclass(frozen=True, slots=True)
+class UncertainMail:
+    """`reply` says what happened last."""
+
+    number: int
+    address: str
+    attempts: int
+    reply: str | None
+    changed_at: datetime | None
+
+
+async def listed(connection: Connection, sendout_id: UUID) -> AsyncIterator[UncertainMail]:
+    """All of a sendout's, by their numbers."""
+    after = 0
+    while rows := await connection.fetch(SQL.listed, sendout_id, after, AT_ONCE):
+        for row in rows:
+            yield UncertainMail(**row)
+        after = rows[-1]["number"]
+
+
+async def resolve(
+    connection: Connection, sendout_id: UUID, how: Resolution, *, address_keys: Collection[str] | None = None
+) -> int:
+    """Send uncertain mails again, or count them as sent; returns how many. None of `address_keys` means all.
+
+    Raises:
+        Refused: there is no such sendout, or nothing of a cancelled one is to be sent again.
+    """
+    keys = None if address_keys is None else list(address_keys)
+    async with connection.transaction():
+        await connection.fetch(SQL.lock_batches, sendout_id)
+        sendout = await connection.fetchrow(SQL.lock, sendout_id)
+        if sendout is None:
+            raise Refused(f"there is no sendout {sendout_id}")
+        if how == "resend":
+            if sendout["state"] == "cancelled":
+                raise Refused(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
+            count: int = await connection.fetchval(SQL.resend, sendout_id, keys)
+            if count:
+                await connection.execute(SQL.reopen, sendout_id)
+            return count
+        await connection.fetch(SQL.lock_promises, sendout_id)
+        accepted: int = await connection.fetchval(SQL.accept, sendout_id, keys)
+        return accepted
+
+
+async def resolve_all(connection: Connection, how: Resolution) -> int:
+    """Of every sendout; returns how many mails."""
+    ids = [row["id"] for row in await connection.fetch(SQL.sendouts)]
+    return sum([await resolve(connection, sendout_id, how) for sendout_id in ids])

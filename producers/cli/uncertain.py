@@ -1,0 +1,82 @@
+"""`coupons uncertain`: mails that may have been sent or not, and what a person decides about them."""
+
+import sys
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+import click
+
+from producers.cli.output import amount, as_json, emit_csv, emit_json, emit_table
+from producers.cli.session import FAILED, asynchronous, database
+
+if TYPE_CHECKING:
+    from coupons.store.uncertain import UncertainMail
+
+COLUMNS = {
+    "ADDRESS": lambda row: row.address,
+    "ATTEMPTS": lambda row: row.attempts,
+    "WHEN": lambda row: row.changed_at,
+    "REPLY": lambda row: row.reply,
+}
+
+
+@click.command()
+@click.argument("sendout", type=click.UUID)
+@click.option("--resend", is_flag=True, help="Mail them again, with the same codes and Message-ID.")
+@click.option("--accept", is_flag=True, help="Count them as sent.")
+@click.option("--email", "emails", multiple=True, metavar="EMAIL", help="Only this one's mail; may be repeated.")
+@click.option("--yes", is_flag=True, help="Do not ask before anything is sent again.")
+@click.option("--csv", "csv_output", is_flag=True, help="Print CSV instead of a table.")
+@as_json
+@asynchronous
+async def uncertain(
+    sendout: UUID, resend: bool, accept: bool, emails: tuple[str, ...], yes: bool, csv_output: bool, json_output: bool
+) -> int | None:  # fmt: skip
+    """Mails that were handed over and never answered for: list them, send them again, or count them as sent.
+
+    Until somebody decides, nobody is mailed again, and the codes stay with their recipients. Who got the first mail and
+    is sent it again sees it twice, but has no second code. COUPONS_UNCERTAIN=resend|accept decides by itself.
+    """
+    from coupons.addresses import parse_address
+
+    keys = {parse_address(each).key for each in emails} or None
+    if resend + accept + csv_output > 1:
+        raise click.UsageError("give at most one of --resend, --accept and --csv")
+    if not (resend or accept):
+        await _list(sendout, keys, csv_output=csv_output, json_output=json_output)
+        return None
+    if resend and not yes and sys.stdin.isatty():
+        whom = f"of {amount(len(keys))} addresses " if keys else ""
+        click.confirm(f"Send all uncertain mails {whom}again? Some will have got theirs already.", abort=True)
+    return await _resolve(sendout, "resend" if resend else "accept", keys, json_output=json_output)
+
+
+async def _list(sendout_id: UUID, keys: set[str] | None, *, csv_output: bool, json_output: bool) -> None:
+    from coupons.addresses import parse_address
+    from coupons.store import outbox, uncertain
+
+    async with database() as connection:
+        await outbox.named(connection, sendout_id)
+        found = uncertain.listed(connection, sendout_id)
+        chosen = (each async for each in found if keys is None or parse_address(each.address).key in keys)
+        if csv_output:
+            await emit_csv(chosen, {name.lower(): column for name, column in COLUMNS.items()})
+            return
+        mails: list[UncertainMail] = [each async for each in chosen]
+    emit_json(mails) if json_output else emit_table(mails, COLUMNS, empty="no mail is uncertain")
+
+
+async def _resolve(
+    sendout_id: UUID, how: Literal["resend", "accept"], keys: set[str] | None, *, json_output: bool
+) -> int | None:
+    """Exit code 1 if not every address that was given had an uncertain mail."""
+    from coupons.store import uncertain
+
+    async with database() as connection:
+        count = await uncertain.resolve(connection, sendout_id, how, address_keys=keys)
+    if json_output:
+        emit_json({"sendout": sendout_id, "how": how, "mails": count})
+    else:
+        what = "that workers send again within seconds" if how == "resend" else "counted as sent"
+        click.echo(f"sendout {sendout_id}, uncertain mails {what}: {amount(count)}")
+    return FAILED if keys and count < len(keys) else None

@@ -1,0 +1,31 @@
+"""Durations and rates as people write and read them: `90m`, "3 h 20 min", "400 mails/s"."""
+
+import re
+
+_WRITTEN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?", re.ASCII)
+_MINUTES = (24 * 60, 60, 1)
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def minutes_of(text: str) -> int | None:
+    """The minutes of `4h`, `90m`, `2d` or `1h30m`; None if it is nothing like that, or no time at all."""
+    found = _WRITTEN.fullmatch(text.strip().lower())
+    if found is None:
+        return None
+    return sum(int(amount or 0) * unit for amount, unit in zip(found.groups(), _MINUTES, strict=True)) or None
+
+
+def lasting(seconds: float) -> str:
+    """Its two largest units, as `3 h 20 min`; less than a second is `1 s`."""
+    rest = max(1, round(seconds))
+    parts: list[str] = []
+    for unit, name in _UNITS:
+        amount, rest = divmod(rest, unit)
+        if amount or parts:
+            parts.append(f"{amount} {name}" if amount else "")
+    return " ".join(filter(None, parts[:2]))
+
+
+def rate(per_second: float) -> str:
+    """A second's mails, or an hour's where there are few."""
+    return f"{per_second:,.0f} mails/s" if per_second >= 1 else f"{per_second * 3_600:,.0f} mails/h"

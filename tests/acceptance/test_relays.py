@@ -1,0 +1,78 @@
+"""Relays that are slow, that cannot be reached, that die: sendouts wait or go round, and say so."""
+
+import re
+import time
+from typing import Any
+
+from producers.demo.services import private_sink
+from tests.acceptance.gate import Gate
+from tests.acceptance.mails import assert_own_codes, received
+from tests.acceptance.programs import eventually
+from tests.acceptance.shop import Shop, addresses, codes
+
+QUICK: dict[str, Any] = {"smtp_backoff_seconds": 0.2, "smtp_longest_backoff_seconds": 0.5, "sweep_seconds": 1}
+ACTS_SECONDS = 2.0
+START_SECONDS = 1.0
+"""The command itself needs a while to start."""
+
+
+def test_a_pause_acts_within_two_seconds_and_says_how_many_were_mailed(slow_shop: Shop) -> None:
+    """However slow the relay is; the number is the ledger's, and nothing is sent behind one's back."""
+    shop, customers = slow_shop, addresses(200)
+    with shop.worker():
+        shop.has("spring-voucher", "customers", customers, {"spring-10": codes("SPRING", 200)})
+        sendout = shop.begin_sending("spring-voucher", "customers")
+        shop.mails_come(20)
+        shown = shop.coupons("show", sendout).out
+        assert re.search(r"\d+ of these in hand\n", shown)
+        assert re.search(r"\d+ mails/[sh], .* left\n", shown)
+        begun = time.monotonic()
+        said = shop.coupons("pause", sendout).out
+        assert time.monotonic() - begun < ACTS_SECONDS + START_SECONDS
+        found = re.search(r"is paused: (\d+) of 200 mails had been handed over\n", said)
+        assert found, said
+        assert len(shop.mails()) == int(found[1])
+        states = shop.deliveries(sendout)
+        assert sorted({*states.values()}) == ["pending", "sent"]
+        said = shop.coupons("cancel", sendout).out
+        assert f"is cancelled: {found[1]} of 200 mails had been handed over" in said
+    assert len(shop.mails()) == int(found[1])
+
+
+def test_a_relay_that_is_down_is_waited_for_visibly(shop: Shop) -> None:
+    """No attempt is counted, the reason stands in `show` and `outbox`, and as soon as it is up all is sent."""
+    gate = Gate(shop.services.smtp_url)
+    with shop.worker(smtp_url=gate.url, **QUICK):
+        shop.has("spring-voucher", "customers", addresses(50), {"spring-10": codes("SPRING", 50)})
+        sendout = shop.begin_sending("spring-voucher", "customers")
+        waiting = "SELECT FROM sendout WHERE waiting IS NOT NULL"
+        eventually(lambda: shop.rows(waiting), "the sendout to wait")
+        reason = r"waiting: relay 127\.0\.0\.1:\d+ refuses connections since \d\d:\d\d"
+        for command in ("outbox",), ("show", sendout):
+            assert re.search(reason, shop.coupons(*command).out)
+        assert shop.rows("SELECT DISTINCT state, attempts FROM delivery") == [{"state": "pending", "attempts": 0}]
+        with gate.opened():
+            shop.becomes("finished", sendout)
+    assert shop.rows("SELECT DISTINCT state, attempts FROM delivery") == [{"state": "sent", "attempts": 1}]
+    assert shop.rows(waiting) == []
+    assert_own_codes(shop.mails(), addresses(50), codes("SPRING", 50))
+
+
+def test_what_one_relay_cannot_take_the_other_one_takes(slow_shop: Shop) -> None:
+    """Of two relays one cannot be reached any more: nobody is left out, nobody is mailed twice."""
+    shop, customers = slow_shop, addresses(60)
+    with private_sink(shop.services.ledger.with_name("other.jsonl"), "--delay", "0.3") as other:
+        gate = Gate(other.url)
+        with shop.worker(smtp_url=f"{shop.services.smtp_url} {gate.url}", **QUICK):
+            shop.has("spring-voucher", "customers", customers, {"spring-10": codes("SPRING", 60)})
+            with gate.opened():
+                sendout = shop.begin_sending("spring-voucher", "customers")
+                eventually(other.mails, "mails through the relay that dies")
+            gate.cut()
+            shop.becomes("finished", sendout)
+        mails = shop.mails() + [received(mail) for mail in other.mails()]
+    states = shop.deliveries(sendout)
+    assert {*states.values()} <= {"sent", "uncertain"}
+    assert len([state for state in states.values() if state == "uncertain"]) <= 10
+    assert {address for address, state in states.items() if state == "sent"} <= {mail.recipient for mail in mails}
+    assert_own_codes(mails, {mail.recipient for mail in mails}, codes("SPRING", 60))

@@ -1,0 +1,85 @@
+"""What a message keeps beside its words: headers and files, each version its own."""
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+
+from coupons.commands import Recipient, StartSendout
+from coupons.database import Connection
+from coupons.mail import MAX_ENCODED, EmailError, File
+from coupons.store import messages, sendouts
+from coupons.store.messages import Message
+from coupons.templates import Parts
+
+LOGO = File("logo.png", "image/png", bytes(range(256)), inline=True)
+TERMS = File("Größe & Preis.pdf", "application/pdf", b"%PDF\x00\r\n.\r\n")
+
+
+async def save(
+    connection: Connection, *files: File, headers: dict[str, str] | None = None, html: str = '<img src="cid:logo.png">'
+) -> Message:
+    return await messages.save(
+        connection,
+        "hello",
+        Parts(subject="Hello", text="Hello", html=html),
+        sender="shop@example.org",
+        reply_to=None,
+        declared=(),
+        headers=headers or {},
+        files=files,
+    )
+
+
+async def test_files_come_back_byte_for_byte(connection: Connection) -> None:
+    """With their types; a listing has only their names."""
+    saved = await save(connection, LOGO, TERMS)
+    assert await messages.files_of(connection, saved.id) == [TERMS, LOGO]
+    (listed,) = await messages.all_of(connection)
+    assert listed == saved
+    assert listed.files == ["Größe & Preis.pdf", "logo.png"]
+
+
+async def test_headers_are_kept_with_the_message(connection: Connection) -> None:
+    """Also for the sendout that mails it."""
+    headers = {"X-Campaign": "spring", "X-Shop": "Zoë"}
+    await save(connection, html="", headers=headers)
+    command = StartSendout(id=uuid4(), message="hello", recipients=(Recipient(email="ada@example.org"),))
+    async with connection.transaction():
+        await sendouts.create(connection, command, batch_size=1)
+    assert (await messages.of_sendout(connection, command.id)).headers == headers
+
+
+async def test_each_version_has_its_own_files(connection: Connection) -> None:
+    """A sendout that has begun keeps those that it began with."""
+    first = await save(connection, LOGO)
+    second = await save(connection, TERMS, html="")
+    assert await messages.files_of(connection, first.id) == [LOGO]
+    assert await messages.files_of(connection, second.id) == [TERMS]
+    assert second.version == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ([], "names no inline file"),
+        ([LOGO, LOGO], "two of this name"),
+        ([LOGO, File("../passwd", "text/plain", b"")], "without folders"),
+        ([File("logo.png", "text/html", b"", inline=True)], "only images"),
+        ([LOGO, File("big.bin", "application/octet-stream", bytes(MAX_ENCODED))], "are allowed"),
+    ],
+)
+async def test_files_that_cannot_go_along_are_refused_when_saved(
+    connection: Connection, files: Sequence[File], reason: str
+) -> None:
+    """With the reason; nothing is saved."""
+    with pytest.raises(EmailError, match=reason):
+        await save(connection, *files)
+    assert await messages.all_of(connection) == []
+
+
+async def test_headers_of_our_own_cannot_be_set(connection: Connection) -> None:
+    """Neither ours nor what would begin another one."""
+    for headers in {"From": "x@example.org"}, {"X-A": "a\r\nBcc: x@example.org"}:
+        with pytest.raises(EmailError, match="header"):
+            await save(connection, html="", headers=headers)

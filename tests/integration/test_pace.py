@@ -1,0 +1,113 @@
+"""A sendout that starts later, keeps a pace or shares a limit: the database decides when, for all workers together."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from coupons.commands import StartSendout
+from coupons.database import Connection, connected
+from coupons.store import deliveries, outbox, sendouts, throttle
+from coupons.store.sendouts import paced_batch
+from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message
+
+
+async def started(
+    connection: Connection,
+    *,
+    recipients: int = 100,
+    start_at: datetime | None = None,
+    per_hour: int | None = None,
+    over_minutes: int | None = None,
+) -> UUID:
+    await add_list(connection, "a", recipients)
+    await add_group(connection, "g", recipients)
+    await save_message(connection, "m", "a")
+    command = StartSendout(
+        id=uuid4(), message="m", group="g", start_at=start_at, per_hour=per_hour, over_minutes=over_minutes
+    )
+    async with connection.transaction():
+        await sendouts.create(connection, command, batch_size=1_000)
+    await prepare(connection)
+    return command.id
+
+
+async def claimed(connection: Connection) -> deliveries.Batch | None:
+    return await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+
+
+async def test_nobody_is_mailed_before_the_start(connection: Connection) -> None:
+    """The codes are promised at once, so that a shortage shows today; the mails wait, and workers know until when."""
+    sendout_id = await started(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
+    found = await outbox.named(connection, sendout_id)
+    assert (found.state, [each.promised for each in found.lists]) == ("sending", [100])
+    assert await claimed(connection) is None
+    assert await deliveries.next_due(connection) == pytest.approx(7_200, abs=60)
+    await connection.execute("UPDATE sendout SET next_at = now()")
+    assert await claimed(connection)
+
+
+@pytest.mark.parametrize(
+    ("pace", "size", "wait"),
+    [({"per_hour": 3_600}, 10, 10), ({"per_hour": 60}, 1, 60), ({"over_minutes": 10}, 1, 6)],
+)
+async def test_a_pace_is_kept_by_batches(connection: Connection, pace: dict[str, int], size: int, wait: float) -> None:
+    """After each batch nobody gets another one until its mails' time has passed."""
+    await started(connection, per_hour=pace.get("per_hour"), over_minutes=pace.get("over_minutes"))
+    batch = await claimed(connection)
+    assert batch
+    assert batch.last_delivery - batch.first_delivery + 1 == size
+    assert await claimed(connection) is None
+    assert await deliveries.next_due(connection) == pytest.approx(wait, abs=0.9)
+
+
+async def test_two_workers_keep_one_pace(connection: Connection, database_url: str) -> None:
+    """Of eight that look at once, one is given the turn."""
+    await started(connection, per_hour=3_600)
+
+    async def look() -> bool:
+        async with connected(database_url) as own:
+            return await claimed(own) is not None
+
+    assert sum(await asyncio.gather(*(look() for _ in range(8)))) == 1
+
+
+async def test_what_was_missed_is_not_caught_up(connection: Connection) -> None:
+    """After a pause of any length the pace is the same: an hour never sees more than its mails."""
+    await started(connection, per_hour=3_600)
+    await connection.execute("UPDATE sendout SET next_at = now() - interval '5 hours'")
+    assert await claimed(connection)
+    assert await claimed(connection) is None
+
+
+async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connection) -> None:
+    """Sendouts take turns: a batch of the second is claimed long before the first one's fifty are."""
+    await add_list(connection, "a", 6_000)
+    await add_group(connection, "large", 5_000)
+    await add_group(connection, "small", 10)
+    await save_message(connection, "m", "a")
+    of_group = {}
+    for name in ("large", "small"):
+        command = StartSendout(id=uuid4(), message="m", group=name)
+        of_group[name] = command.id
+        async with connection.transaction():
+            await sendouts.create(connection, command, batch_size=100)
+        await prepare(connection, batch_size=100)
+    taken = []
+    while batch := await claimed(connection):
+        taken.append(batch.sendout_id)
+    assert taken.index(of_group["small"]) < len(taken) - 10
+
+
+def test_batches_of_a_slow_sendout_are_small() -> None:
+    """Ten seconds' worth, at least one mail, never more than a batch."""
+    assert [paced_batch(1_000, pace) for pace in (None, 1.5, 3_600, 36_000_000)] == [1_000, 1, 10, 1_000]
+
+
+async def test_turns_are_booked_one_behind_the_other(connection: Connection) -> None:
+    """Whoever books next begins where the one before ends; time that nobody booked is gone."""
+    waits = [await throttle.book(connection, seconds=2) for _ in range(3)]
+    assert waits == pytest.approx([0, 2, 4], abs=0.5)
+    await connection.execute("UPDATE throttle SET next_at = now() - interval '1 hour'")
+    assert await throttle.book(connection, seconds=2) == pytest.approx(0, abs=0.5)

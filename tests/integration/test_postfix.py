@@ -1,0 +1,111 @@
+"""Postfix itself as the relay: what is handed to it arrives behind it, once and whole."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from uuid import UUID
+
+import pytest
+
+from coupons.mail import Envelope, compile_email, message_id
+from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress
+from coupons.templates import Coupon, Parts, Template
+from producers.demo.process import ServiceError
+from producers.demo.services import Sink
+from tests.postfix import Postfix, private_postfix, require
+
+SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
+MAILS = 200
+ARRIVAL_SECONDS = 60
+
+# A line that is a dot, lines that begin with dots, letters beyond ASCII, and lines longer than SMTP allows.
+TEXT = ".\n..two\n.hidden {{ first_name }}\n{{ coupon('spring') }}\n" + "long äöü € " * 200 + "\n" + "x" * 2_000 + "\n."
+HTML = "<p>.\n.</p><p>{{ first_name }}: <b>{{ coupon('spring') }}</b></p>" + "<p>ascii</p>" * 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _available() -> None:
+    try:
+        require()
+    except ServiceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "starttls"])
+def postfix(request: pytest.FixtureRequest, sink: Sink) -> Iterator[Postfix]:
+    with private_postfix(sink.url.removeprefix("smtp://"), tls=request.param) as postfix:
+        yield postfix
+
+
+async def test_each_mail_comes_through_postfix_once_and_whole(postfix: Postfix, sink: Sink) -> None:
+    """Pipelined over several connections, with and without TLS: no mail is lost, doubled, mixed up or changed."""
+    envelopes = {f"c{number}@example.org": envelope(number) for number in range(MAILS)}
+    outcomes = await hand_over(postfix.url, list(envelopes.values()))
+    assert all(isinstance(outcomes[address], Sent) for address in envelopes)
+
+    async with asyncio.timeout(ARRIVAL_SECONDS):
+        while postfix.queued():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.05)
+    arrived = sink.mails()
+    assert sorted(mail.rcpt_to[0] for mail in arrived) == sorted(envelopes)
+    for mail in arrived:
+        assert len(mail.rcpt_to) == 1
+        sent = envelopes[mail.rcpt_to[0]]
+        assert mail.mail_from == sent.mail_from
+        assert without_trace(mail.data) == sent.data
+    assert ("TLS connection established" in postfix.log.read_text()) == (postfix.certificate is not None)
+
+
+async def test_postfix_finds_nothing_to_complain_about(postfix: Postfix) -> None:
+    """It forbids commands that come before their time, and logs each warning: there is none about this client."""
+    await hand_over(postfix.url, [envelope(number) for number in range(MAILS)])
+    about_clients = [line for line in postfix.log.read_text().splitlines() if "/smtpd[" in line]
+    assert any("client=localhost" in line or "client=unknown" in line for line in about_clients)
+    complaint = re.compile(
+        "warning|error|improper|reject|timeout|lost connection after (?!CONNECT)"
+    )  # that looks if it is up
+    assert not [line for line in about_clients if complaint.search(line)]
+
+
+async def hand_over(url: str, envelopes: list[Envelope]) -> dict[str, Outcome]:
+    """Each recipient's outcome; reported exactly once."""
+    outcomes: dict[str, Outcome] = {}
+    finished = asyncio.Event()
+
+    def report(address: str, outcome: Outcome) -> None:
+        assert address not in outcomes
+        outcomes[address] = outcome
+        if len(outcomes) == len(envelopes):
+            finished.set()
+
+    async with Relays(SmtpAddress.parse_all(url), limits=Limits(connections=5)) as relays:
+        for each in envelopes:
+            relays.hand_over(each, partial(report, each.rcpt_to))
+        await finished.wait()
+    return outcomes
+
+
+def envelope(number: int) -> Envelope:
+    compiled = compile_email(
+        template=Template(Parts(subject="Für {{ first_name }}", text=TEXT, html=HTML)),
+        sender="Garden Shop <shop@example.org>",
+    )
+    return compiled.write(
+        rcpt=f"c{number}@example.org",
+        message_id=message_id(SENDOUT, number, "example.org"),
+        date=datetime(2026, 3, 1, tzinfo=UTC),
+        attributes={"first_name": f"Zoë {number}"},
+        coupons={"spring": Coupon(f"CODE-{number}", is_code=True)},
+    )
+
+
+def without_trace(data: bytes) -> bytes:
+    """The mail without the Received lines that relays put in front (RFC 5321 4.4)."""
+    lines = data.split(b"\r\n")
+    while lines[0].startswith(b"Received:"):
+        del lines[0]
+        while lines[0][:1] in (b" ", b"\t"):
+            del lines[0]
+    return b"\r\n".join(lines)

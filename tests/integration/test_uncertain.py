@@ -1,0 +1,105 @@
+"""Mails that may have been sent: nobody is mailed again unless somebody says so, and then with the same code."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store import deliveries, outbox, people, sendouts, uncertain
+from coupons.store.deliveries import Conclusion
+from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
+
+
+async def finished_with_uncertain(connection: Connection) -> UUID:
+    """Of ten mails in two batches the first three are uncertain."""
+    await add_list(connection, "a", 10)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection, batch_size=8)
+    await deliver(connection, uncertain=3)
+    assert await sendouts.settle(connection, sendout_id)
+    return sendout_id
+
+
+async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
+    """What a worker does with all that is due; returns the numbers that it mailed."""
+    numbers = []
+    while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
+        await deliveries.bind(connection, batch, {})
+        due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
+        outcomes = [
+            Conclusion(each, "uncertain", "the connection was lost")
+            if each.number <= uncertain
+            else Conclusion(each, "sent", "250")
+            for each in due
+        ]
+        await deliveries.record(
+            connection, batch, flush=uuid4(), conclusions=outcomes, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+        )
+        await deliveries.release(connection, batch)
+        numbers += [each.number for each in due]
+    return numbers
+
+
+async def code_of(connection: Connection, number: int) -> str:
+    (mail,) = await people.mails_to(connection, f"c{number}@example.org")
+    return mail.codes["a"]
+
+
+async def test_uncertain_mails_are_listed(connection: Connection) -> None:
+    """With the reason, by their numbers."""
+    sendout_id = await finished_with_uncertain(connection)
+    found = [each async for each in uncertain.listed(connection, sendout_id)]
+    assert [(each.number, each.reply) for each in found] == [(n, "the connection was lost") for n in (1, 2, 3)]
+
+
+async def test_accepted_mails_count_as_sent(connection: Connection) -> None:
+    """The sendout adds up, and nobody is mailed."""
+    sendout_id = await finished_with_uncertain(connection)
+    assert await uncertain.resolve(connection, sendout_id, "accept") == 3
+    found = await outbox.named(connection, sendout_id)
+    assert (found.sent, found.uncertain, found.state, found.lists[0].sent) == (10, 0, "finished", 10)
+    assert await uncertain.resolve(connection, sendout_id, "accept") == 0
+
+
+async def test_mails_that_are_sent_again_keep_their_codes(connection: Connection) -> None:
+    """A finished sendout sends again, those mails only, and finishes again."""
+    sendout_id = await finished_with_uncertain(connection)
+    before = await code_of(connection, 0)
+    assert await uncertain.resolve(connection, sendout_id, "resend") == 3
+    assert (await outbox.named(connection, sendout_id)).state == "sending"
+    assert await deliver(connection) == [1, 2, 3]
+    assert await sendouts.settle(connection, sendout_id)
+    found = await outbox.named(connection, sendout_id)
+    assert (found.sent, found.uncertain, found.state) == (10, 0, "finished")
+    assert await code_of(connection, 0) == before
+
+
+async def test_some_mails_can_be_chosen(connection: Connection) -> None:
+    """By address; the others stay as they are."""
+    sendout_id = await finished_with_uncertain(connection)
+    assert await uncertain.resolve(connection, sendout_id, "accept", address_keys=["c1@example.org"]) == 1
+    assert (await outbox.named(connection, sendout_id)).uncertain == 2
+
+
+async def test_nothing_of_a_cancelled_sendout_is_sent_again(connection: Connection) -> None:
+    """It can only be accepted."""
+    sendout_id = await finished_with_uncertain(connection)
+    await connection.execute("UPDATE sendout SET state = 'cancelled'")
+    with pytest.raises(Refused, match="can only be accepted"):
+        await uncertain.resolve(connection, sendout_id, "resend")
+    assert await uncertain.resolve_all(connection, "resend") == 0
+    assert await uncertain.resolve(connection, sendout_id, "accept") == 3
+
+
+async def test_every_answer_is_kept(connection: Connection) -> None:
+    """The last one with the delivery, those before it in the log of attempts."""
+    sendout_id = await finished_with_uncertain(connection)
+    await uncertain.resolve(connection, sendout_id, "resend")
+    await deliver(connection)
+    rows = await connection.fetch("SELECT number, attempt, outcome, reply FROM delivery_attempt ORDER BY number")
+    assert [tuple(row) for row in rows] == [(n, 1, "uncertain", "the connection was lost") for n in (1, 2, 3)]
+    (mail,) = await people.mails_to(connection, "c0@example.org")
+    assert (mail.attempts, mail.reply) == (2, "250")

@@ -1,0 +1,199 @@
+"""A private Postfix that takes mail on a port of 127.0.0.1, queues it on disk and relays all of it onward."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from producers.demo.process import ServiceError, free_ports, is_free, running, wait_until
+
+PROGRAMS = Path("/usr/lib/postfix/sbin")
+START_LIMIT_SECONDS = 30
+COMMAND_LIMIT_SECONDS = 60
+INSTALL_LIMIT_SECONDS = 600
+
+# What is on its way through a queue, and what could not go on at once. "hold" and "corrupt" stay empty here.
+QUEUES = ("maildrop", "incoming", "active", "deferred")
+
+# Debian's package asks what kind of host this is and starts a server for it; a policy-rc.d that answers 101 forbids
+# that for the while.
+INSTALL = """
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\\nexit 101\\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends postfix openssl >/dev/null
+if [ -d /run/systemd/system ]; then systemctl --quiet disable postfix; fi
+"""
+
+# Names and addresses are looked up nowhere: a mail's way must not depend on the machine's resolver.
+MAIN = """
+compatibility_level = 3.6
+queue_directory = {home}/queue
+data_directory = {home}/data
+maillog_file = {home}/postfix.log
+maillog_file_prefixes = {home}
+myhostname = postfix.localhost
+mydestination =
+local_recipient_maps =
+local_transport = error:nobody has a mailbox here
+alias_maps =
+alias_database =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
+smtpd_recipient_restrictions = permit_mynetworks, reject
+smtpd_forbid_unauth_pipelining = yes
+smtp_dns_support_level = disabled
+relayhost = {onward}
+"""
+
+TLS = """
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = {home}/tls.pem
+smtpd_tls_loglevel = 1
+"""
+
+# Debian's list without what nobody here uses, and nothing in a chroot: it would need copies of the system's files.
+MASTER = """
+127.0.0.1:{port} inet n - n - - smtpd
+pickup  unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr    unix n - n 300 1 qmgr
+tlsmgr  unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce  unix - - n - 0 bounce
+defer   unix - - n - 0 bounce
+trace   unix - - n - 0 bounce
+flush   unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+smtp    unix - - n - - smtp
+relay   unix - - n - - smtp
+showq   unix n - n - - showq
+error   unix - - n - - error
+retry   unix - - n - - error
+anvil   unix - - n - 1 anvil
+scache  unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Postfix:
+    """A running Postfix. `certificate` is the one to trust for its STARTTLS, None if it offers none."""
+
+    port: int
+    home: Path
+    certificate: Path | None
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}" + (f"?tls=starttls&ca={self.certificate}" if self.certificate else "")
+
+    @property
+    def log(self) -> Path:
+        return self.home / "postfix.log"
+
+    def queued(self) -> int:
+        """How many mails it has and has not yet delivered onward."""
+        return sum(len(files) for queue in QUEUES for *_, files in os.walk(self.home / "queue" / queue))
+
+
+@contextmanager
+def private_postfix(
+    onward: str, *, tls: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Postfix]:
+    """Yields a Postfix with an empty queue that relays to `onward`, "host:port"; at the end it and its queue are gone.
+
+    Installs Debian's package where that is possible without a question. Raises ServiceError where Postfix can't be had.
+    """
+    require(say)
+    [port] = free_ports(1)
+    with private_home() as home:
+        host, _, onward_port = onward.rpartition(":")
+        configure(home, port, f"[{host}]:{onward_port}", tls=tls)
+        postfix = Postfix(port, home, home / "certificate.pem" if tls else None)
+        # not `postfix start-fg`: its shell would get the signal that is meant for the master
+        with running([PROGRAMS / "master", "-c", home / "etc", "-s"], log=home / "master.log") as process:
+            wait_until(
+                lambda: not is_free(port),
+                process, name="Postfix", log=postfix.log, limit_seconds=START_LIMIT_SECONDS,
+            )  # fmt: skip
+            yield postfix
+
+
+def require(say: Callable[[str], None] = lambda _: None) -> None:
+    """Raises ServiceError, with the reason, if a Postfix cannot be run here."""
+    if os.geteuid() != 0:
+        raise ServiceError("Postfix needs root: its parts run as accounts of their own")
+    install(say)
+
+
+def install(say: Callable[[str], None] = lambda _: None) -> None:
+    """Sees to it that Postfix's programs are there; smtp-source and smtp-sink among them need no root.
+
+    Raises ServiceError if they are missing and cannot be installed from here.
+    """
+    if (PROGRAMS / "master").exists():
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise ServiceError("Postfix is missing: install your system's package")
+    say("Postfix is not installed: apt-get install postfix (the system's own server is not started)")
+    done = subprocess.run(
+        ["/bin/sh", "-c", INSTALL], check=False, capture_output=True, text=True, timeout=INSTALL_LIMIT_SECONDS
+    )
+    if done.returncode != 0:
+        raise ServiceError(f"Postfix is missing, and apt-get could not install it: {done.stderr.strip()}")
+
+
+@contextmanager
+def private_home() -> Iterator[Path]:
+    """Under /var/tmp: Postfix's accounts can't enter a checkout under /root, and /tmp may be memory, not a disk."""
+    # its parts end a moment after their master does, and may still make a file
+    with tempfile.TemporaryDirectory(prefix="coupons-postfix-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        home.chmod(0o755)
+        yield home
+
+
+def configure(home: Path, port: int, onward: str, *, tls: bool) -> None:
+    for folder in ("etc", "queue", "data"):
+        (home / folder).mkdir(mode=0o755)
+    shutil.chown(home / "data", "postfix")
+    (home / "postfix.log").touch()
+    (home / "etc/master.cf").write_text(MASTER.format(port=port))
+    (home / "etc/main.cf").write_text((MAIN + (TLS if tls else "")).format(home=home, onward=onward))
+    if tls:
+        make_certificate(home)
+    run("postfix", "-c", home / "etc", "check")  # makes the queue's folders, each with its owner
+
+
+def make_certificate(home: Path) -> None:
+    """For 127.0.0.1, signed by itself; its key stays with Postfix."""
+    key, certificate = home / "key.pem", home / "certificate.pem"
+    run(
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", key, "-out", certificate,
+    )  # fmt: skip
+    chain = home / "tls.pem"
+    chain.touch(mode=0o600)
+    chain.write_text(key.read_text() + certificate.read_text())
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=COMMAND_LIMIT_SECONDS)
+    if done.returncode != 0:
+        raise ServiceError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")

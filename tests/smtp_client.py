@@ -1,0 +1,67 @@
+"""Mails to scripted servers."""
+
+import asyncio
+from collections.abc import Callable
+
+from coupons.mail import Envelope
+from coupons.smtp import Limits, Outcome, Relays, SmtpAddress, Timeouts
+from tests.smtp_server import Script, ScriptedServer, serving
+
+MAIL = Envelope.plain("shop@example.org", "ada@example.org", b"Subject: Hello\r\n\r\n.Ada\r\n..\r\n")
+SENT_AS = b"Subject: Hello\r\n\r\n..Ada\r\n...\r\n.\r\n"
+PATIENCE_SECONDS = 10
+
+
+def mail_to(name: str) -> Envelope:
+    return Envelope.plain(
+        "shop@example.org", f"{name}@example.org", b"Subject: Hello\r\n\r\n" + name.encode() + b"\r\n"
+    )
+
+
+def relays_to(
+    *servers: ScriptedServer,
+    connections: int = 1,
+    mails_per_connection: int = 0,
+    idle_seconds: float = 30,
+    backoff_seconds: float = 0.02,
+    closing_seconds: float = 10,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 a frozen value
+) -> Relays:
+    return Relays(
+        SmtpAddress.parse_all(" ".join(f"smtp://127.0.0.1:{server.port}" for server in servers)),
+        limits=Limits(
+            connections=connections,
+            mails_per_connection=mails_per_connection,
+            idle_seconds=idle_seconds,
+            backoff_seconds=backoff_seconds,
+        ),
+        local_hostname="shop.example",
+        closing_seconds=closing_seconds,
+        timeouts=timeouts,
+    )
+
+
+async def outcome_of(script: Script, timeouts: Timeouts = Timeouts()) -> Outcome:  # noqa: B008 a frozen value
+    """Of a mail on a fresh connection to such a relay."""
+    async with serving(script) as server, relays_to(server, timeouts=timeouts) as relays:
+        return await relays.send(MAIL)
+
+
+async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:
+    """Of mails to these, handed over at once."""
+    outcomes: dict[str, Outcome] = {}
+
+    def note(name: str, outcome: Outcome) -> None:
+        assert name not in outcomes, "reported twice"
+        outcomes[name] = outcome
+
+    for name in names:
+        relays.hand_over(mail_to(name), lambda outcome, name=name: note(name, outcome))  # type: ignore[misc]
+    await until(lambda: len(outcomes) == len(names))
+    return outcomes
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not fact():  # noqa: ASYNC110 the fact is what the other end has seen
+            await asyncio.sleep(0.005)

@@ -1,0 +1,276 @@
+r"""An SMTP server that does what its script says: any reply, any delay, any lie, a death at any moment.
+
+In the tests' own process: `async with serving({"RCPT": "550 5.1.1 no\r\n"}) as server`. As a process of its own,
+which prints its port and can be killed:
+
+    python -m tests.smtp_server --ledger FILE --script '{"DOT": {"reply": "250 ok\r\n", "then": "cut"}}' ...
+
+There is a script for each connection, the last one for all that follow. A script says what comes of a verb: GREETING,
+EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, or IDLE (after the reply to the
+dot). A list goes one by one, its last for all that follow. What is accepted stands in the ledger, fsynced, before
+anybody is told.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import ssl
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# A certificate for "localhost" until 2120, signed by itself, and its key, which opens nothing.
+KEY_AND_CERTIFICATE = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSsSydKqKd6/iSHBy
+cFVPOa6DT8cac8As7S8/RxKCl4+hRANCAAS23+48DGVyDAJwxbV9WfNk3yihQK/w
+J4oAym/SGNtaVHulDKY06DLEJAtTg3m7t4dR45Npv9q5k+YiQQC37sZh
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBYTCCAQegAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMM
+CWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLbf7jwMZXIMAnDF
+tX1Z82TfKKFAr/AnigDKb9IY21pUe6UMpjToMsQkC1ODebu3h1Hjk2m/2rmT5iJB
+ALfuxmGjSDBGMBQGA1UdEQQNMAuCCWxvY2FsaG9zdDAPBgNVHRMBAf8EBTADAQH/
+MB0GA1UdDgQWBBTlgJgd0XrrYI5Kdt2nc4oVIUJsAjAKBggqhkjOPQQDAgNIADBF
+AiEAvBYiGoi2RL3vxZqanzi9HxODhPoCQGlOFtte/wGocqgCIBViIEis7i6/Utv5
+GQk5mIfC5Aunf2HAwfph+3kWkfKR
+-----END CERTIFICATE-----
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What comes of a verb: first `delay` seconds, then the reply as it stands, then perhaps the end."""
+
+    reply: str = ""
+    delay: float = 0
+    bytewise: bool = False
+    then: str = ""
+    """`cut`: the connection is reset; `hang`: nothing more is said, nothing more is read."""
+    discard: bool = False
+    """Whether commands that came together with this one are forgotten, as if PIPELINING were not offered."""
+    accept: bool | None = None
+    """Whether the server has really accepted; None: as the reply says."""
+
+    @property
+    def accepts(self) -> bool:
+        return self.reply.startswith(("2", "3")) if self.accept is None else self.accept
+
+
+CUT = Act(then="cut")
+HANG = Act(then="hang")
+
+Script = Mapping[str, "str | Act | list[str | Act]"]
+
+EHLO = "250-relay.example\r\n250-DSN\r\n250-AUTH PLAIN\r\n250 8BITMIME\r\n"
+PIPELINING = {"EHLO": "250-relay.example\r\n250-PIPELINING\r\n250 DSN\r\n"}
+FRIENDLY: Script = {
+    "GREETING": "220 relay.example ready\r\n",
+    "EHLO": EHLO,
+    "STARTTLS": "220 2.0.0 go\r\n",
+    "AUTH": "235 2.7.0 welcome\r\n",
+    "MAIL": "250 2.1.0 ok\r\n",
+    "RCPT": "250 2.1.5 ok\r\n",
+    "DATA": "354 go ahead\r\n",
+    "DOT": "250 2.0.0 queued\r\n",
+    "RSET": "250 2.0.0 ok\r\n",
+    "QUIT": "221 2.0.0 bye\r\n",
+    "BODY": "",
+    "IDLE": "",
+}
+
+
+class CutError(Exception):
+    """The script says that the server dies here."""
+
+
+@dataclass
+class ScriptedServer:
+    scripts: tuple[Script, ...]
+    tls: ssl.SSLContext | None = None
+    ledger: Path | None = None
+    port: int = 0
+    said: list[list[str]] = field(default_factory=list)
+    """Each connection's lines outside of mails."""
+    mails: list[bytes] = field(default_factory=list)
+    """What came after 354, up to and with the final dot."""
+    accepted: list[str] = field(default_factory=list)
+    """The recipients of the mails that were really accepted."""
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    sessions: set["Session"] = field(default_factory=set)
+
+    @property
+    def verbs(self) -> list[list[str]]:
+        """What each connection was told, without arguments."""
+        return [[line.partition(" ")[0] for line in lines] for lines in self.said]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script = {**FRIENDLY, **self.scripts[min(len(self.said), len(self.scripts) - 1)]}
+        session = Session(self, script, reader, writer)
+        self.said.append(session.lines)
+        self.sessions.add(session)
+        try:
+            await session.run()
+        except CutError:
+            writer.transport.abort()
+        except (ConnectionError, ssl.SSLError, EOFError):
+            pass
+        finally:
+            self.sessions.discard(session)
+            writer.close()
+
+    def accept(self, recipient: str, mail: bytes) -> None:
+        self.accepted.append(recipient)
+        if self.ledger is not None:
+            with self.ledger.open("a") as file:
+                print(json.dumps({"to": recipient, "mail": mail.decode("latin-1")}), file=file, flush=True)
+                os.fsync(file.fileno())
+
+
+@dataclass(eq=False)
+class Session:
+    server: ScriptedServer
+    script: Mapping[str, "str | Act | list[str | Act]"]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    lines: list[str] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    read: bytes = b""
+    recipient: str | None = None
+
+    async def run(self) -> None:
+        await self.react("GREETING")
+        while line := (await self.until(b"\n")).decode("latin-1").rstrip("\r\n"):
+            self.lines.append(line)
+            verb, _, argument = line.partition(" ")
+            act = await self.react(verb)
+            if verb == "STARTTLS" and self.server.tls is not None:
+                await self.writer.start_tls(self.server.tls)
+            elif verb == "RCPT" and act.accepts:
+                self.recipient = argument
+            elif verb in ("MAIL", "RSET"):
+                self.recipient = None
+            elif verb == "DATA" and act.accepts and "354" in act.reply:
+                await self.take_mail()
+            if verb == "QUIT" or act.reply.startswith("421"):
+                return
+
+    async def take_mail(self) -> None:
+        while self.script["BODY"] and len(self.read) < 10:
+            await self.more()
+        await self.react("BODY")
+        mail = await self.mail()
+        self.server.mails.append(mail)
+        act = self.next_act("DOT")
+        if act.accepts and self.recipient is not None:
+            self.server.accept(self.recipient, mail)
+        self.recipient = None
+        await self.perform(act)
+        await self.react("IDLE")
+
+    async def mail(self) -> bytes:
+        while len(self.read) < len(b".\r\n"):
+            await self.more()
+        return await self.until(b"\n" if self.read.startswith(b".\r\n") else b"\r\n.\r\n")
+
+    async def until(self, end: bytes) -> bytes:
+        while end not in self.read:
+            await self.more()
+        found, end, self.read = self.read.partition(end)
+        return found + end
+
+    async def more(self) -> None:
+        data = await self.reader.read(65_536)
+        if not data:
+            raise EOFError
+        self.read += data
+
+    async def react(self, verb: str) -> Act:
+        act = self.next_act(verb)
+        await self.perform(act)
+        return act
+
+    def next_act(self, verb: str) -> Act:
+        act = self.script.get(verb, "500 5.5.1 what?\r\n")
+        if isinstance(act, list):
+            act = act[min(self.seen[verb], len(act) - 1)]
+        self.seen[verb] += 1
+        return Act(act) if isinstance(act, str) else act
+
+    async def perform(self, act: Act) -> None:
+        if act.delay:
+            await asyncio.sleep(act.delay)
+        if act.discard:
+            await asyncio.sleep(0.02)  # what is discarded has to be there
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.more(), 0.02)
+            self.read = b""
+        size = 1 if act.bytewise else len(act.reply) or 1
+        for start in range(0, len(act.reply), size):
+            self.writer.write(act.reply[start : start + size].encode("latin-1"))
+            await self.writer.drain()
+            await asyncio.sleep(0)
+        if act.then == "hang":
+            self.server.hanging.set()
+            while await self.reader.read(65_536):
+                pass
+        if act.then:
+            raise CutError
+
+
+@asynccontextmanager
+async def serving(
+    *scripts: Script, tls: ssl.SSLContext | None = None, implicit: bool = False, ledger: Path | None = None
+) -> AsyncIterator[ScriptedServer]:
+    scripted = ScriptedServer(scripts or ({},), tls, ledger)
+    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0, ssl=tls if implicit else None)
+    scripted.port = server.sockets[0].getsockname()[1]
+    try:
+        yield scripted
+    finally:
+        server.close()
+
+
+def server_tls() -> ssl.SSLContext:
+    """For `localhost`, with a certificate that only those believe who were given it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(KEY_AND_CERTIFICATE)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+def script_of(text: str) -> Script:
+    def act(told: object) -> str | Act | list[str | Act]:
+        if isinstance(told, list):
+            return [each for one in told if not isinstance(each := act(one), list)]
+        return Act(**told) if isinstance(told, dict) else str(told)
+
+    return {verb: act(told) for verb, told in json.loads(text).items()}
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    tls = server_tls() if arguments.tls else None
+    scripts = [script_of(each) for each in arguments.script]
+    async with serving(*scripts, tls=tls, implicit=arguments.tls == "implicit", ledger=arguments.ledger) as server:
+        print(server.port, flush=True)  # noqa: T201 - whoever started it reads it
+        await asyncio.to_thread(sys.stdin.read)  # until whoever started it goes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A scripted SMTP server")
+    parser.add_argument("--ledger", type=Path)
+    parser.add_argument("--script", action="append", default=[])
+    parser.add_argument("--tls", choices=("starttls", "implicit"))
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

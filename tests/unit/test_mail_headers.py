@@ -1,0 +1,169 @@
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.policy import compat32, default
+from email.utils import parseaddr
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupons.addresses import AddressError
+from coupons.mail import MAX_LINE, EmailError, Envelope, Mailbox, compile_email, parse_mailbox
+from coupons.templates import Parts, Template
+
+SHOP = "Shop <shop@example.org>"
+
+
+def write(
+    *, sender: str = SHOP, reply_to: str = "", bounce_to: str = "", url: str = "", headers: dict[str, str] | None = None
+) -> Envelope:
+    email = compile_email(
+        template=Template(Parts("s", "t", None)), sender=sender, reply_to=reply_to, bounce_to=bounce_to,
+        unsubscribe_url=url, headers=headers or {},
+    )  # fmt: skip
+    return email.write(
+        rcpt="ada@example.org", message_id="<7@example.org>", date=datetime(2026, 3, 20, 12, tzinfo=UTC),
+        attributes={}, coupons={},
+    )  # fmt: skip
+
+
+# --- mailboxes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "mailbox"),
+    [
+        ("shop@example.org", Mailbox("", "shop@example.org")),
+        ("<shop@example.org>", Mailbox("", "shop@example.org")),
+        (" Shop <shop@example.org> ", Mailbox("Shop", "shop@example.org")),
+        ("Mr. O'Neil's Shop<shop@example.org>", Mailbox("Mr. O'Neil's Shop", "shop@example.org")),
+        ('"Shop, \\"Best\\" Inc." <shop@example.org>', Mailbox('Shop, "Best" Inc.', "shop@example.org")),
+        ("Bücher <shop@bücher.example>", Mailbox("Bücher", "shop@xn--bcher-kva.example")),
+    ],
+)
+def test_mailbox_is_a_name_and_an_address(text: str, mailbox: Mailbox) -> None:
+    """A sender is written as in any mail program."""
+    assert parse_mailbox(text) == mailbox
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Shop",
+        "Shop <shop>",
+        "a@example.org, Shop <b@example.org>",
+        "Shop <a@example.org> <b@example.org>",
+        "a\nb <a@example.org>",
+        '"a\nb" <a@example.org>',
+        "Shop <a@example.org>\nBcc: eve@example.org",
+        "Shop <a@example.org\n>",
+        "a\u2028b <a@example.org>",
+    ],
+)
+def test_what_is_no_mailbox_is_refused(text: str) -> None:
+    """Neither a second address nor a second header gets in by way of a setting."""
+    with pytest.raises(AddressError):
+        parse_mailbox(text)
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]) | st.just(" "), max_size=150))
+def test_display_name_arrives_as_configured(name: str) -> None:
+    """Umlauts, quotes, commas, emoji: the recipient sees the shop's name."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    envelope = write(sender=f'"{escaped}" <shop@example.org>', reply_to="help@example.org")
+    # Not by the newer parser: in Python 3.11 it leaves a blank between two encoded words of a name.
+    shown, address = parseaddr(message_from_bytes(envelope.data, policy=compat32)["From"])
+    assert (str(make_header(decode_header(shown))), address) == (name.strip(), "shop@example.org")
+    head = envelope.data.partition(b"\r\nMIME-Version")[0]
+    assert max(map(len, head.split(b"\r\n"))) <= 150
+
+
+@pytest.mark.parametrize("setting", ["sender", "reply_to", "bounce_to"])
+def test_own_addresses_are_ascii(setting: str) -> None:
+    """Mail must leave through any relay: only a recipient's address may need SMTPUTF8."""
+    settings = {"sender": SHOP, "reply_to": "", "bounce_to": ""} | {setting: "büro@example.org"}
+    with pytest.raises(AddressError, match="that only a recipient's address can have"):
+        write(sender=settings["sender"], reply_to=settings["reply_to"], bounce_to=settings["bounce_to"])
+
+
+def test_bounce_address_is_said_as_every_relay_takes_it() -> None:
+    """Blanks around it and an international domain are put right as in any other address."""
+    assert write(bounce_to=" b+{id}@bücher.example ").mail_from == "b+7@xn--bcher-kva.example"
+    with pytest.raises(AddressError, match="more than 64 characters"):
+        write(bounce_to=f"{'b' * 60}{{id}}@example.org")
+
+
+# --- further headers --------------------------------------------------------------------------------------------------
+
+
+def test_further_headers_are_in_every_mail() -> None:
+    """What mailbox providers and the shop's own tools look at."""
+    headers = {
+        "X-Campaign": "Frühling, ganz für Sie, mit allem, was der Garten in den nächsten Wochen braucht 🌷",
+        "Precedence": "bulk",
+        "List-Id": "Shop news <news.shop.example>",
+        "Auto-Submitted": "auto-generated",
+        "Feedback-ID": "spring:shop:" + "x" * 200,
+        "X-Looks-Encoded": "=?utf-8?q?A=0AB?=",
+    }
+    email = message_from_bytes(write(headers=headers).data, policy=default)
+    assert {name: email[name] for name in headers} == headers
+    assert email["List-Id"] == headers["List-Id"]
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]) | st.just(" "), min_size=1, max_size=2_000))
+def test_further_header_arrives_in_lines_that_relays_take(value: str) -> None:
+    """Whatever it says, it is one field, folded, with one blank between two words."""
+    try:
+        data = write(headers={"X-Note": value}).data
+    except EmailError:
+        assert not value.strip() or max(map(len, value.split())) > MAX_LINE - len("X-Note: ")
+        return
+    email = message_from_bytes(data, policy=compat32)
+    assert str(make_header(decode_header(email["X-Note"].replace("\r\n", "")))) == " ".join(value.split())
+    assert email.keys() == ["From", "MIME-Version", "X-Note", "To", "Subject", "Date", "Message-ID",
+                            "Content-Type", "Content-Transfer-Encoding"]  # fmt: skip
+    assert max(map(len, data.split(b"\r\n"))) <= MAX_LINE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("", "x", "a name is 1 to 50 ASCII letters"),
+        ("X Y", "x", "a name is 1 to 50 ASCII letters"),
+        ("X:", "x", "a name is 1 to 50 ASCII letters"),
+        ("X-Ä", "x", "a name is 1 to 50 ASCII letters"),
+        ("X-A\r\nBcc", "eve@example.org", "a name is 1 to 50 ASCII letters"),
+        ("X" * 51, "x", "a name is 1 to 50 ASCII letters"),
+        ("BCC", "eve@example.org", "is not free to set"),
+        ("Content-Type", "text/html", "is not free to set"),
+        ("List-Unsubscribe-Post", "x", "is not free to set"),
+        ("Resent-To", "eve@example.org", "is not free to set"),
+        ("X-A", "a\r\nBcc: eve@example.org", "the value is empty or has control characters"),
+        ("X-A", "a\nb", "the value is empty or has control characters"),
+        ("X-A", "a\u2028b", "the value is empty or has control characters"),
+        ("X-A", "a\0b", "the value is empty or has control characters"),
+        ("X-A", "\ud800", "the value is empty or has control characters"),
+        ("X-A", " ", "the value is empty or has control characters"),
+        ("X-A", "x" * 999, "a word of the value is too long"),
+    ],
+)
+def test_header_that_is_not_free_is_refused(name: str, value: str, reason: str) -> None:
+    """Neither who gets the mail nor how it is built can be changed by a further header."""
+    with pytest.raises(EmailError, match=reason) as caught:
+        write(headers={name: value})
+    assert str(caught.value).isprintable()
+
+
+def test_all_problems_of_the_settings_are_told_at_once() -> None:
+    """One look is enough to mend them."""
+    with pytest.raises(EmailError) as caught:
+        write(url="shop.example", headers={"To": "x", "X-A": "1", "x-a": "2"})
+    assert str(caught.value).splitlines() == [
+        "the unsubscribe URL must be https, http or mailto, with no placeholders but {address}, {message_id}",
+        "header To: is not free to set",
+        "header X-A: is given twice",
+        "header x-a: is given twice",
+    ]

@@ -1,0 +1,142 @@
+import asyncio
+
+import pytest
+
+from coupons.mail import Envelope
+from coupons.smtp import Deferred, Outcome, Refused, Sent, Timeouts, Uncertain, Unreachable
+from tests.smtp_client import MAIL, relays_to, until
+from tests.smtp_server import CUT, HANG, Act, Script, serving
+
+
+async def test_connection_is_used_again_after_a_refusal() -> None:
+    """What the relay holds of a refused mail is reset before the next one."""
+    script: Script = {"RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n", "450 4.2.1 no\r\n", "250 ok\r\n"]}
+    async with serving(script) as server, relays_to(server) as relays:
+        outcomes = [type(await relays.send(MAIL)) for _ in range(4)]
+    assert outcomes == [Refused, Sent, Deferred, Sent]
+    assert server.verbs == [
+        ["EHLO", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "DATA", "QUIT"]
+    ]
+
+
+@pytest.mark.parametrize("ending", [CUT, "421 4.4.2 idle for too long\r\n"])
+async def test_connection_that_the_relay_has_ended_is_opened_again(ending: str | Act) -> None:
+    """421 or nothing in answer to MAIL on a connection used before is routine, and costs the mail nothing."""
+    first: Script = {"MAIL": ["250 ok\r\n", ending]}
+    async with serving(first, {}) as server, relays_to(server) as relays:
+        assert [type(await relays.send(MAIL)) for _ in range(3)] == [Sent, Sent, Sent]
+    assert server.verbs == [
+        ["EHLO", "MAIL", "RCPT", "DATA", "MAIL"],
+        ["EHLO", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "DATA", "QUIT"],
+    ]
+
+
+async def test_connection_is_opened_again_only_once() -> None:
+    """A relay that dies at every MAIL is out of reach, not tried for ever."""
+    async with (
+        serving({"MAIL": ["250 ok\r\n", CUT]}, {"MAIL": CUT}) as server,
+        relays_to(server) as relays,
+    ):
+        assert isinstance(await relays.send(MAIL), Sent)
+        assert isinstance(await relays.send(MAIL), Unreachable)
+    assert len(server.said) == 2
+
+
+async def test_refused_reset_is_no_reason_to_lose_a_mail() -> None:
+    """The next mail goes over a new connection."""
+    script: Script = {"RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"], "RSET": "502 no\r\n"}
+    async with serving(script, {}) as server, relays_to(server) as relays:
+        assert [type(await relays.send(MAIL)) for _ in range(2)] == [Refused, Sent]
+
+
+async def test_late_reply_is_never_taken_for_another_mails() -> None:
+    """After a time limit the connection is closed: the reply to one mail cannot become the outcome of the next."""
+    timeouts = Timeouts(dot_seconds=0.1)
+    slow: Script = {"DOT": HANG}
+    next_one: Script = {"DOT": "554 5.6.0 no\r\n"}
+    async with serving(slow, next_one) as server, relays_to(server, timeouts=timeouts) as relays:
+        assert isinstance(await relays.send(MAIL), Uncertain)
+        assert isinstance(await relays.send(MAIL), Refused)
+    assert len(server.said) == 2
+
+
+async def test_connection_ends_after_its_share_of_mails() -> None:
+    """Relays that limit mails by connection are left politely before they object."""
+    async with serving() as server, relays_to(server, mails_per_connection=2) as relays:
+        for _ in range(3):
+            assert isinstance(await relays.send(MAIL), Sent)
+    assert server.verbs == [
+        ["EHLO", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "DATA", "QUIT"],
+        ["EHLO", "MAIL", "RCPT", "DATA", "QUIT"],
+    ]
+
+
+async def test_idle_connection_is_closed_and_opened_when_needed() -> None:
+    """A relay's connections are not held between sendouts."""
+    async with serving() as server, relays_to(server, idle_seconds=0.01) as relays:
+        assert isinstance(await relays.send(MAIL), Sent)
+        await until(lambda: server.verbs[0][-1] == "QUIT")
+        assert isinstance(await relays.send(MAIL), Sent)
+    assert len(server.said) == 2
+
+
+async def test_leaving_hands_back_what_was_not_begun() -> None:
+    """Every mail has exactly one outcome: in flight past the moment of grace uncertain, waiting ones not sent."""
+    outcomes: list[Outcome] = []
+    async with serving({"DOT": HANG}) as server:
+        async with relays_to(server, closing_seconds=0) as relays:
+            for _ in range(3):
+                relays.hand_over(MAIL, outcomes.append)
+            await server.hanging.wait()
+        relays.hand_over(MAIL, outcomes.append)
+    assert outcomes == [Unreachable("shutting down")] * 2 + [Uncertain("shutting down"), Unreachable("shutting down")]
+
+
+async def test_leaving_before_the_dot_sends_nothing() -> None:
+    """A mail that was begun but not handed over is as good as not begun."""
+    outcomes: list[Outcome] = []
+    async with serving({"RCPT": HANG}) as server, relays_to(server, closing_seconds=0) as relays:
+        relays.hand_over(MAIL, outcomes.append)
+        await server.hanging.wait()
+    assert outcomes == [Unreachable("shutting down")]
+    assert server.mails == []
+
+
+async def test_leaving_lets_a_mail_in_flight_come_to_its_end() -> None:
+    """A mail whose reply is a moment away does not become uncertain."""
+    outcomes: list[Outcome] = []
+    async with serving() as server, relays_to(server) as relays:
+        relays.hand_over(MAIL, outcomes.append)
+        await until(lambda: bool(server.said) and "MAIL" in server.verbs[0])
+    assert outcomes == [Sent("250 2.0.0 queued")]
+
+
+async def test_cancelled_caller_does_not_lose_the_relay() -> None:
+    """Whoever waits for a mail may go; the mail comes to its end, and the connection serves the next."""
+    async with serving() as server, relays_to(server) as relays:
+        waiting = asyncio.create_task(relays.send(MAIL))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        assert isinstance(await relays.send(MAIL), Sent)
+    assert len(server.mails) == 2
+
+
+async def test_defect_in_a_report_is_not_swallowed() -> None:
+    """A surprise ends neither the other mails nor in silence."""
+
+    def fail(outcome: Outcome) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with serving() as server, relays_to(server) as relays:
+            relays.hand_over(MAIL, fail)
+            assert isinstance(await relays.send(MAIL), Sent)
+
+
+async def test_defect_in_an_envelope_has_an_outcome_too() -> None:
+    """An address that should never have come here is not sent, and the defect is told."""
+    with pytest.raises(ValueError, match="prohibited control character"):
+        async with serving() as server, relays_to(server) as relays:
+            outcome = await relays.send(Envelope.plain("shop@example.org", "a@b\r\nRSET", MAIL.data))
+            assert outcome == Unreachable("a defect of our own")
+            assert isinstance(await relays.send(MAIL), Sent)

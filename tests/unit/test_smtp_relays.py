@@ -1,0 +1,296 @@
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from coupons.smtp import Deferred, Outcome, Relays, Sent, SmtpAddress, Timeouts, Unreachable
+from coupons.smtp.relay import Trouble
+from tests.smtp_client import MAIL, mail_to, outcomes_of, relays_to, until
+from tests.smtp_server import CUT, EHLO, HANG, PIPELINING, Act, Script, serving
+
+QUEUED = Sent("250 2.0.0 queued")
+CLOSED: Script = {"GREETING": "554 5.7.1 closed\r\n"}
+NAMES = [f"r{number}" for number in range(50)]
+
+
+async def test_mails_go_over_all_connections() -> None:
+    """Each mail is sent once, over no more connections than allowed."""
+    async with serving() as server, relays_to(server, connections=3) as relays:
+        outcomes = await outcomes_of(relays, *NAMES)
+    assert set(outcomes.values()) == {QUEUED}
+    assert len(server.said) == 3
+    assert sorted(server.accepted) == sorted(f"TO:<{name}@example.org>" for name in NAMES)
+
+
+async def test_no_more_connections_than_mails() -> None:
+    """A relay is not asked for ten connections to send two mails."""
+    async with serving() as server, relays_to(server, connections=10) as relays:
+        await outcomes_of(relays, "a", "b")
+    assert len(server.said) == 2
+
+
+async def test_relay_that_serves_fewer_connections_gets_fewer() -> None:
+    """A refused connection costs no mail as long as another one works, and is not asked for again at once."""
+    refusing: Script = {"GREETING": "421 4.7.0 too many connections\r\n"}
+    async with serving({}, refusing) as server, relays_to(server, connections=4, backoff_seconds=60) as relays:
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+        assert relays.outage is None
+    assert len(server.said) == 4
+
+
+async def test_pressure_halves_the_connections() -> None:
+    """A relay that defers mails for want of resources gets fewer connections; the ones too many take their leave."""
+    pressed: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
+    async with serving(pressed, pressed, pressed, pressed) as server, relays_to(server, connections=4) as relays:
+        outcomes = await outcomes_of(relays, *NAMES)
+        await until(lambda: sum("QUIT" in verbs for verbs in server.verbs) >= 2)
+    assert set(map(type, outcomes.values())) == {Sent, Deferred}
+
+
+async def test_connections_grow_back() -> None:
+    """One by one, a second each, while the relay takes mails."""
+    pressed: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
+    async with serving(pressed, pressed, {}) as server, relays_to(server, connections=2) as relays:
+        await outcomes_of(relays, *NAMES)
+        assert len(relays._relays[0]._connections) == 1
+        while len(relays._relays[0]._connections) < 2:
+            assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+    assert len(server.said) == 3
+
+
+async def test_full_mailboxes_are_no_pressure() -> None:
+    """4.2.2 is about one recipient: the relay keeps its connections."""
+    full: Script = {"RCPT": "452 4.2.2 mailbox full\r\n"}
+    async with serving(full) as server, relays_to(server, connections=4) as relays:
+        await outcomes_of(relays, *NAMES)
+        assert not any("QUIT" in verbs for verbs in server.verbs)
+    assert len(server.said) == 4
+
+
+# --- the breaker ------------------------------------------------------------------------------------------------------
+
+
+async def test_outage_is_told_for_every_mail_at_once() -> None:
+    """Nobody waits for one attempt after the other; until the back-off has passed, there is none."""
+    async with serving(CLOSED) as server, relays_to(server, connections=2, backoff_seconds=60) as relays:
+        assert relays.outage is None
+        outcomes = await outcomes_of(relays, *NAMES)
+        outage = relays.outage
+        assert outage is not None
+        reason = f"relay 127.0.0.1:{server.port} refuses connections since {outage.since:%H:%M} UTC: 554 5.7.1 closed"
+        assert outage.reason == reason
+        assert 29 < outage.retry_seconds <= 60
+        assert set(outcomes.values()) == {Unreachable(reason)}
+        assert await relays.send(MAIL) == Unreachable(reason)
+    assert len(server.said) == 2
+
+
+async def test_one_connection_tries_whether_the_outage_is_over() -> None:
+    """Not ten; and when it fails, the outage goes on as the same one."""
+    async with (
+        serving(CLOSED, CLOSED, CLOSED, {}) as server,
+        relays_to(server, connections=2, backoff_seconds=0.5) as relays,
+    ):
+        await outcomes_of(relays, *NAMES)
+        first = relays.outage
+        await until(lambda: relays.outage is None)
+        await outcomes_of(relays, *NAMES)
+        second = relays.outage
+        await until(lambda: relays.outage is None)
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+        assert relays.outage is None
+    assert first is not None
+    assert second is not None
+    assert first.since == second.since
+    assert 3 < len(server.said) <= 5
+
+
+async def test_relay_that_dies_at_the_first_mail_is_out_too() -> None:
+    """Connections of no use are no connections."""
+    async with serving({"MAIL": CUT}) as server, relays_to(server, backoff_seconds=60) as relays:
+        outcomes = await outcomes_of(relays, *NAMES)
+    assert set(map(type, outcomes.values())) == {Unreachable}
+    assert len(server.said) == 1
+
+
+async def test_host_that_cannot_exist_is_an_outage() -> None:
+    """A name that DNS cannot have is no defect of ours."""
+    async with Relays(SmtpAddress.parse_all(f"smtps://{'a' * 70}.example")) as relays:
+        assert isinstance(await relays.send(MAIL), Unreachable)
+
+
+async def test_reach_names_the_relay_that_is_out_of_reach() -> None:
+    """Of several, the first; a relay that lets us in is left politely, without a mail."""
+    async with serving() as open_one, serving(CLOSED) as closed:
+        assert await relays_to(open_one).reach() is None
+        assert await relays_to(open_one, closed).reach() == Unreachable(
+            f"relay 127.0.0.1:{closed.port}: 554 5.7.1 closed"
+        )
+    assert open_one.verbs == [["EHLO", "QUIT"]] * 2
+
+
+# --- several relays ---------------------------------------------------------------------------------------------------
+
+
+async def test_relays_share_the_mails() -> None:
+    """Each sends some."""
+    async with serving(PIPELINING) as one, serving(PIPELINING) as other, relays_to(one, other, connections=4) as relays:
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+    assert len(one.accepted) + len(other.accepted) == len(NAMES)
+    assert one.accepted
+    assert other.accepted
+    assert (len(one.said), len(other.said)) == (2, 2)
+
+
+@pytest.mark.parametrize("ending", [Act(EHLO, then="cut"), f"{EHLO}421 no\r\n"])
+async def test_relay_that_closes_at_once_is_out_of_reach(ending: str | Act) -> None:
+    """Whether it is seen before the first mail is begun or after."""
+    for _ in range(20):
+        async with serving({"EHLO": ending}) as server, relays_to(server, backoff_seconds=60) as relays:
+            outcomes = await outcomes_of(relays, *NAMES)
+        assert set(map(type, outcomes.values())) == {Unreachable}
+
+
+@pytest.mark.parametrize("trouble", [CLOSED, {"MAIL": CUT}, {"EHLO": CUT}])
+async def test_mails_of_a_relay_that_fails_go_over_the_other(trouble: Script) -> None:
+    """Nobody notices; there is no outage as long as one works."""
+    async with serving(trouble) as bad, serving() as good, relays_to(bad, good, connections=4) as relays:
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+        assert relays.outage is None
+    assert len(good.accepted) == len(NAMES)
+
+
+async def test_relay_that_is_well_again_is_used_again() -> None:
+    """Without anybody handing over a mail at that moment."""
+    slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
+    async with serving(CLOSED, slowly) as bad, serving(slowly) as good, relays_to(bad, good, connections=2) as relays:
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+    assert bad.accepted
+    assert len(good.accepted) + len(bad.accepted) == len(NAMES)
+
+
+async def test_no_relay_left_is_an_outage_that_names_all() -> None:
+    """Each with its own reason."""
+    async with (
+        serving(CLOSED) as one,
+        serving({"GREETING": "421 no\r\n"}) as other,
+        relays_to(one, other, connections=2, backoff_seconds=60) as relays,
+    ):
+        outcomes = await outcomes_of(relays, *NAMES)
+    reasons = {outcome.explanation for outcome in outcomes.values()}
+    assert len(reasons) == 1
+    reason = reasons.pop()
+    assert f"relay 127.0.0.1:{one.port} refuses" in reason
+    assert f"relay 127.0.0.1:{other.port} refuses" in reason
+
+
+async def test_slow_relay_is_left_out() -> None:
+    """One that hangs at its mails loses only those to its time limit; the others go over the other relay."""
+    patience = Timeouts(command_seconds=0.1, dot_seconds=0.1)
+    async with (
+        serving({"DATA": HANG}) as slow,
+        serving() as good,
+        relays_to(slow, good, connections=2, backoff_seconds=60, timeouts=patience) as relays,
+    ):
+        first = await outcomes_of(relays, *NAMES)
+        second = await outcomes_of(relays, *NAMES)
+    assert Counter(map(type, first.values())) == {Sent: 49, Deferred: 1}
+    assert set(map(type, second.values())) == {Sent}
+    assert len(slow.said) == 1
+
+
+async def test_relay_that_becomes_much_slower_than_another_is_left_out() -> None:
+    """Its connections finish what they have and leave; later one of them tries again."""
+    async with (
+        serving(PIPELINING) as slow,
+        serving(PIPELINING) as good,
+        relays_to(slow, good, connections=2) as relays,
+    ):
+        await outcomes_of(relays, *NAMES)
+        relays._relays[0].progressed(asyncio.get_running_loop().time(), 60.0)
+        assert relays._relays[0].is_out
+        assert relays.outage is None
+        await until(lambda: slow.verbs[0][-1] == "QUIT")
+        await until(lambda: not relays._relays[0].is_out)
+        taken = len(slow.accepted)
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+        assert len(slow.accepted) > taken
+
+
+async def test_slow_relay_is_better_than_none() -> None:
+    """When the fast one fails, the one left out takes the mails at once."""
+    async with serving() as slow, relays_to(slow, slow, connections=2, backoff_seconds=60) as relays:
+        await outcomes_of(relays, *NAMES)
+        for relay in relays._relays:
+            relay.trouble = Trouble("slow", datetime.now(UTC), slow=relay is relays._relays[0])
+            relay.leave()
+            relay._back_off()
+        assert relays.outage is not None
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+async def test_withdrawn_mails_are_those_of_one_owner_that_are_not_begun() -> None:
+    """The others wait on; what is begun comes to its end."""
+    outcomes: dict[str, Outcome] = {}
+
+    def into(name: str) -> Callable[[Outcome], None]:
+        return lambda outcome: outcomes.update({name: outcome})
+
+    mine, other = object(), object()
+    async with serving({"DOT": Act("250 2.0.0 queued\r\n", delay=0.1)}) as server, relays_to(server) as relays:
+        for name, owner in [("m1", mine), ("m2", mine), ("o1", other), ("m3", mine), ("n1", None)]:
+            relays.hand_over(mail_to(name), into(name), owner)
+        await until(lambda: bool(server.said) and "DATA" in server.verbs[0])
+        relays.withdraw(mine)
+        assert outcomes == {"m2": Unreachable("withdrawn"), "m3": Unreachable("withdrawn")}
+        await until(lambda: len(outcomes) == 5)
+    assert [outcomes[name] for name in ("m1", "o1", "n1")] == [QUEUED] * 3
+
+
+async def test_report_may_hand_over_the_next_mail() -> None:
+    """From inside a report, in any state of the relays, and no report is called inside another."""
+    depth = deepest = 0
+    outcomes: list[Outcome] = []
+
+    def report(outcome: Outcome) -> None:
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
+        outcomes.append(outcome)
+        if len(outcomes) < 100:
+            relays.hand_over(MAIL, report)
+        depth -= 1
+
+    for script in (PIPELINING, {}, CLOSED):
+        outcomes.clear()
+        async with serving(script) as server, relays_to(server, connections=2) as relays:
+            relays.hand_over(MAIL, report)
+            relays.hand_over(MAIL, report)
+            await until(lambda: len(outcomes) == 101)
+    assert deepest == 1
+
+
+async def test_every_mail_is_reported_once_while_connections_die() -> None:
+    """Under a relay that dies after every few mails, at every phase."""
+    dying: list[Script] = [
+        {**PIPELINING, verb: [reply] * 3 + [CUT]}
+        for verb, reply in [
+            ("MAIL", "250 ok\r\n"),
+            ("RCPT", "250 ok\r\n"),
+            ("DATA", "354 go\r\n"),
+            ("DOT", "250 ok\r\n"),
+        ]
+    ]
+    async with serving(*dying * 10, PIPELINING) as server, relays_to(server, connections=3) as relays:
+        outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(200)))
+        await asyncio.sleep(0)
+    sent = {f"TO:<{name}@example.org>" for name, outcome in outcomes.items() if isinstance(outcome, Sent)}
+    assert sent <= set(server.accepted)
+    assert len(set(server.accepted)) == len(server.accepted)
+    assert len(outcomes) == 200

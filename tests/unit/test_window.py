@@ -1,0 +1,69 @@
+"""How many mails may be in hand, and when a deferred one is tried again."""
+
+import time
+
+import pytest
+
+from workers.handover import retry_in
+from workers.window import LEAST, Window
+
+
+def test_a_window_begins_small() -> None:
+    """Until it is known how fast the relay is, few mails are at stake."""
+    assert Window(200).size == LEAST
+
+
+def test_a_window_never_exceeds_its_most() -> None:
+    """Not even at the beginning."""
+    assert Window(5).size == 5
+
+
+def test_a_window_is_what_the_relay_takes_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows to the most that is allowed, and shrinks again."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    window = Window(200)
+
+    def sends(per_second: int) -> int:
+        for _ in range(20):
+            now[0] += 1
+            window.note(per_second)
+        return window.size
+
+    assert [sends(1_000), sends(30), sends(0)] == [200, pytest.approx(30, abs=1), LEAST]
+
+
+def test_batches_share_a_window() -> None:
+    """One has it all; of two each has half, and the second waits until the first has less in hand."""
+    window = Window(LEAST)
+    with window.share() as first:
+        first.take(first.room(freed=0))
+        assert first.taken == LEAST
+        with window.share() as second:
+            assert second.room(freed=0) == 0
+            assert first.room(freed=4) == 0
+            first.give_back(4)
+            assert second.room(freed=0) == 4
+        assert first.room(freed=0) == 4
+
+
+def test_what_a_batch_leaves_in_hand_is_given_back() -> None:
+    """However its work ends."""
+    window = Window(LEAST)
+    with pytest.raises(ZeroDivisionError), window.share() as share:
+        share.take(7)
+        raise ZeroDivisionError
+    assert window.free == LEAST
+
+
+@pytest.mark.parametrize(("attempts", "seconds"), [(0, 60), (1, 120), (2, 240), (5, 1_920), (6, 3_600), (5_000, 3_600)])
+def test_waits_double_up_to_an_hour(attempts: int, seconds: float) -> None:
+    """However often it was tried."""
+    assert retry_in(attempts, 0, 1e9) == seconds
+
+
+def test_a_delivery_is_given_up_when_it_gets_too_old() -> None:
+    """The next attempt would be later than what is allowed since the first."""
+    assert retry_in(0, 0, 60) == 60
+    assert retry_in(3, 600, 1_080) == 480
+    assert retry_in(3, 601, 1_080) is None

@@ -1,0 +1,31 @@
+"""The limit that all workers share: so many mails an hour, whoever sends them."""
+
+import time
+from dataclasses import dataclass
+
+from coupons.database import Pool
+from coupons.store import throttle
+
+BOOKED_SECONDS = 1.0
+"""A worker books at most so many seconds' mails at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """So many mails may leave, not before `at` (of `time.monotonic`)."""
+
+    mails: int
+    at: float
+
+
+class Throttle:
+    def __init__(self, *, pool: Pool, per_hour: int) -> None:
+        self._pool = pool
+        self._per_second = per_hour / 3_600
+
+    async def book(self, mails: int) -> Booking:
+        """The next turns that nobody has booked: nobody polls, and who waits knows for how long."""
+        booked = max(1, min(mails, int(self._per_second * BOOKED_SECONDS)))
+        async with self._pool.acquire() as connection:
+            seconds = await throttle.book(connection, seconds=booked / self._per_second)
+        return Booking(booked, time.monotonic() + seconds)
