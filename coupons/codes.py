@@ -165,8 +165,12 @@ def rejections_csv(rejected: Iterable[Rejected], column: str = "code") -> Iterat
     """
     yield f"\ufeffline;{column};reason\r\n"
     for row in rejected:
-        value = _FORMULA.sub(r"\1'\2", row.value).replace('"', '""')
-        yield f'{row.line};"{value}";"{row.reason.sentence}"\r\n'
+        yield f'{row.line};{csv_cell(row.value)};"{row.reason.sentence}"\r\n'
+
+
+def csv_cell(text: str) -> str:
+    """A cell in quotes; what a spreadsheet would run as a formula has a ' in front."""
+    return '"' + _FORMULA.sub(r"\1'\2", text).replace('"', '""') + '"'
 
 
 def list_name(text: str) -> str:

@@ -98,7 +98,8 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
     columns = dict(row)
     abandoned, per_hour, still_open = (columns.pop(name) for name in ("abandoned", "per_hour", "open"))
     batch = Batch(**columns)
-    if per_hour and await connection.fetchval(SQL.take_turn, batch.sendout_id, still_open) is None:
+    keeps_pace = per_hour and batch.sendout_state == "sending"
+    if keeps_pace and await connection.fetchval(SQL.take_turn, batch.sendout_id, still_open) is None:
         raise _NotItsTurn
     if abandoned:
         left = [Conclusion(Delivery(number, "", {}, 0), "uncertain", ABANDONED) for number in abandoned]

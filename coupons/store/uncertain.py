@@ -16,6 +16,9 @@ from coupons.store.queries import Queries
 
 SQL = Queries("uncertain.sql")
 AT_ONCE = 1_000
+MOST_ATTEMPTS = 3
+"""A mail that was uncertain so often is left to a person: something about it ends the connection each time."""
+_ANY = 2**31 - 1
 Resolution = Literal["resend", "accept"]
 
 
@@ -40,9 +43,16 @@ async def listed(connection: Connection, sendout_id: UUID) -> AsyncIterator[Unce
 
 
 async def resolve(
-    connection: Connection, sendout_id: UUID, how: Resolution, *, address_keys: Collection[str] | None = None
+    connection: Connection,
+    sendout_id: UUID,
+    how: Resolution,
+    *,
+    address_keys: Collection[str] | None = None,
+    most_attempts: int = _ANY,
 ) -> int:
     """Send uncertain mails again, or count them as sent; returns how many. None of `address_keys` means all.
+
+    What was tried `most_attempts` times is not sent again.
 
     Raises:
         Refused: there is no such sendout, or nothing of a cancelled one is to be sent again.
@@ -56,7 +66,7 @@ async def resolve(
         if how == "resend":
             if sendout["state"] == "cancelled":
                 raise Refused(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
-            count: int = await connection.fetchval(SQL.resend, sendout_id, keys)
+            count: int = await connection.fetchval(SQL.resend, sendout_id, keys, most_attempts)
             if count:
                 await connection.execute(SQL.reopen, sendout_id)
             return count
@@ -66,6 +76,6 @@ async def resolve(
 
 
 async def resolve_all(connection: Connection, how: Resolution) -> int:
-    """Of every sendout; returns how many mails."""
+    """Of every sendout, as the setting says; returns how many mails."""
     ids = [row["id"] for row in await connection.fetch(SQL.sendouts)]
-    return sum([await resolve(connection, sendout_id, how) for sendout_id in ids])
+    return sum([await resolve(connection, each, how, most_attempts=MOST_ATTEMPTS) for each in ids])

@@ -10,13 +10,14 @@ SELECT state, finished_at FROM sendout WHERE id = $1 FOR UPDATE;
 -- lock_batches: those with uncertain mails, before the sendout as everywhere
 SELECT number FROM delivery_batch WHERE sendout_id = $1 AND uncertain > 0 ORDER BY number FOR NO KEY UPDATE;
 
--- resend: they are to be mailed again, with the same codes and the same Message-ID; $2 address keys, or NULL for all
+-- resend: they are to be mailed again, with the same codes and the same Message-ID; $2 address keys, or NULL for all;
+-- tried fewer than $3 times
 WITH moved AS (
     UPDATE delivery d SET state = 'pending', changed_at = now()
     FROM delivery_batch b
     WHERE b.sendout_id = $1 AND b.uncertain > 0 AND d.sendout_id = b.sendout_id
       AND d.number BETWEEN b.first_delivery AND b.last_delivery AND d.state = 'uncertain'
-      AND ($2::text[] IS NULL OR d.address_key = ANY ($2))
+      AND ($2::text[] IS NULL OR d.address_key = ANY ($2)) AND d.attempts < $3
     RETURNING b.number AS batch
 ), counted AS (
     SELECT batch, count(*)::integer AS amount FROM moved GROUP BY batch

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ COLOURS = {
 }
 
 # As in coupons/codes.py: a cell that begins like this is run by a spreadsheet, also behind another separator.
-_FORMULA = re.compile("(^|[,;|])('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of a table.")
 
@@ -79,10 +77,12 @@ def moment(at: datetime) -> str:
 
 
 def _cell(value: object) -> str:
+    from coupons.codes import csv_cell
+
     if value is None or isinstance(value, int | float):
         return "" if value is None else str(value)
     text = value.isoformat() if isinstance(value, datetime) else str(value)
-    return '"' + _FORMULA.sub(r"\1'\2", text).replace('"', '""') + '"'
+    return csv_cell(text)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:

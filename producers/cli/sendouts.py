@@ -158,12 +158,12 @@ async def _tell_handed_over(connection: "Connection", sendout_id: UUID) -> None:
 
 
 async def _with_empty_hands(connection: "Connection", sendout_id: UUID) -> "Sendout":
-    """The sendout once no mail of it is in hand, but not later than after some seconds."""
+    """The sendout once no worker is at it, whose flush might add to it; after some seconds as it is."""
     from coupons.store import outbox
 
     for _ in range(round(IN_HAND_SECONDS / LOOK_SECONDS)):
         sendout = await outbox.named(connection, sendout_id)
-        if not sendout.in_hand:
+        if not (sendout.in_hand or sendout.held):
             return sendout
         await asyncio.sleep(LOOK_SECONDS)
     return await outbox.named(connection, sendout_id)

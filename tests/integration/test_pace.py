@@ -81,6 +81,18 @@ async def test_what_was_missed_is_not_caught_up(connection: Connection) -> None:
     assert await claimed(connection) is None
 
 
+async def test_a_cancelled_sendout_keeps_no_pace(connection: Connection) -> None:
+    """Its batches are closed as fast as it goes."""
+    sendout_id = await started(connection, per_hour=60)
+    assert await claimed(connection)
+    await sendouts.cancel(connection, sendout_id)
+    async with asyncio.timeout(10):
+        for _ in range(99):
+            batch = await claimed(connection)
+            assert batch
+            await deliveries.close(connection, batch, lease_seconds=LEASE_SECONDS)
+
+
 async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connection) -> None:
     """Sendouts take turns: a batch of the second is claimed long before the first one's fifty are."""
     await add_list(connection, "a", 6_000)

@@ -94,6 +94,18 @@ async def test_nothing_of_a_cancelled_sendout_is_sent_again(connection: Connecti
     assert await uncertain.resolve(connection, sendout_id, "accept") == 3
 
 
+async def test_what_stays_uncertain_is_left_to_a_person(connection: Connection) -> None:
+    """The setting sends a mail again, but not for ever: it might reach the same person each time."""
+    await finished_with_uncertain(connection)
+    resent = []
+    while count := await uncertain.resolve_all(connection, "resend"):
+        resent.append(count)
+        await deliver(connection, uncertain=1)
+    assert resent == [3, 1]
+    sendout_id = await connection.fetchval("SELECT id FROM sendout")
+    assert await uncertain.resolve(connection, sendout_id, "resend") == 1
+
+
 async def test_every_answer_is_kept(connection: Connection) -> None:
     """The last one with the delivery, those before it in the log of attempts."""
     sendout_id = await finished_with_uncertain(connection)
