@@ -70,7 +70,7 @@ class Deliverer:
     async def _deliver(self, batch: Batch) -> Ending:
         if batch.sendout_state == "cancelled":
             async with self._pool.acquire() as connection:
-                await deliveries.close(connection, batch, lease_seconds=self._settings.lease_seconds)
+                await deliveries.close(connection, batch)
             return Ending()
         if unbound := await self._bind(batch):
             return unbound

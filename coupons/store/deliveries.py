@@ -5,6 +5,7 @@ Every write carries the lease's token. No transaction is open while a mail is ha
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -29,6 +30,8 @@ class _NotItsTurn(Exception):
 
 
 Outcome = Literal["sent", "refused", "uncertain", "deferred"]
+NOT_THE_LAST = ("deferred", "uncertain")
+"""Outcomes after which another attempt may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class Batch:
     last_delivery: int
     lease_token: UUID
     sendout_state: str
+
+    @property
+    def key(self) -> tuple[UUID, int, UUID]:
+        return self.sendout_id, self.number, self.lease_token
 
     @property
     def span(self) -> tuple[UUID, int, int]:
@@ -103,8 +110,7 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
         raise _NotItsTurn
     if abandoned:
         left = [Conclusion(Delivery(number, "", {}, 0), "uncertain", ABANDONED) for number in abandoned]
-        await _conclude(connection, batch, left)
-        await _move(connection, batch, Counter(uncertain=len(left)), lease_seconds)
+        await _flush(connection, batch, flush=uuid4(), conclusions=left, lease_seconds=lease_seconds)
     return batch
 
 
@@ -173,16 +179,32 @@ async def record(
     Raises:
         LeaseLost: nothing was written, nothing more may be handed over.
     """
-    async with connection.transaction():
-        moved: Counter[str] = Counter(c.outcome for c in conclusions)
-        may_send = await _move(connection, batch, moved, lease_seconds, flush=flush, in_hand=in_hand, intents=intents)
+    async with _whole(connection, conclusions):
+        may_send = await _flush(
+            connection,
+            batch,
+            flush=flush,
+            conclusions=conclusions,
+            in_hand=in_hand,
+            intents=intents,
+            lease_seconds=lease_seconds,
+        )
         if may_send is None:
             return await _answer_again(connection, batch, flush, intents)
-        await _conclude(connection, batch, conclusions)
-        await _free_codes(
-            connection, batch, [c.delivery.number for c in conclusions if c.outcome == "refused" and c.delivery.codes]
-        )
+        await _free_codes(connection, batch, [c.delivery.number for c in conclusions if _returns_codes(c)])
         return may_send
+
+
+def _whole(
+    connection: Connection, conclusions: Sequence[Conclusion]
+) -> "asyncpg.transaction.Transaction | nullcontext[None]":
+    """A transaction, if more than the one statement is needed."""
+    alone = all(c.outcome == "sent" for c in conclusions)
+    return nullcontext() if alone else connection.transaction()
+
+
+def _returns_codes(conclusion: Conclusion) -> bool:
+    return conclusion.outcome == "refused" and bool(conclusion.delivery.codes)
 
 
 async def _answer_again(connection: Connection, batch: Batch, flush: UUID, intents: Sequence[int]) -> bool:
@@ -192,65 +214,57 @@ async def _answer_again(connection: Connection, batch: Batch, flush: UUID, inten
     return {*intents} <= {*held["in_hand"]}
 
 
-async def close(connection: Connection, batch: Batch, *, lease_seconds: float) -> int:
+async def close(connection: Connection, batch: Batch) -> int:
     """End a batch of a cancelled sendout; returns how many deliveries were cancelled. Raises LeaseLost."""
     async with connection.transaction():
         await _hold(connection, batch)
         numbers = [row["number"] for row in await connection.fetch(SQL.cancel, *batch.span)]
-        await _move(connection, batch, Counter(cancelled=len(numbers)), lease_seconds)
+        await connection.execute(SQL.close, *batch.key, len(numbers))
         await _free_codes(connection, batch, numbers)
         return len(numbers)
 
 
 async def release(connection: Connection, batch: Batch, *, not_within: float = 0) -> None:
     """Hand the batch back; it is due again with its next delivery, but not within so many seconds."""
-    await connection.execute(SQL.release, batch.sendout_id, batch.number, batch.lease_token, not_within)
+    await connection.execute(SQL.release, *batch.key, not_within)
 
 
 async def renew(connection: Connection, batch: Batch, *, lease_seconds: float) -> None:
     """Keep the batch for longer. Raises LeaseLost."""
-    row = await connection.fetchval(SQL.renew, batch.sendout_id, batch.number, batch.lease_token, lease_seconds)
+    row = await connection.fetchval(SQL.renew, *batch.key, lease_seconds)
     if row is None:
         raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
 
 
 async def _hold(connection: Connection, batch: Batch) -> asyncpg.Record:
-    held = await connection.fetchrow(SQL.hold, batch.sendout_id, batch.number, batch.lease_token)
+    held = await connection.fetchrow(SQL.hold, *batch.key)
     if held is None:
         raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
     return held
 
 
-async def _conclude(connection: Connection, batch: Batch, conclusions: Sequence[Conclusion]) -> None:
-    if not conclusions:
-        return
-    columns = zip(
-        *((c.delivery.number, c.outcome, c.reply, int(c.attempted), c.due_in) for c in conclusions), strict=True
-    )
-    sent = Counter(list_id for c in conclusions if c.outcome == "sent" for list_id in c.delivery.codes)
-    written = await connection.fetchval(SQL.conclude, batch.sendout_id, *map(list, columns), [*sent], [*sent.values()])
-    if written != len(conclusions):  # somebody else has decided about them: roll everything back
-        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
-    if logged := [c.delivery.number for c in conclusions if c.outcome in ("deferred", "uncertain")]:
-        await connection.execute(SQL.log_attempts, batch.sendout_id, logged)
-
-
-async def _move(
+async def _flush(
     connection: Connection,
     batch: Batch,
-    moved: Mapping[str, int],
-    lease_seconds: float,
     *,
-    flush: UUID | None = None,
+    flush: UUID,
+    conclusions: Sequence[Conclusion],
     in_hand: Collection[int] = (),
     intents: Sequence[int] = (),
+    lease_seconds: float,
 ) -> bool | None:
     """Whether the sendout sends; None: the lease is lost, or the flush was done before."""
-    amounts = (moved.get(final, 0) for final in ("sent", "refused", "uncertain", "cancelled"))
-    may_send: bool | None = await connection.fetchval(
-        SQL.move, batch.sendout_id, batch.number, batch.lease_token, *amounts, lease_seconds, flush or uuid4(),
-        list(in_hand), intents,
-    )  # fmt: skip
+    rows = [(c.delivery.number, c.outcome, c.reply, int(c.attempted), c.due_in) for c in conclusions]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
+    sent = Counter(list_id for c in conclusions if c.outcome == "sent" for list_id in c.delivery.codes)
+    try:
+        may_send: bool | None = await connection.fetchval(
+            SQL.flush, *batch.key, flush, list(in_hand), intents, *columns, [*sent], [*sent.values()], lease_seconds
+        )
+    except asyncpg.CheckViolationError as error:  # somebody else has decided about them
+        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}") from error
+    if may_send is not None and (log := [c.delivery.number for c in conclusions if c.outcome in NOT_THE_LAST]):
+        await connection.execute(SQL.log_attempts, batch.sendout_id, log)
     return may_send
 
 

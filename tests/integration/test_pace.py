@@ -90,7 +90,7 @@ async def test_a_cancelled_sendout_keeps_no_pace(connection: Connection) -> None
         for _ in range(99):
             batch = await claimed(connection)
             assert batch
-            await deliveries.close(connection, batch, lease_seconds=LEASE_SECONDS)
+            await deliveries.close(connection, batch)
 
 
 async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connection) -> None:

@@ -191,7 +191,7 @@ async def test_a_cancelled_sendout_is_closed_even_if_its_snapshot_comes_late(
     await cancelling
     assert (await outbox.named(connection, sendout_id)).finished_at is None
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
-        await deliveries.close(connection, closing, lease_seconds=LEASE_SECONDS)
+        await deliveries.close(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
 
 
@@ -253,7 +253,7 @@ async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Co
     await deliveries.release(connection, batch)
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         assert closing.sendout_state == "cancelled"
-        await deliveries.close(connection, closing, lease_seconds=LEASE_SECONDS)
+        await deliveries.close(connection, closing)
         await deliveries.release(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
     assert await numbers_of(connection, "a") == (29, 0, 0)
