@@ -248,12 +248,14 @@ CREATE TABLE delivery_batch (
     CONSTRAINT in_hand_is_open CHECK (cardinality(in_hand) <= open),
     CONSTRAINT in_hand_under_a_lease CHECK (in_hand = '{}' OR lease_token IS NOT NULL)
 ) WITH (fillfactor = 50);
-CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at, number) WHERE NOT closed;
+-- What is due last is claimed first: a mail that was deferred need not wait until the whole sendout was tried once.
+CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at DESC, number) WHERE NOT closed;
 CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncertain > 0;
 
 -- One recipient's mail.
 --     pending → sent | refused | uncertain          pending, deferred → cancelled
---        └→ deferred (due again later) → …          uncertain → pending | sent, as a person or the setting says
+--        └→ deferred (due again later) → …          uncertain → pending | sent, as a person or the setting says;
+--                                                   never refused or cancelled after that: the code stays
 -- While it is being handed over its number stands in its batch's `in_hand`. No index mentions the state, so its updates
 -- are HOT: half the WAL.
 CREATE TABLE delivery (
@@ -269,9 +271,12 @@ CREATE TABLE delivery (
     reply          text,         -- the relay's last answer, or why there is none
     changed_at     timestamptz,
     deferred_since timestamptz,  -- its first deferral: it is given up when this is too long ago
+    was_uncertain  boolean NOT NULL DEFAULT false,
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT one_mail_per_address UNIQUE (sendout_id, address_key),  -- `who --email` looks here
-    CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL))
+    CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL)),
+    -- One of its mails may have arrived: whatever a later attempt brings, its codes are nobody else's.
+    CONSTRAINT uncertain_keeps_its_code CHECK (NOT was_uncertain OR state NOT IN ('refused', 'cancelled'))
 ) WITH (fillfactor = 60);
 
 -- What became of an attempt that was not the last one: with `delivery.reply`, every answer that a relay ever gave.

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coupons.errors import Refused, Told
+from coupons.pace import paced_batch
 
 PREFIX = "COUPONS_"
 
@@ -91,6 +92,11 @@ class Settings(BaseSettings):
         if self.heartbeat_seconds >= self.lease_seconds:
             raise ValueError("COUPONS_HEARTBEAT_SECONDS must be less than COUPONS_LEASE_SECONDS")
         return self
+
+    @property
+    def batch_cut(self) -> int:
+        """Deliveries of a batch: fewer where the limit of all workers would have a worker hold it for long."""
+        return paced_batch(self.batch_size, self.mails_per_hour or None)
 
     def require_activated(self) -> None:
         """Raises Refused on a system that has no Coupon Manager."""

@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 
 from coupons.database import Connection, Pool
+from coupons.errors import Told
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
 from coupons.store import deliveries, messages, sendouts
@@ -32,7 +33,7 @@ class Deliverer:
         self._relays = relays
         self._throttle = Throttle(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
         self._denials = Denials()
-        self._window = Window(settings.window)
+        self._window = Window(settings.window, least=2 * settings.smtp_connections)
         self._signals = signals
         self._settings = settings
         self._owner = owner
@@ -74,7 +75,10 @@ class Deliverer:
             return Ending()
         if unbound := await self._bind(batch):
             return unbound
-        writer = await self._writer_of(batch.sendout_id)
+        try:
+            writer = await self._writer_of(batch.sendout_id)
+        except Told as error:
+            return Ending(pause_for=f"its message cannot be compiled: {error}")
         async with self._pool.acquire() as connection:
             due = await deliveries.due(connection, batch, writer.lists)
         handover = Handover(
@@ -117,7 +121,7 @@ class Deliverer:
     async def _hand_back(self, batch: Batch, ending: Ending) -> None:
         async with self._pool.acquire() as connection:
             if ending.pause_for and await sendouts.pause_if_sending(connection, batch.sendout_id, ending.pause_for):
-                log.error("sendout paused: the relay refuses its sender", sendout=str(batch.sendout_id))
+                log.error("sendout paused", sendout=str(batch.sendout_id), reason=ending.pause_for)
             await deliveries.release(connection, batch, not_within=ending.not_within)
             await sendouts.wait(connection, batch.sendout_id, ending.waiting)
             if await sendouts.settle(connection, batch.sendout_id):

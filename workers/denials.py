@@ -14,9 +14,12 @@ class Denials:
         self._in_a_row: Counter[UUID] = Counter()
 
     def note(self, sendout_id: UUID) -> bool:
-        """One more; whether it must be us."""
+        """One more; whether it must be us. Then it is counted anew."""
         self._in_a_row[sendout_id] += 1
-        return self._in_a_row[sendout_id] >= MOST
+        if self._in_a_row[sendout_id] < MOST:
+            return False
+        self.clear(sendout_id)
+        return True
 
     def clear(self, sendout_id: UUID) -> None:
         """The relay has taken a mail, or has refused one for the recipient's sake."""

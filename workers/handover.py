@@ -17,10 +17,11 @@ from uuid import uuid4
 import structlog
 
 from coupons.database import TROUBLE, Pool
+from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
 from coupons.smtp import Deferred, Outcome, Phase, Refused, Relays, SenderRefused, Sent, Uncertain, Unreachable
-from coupons.store import deliveries
+from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.templates import RenderError
 from workers.denials import Denials
@@ -85,25 +86,36 @@ class Handover:
         self._flushed_at = time.monotonic()
         self._enough = asyncio.Event()
         self._withdrawn = False
+        self._moved = False
         self._ending = Ending()
 
     async def run(self, due: Sequence[Delivery]) -> Ending:
         """Until every mail has an outcome, or there is a reason to stop; raises LeaseLost."""
-        waiting = deque(due)
         with self._window.share() as share:
-            while waiting or self._in_hand or self._concluded:
-                written = self._write_next(waiting, await self._room(share) if waiting else 0)
-                if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
-                    waiting.clear()
-                if self._in_hand:
-                    await self._outcomes()
-                elif waiting:
-                    await self._turn()
+            try:
+                await self._work(deque(due), share)
+            except (LeaseLost, asyncio.CancelledError):
+                self._withdraw()  # others decide about what is in hand; nothing more may leave
+                raise
+            except Exception:  # a defect: what is in hand is not its fault
+                self._withdraw()
+                await self._work(deque(), share)
+                raise
         return self._ending
 
-    async def _room(self, share: Share) -> int:
-        """For how many mails the window and the limit of all workers have room now."""
-        room = share.room(freed=len(self._settled))
+    async def _work(self, waiting: deque[Delivery], share: Share) -> None:
+        while waiting or self._in_hand or self._concluded:
+            written = self._write_next(waiting, await self._room(share, len(waiting)))
+            if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
+                waiting.clear()
+            if self._in_hand:
+                await self._outcomes()
+            elif waiting:
+                await self._turn()
+
+    async def _room(self, share: Share, wanted: int) -> int:
+        """For how many of the mails that are wanted the window and the limit of all workers have room now."""
+        room = min(wanted, share.room(freed=len(self._settled)))
         if self._throttle is None or not room:
             return room
         if self._booking is None:
@@ -121,40 +133,59 @@ class Handover:
             try:
                 written[delivery.number] = (delivery, self._writer.write(self._batch.sendout_id, delivery))
             except RenderError as error:
-                self._concluded.append(Conclusion(delivery, "refused", str(error), attempted=False))
+                self._concluded.append(refused(delivery, str(error), attempted=False))
         return written
 
     async def _flush(self, written: Written, share: Share) -> bool:
         """Record what came in and the intent for what is written, then hand it over; False: nothing more may be."""
         if not (self._in_hand or self._concluded or written):
             return True
+        until = asyncio.get_running_loop().time() + self._lease_seconds  # the flush renews the lease
         concluded, self._concluded = self._concluded, []
         settled, self._settled = self._settled, set()
-        self._in_hand -= settled
         share.take(len(written))
-        may_send = await self._record(concluded, list(written))
+        try:
+            may_send = await self._record(concluded, self._in_hand - settled, list(written))
+        except BaseException:  # what is not recorded must not be taken for never handed over
+            self._concluded, self._settled = concluded + self._concluded, settled | self._settled
+            share.give_back(len(written))
+            raise
+        self._in_hand -= settled
         self._flushed_at = time.monotonic()
         self._window.note(len(settled))
         share.give_back(len(settled))
         if may_send:
             self._in_hand.update(written)
-            self._hand_over(written)
+            self._hand_over(written, until)
         else:
             share.give_back(len(written))
-            self._withdrawn = True
-            self._relays.withdraw(self)
+            self._withdraw()
+        if any(each.outcome == "sent" for each in concluded):
+            await self._moves()
         return may_send
 
-    def _hand_over(self, written: Written) -> None:
+    def _withdraw(self) -> None:
+        self._withdrawn = True
+        self._relays.withdraw(self)
+
+    async def _moves(self) -> None:
+        """People need not be told any more why nothing does."""
+        if self._batch.waiting and not self._moved:
+            self._moved = True
+            async with self._pool.acquire() as connection:
+                await sendouts.wait(connection, self._batch.sendout_id, None)
+
+    def _hand_over(self, written: Written, until: float) -> None:
+        """A mail that waits for a connection for longer than the lease lasts comes back."""
         for delivery, envelope in written.values():
             if self._signals.stopping:  # since the flush began
                 self._report(delivery, Unreachable("the worker stops"))
             else:
-                self._relays.hand_over(envelope, partial(self._report, delivery), of=self)
+                self._relays.hand_over(envelope, partial(self._report, delivery), of=self, until=until)
 
-    async def _record(self, concluded: list[Conclusion], intents: list[int]) -> bool:
+    async def _record(self, concluded: list[Conclusion], in_hand: set[int], intents: list[int]) -> bool:
         """Try again while the lease lasts: outcomes that are not recorded would be uncertain."""
-        flush, in_hand = uuid4(), list(self._in_hand)
+        flush = uuid4()
         while True:
             try:
                 async with self._pool.acquire() as connection:
@@ -175,7 +206,7 @@ class Handover:
         if conclusion := self._conclude(delivery, outcome):
             self._concluded.append(conclusion)
         self._settled.add(delivery.number)
-        if 2 * len(self._settled) >= len(self._in_hand):
+        if self._has_enough:
             self._enough.set()
 
     def _conclude(self, delivery: Delivery, outcome: Outcome) -> Conclusion | None:  # noqa: PLR0911 - one case an outcome
@@ -186,13 +217,13 @@ class Handover:
                 return Conclusion(delivery, "sent", reply)
             case Refused(reply):
                 self._denials.clear(self._batch.sendout_id)
-                return Conclusion(delivery, "refused", reply)
+                return refused(delivery, reply)
             case Deferred(reply):
                 return self._later(delivery, reply)
             case Uncertain(reason):
                 return Conclusion(delivery, "uncertain", reason)
             case SenderRefused(reply, Phase.RCPT) if not self._denials.note(self._batch.sendout_id):
-                return Conclusion(delivery, "refused", reply) if delivery.attempts else self._later(delivery, reply)
+                return refused(delivery, reply) if delivery.attempts else self._later(delivery, reply)
             case SenderRefused(reply):
                 self._ending = Ending(pause_for=f"the relay refuses the sender: {reply}")
                 return None
@@ -210,29 +241,43 @@ class Handover:
     def _later(self, delivery: Delivery, reply: str) -> Conclusion:
         due_in = retry_in(delivery.attempts, delivery.deferred_for or 0, self._give_up_seconds)
         if due_in is None:
-            return Conclusion(delivery, "refused", f"given up after {delivery.attempts + 1} attempts: {reply}")
+            return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {reply}")
         return Conclusion(delivery, "deferred", reply, due_in * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret
+
+    @property
+    def _has_enough(self) -> bool:
+        return 2 * len(self._settled) >= len(self._in_hand)
 
     async def _outcomes(self) -> None:
         """Until half of what is in hand has an outcome, some have waited long enough for the others, or it is time to
         look at the sendout.
         """
-        while True:
+        while not self._has_enough:
+            self._enough.clear()
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._enough.wait()
             except TimeoutError:
                 pass
-            self._enough.clear()
             if self._settled or time.monotonic() > self._flushed_at + LOOK_SECONDS:
                 return
 
     async def _turn(self) -> None:
         """Until there may be room: the turn that was booked has come, or another batch has less in hand."""
-        if self._booking:
-            await self._signals.sleep(self._booking.at - time.monotonic())
+        seconds = self._booking.at - time.monotonic() if self._booking else 0
+        if seconds > 0:
+            await self._signals.sleep(seconds)
         else:
             await self._window.wait(LOOK_SECONDS)
+
+
+def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> Conclusion:
+    """The codes go back to their lists, unless an earlier mail may have arrived: then this one changes nothing."""
+    if delivery.was_uncertain:
+        return Conclusion(
+            delivery, "uncertain", f"an earlier mail may have arrived; this one: {reply}", attempted=attempted
+        )
+    return Conclusion(delivery, "refused", reply, attempted=attempted)
 
 
 def retry_in(attempts: int, deferred_for: float, give_up_seconds: float) -> float | None:

@@ -113,7 +113,7 @@ class Intake:
             if not await inbox.accept(connection, command):
                 log.info("command known already", command=str(command.id), type=command.type)
                 return None
-            outcome = await carry_out(connection, command, batch_size=self._settings.batch_size)
+            outcome = await carry_out(connection, command, batch_size=self._settings.batch_cut)
         log.info("command accepted", command=str(command.id), type=command.type)
         return outcome
 

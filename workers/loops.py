@@ -57,6 +57,8 @@ class Signals:
 Step = Callable[[], Awaitable[float | None]]
 """Does a piece of work; returns AT_ONCE, or the seconds until there is work that nobody will announce, if known."""
 AT_ONCE = 0.0
+LEAST_PAUSE_SECONDS = 0.1
+"""Work that is due and yet cannot be had, because somebody else is just looking at it, is not asked for faster."""
 
 
 async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float) -> None:
@@ -65,7 +67,7 @@ async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float)
         pause = await _attempt(role, step)
         if pause != AT_ONCE and not signals.stopping:
             sweep = sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers should not sweep in step
-            await signals.wait(role, sweep if pause is None else min(pause, sweep))
+            await signals.wait(role, sweep if pause is None else min(max(pause, LEAST_PAUSE_SECONDS), sweep))
 
 
 async def _attempt(role: str, step: Step) -> float | None:

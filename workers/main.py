@@ -12,6 +12,7 @@ import uvloop
 
 from coupons import database, logs, migrate
 from coupons.database import DatabaseUnavailable, Pool
+from coupons.mail import check_settings
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress
 from workers.deliverer import Deliverer
@@ -35,9 +36,10 @@ def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run until SIGTERM or SIGINT, which let work in hand come to its end; a second one does not wait.
 
     Raises:
-        MigrationError, SmtpAddressError: before anything is begun.
+        MigrationError, SmtpAddressError, EmailError: before anything is begun.
     """
     logs.configure(settings)
+    check_settings(bounce_to=settings.bounce_address, unsubscribe_url=settings.unsubscribe_url)
     uvloop.run(_run(settings, tuple(roles) or ROLES))
 
 
@@ -62,7 +64,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
             taking = group.create_task(intake.run())
             _end_on_signals(signals, relays, taking)
             loops = [(role, step) for role in roles for step in steps[role]] + [
-                (SWEEP, Sweeper(pool=pool, settings=settings).step)
+                (SWEEP, Sweeper(pool=pool, settings=settings, owner=owner).step)
             ]
             for role, step in loops:
                 group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))

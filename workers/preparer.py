@@ -44,7 +44,7 @@ class Preparer:
             try:
                 if claim.recipients is None:
                     await self._check_recipients(connection, claim)
-                    await sendouts.snapshot(connection, claim, batch_size=self._settings.batch_size)
+                    await sendouts.snapshot(connection, claim, batch_size=self._settings.batch_cut)
                 decision = await sendouts.admit(connection, claim)
             except Refused as refused:
                 await sendouts.fail(connection, claim, str(refused))

@@ -1,12 +1,12 @@
-"""Find what nobody was told of: sendouts whose last worker died at the end, uploads that nobody imported, and uncertain
-mails, where the setting says what becomes of them.
+"""Find what nobody was told of: mails in a dead worker's hands, uncertain ones that the setting decides about, sendouts
+whose last worker died at the end, uploads that nobody imported.
 """
 
 import structlog
 
-from coupons.database import Pool
+from coupons.database import Connection, Pool
 from coupons.settings import Settings
-from coupons.store import imports, sendouts, uncertain
+from coupons.store import deliveries, imports, sendouts, uncertain
 
 log = structlog.get_logger()
 
@@ -14,15 +14,23 @@ log = structlog.get_logger()
 class Sweeper:
     """Everything else is found by the roles themselves: each looks for work once in a sweep interval."""
 
-    def __init__(self, *, pool: Pool, settings: Settings) -> None:
+    def __init__(self, *, pool: Pool, settings: Settings, owner: str) -> None:
         self._pool = pool
-        self._uncertain = settings.uncertain
+        self._settings = settings
+        self._owner = owner
 
     async def step(self) -> float | None:
         async with self._pool.acquire() as connection:
-            if self._uncertain != "ask" and (count := await uncertain.resolve_all(connection, self._uncertain)):
-                log.info("uncertain mails resolved", how=self._uncertain, mails=count)
+            lease_seconds = self._settings.lease_seconds
+            if left := await deliveries.recover(connection, owner=self._owner, lease_seconds=lease_seconds):
+                log.warning("a worker died with mails in hand", uncertain=left)
+            await self._resolve_uncertain(connection)
             for sendout_id in await sendouts.settle_all(connection):
                 log.info("sendout finished", sendout=str(sendout_id))
             await imports.drop_stale_uploads(connection)
         return None
+
+    async def _resolve_uncertain(self, connection: Connection) -> None:
+        how = self._settings.uncertain
+        if how != "ask" and (count := await uncertain.resolve_all(connection, how)):
+            log.info("uncertain mails resolved", how=how, mails=count)

@@ -3,8 +3,13 @@
 import time
 from dataclasses import dataclass
 
-from coupons.database import Pool
+import structlog
+
+from coupons.database import TROUBLE, Pool
 from coupons.store import throttle
+from workers.loops import RETRY_SECONDS
+
+log = structlog.get_logger()
 
 BOOKED_SECONDS = 1.0
 """A worker books at most so many seconds' mails at once."""
@@ -24,8 +29,15 @@ class Throttle:
         self._per_second = per_hour / 3_600
 
     async def book(self, mails: int) -> Booking:
-        """The next turns that nobody has booked: nobody polls, and who waits knows for how long."""
+        """The next turns that nobody has booked: nobody polls, and who waits knows for how long.
+
+        While the database is away these are no turns, after a while.
+        """
         booked = max(1, min(mails, int(self._per_second * BOOKED_SECONDS)))
-        async with self._pool.acquire() as connection:
-            seconds = await throttle.book(connection, seconds=booked / self._per_second)
+        try:
+            async with self._pool.acquire() as connection:
+                seconds = await throttle.book(connection, seconds=booked / self._per_second)
+        except TROUBLE as error:
+            log.warning("database trouble, no turn was booked", error=type(error).__name__)
+            return Booking(0, time.monotonic() + RETRY_SECONDS)
         return Booking(booked, time.monotonic() + seconds)

@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LEAST = 20
-"""Enough for ten connections, each with a mail under way and one behind it."""
 SECONDS = 1.0
 _MEASURED_SECONDS = 0.1
 _WEIGHT = 0.3  # of the newest measurement
@@ -19,8 +17,10 @@ class Window:
     batches that a worker delivers at the same time share it; while one is claimed and bound, the others have it all.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, least: int) -> None:
+        """`least`: enough for every connection to have a mail under way and one behind it."""
         self._most = most
+        self._least = least
         self._shares = 0
         self._in_hand = 0
         self._freed = asyncio.Event()
@@ -41,7 +41,7 @@ class Window:
 
     @property
     def size(self) -> int:
-        return min(self._most, max(LEAST, int(self._per_second * SECONDS)))
+        return min(self._most, max(self._least, int(self._per_second * SECONDS)))
 
     @property
     def free(self) -> int:

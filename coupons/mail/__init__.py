@@ -5,7 +5,7 @@ begin a header of its own. What a sendout needs of MIME is little and stands her
 text and HTML, rendering included); the tests hold it against the standard library's parser and generator.
 """
 
-from coupons.mail.compiled import CompiledEmail, EmailError, compile_email, message_id
+from coupons.mail.compiled import CompiledEmail, EmailError, check_settings, compile_email, message_id
 from coupons.mail.envelope import MAX_LINE, Envelope
 from coupons.mail.files import MAX_ENCODED, File
 from coupons.mail.mailbox import Mailbox, parse_mailbox
@@ -18,6 +18,7 @@ __all__ = [
     "Envelope",
     "File",
     "Mailbox",
+    "check_settings",
     "compile_email",
     "message_id",
     "parse_mailbox",

@@ -83,6 +83,18 @@ def compile_email(
     )
 
 
+def check_settings(*, bounce_to: str, unsubscribe_url: str) -> None:
+    """Raises EmailError if no message could be compiled with these; both may be empty."""
+    problems = unsubscribe_problems(unsubscribe_url)
+    try:
+        if bounce_to:
+            _bounce_address(bounce_to)
+    except AddressError as error:
+        problems = [*problems, f"the bounce address {error}"]
+    if problems:
+        raise EmailError("\n".join(problems))
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What stands around the text parts: the multiparts' boundaries, and the files. All of it is dot-stuffed."""

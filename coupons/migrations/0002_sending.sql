@@ -28,17 +28,21 @@ ALTER TABLE delivery_batch
     ADD CONSTRAINT in_hand_is_open CHECK (cardinality(in_hand) <= open),
     ADD CONSTRAINT in_hand_under_a_lease CHECK (in_hand = '{}' OR lease_token IS NOT NULL);
 DROP INDEX delivery_batch_due;
-CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at, number) WHERE NOT closed;
+CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at DESC, number) WHERE NOT closed;
 CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncertain > 0;
 
-ALTER TABLE delivery ADD COLUMN deferred_since timestamptz;
+ALTER TABLE delivery
+    ADD COLUMN deferred_since timestamptz,
+    ADD COLUMN was_uncertain boolean NOT NULL DEFAULT false;
 UPDATE delivery SET deferred_since = coalesce(changed_at, now()) WHERE state = 'deferred';
+UPDATE delivery SET was_uncertain = true WHERE state = 'uncertain';
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_state_check,
     DROP CONSTRAINT deferred_is_due,
     ADD CONSTRAINT delivery_state_check CHECK (state IN
         ('pending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),
-    ADD CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL));
+    ADD CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL)),
+    ADD CONSTRAINT uncertain_keeps_its_code CHECK (NOT was_uncertain OR state NOT IN ('refused', 'cancelled'));
 
 CREATE TABLE delivery_attempt (
     sendout_id uuid NOT NULL,

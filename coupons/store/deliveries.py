@@ -30,6 +30,8 @@ class _NotItsTurn(Exception):
 
 
 Outcome = Literal["sent", "refused", "uncertain", "deferred"]
+TURNS_TRIED = 10
+"""Sendouts that keep a pace, and whose turn another worker took at the same moment, before it is looked later."""
 NOT_THE_LAST = ("deferred", "uncertain")
 """Outcomes after which another attempt may follow."""
 
@@ -42,6 +44,8 @@ class Batch:
     last_delivery: int
     lease_token: UUID
     sendout_state: str
+    waiting: str | None = None
+    """What people are told of the sendout: why it makes no progress."""
 
     @property
     def key(self) -> tuple[UUID, int, UUID]:
@@ -68,6 +72,8 @@ class Delivery:
     address: str
     attributes: Mapping[str, str]
     attempts: int
+    was_uncertain: bool = False
+    """Whether an earlier mail may have arrived: its codes are never anybody else's."""
     deferred_for: float | None = None
     """Seconds since it was first deferred."""
     codes: dict[int, str] = field(default_factory=dict, repr=False)
@@ -90,12 +96,13 @@ async def claim(
     connection: Connection, *, owner: str, lease_seconds: float, only_cancelled: bool = False
 ) -> Batch | None:
     """A batch that is due, or only one that is to be closed. What a dead worker left in hand becomes uncertain."""
-    while True:
+    for _ in range(TURNS_TRIED):
         try:
             async with connection.transaction():
                 return await _claim(connection, owner, lease_seconds, only_cancelled=only_cancelled)
         except _NotItsTurn:
             continue
+    return None
 
 
 async def _claim(connection: Connection, owner: str, lease_seconds: float, *, only_cancelled: bool) -> Batch | None:
@@ -103,15 +110,35 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
     if row is None:
         return None
     columns = dict(row)
-    abandoned, per_hour, still_open = (columns.pop(name) for name in ("abandoned", "per_hour", "open"))
+    abandoned, per_hour = (columns.pop(name) for name in ("abandoned", "per_hour"))
     batch = Batch(**columns)
     keeps_pace = per_hour and batch.sendout_state == "sending"
-    if keeps_pace and await connection.fetchval(SQL.take_turn, batch.sendout_id, still_open) is None:
+    if keeps_pace and await connection.fetchval(SQL.take_turn, *batch.span) is None:
         raise _NotItsTurn
     if abandoned:
-        left = [Conclusion(Delivery(number, "", {}, 0), "uncertain", ABANDONED) for number in abandoned]
-        await _flush(connection, batch, flush=uuid4(), conclusions=left, lease_seconds=lease_seconds)
+        await _abandon(connection, batch, abandoned, lease_seconds)
     return batch
+
+
+async def recover(connection: Connection, *, owner: str, lease_seconds: float) -> int:
+    """Call uncertain what dead workers have left in hand, of sendouts that nobody works on too; returns how many."""
+    count = 0
+    while True:
+        async with connection.transaction():
+            row = await connection.fetchrow(SQL.abandoned, owner, lease_seconds)
+            if row is None:
+                return count
+            columns = dict(row)
+            abandoned: list[int] = columns.pop("abandoned")
+            batch = Batch(**columns)
+            await _abandon(connection, batch, abandoned, lease_seconds)
+            await release(connection, batch)
+            count += len(abandoned)
+
+
+async def _abandon(connection: Connection, batch: Batch, numbers: list[int], lease_seconds: float) -> None:
+    left = [Conclusion(Delivery(number, "", {}, 0), "uncertain", ABANDONED) for number in numbers]
+    await _flush(connection, batch, flush=uuid4(), conclusions=left, lease_seconds=lease_seconds)
 
 
 async def next_due(connection: Connection) -> float | None:
@@ -180,6 +207,9 @@ async def record(
         LeaseLost: nothing was written, nothing more may be handed over.
     """
     async with _whole(connection, conclusions):
+        returning = [c.delivery for c in conclusions if c.outcome == "refused" and c.delivery.codes]
+        if returning:
+            await _lock_lists(connection, batch, {list_id for each in returning for list_id in each.codes})
         may_send = await _flush(
             connection,
             batch,
@@ -191,7 +221,7 @@ async def record(
         )
         if may_send is None:
             return await _answer_again(connection, batch, flush, intents)
-        await _free_codes(connection, batch, [c.delivery.number for c in conclusions if _returns_codes(c)])
+        await _free_codes(connection, batch, [each.number for each in returning])
         return may_send
 
 
@@ -203,8 +233,10 @@ def _whole(
     return nullcontext() if alone else connection.transaction()
 
 
-def _returns_codes(conclusion: Conclusion) -> bool:
-    return conclusion.outcome == "refused" and bool(conclusion.delivery.codes)
+async def _lock_lists(connection: Connection, batch: Batch, list_ids: Collection[int]) -> None:
+    """Before the flush locks what the sendout holds of them: schema.sql has the order."""
+    await _hold(connection, batch)
+    await connection.fetch(SQL.lock_lists, list(list_ids))
 
 
 async def _answer_again(connection: Connection, batch: Batch, flush: UUID, intents: Sequence[int]) -> bool:
@@ -218,10 +250,11 @@ async def close(connection: Connection, batch: Batch) -> int:
     """End a batch of a cancelled sendout; returns how many deliveries were cancelled. Raises LeaseLost."""
     async with connection.transaction():
         await _hold(connection, batch)
-        numbers = [row["number"] for row in await connection.fetch(SQL.cancel, *batch.span)]
-        await connection.execute(SQL.close, *batch.key, len(numbers))
-        await _free_codes(connection, batch, numbers)
-        return len(numbers)
+        rows = await connection.fetch(SQL.cancel, *batch.span)
+        cancelled = [row["number"] for row in rows if row["state"] == "cancelled"]
+        await connection.execute(SQL.close, *batch.key, len(cancelled), len(rows) - len(cancelled))
+        await _free_codes(connection, batch, cancelled)
+        return len(cancelled)
 
 
 async def release(connection: Connection, batch: Batch, *, not_within: float = 0) -> None:

@@ -1,16 +1,16 @@
 -- claim: a batch that is due, of any sendout that sends or (with $3: only) is cancelled, under a new lease
--- Sendouts take turns by chance, so that a small one need not wait for the end of a large one; each one's batches come
--- as they are due.
+-- Sendouts take turns by chance, so that a small one need not wait for the end of a large one; of each one's batches
+-- those that are to be tried again come first.
 WITH sending AS MATERIALIZED (
-    SELECT id, state, per_hour FROM sendout
+    SELECT id, state, per_hour, waiting FROM sendout
     WHERE finished_at IS NULL AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_at <= now()))
     ORDER BY random()
 ), due AS (
-    SELECT b.sendout_id, b.number, b.in_hand, s.state, s.per_hour
+    SELECT b.sendout_id, b.number, b.in_hand, s.state, s.per_hour, s.waiting
     FROM sending s CROSS JOIN LATERAL (
         SELECT sendout_id, number, in_hand FROM delivery_batch
         WHERE sendout_id = s.id AND NOT closed AND due_at <= now() AND (lease_until IS NULL OR lease_until < now())
-        ORDER BY due_at, number FOR UPDATE SKIP LOCKED LIMIT 1
+        ORDER BY due_at DESC, number FOR UPDATE SKIP LOCKED LIMIT 1
     ) b
     LIMIT 1
 )
@@ -19,17 +19,33 @@ SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + mak
     claimed_at = now(), claimed_open = b.open
 FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
-          due.in_hand AS abandoned, due.per_hour, b.open;
+          due.in_hand AS abandoned, due.per_hour, due.waiting;
 
--- take_turn: a batch's time of a sendout that keeps a pace; no row if another worker was given it
-UPDATE sendout SET next_at = now() + make_interval(secs => $2 * 3600 / per_hour)
+-- take_turn: a batch's time ($2 … $3 are its deliveries) of a sendout that keeps a pace; no row if another worker was
+-- given it
+UPDATE sendout SET next_at = now() + make_interval(secs => due.mails * 3600 / per_hour)
+FROM (
+    SELECT count(*) AS mails FROM delivery
+    WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND (state = 'pending' OR (state = 'deferred' AND due_at <= now()))
+) due
 WHERE id = $1 AND next_at <= now() RETURNING id;
+
+-- abandoned: a batch that a dead worker has left with mails in hand, under a new lease, whatever its sendout does
+UPDATE delivery_batch b
+SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
+FROM (
+    SELECT b.sendout_id, b.number, s.state FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
+    WHERE NOT b.closed AND b.lease_until < now() AND b.in_hand <> '{}'
+    FOR UPDATE OF b SKIP LOCKED LIMIT 1
+) left_behind
+WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
+RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token,
+          left_behind.state AS sendout_state, b.in_hand AS abandoned;
 
 -- next_due: seconds until a batch can be claimed that cannot be now, if any can
 SELECT extract(epoch FROM min(greatest(s.next_at, b.due_at)) - now())::float8
 FROM sendout s CROSS JOIN LATERAL (
-    SELECT due_at FROM delivery_batch
-    WHERE sendout_id = s.id AND NOT closed AND lease_token IS NULL ORDER BY due_at, number LIMIT 1
+    SELECT min(due_at) AS due_at FROM delivery_batch WHERE sendout_id = s.id AND NOT closed AND lease_token IS NULL
 ) b
 WHERE s.finished_at IS NULL AND s.state = 'sending';
 
@@ -83,7 +99,8 @@ WITH wanting AS MATERIALIZED (
 SELECT wanted, bound, last_id FROM wanting CROSS JOIN counted;
 
 -- due: the batch's deliveries that can be mailed now
-SELECT number, address, attributes, attempts, extract(epoch FROM now() - deferred_since)::float8 AS deferred_for
+SELECT number, address, attributes, attempts, was_uncertain,
+       extract(epoch FROM now() - deferred_since)::float8 AS deferred_for
 FROM delivery
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3
   AND (state = 'pending' OR (state = 'deferred' AND due_at <= now()))
@@ -117,6 +134,7 @@ WITH held AS MATERIALIZED (
         due_at = now() + make_interval(secs => ($11::float8[])[array_position($7::integer[], number)]),
         deferred_since = CASE ($8::text[])[array_position($7::integer[], number)]
                          WHEN 'deferred' THEN coalesce(deferred_since, now()) ELSE deferred_since END,
+        was_uncertain = was_uncertain OR ($8::text[])[array_position($7::integer[], number)] = 'uncertain',
         changed_at = now()
     WHERE EXISTS (SELECT FROM held)
       AND sendout_id = $1 AND number = ANY ($7::integer[]) AND state IN ('pending', 'deferred')
@@ -142,10 +160,11 @@ FROM held CROSS JOIN moved m
 WHERE b.sendout_id = $1 AND b.number = $2
 RETURNING held.may_send;
 
--- log_attempts: keep the answer to an attempt that may not be the last
+-- log_attempts: keep the answer to an attempt that may not be the last; what was not even tried has its answer already
 INSERT INTO delivery_attempt (sendout_id, number, attempt, outcome, reply)
 SELECT d.sendout_id, d.number, d.attempts, d.state, d.reply FROM delivery d
-WHERE d.sendout_id = $1 AND d.number = ANY ($2::integer[]);
+WHERE d.sendout_id = $1 AND d.number = ANY ($2::integer[])
+ON CONFLICT DO NOTHING;
 
 -- free_codes: of deliveries that will not be mailed; returns how many of each list
 WITH freed AS (
@@ -171,13 +190,16 @@ UPDATE sendout_list sl SET promised = sl.promised - freed.amount, bound = sl.bou
 FROM mine JOIN unnest($2::bigint[], $3::bigint[]) AS freed (list_id, amount) USING (list_id)
 WHERE sl.sendout_id = $1 AND sl.list_id = freed.list_id;
 
--- cancel: what was not mailed in a batch of a cancelled sendout
-UPDATE delivery SET state = 'cancelled', due_at = NULL, changed_at = now()
+-- cancel: what was not mailed in a batch of a cancelled sendout; what may have been mailed stays uncertain
+UPDATE delivery
+SET state = CASE WHEN was_uncertain THEN 'uncertain' ELSE 'cancelled' END, due_at = NULL, changed_at = now()
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('pending', 'deferred')
-RETURNING number;
+RETURNING number, state;
 
--- close: $4 mails of a batch were cancelled, all that were open
-UPDATE delivery_batch SET open = open - $4, cancelled = cancelled + $4, closed = (open = $4), flushed_at = now()
+-- close: of a batch's mails that were open, all of them, $4 are cancelled and $5 uncertain
+UPDATE delivery_batch
+SET open = open - $4 - $5, cancelled = cancelled + $4, uncertain = uncertain + $5, closed = (open = $4 + $5),
+    flushed_at = now()
 WHERE sendout_id = $1 AND number = $2 AND lease_token = $3;
 
 -- release: hand the batch back, due when its next delivery is, but not within $4 seconds; nothing is in hand any more

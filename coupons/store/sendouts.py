@@ -9,15 +9,13 @@ from coupons.admission import Granted, Need, Short, decide
 from coupons.commands import StartSendout
 from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, Refused
+from coupons.pace import paced_batch
 from coupons.store import groups, lists, messages, outbox
 from coupons.store.queries import Queries
 
 SQL = Queries("sendouts.sql")
 SNAPSHOT_SECONDS = 3_600
 """The snapshot copies every recipient in one statement: minutes for tens of millions."""
-
-PACED_BATCH_SECONDS = 10
-"""A sendout that keeps a pace sends so many seconds' mails at once, and then none for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +125,6 @@ async def _complete_snapshot(
     await connection.execute(SQL.needs, sendout_id, recipients)
     if await connection.fetchval(SQL.taken, sendout_id, recipients, lease_token) is None:
         raise LeaseLost(f"sendout {sendout_id}")
-
-
-def paced_batch(batch_size: int, per_hour: float | None) -> int:
-    """How many mails a batch has: of a sendout that keeps a pace as many as leave within seconds."""
-    return batch_size if per_hour is None else max(1, min(batch_size, int(per_hour * PACED_BATCH_SECONDS / 3_600)))
 
 
 async def renew(connection: Connection, claim: Claim, *, lease_seconds: float) -> None:
@@ -248,5 +241,5 @@ async def wait(connection: Connection, sendout_id: UUID, why: str | None) -> Non
 
 
 async def wait_all(connection: Connection, why: str) -> None:
-    """Show it on every sendout that sends."""
+    """Show it on every sendout that would send now."""
     await connection.execute(SQL.wait_all, why)

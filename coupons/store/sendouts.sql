@@ -130,7 +130,8 @@ WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled')
   AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND NOT b.closed);
 
 -- wait_all: why none of them makes progress
-UPDATE sendout SET waiting = $1 WHERE state = 'sending' AND finished_at IS NULL AND waiting IS DISTINCT FROM $1;
+UPDATE sendout SET waiting = $1
+WHERE state = 'sending' AND finished_at IS NULL AND next_at <= now() AND waiting IS DISTINCT FROM $1;
 
 -- wait: why it makes no progress; NULL when it does again
 UPDATE sendout SET waiting = $2 WHERE id = $1 AND state = 'sending' AND waiting IS DISTINCT FROM $2;

@@ -5,6 +5,7 @@ the same Message-ID.
 """
 
 from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -52,7 +53,7 @@ async def resolve(
 ) -> int:
     """Send uncertain mails again, or count them as sent; returns how many. None of `address_keys` means all.
 
-    What was tried `most_attempts` times is not sent again.
+    What was tried `most_attempts` times stays as it is.
 
     Raises:
         Refused: there is no such sendout, or nothing of a cancelled one is to be sent again.
@@ -63,19 +64,25 @@ async def resolve(
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
         if sendout is None:
             raise Refused(f"there is no sendout {sendout_id}")
+        if how == "resend" and sendout["state"] == "cancelled":
+            raise Refused(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
+        chosen = [row["number"] for row in await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts)]
+        if not chosen:
+            return 0
         if how == "resend":
-            if sendout["state"] == "cancelled":
-                raise Refused(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
-            count: int = await connection.fetchval(SQL.resend, sendout_id, keys, most_attempts)
-            if count:
-                await connection.execute(SQL.reopen, sendout_id)
-            return count
-        await connection.fetch(SQL.lock_promises, sendout_id)
-        accepted: int = await connection.fetchval(SQL.accept, sendout_id, keys)
-        return accepted
+            count: int = await connection.fetchval(SQL.resend, sendout_id, chosen)
+            await connection.execute(SQL.reopen, sendout_id)
+        else:
+            await connection.fetch(SQL.lock_promises, sendout_id)
+            count = await connection.fetchval(SQL.accept, sendout_id, chosen)
+        return count
 
 
 async def resolve_all(connection: Connection, how: Resolution) -> int:
     """Of every sendout, as the setting says; returns how many mails."""
-    ids = [row["id"] for row in await connection.fetch(SQL.sendouts)]
-    return sum([await resolve(connection, each, how, most_attempts=MOST_ATTEMPTS) for each in ids])
+    most_attempts = MOST_ATTEMPTS if how == "resend" else _ANY
+    count = 0
+    for row in await connection.fetch(SQL.sendouts, how):
+        with suppress(Refused):  # cancelled meanwhile
+            count += await resolve(connection, row["id"], how, most_attempts=most_attempts)
+    return count

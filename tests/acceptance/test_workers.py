@@ -109,6 +109,14 @@ def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
     assert_own_codes(shop.mails(), CUSTOMERS[:10], SPRING)
 
 
+def test_a_worker_does_not_start_with_settings_that_no_mail_could_have(shop: Shop) -> None:
+    """Both are named at once, before anything is begun."""
+    wrong = {"bounce_address": "bounces+{id}", "unsubscribe_url": "ftp://example.org/{name}"}
+    result = shop.coupons("worker", code=1, **wrong)
+    assert "bounce address" in result.err
+    assert "unsubscribe URL" in result.err
+
+
 def test_a_worker_does_not_start_on_a_database_that_is_not_migrated(shop: Shop, empty_database_url: str) -> None:
     """It says what to run, as every command does, and `coupons migrate` is enough."""
     for arguments in (("worker",), ("list", "ls")):

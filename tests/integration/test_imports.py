@@ -16,7 +16,7 @@ from coupons.store import imports, lists
 from coupons.store.imports import Import, Job
 from tests.stock import add_codes, add_group, add_list, prepare, save_message, start
 from workers.importer import Importer, confined
-from workers.loops import Signals
+from workers.loops import AT_ONCE, Signals
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_every_line_is_taken_or_explained(connection: Connection, pool: Po
     await add_list(connection, "a")
     await add_codes(connection, "a", ["OLD"])
     import_id = await send(connection, "NEW\n\nOLD\nNEW\nhttps://shop.example/x\n1,2E+11\nNEXT")
-    assert await worker(pool).step()
+    assert await worker(pool).step() == AT_ONCE
     done = await look(connection, import_id)
     assert (done.state, done.lines, done.added, done.blank, done.rejected) == ("finished", 7, 2, 1, 4)
     assert await reasons(connection, import_id) == [
@@ -97,11 +97,11 @@ async def test_an_import_goes_on_where_its_worker_died(
         await worker(pool).step()
     monkeypatch.setattr(imports, "apply", apply)
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
-    assert await worker(pool).step()
+    assert await worker(pool).step() == AT_ONCE
     done = await look(connection, import_id)
     assert (done.state, done.lines, done.added, done.rejected) == ("finished", 102, 100, 2)
     assert await reasons(connection, import_id) == [(101, Reason.DUPLICATE), (102, Reason.TOO_LONG)]
-    assert not await worker(pool).step()
+    assert await worker(pool).step() is None
 
 
 async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection, pool: Pool) -> None:
@@ -112,7 +112,7 @@ async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection,
     await start(connection, "m", "g")
     await prepare(connection)  # 4 of the 10 are promised
     import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\n", mode="replace")
-    assert await worker(pool).step()
+    assert await worker(pool).step() == AT_ONCE
     done = await look(connection, import_id)
     assert (done.added, done.kept, done.removed, done.rejected) == (2, 1, 8, 0)
     (found,) = await lists.named(connection, "a")
@@ -127,7 +127,7 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
     await start(connection, "m", "g")
     await prepare(connection)
     import_id = await send(connection, "".join(f"A-{number:09}\n" for number in range(5)) + "NOWHERE\n", mode="delete")
-    assert await worker(pool).step()
+    assert await worker(pool).step() == AT_ONCE
     done = await look(connection, import_id)
     assert (done.removed, done.rejected) == (2, 4)
     assert await reasons(connection, import_id) == [
@@ -143,10 +143,10 @@ async def test_imports_into_one_list_take_their_turns(connection: Connection, po
     held = await imports.claim(connection, owner="test", lease_seconds=60)
     assert held
     assert held.id == first
-    assert not await worker(pool).step()
+    assert await worker(pool).step() is None
     await imports.hand_back(connection, held)
-    assert await worker(pool).step()
-    assert await worker(pool).step()
+    assert await worker(pool).step() == AT_ONCE
+    assert await worker(pool).step() == AT_ONCE
     done = await look(connection, second)
     assert (done.added, done.removed) == (2, 2)
     assert await connection.fetchval("SELECT array_agg(code ORDER BY code) FROM coupon") == ["B1", "B2"]
@@ -157,7 +157,7 @@ async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connectio
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source=(tmp_path / "gone.txt").as_uri())
     await imports.create(connection, command)
-    assert await worker(pool, folder=tmp_path).step()
+    assert await worker(pool, folder=tmp_path).step() == AT_ONCE
     assert (await look(connection, command.id)).state == "failed"
 
 
@@ -165,7 +165,7 @@ async def test_a_file_that_is_no_text_fails_the_import(connection: Connection, p
     """One line says what it is; nothing was added."""
     await add_list(connection, "a")
     import_id = await send(connection, b"\x89PNG\r\n\x1a\n" + bytes(100))
-    assert await worker(pool).step()
+    assert await worker(pool).step() == AT_ONCE
     done = await look(connection, import_id)
     assert (done.state, done.added) == ("failed", 0)
     assert "picture" in (done.reason or "")
@@ -189,7 +189,7 @@ async def test_a_file_source_is_read_from_its_folder_only(connection: Connection
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     command = ImportCoupons(list="a", source=(folder / "spring.txt").as_uri())
     await imports.create(connection, command)
-    assert await worker(pool, folder=folder).step()
+    assert await worker(pool, folder=folder).step() == AT_ONCE
     assert (await look(connection, command.id)).added == 2
     for path in ("in/../secret.txt", "in/link.txt", "secret.txt", "in/%2e%2e/secret.txt"):
         with pytest.raises(Refused, match="is not in"):

@@ -8,8 +8,8 @@ import pytest
 
 from coupons.commands import StartSendout
 from coupons.database import Connection, connected
+from coupons.pace import paced_batch
 from coupons.store import deliveries, outbox, sendouts, throttle
-from coupons.store.sendouts import paced_batch
 from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message
 
 
@@ -110,6 +110,29 @@ async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connect
     while batch := await claimed(connection):
         taken.append(batch.sendout_id)
     assert taken.index(of_group["small"]) < len(taken) - 10
+
+
+async def test_what_was_deferred_does_not_wait_for_the_whole_sendout(connection: Connection) -> None:
+    """When it is due again it comes first, before batches that were never tried."""
+    await started(connection, recipients=30)
+    await connection.execute("UPDATE sendout SET per_hour = NULL")
+    await connection.execute(
+        "UPDATE delivery_batch SET last_delivery = 10, open = 10;"
+        "INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open)"
+        "SELECT sendout_id, n, n * 10 - 9, n * 10, 10 FROM delivery_batch, generate_series(2, 3) n"
+    )
+    deferred = await claimed(connection)
+    assert deferred
+    await deliveries.release(connection, deferred)
+    order = [await claimed(connection) for _ in range(3)]
+    assert [each and each.number for each in order] == [1, 2, 3]
+
+
+async def test_a_clock_that_was_set_back_does_not_stop_the_mail(connection: Connection) -> None:
+    """Turns that lie further ahead than could be booked are not waited for."""
+    await throttle.book(connection, seconds=1)
+    await connection.execute("UPDATE throttle SET next_at = now() + interval '3 days'")
+    assert await throttle.book(connection, seconds=1) <= 3_600
 
 
 def test_batches_of_a_slow_sendout_are_small() -> None:

@@ -285,6 +285,29 @@ async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: 
         assert held == ({(7, 7)} if each.state == "sending" else {(0, 0)})
 
 
+async def test_flushes_of_one_sendout_wait_for_each_other_in_one_order(
+    connection: Connection, database_url: str
+) -> None:
+    """Codes that are given back and codes that were sent change the same two rows: no deadlock, nothing lost."""
+    sendout_id = await started(connection, codes=400, recipients=400, batch_size=200)
+    lists_of = await deliveries.lists_of(connection, sendout_id)
+
+    async def worker(number: int) -> None:
+        async with connected(database_url) as own:
+            batch = await claim(own)
+            while not await deliveries.bind(own, batch, {}):  # noqa: ASYNC110 - codes locked by the other worker
+                await asyncio.sleep(0.01)
+            due = await deliveries.due(own, batch, lists_of)
+            for start in range(0, len(due), 4):
+                some = due[start : start + 4]
+                outcomes = [Conclusion(each, "refused", "550") for each in some[: 2 + number]]
+                outcomes += [Conclusion(each, "sent", "250") for each in some[2 + number :]]
+                await record(own, batch, conclusions=outcomes)
+
+    await asyncio.gather(*(worker(number) for number in (0, 2)))
+    assert await numbers_of(connection, "a") == (300, 0, 0)
+
+
 async def record(
     connection: Connection,
     batch: Batch,

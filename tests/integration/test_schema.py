@@ -109,6 +109,7 @@ FORBIDDEN = {
     "a second limit": "INSERT INTO throttle (name, next_at) VALUES ('other', now())",
     "a file with a path": "INSERT INTO message_file (message_id, name, content_type, inline, content) "
     "VALUES (1, '../x.pdf', 'application/pdf', false, '')",
+    "a code taken back from somebody who may have it": "UPDATE delivery SET was_uncertain = true, state = 'refused'",
     "two mails to one address": "INSERT INTO delivery (sendout_id, number, address_key, address) "
     "SELECT sendout_id, 99, address_key, address FROM delivery WHERE number = 1",
     "an address with a line break": "UPDATE delivery SET address = E'a@b.de\\nBcc: x@y.de' WHERE number = 1",

@@ -9,6 +9,7 @@ from coupons.errors import Refused
 from coupons.store import deliveries, outbox, people, sendouts, uncertain
 from coupons.store.deliveries import Conclusion
 from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
+from workers.handover import refused
 
 
 async def finished_with_uncertain(connection: Connection) -> UUID:
@@ -104,6 +105,51 @@ async def test_what_stays_uncertain_is_left_to_a_person(connection: Connection) 
     assert resent == [3, 1]
     sendout_id = await connection.fetchval("SELECT id FROM sendout")
     assert await uncertain.resolve(connection, sendout_id, "resend") == 1
+
+
+async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: Connection) -> None:
+    """Sent again and then refused for good, or cancelled: it stays with the person, and the mail stays uncertain."""
+    sendout_id = await finished_with_uncertain(connection)
+    await uncertain.resolve(connection, sendout_id, "resend")
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    first, *_ = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    assert refused(first, "550 5.1.1 unknown").outcome == "uncertain"
+    await deliveries.record(
+        connection,
+        batch,
+        flush=uuid4(),
+        conclusions=[refused(first, "550 5.1.1 unknown")],
+        in_hand=[],
+        intents=[],
+        lease_seconds=LEASE_SECONDS,
+    )
+    await sendouts.cancel(connection, sendout_id)
+    await deliveries.close(connection, batch)
+    found = await outbox.named(connection, sendout_id)
+    assert (found.uncertain, found.cancelled, found.open) == (3, 0, 0)
+    assert await connection.fetchval("SELECT count(*) FROM coupon WHERE sendout_id IS NULL") == 0
+
+
+async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendout_does(connection: Connection) -> None:
+    """A paused one too: a person can decide about them before it goes on."""
+    await add_list(connection, "a", 10)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection)
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    await deliveries.record(
+        connection, batch, flush=uuid4(), conclusions=[], in_hand=[], intents=[1, 2, 3], lease_seconds=LEASE_SECONDS
+    )
+    await sendouts.pause(connection, sendout_id, "by a test")
+    assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 0
+    await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
+    assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 3
+    found = await outbox.named(connection, sendout_id)
+    assert (found.state, found.uncertain, found.in_hand, found.held) == ("paused", 3, 0, 0)
 
 
 async def test_every_answer_is_kept(connection: Connection) -> None:

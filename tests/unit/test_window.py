@@ -5,24 +5,26 @@ import time
 import pytest
 
 from workers.handover import retry_in
-from workers.window import LEAST, Window
+from workers.window import Window
+
+LEAST = 20
 
 
 def test_a_window_begins_small() -> None:
     """Until it is known how fast the relay is, few mails are at stake."""
-    assert Window(200).size == LEAST
+    assert Window(200, least=LEAST).size == LEAST
 
 
 def test_a_window_never_exceeds_its_most() -> None:
     """Not even at the beginning."""
-    assert Window(5).size == 5
+    assert Window(5, least=LEAST).size == 5
 
 
 def test_a_window_is_what_the_relay_takes_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """It grows to the most that is allowed, and shrinks again."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    window = Window(200)
+    window = Window(200, least=LEAST)
 
     def sends(per_second: int) -> int:
         for _ in range(20):
@@ -35,7 +37,7 @@ def test_a_window_is_what_the_relay_takes_in_a_second(monkeypatch: pytest.Monkey
 
 def test_batches_share_a_window() -> None:
     """One has it all; of two each has half, and the second waits until the first has less in hand."""
-    window = Window(LEAST)
+    window = Window(LEAST, least=LEAST)
     with window.share() as first:
         first.take(first.room(freed=0))
         assert first.taken == LEAST
@@ -49,7 +51,7 @@ def test_batches_share_a_window() -> None:
 
 def test_what_a_batch_leaves_in_hand_is_given_back() -> None:
     """However its work ends."""
-    window = Window(LEAST)
+    window = Window(LEAST, least=LEAST)
     with pytest.raises(ZeroDivisionError), window.share() as share:
         share.take(7)
         raise ZeroDivisionError
