@@ -6,10 +6,10 @@ what is in hand has an outcome, so that the relay never waits for the database.
 """
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
@@ -20,12 +20,13 @@ from coupons.database import TROUBLE, Pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
-from coupons.smtp import Deferred, Outcome, Phase, Refused, Relays, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp import Outcome, Relays, Unreachable
 from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.templates import RenderError
 from workers.denials import Denials
 from workers.loops import RETRY_SECONDS, Signals
+from workers.policy import Pause, Policy, StandStill, refused
 from workers.throttle import Booking, Throttle
 from workers.window import Share, Window
 from workers.writer import Writer
@@ -35,12 +36,8 @@ FLUSH_SECONDS = 0.1
 """An outcome waits at most so long to be recorded with others."""
 LOOK_SECONDS = 1.0
 """Without any outcome, it is looked so often whether the sendout was paused."""
-FIRST_RETRY_SECONDS = 60.0
-LONGEST_RETRY_SECONDS = 3_600.0
 UNREACHABLE_SECONDS = 15.0
 """Mails that came back although relays can be used are tried again after."""
-JITTER = 0.2
-"""Retries are spread by so much of their wait, so that what was deferred together does not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +69,11 @@ class Handover:
         self._pool = pool
         self._relays = relays
         self._throttle = throttle
-        self._denials = denials
         self._batch = batch
         self._writer = writer
         self._signals = signals
         self._lease_seconds = settings.lease_seconds
-        self._give_up_seconds = settings.give_up_hours * 3_600
+        self._policy = Policy(denials, batch.sendout_id, give_up_seconds=settings.give_up_hours * 3_600)
         self._window = window
         self._booking: Booking | None = None
         self._in_hand: set[int] = set()
@@ -172,8 +168,9 @@ class Handover:
         """People need not be told any more why nothing does."""
         if self._batch.waiting and not self._moved:
             self._moved = True
-            async with self._pool.acquire() as connection:
-                await sendouts.wait(connection, self._batch.sendout_id, None)
+            with suppress(*TROUBLE):
+                async with self._pool.acquire() as connection:
+                    await sendouts.wait(connection, self._batch.sendout_id, None)
 
     def _hand_over(self, written: Written, until: float) -> None:
         """A mail that waits for a connection for longer than the lease lasts comes back."""
@@ -203,33 +200,16 @@ class Handover:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _report(self, delivery: Delivery, outcome: Outcome) -> None:
-        if conclusion := self._conclude(delivery, outcome):
-            self._concluded.append(conclusion)
+        match self._policy.verdict(delivery, outcome):
+            case Conclusion() as conclusion:
+                self._concluded.append(conclusion)
+            case Pause(reason):
+                self._ending = Ending(pause_for=reason)
+            case StandStill(reason):
+                self._stand_still(reason)
         self._settled.add(delivery.number)
         if self._has_enough:
             self._enough.set()
-
-    def _conclude(self, delivery: Delivery, outcome: Outcome) -> Conclusion | None:  # noqa: PLR0911 - one case an outcome
-        """The whole failure policy of sending. None: it was not handed over, and is as before."""
-        match outcome:
-            case Sent(reply):
-                self._denials.clear(self._batch.sendout_id)
-                return Conclusion(delivery, "sent", reply)
-            case Refused(reply):
-                self._denials.clear(self._batch.sendout_id)
-                return refused(delivery, reply)
-            case Deferred(reply):
-                return self._later(delivery, reply)
-            case Uncertain(reason):
-                return Conclusion(delivery, "uncertain", reason)
-            case SenderRefused(reply, Phase.RCPT) if not self._denials.note(self._batch.sendout_id):
-                return refused(delivery, reply) if delivery.attempts else self._later(delivery, reply)
-            case SenderRefused(reply):
-                self._ending = Ending(pause_for=f"the relay refuses the sender: {reply}")
-                return None
-            case Unreachable(reason):
-                self._stand_still(reason)
-                return None
 
     def _stand_still(self, reason: str) -> None:
         """Nothing is handed over for now; in an outage no batch is claimed before a relay is tried again."""
@@ -237,12 +217,6 @@ class Handover:
             self._ending = Ending(waiting=outage.reason)
         elif not (self._signals.stopping or self._withdrawn):
             self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=reason)
-
-    def _later(self, delivery: Delivery, reply: str) -> Conclusion:
-        due_in = retry_in(delivery.attempts, delivery.deferred_for or 0, self._give_up_seconds)
-        if due_in is None:
-            return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {reply}")
-        return Conclusion(delivery, "deferred", reply, due_in * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret
 
     @property
     def _has_enough(self) -> bool:
@@ -269,21 +243,3 @@ class Handover:
             await self._signals.sleep(seconds)
         else:
             await self._window.wait(LOOK_SECONDS)
-
-
-def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> Conclusion:
-    """The codes go back to their lists, unless an earlier mail may have arrived: then this one changes nothing."""
-    if delivery.was_uncertain:
-        return Conclusion(
-            delivery, "uncertain", f"an earlier mail may have arrived; this one: {reply}", attempted=attempted
-        )
-    return Conclusion(delivery, "refused", reply, attempted=attempted)
-
-
-def retry_in(attempts: int, deferred_for: float, give_up_seconds: float) -> float | None:
-    """Seconds until the next attempt after `attempts` earlier ones, doubling; None to give up.
-
-    `deferred_for` seconds it has been tried in vain already.
-    """
-    wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts, 16), LONGEST_RETRY_SECONDS)
-    return wait if deferred_for + wait <= give_up_seconds else None

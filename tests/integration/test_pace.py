@@ -118,8 +118,8 @@ async def test_what_was_deferred_does_not_wait_for_the_whole_sendout(connection:
     await connection.execute("UPDATE sendout SET per_hour = NULL")
     await connection.execute(
         "UPDATE delivery_batch SET last_delivery = 10, open = 10;"
-        "INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open)"
-        "SELECT sendout_id, n, n * 10 - 9, n * 10, 10 FROM delivery_batch, generate_series(2, 3) n"
+        "INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open, due_at)"
+        "SELECT sendout_id, n, n * 10 - 9, n * 10, 10, due_at FROM delivery_batch, generate_series(2, 3) n"
     )
     deferred = await claimed(connection)
     assert deferred

@@ -9,7 +9,7 @@ from coupons.errors import Refused
 from coupons.store import deliveries, outbox, people, sendouts, uncertain
 from coupons.store.deliveries import Conclusion
 from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
-from workers.handover import refused
+from workers.policy import refused
 
 
 async def finished_with_uncertain(connection: Connection) -> UUID:

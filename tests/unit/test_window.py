@@ -1,10 +1,9 @@
-"""How many mails may be in hand, and when a deferred one is tried again."""
+"""How many mails may be in hand."""
 
 import time
 
 import pytest
 
-from workers.handover import retry_in
 from workers.window import Window
 
 LEAST = 20
@@ -56,16 +55,3 @@ def test_what_a_batch_leaves_in_hand_is_given_back() -> None:
         share.take(7)
         raise ZeroDivisionError
     assert window.free == LEAST
-
-
-@pytest.mark.parametrize(("attempts", "seconds"), [(0, 60), (1, 120), (2, 240), (5, 1_920), (6, 3_600), (5_000, 3_600)])
-def test_waits_double_up_to_an_hour(attempts: int, seconds: float) -> None:
-    """However often it was tried."""
-    assert retry_in(attempts, 0, 1e9) == seconds
-
-
-def test_a_delivery_is_given_up_when_it_gets_too_old() -> None:
-    """The next attempt would be later than what is allowed since the first."""
-    assert retry_in(0, 0, 60) == 60
-    assert retry_in(3, 600, 1_080) == 480
-    assert retry_in(3, 601, 1_080) is None
