@@ -59,10 +59,28 @@ def cores(figures: dict[str, float]) -> str:
     return f"Cores in use during a sendout to `smtp-sink`: {', '.join(used)}." if used else ""
 
 
+AREAS = {
+    "mail": "rendering and encoding the mails (`coupons/mail`, `coupons/templates`)",
+    "smtp_write": "handing them to the kernel: one write a mail",
+    "smtp_dialogue": "the SMTP dialogue, pools and queue (`coupons/smtp`)",
+    "database": "codes, intents and outcomes (`coupons/store`, asyncpg)",
+    "handover": "window, batches, leases (`workers`)",
+    "event_loop": "waiting for sockets and reading them (uvloop)",
+    "other": "the rest",
+}
+
+
+def profile(figures: dict[str, float]) -> str:
+    """Where a worker's time goes, as a table."""
+    rows = [f"| {meaning} | {100 * figures[f'profile_{area}']:.0f} % |" for area, meaning in AREAS.items()
+            if f"profile_{area}" in figures]  # fmt: skip
+    return "\n".join(["| A worker's time while it sends | Part |", "|---|---:|", *rows]) if rows else ""
+
+
 def write() -> None:
     """Replaces the marked block of the page; what stands around it is written by hand."""
     figures = json.loads(RESULTS.read_text(encoding="utf-8"))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    block = "\n\n".join(part for part in (BEGIN, table(figures), cores(figures), END) if part)
+    block = "\n\n".join(part for part in (BEGIN, table(figures), cores(figures), profile(figures), END) if part)
     PAGE.write_text(f"{before}{block}{after}", encoding="utf-8")

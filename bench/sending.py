@@ -9,6 +9,7 @@ from bench.engine import engine
 from bench.latency import delayed
 from bench.naive import naive
 from bench.post_office import PostOffice
+from bench.profile import profile
 from bench.rig import Rig, neighbours, resident_mib, rig, smtp_sink, smtp_source
 from producers.demo.services import Services
 from tests.postfix import Postfix, private_postfix
@@ -136,5 +137,6 @@ PARTS: dict[str, Callable[[Rig, str], Awaitable[Figures]]] = {
     "post-office": beside_post_office,
     "postfix": postfix_relay,
     "two-workers": two_workers,
+    "profile": profile,
     "million": a_million,
 }

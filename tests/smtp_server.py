@@ -16,12 +16,13 @@ import asyncio
 import json
 import os
 import ssl
+import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 # A certificate for "localhost" until 2120, signed by itself, and its key, which opens nothing.
@@ -84,6 +85,9 @@ FRIENDLY: Script = {
     "BODY": "",
     "IDLE": "",
 }
+
+
+ROOT = Path(__file__).parents[1]
 
 
 class CutError(Exception):
@@ -235,6 +239,19 @@ async def serving(
         yield scripted
     finally:
         server.close()
+
+
+@contextmanager
+def process(ledger: Path, script: Script) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A server in a process of its own, and its port."""
+    told = json.dumps(script, default=asdict)
+    command = [sys.executable, "-m", "tests.smtp_server", "--ledger", str(ledger), "--script", told]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        try:
+            yield running, int(running.stdout.readline())
+        finally:
+            running.kill()
 
 
 def server_tls() -> ssl.SSLContext:

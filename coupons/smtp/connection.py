@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coupons.smtp.dialogue import Aside, Dialogue, Loss
 from coupons.smtp.opening import Opened
-from coupons.smtp.outcomes import OutOfStepError, Phase, Unreachable
+from coupons.smtp.outcomes import OutOfStepError, Phase, Refused
 from coupons.smtp.replies import one_line
 from coupons.smtp.waiting import Mail, Waiting
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coupons.smtp.relay import Relay
 
 QUIT_SECONDS = 5
-DEFECT = "a defect of our own"
+UNWRITABLE = "this mail cannot be written: a defect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None
 
-    def work(self) -> None:
+    def work(self, now: float) -> None:
         """Take mails and write them, as many as may be in flight."""
-        dialogue, self._since = self.dialogue, self._loop.time()
+        dialogue, self._since = self.dialogue, now
         if dialogue.is_quiet:
-            self._mail_since = self._since
-        while dialogue.wants_mail and (mail := self._relay.next_mail(self)) is not None:
+            self._mail_since = now
+        while dialogue.wants_mail and (mail := self._relay.next_mail(self, now)) is not None:
             self._begin(mail)
         self._write()
         if dialogue.settled:
@@ -85,13 +85,14 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
             return
+        now = self._loop.time()
         try:
-            if not self.dialogue.receive(data):
+            if not self.dialogue.receive(data, now):
                 return
         except OutOfStepError as error:
             self._lose(Loss.OUT_OF_STEP, str(error))
         else:
-            self._go_on()
+            self._go_on(now)
         self._waiting.tell()
 
     def eof_received(self) -> None:
@@ -104,21 +105,32 @@ class Connection(asyncio.Protocol):
 
     # --- how it is done
 
-    def _go_on(self) -> None:
+    def _go_on(self, now: float) -> None:
         dialogue, before = self.dialogue, self._mail_since
         if dialogue.pressed:
             dialogue.pressed = False
-            self._relay.pressed(self._loop.time())
+            self._relay.pressed(now)
         if dialogue.farewell is not None:
             self._lose(Loss.ENDED, dialogue.farewell)
             return
+        self._tell_relay()
         answered = bool(dialogue.settled)
-        self.work()
+        self.work(now)
         if answered and not self.leaving:
-            self._mail_since = self._since
-            self._relay.progressed(self._since, self._since - before)
+            self._mail_since = now
+            self._relay.progressed(now, now - before)
         if dialogue.is_quiet and self._transport is not None:
             self._rest()
+
+    def _tell_relay(self) -> None:
+        """Before the next mail is taken: it may be one too many."""
+        dialogue = self.dialogue
+        if dialogue.sent:
+            dialogue.sent = False
+            self._relay.sent(self)
+        if dialogue.setback is not None:
+            setback, dialogue.setback = dialogue.setback, None
+            self._relay.failed(self, setback)
 
     def _rest(self) -> None:
         if self.leaving:
@@ -131,7 +143,7 @@ class Connection(asyncio.Protocol):
             self.dialogue.begin(mail)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one mail, the next ones go on
             self._waiting.surprise = error
-            self._waiting.conclude(mail, Unreachable(DEFECT))
+            self._waiting.conclude(mail, Refused(UNWRITABLE))
         else:
             self.mails += 1
 

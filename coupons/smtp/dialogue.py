@@ -17,9 +17,20 @@ from dataclasses import dataclass
 from enum import Enum
 
 from coupons.mail import Envelope
-from coupons.smtp.outcomes import Outcome, OutOfStepError, Phase, Refused, Unreachable, is_pressure, judged, lost
+from coupons.smtp.outcomes import (
+    Outcome,
+    OutOfStepError,
+    Phase,
+    Refused,
+    Sent,
+    Unreachable,
+    is_pressure,
+    is_setback,
+    judged,
+    lost,
+)
 from coupons.smtp.replies import ReplyReader, explained
-from coupons.smtp.waiting import Mail
+from coupons.smtp.waiting import TOO_LATE, Mail
 
 CLOSING = b"421"  # RFC 5321 3.8: the relay closes the connection after it
 
@@ -78,11 +89,15 @@ class Dialogue:
         self.returned: list[Mail] = []
         self.awaited: deque[Awaited] = deque()
         self.farewell: str | None = None
-        """The reply after which the connection is of no use."""
+        """Why the connection is of no use any more, most often a reply."""
         self.fresh = True
         """Whether no MAIL was answered yet."""
         self.pressed = False
-        """Whether the relay has asked for less; whoever reads it may take it back."""
+        """Whether the relay has asked for less; whoever reads it may take it back, and so the next two."""
+        self.sent = False
+        """Whether the relay has taken a mail."""
+        self.setback: str | None = None
+        """What went wrong with a mail for the relay's sake; when both are set, this came later."""
         self.pipelining = pipelining
         self._offers = offers
         self._options = f"{' BODY=8BITMIME' if offers.eight_bit else ''}{' RET=HDRS' if offers.dsn else ''}"
@@ -90,6 +105,7 @@ class Dialogue:
         self._out: list[bytes] = []
         self._unsaid: deque[tuple[Awaited, bytes]] = deque()
         self._reset_due = False  # the relay holds the beginning of a mail that did not come to its end
+        self._now = 0.0
         self._begun: Mail | None = None
         self._wire = b""
         self._phase = Phase.MAIL  # of the mail that is begun: what has no answer yet
@@ -128,8 +144,12 @@ class Dialogue:
             self._unsaid.extend(zip(_COMMANDS, commands.splitlines(keepends=True), strict=True))
             self._say_next()
 
-    def receive(self, data: bytes) -> bool:
-        """Take the relay's words; whether a reply was among them. Raises OutOfStepError: then only `end` may follow."""
+    def receive(self, data: bytes, now: float = 0.0) -> bool:
+        """Take the relay's words; whether a reply was among them. `now` is the loop's time.
+
+        Raises OutOfStepError: then only `end` may follow.
+        """
+        self._now = now
         if (
             len(self.awaited) == len(_WITH_DOT)
             and self.awaited[0] is Phase.DOT
@@ -162,10 +182,9 @@ class Dialogue:
 
     def end(self, loss: Loss, reason: str) -> None:
         """The connection is lost or given up: settle or return what is in it."""
-        dotted, self._dotted = self._dotted, None
-        if dotted is not None:
+        if self._dotted is not None:
             believed = None if self._is_doubtful(loss) else self._verdict
-            self.settled.append((dotted, believed or lost(Phase.DOT, reason)))
+            self._settle_dotted(self._dotted, believed or self._lost(Phase.DOT, reason))
         begun, self._begun = self._begun, None
         if begun is not None:
             self._end_begun(begun, loss, reason)
@@ -183,7 +202,11 @@ class Dialogue:
         elif never_mind or (self._phase is Phase.MAIL and self._refusal is None):
             self.returned.append(mail)
         else:
-            self.settled.append((mail, self._refusal or lost(self._phase, reason)))
+            self.settled.append((mail, self._refusal or self._lost(self._phase, reason)))
+
+    def _lost(self, phase: Phase, reason: str) -> Outcome:
+        self.setback = reason
+        return lost(phase, reason)
 
     def blames_pipelining(self, loss: Loss) -> bool:
         """Whether the relay may have lost commands, or its count, because they came together; ask before `end`."""
@@ -271,6 +294,8 @@ class Dialogue:
         text = explained(reply)
         outcome = judged(phase, text)
         self.pressed = self.pressed or is_pressure(phase, text)
+        if self._refusal is None and is_setback(phase, text):
+            self.setback = text
         return outcome
 
     def _step(self) -> None:
@@ -295,10 +320,17 @@ class Dialogue:
                 self.awaited.append(Aside.LONE_DOT)
                 self._reset_due = False
         elif self._begun is not None:
-            self._dotted, self._begun = self._begun, None
-            self._out.append(self._wire)
-            self.awaited.append(Phase.DOT)
-            self._reset_due = False
+            self._hand_over(self._begun)
+
+    def _hand_over(self, mail: Mail) -> None:
+        if self._now > mail.until:  # and the relay waits for it: the only way out is to close the connection
+            self.farewell = TOO_LATE
+            self._settle_begun(Unreachable(TOO_LATE))
+            return
+        self._out.append(self._wire)
+        self.awaited.append(Phase.DOT)
+        self._dotted, self._begun, self._wire = mail, None, b""
+        self._reset_due = False
 
     def _take_aside(self, aside: Aside, reply: bytes) -> None:
         if reply[0] == _GO_AHEAD:
@@ -312,12 +344,16 @@ class Dialogue:
     def _settle_begun(self, outcome: Outcome) -> None:
         if self._begun is not None:
             self.settled.append((self._begun, outcome))
-            self._begun = None
+            self._begun, self._wire = None, b""
 
     def _believe(self) -> None:
         if self._dotted is not None and self._verdict is not None:
-            self.settled.append((self._dotted, self._verdict))
-            self._dotted = self._verdict = None
+            self._settle_dotted(self._dotted, self._verdict)
+
+    def _settle_dotted(self, mail: Mail, outcome: Outcome) -> None:
+        self.settled.append((mail, outcome))
+        self.sent = self.sent or isinstance(outcome, Sent)
+        self._dotted = self._verdict = None
 
 
 def _octets(wire: bytes) -> int:

@@ -58,7 +58,7 @@ class SenderRefused:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The relay cannot be talked to, or we are shutting down: nothing was sent, and no attempt counts."""
+    """The relay cannot be talked to, it is too late, or we are shutting down: nothing was sent, no attempt counts."""
 
     explanation: str
 
@@ -71,7 +71,7 @@ class OutOfStepError(Exception):
 
 
 _OUR_FAULT = re.compile(r"5\d\d 5\.7\.|50[0234] |53[0458] ")  # policy (RFC 3463 3.8); wrong command; authentication
-_OF_THE_RELAY = re.compile(r"421|4\d\d 4\.[3457]\.")  # system, network, protocol, policy
+_OF_THE_RELAY = re.compile(r"4\d\d 4\.[3457]\.")  # system, network, protocol, policy
 
 
 def judged(phase: Phase, reply: str) -> Outcome | None:
@@ -92,9 +92,14 @@ def judged(phase: Phase, reply: str) -> Outcome | None:
     raise OutOfStepError(f"{phase.value} was answered with {reply}")
 
 
+def is_setback(phase: Phase, reply: str) -> bool:
+    """Whether the relay itself cannot: a temporary failure, but for those of one recipient (greylisting, a quota)."""
+    return reply.startswith("421" if phase is Phase.RCPT else "4")
+
+
 def is_pressure(phase: Phase, reply: str) -> bool:
     """Whether the relay asks for less: a temporary failure of its own, not of one mailbox (RFC 3463 3)."""
-    return reply.startswith("4") and (phase is not Phase.RCPT or _OF_THE_RELAY.match(reply) is not None)
+    return is_setback(phase, reply) or (phase is Phase.RCPT and _OF_THE_RELAY.match(reply) is not None)
 
 
 def lost(phase: Phase, reason: str) -> Outcome:

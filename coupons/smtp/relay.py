@@ -6,15 +6,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 
 from coupons.smtp.address import SmtpAddress, SmtpAddressError
-from coupons.smtp.connection import DEFECT, Connection, Timeouts
+from coupons.smtp.connection import Connection, Timeouts
 from coupons.smtp.dialogue import Loss
 from coupons.smtp.opening import OpeningError, open_connection
 from coupons.smtp.waiting import Mail, Waiting
 
 ADJUST_SECONDS = 1
 """The number of connections is halved, and grows by one, at most so often."""
+FAILURES_IN_A_ROW = 5
+"""So many mails that failed for the relay's sake, none sent between, and it is left out for a while: one that dies
+after each dot, or says 421 to each mail, would otherwise be handed thousands in a second, over as many connections.
+"""
 SLOW_SECONDS = 1.0
 SLOW_FACTOR = 10
 """A relay that needs more seconds for a mail, and so many times those of the fastest one, is left out for a while."""
@@ -25,7 +30,7 @@ _SMOOTHING = 0.2  # the weight of the newest mail
 class Limits:
     """`connections` are those of this process to all relays; `mails_per_connection`: 0 for no limit.
 
-    A relay that opens no connection is asked again after `backoff_seconds`, which double up to the longest.
+    A relay in trouble is tried again after `backoff_seconds`, which double up to the longest.
     """
 
     connections: int = 10
@@ -35,20 +40,28 @@ class Limits:
     longest_backoff_seconds: float = 60
 
 
+class Kind(Enum):
+    """What a relay does that is left out."""
+
+    CLOSED = "refuses connections"
+    FAILING = "fails"
+    SLOW = "is slow"
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a relay is left out. It ends with the first mail that the relay answers."""
+    """Why a relay is left out. It ends with the first mail that is sent."""
 
+    kind: Kind
     reason: str
     since: datetime
-    slow: bool = False
 
 
 class Relay:
     """Connections that are opened as mails come, and closed when there are none.
 
     Their number follows what the relay takes (additive increase, multiplicative decrease). When none is left and none
-    can be opened, the relay is out until its back-off has passed; then one connection tries.
+    can be opened, or mail after mail fails, the relay is out until its back-off has passed; then one connection tries.
     """
 
     def __init__(
@@ -87,6 +100,7 @@ class Relay:
         self._timeouts = timeouts
         self._allowed: float = share
         self._halved_at = self._grown_at = 0.0
+        self._failures = 0  # since a mail was sent
         self._backoff = 0.0
         self._blocked: asyncio.TimerHandle | None = None  # no connection is opened before it fires
         self._opening: set[asyncio.Task[Connection]] = set()
@@ -120,13 +134,12 @@ class Relay:
 
     @property
     def may_open(self) -> bool:
-        most = 1 if self.trouble is not None else int(self._allowed)
-        return self._blocked is None and len(self._connections) + len(self._opening) < most
+        return self._blocked is None and len(self._connections) + len(self._opening) < self._most
 
     def work(self) -> None:
         """Put an idle connection to work."""
         connection, _ = self._idle.popitem()
-        connection.work()
+        connection.work(asyncio.get_running_loop().time())
         if connection.dialogue.is_quiet and connection in self._connections:
             self.rested(connection)
 
@@ -170,10 +183,10 @@ class Relay:
 
     # --- what its connections tell
 
-    def next_mail(self, connection: Connection) -> Mail | None:
+    def next_mail(self, connection: Connection, now: float) -> Mail | None:
         if connection.leaving or self._is_enough(connection):
             return None
-        return self._waiting.next()
+        return self._waiting.next(now)
 
     def rested(self, connection: Connection) -> None:
         if self._is_enough(connection) or self._waiting.closed_for is not None:
@@ -185,11 +198,27 @@ class Relay:
     def tired(self, connection: Connection) -> None:
         self._part_with(connection)
 
+    def sent(self, connection: Connection) -> None:
+        """A mail was. What was in flight when the relay was left out does not say how it is now."""
+        if connection.leaving:
+            return
+        self._failures, self._backoff = 0, 0.0
+        if self.trouble is not None:
+            self.trouble = None
+            self._changed()
+
+    def failed(self, connection: Connection, reason: str) -> None:
+        """A mail did, for the relay's sake."""
+        if connection.leaving:
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW or self.trouble is not None:
+            self._leave_out(Kind.FAILING, reason)
+
     def progressed(self, now: float, seconds: float) -> None:
-        self._backoff, self.trouble = 0.0, None
         self.pace += (seconds - self.pace) * _SMOOTHING
         if self._is_slow():
-            self._leave_out(f"{self.pace:.1f} seconds for a mail")
+            self._leave_out(Kind.SLOW, f"{self.pace:.1f} seconds for a mail")
         elif self._allowed < self.share and now - self._grown_at >= ADJUST_SECONDS:
             self._grown_at = now
             self._allowed = min(self.share, self._allowed + 1)
@@ -205,20 +234,31 @@ class Relay:
         self._connections.discard(connection)
         self._leaving.discard(connection)
         self._departed.set()
+        if connection.dialogue.sent:
+            self.sent(connection)
         if blames_pipelining:
             self._pipeline_no_more(reason)
         elif connection.leaving or loss is Loss.STOPPED:
             pass
         elif connection.dialogue.fresh and connection.mails:
-            self._failed(reason)
+            self._opened_in_vain(reason)
         elif loss is Loss.TIMEOUT and self._others(self):
-            self._leave_out(reason)
+            self._leave_out(Kind.SLOW, reason)
+        elif (setback := connection.dialogue.setback) is not None:
+            self.failed(connection, setback)
         self._changed()
 
     # --- how it is done
 
+    @property
+    def _most(self) -> int:
+        """How many connections may take mails."""
+        if self.trouble is None:
+            return int(self._allowed)
+        return 0 if self.is_out else 1
+
     def _is_enough(self, connection: Connection) -> bool:
-        return len(self._connections) > self._allowed or 0 < self._limits.mails_per_connection <= connection.mails
+        return len(self._connections) > self._most or 0 < self._limits.mails_per_connection <= connection.mails
 
     async def _connect(self) -> Connection:
         """The connection takes over before the loop can read any more. Raises OpeningError."""
@@ -242,12 +282,12 @@ class Relay:
                 self._idle[task.result()] = None
                 self.work()
             case None:
-                self._failed("the relay closed the connection at once")
+                self._opened_in_vain("the relay closed the connection at once")
             case OpeningError() as error:
-                self._failed(str(error))
+                self._opened_in_vain(str(error))
             case error:
                 self._waiting.surprise = error
-                self._failed(DEFECT)
+                self._opened_in_vain("a defect of our own")
         self._changed()
         self._waiting.tell()
 
@@ -266,23 +306,26 @@ class Relay:
         self._leaving.add(connection)
         connection.leave()
 
-    def _failed(self, reason: str) -> None:
+    def _opened_in_vain(self, reason: str) -> None:
         """A connection could not be opened, or was of no use. As many as there are is what the relay serves."""
         left = len(self._connections) + len(self._opening)
         self._allowed = max(1, min(self._allowed, left))
         self._grown_at = asyncio.get_running_loop().time()
         self._back_off()
         if not left and not self._leaving:
-            since = self.trouble.since if self.trouble else datetime.now(UTC)
-            self.trouble = Trouble(reason, since)
+            self._note(Kind.CLOSED, reason)
 
-    def _leave_out(self, reason: str) -> None:
+    def _leave_out(self, kind: Kind, reason: str) -> None:
         self.pace = 0.0
-        self.trouble = Trouble(reason, datetime.now(UTC), slow=True)
+        self._note(kind, reason)
         self._back_off()
         for connection in list(self._connections):
             self._part_with(connection)
         self._changed()
+
+    def _note(self, kind: Kind, reason: str) -> None:
+        """Trouble that goes on is the same one."""
+        self.trouble = Trouble(kind, reason, self.trouble.since if self.trouble else datetime.now(UTC))
 
     def _back_off(self) -> None:
         """With jitter, lest all workers ask at once. Connections that fail together count as one failure."""

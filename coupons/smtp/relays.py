@@ -1,6 +1,7 @@
 """All relays, and one queue of mails for them: whichever has a free connection takes the next mail."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from coupons.smtp.address import SmtpAddress
 from coupons.smtp.connection import Timeouts
 from coupons.smtp.opening import OpeningError
 from coupons.smtp.outcomes import Outcome, Unreachable
-from coupons.smtp.relay import Limits, Relay
+from coupons.smtp.relay import Kind, Limits, Relay
 from coupons.smtp.waiting import Mail, Waiting
 
 SHUTTING_DOWN = "shutting down"
@@ -92,12 +93,15 @@ class Relays:
         if self._waiting.surprise is not None and error is None:
             raise self._waiting.surprise
 
-    def hand_over(self, envelope: Envelope, report: Callable[[Outcome], None], of: object = None) -> None:
+    def hand_over(
+        self, envelope: Envelope, report: Callable[[Outcome], None], of: object = None, until: float | None = None
+    ) -> None:
         """Have the mail sent as soon as a connection is free; `report` is called with what became of it.
 
-        `of` is whoever may withdraw it.
+        `of` is whoever may withdraw it. After `until`, a time of the running loop, its first byte is not written any
+        more: it is `Unreachable("too late")`, told when its turn comes.
         """
-        self._waiting.add(Mail(envelope, report, of))
+        self._waiting.add(Mail(envelope, report, of, math.inf if until is None else until))
         self._dispatch()
         self._waiting.tell()
 
@@ -134,7 +138,7 @@ class Relays:
             return None
         return Outage(
             reason="; ".join(
-                f"relay {relay.name} refuses connections since {trouble.since:%H:%M} UTC: {trouble.reason}"
+                f"relay {relay.name} {trouble.kind.value} since {trouble.since:%H:%M} UTC: {trouble.reason}"
                 for relay, trouble in zip(self._relays, troubles, strict=True)
             ),
             since=max(trouble.since for trouble in troubles),
@@ -179,7 +183,7 @@ class Relays:
         if (outage := self.outage) is None:
             return None
         for relay in self._relays:
-            if relay.trouble is not None and relay.trouble.slow:
+            if relay.trouble is not None and relay.trouble.kind is Kind.SLOW:
                 relay.try_again()
                 if relay.may_open:
                     relay.open()

@@ -1,5 +1,6 @@
 """Mails that wait for a connection, and the reports about those that had one."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from coupons.mail import Envelope
 from coupons.smtp.outcomes import Deferred, Outcome, Unreachable
 
+TOO_LATE = "too late"
 MOST_RETURNS = 10
 """A mail that comes back so often, each time with its connection dead before MAIL was answered, is the cause."""
 
@@ -16,6 +18,8 @@ class Mail:
     envelope: Envelope
     report: Callable[[Outcome], None] = field(repr=False)
     of: object = None
+    until: float = math.inf
+    """The loop's time after which it may not be handed over any more."""
     returns: int = 0
 
 
@@ -41,8 +45,14 @@ class Waiting:
         else:
             self.conclude(mail, Unreachable(self.closed_for))
 
-    def next(self) -> Mail | None:
-        return self._mails.popleft() if self._mails else None
+    def next(self, now: float) -> Mail | None:
+        """The first mail that may still be handed over at this time of the loop; those before it are concluded."""
+        while self._mails:
+            mail = self._mails.popleft()
+            if now <= mail.until:
+                return mail
+            self.conclude(mail, Unreachable(TOO_LATE))
+        return None
 
     def take_back(self, mail: Mail, reason: str, *, suspect: bool) -> None:
         """A mail that nothing was at stake for is the next one again. `suspect`: it may have broken the connection."""

@@ -5,7 +5,7 @@ import pytest
 from coupons.mail import Envelope
 from coupons.smtp import Deferred, Outcome, Refused, Sent, Timeouts, Uncertain, Unreachable
 from tests.smtp_client import MAIL, relays_to, until
-from tests.smtp_server import CUT, HANG, Act, Script, serving
+from tests.smtp_server import CUT, HANG, PIPELINING, Act, Script, serving
 
 
 async def test_connection_is_used_again_after_a_refusal() -> None:
@@ -58,6 +58,33 @@ async def test_late_reply_is_never_taken_for_another_mails() -> None:
         assert isinstance(await relays.send(MAIL), Uncertain)
         assert isinstance(await relays.send(MAIL), Refused)
     assert len(server.said) == 2
+
+
+@pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
+async def test_mail_that_is_begun_is_not_written_after_its_time(way: Script) -> None:
+    """Its sender may have been stopped in between, and somebody else be at it; the next goes over a new connection."""
+    late: Script = {**way, "DATA": ["354 go\r\n", Act("354 go\r\n", delay=0.1)]}
+    outcomes: list[Outcome] = []
+    async with serving(late, way) as server, relays_to(server) as relays:
+        now = asyncio.get_running_loop().time()
+        for until_time in (None, now + 0.09, None):
+            relays.hand_over(MAIL, outcomes.append, until=until_time)
+        await until(lambda: len(outcomes) == 3)
+        assert relays.outage is None
+    assert outcomes == [Sent("250 2.0.0 queued"), Unreachable("too late"), Sent("250 2.0.0 queued")]
+    assert len(server.mails) == len(server.said) == 2
+
+
+async def test_mail_whose_time_is_over_is_not_begun() -> None:
+    """It is told when its turn comes; those behind it go on."""
+    outcomes: list[Outcome] = []
+    async with serving() as server, relays_to(server) as relays:
+        now = asyncio.get_running_loop().time()
+        for until_time in (now - 1, now - 1, now + 60):
+            relays.hand_over(MAIL, outcomes.append, until=until_time)
+        await until(lambda: len(outcomes) == 3)
+    assert outcomes == [Unreachable("too late")] * 2 + [Sent("250 2.0.0 queued")]
+    assert server.verbs == [["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]]
 
 
 async def test_connection_ends_after_its_share_of_mails() -> None:
@@ -134,9 +161,9 @@ async def test_defect_in_a_report_is_not_swallowed() -> None:
 
 
 async def test_defect_in_an_envelope_has_an_outcome_too() -> None:
-    """An address that should never have come here is not sent, and the defect is told."""
+    """An address that should never have come here is refused for good, not tried for ever, and the defect is told."""
     with pytest.raises(ValueError, match="prohibited control character"):
         async with serving() as server, relays_to(server) as relays:
             outcome = await relays.send(Envelope.plain("shop@example.org", "a@b\r\nRSET", MAIL.data))
-            assert outcome == Unreachable("a defect of our own")
+            assert outcome == Refused("this mail cannot be written: a defect")
             assert isinstance(await relays.send(MAIL), Sent)

@@ -1,29 +1,12 @@
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from coupons.smtp import Deferred, Outcome, Refused, Relays, Sent, SmtpAddress, Uncertain, Unreachable
 from tests.smtp_client import mail_to, until
-from tests.smtp_server import PIPELINING, Script
-
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def server_process(ledger: Path, script: Script) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    command = [sys.executable, "-m", "tests.smtp_server", "--ledger", str(ledger), "--script", json.dumps(script)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield process, int(process.stdout.readline())
-        finally:
-            process.kill()
+from tests.smtp_server import PIPELINING, Script, process
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -34,12 +17,12 @@ async def test_relay_killed_at_full_speed_leaves_no_wrong_outcome(
     """By the relay's own ledger: what is called sent is in it, what is called unsent is not, and nothing is twice."""
     ledger, names, outcomes = tmp_path / "ledger", [f"r{number}" for number in range(400)], dict[str, Outcome]()
     ledger.touch()
-    with server_process(ledger, way) as (process, port):
+    with process(ledger, way) as (server, port):
         async with Relays(SmtpAddress.parse_all(f"smtp://127.0.0.1:{port}")) as relays:
             for name in names:
                 relays.hand_over(mail_to(name), lambda outcome, name=name: outcomes.update({name: outcome}))  # type: ignore[misc]
             await until(lambda: len(outcomes) > 20)
-            process.send_signal(how)
+            server.send_signal(how)
             await until(lambda: len(outcomes) == len(names))
     accepted = [json.loads(line)["to"][4:].partition("@")[0] for line in ledger.read_text().splitlines()]
     assert len(accepted) == len(set(accepted))

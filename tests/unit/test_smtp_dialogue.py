@@ -1,5 +1,6 @@
 import random
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coupons.mail import Envelope
 from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.smtp.dialogue import Dialogue, Loss, Offers
 from coupons.smtp.outcomes import OutOfStepError
@@ -262,10 +264,33 @@ def test_mail_that_breaks_one_connection_after_the_other_is_deferred() -> None:
     mail = Mail(mail_to("a"), outcomes.append)
     for suspect in [False, *[True] * MOST_RETURNS]:
         waiting.take_back(mail, "cut", suspect=suspect)
-        assert waiting.next() is mail
+        assert waiting.next(0) is mail
     waiting.take_back(mail, "cut", suspect=True)
     waiting.tell()
     assert outcomes == [Deferred("cut")]
+
+
+def test_mail_that_is_written_is_not_kept() -> None:
+    """A mail with attachments has megabytes, and a connection may rest for long."""
+    wire = b"Subject: Hello\r\n\r\n.\r\n" * 2
+    references = sys.getrefcount(wire)
+    dialogue = Dialogue(Offers(), pipelining=True)
+    dialogue.begin(Mail(Envelope("shop@example.org", "a@example.org", lambda _: wire), lambda _: None))
+    dialogue.receive(OK + OK + GO)
+    assert dialogue.output().endswith(wire)
+    assert sys.getrefcount(wire) == references
+
+
+def test_mail_is_not_written_after_its_time() -> None:
+    """What was written before it has its verdict; the relay waits for a mail, so nothing more can be said to it."""
+    dialogue = dialogue_with("a")
+    dialogue.begin(Mail(mail_to("b"), lambda _: None, until=5.0))
+    dialogue.output()
+    dialogue.receive(OK + OK + OK + GO, now=5.1)
+    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok"), Unreachable("too late")]
+    assert dialogue.farewell == "too late"
+    assert not dialogue.wants_mail
+    assert dialogue.output() == b""
 
 
 def test_stop_tells_what_was_at_stake() -> None:

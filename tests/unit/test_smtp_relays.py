@@ -1,12 +1,13 @@
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
-from coupons.smtp import Deferred, Outcome, Relays, Sent, SmtpAddress, Timeouts, Unreachable
-from coupons.smtp.relay import Trouble
+from coupons.smtp import Deferred, Outcome, Refused, Relays, Sent, SmtpAddress, Timeouts, Uncertain, Unreachable
+from coupons.smtp.relay import FAILURES_IN_A_ROW, Kind, Trouble
 from tests.smtp_client import MAIL, mail_to, outcomes_of, relays_to, until
 from tests.smtp_server import CUT, EHLO, HANG, PIPELINING, Act, Script, serving
 
@@ -116,6 +117,135 @@ async def test_relay_that_dies_at_the_first_mail_is_out_too() -> None:
     assert len(server.said) == 1
 
 
+LOST = "the (relay closed the connection|connection was lost)"
+PATIENCE = Timeouts(command_seconds=0.1, dot_seconds=0.1)
+FAILING = pytest.mark.parametrize(
+    ("failing", "reason"),
+    [
+        ({"DOT": CUT}, LOST),
+        ({"DOT": HANG}, "no answer to the final dot in time"),
+        ({"RCPT": CUT}, LOST),
+        ({"MAIL": "421 4.3.2 too busy\r\n"}, "421 4.3.2 too busy"),
+        ({"RCPT": "421 too busy\r\n"}, "421 too busy"),
+        ({"MAIL": "451 4.3.0 no\r\n"}, "451 4.3.0 no"),
+        ({"DATA": "452 4.3.1 no space\r\n"}, "452 4.3.1 no space"),
+        ({"DOT": "451 4.3.0 no\r\n"}, "451 4.3.0 no"),
+    ],
+)
+
+
+@FAILING
+@pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
+async def test_relay_where_mail_after_mail_fails_is_out(failing: Script, reason: str, way: Script) -> None:
+    """What is in flight then comes to its end; all others are not handed to it in vain, or worse, at a risk."""
+    async with (
+        serving({**way, **failing}) as server,
+        relays_to(server, connections=2, backoff_seconds=60, timeouts=PATIENCE) as relays,
+    ):
+        outcomes = await outcomes_of(relays, *NAMES)
+        outage = relays.outage
+        assert outage is not None
+        assert re.fullmatch(rf"relay 127\.0\.0\.1:\d+ fails since \d\d:\d\d UTC: {reason}.*", outage.reason)
+        assert await relays.send(MAIL) == Unreachable(outage.reason)
+    failed = [outcome for outcome in outcomes.values() if not isinstance(outcome, Unreachable)]
+    assert FAILURES_IN_A_ROW <= len(failed) <= FAILURES_IN_A_ROW + 3
+    assert len(server.said) <= FAILURES_IN_A_ROW + 2
+
+
+async def test_one_connection_tries_whether_mails_are_sent_again() -> None:
+    """The next mail that fails doubles the back-off; one that is sent ends it, for all connections."""
+    failing: Script = {"DOT": CUT}
+    slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
+    async with (
+        serving(*[failing] * (FAILURES_IN_A_ROW + 1), slowly) as server,
+        relays_to(server, backoff_seconds=0.02) as relays,
+    ):
+        relay = relays._relays[0]
+        await outcomes_of(relays, *NAMES)
+        first, backoff = relays.outage, relay._backoff
+        assert (len(server.said), backoff) == (FAILURES_IN_A_ROW, 0.02)
+        relay.share, relay._allowed = 3, 3
+        await until(lambda: relays.outage is None)
+        await outcomes_of(relays, *NAMES)
+        second = relays.outage
+        assert (len(server.said), relay._backoff) == (FAILURES_IN_A_ROW + 1, 0.04)
+        await until(lambda: relays.outage is None)
+        assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+        assert relay._backoff == 0
+        assert relays.outage is None
+    assert first is not None
+    assert second is not None
+    assert first.since == second.since
+    assert len(server.said) == FAILURES_IN_A_ROW + 4
+
+
+async def test_refusal_is_no_sign_that_mails_are_sent_again() -> None:
+    """Only a mail that is sent ends the back-off: a relay out of disk space still knows who is unknown."""
+    half: Script = {"DOT": "452 4.3.1 no space\r\n"}
+    knowing: Script = {**half, "RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"]}
+    async with serving(half, knowing) as server, relays_to(server, backoff_seconds=0.02) as relays:
+        await outcomes_of(relays, *NAMES)
+        await until(lambda: relays.outage is None)
+        outcomes = await outcomes_of(relays, *NAMES)
+        assert relays._relays[0]._backoff == 0.04
+    assert Counter(map(type, outcomes.values())) == {Refused: 1, Deferred: 1, Unreachable: 48}
+
+
+async def test_mails_that_are_sent_between_are_no_row() -> None:
+    """A relay that defers most mails is a slow one, not a dead one."""
+    most: Script = {"DOT": ([*["451 4.3.0 no\r\n"] * (FAILURES_IN_A_ROW - 1), "250 2.0.0 queued\r\n"]) * 10}
+    async with serving(most) as server, relays_to(server) as relays:
+        outcomes = await outcomes_of(relays, *NAMES)
+        assert relays.outage is None
+    assert Counter(map(type, outcomes.values())) == {Deferred: 40, Sent: 10}
+
+
+@pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
+@pytest.mark.parametrize("reply", ["450 4.7.1 greylisted\r\n", "452 4.2.2 mailbox full\r\n"])
+async def test_recipients_that_are_deferred_are_no_trouble_of_the_relay(reply: str, way: Script) -> None:
+    """Greylisting does not stop a sendout."""
+    async with serving({**way, "RCPT": reply, "DATA": "451 no recipient\r\n"}) as server, relays_to(server) as relays:
+        outcomes = await outcomes_of(relays, *NAMES)
+        assert relays.outage is None
+    assert set(outcomes.values()) == {Deferred(reply.strip())}
+
+
+@pytest.mark.parametrize("ending", [CUT, "421 4.4.2 enough\r\n"])
+async def test_relay_that_ends_connections_between_mails_is_well(ending: str | Act) -> None:
+    """421 or nothing in answer to MAIL on a connection used before is routine, however often."""
+    for way in ({}, PIPELINING):
+        async with serving({**way, "MAIL": ["250 ok\r\n", ending]}) as server, relays_to(server) as relays:
+            assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
+            assert relays.outage is None
+        assert len(server.said) in (50, 51)
+
+
+async def test_connections_of_a_relay_that_fails_finish_what_they_have() -> None:
+    """They take no more mails, and what comes of theirs says nothing about how the relay is now."""
+    busy: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.3)}
+    failing: Script = {"DOT": CUT}
+    async with serving(busy, failing) as server, relays_to(server, connections=2, backoff_seconds=60) as relays:
+        outcomes = await outcomes_of(relays, *NAMES)
+        assert relays.outage is not None
+    assert Counter(map(type, outcomes.values())) == {Sent: 1, Uncertain: FAILURES_IN_A_ROW, Unreachable: 44}
+    assert server.verbs[0] == ["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]
+
+
+async def test_connection_that_opens_when_its_relay_is_out_takes_no_mail() -> None:
+    """The mails go over the other relay."""
+    late: Script = {"GREETING": Act("220 ready\r\n", delay=0.1)}
+    slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
+    async with (
+        serving({"DOT": "451 4.3.0 no\r\n"}, late) as bad,
+        serving(slowly) as good,
+        relays_to(bad, good, connections=3, backoff_seconds=60) as relays,
+    ):
+        outcomes = await outcomes_of(relays, *NAMES)
+        assert relays.outage is None
+    assert Counter(map(type, outcomes.values())) == {Sent: 45, Deferred: FAILURES_IN_A_ROW}
+    assert bad.verbs[1] == ["EHLO", "QUIT"]
+
+
 async def test_host_that_cannot_exist_is_an_outage() -> None:
     """A name that DNS cannot have is no defect of ours."""
     async with Relays(SmtpAddress.parse_all(f"smtps://{'a' * 70}.example")) as relays:
@@ -189,11 +319,10 @@ async def test_no_relay_left_is_an_outage_that_names_all() -> None:
 
 async def test_slow_relay_is_left_out() -> None:
     """One that hangs at its mails loses only those to its time limit; the others go over the other relay."""
-    patience = Timeouts(command_seconds=0.1, dot_seconds=0.1)
     async with (
         serving({"DATA": HANG}) as slow,
         serving() as good,
-        relays_to(slow, good, connections=2, backoff_seconds=60, timeouts=patience) as relays,
+        relays_to(slow, good, connections=2, backoff_seconds=60, timeouts=PATIENCE) as relays,
     ):
         first = await outcomes_of(relays, *NAMES)
         second = await outcomes_of(relays, *NAMES)
@@ -225,7 +354,8 @@ async def test_slow_relay_is_better_than_none() -> None:
     async with serving() as slow, relays_to(slow, slow, connections=2, backoff_seconds=60) as relays:
         await outcomes_of(relays, *NAMES)
         for relay in relays._relays:
-            relay.trouble = Trouble("slow", datetime.now(UTC), slow=relay is relays._relays[0])
+            kind = Kind.SLOW if relay is relays._relays[0] else Kind.CLOSED
+            relay.trouble = Trouble(kind, "a reason", datetime.now(UTC))
             relay.leave()
             relay._back_off()
         assert relays.outage is not None

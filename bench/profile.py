@@ -1,0 +1,58 @@
+"""Where a worker's time goes while it sends: py-spy looks at its stack many times a second, from outside."""
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from bench.rig import Rig
+
+PY_SPY = Path(sys.executable).with_name("py-spy")
+RECIPIENTS = 100_000
+SECONDS = 8
+SAMPLES_PER_SECOND = 500
+
+# The first area of which a part stands in the stack, from the innermost call outwards.
+AREAS = {
+    "mail": ("coupons/mail/", "coupons/templates.py", "coupons/addresses.py", "workers/writer.py"),
+    "smtp_write": ("_write (coupons/smtp/connection.py",),
+    "smtp_dialogue": ("coupons/smtp/",),
+    "database": ("asyncpg/", "coupons/store/", "coupons/database.py"),
+    "handover": ("workers/",),
+    "event_loop": ("asyncio/runners.py", "uvloop/"),
+}
+
+
+async def profile(shop: Rig, sink: str) -> dict[str, float]:
+    """Area → its part of the time in which the worker's thread was not idle."""
+    stacks = shop.folder / "stacks.txt"
+    with shop.workers(f"smtp://{sink}") as (pid,):
+        await shop.end_to_end(RECIPIENTS // 10)
+        looking = await asyncio.create_subprocess_exec(
+            PY_SPY, "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", str(SAMPLES_PER_SECOND),
+            "--format", "raw", "--output", stacks, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        await shop.end_to_end(RECIPIENTS)
+        if await looking.wait() != 0:
+            raise RuntimeError("py-spy could not look at the worker")
+    return {f"profile_{area}": part for area, part in parts(stacks.read_text(encoding="utf-8")).items()}
+
+
+def parts(stacks: str) -> dict[str, float]:
+    """Of lines `outer;…;inner samples`; threads that only wait for work are left out."""
+    samples: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        stack, _, count = line.rpartition(" ")
+        if "concurrent/futures/thread.py" not in stack:
+            samples[area_of(stack.split(";"))] += int(count)
+    total = samples.total()
+    return {area: samples[area] / total for area in (*AREAS, "other")}
+
+
+def area_of(frames: list[str]) -> str:
+    for frame in reversed(frames):
+        for area, marks in AREAS.items():
+            if any(mark in frame for mark in marks):
+                return area
+    return "other"
