@@ -32,7 +32,7 @@ PROGRAMS = Path("/usr/sbin")  # Debian's, which only root has on its PATH
 POLL_SECONDS = 0.05
 CONNECTIONS = 10
 
-HTML = "<p>Hello {{ first_name }},</p>" + "<p>the days are getting longer, and there is a lot to plant.</p>" * 25
+HTML = "<p>Hello {{ first_name }},</p>\n" + "<p>the days are getting longer, and there is a lot to plant.</p>\n" * 25
 TEXT = "Hello {{ first_name }},\n"
 SUBJECT = "Your voucher, {{ first_name }}"
 SENDER = "Garden Shop <shop@example.org>"
