@@ -20,7 +20,7 @@ from coupons.database import TROUBLE, Pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
-from coupons.smtp import Outcome, Relays, Unreachable
+from coupons.smtp import TOO_LATE, Outcome, Relays, Unreachable
 from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.templates import RenderError
@@ -215,7 +215,7 @@ class Handover:
         """Nothing is handed over for now; in an outage no batch is claimed before a relay is tried again."""
         if outage := self._relays.outage:
             self._ending = Ending(waiting=outage.reason)
-        elif not (self._signals.stopping or self._withdrawn):
+        elif not (self._signals.stopping or self._withdrawn or reason == TOO_LATE):
             self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=reason)
 
     @property

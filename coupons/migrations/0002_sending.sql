@@ -37,6 +37,8 @@ ALTER TABLE delivery
 UPDATE delivery SET deferred_since = coalesce(changed_at, now()) WHERE state = 'deferred';
 UPDATE delivery SET was_uncertain = true WHERE state = 'uncertain';
 ALTER TABLE delivery
+    DROP CONSTRAINT one_mail_per_address,
+    ADD CONSTRAINT one_mail_per_address UNIQUE (address_key, sendout_id),
     DROP CONSTRAINT delivery_state_check,
     DROP CONSTRAINT deferred_is_due,
     ADD CONSTRAINT delivery_state_check CHECK (state IN

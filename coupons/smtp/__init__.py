@@ -5,8 +5,10 @@ from coupons.smtp.connection import Timeouts
 from coupons.smtp.outcomes import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.smtp.relay import Limits
 from coupons.smtp.relays import Outage, Relays
+from coupons.smtp.waiting import TOO_LATE
 
 __all__ = [
+    "TOO_LATE",
     "Deferred",
     "Limits",
     "Outage",

@@ -174,6 +174,32 @@ async def test_binding_needs_no_statistics(connection: Connection) -> None:
     assert time.perf_counter() - begun < 8  # 0.1 s; it was 7 s and more for each of the eight batches
 
 
+async def test_delivering_needs_no_statistics_of_its_sendout(connection: Connection) -> None:
+    """One that came after the last ANALYZE is read by the numbers of its deliveries, never as a whole."""
+    await connection.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
+    earlier = await started(connection, codes=6_000, recipients=2_000)
+    await connection.execute("UPDATE sendout SET state = 'paused' WHERE id = $1", earlier)
+    await connection.execute("ANALYZE")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection)
+    before = await scans_of(connection, "one_mail_per_address")
+    batch = await claim(connection)
+    assert await deliveries.bind(connection, batch, {})
+    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    for begin in range(0, len(due), 100):
+        outcomes = [Conclusion(each, "sent", "250") for each in due[begin : begin + 100]]
+        await record(connection, batch, conclusions=outcomes)
+    await deliveries.release(connection, batch)
+    assert await scans_of(connection, "one_mail_per_address") == before
+
+
+async def scans_of(connection: Connection, index: str) -> int:
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    scans: int = await connection.fetchval("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = $1", index)
+    return scans
+
+
 async def test_a_cancelled_sendout_is_closed_even_if_its_snapshot_comes_late(
     connection: Connection, other: Connection
 ) -> None:
