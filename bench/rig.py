@@ -113,9 +113,16 @@ async def neighbours(
 ) -> tuple[float, float, float]:
     """Median of the baseline, median of ours, and the median ratio of neighbours, measured by turns.
 
-    A machine's speed changes within minutes; two runs side by side see nearly the same machine.
+    A machine changes its speed within minutes; two runs side by side see nearly the same one. Each goes first in turn:
+    a disk that was idle takes more than one that was just written to.
     """
-    pairs = [(await baseline(), await ours()) for _ in range(rounds)]
+    pairs = []
+    for number in range(rounds):
+        if number % 2:
+            own, base = await ours(), await baseline()
+        else:
+            base, own = await baseline(), await ours()
+        pairs.append((base, own))
     baselines, owns = zip(*pairs, strict=True)
     return statistics.median(baselines), statistics.median(owns), statistics.median(b / a for a, b in pairs)
 

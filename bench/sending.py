@@ -23,6 +23,7 @@ POST_OFFICE_MAILS = 6_000
 LATENCY_MAILS = 3_000
 LATENCY_SECONDS = 0.02
 RELAYED = 6_000
+RELAY_ROUNDS = 6
 DRAIN_LIMIT_SECONDS = 300
 
 # What a process is called → what its figure is called.
@@ -81,7 +82,7 @@ async def postfix_relay(shop: Rig, sink: str) -> Figures:
     """Into a Postfix that queues each mail on its disk and delivers it onward to the sink."""
     with private_postfix(sink, say=lambda line: print(line, file=sys.stderr)) as postfix, shop.workers(postfix.url):
         source, ours, ratio = await neighbours(
-            ROUNDS,
+            RELAY_ROUNDS,
             lambda: drained(postfix, smtp_source(f"127.0.0.1:{postfix.port}", RELAYED)),
             lambda: drained(postfix, shop.end_to_end(RELAYED)),
         )
