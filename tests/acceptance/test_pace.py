@@ -61,16 +61,17 @@ def test_a_sendout_keeps_its_pace(shop: Shop) -> None:
     assert_own_codes(shop.mails(), addresses(20), codes("SPRING", 20))
 
 
-def test_a_sendout_can_be_spread_over_a_time(open_shop: Shop) -> None:
+def test_a_sendout_can_be_spread_over_a_time(shop: Shop) -> None:
     """120 mails over two hours are 60 an hour; `show` says so. Cancelled, it is over at once, not at its next turn."""
-    open_shop.has("spread", "spread", addresses(120), {"spread": codes("SPREAD", 120)})
-    sending = ("send", "--message", "spread", "--group", "spread", "--over", "2h")
-    sendout = open_shop.coupons(*sending).out.strip()
-    open_shop.becomes("sending", sendout)
-    assert "at most 60 mails an hour" in open_shop.coupons("show", sendout).out
-    open_shop.coupons("cancel", sendout)
-    over = "SELECT FROM sendout WHERE id = $1::text::uuid AND finished_at IS NOT NULL"
-    eventually(lambda: open_shop.rows(over, sendout), "the last batch to be closed")
+    with shop.worker(sweep_seconds=0.5):
+        shop.has("spread", "spread", addresses(120), {"spread": codes("SPREAD", 120)})
+        sending = ("send", "--message", "spread", "--group", "spread", "--over", "2h")
+        sendout = shop.coupons(*sending).out.strip()
+        shop.becomes("sending", sendout)
+        assert "at most 60 mails an hour" in shop.coupons("show", sendout).out
+        shop.coupons("cancel", sendout)
+        over = "SELECT FROM sendout WHERE id = $1::text::uuid AND finished_at IS NOT NULL"
+        eventually(lambda: shop.rows(over, sendout), "the last batch to be closed")
 
 
 def test_all_workers_share_one_limit(shop: Shop) -> None:
