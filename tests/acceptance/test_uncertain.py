@@ -11,8 +11,8 @@ from tests.acceptance.mails import Received
 from tests.acceptance.programs import FAILED, WRONG_USAGE
 from tests.acceptance.shop import Shop, addresses, codes
 
-CUSTOMERS = addresses(50)
-IMPATIENT: dict[str, Any] = {"lease_seconds": 1.5, "heartbeat_seconds": 0.5, "sweep_seconds": 0.5, "batch_size": 25}
+CUSTOMERS = addresses(30)
+IMPATIENT: dict[str, Any] = {"lease_seconds": 1.5, "heartbeat_seconds": 0.5, "sweep_seconds": 0.5, "batch_size": 15}
 
 
 def by_recipient(mails: list[Received]) -> dict[str, list[Received]]:
@@ -28,7 +28,7 @@ def test_uncertain_mails_are_listed_and_decided_about_by_a_person(slow_shop: Sho
     """
     shop = slow_shop
     with shop.worker(**IMPATIENT) as first:
-        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": codes("SPRING", 50)})
+        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": codes("SPRING", 30)})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(10)
         first.kill()

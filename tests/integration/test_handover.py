@@ -22,7 +22,7 @@ from workers.throttle import Throttle
 from workers.window import Window
 from workers.writer import Writer
 
-RECIPIENTS = 200
+RECIPIENTS = 100
 SLOW = ("--delay", "0.05")
 
 
@@ -108,7 +108,7 @@ async def test_a_database_that_goes_away_while_turns_are_booked_costs_no_outcome
 ) -> None:
     """The next turn is booked when it is back; what was in hand is recorded as what it became."""
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
-        async with handing_over(connection, pool, sink, per_hour=3_600 * 400) as (sendout_id, task):
+        async with handing_over(connection, pool, sink, per_hour=3_600 * 200) as (sendout_id, task):
             await mails_came(sink, 5)
             await connection.execute("ALTER TABLE throttle RENAME TO away")
             await connection.execute(
