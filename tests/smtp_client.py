@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from coupons.mail import Envelope
 from coupons.smtp import Limits, Outcome, Relays, SmtpAddress, Timeouts
@@ -56,7 +57,7 @@ async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:
         outcomes[name] = outcome
 
     for name in names:
-        relays.hand_over(mail_to(name), lambda outcome, name=name: note(name, outcome))  # type: ignore[misc]
+        relays.hand_over(mail_to(name), partial(note, name))
     await until(lambda: len(outcomes) == len(names))
     return outcomes
 

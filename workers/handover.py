@@ -25,7 +25,7 @@ from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.templates import RenderError
 from workers.denials import Denials
-from workers.loops import RETRY_SECONDS, Signals
+from workers.loops import RETRY_SECONDS, Signals, happens
 from workers.policy import Pause, Policy, StandStill, refused
 from workers.throttle import Booking, Throttle
 from workers.window import Share, Window
@@ -228,11 +228,7 @@ class Handover:
         """
         while not self._has_enough:
             self._enough.clear()
-            try:
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._enough.wait()
-            except TimeoutError:
-                pass
+            await happens(self._enough, FLUSH_SECONDS)
             if self._settled or time.monotonic() > self._flushed_at + LOOK_SECONDS:
                 return
 

@@ -1,7 +1,6 @@
 """The rhythm of every role: do work while there is some, then wait for a nudge or for the next sweep."""
 
 import asyncio
-import contextlib
 import random
 import traceback
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,15 @@ from coupons.errors import LeaseLost
 log = structlog.get_logger()
 RETRY_SECONDS = 2.0
 """Pause after the database could not be reached; nothing is lost meanwhile, the work stays where it is."""
+
+
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it is set within so many seconds; waits until then."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 class Signals:
@@ -39,19 +47,12 @@ class Signals:
     async def wait(self, role: str, seconds: float) -> None:
         """Until there may be work for the role, but not longer than so many seconds."""
         event = self._work[role]
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
-        if not self.stopping:
+        if await happens(event, seconds) and not self.stopping:
             event.clear()
 
     async def sleep(self, seconds: float) -> None:
         """So long, or until it is time to stop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
+        await happens(self._stop, seconds)
 
 
 Step = Callable[[], Awaitable[float | None]]

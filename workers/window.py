@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from workers.loops import happens
+
 SECONDS = 1.0
 _MEASURED_SECONDS = 0.1
 _WEIGHT = 0.3  # of the newest measurement
@@ -69,11 +71,7 @@ class Window:
     async def wait(self, seconds: float) -> None:
         """Until somebody has freed some room, but no longer than so many seconds."""
         self._freed.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._freed.wait()
-        except TimeoutError:
-            pass
+        await happens(self._freed, seconds)
 
 
 class Share:

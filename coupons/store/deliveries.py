@@ -242,7 +242,7 @@ async def _lock_lists(connection: Connection, batch: Batch, list_ids: Collection
 async def _answer_again(connection: Connection, batch: Batch, flush: UUID, intents: Sequence[int]) -> bool:
     held = await _hold(connection, batch)
     if held["last_flush"] != flush:
-        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
+        raise _lost(batch)
     return {*intents} <= {*held["in_hand"]}
 
 
@@ -266,13 +266,17 @@ async def renew(connection: Connection, batch: Batch, *, lease_seconds: float) -
     """Keep the batch for longer. Raises LeaseLost."""
     row = await connection.fetchval(SQL.renew, *batch.key, lease_seconds)
     if row is None:
-        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
+        raise _lost(batch)
+
+
+def _lost(batch: Batch) -> LeaseLost:
+    return LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
 
 
 async def _hold(connection: Connection, batch: Batch) -> asyncpg.Record:
     held = await connection.fetchrow(SQL.hold, *batch.key)
     if held is None:
-        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
+        raise _lost(batch)
     return held
 
 
@@ -295,7 +299,7 @@ async def _flush(
             SQL.flush, *batch.key, flush, list(in_hand), intents, *columns, [*sent], [*sent.values()], lease_seconds
         )
     except asyncpg.CheckViolationError as error:  # somebody else has decided about them
-        raise LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}") from error
+        raise _lost(batch) from error
     if may_send is not None and (log := [c.delivery.number for c in conclusions if c.outcome in NOT_THE_LAST]):
         await connection.execute(SQL.log_attempts, batch.sendout_id, log)
     return may_send

@@ -49,10 +49,10 @@ FROM sendout s CROSS JOIN LATERAL (
 ) b
 WHERE s.finished_at IS NULL AND s.state = 'sending';
 
--- hold: lock a batch that is still ours, and see what its sendout does; no row if the lease is lost
-SELECT s.state, b.last_flush, b.in_hand FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-WHERE b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
-FOR NO KEY UPDATE OF b;
+-- hold: lock a batch that is still ours; no row if the lease is lost
+SELECT last_flush, in_hand FROM delivery_batch
+WHERE sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
+FOR NO KEY UPDATE;
 
 -- hold_sendout: keep the sendout in its state until the transaction ends
 SELECT state FROM sendout WHERE id = $1 FOR SHARE;
