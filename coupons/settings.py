@@ -65,7 +65,27 @@ class Settings(BaseSettings):
     give_up_hours: float = Field(24, gt=0, description="A deferred delivery is given up, its code returned, after")
 
     import_folder: Path | None = Field(None, description="The only folder that `file:` sources may name; unset: none")
-    import_max_bytes: int = Field(2_000_000_000, gt=0, description="A larger source is refused")
+    import_hosts: str = Field(
+        "",
+        description="The only hosts that `https:` sources may name, separated by blanks or commas: `shop.example`, "
+        "`files.example:8443`",
+    )
+    import_private_hosts: bool = Field(
+        False, description="Whether these hosts may have addresses that are not public: loopback, a local network"
+    )
+    import_buckets: str = Field(
+        "",
+        description="The only buckets that `s3:` sources may name, separated by blanks or commas; credentials and "
+        "endpoint are in the usual variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, "
+        "`AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`",
+    )
+    import_max_bytes: int = Field(
+        2_000_000_000, gt=0, description="A source that is larger, or unpacks (gzip, zip) to more, is refused"
+    )
+    import_max_ratio: int = Field(
+        200, gt=0, description="A source that unpacks to more than so many times its size is refused"
+    )
+    import_max_lines: int = Field(100_000_000, gt=0, description="A source with more lines is refused")
 
     batch_size: int = Field(1_000, ge=1, le=5_000, description="Deliveries that a worker claims at once")
     batches: int = Field(2, ge=1, le=16, description="Batches that a worker delivers at the same time")
