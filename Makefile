@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench bench-sending docs picture lock clean
+.PHONY: help demo test check bench bench-sending bench-import docs picture lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ demo: $(VENV)/installed ## Tell the whole story on real services: too few codes,
 	$(BIN)/coupons demo
 
 test: $(VENV)/installed-dev ## Run all tests on real services; COUPONS_TEST_SERVICES=docker|local|address chooses which
-	$(BIN)/python -m pytest -q --durations=10
+	@tests/side_by_side $(BIN)/python
 
 check: $(VENV)/installed-dev ## Check format, lint, types and who may import whom
 	$(BIN)/ruff format --check .
@@ -28,6 +28,9 @@ bench: $(VENV)/installed-dev ## Measure everything; write bench/results.json and
 
 bench-sending: $(VENV)/installed-dev ## Measure only how fast sending is; ONLY=engine,latency only parts of that
 	$(BIN)/python -m bench sending $(if $(ONLY),--only $(ONLY))
+
+bench-import: $(VENV)/installed-dev ## Measure only how fast importing is; ONLY=codes,large,recipients only parts of that
+	$(BIN)/python -m bench importing $(if $(ONLY),--only $(ONLY))
 
 docs: $(VENV)/installed-dev ## Write docs/settings.md and docs/contract/ from the models
 	$(BIN)/python docs/generate.py

@@ -26,7 +26,7 @@ CREATE TABLE command (
 --     total = available + what sendouts hold (sendout_list.promised, of which sendout_list.bound have an owner)
 CREATE TABLE coupon_list (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name             text NOT NULL UNIQUE
+    name             text NOT NULL
                      CHECK (name = lower(name) AND name = btrim(name) AND char_length(name) BETWEEN 1 AND 50),
     description      text NOT NULL DEFAULT '' CHECK (char_length(description) <= 200),
     shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
@@ -34,10 +34,14 @@ CREATE TABLE coupon_list (
     preview_text     text NOT NULL CHECK (char_length(preview_text) BETWEEN 1 AND 200),
     total            bigint NOT NULL DEFAULT 0 CHECK (total >= 0),
     available        bigint NOT NULL DEFAULT 0 CHECK (available BETWEEN 0 AND total),
+    removed          bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),  -- codes that imports ever took out of it
     archived_at      timestamptz,
+    deleted_at       timestamptz,  -- the row stays where messages or sendouts name it; its codes are gone
     created_at       timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT text_needs_alternative CHECK (shortage <> 'text' OR alternative_text <> '')
+    CONSTRAINT text_needs_alternative CHECK (shortage <> 'text' OR alternative_text <> ''),
+    CONSTRAINT deleted_is_empty CHECK (deleted_at IS NULL OR (archived_at IS NOT NULL AND total = 0))
 ) WITH (fillfactor = 50);  -- the counters change often and are in no index: room for HOT updates
+CREATE UNIQUE INDEX coupon_list_name ON coupon_list (name) WHERE deleted_at IS NULL;
 
 -- Templates name lists, so a list is never renamed.
 CREATE FUNCTION refuse_rename() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -66,6 +70,17 @@ CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number
 -- the speed within 12 seconds.
 CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
+-- Codes that may have been sent, of lists that were deleted: no list takes them again. Only their hash is kept, with a
+-- key of this database, so that a dump of the table alone names no code.
+CREATE TABLE spent_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
+CREATE TABLE spent_code_key (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    key bytea NOT NULL CHECK (octet_length(key) = 32)
+);
+INSERT INTO spent_code_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+CREATE FUNCTION spent_hash(key bytea, code text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN sha256(key || sha256(key || convert_to(code, 'UTF8')));
+
 CREATE TABLE recipient_group (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL UNIQUE
@@ -79,6 +94,7 @@ CREATE TABLE recipient (
     address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- what "the same address" means
     address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),        -- what is mailed
     attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
+    import_id   uuid,  -- the last one that brought it
     PRIMARY KEY (group_id, address_key)
 );
 
@@ -131,42 +147,88 @@ CREATE TABLE upload_chunk (
     PRIMARY KEY (upload_id, number)
 );
 
--- queued → running → finished | failed.  A worker that dies leaves it running; the next one goes on after `bytes`.
+-- Of codes into a list, or of recipients into a group.
+--     queued → running → finished | failed (it cannot be read);   queued, running → cancelled, by a person
+-- A chunk of lines is one transaction: what it brought, why the others were not taken, counters and `position`. A
+-- worker that dies leaves it running; the next one reads from the start and takes what comes after `position`, if what
+-- comes before still has the same `digest`.
 CREATE TABLE import_job (
     id          uuid PRIMARY KEY,
-    list_id     bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
+    list_id     bigint REFERENCES coupon_list ON DELETE CASCADE,
+    group_id    bigint REFERENCES recipient_group ON DELETE CASCADE,
     mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete')),
     source      text NOT NULL,
     format      jsonb NOT NULL DEFAULT '{}',
-    state       text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'finished', 'failed')),
+    columns     text[],  -- of a group's file, the addresses first, as soon as its header was seen
+    state       text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'finished', 'failed', 'cancelled')),
     reason      text,
     lines       bigint NOT NULL DEFAULT 0 CHECK (lines >= 0),
     blank       bigint NOT NULL DEFAULT 0 CHECK (blank >= 0),
     added       bigint NOT NULL DEFAULT 0 CHECK (added >= 0),
     removed     bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),
     rejected    bigint NOT NULL DEFAULT 0 CHECK (rejected >= 0),
-    kept        bigint NOT NULL DEFAULT 0 CHECK (kept >= 0),  -- replace: free codes of the list that the file has, too
-    bytes       bigint NOT NULL DEFAULT 0,  -- of the source, committed
+    kept        bigint NOT NULL DEFAULT 0 CHECK (kept >= 0),  -- replaced by themselves; recipients whose attributes are new
+    left_promised bigint NOT NULL DEFAULT 0 CHECK (left_promised >= 0),  -- not removed: a sendout may need them
+    left_bound  bigint NOT NULL DEFAULT 0 CHECK (left_bound >= 0),       -- not removed: they are recipients'
+    position    bigint NOT NULL DEFAULT 0 CHECK (position >= 0),  -- bytes of text, unpacked, that are committed
+    digest      bytea CHECK (octet_length(digest) = 32),          -- sha256 of these
+    bytes       bigint NOT NULL DEFAULT 0,  -- of the source, read for them
     total_bytes bigint,
+    interruptions integer NOT NULL DEFAULT 0,           -- of its source, in a row
+    due_at      timestamptz NOT NULL DEFAULT now(),     -- not to be tried again before
+    claimed_at  timestamptz,                            -- with the next three what its rate is read from
+    claimed_bytes bigint NOT NULL DEFAULT 0,
+    claimed_lines bigint NOT NULL DEFAULT 0,
+    progressed_at timestamptz,
     lease_token uuid,
     lease_owner text,
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed'))),
+    CONSTRAINT ended_is_over CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
+    CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_id IS NULL)),
+    CONSTRAINT what_was_read_is_known CHECK (position = 0 OR digest IS NOT NULL),
     CONSTRAINT every_line_explained
         CHECK (lines = blank + added + kept + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
 ) WITH (fillfactor = 50);
 CREATE INDEX import_job_open ON import_job (created_at) WHERE finished_at IS NULL;
+CREATE INDEX import_job_list ON import_job (list_id, created_at);
+CREATE INDEX import_job_group ON import_job (group_id, created_at);
 
--- Every line that was not taken, with its reason: to be mended and imported again.
-CREATE TABLE import_rejection (
-    import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
-    line      bigint NOT NULL,
-    value     text NOT NULL,
-    reason    text NOT NULL,
-    PRIMARY KEY (import_id, line)
+-- The codes of a whole chunk, by their sha256, that an import has put into a list: as long as nothing was `removed` from
+-- the list since, it has them all, and whoever brings the same chunk again need not look each of them up.
+CREATE TABLE known_chunk (
+    list_id   bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
+    digest    bytea NOT NULL CHECK (octet_length(digest) = 32),
+    import_id uuid NOT NULL,
+    removed   bigint NOT NULL,  -- coupon_list.removed at that time
+    PRIMARY KEY (list_id, digest)
 );
+
+-- What happened to it, in words without codes.
+CREATE TABLE import_event (
+    import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
+    number    bigint GENERATED ALWAYS AS IDENTITY,
+    at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    text      text NOT NULL,
+    PRIMARY KEY (import_id, number)
+);
+
+-- Every line that was not taken, with its reason: to be mended and imported again. Ten thousand of them a row: a
+-- million lines that are known already are noted in half a second instead of three.
+CREATE TABLE import_rejection (
+    import_id  uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
+    first_line bigint NOT NULL,
+    lines      bigint[] NOT NULL,
+    texts      text[] NOT NULL,  -- codes; where the import has `columns`, rows as JSON objects
+    reasons    text[] NOT NULL,
+    PRIMARY KEY (import_id, first_line),
+    CONSTRAINT each_line_has_a_reason
+        CHECK (first_line = ANY (lines) AND cardinality(lines) = ALL (ARRAY[cardinality(texts), cardinality(reasons)]))
+);
+-- Not compressed: codes hardly get smaller, and a million lines would take three times as long.
+ALTER TABLE import_rejection
+    ALTER lines SET STORAGE EXTERNAL, ALTER texts SET STORAGE EXTERNAL, ALTER reasons SET STORAGE EXTERNAL;
 
 -- queued → preparing → sending → finished
 --              └→ interrupted: the lists cannot cover it, nothing is held, nobody was mailed → sending, by resume
@@ -183,6 +245,7 @@ CREATE TABLE sendout (
     start_at    timestamptz,  -- not to be mailed before
     per_hour    double precision CHECK (per_hour > 0),  -- most mails an hour; NULL: as fast as it goes
     over_minutes integer CHECK (over_minutes > 0),      -- asked instead: to be spread over so long
+    resume_when_covered boolean NOT NULL DEFAULT false, -- an interrupted one, as soon as its lists have enough
     next_at     timestamptz NOT NULL DEFAULT now(),     -- no batch is claimed before: it has to start, or keeps its pace
     recipients  integer CHECK (recipients >= 0),  -- NULL until the snapshot is taken
     lease_token uuid,

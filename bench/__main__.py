@@ -1,8 +1,9 @@
 """Measures on real services on this machine; each figure goes into bench/results.json under its name.
 
 `python -m bench` measures everything, `python -m bench sending [--only engine,latency]` how fast sending is (or parts
-of that), `python -m bench report` writes the table of docs/performance.md. Absolute figures are this machine's of this
-minute: compare ratios, whose two sides are measured by turns.
+of that), `python -m bench importing [--only codes]` how fast importing is, `python -m bench report` writes the tables
+of docs/performance.md. Absolute figures are this machine's of this minute: compare ratios, whose two sides are measured
+by turns.
 """
 
 import argparse
@@ -10,32 +11,38 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
-from bench import foundation, report, sending
+from bench import foundation, importing, report, sending
 from producers.demo.services import Services, private_services
 from tests import postfix
+
+AREAS = {"sending": sending, "importing": importing}
 
 
 def main() -> None:
     options = arguments()
-    if options.what != "report":
-        measure(Path(".bench").absolute(), foundations=options.what == "all", parts=options.only)
+    folder = Path(".bench").absolute()
+    if options.what == "all":
+        with private_services(folder, say=say) as services:
+            keep(asyncio.run(foundation.measure(services, folder)))
+    for name, area in AREAS.items():
+        if options.what in ("all", name):
+            measure(area, folder, options.only or list(area.PARTS))
     report.write()
 
 
-def measure(folder: Path, *, foundations: bool, parts: list[str]) -> None:
-    """The two halves get services of their own, so that neither finds what the other left."""
-    postfix.install(say)
-    if foundations:
-        with private_services(folder, say=say) as services:
-            keep(asyncio.run(foundation.measure(services, folder)))
+def measure(area: ModuleType, folder: Path, parts: list[str]) -> None:
+    """Each area gets services of its own, so that none finds what another one left."""
+    if area is sending:
+        postfix.install(say)
+
+    async def measured(services: Services) -> None:
+        async for figures in area.measure(services, folder, parts):
+            keep(figures)
+
     with private_services(folder, say=say) as services:
-        asyncio.run(measure_sending(services, folder, parts))
-
-
-async def measure_sending(services: Services, folder: Path, parts: list[str]) -> None:
-    async for figures in sending.measure(services, folder, parts):
-        keep(figures)
+        asyncio.run(measured(services))
 
 
 def keep(figures: dict[str, float]) -> None:
@@ -53,18 +60,14 @@ def say(line: str) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("all", "sending", "report"), default="all")
-    parser.add_argument(
-        "--only", type=parts, default=list(sending.PARTS), metavar="PART,…", help=f"of {', '.join(sending.PARTS)}"
-    )
-    return parser.parse_args()
-
-
-def parts(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(sending.PARTS):
-        raise argparse.ArgumentTypeError(f"there is no part {', '.join(sorted(unknown))}")
-    return names
+    parser.add_argument("what", nargs="?", choices=("all", *AREAS, "report"), default="all")
+    known = "; ".join(f"{name}: {', '.join(area.PARTS)}" for name, area in AREAS.items())
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="PART,…", help=f"of {known}")
+    options = parser.parse_args()
+    area = AREAS.get(options.what)
+    if options.only and (area is None or (unknown := set(options.only) - set(area.PARTS))):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}" if area else "--only needs sending or importing")
+    return options
 
 
 if __name__ == "__main__":

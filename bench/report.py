@@ -38,16 +38,26 @@ ROWS = (
     Row("worker_rss_mib", "MiB of memory, the most a worker had", "≤ 200"),
     Row("two_workers_vs_one", "two workers, beside one", "≥ 1.0", "two_workers_mails_per_s", "one_worker_mails_per_s"),
 )  # fmt: skip
+IMPORT_ROWS = (
+    Row("import_vs_copy", "a million new codes, beside `COPY`", "≥ 0.5", "import_codes_per_s", "copy_codes_per_s"),
+    Row("reimport_vs_first", "the same million again, beside the first time", "≥ 3", "reimport_codes_per_s",
+        "import_codes_per_s"),
+    Row("import_10m_vs_1m", "ten million codes, beside one million", "≥ 0.7", "import_10m_codes_per_s",
+        "import_codes_per_s"),
+    Row("import_rss_mib", "MiB of memory, the most the worker had in all of this", "≤ 150"),
+    Row("recipients_vs_copy", "a million recipients with five attributes, beside `COPY`", "≥ 0.4",
+        "import_recipients_per_s", "copy_recipients_per_s"),
+)  # fmt: skip
 
 
-def table(figures: dict[str, float]) -> str:
+def table(rows: tuple[Row, ...], unit: str, figures: dict[str, float]) -> str:
     """Markdown; a figure that was not measured is a dash."""
 
     def shown(name: str) -> str:
         return f"{figures[name]:,}" if name in figures else "—"
 
-    lines = ["| What | Must be | Is | Mails/s | Beside | Name |", "|---|---:|---:|---:|---:|---|"]
-    for row in ROWS:
+    lines = [f"| What | Must be | Is | {unit} | Beside | Name |", "|---|---:|---:|---:|---:|---|"]
+    for row in rows:
         ours, beside = (shown(name) if name else "" for name in (row.ours, row.beside))
         lines.append(f"| {row.meaning} | {row.target} | {shown(row.figure)} | {ours} | {beside} | `{row.figure}` |")
     return "\n".join(lines)
@@ -82,5 +92,9 @@ def write() -> None:
     figures = json.loads(RESULTS.read_text(encoding="utf-8"))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    block = "\n\n".join(part for part in (BEGIN, table(figures), cores(figures), profile(figures), END) if part)
+    parts = (
+        BEGIN, table(ROWS, "Mails/s", figures), cores(figures), profile(figures),
+        table(IMPORT_ROWS, "Lines/s", figures), END,
+    )  # fmt: skip
+    block = "\n\n".join(filter(None, parts))
     PAGE.write_text(f"{before}{block}{after}", encoding="utf-8")

@@ -8,11 +8,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -81,9 +82,11 @@ class Rig:
         return group
 
     @contextmanager
-    def workers(self, smtp_url: str, *, count: int = 1) -> Iterator[list[int]]:
+    def workers(
+        self, smtp_url: str, *, count: int = 1, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[list[int]]:
         """Yields the process ids of so many `coupons worker`s that send to `smtp_url`."""
-        environment = {**self.services.environment(), "COUPONS_SMTP_URL": smtp_url}
+        environment = {**self.services.environment(), "COUPONS_SMTP_URL": smtp_url, **settings}
         with ExitStack() as stack:
             yield [stack.enter_context(worker(environment, self.folder / f"worker-{n}.log")) for n in range(count)]
 

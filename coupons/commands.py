@@ -7,8 +7,7 @@ same id again is the same command. docs/contract/ holds the same as JSON Schema,
 import hashlib
 import json
 import re
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID, uuid4
 
 from pydantic import (
@@ -51,9 +50,18 @@ class InvalidCommand(Told):
 
 
 def _source(text: str) -> str:
-    if urlsplit(text).scheme not in SOURCES:
+    scheme, _, rest = text.partition(":")
+    if scheme.lower() not in SOURCES:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}:' for scheme in SOURCES)}")
-    return text
+    return f"{scheme.lower()}:{_one_spelling(rest) if scheme.lower() == 'upload' else rest}"
+
+
+def _one_spelling(upload_id: str) -> str:
+    """An import is looked for by what its source says."""
+    try:
+        return str(UUID(upload_id))
+    except ValueError:
+        return upload_id
 
 
 def _attribute(name: str) -> str:
@@ -95,26 +103,40 @@ Attribute = Annotated[str, Field(max_length=50), AfterValidator(_attribute)]
 AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_shown)]
 
 
-_LATER = {"start_at", "per_hour", "over_minutes"}
-"""Fields that commands did not always have: left out, they leave the digest as it was."""
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that did not always exist: left at their defaults, they leave a command's digest as it was."""
+
+    def unsaid(self) -> dict[str, Any]:
+        """The fields that the digest leaves out."""
+        inner = {name: value.unsaid() for name, value in self if isinstance(value, _Frozen)}
+        return inner | {name: True for name in self.later if getattr(self, name) == self._default(name)}
+
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        return cls.model_fields[name].default
 
 
 class Format(_Frozen):
     """How a file is to be read; what is not said is found in the file itself, but never its encoding."""
 
+    later = ("header",)
+
     kind: Literal["txt", "csv"] | None = None
     separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = None
     encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown)] = "utf-8"
     column: Annotated[str, Field(max_length=200), AfterValidator(_shown)] | int | None = None
+    header: bool | None = None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        FileFormat(**self.model_dump())  # raises FileError, a ValueError: no such encoding, a txt file with columns
+        self.as_file_format()  # raises FileError, a ValueError: no such encoding, a txt file with columns
         return self
+
+    def as_file_format(self) -> FileFormat:
+        return FileFormat(**self.model_dump())
 
 
 class Recipient(_Frozen):
@@ -133,18 +155,18 @@ class _Command(_Frozen):
 
     def digest(self) -> bytes:
         """What two commands of one id must share: sha256 of the content."""
-        content = self.model_dump(mode="json", exclude={"id"})
-        for name in _LATER & content.keys():
-            if content[name] is None:
-                del content[name]
+        content = self.model_dump(mode="json", exclude={"id": True, **self.unsaid()})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
 class ImportCoupons(_Command):
-    """Add codes to a list, replace its free codes, or delete codes from it."""
+    """Add codes to a list, replace its free codes, or delete codes from it; or the same with a group's recipients."""
+
+    later = ("group",)
 
     type: Literal["import"] = "import"
-    list: Name
+    list: Name | None = None
+    group: Name | None = Field(None, description="Instead of a list: recipients, from a CSV file with a header")
     mode: Literal["add", "replace", "delete"] = "add"
     codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
     source: Source | None = None
@@ -156,9 +178,21 @@ class ImportCoupons(_Command):
             raise ValueError("needs either codes or source")
         return self
 
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.list is None) == (self.group is None):
+            raise ValueError("needs either list or group")
+        if self.group is not None and self.codes is not None:
+            raise ValueError("codes are for a list; a group needs a source")
+        if self.group is not None and (self.format.kind == "txt" or self.format.header is False):
+            raise ValueError("recipients are read from a csv file with a header")
+        return self
+
 
 class StartSendout(_Command):
     """Mail a message to everybody of a group, or to the recipients that come with the command."""
+
+    later = ("start_at", "per_hour", "over_minutes", "resume_when_covered")
 
     type: Literal["sendout"] = "sendout"
     message: Name
@@ -168,6 +202,9 @@ class StartSendout(_Command):
     per_hour: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many mails an hour")
     over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
         None, description="Spread the mails evenly over so long"
+    )
+    resume_when_covered: bool = Field(
+        False, description="If it is interrupted: resume it by itself, once its lists have enough codes"
     )
 
     @model_validator(mode="after")

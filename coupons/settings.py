@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     )
     import_max_lines: int = Field(100_000_000, gt=0, description="A source with more lines is refused")
 
+    rejections_days: int = Field(
+        90, ge=1, description="For so long the lines that an import did not take are kept; they hold codes or addresses"
+    )
+
     batch_size: int = Field(1_000, ge=1, le=5_000, description="Deliveries that a worker claims at once")
     batches: int = Field(2, ge=1, le=16, description="Batches that a worker delivers at the same time")
     window: int = Field(200, ge=1, le=5_000, description="Most mails that a killed worker leaves uncertain")

@@ -1,14 +1,18 @@
 """A stocked shop, made through the store: lists with codes, groups, messages, sendouts. For tests and benchmarks."""
 
+import json
+import secrets
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from coupons.admission import Granted, Short
-from coupons.codes import check
+from coupons.codes import Checked, check
 from coupons.commands import ImportCoupons, StartSendout
 from coupons.database import Connection
-from coupons.recipients import Recipient
-from coupons.store import groups, imports, lists, messages, sendouts
+from coupons.recipients import CheckedRecipients
+from coupons.store import chunks, groups, imports, lists, messages, sendouts
+from coupons.store.chunks import Chunk
+from coupons.store.imports import Job, Position
 from coupons.store.lists import Shortage
 from coupons.templates import Parts
 
@@ -29,25 +33,61 @@ async def add_codes(connection: Connection, name: str, codes: Sequence[str]) -> 
     """What an import worker does with a file of these lines; returns the import's id."""
     command = ImportCoupons(list=name, codes=("X",))
     await imports.create(connection, command)
-    job = await imports.claim(connection, owner="stock", lease_seconds=LEASE_SECONDS)
-    assert job
+    job = await claimed(connection, command.id)
     for start in range(0, len(codes), AT_ONCE):
         chunk = codes[start : start + AT_ONCE]
-        checked = check(range(start + 1, start + 1 + len(chunk)), chunk)
-        await imports.apply(connection, job, checked, position=start + 1, lease_seconds=LEASE_SECONDS)
+        await take_codes(connection, job, check(range(start + 1, start + 1 + len(chunk)), chunk), position=start + 1)
     await imports.finish(connection, job)
     return command.id
 
 
 async def add_group(connection: Connection, name: str, recipients: int) -> None:
     """A group of c0@example.org and so on, each with a first name."""
-    for start in range(0, recipients, AT_ONCE):
-        rows = [
-            (number, Recipient(f"c{number}@example.org", f"c{number}@example.org", {"first_name": f"Zoë {number}"}))
-            for number in range(start, min(start + AT_ONCE, recipients))
-        ]
-        async with connection.transaction():
-            await groups.add(connection, name, ["first_name"], rows)
+    await add_recipients(
+        connection, name, [(f"c{number}@example.org", {"first_name": f"Zoë {number}"}) for number in range(recipients)]
+    )
+
+
+async def add_recipients(connection: Connection, group: str, recipients: Sequence[tuple[str, dict[str, str]]]) -> UUID:
+    """What an import worker does with a file of these addresses and attributes; returns the import's id."""
+    waiting = await imports.create_local(
+        connection, group, "add", "stock.csv", {}, owner="stock", lease_seconds=LEASE_SECONDS
+    )
+    job = await claimed(connection, waiting.id, waiting.lease_token)
+    await groups.extend(connection, job.target.id, sorted({name for _, each in recipients for name in each}))
+    for start in range(0, len(recipients), AT_ONCE):
+        addresses = [address for address, _ in recipients[start : start + AT_ONCE]]
+        attributes = [json.dumps(each) for _, each in recipients[start : start + AT_ONCE]]
+        lines = range(start + 1, start + 1 + len(addresses))
+        await chunks.begin(connection)
+        await chunks.stage_recipients(
+            connection, CheckedRecipients(lines, list(map(str.lower, addresses)), addresses, attributes, [], 0)
+        )
+        await take(connection, job, lines=len(lines), position=start + 1)
+    await imports.finish(connection, job)
+    return job.id
+
+
+async def claimed(connection: Connection, import_id: UUID, lease_token: UUID | None = None) -> Job:
+    """The import under a lease that lasts."""
+    job = await imports.claim(
+        connection, owner="stock", lease_seconds=LEASE_SECONDS, import_id=import_id, lease_token=lease_token
+    )
+    assert job
+    return job
+
+
+async def take_codes(connection: Connection, job: Job, checked: Checked, *, position: int) -> None:
+    """One chunk of checked lines; `position` bytes of the source are then done. Raises LeaseLost."""
+    await chunks.begin(connection)
+    await chunks.stage_codes(connection, checked)
+    await take(connection, job, lines=len(checked.lines), blank=checked.blank, position=position)
+
+
+async def take(connection: Connection, job: Job, *, lines: int, position: int, blank: int = 0) -> None:
+    done = Position(position, bytes(32), position)
+    chunk = Chunk(lines, blank, digest=secrets.token_bytes(32))
+    await chunks.take(connection, job, chunk, position=done, lease_seconds=LEASE_SECONDS)
 
 
 async def save_message(connection: Connection, name: str, *of_lists: str, html: str | None = None) -> None:

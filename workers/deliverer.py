@@ -7,13 +7,13 @@ import structlog
 
 from coupons.database import Connection, Pool
 from coupons.errors import Told
+from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
 from coupons.store import deliveries, messages, sendouts
 from coupons.store.deliveries import Batch
 from workers.denials import Denials
 from workers.handover import Ending, Handover
-from workers.lease import kept
 from workers.loops import AT_ONCE, Signals
 from workers.throttle import Throttle
 from workers.window import Window

@@ -1,39 +1,47 @@
-"""The import role: read a source in pieces, check its lines, commit them chunk by chunk."""
+"""The import role: claim an import, open its source, let the engine take it in, say how it ended."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from contextlib import asynccontextmanager
 
 import structlog
 
-from coupons.codes import Checked
-from coupons.database import Connection, Pool
-from coupons.errors import Refused
-from coupons.reading import CodeReader, FileError, FileFormat
+from coupons import importing
+from coupons.database import TROUBLE, Connection, Pool
+from coupons.errors import LeaseLost, Refused
+from coupons.lease import kept
+from coupons.lines import FileError
 from coupons.settings import Settings
-from coupons.store import imports
-from coupons.store.imports import CHUNK_BYTES, Job
-from workers.lease import kept
-from workers.loops import AT_ONCE, Signals
+from coupons.sources import Rules, Source, SourceError, SourceInterrupted, open_source
+from coupons.store import imports, sendouts, uploads
+from coupons.store.imports import Job
+from workers.loops import AT_ONCE, Signals, place
+from workers.nudges import Nudges
 
 log = structlog.get_logger()
+MOST_INTERRUPTIONS = 8
+"""Of one import, since its last chunk: by its source, the database, or a defect."""
+FIRST_PAUSE_SECONDS = 5.0
+"""Before it is tried again; then doubling: twenty minutes in all."""
 
 
 class Importer:
-    def __init__(self, *, pool: Pool, signals: Signals, settings: Settings, owner: str) -> None:
+    def __init__(self, *, pool: Pool, signals: Signals, nudges: Nudges, settings: Settings, owner: str) -> None:
         self._pool = pool
         self._signals = signals
+        self._nudges = nudges
         self._settings = settings
+        self._rules = Rules.of(settings)
         self._owner = owner
 
     async def step(self) -> float | None:
-        """Do one import; None if none waits."""
+        """Do one import; if none waits, the seconds until one is due, or None."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             job = await imports.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
-        if job is None:
-            return None
+            if job is None:
+                return await imports.seconds_until_due(connection)
+            went_on = f" and goes on after {job.lines} lines" if job.was_left else ""
+            await imports.note(connection, job.id, f"taken by {self._owner}{went_on}")
         async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
             await self._import(job)
         return AT_ONCE
@@ -44,97 +52,67 @@ class Importer:
 
     async def _import(self, job: Job) -> None:
         """What cannot be read ends the import; the chunks before it stay, and their lines are accounted for."""
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire() as connection, self._pool.acquire() as other:
             try:
-                whole = await self._take_codes(connection, job)
-                if whole and job.mode == "replace":
-                    whole = await self._remove_replaced(connection, job)
-            except (FileError, Refused) as error:
-                await imports.fail(connection, job, str(error))
-                log.warning("import failed", job=str(job.id))  # the reason may quote the file
+                whole = await self._carry_out((connection, other), job)
+                await self._ended(connection, job, whole=whole)
+            except LeaseLost:
+                raise
+            except SourceInterrupted as error:
+                await self._interrupted(job, str(error))
+            except (FileError, SourceError, Refused) as error:
+                await self._failed(connection, job, str(error))
+            except TROUBLE as error:
+                await self._interrupted(job, f"database trouble, {type(error).__name__}")
+            except Exception as error:  # noqa: BLE001 - it would be tried for ever, and the list's other imports wait
+                log.error("defect", job=str(job.id), error=type(error).__name__, at=place(error))  # noqa: TRY400 - may hold codes
+                await self._interrupted(job, f"a defect, {type(error).__name__}")
+
+    async def _carry_out(self, connections: tuple[Connection, Connection], job: Job) -> bool:
+        async with opened(self._pool, job, self._rules) as source:
+            return await importing.carry_out(
+                connections, job, source, self._rules,
+                max_lines=self._settings.import_max_lines,
+                lease_seconds=self._settings.lease_seconds,
+                stopping=lambda: self._signals.stopping,
+            )  # fmt: skip
+
+    async def _ended(self, connection: Connection, job: Job, *, whole: bool) -> None:
+        if not whole:
+            await imports.hand_back(connection, job)
+            return
+        await imports.finish(connection, job)
+        log.info("import finished", job=str(job.id), into=job.target.name)
+        for sendout_id in await sendouts.resume_covered(connection):
+            log.info("sendout resumed: its lists cover it now", sendout=str(sendout_id))
+            await self._nudges.deliver()
+
+    async def _failed(self, connection: Connection, job: Job, reason: str) -> None:
+        await imports.fail(connection, job, reason)
+        log.warning("import failed", job=str(job.id))  # the reason may quote the file
+
+    async def _interrupted(self, job: Job, reason: str) -> None:
+        """Over a connection of its own: another one may be what has failed."""
+        async with self._pool.acquire() as connection:
+            times = await imports.interrupted(connection, job)
+            if times > MOST_INTERRUPTIONS:
+                await self._failed(connection, job, f"{reason} ({times} times)")
                 return
-            if whole:
-                await imports.finish(connection, job)
-                log.info("import finished", job=str(job.id), list=job.list)
-            else:
-                await imports.hand_back(connection, job)
-
-    async def _take_codes(self, connection: Connection, job: Job) -> bool:
-        """Commit every piece that is not committed yet; False if the process is to stop before the end.
-
-        The reader is fed from the start even when an import goes on: the same pieces give the same chunks.
-        """
-        name, pieces = await self._open(connection, job)
-        reader = CodeReader(FileFormat(**job.format), name)
-        position, chunk = 0, Checked([], [], [], 0)
-        async for piece in pieces:
-            await self._apply(connection, job, chunk, position)
-            if self._signals.stopping:
-                return False
-            position, chunk = position + len(piece), reader.feed(piece)
-        # The reader's rest belongs to the last piece: a chunk of its own would be taken twice after a crash.
-        await self._apply(connection, job, joined(chunk, reader.finish()), position)
-        return True
-
-    async def _apply(self, connection: Connection, job: Job, chunk: Checked, position: int) -> None:
-        if position > job.bytes:
-            await imports.apply(connection, job, chunk, position=position, lease_seconds=self._settings.lease_seconds)
-
-    async def _remove_replaced(self, connection: Connection, job: Job) -> bool:
-        while await imports.remove_replaced(connection, job, lease_seconds=self._settings.lease_seconds):
-            if self._signals.stopping:
-                return False
-        return True
-
-    async def _open(self, connection: Connection, job: Job) -> tuple[str, AsyncIterator[bytes]]:
-        """The source's name and pieces. Raises Refused if it may not or cannot be read."""
-        if upload_id := imports.upload_in(job.source):
-            upload = await imports.find_upload(connection, upload_id)
-            if upload is None:
-                raise Refused(f"there is no upload {upload_id}")
-            await imports.set_size(connection, job, upload.bytes)
-            return upload.name, imports.pieces_of(connection, upload_id)
-        path = confined(job.source, self._settings.import_folder)
-        size = path.stat().st_size
-        if size > self._settings.import_max_bytes:
-            raise Refused(f"{path.name} has {size} bytes, at most {self._settings.import_max_bytes} are taken")
-        await imports.set_size(connection, job, size)
-        return path.name, _pieces_of(path)
+            seconds = FIRST_PAUSE_SECONDS * 2.0 ** (times - 1)
+            await imports.postpone(connection, job, reason, seconds=seconds)
+            log.warning("import interrupted, to be tried again", job=str(job.id), seconds=seconds)
 
 
-def joined(first: Checked, second: Checked) -> Checked:
-    return Checked(
-        first.lines + second.lines,
-        first.codes + second.codes,
-        first.rejected + second.rejected,
-        first.blank + second.blank,
-    )
-
-
-def confined(source: str, folder: Path | None) -> Path:
-    """The file that a `file:` source names, if it lies in the folder for them.
-
-    Raises:
-        Refused: another kind of source, no such folder, a path that leads out of it, or no such file.
-    """
-    url = urlsplit(source)
-    if url.scheme != "file":
-        raise Refused(f"sources of {url.scheme}: are not offered; use an upload or file:")
-    if folder is None:
-        raise Refused("file: sources are off: COUPONS_IMPORT_FOLDER is not set")
-    path = Path(unquote(url.path)).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise Refused(f"{path} is not in {folder}")
-    if not path.is_file():
-        raise Refused(f"{path} is not a file")
-    return path
-
-
-async def _pieces_of(path: Path) -> AsyncIterator[bytes]:
-    """Raises FileError: trouble with a file is not trouble with the database, and does not pass by itself."""
-    try:
-        with path.open("rb") as file:
-            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield piece
-    except OSError as error:
-        raise FileError(f"{path.name}: {error.strerror}") from error
+@asynccontextmanager
+async def opened(pool: Pool, job: Job, rules: Rules) -> AsyncIterator[Source]:
+    """The import's source. Raises Refused, SourceError, SourceInterrupted."""
+    if job.source.startswith(imports.LOCAL):
+        raise Refused("the command that read it came to no end: import the file again")
+    if upload_id := uploads.id_in(job.source):
+        upload = await uploads.find(pool, upload_id)
+        if upload is None:
+            raise Refused(f"there is no upload {upload_id}")
+        yield Source(upload.name, upload.bytes, uploads.pieces_of(pool, upload))
+        return
+    async with open_source(job.source, rules) as source:
+        yield source

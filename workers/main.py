@@ -28,7 +28,9 @@ ROLES = ("import", "sendout", "deliver")
 SWEEP = "sweep"
 FORCED = 1
 """Exit code of a worker that did not wait for its work."""
-CONNECTIONS = 10
+IMPORTS_AT_ONCE = 2
+"""So that ten codes need not wait for ten million."""
+CONNECTIONS = 14
 """To Postgres, of one process, and two for each batch: the work needs one at a time, and so does its heartbeat."""
 
 
@@ -54,7 +56,8 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
         steps = {
-            "import": [Importer(pool=pool, signals=signals, settings=settings, owner=owner).step],
+            "import": [Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=owner).step]
+            * IMPORTS_AT_ONCE,
             "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
             "deliver": [Deliverer(pool=pool, relays=relays, signals=signals, settings=settings, owner=owner).step]
             * settings.batches,
@@ -64,7 +67,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
             taking = group.create_task(intake.run())
             _end_on_signals(signals, relays, taking)
             loops = [(role, step) for role in roles for step in steps[role]] + [
-                (SWEEP, Sweeper(pool=pool, settings=settings, owner=owner).step)
+                (SWEEP, Sweeper(pool=pool, nudges=nudges, settings=settings, owner=owner).step)
             ]
             for role, step in loops:
                 group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))

@@ -5,10 +5,10 @@ import structlog
 from coupons.admission import Granted, Short
 from coupons.database import Connection, Pool
 from coupons.errors import Refused
+from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.store import messages, sendouts
 from coupons.store.sendouts import Claim
-from workers.lease import kept
 from workers.loops import AT_ONCE
 from workers.nudges import Nudges
 

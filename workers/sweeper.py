@@ -1,12 +1,13 @@
 """Find what nobody was told of: mails in a dead worker's hands, uncertain ones that the setting decides about, sendouts
-whose last worker died at the end, uploads that nobody imported.
+whose last worker died at the end, interrupted ones that codes have come back for, uploads that nobody imported.
 """
 
 import structlog
 
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
-from coupons.store import deliveries, imports, sendouts, uncertain
+from coupons.store import deliveries, imports, sendouts, uncertain, uploads
+from workers.nudges import Nudges
 
 log = structlog.get_logger()
 
@@ -14,8 +15,9 @@ log = structlog.get_logger()
 class Sweeper:
     """Everything else is found by the roles themselves: each looks for work once in a sweep interval."""
 
-    def __init__(self, *, pool: Pool, settings: Settings, owner: str) -> None:
+    def __init__(self, *, pool: Pool, nudges: Nudges, settings: Settings, owner: str) -> None:
         self._pool = pool
+        self._nudges = nudges
         self._settings = settings
         self._owner = owner
 
@@ -27,7 +29,12 @@ class Sweeper:
             await self._resolve_uncertain(connection)
             for sendout_id in await sendouts.settle_all(connection):
                 log.info("sendout finished", sendout=str(sendout_id))
-            await imports.drop_stale_uploads(connection)
+            await uploads.drop_stale(connection)
+            await imports.drop_old_rejections(connection, days=self._settings.rejections_days)
+            resumed = await sendouts.resume_covered(connection)
+        if resumed:
+            log.info("sendouts resumed: their lists have enough codes", sendouts=list(map(str, resumed)))
+            await self._nudges.deliver()
         return None
 
     async def _resolve_uncertain(self, connection: Connection) -> None:

@@ -46,10 +46,11 @@ async def only_member(pieces: AsyncIterator[bytes], name: str, rules: Rules) -> 
     """The one file in a zip. As a zip's directory stands at its end, it is first written to a file without a name.
 
     Raises:
-        SourceError: it holds several files or none, needs a password, is damaged, or unpacks to too much.
+        SourceError: it holds several files or none, needs a password, is damaged, or unpacks to too much; or nothing
+            can be written here at all.
         SourceInterrupted: this machine's disk has no room for it.
     """
-    with tempfile.TemporaryFile(buffering=0) as spool:
+    with _spool(name) as spool:
         await _write(pieces, spool, name)
         with _told(name):
             file = _Sparing(spool.fileno(), closefd=False)
@@ -67,6 +68,15 @@ class _Sparing(io.FileIO):
         if len(some) > PIECE_BYTES:
             raise BadZipFile("the directory is too large")
         return some
+
+
+def _spool(name: str) -> io.FileIO:
+    try:
+        return tempfile.TemporaryFile(buffering=0)
+    except OSError as error:  # a read-only container, say
+        raise SourceError(
+            f"{name} is a zip, and there is no folder to unpack it in: name one that can be written to (TMPDIR)"
+        ) from error
 
 
 async def _write(pieces: AsyncIterator[bytes], spool: io.FileIO, name: str) -> None:

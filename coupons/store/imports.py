@@ -1,59 +1,104 @@
-"""Imports into coupon lists: uploads, jobs, and the set-based statement that takes one chunk of codes.
+"""Imports into lists and groups: the jobs, what happened to them, and the lines that they did not take.
 
-A chunk is one transaction: its codes, the lines that were not taken, the list's counters and the job's position. A
-worker that dies anywhere leaves whole chunks behind; the next one goes on after them.
+How a chunk of lines is taken stands in `chunks`; where files wait for their import, in `uploads`.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID, uuid4
 
-from coupons.codes import Checked, Reason, Rejected
-from coupons.commands import ImportCoupons
-from coupons.database import Connection
+from coupons.codes import Reason, Rejected
+from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
+from coupons.database import Connection, Pool
 from coupons.errors import LeaseLost, Refused
-from coupons.store import lists
+from coupons.recipients import EMAIL
+from coupons.store import lists, uploads
 from coupons.store.queries import Queries
 
 SQL = Queries("imports.sql")
-CHUNK_BYTES = 1_048_576
-REMOVED_AT_ONCE = 20_000
-UPLOAD_DAYS = 7
-
+INLINE = "inline"
+"""The only format of codes that came with a command, one JSON text a line: what a file never is, they may be."""
+LOCAL = "local:"
+"""What a source begins with that a command line reads itself, as its own worker."""
 REASONS = {reason.value: reason for reason in Reason}
 
 Mode = Literal["add", "replace", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The list that gets codes, or the group that gets recipients."""
+
+    id: int
+    name: str
+    is_group: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How much of a source is done: bytes of its text with their sha256, and bytes of the source read for these."""
+
+    text: int
+    digest: bytes
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """An import under a lease; `bytes` of its source are committed."""
+    """An import under a lease; `position` bytes of its text, which have this digest, are committed."""
 
     id: UUID
-    list_id: int
-    list: str
+    target: Target
     mode: Mode
     source: str
     format: dict[str, Any]
-    bytes: int
+    position: int
+    digest: bytes | None
+    lines: int
+    interruptions: int
+    lease_token: UUID
+    was_left: bool
+    """By a worker that did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An import that waits for its turn, under the lease of whoever is going to carry it out."""
+
+    id: UUID
     lease_token: UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    id: UUID
-    name: str
-    bytes: int
+class Taken:
+    """What became of some lines; `left_…` are codes that could not be removed."""
+
+    added: int = 0
+    kept: int = 0
+    removed: int = 0
+    rejected: int = 0
+    left_promised: int = 0
+    left_bound: int = 0
+
+    def but(self, **changes: int) -> Self:
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """`lines` = `blank` + `added` + `kept` + `rejected` (+ `removed`, when codes are deleted)."""
+    """`lines` = `blank` + `added` + `kept` + `rejected` (+ `removed`, when codes are deleted).
+
+    Of `list` and `group` one is set. `bytes` of `total_bytes` are done; `per_second` are lines. `same_as` is the first
+    import of the same text into the same list, finished `same_at`. `columns` stand between the line and the reason of
+    what was not taken.
+    """
 
     id: UUID
-    list: str
+    list: str | None
+    group: str | None
     mode: Mode
     source: str
     state: str
@@ -64,46 +109,27 @@ class Import:
     removed: int
     kept: int
     rejected: int
+    left_promised: int
+    left_bound: int
     bytes: int
     total_bytes: int | None
     created_at: datetime
     finished_at: datetime | None
+    same_at: datetime | None
+    same_as: UUID | None
+    per_second: float | None
+    seconds_left: float | None
+    columns: Sequence[str]
+
+    @property
+    def target(self) -> str:
+        return self.list or self.group or ""
 
 
-# --- uploads -------------------------------------------------------------------------------------------------------
-
-
-async def upload(connection: Connection, name: str, pieces: AsyncIterable[bytes]) -> Upload:
-    """Store a file so that any worker can read it; each piece is committed, the upload counts once it is whole."""
-    upload_id, size, number = uuid4(), 0, 0
-    await connection.execute(SQL.begin_upload, upload_id, name)
-    async for piece in pieces:
-        await connection.execute(SQL.add_chunk, upload_id, number, piece)
-        size, number = size + len(piece), number + 1
-    await connection.execute(SQL.complete_upload, upload_id, size)
-    return Upload(upload_id, name, size)
-
-
-async def find_upload(connection: Connection, upload_id: UUID) -> Upload | None:
-    """A whole upload."""
-    row = await connection.fetchrow(SQL.upload, upload_id)
-    return Upload(**row) if row else None
-
-
-async def pieces_of(connection: Connection, upload_id: UUID) -> AsyncIterator[bytes]:
-    """Its bytes, piece by piece as they were stored."""
-    number = 0
-    while (data := await connection.fetchval(SQL.chunk, upload_id, number)) is not None:
-        yield data
-        number += 1
-
-
-async def drop_upload(connection: Connection, upload_id: UUID) -> None:
-    await connection.execute(SQL.drop_upload, upload_id)
-
-
-async def drop_stale_uploads(connection: Connection) -> None:
-    await connection.execute(SQL.drop_stale_uploads, UPLOAD_DAYS * 86_400.0)
+@dataclass(frozen=True, slots=True)
+class Event:
+    at: datetime
+    text: str
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -116,99 +142,116 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
         Refused: the list does not exist or is archived, the upload does not exist.
     """
     await check(connection, command)
+    if command.group is not None:
+        await connection.execute(SQL.ensure_group, command.group)
     source, format_ = command.source, command.format.model_dump(exclude_none=True)
     if command.codes is not None:
-        source, format_ = await _keep_inline(connection, command.codes), {"kind": "txt"}
-    if await connection.fetchval(SQL.create, command.id, command.list, command.mode, source, format_) is None:
+        source, format_ = await _keep_inline(connection, command.codes), {INLINE: True}
+    arguments = (command.id, command.list, command.group, command.mode, source, format_)
+    await connection.execute(SQL.keep_list, command.list)
+    if await connection.fetchval(SQL.create, *arguments) is None:
         raise Refused(f"there is no list {command.list}")
+
+
+async def create_local(
+    connection: Connection,
+    group: str,
+    mode: Mode,
+    name: str,
+    format_: dict[str, Any],
+    *,
+    owner: str,
+    lease_seconds: float,
+) -> Waiting:
+    """Note an import into a group that the caller is going to carry out itself; workers leave it to its lease."""
+    async with connection.transaction():
+        import_id = uuid4()
+        await connection.execute(SQL.ensure_group, group)
+        await connection.execute(SQL.create, import_id, None, group, mode, LOCAL + name, format_)
+        token = await connection.fetchval(SQL.keep_for, import_id, owner, lease_seconds)
+        return Waiting(import_id, token)
 
 
 async def check(connection: Connection, command: ImportCoupons) -> None:
     """All that can be known to be wrong before anything is begun. Raises Refused."""
-    (target,) = await lists.named(connection, command.list)
-    if target.archived_at:
-        raise Refused(f"list {target.name} is archived")
-    if (upload_id := upload_in(command.source or "")) and await find_upload(connection, upload_id) is None:
+    if command.list is not None:
+        (target,) = await lists.named(connection, command.list)
+        if target.archived_at:
+            raise Refused(f"list {target.name} is archived")
+    if (upload_id := uploads.id_in(command.source or "")) and await uploads.find(connection, upload_id) is None:
         raise Refused(f"there is no upload {upload_id}")
-
-
-def upload_in(source: str) -> UUID | None:
-    """The id in `upload:<id>`; None for other sources. Raises Refused if it is no id."""
-    scheme, _, rest = source.partition(":")
-    if scheme != "upload":
-        return None
-    try:
-        return UUID(rest)
-    except ValueError:
-        raise Refused("an upload's source is upload:<id>") from None
 
 
 async def _keep_inline(connection: Connection, codes: Iterable[str]) -> str:
     async def piece() -> AsyncIterator[bytes]:
-        # A line break inside a code would make two of it: shown as a control character, it is refused as one.
-        yield "\n".join(code.strip().replace("\n", "\x00").replace("\r", "\x00") for code in codes).encode()
+        yield "".join(f"{json.dumps(code)}\n" for code in codes).encode()
 
-    return f"upload:{(await upload(connection, 'inline', piece())).id}"
+    return f"upload:{(await uploads.keep(connection, 'inline', piece(), max_bytes=6 * MAX_COMMAND_BYTES)).id}"
 
 
 # --- the work ------------------------------------------------------------------------------------------------------
 
 
-async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> Job | None:
-    """The oldest import that waits, or was left by a worker that died."""
-    row = await connection.fetchrow(SQL.claim, owner, lease_seconds)
-    return Job(**row) if row else None
+async def claim(
+    connection: Connection,
+    *,
+    owner: str,
+    lease_seconds: float,
+    import_id: UUID | None = None,
+    lease_token: UUID | None = None,
+) -> Job | None:
+    """The oldest import that waits, or was left by a worker that died; or this one, if it does or its lease is ours."""
+    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, import_id, lease_token)
+    if row is None:
+        return None
+    columns = dict(row)
+    list_id, group_id = columns.pop("list_id"), columns.pop("group_id")
+    names = columns.pop("list"), columns.pop("group")
+    columns.pop("bytes")
+    target = Target(group_id, names[1], is_group=True) if list_id is None else Target(list_id, names[0], is_group=False)
+    return Job(**columns, target=target)
 
 
-async def set_size(connection: Connection, job: Job, total_bytes: int) -> None:
-    await connection.execute(SQL.set_size, job.id, job.lease_token, total_bytes)
+async def seconds_until_due(connection: Connection) -> float | None:
+    """Until an import whose source was interrupted is to be tried again; None if there is none."""
+    seconds: float | None = await connection.fetchval(SQL.next_due)
+    return seconds
 
 
-async def apply(connection: Connection, job: Job, checked: Checked, *, position: int, lease_seconds: float) -> None:
-    """Take one chunk of checked lines; `position` bytes of the source are then done. Raises LeaseLost."""
-    async with connection.transaction():
-        await _hold(connection, job)
-        await connection.execute(SQL.one_at_a_time, job.list_id)
-        await connection.execute(SQL.staging)
-        await connection.copy_records_to_table(
-            "staged_code", records=zip(checked.lines, checked.codes, strict=True), columns=["line", "code"]
-        )
-        taken = await _take_staged(connection, job)
-        await _reject(connection, job, checked.rejected)
-        await connection.execute(SQL.move_counters, job.list_id, taken["added"] - taken["removed"])
-        await connection.execute(
-            SQL.progress, job.id, job.lease_token, position, checked.blank, taken["added"], taken["removed"],
-            taken["kept"], taken["rejected"] + len(checked.rejected), lease_seconds,
-        )  # fmt: skip
+async def opened(connection: Connection, job: Job, total_bytes: int | None) -> None:
+    """The size of its source, as far as it is known, before it is read."""
+    await connection.execute(SQL.opened, job.id, job.lease_token, total_bytes)
 
 
-async def _take_staged(connection: Connection, job: Job) -> Any:
-    if job.mode == "delete":
-        available = await connection.fetchval(SQL.lock_list, job.list_id)
-        return await connection.fetchrow(SQL.delete, job.list_id, job.id, available)
-    return await connection.fetchrow(SQL.add, job.list_id, job.id, job.mode == "replace")
+async def keep_columns(connection: Connection, job: Job, columns: Sequence[str]) -> None:
+    """What the rows of a group's file hold, before the first of them that is not taken is stored."""
+    await connection.execute(SQL.keep_columns, job.id, job.lease_token, columns)
 
 
-async def _reject(connection: Connection, job: Job, rejected: list[Rejected]) -> None:
-    if rejected:
-        columns = zip(*((each.line, each.value, each.reason.value) for each in rejected), strict=True)
-        await connection.execute(SQL.reject, job.id, *(list(column) for column in columns))
+async def check_held(connection: Connection, job: Job) -> None:
+    """Raises LeaseLost: somebody else has the import, or a person has cancelled it."""
+    if not await connection.fetchval(SQL.is_held, job.id, job.lease_token):
+        raise LeaseLost(f"import {job.id}")
 
 
-async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: float) -> int:
-    """Remove some free codes that a replacing import did not bring; returns how many, 0 when there are no more.
+async def progress(
+    connection: Connection,
+    job: Job,
+    taken: Taken,
+    *,
+    blank: int = 0,
+    position: Position | None = None,
+    lease_seconds: float,
+) -> None:
+    """Count what was taken, in the transaction that takes it. Raises LeaseLost."""
+    done = (position.text, position.digest, position.source) if position else (None, None, None)
+    counts = (blank, taken.added, taken.removed, taken.kept, taken.rejected, taken.left_promised, taken.left_bound)
+    if await connection.fetchval(SQL.progress, job.id, job.lease_token, *counts, *done, lease_seconds) is None:
+        raise LeaseLost(f"import {job.id}")
 
-    Codes promised to a sendout stay. Raises LeaseLost.
-    """
-    async with connection.transaction():
-        await _hold(connection, job)
-        await connection.execute(SQL.one_at_a_time, job.list_id)
-        available = await connection.fetchval(SQL.lock_list, job.list_id)
-        at_most = min(available, REMOVED_AT_ONCE)
-        removed: int = await connection.fetchval(SQL.remove_replaced, job.list_id, job.id, at_most)
-        await connection.execute(SQL.move_counters, job.list_id, -removed)
-        await connection.execute(SQL.progress, job.id, job.lease_token, job.bytes, 0, 0, removed, 0, 0, lease_seconds)
-        return removed
+
+async def note_left(connection: Connection, job: Job, *, promised: int, bound: int) -> None:
+    await connection.execute(SQL.note_left, job.id, job.lease_token, promised, bound)
 
 
 async def finish(connection: Connection, job: Job) -> None:
@@ -225,44 +268,132 @@ async def _end(connection: Connection, job: Job, state: str, reason: str | None)
     async with connection.transaction():
         if await connection.fetchval(SQL.end, job.id, job.lease_token, state, reason) is None:
             raise LeaseLost(f"import {job.id}")
-        if upload_id := upload_in(job.source):
-            await drop_upload(connection, upload_id)
+        await note(connection, job.id, f"{state}: {reason}" if reason else state)
+        await _drop_upload(connection, job.source)
+
+
+async def _drop_upload(connection: Connection, source: str) -> None:
+    if upload_id := uploads.id_in(source):
+        await uploads.drop(connection, upload_id)
 
 
 async def hand_back(connection: Connection, job: Job) -> None:
-    await connection.execute(SQL.hand_back, job.id, job.lease_token)
+    if await connection.fetchval(SQL.hand_back, job.id, job.lease_token):
+        await note(connection, job.id, "handed back: its worker stops")
 
 
-async def renew(connection: Connection, job: Job, *, lease_seconds: float) -> None:
+async def interrupted(connection: Connection, job: Job) -> int:
+    """How often it was, since its last chunk, with this time. Raises LeaseLost."""
+    times: int | None = await connection.fetchval(SQL.interrupted, job.id, job.lease_token)
+    if times is None:
+        raise LeaseLost(f"import {job.id}")
+    return times
+
+
+async def postpone(connection: Connection, job: Job, reason: str, *, seconds: float) -> None:
+    """Try again later."""
+    await connection.execute(SQL.postpone, job.id, job.lease_token, seconds)
+    await note(connection, job.id, f"to be tried again in {seconds:.0f} s: {reason}")
+
+
+async def renew(connection: Connection, job: Job | Waiting, *, lease_seconds: float) -> None:
     """Keep the import for longer. Raises LeaseLost."""
     if await connection.fetchval(SQL.renew, job.id, job.lease_token, lease_seconds) is None:
         raise LeaseLost(f"import {job.id}")
 
 
-async def _hold(connection: Connection, job: Job) -> None:
-    if await connection.fetchval(SQL.hold, job.id, job.lease_token) is None:
-        raise LeaseLost(f"import {job.id}")
+async def cancel(connection: Connection, import_id: UUID) -> None:
+    """End an import now; what it has committed stays. Raises Refused if it has ended, or there is none."""
+    if not await _stop(connection, import_id, "cancelled", None):
+        found = await named(connection, import_id)
+        raise Refused(f"import {import_id} is {found.state} already")
+
+
+async def give_up(connection: Connection, import_id: UUID, reason: str | None) -> None:
+    """End an import that the caller carries out itself, failed for a reason or cancelled, if it has not ended."""
+    await _stop(connection, import_id, "failed" if reason else "cancelled", reason)
+
+
+async def _stop(connection: Connection, import_id: UUID, state: str, reason: str | None) -> bool:
+    async with connection.transaction():
+        source = await connection.fetchval(SQL.stop, import_id, state, reason)
+        if source is None:
+            return False
+        await note(connection, import_id, f"failed: {reason}" if reason else "cancelled by a person")
+        await _drop_upload(connection, source)
+        return True
+
+
+async def drop_old_rejections(connection: Connection, *, days: int) -> None:
+    await connection.execute(SQL.drop_old_rejections, days * 86_400.0)
+
+
+async def note(connection: Connection, import_id: UUID, text: str) -> None:
+    """Put what happened into the import's log; never a code or an address."""
+    await connection.execute(SQL.note, import_id, text)
 
 
 # --- looking -------------------------------------------------------------------------------------------------------
 
 
 async def find(connection: Connection, import_id: UUID) -> Import | None:
-    row = await connection.fetchrow(SQL.rows, import_id, None, 1)
+    row = await connection.fetchrow(SQL.rows, import_id, None, None, 1)
     return Import(**row) if row else None
 
 
+async def named(connection: Connection, import_id: UUID) -> Import:
+    """Raises Refused if there is none."""
+    found = await find(connection, import_id)
+    if found is None:
+        raise Refused(f"there is no import {import_id}")
+    return found
+
+
 async def of_list(connection: Connection, list_name: str, *, limit: int = 20) -> list[Import]:
-    return [Import(**row) for row in await connection.fetch(SQL.rows, None, list_name, limit)]
+    return [Import(**row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit)]
 
 
-async def rejections(connection: Connection, import_id: UUID, *, limit: int | None = None) -> list[Rejected]:
-    """The lines that were not taken, by line: all of them, or the first."""
-    rows = await connection.fetch(SQL.rejections, import_id, limit)
-    return [Rejected(row["line"], row["value"], REASONS[row["reason"]]) for row in rows]
+async def of_group(connection: Connection, group_name: str, *, limit: int = 20) -> list[Import]:
+    return [Import(**row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit)]
 
 
-async def judge(connection: Connection, list_id: int, checked: Checked) -> list[Rejected]:
-    """Which of the codes the list would not take, with nothing written."""
-    rows = await connection.fetch(SQL.judge, list_id, checked.lines, checked.codes)
-    return [Rejected(row["line"], row["code"], REASONS[row["reason"]]) for row in rows]
+async def events(connection: Connection, import_id: UUID) -> list[Event]:
+    """Its log, from the beginning."""
+    return [Event(**row) for row in await connection.fetch(SQL.events, import_id)]
+
+
+async def rejections(connection: "Connection | Pool", import_id: UUID) -> AsyncIterator[Rejected]:
+    """The lines that were not taken, by line. Ten thousand of them are in memory at a time.
+
+    Of a pool, a connection is held only while these are fetched, however long they take to be used.
+    """
+    after = 0
+    while row := await connection.fetchrow(SQL.rejections, import_id, after):
+        for line, text, reason in sorted(zip(row["lines"], row["texts"], row["reasons"], strict=True)):
+            yield as_rejected(line, text, reason, is_row=row["are_rows"])
+        after = row["first_line"]
+
+
+async def reason_counts(connection: Connection, import_id: UUID) -> dict[Reason, int]:
+    """How many lines were not taken for which reason, the most frequent one first."""
+    return {REASONS[row["reason"]]: row["lines"] for row in await connection.fetch(SQL.reason_counts, import_id)}
+
+
+async def first_rejections(connection: Connection, import_id: UUID, limit: int) -> list[Rejected]:
+    found: list[Rejected] = []
+    async for each in rejections(connection, import_id):
+        found.append(each)
+        if len(found) == limit:
+            break
+    return found
+
+
+def stored(rejected: Rejected) -> str:
+    """As which a line that was not taken is kept: the code, or the whole row of a recipient as a JSON object."""
+    return rejected.value if rejected.row is None else json.dumps(dict(rejected.row), ensure_ascii=False)
+
+
+def as_rejected(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
+    """The line again that was stored so."""
+    row = json.loads(text) if is_row else None
+    return Rejected(line, row[EMAIL] if row else text, REASONS[reason], row)

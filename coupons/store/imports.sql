@@ -1,141 +1,69 @@
--- begin_upload: a file on its way to a worker
-INSERT INTO upload (id, name) VALUES ($1, $2);
+-- keep_list: nobody deletes it before the import is noted
+SELECT FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR KEY SHARE;
 
--- add_chunk: its next piece
-INSERT INTO upload_chunk (upload_id, number, data) VALUES ($1, $2, $3);
-
--- complete_upload: it is whole, and may be read
-UPDATE upload SET bytes = $2 WHERE id = $1;
-
--- upload: a whole one
-SELECT id, name, bytes FROM upload WHERE id = $1 AND bytes IS NOT NULL;
-
--- chunk: one piece of it
-SELECT data FROM upload_chunk WHERE upload_id = $1 AND number = $2;
-
--- drop_upload: it is no longer needed
-DELETE FROM upload WHERE id = $1;
-
--- drop_stale_uploads: given up on their way, or never named in a command
-DELETE FROM upload u WHERE created_at < now() - make_interval(secs => $1)
-AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
-
--- create: an import into a list
-INSERT INTO import_job (id, list_id, mode, source, format)
-SELECT $1, id, $3, $4, $5 FROM coupon_list WHERE name = $2
+-- create: an import into a list ($2) or a group ($3); no row if there is none of this name
+INSERT INTO import_job (id, list_id, group_id, mode, source, format)
+SELECT $1, l.id, g.id, $4, $5, $6
+FROM (SELECT) one
+LEFT JOIN coupon_list l ON l.name = $2 AND l.deleted_at IS NULL
+LEFT JOIN recipient_group g ON g.name = $3
+WHERE l.id IS NOT NULL OR g.id IS NOT NULL
 RETURNING id;
 
--- claim: the oldest import that waits or was left, under a new lease; imports into one list take their turns, or what
--- one adds would be what another one replaces
+-- ensure_group: of this name, made if need be
+INSERT INTO recipient_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
+
+-- claim: the oldest import that waits or was left, or this one ($3) of which we have the lease $4, under a new lease.
+-- Imports into one list take their turns, or what one adds would be what another one replaces; one that only adds passes
+-- another such that waits for its source
 UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
-    lease_until = now() + make_interval(secs => $2)
+    lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = bytes, claimed_lines = lines,
+    progressed_at = NULL
 FROM (
-    SELECT j.id, l.name FROM import_job j JOIN coupon_list l ON l.id = j.list_id
-    WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now())
+    SELECT j.id, j.state FROM import_job j
+    WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now() OR j.lease_token = $4) AND j.due_at <= now()
+      AND ($3::uuid IS NULL OR j.id = $3)
       AND NOT EXISTS (SELECT FROM import_job earlier
-                      WHERE earlier.list_id = j.list_id AND earlier.finished_at IS NULL
+                      WHERE (earlier.list_id = j.list_id OR earlier.group_id = j.group_id) AND earlier.finished_at IS NULL
+                        AND NOT (earlier.due_at > now() AND earlier.mode = 'add' AND j.mode = 'add')
                         AND (earlier.created_at, earlier.id) < (j.created_at, j.id))
     ORDER BY j.created_at FOR UPDATE OF j SKIP LOCKED LIMIT 1
 ) waiting
 WHERE j.id = waiting.id
-RETURNING j.id, j.list_id, waiting.name AS list, j.mode, j.source, j.format, j.bytes, j.lease_token;
+RETURNING j.id, j.list_id, j.group_id,
+          (SELECT name FROM coupon_list WHERE id = j.list_id) AS list,
+          (SELECT name FROM recipient_group WHERE id = j.group_id) AS "group",
+          j.mode, j.source, j.format, j.position, j.digest, j.bytes, j.lines, j.interruptions, j.lease_token,
+          waiting.state = 'running' AS was_left;
 
--- hold: lock an import that is still ours; no row if the lease is lost
-SELECT id FROM import_job WHERE id = $1 AND lease_token = $2 AND lease_until > now() FOR UPDATE;
+-- next_due: seconds until an import that waits for its source is due
+SELECT extract(epoch FROM min(due_at) - now())::float8 FROM import_job WHERE finished_at IS NULL AND due_at > now();
 
--- one_at_a_time: two imports of the same codes in another order deadlock, even with ON CONFLICT
-SELECT pg_advisory_xact_lock(hashtextextended('coupon_list', $1));
+-- is_held: whether the lease is still ours
+SELECT EXISTS (SELECT FROM import_job WHERE id = $1 AND lease_token = $2 AND lease_until > now());
 
--- staging: the codes of one chunk, gone with its transaction
-CREATE TEMP TABLE IF NOT EXISTS staged_code (line bigint, code text) ON COMMIT DELETE ROWS;
-
--- add: the staged codes that the list has not got; the others are explained. $3: take over free ones, to replace
-WITH numbered AS (
-    SELECT line, code, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code
-), judged AS (
-    SELECT n.line, n.code,
-           CASE WHEN n.nth > 1 OR c.import_id = $2 THEN 'duplicate'
-                WHEN d.state = 'sent' THEN 'sent'
-                WHEN c.code IS NOT NULL THEN 'in_list' END AS reason,
-           $3 AND n.nth = 1 AND c.import_id <> $2 AND c.sendout_id IS NULL AS replaces
-    FROM numbered n
-    LEFT JOIN coupon c ON c.list_id = $1 AND c.code = n.code
-    LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
-), kept AS (
-    UPDATE coupon c SET import_id = $2 FROM judged j
-    WHERE j.replaces AND c.list_id = $1 AND c.code = j.code AND c.sendout_id IS NULL
-    RETURNING c.code
-), rejected AS (
-    INSERT INTO import_rejection (import_id, line, value, reason)
-    SELECT $2, j.line, j.code, j.reason FROM judged j
-    WHERE j.reason IS NOT NULL AND NOT (j.replaces AND j.code IN (SELECT code FROM kept))
-    RETURNING line
-), added AS (
-    INSERT INTO coupon (list_id, code, import_id)
-    SELECT $1, code, $2 FROM judged WHERE reason IS NULL ORDER BY code
-    RETURNING code
-)
-SELECT (SELECT count(*) FROM added) AS added, 0::bigint AS removed, (SELECT count(*) FROM kept) AS kept,
-       (SELECT count(*) FROM rejected) AS rejected;
-
--- delete: the staged codes where they are free, at most $3, which is what no sendout was promised
-WITH numbered AS (
-    SELECT line, code, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code
-), target AS MATERIALIZED (
-    SELECT id FROM coupon
-    WHERE list_id = $1 AND sendout_id IS NULL AND code IN (SELECT code FROM staged_code)
-    ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM coupon USING target
-    WHERE coupon.list_id = $1 AND coupon.id = target.id AND coupon.sendout_id IS NULL
-    RETURNING coupon.code
-), rejected AS (
-    INSERT INTO import_rejection (import_id, line, value, reason)
-    SELECT $2, n.line, n.code,
-           CASE WHEN n.nth > 1 THEN 'duplicate' WHEN c.code IS NULL THEN 'not_in_list'
-                WHEN d.state = 'sent' THEN 'sent' ELSE 'held' END
-    FROM numbered n
-    LEFT JOIN coupon c ON c.list_id = $1 AND c.code = n.code
-    LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
-    WHERE n.nth > 1 OR n.code NOT IN (SELECT code FROM gone)
-    RETURNING line
-)
-SELECT 0::bigint AS added, (SELECT count(*) FROM gone) AS removed, 0::bigint AS kept,
-       (SELECT count(*) FROM rejected) AS rejected;
-
--- reject: lines that cannot be codes
-INSERT INTO import_rejection (import_id, line, value, reason)
-SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[]);
-
--- lock_list: what may be taken out of it
-SELECT available FROM coupon_list WHERE id = $1 FOR NO KEY UPDATE;
-
--- remove_replaced: free codes that the import did not bring, at most $3
-WITH target AS MATERIALIZED (
-    SELECT id FROM coupon
-    WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2
-    ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM coupon USING target
-    WHERE coupon.list_id = $1 AND coupon.id = target.id AND coupon.sendout_id IS NULL
-    RETURNING coupon.id
-)
-SELECT count(*) FROM gone;
-
--- move_counters: of the list
-UPDATE coupon_list SET total = total + $2, available = available + $2 WHERE id = $1;
-
--- progress: of the import: $3 bytes read, $4 blank, $5 added, $6 removed, $7 kept, $8 rejected; renews the lease
-UPDATE import_job
-SET bytes = greatest(bytes, $3), blank = blank + $4, added = added + $5, removed = removed + $6, kept = kept + $7,
-    rejected = rejected + $8,
-    lines = lines + $4 + $5 + $7 + $8 + CASE WHEN mode = 'delete' THEN $6 ELSE 0 END,
-    lease_until = now() + make_interval(secs => $9)
-WHERE id = $1 AND lease_token = $2;
-
--- set_size: of the source, as soon as it is known
+-- opened: its source, of $3 bytes
 UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
+
+-- keep_columns: $3 of the rows that it may not take
+UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
+
+-- progress: $3 blank, $4 added, $5 removed, $6 kept, $7 rejected, $8 and $9 left; then $10 bytes of text with the digest $11
+-- are done, $12 of the source. Compare-and-set: no row if the lease is lost. Renews the lease
+UPDATE import_job
+SET blank = blank + $3, added = added + $4, removed = removed + $5, kept = kept + $6, rejected = rejected + $7,
+    lines = lines + $3 + $4 + $6 + $7 + CASE WHEN mode = 'delete' THEN $5 ELSE 0 END,
+    left_promised = left_promised + $8, left_bound = left_bound + $9,
+    position = coalesce($10, position), digest = coalesce($11, digest), bytes = greatest(bytes, coalesce($12, bytes)),
+    interruptions = CASE WHEN $10::bigint IS NULL THEN interruptions ELSE 0 END,
+    progressed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $13)
+WHERE id = $1 AND lease_token = $2 AND state = 'running' AND lease_until > clock_timestamp()
+  AND ($10::bigint IS NULL OR position < $10)
+RETURNING id;
+
+-- note_left: codes that a replacing import had to leave
+UPDATE import_job SET left_promised = $3, left_bound = $4 WHERE id = $1 AND lease_token = $2;
 
 -- end: finished, or failed for $4; no row if the lease is lost
 UPDATE import_job
@@ -143,27 +71,71 @@ SET state = $3, reason = $4, finished_at = now(), lease_token = NULL, lease_owne
 WHERE id = $1 AND lease_token = $2 AND state = 'running'
 RETURNING id;
 
--- hand_back: the next worker goes on
-UPDATE import_job SET lease_token = NULL, lease_owner = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2;
+-- stop: cancelled, or failed for $3, whoever has it; what is committed stays; no row if it has ended
+UPDATE import_job
+SET state = $2, reason = $3, finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
+WHERE id = $1 AND finished_at IS NULL
+RETURNING source;
+
+-- keep_for: whoever is going to carry it out itself
+UPDATE import_job
+SET lease_token = gen_random_uuid(), lease_owner = $2, lease_until = now() + make_interval(secs => $3)
+WHERE id = $1 RETURNING lease_token;
+
+-- hand_back: the next worker goes on; no row if the lease is lost
+UPDATE import_job SET lease_token = NULL, lease_owner = NULL, lease_until = NULL
+WHERE id = $1 AND lease_token = $2 RETURNING id;
+
+-- interrupted: once more since its last chunk; no row if the lease is lost
+UPDATE import_job SET interruptions = interruptions + 1 WHERE id = $1 AND lease_token = $2 RETURNING interruptions;
+
+-- postpone: to be tried again in so many seconds
+UPDATE import_job
+SET due_at = now() + make_interval(secs => $3), lease_token = NULL, lease_owner = NULL, lease_until = NULL
+WHERE id = $1 AND lease_token = $2;
+
+-- drop_old_rejections: of imports that ended so many seconds ago; they hold codes and addresses
+DELETE FROM import_rejection WHERE import_id IN (
+    SELECT id FROM import_job WHERE finished_at < now() - make_interval(secs => $1));
 
 -- renew: the lease; no row if it is lost
 UPDATE import_job SET lease_until = now() + make_interval(secs => $3)
 WHERE id = $1 AND lease_token = $2 AND lease_until > now() RETURNING id;
 
--- rows: imports, newest first; $1 an id, $2 a list, or NULL
-SELECT j.id, l.name AS list, j.mode, j.source, j.state, j.reason, j.lines, j.blank, j.added, j.removed, j.kept, j.rejected,
-       j.bytes, j.total_bytes, j.created_at, j.finished_at
-FROM import_job j JOIN coupon_list l ON l.id = j.list_id
-WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR l.name = $2)
-ORDER BY j.created_at DESC LIMIT $3;
+-- note: what happened
+INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 
--- rejections: of one import, by line
-SELECT line, value, reason FROM import_rejection WHERE import_id = $1 ORDER BY line LIMIT $2;
+-- events: of one import
+SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
--- judge: what would become of these codes, with nothing written: a dry run
-SELECT staged.line, staged.code,
-       CASE WHEN d.state = 'sent' THEN 'sent' WHEN c.code IS NOT NULL THEN 'in_list' END AS reason
-FROM unnest($2::bigint[], $3::text[]) AS staged (line, code)
-LEFT JOIN coupon c ON c.list_id = $1 AND c.code = staged.code
-LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
-WHERE c.code IS NOT NULL;
+-- rows: imports, newest first; $1 an id, $2 a list, $3 a group, or NULL. `per_second`: lines, since its worker claimed it
+SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(j.source, '[?#].*', '?…') AS source, j.state, j.reason,
+       j.lines, j.blank, j.added, j.removed, j.kept, j.rejected, j.left_promised, j.left_bound, j.bytes, j.total_bytes,
+       j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
+       CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines
+            THEN ((j.lines - j.claimed_lines) / elapsed.seconds)::float8 END AS per_second,
+       CASE WHEN j.state = 'running' AND j.bytes > j.claimed_bytes
+            THEN (greatest(j.total_bytes - j.bytes, 0) * elapsed.seconds / (j.bytes - j.claimed_bytes))::float8
+       END AS seconds_left,
+       coalesce(j.columns, ARRAY[CASE WHEN j.group_id IS NULL THEN 'code' ELSE 'email' END]) AS columns
+FROM import_job j
+LEFT JOIN coupon_list l ON l.id = j.list_id
+LEFT JOIN recipient_group g ON g.id = j.group_id
+LEFT JOIN LATERAL (SELECT id, finished_at FROM import_job earlier
+                   WHERE j.state = 'finished' AND earlier.state = 'finished' AND earlier.mode = j.mode
+                     AND (earlier.list_id = j.list_id OR earlier.group_id = j.group_id)
+                     AND earlier.digest = j.digest AND earlier.created_at < j.created_at
+                   ORDER BY earlier.created_at LIMIT 1) same ON true
+CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM j.progressed_at - j.claimed_at), 0.001) AS seconds) elapsed
+WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR (l.name = $2 AND l.deleted_at IS NULL))
+  AND ($3::text IS NULL OR g.name = $3)
+ORDER BY j.created_at DESC LIMIT $4;
+
+-- rejections: some lines that were not taken, of one import, after line $2
+SELECT first_line, lines, texts, reasons,
+       (SELECT columns IS NOT NULL FROM import_job WHERE id = $1) AS are_rows
+FROM import_rejection WHERE import_id = $1 AND first_line > $2 ORDER BY first_line LIMIT 1;
+
+-- reason_counts: of the lines that were not taken
+SELECT reason, count(*) AS lines FROM import_rejection, unnest(reasons) AS reason WHERE import_id = $1
+GROUP BY reason ORDER BY lines DESC, reason;

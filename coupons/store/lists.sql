@@ -1,14 +1,14 @@
 -- create: a list; no row if the name is taken
 INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
 VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (name) DO NOTHING
+ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
 -- change: description, shortage setting and texts; NULL leaves one as it is
 UPDATE coupon_list
 SET description = coalesce($2, description), shortage = coalesce($3, shortage),
     alternative_text = coalesce($4, alternative_text), preview_text = coalesce($5, preview_text)
-WHERE name = $1;
+WHERE name = $1 AND deleted_at IS NULL;
 
 -- rows: lists with their coupons in numbers; $1 names, or NULL for all; $2 with archived ones
 SELECT l.id, l.name, l.description, l.shortage, l.alternative_text, l.preview_text, l.archived_at, l.created_at,
@@ -19,37 +19,59 @@ CROSS JOIN LATERAL (
            coalesce(sum(sl.sent), 0)::bigint AS sent
     FROM sendout_list sl WHERE sl.list_id = l.id
 ) held
-WHERE ($1::text[] IS NULL OR l.name = ANY ($1)) AND ($2 OR l.archived_at IS NULL)
+WHERE l.deleted_at IS NULL AND ($1::text[] IS NULL OR l.name = ANY ($1)) AND ($2 OR l.archived_at IS NULL)
 ORDER BY l.name;
 
 -- copy: a new, empty list with another one's settings
 INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
 SELECT $2, description, shortage, alternative_text,
        CASE WHEN preview_text = $1 || $3 THEN $2 || $3 ELSE preview_text END
-FROM coupon_list WHERE name = $1
-ON CONFLICT (name) DO NOTHING
+FROM coupon_list WHERE name = $1 AND deleted_at IS NULL
+ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
 -- archive: out of the listings and out of new sendouts; refused while a sendout needs it
 UPDATE coupon_list l SET archived_at = now()
-WHERE name = $1 AND archived_at IS NULL AND NOT EXISTS (
+WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NULL AND NOT EXISTS (
     SELECT FROM sendout_list sl JOIN sendout s ON s.id = sl.sendout_id
     WHERE sl.list_id = l.id AND s.finished_at IS NULL)
 RETURNING id;
 
 -- restore: undo archive
-UPDATE coupon_list SET archived_at = NULL WHERE name = $1 AND archived_at IS NOT NULL RETURNING id;
+UPDATE coupon_list SET archived_at = NULL WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NOT NULL RETURNING id;
 
--- lock: the list's row, until the transaction ends
-SELECT id, name, total, available, archived_at FROM coupon_list WHERE name = $1 FOR UPDATE;
+-- no_imports: until the transaction ends, no import takes anything into any list: what this one has sent is known first
+SELECT pg_advisory_xact_lock(hashtextextended('spent_code', 0));
 
--- users: what keeps a list from being deleted
-SELECT (SELECT count(DISTINCT m.name) FROM message_list ml JOIN message m ON m.id = ml.message_id
-        WHERE ml.list_id = $1) AS messages,
-       (SELECT count(*) FROM import_job WHERE list_id = $1 AND finished_at IS NULL) AS imports;
+-- lock: the list's row, until the transaction ends: whoever would refer to it waits
+SELECT id, archived_at FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR UPDATE;
+
+-- users: what keeps a list from being deleted, one of each kind, and whether a message names it; as its sendouts do,
+-- of which one that is not prepared yet has no row in sendout_list
+SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
+        WHERE ml.list_id = $1 AND s.finished_at IS NULL LIMIT 1) AS unfinished,
+       (SELECT sendout_id FROM sendout_list WHERE list_id = $1 AND bound > sent LIMIT 1) AS uncertain,
+       EXISTS (SELECT FROM import_job WHERE list_id = $1 AND finished_at IS NULL) AS is_filled,
+       EXISTS (SELECT FROM message_list WHERE list_id = $1) AS is_named;
+
+-- remember: the codes of a list that have an owner. Sorted by their hashes: so two lists that go at the same time wait
+-- for each other in one order, and the index is filled from left to right.
+WITH spent AS (
+    SELECT spent_hash(key, code) AS hash FROM coupon CROSS JOIN spent_code_key
+    WHERE list_id = $1 AND sendout_id IS NOT NULL
+), remembered AS (
+    INSERT INTO spent_code (hash) SELECT hash FROM spent ORDER BY hash ON CONFLICT DO NOTHING
+)
+SELECT count(*) FROM spent;
 
 -- delete_coupons: of a list that is going away
 DELETE FROM coupon WHERE list_id = $1;
 
--- delete: the list; its imports go with it
+-- delete_rejections: lines of its imports, which are codes too
+DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
+
+-- bury: a list without codes, whose row stays for those who name it
+UPDATE coupon_list SET deleted_at = now(), total = 0, available = 0 WHERE id = $1;
+
+-- delete: a list that nobody names; its imports go with it
 DELETE FROM coupon_list WHERE id = $1;

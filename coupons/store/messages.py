@@ -19,7 +19,11 @@ OWN_ATTRIBUTES = frozenset({"email"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`headers` stand beside those of every mail; of `files` here are the names, `files_of` has the rest."""
+    """`headers` stand beside those of every mail; of `files` here are the names, `files_of` has the rest.
+
+    `deleted_lists` are those of `lists` that were deleted since it was saved: it cannot be sent any more. Another list
+    of such a name is not this message's, until it is saved again.
+    """
 
     id: int
     name: str
@@ -33,6 +37,7 @@ class Message:
     headers: dict[str, str]
     created_at: datetime
     lists: list[str]
+    deleted_lists: list[str]
     files: list[str]
 
     @property

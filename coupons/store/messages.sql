@@ -17,6 +17,8 @@ SELECT DISTINCT ON (m.name) m.id, m.name, m.version, m.sender, m.reply_to, m.sub
        m.headers, m.created_at,
        ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
              WHERE ml.message_id = m.id ORDER BY l.name) AS lists,
+       ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
+             WHERE ml.message_id = m.id AND l.deleted_at IS NOT NULL ORDER BY l.name) AS deleted_lists,
        ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
 FROM message m
 WHERE $1::text[] IS NULL OR m.name = ANY ($1)
@@ -27,6 +29,8 @@ SELECT m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html,
        m.headers, m.created_at,
        ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
              WHERE ml.message_id = m.id ORDER BY l.name) AS lists,
+       ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
+             WHERE ml.message_id = m.id AND l.deleted_at IS NOT NULL ORDER BY l.name) AS deleted_lists,
        ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
 FROM sendout s JOIN message m ON m.id = s.message_id
 WHERE s.id = $1;

@@ -19,6 +19,8 @@ class SendoutList:
     """`available` is what the list has now; the rest is the sendout's own."""
 
     name: str
+    deleted: bool
+    """Another list of that name is not this one."""
     shortage: Shortage
     needed: int
     promised: int
@@ -53,6 +55,9 @@ class Sendout:
     started_at: datetime | None
     finished_at: datetime | None
     per_hour: float | None
+    resume_when_covered: bool
+    covered: bool
+    """It is interrupted, and its lists have enough codes now. The worker that resumes it decides; this only advises."""
     open: int
     in_hand: int
     """Mails that are just being handed over: they have no outcome yet."""
@@ -69,7 +74,8 @@ class Sendout:
     @property
     def ended(self) -> bool:
         """Whether it stays as it is unless a person does something."""
-        return self.finished_at is not None or self.state in RESUMABLE
+        resumes = self.covered and self.resume_when_covered
+        return self.finished_at is not None or (self.state in RESUMABLE and not resumes)
 
     @property
     def handed_over(self) -> int:
@@ -79,6 +85,15 @@ class Sendout:
     @property
     def seconds_left(self) -> float | None:
         return self.open / self.per_second if self.per_second else None
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """An interrupted sendout whose lists have enough codes now."""
+
+    id: UUID
+    message: str
+    resume_when_covered: bool
 
 
 def check_resumable(sendout: Sendout) -> None:
@@ -106,6 +121,19 @@ async def named(connection: Connection, sendout_id: UUID) -> Sendout:
 
 async def find(connection: Connection, sendout_id: UUID) -> Sendout | None:
     return next(iter(await _rows(connection, sendout_id, None, 1)), None)
+
+
+async def covered_by(connection: Connection, list_name: str) -> list[Covered]:
+    """Interrupted sendouts that need this list and could be resumed now, oldest first.
+
+    Each by itself: what one of them takes, the next may miss.
+    """
+    return [Covered(**row) for row in await connection.fetch(SQL.covered, list_name, False)]
+
+
+async def resuming(connection: Connection) -> list[Covered]:
+    """Interrupted sendouts that are to resume by themselves, and could now, oldest first."""
+    return [Covered(**row) for row in await connection.fetch(SQL.covered, None, True)]
 
 
 async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:

@@ -3,6 +3,14 @@
 -- the part of its time that lies in that minute.
 SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
+       s.resume_when_covered,
+       CASE s.state WHEN 'interrupted' THEN NOT EXISTS (
+           SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
+           WHERE sl.sendout_id = s.id
+             AND (l.archived_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
+                  OR EXISTS (SELECT FROM import_job j
+                             WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
+       ELSE false END AS covered,
        coalesce(b.open, 0) AS open, coalesce(b.in_hand, 0) AS in_hand, coalesce(b.held, 0) AS held,
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,
@@ -26,8 +34,23 @@ LEFT JOIN LATERAL (
 WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 
+-- covered: interrupted sendouts whose lists all have enough now, by what these say of shortage now, oldest first; $1 a
+-- list that they need, or NULL; $2 only those that resume by themselves. Not while a list is being replaced: what it has
+-- then is partly to go
+SELECT s.id, m.name AS message, s.resume_when_covered FROM sendout s JOIN message m ON m.id = s.message_id
+WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.resume_when_covered OR NOT $2)
+  AND ($1::text IS NULL OR EXISTS (
+      SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
+      WHERE sl.sendout_id = s.id AND l.name = $1 AND l.deleted_at IS NULL))
+  AND NOT EXISTS (
+      SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
+      WHERE sl.sendout_id = s.id
+        AND (l.archived_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
+             OR EXISTS (SELECT FROM import_job j WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
+ORDER BY s.created_at, s.id;
+
 -- list_rows: what sendouts need of their lists, and what these have now
-SELECT sl.sendout_id, l.name, sl.shortage, sl.needed, sl.promised, sl.bound, sl.sent,
+SELECT sl.sendout_id, l.name, l.deleted_at IS NOT NULL AS deleted, sl.shortage, sl.needed, sl.promised, sl.bound, sl.sent,
        CASE s.state WHEN 'interrupted' THEN greatest(0, sl.needed - l.available) ELSE sl.missing END AS missing, l.available
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id JOIN sendout s ON s.id = sl.sendout_id
 WHERE sl.sendout_id = ANY ($1::uuid[])

@@ -27,7 +27,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail to an address, sent or not; `codes` by list name, `answers` from the first attempt to the last."""
+    """One mail to an address, sent or not; `codes` by list name, `answers` from the first attempt to the last.
+
+    Which codes it had of its sendout's `deleted_lists` is not known any more.
+    """
 
     sendout: UUID
     created_at: datetime
@@ -39,14 +42,18 @@ class Mail:
     reply: str | None
     changed_at: datetime | None
     codes: dict[str, str]
+    deleted_lists: list[str]
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CodeOwner:
-    """A code in a list; without a sendout it is free."""
+    """A code in a list; without a sendout it is free.
 
-    list: str
+    Without a list: such a code was sent, of a list that was deleted since, and nothing else is known of it.
+    """
+
+    list: str | None
     sendout: UUID | None
     message: str | None
     address: str | None

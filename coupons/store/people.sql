@@ -3,20 +3,24 @@ SELECT s.id AS sendout, s.created_at, m.name AS message, d.number, d.address, d.
        coalesce((SELECT jsonb_object_agg(l.name, c.code)
                  FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
                  JOIN coupon c ON c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
-                 WHERE sl.sendout_id = d.sendout_id), '{}') AS codes
+                 WHERE sl.sendout_id = d.sendout_id), '{}') AS codes,
+       ARRAY(SELECT l.name FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
+             WHERE sl.sendout_id = d.sendout_id AND l.deleted_at IS NOT NULL ORDER BY l.name) AS deleted_lists
 FROM sendout s
 JOIN message m ON m.id = s.message_id
 CROSS JOIN LATERAL (SELECT * FROM delivery WHERE sendout_id = s.id AND address_key = $1) d
 ORDER BY s.created_at DESC LIMIT $2;
 
--- by_code: every list that has the code, and whose it is
+-- by_code: every list that has the code, and whose it is; last, without a list, that a deleted one's was sent
 SELECT l.name AS list, c.sendout_id AS sendout, m.name AS message, d.address, d.state, d.changed_at
 FROM coupon_list l
 CROSS JOIN LATERAL (SELECT * FROM coupon WHERE list_id = l.id AND code = $1) c
 LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
 LEFT JOIN sendout s ON s.id = c.sendout_id
 LEFT JOIN message m ON m.id = s.message_id
-ORDER BY l.name;
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, 'sent', NULL FROM spent_code JOIN spent_code_key ON hash = spent_hash(key, $1)
+ORDER BY list;
 
 -- troubled: deliveries after $2 that a relay did not simply take, $3 of them
 SELECT number FROM (

@@ -1,4 +1,5 @@
 -- lists_add_up: free + promised + bound + sent = total, and the list's counters say so
+-- A deleted list has no code left, and owes nobody one; what it sent is no longer in its total.
 SELECT l.name AS list, l.total, l.available, r.coupons, r.free, h.promised, h.bound, h.sent
 FROM coupon_list l
 CROSS JOIN LATERAL (
@@ -10,7 +11,7 @@ CROSS JOIN LATERAL (
     FROM sendout_list WHERE list_id = l.id
 ) h
 WHERE r.coupons <> l.total OR r.free <> l.available + h.promised
-   OR l.available + h.promised + h.bound + h.sent <> l.total;
+   OR l.available + h.promised + h.bound + CASE WHEN l.deleted_at IS NULL THEN h.sent ELSE 0 END <> l.total;
 
 -- codes_have_one_owner: no code stands twice in a list, whatever the index says
 SELECT l.name AS list, count(*) AS times, count(DISTINCT (c.sendout_id, c.delivery_number)) AS owners
@@ -33,6 +34,7 @@ WHERE c.sendout_id IS NOT NULL AND (d.state IS NULL OR d.state IN ('refused', 'c
 SELECT sl.sendout_id, sl.list_id, sl.promised, sl.bound, sl.sent, coalesce(o.owned, 0) AS owned,
        coalesce(o.mailed, 0) AS mailed
 FROM sendout_list sl
+JOIN coupon_list l ON l.id = sl.list_id AND l.deleted_at IS NULL
 LEFT JOIN (
     SELECT c.sendout_id, c.list_id, count(*) AS owned, count(*) FILTER (WHERE d.state = 'sent') AS mailed
     FROM coupon c JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
@@ -41,8 +43,11 @@ LEFT JOIN (
 WHERE sl.bound <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
 
 -- mails_have_their_codes: nothing was mailed without a code of each list that has no alternative text
+-- Codes of a deleted list are gone: only how many were sent is known.
 SELECT d.sendout_id, d.number, sl.list_id, d.state
-FROM delivery d JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'
+FROM delivery d
+JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'
+JOIN coupon_list l ON l.id = sl.list_id AND l.deleted_at IS NULL
 WHERE d.state IN ('sent', 'uncertain') AND NOT EXISTS (
     SELECT FROM coupon c
     WHERE c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number);

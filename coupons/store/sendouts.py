@@ -39,8 +39,9 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
     """
     message, group = await check(connection, command)
     await connection.execute(
-        SQL.create, command.id, message.id, group, command.start_at, command.per_hour, command.over_minutes
-    )
+        SQL.create, command.id, message.id, group, command.start_at, command.per_hour, command.over_minutes,
+        command.resume_when_covered,
+    )  # fmt: skip
     if command.recipients is not None:
         addresses = [parse_address(each.email) for each in command.recipients]
         attributes = [json.dumps(each.attributes) for each in command.recipients]
@@ -54,9 +55,12 @@ async def check(connection: Connection, command: StartSendout) -> tuple[messages
     """The message and the group's id; all that can be known to be wrong before anything is begun.
 
     Raises:
-        Refused: unknown message or group, an archived list, an empty group, an attribute that recipients lack.
+        Refused: unknown message or group, an archived or deleted list, an empty group, an attribute that recipients
+            lack.
     """
     message = await messages.named(connection, command.message)
+    if message.deleted_lists:
+        raise Refused(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
     if archived := [each.name for each in await lists.named(connection, *message.lists) if each.archived_at]:
         raise Refused(f"message {message.name}: list {', '.join(archived)} is archived")
     if command.group is None:
@@ -147,7 +151,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
 
     Raises:
         LeaseLost: somebody else has admitted or ended it.
-        Refused: a list was archived meanwhile.
+        Refused: a list was archived or deleted meanwhile.
     """
     async with connection.transaction():
         row = await connection.fetchrow(SQL.lock, claim.id)
@@ -176,10 +180,34 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
             raise Refused(outbox.not_resumable(sendout_id, state))
 
 
+async def resume_covered(connection: Connection) -> list[UUID]:
+    """Resume the interrupted sendouts that asked for it and whose lists have enough codes now; returns which.
+
+    The oldest first, each in a transaction of its own, all its lists or none. Nobody waits in line: a younger one that
+    is covered goes on although an older one is still short, or one large sendout would hold back every other. One that
+    the others have left too few codes stays as it is, with the new numbers.
+    """
+    covered = [each.id for each in await outbox.resuming(connection)]
+    return [sendout_id for sendout_id in covered if await _resume_interrupted(connection, sendout_id)]
+
+
+async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
+    """Whether it sends now; not if another worker was faster, or a person has cancelled it."""
+    try:
+        async with connection.transaction():
+            row = await connection.fetchrow(SQL.lock, sendout_id)
+            if row is None or row["state"] != "interrupted":
+                return False
+            return isinstance(await _promise(connection, sendout_id), Granted)
+    except Refused:  # a list was archived just now
+        return False
+
+
 async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
     rows = await connection.fetch(SQL.lock_lists, sendout_id)
-    if archived := [row["name"] for row in rows if row["archived_at"]]:
-        raise Refused(f"list {', '.join(archived)} is archived")
+    if unusable := [row for row in rows if row["archived_at"]]:
+        words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
+        raise Refused("; ".join(words))
     needs = [Need(row["list_id"], row["name"], row["shortage"], row["needed"], row["available"]) for row in rows]
     decision = decide(needs)
     match decision:

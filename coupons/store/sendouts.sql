@@ -1,6 +1,7 @@
--- create: a sendout of a message's version; $4 not to be mailed before, $5 mails an hour, $6 minutes to be spread over
-INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, next_at)
-VALUES ($1, $2, $3, $4, $5, $6, greatest($4, now()));
+-- create: a sendout of a message's version; $4 not to be mailed before, $5 mails an hour, $6 minutes to be spread over,
+-- $7 whether it resumes by itself
+INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, resume_when_covered, next_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($4, now()));
 
 -- claim: the oldest sendout that is to be prepared, under a new lease
 UPDATE sendout
@@ -52,7 +53,7 @@ RETURNING id;
 SELECT id, state, recipients, lease_token, finished_at FROM sendout WHERE id = $1 FOR UPDATE;
 
 -- lock_lists: what it needs and what the lists have, these locked in the order of their ids
-SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.archived_at
+SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.archived_at, l.deleted_at
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
 ORDER BY l.id FOR NO KEY UPDATE OF l;

@@ -31,6 +31,10 @@ class Progress:
     ended: bool
     per_second: float | None = None
     seconds_left: float | None = None
+    amount: str | None = None
+    """`done` of `total` in words, where bare numbers say little."""
+    unit: str = ""
+    """Of what `per_second` counts."""
 
 
 async def follow(
@@ -38,7 +42,7 @@ async def follow(
 ) -> Job:
     """Look until the job has ended, and return it as it is then."""
     waited, pause, patient = 0.0, FIRST_POLL_SECONDS, True
-    with _bar(title) as show:
+    with bar(title) as show:
         while True:
             job = await look()
             if job is not None:
@@ -54,26 +58,27 @@ async def follow(
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
+def bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    """Yields what shows a progress: on a terminal's stderr, elsewhere nowhere."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = [BarColumn(), MofNCompleteColumn()]
-    texts = [
-        TextColumn(f"{{task.{each}}}") for each in ("description", "fields[rate]", "fields[left]", "fields[state]")
-    ]
-    with Bar(texts[0], *columns, *texts[1:], console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, state="waiting", rate="", left="")
+    shown = ("amount", "rate", "left", "state")
+    texts = [TextColumn(f"{{task.fields[{each}]}}") for each in shown]
+    with Bar(TextColumn("{task.description}"), BarColumn(), *texts, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, state="waiting", rate="", left="", amount="")
 
         def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total, state=progress.state)
+            amount = progress.amount or f"{progress.done}/{'?' if progress.total is None else progress.total}"
+            bar.update(task, completed=progress.done, total=progress.total, state=progress.state, amount=amount)
             seen = bar.tasks[0]
-            speed = progress.per_second or seen.finished_speed or seen.speed
+            speed = progress.per_second if progress.unit else progress.per_second or seen.finished_speed or seen.speed
             left = progress.seconds_left or seen.time_remaining
-            bar.update(task, rate=f"{speed:,.0f}/s" if speed else "", left=lasting(left) if left else "")
+            unit = f" {progress.unit}" if progress.unit else ""
+            bar.update(task, rate=f"{speed:,.0f}{unit}/s" if speed else "", left=lasting(left) if left else "")
 
         yield show

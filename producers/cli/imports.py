@@ -1,35 +1,33 @@
 """`coupons import`: codes into a list."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 from uuid import UUID
 
 import click
 
-from producers.cli.following import Progress, follow
-from producers.cli.output import REJECTED_SHOWN, amount, as_json, emit_json, emit_rejected
-from producers.cli.session import REJECTED_LINES, Failed, asynchronous, database, publish
+from producers.cli.files import (
+    FileOrUrl,
+    format_options,
+    number_or_name,
+    rejected_option,
+    source_of,
+    volume,
+    write_rejected,
+)
+from producers.cli.following import Progress, bar, follow
+from producers.cli.output import REJECTED_SHOWN, amount, as_json, coloured, emit_json, emit_rejected, moment
+from producers.cli.session import REJECTED_LINES, Failed, asynchronous, database, nothing_begun, settings
+from producers.cli.uploading import send_import
 
 if TYPE_CHECKING:
+    from coupons.database import Connection
+    from coupons.importing import Judgement
     from coupons.reading import FileFormat
-    from coupons.store.imports import Import
-
-
-def format_options(command: Any) -> Any:
-    """How the file is to be read."""
-    for option in (
-        click.option("--encoding", default="utf-8", show_default=True, help="Never guessed; any that Python knows."),
-        click.option("--separator", help="Of a CSV file; found among ; , TAB | if not given."),
-        click.option("--column", help="Name or number (from 1) of the column that holds the codes."),
-        click.option("--kind", type=click.Choice(["txt", "csv"]), help="Found by the file's name and first line."),
-    ):
-        command = option(command)
-    return command
+    from coupons.store.imports import Event, Import, Mode, Target
 
 
 @click.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=FileOrUrl())
 @click.option("--list", "list_", required=True, help="The list that gets the codes.")
 @click.option(
     "--mode", type=click.Choice(["add", "replace", "delete"]), default="add", show_default=True,
@@ -37,58 +35,47 @@ def format_options(command: Any) -> Any:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would become of each line; write nothing.")
 @click.option("--wait", is_flag=True, help="Follow the import to its end.")
+@rejected_option
 @click.option("--id", "id_", type=click.UUID, help="The command's id; the same id again is the same import.")
+@click.option("--kind", type=click.Choice(["txt", "csv"]), help="Found by the file's name and first line.")
+@click.option("--header/--no-header", default=None, help="Whether the first line of a CSV file is one.")
 @format_options
 @as_json
 @asynchronous
 async def import_file(
-    file: BinaryIO, list_: str, mode: Literal["add", "replace", "delete"], dry_run: bool, wait: bool, id_: UUID | None,
-    encoding: str, separator: str | None, column: str | None, kind: Literal["txt", "csv"] | None, json_output: bool,
+    file: BinaryIO | str, list_: str, mode: "Mode", dry_run: bool, wait: bool, rejected: TextIO | None,
+    id_: UUID | None, kind: str | None, header: bool | None, encoding: str, separator: str | None, column: str | None,
+    json_output: bool,
 ) -> int | None:  # fmt: skip
-    """Import FILE, TXT with one code a line or CSV; `-` reads stdin.
+    """Import FILE, TXT with one code a line or CSV, also as .gz or .zip; `-` reads stdin.
 
-    The file goes to the workers through the database. Exit code 3: done, but some lines were not taken; see them with
-    `coupons show ID --rejected`.
+    The file goes to the workers through the database. FILE may also be a URL that they read themselves: https://…,
+    s3://bucket/key, file:///… (hosts, buckets and folder as in the settings).
+
+    Codes that are free and not promised to a sendout can be replaced or deleted, also while sendouts run; how many had
+    to stay, and why, is told. Exit code 3: done, but some lines were not taken; see them with `--rejected FILE`, or
+    later with `coupons show ID --rejected`.
     """
     from coupons.codes import list_name
-    from coupons.reading import FileFormat
+    from coupons.commands import Format
 
-    format_ = FileFormat(kind=kind, separator=separator, encoding=encoding, column=_number_or_name(column))
+    if rejected and not (wait or dry_run):
+        raise click.UsageError("--rejected needs --wait or --dry-run")
+    format_ = Format(kind=kind, separator=separator, encoding=encoding, column=number_or_name(column), header=header)
     if dry_run:
-        return await _dry_run(file, list_name(list_), format_, json_output=json_output)
-    import_id = await _send(file, list_name(list_), mode, format_, id_)
+        return await _dry_run(file, list_name(list_), mode, format_.as_file_format(), rejected, json_output=json_output)
+    with nothing_begun():
+        import_id = await send_import(file, list_name(list_), mode, format_, id_)
     if not wait:
         emit_json({"id": import_id}) if json_output else click.echo(import_id)
         return None
-    return await _wait(import_id, json_output=json_output)
+    return await _wait(import_id, rejected, json_output=json_output)
 
 
-async def _send(
-    file: BinaryIO, list_: str, mode: Literal["add", "replace", "delete"], format_: "FileFormat", id_: UUID | None
-) -> UUID:
-    from coupons.commands import Format, ImportCoupons
-    from coupons.reading import CodeReader
-    from coupons.store import imports, inbox, lists
-
-    async with database() as connection:
-        await lists.named(connection, list_)
-        if id_ and await inbox.is_known(connection, id_):
-            return id_  # the same import; another upload would make it another command
-        name, first = click.format_filename(file.name, shorten=True), file.read(imports.CHUNK_BYTES)
-        CodeReader(format_, name).feed(first)  # what is no list of codes is refused before anything is begun
-        upload = await imports.upload(connection, name, _pieces(file, first))
-        format_said = Format(
-            kind=format_.kind, separator=format_.separator, encoding=format_.encoding, column=format_.column
-        )
-        command = ImportCoupons(list=list_, mode=mode, source=f"upload:{upload.id}", format=format_said)
-        if id_:
-            command = command.model_copy(update={"id": id_})
-        await imports.check(connection, command)
-    await publish(command)
-    return command.id
+# --- following -----------------------------------------------------------------------------------------------------
 
 
-async def _wait(import_id: UUID, *, json_output: bool) -> int | None:
+async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) -> int | None:
     from coupons.store import imports, inbox
 
     async with database() as connection:
@@ -96,76 +83,141 @@ async def _wait(import_id: UUID, *, json_output: bool) -> int | None:
         async def look() -> "Import | None":
             return await imports.find(connection, import_id) if await inbox.is_known(connection, import_id) else None
 
-        job = await follow(look, _progress, title="importing")
-        rejected = await imports.rejections(connection, import_id, limit=REJECTED_SHOWN)
-    if job.state == "failed":
-        raise Failed(f"import {job.id} into {job.list} failed: {job.reason}")
-    if json_output:
-        emit_json(job)
-    else:
+        job = await follow(look, progress_of, title="importing")
+        if json_output and job.state == "finished":
+            emit_json(job)
+        return await conclude(connection, job, rejected, quiet=json_output)
+
+
+def progress_of(job: "Import") -> Progress:
+    return Progress(
+        job.bytes, job.total_bytes, job.state, ended=job.finished_at is not None, per_second=job.per_second,
+        seconds_left=job.seconds_left, unit="lines",
+        amount=f"{volume(job.bytes, job.total_bytes)}, {amount(job.lines)} lines",
+    )  # fmt: skip
+
+
+async def conclude(connection: "Connection", job: "Import", rejected: TextIO | None, *, quiet: bool) -> int | None:
+    """Say what became of an import that has ended; returns the exit code."""
+    from coupons.store import imports
+
+    if job.state != "finished":
+        raise Failed(f"import {job.id} into {job.target} {job.state}{_because(job)}")
+    if rejected:
+        await write_rejected(rejected, imports.rejections(connection, job.id), job.columns)
+    if not quiet:
         describe(job)
-        emit_rejected(rejected, job.rejected, rest=f"coupons show {import_id} --rejected")
+        await _tell_what_follows(connection, job)
+        first = await imports.first_rejections(connection, job.id, REJECTED_SHOWN)
+        emit_rejected(first, job.rejected, rest=f"coupons show {job.id} --rejected")
     return REJECTED_LINES if job.rejected else None
 
 
-def describe(job: "Import") -> None:
-    """What became of an import, in one line."""
-    parts = {"added": job.added, "removed": job.removed, "kept": job.kept, "blank": job.blank}
+async def _tell_what_follows(connection: "Connection", job: "Import") -> None:
+    """Sendouts that wait for codes of this list, and could go on now."""
+    from coupons.store import outbox
+
+    if job.list:
+        for each in await outbox.covered_by(connection, job.list):
+            click.echo(f"sendout {each.id} ({each.message}) is covered now: coupons resume {each.id}", err=True)
+
+
+def _because(job: "Import") -> str:
+    taken = f"; {amount(job.lines)} lines were taken" if job.lines else ""
+    return f": {job.reason}{taken}" if job.reason else taken
+
+
+def describe(job: "Import", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
+    """What became of an import, in one line, and what was special about it."""
+    kept = "known" if job.group else "kept"
+    parts = {"added": job.added, "removed": job.removed, kept: job.kept, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)
     reason = f": {job.reason}" if job.reason else ""
     click.echo(
-        f"import {job.id} into {job.list} {job.state}{reason}: {amount(job.lines)} lines{changed}, "
+        f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {amount(job.lines)} lines{changed}, "
         f"{amount(job.rejected)} rejected"
     )
+    left = {"promised to sendouts": job.left_promised, "belong to recipients": job.left_bound}
+    if any(left.values()):
+        whose = ", ".join(f"{amount(number)} {why}" for why, number in left.items() if number)
+        click.echo(f"  not removed: {whose}")
+    if job.same_at:
+        click.echo(f"  the same file was imported on {moment(job.same_at)} ({job.same_as}): {amount(job.added)} new")
+    for event in events:
+        click.echo(f"  {event.at.astimezone():%Y-%m-%d %H:%M:%S}  {event.text}")
 
 
-def _progress(job: "Import") -> Progress:
-    return Progress(job.bytes, job.total_bytes, job.state, ended=job.finished_at is not None)
+# --- a dry run -----------------------------------------------------------------------------------------------------
 
 
-async def _dry_run(file: BinaryIO, list_: str, format_: "FileFormat", *, json_output: bool) -> int | None:
-    """The same reader, the same checks, the same database; nothing written."""
-    from coupons.codes import Reason, Rejected
-    from coupons.reading import CodeReader
-    from coupons.store import imports, lists
+async def _dry_run(
+    file: BinaryIO | str, list_: str, mode: "Mode", format_: "FileFormat", rejected: TextIO | None, *, json_output: bool
+) -> int | None:
+    from coupons.store import lists
+    from coupons.store.imports import Target
 
-    reader = CodeReader(format_, Path(file.name).name)
-    seen: set[str] = set()
-    counts = dict.fromkeys(("new", "blank", *(reason.value for reason in Reason)), 0)
     async with database() as connection:
-        (target,) = await lists.named(connection, list_)
-        async for piece in _pieces(file, end=b""):
-            checked = reader.feed(piece) if piece else reader.finish()
-            counts["blank"] += checked.blank
-            known = {each.line: each for each in await imports.judge(connection, target.id, checked)}
-            for line, code in zip(checked.lines, checked.codes, strict=True):
-                if code in seen:
-                    known[line] = Rejected(line, code, Reason.DUPLICATE)
-                seen.add(code)
-            for each in (*checked.rejected, *known.values()):
-                counts[each.reason.value] += 1
-            counts["new"] += len(checked.codes) - len(known)
-    rejected = sum(counts.values()) - counts["new"] - counts["blank"]
+        (found,) = await lists.named(connection, list_)
+        target = Target(found.id, found.name, is_group=False)
+        return await judge(connection, file, target, mode, format_, rejected, json_output=json_output)
+
+
+async def judge(
+    connection: "Connection", file: BinaryIO | str, target: "Target", mode: "Mode", format_: "FileFormat",
+    rejected: TextIO | None, *, json_output: bool,
+) -> int | None:  # fmt: skip
+    """Say what would become of each line; returns the exit code."""
+    from contextlib import AsyncExitStack
+
+    from coupons import importing
+    from coupons.sources import Rules, open_source
+
+    rules = Rules.of(settings())
+    async with AsyncExitStack() as stack:
+        stack.enter_context(nothing_begun())
+        show = stack.enter_context(bar("reading"))
+        source = (
+            await stack.enter_async_context(open_source(file, rules))
+            if isinstance(file, str)
+            else source_of(file, show)
+        )
+        found = await stack.enter_async_context(
+            importing.judged(
+                connection,
+                target,
+                source,
+                rules,
+                mode=mode,
+                file_format=format_,
+                max_lines=settings().import_max_lines,
+            )
+        )
+        if rejected:
+            await write_rejected(rejected, found.rejected, found.columns)
+    counts = _counts(found)
     if json_output:
         emit_json(counts)
     else:
-        click.echo(
-            ", ".join(f"{amount(n)} {what.replace('_', ' ')}" for what, n in counts.items() if n or what == "new")
-        )
-    return REJECTED_LINES if rejected else None
+        click.echo(_in_words(counts))
+    return REJECTED_LINES if found.verdict.reasons else None
 
 
-async def _pieces(file: BinaryIO, first: bytes = b"", *, end: bytes | None = None) -> AsyncIterator[bytes]:
-    """The file's pieces, after one that was read already, and before one that marks the end."""
-    from coupons.store.imports import CHUNK_BYTES
+def _counts(found: "Judgement") -> dict[str, int]:
+    from coupons.codes import Reason
 
-    if first:
-        yield first
-    while piece := file.read(CHUNK_BYTES):
-        yield piece
-    if end is not None:
-        yield end
+    verdict = found.verdict
+    reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}
+    counts = {"lines": found.lines, "new": verdict.added, "kept": verdict.kept, "removed": verdict.removed}
+    return counts | {"blank": found.blank} | reasons
 
 
-def _number_or_name(column: str | None) -> str | int | None:
-    return int(column) if column and column.isdigit() else column
+def _in_words(counts: dict[str, int]) -> str:
+    """Every line is counted once: new, known for one reason or another, invalid, blank."""
+    words = {
+        "new": "new", "kept": "kept", "removed": "to be removed", "duplicate": "duplicate in file",
+        "in_list": "already in list", "sent": "already sent", "bound": "belong to recipients",
+        "promised": "promised to sendouts", "not_in_list": "not in list", "blank": "blank",
+    }  # fmt: skip
+    invalid = counts["lines"] - sum(counts[name] for name in words)
+    parts = [f"{amount(counts[name])} {word}" for name, word in words.items() if counts[name] or name == "new"]
+    return f"{amount(counts['lines'])} lines: " + ", ".join([*parts, *([f"{amount(invalid)} invalid"] * bool(invalid))])

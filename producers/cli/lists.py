@@ -15,7 +15,7 @@ SHORTAGE_HELP = "When codes run out: pause the whole sendout before anybody is m
 
 @click.group("list")
 def lists() -> None:
-    """Coupon lists: create, look, copy, archive."""
+    """Coupon lists: create, look, copy, archive, delete."""
 
 
 @lists.command()
@@ -173,13 +173,28 @@ async def restore(name: str) -> None:
 
 @lists.command()
 @click.argument("name")
-@click.confirmation_option(prompt="Delete the list and all its codes?")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @asynchronous
-async def delete(name: str) -> None:
-    """Delete an archived list of which nobody was sent a code."""
+async def delete(name: str, yes: bool) -> None:
+    """Delete an archived list with its codes and its rejected lines.
+
+    Codes that were sent stay known by their hash: no list takes them again, and `coupons who --code` says so. Messages
+    that name the list cannot be sent until they are saved again; its sendouts stay in the outbox. The name is free.
+    """
     from coupons.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:
-        await lists.delete(connection, list_name(name))
-    click.echo(f"list {list_name(name)} deleted")
+        (found,) = await lists.named(connection, list_name(name))
+        if not yes:
+            click.confirm(
+                f"{_kept(found.sent)}. Delete list {found.name} and its {amount(found.total)} codes?", abort=True
+            )
+        sent = await lists.delete(connection, found.name)
+    click.echo(f"list {found.name} deleted. {_kept(sent)}.")
+
+
+def _kept(sent: int) -> str:
+    if not sent:
+        return "No code of it was sent"
+    return f"{amount(sent)} codes that were sent stay known by their hash and are never taken again"

@@ -49,7 +49,9 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
     """What is not as it should be, or not yet: how fast it goes, codes that are missing, mails that were not sent."""
     counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
     yield from (f"{amount(number)} {what}" for what, number in counts.items() if number)
-    if sendout.state == "interrupted":
+    if sendout.covered:
+        yield _covered(sendout)
+    elif sendout.state == "interrupted":
         yield from (f"{each.name}: {amount(each.missing)} missing" for each in sendout.lists if each.missing)
     elif sendout.waiting:
         yield f"waiting: {sendout.waiting}"
@@ -70,17 +72,17 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
 @asynchronous
 async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> None:
     """One sendout or import, with everything that is known about it."""
-    from coupons.codes import rejections_csv
+    from coupons.codes import streamed_rejections_csv
     from coupons.store import imports, outbox, people
 
     async with database() as connection:
         job = await imports.find(connection, id_)
         if job and rejected:
-            for line in rejections_csv(await imports.rejections(connection, id_)):
+            async for line in streamed_rejections_csv(imports.rejections(connection, id_), job.columns):
                 click.echo(line, nl=False)
             return
         if job:
-            emit_json(job) if json_output else describe_import(job)
+            emit_json(job) if json_output else describe_import(job, await imports.events(connection, id_))
             return
         sendout = await outbox.find(connection, id_)
         if sendout is None:
@@ -117,11 +119,19 @@ def describe(sendout: "Sendout") -> None:
     )
     click.echo(f"  {amount(sendout.recipients)} recipients: {_counts(sendout)}")
     for each in sendout.lists:
-        click.echo(f"  list {each.name}: {_needs(sendout.state, each)}")
+        click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_needs(sendout.state, each)}")
+    if sendout.covered:
+        click.echo(f"  {_covered(sendout)}")
+    elif sendout.resume_when_covered and not sendout.started_at and not sendout.finished_at:
+        click.echo("  resumes by itself once its lists have enough codes")
     for line in _pace(sendout):
         click.echo(f"  {line}")
     if sendout.uncertain:
         click.echo(f"  whether {amount(sendout.uncertain)} were sent is uncertain: coupons uncertain {sendout.id}")
+
+
+def _covered(sendout: "Sendout") -> str:
+    return "covered now: " + ("it resumes by itself" if sendout.resume_when_covered else f"coupons resume {sendout.id}")
 
 
 def _counts(sendout: "Sendout") -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 
 from producers.cli.following import Progress, follow
+from producers.cli.imports import describe as describe_import
 from producers.cli.outbox import describe, starts_later
 from producers.cli.output import amount, as_json, emit_json
 from producers.cli.session import FAILED, INTERRUPTED, asynchronous, database, publish
@@ -62,18 +63,20 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Mail at most so many an hour, evenly.")
 @click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Instead: spread the mails evenly over"
               " 90m, 4h, 2d …")  # fmt: skip
+@click.option("--resume-when-covered", is_flag=True, help="If it is interrupted: resume it by itself, once its lists"
+              " have enough codes.")  # fmt: skip
 @click.option("--id", "id_", type=click.UUID, help="The command's id; the same id again is the same sendout.")
 @wait_option
 @as_json
 @asynchronous
 async def send(
     message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, per_hour: int | None,
-    over_minutes: int | None, id_: UUID | None, wait: bool, json_output: bool,
+    over_minutes: int | None, resume_when_covered: bool, id_: UUID | None, wait: bool, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Mail a message to everybody of a group, each with a code of their own.
 
     If a list that pauses on shortage has too few codes, nobody is mailed, the sendout is interrupted, and --wait ends
-    with exit code 4; import the missing codes and `coupons resume` it.
+    with exit code 4; import the missing codes and `coupons resume` it, or let it resume by itself.
 
     A sendout that starts later, or takes its time, is promised all its codes at once: if there are too few, it shows
     today.
@@ -89,7 +92,7 @@ async def send(
     recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
     command = StartSendout(
         message=message, group=group, recipients=recipients,
-        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes,
+        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, resume_when_covered=resume_when_covered,
     )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
@@ -137,15 +140,23 @@ async def pause(sendout: UUID) -> None:
 
 
 @click.command()
-@sendout_id
+@click.argument("id_", metavar="ID", type=click.UUID)
 @asynchronous
-async def cancel(sendout: UUID) -> None:
-    """End a sendout for good, and say how many were mailed; codes of all others return to their lists."""
-    from coupons.store import sendouts
+async def cancel(id_: UUID) -> None:
+    """End a sendout or an import for good.
+
+    Of a sendout it is said how many were mailed; codes of all others return to their lists. Of an import, what was
+    committed until then stays.
+    """
+    from coupons.store import imports, sendouts
 
     async with database() as connection:
-        await sendouts.cancel(connection, sendout)
-        await _tell_handed_over(connection, sendout)
+        if await imports.find(connection, id_):
+            await imports.cancel(connection, id_)
+            describe_import(await imports.named(connection, id_))
+            return
+        await sendouts.cancel(connection, id_)
+        await _tell_handed_over(connection, id_)
 
 
 async def _tell_handed_over(connection: "Connection", sendout_id: UUID) -> None:

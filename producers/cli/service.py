@@ -27,7 +27,7 @@ async def who(email: str | None, code: str | None, json_output: bool) -> int | N
         if code is not None:
             owners = await people.owners_of(connection, code.strip())
             columns = {
-                "LIST": lambda row: row.list,
+                "LIST": lambda row: row.list or "(deleted)",
                 "STATE": lambda row: row.state or "free",
                 "ADDRESS": lambda row: row.address,
                 "MESSAGE": lambda row: row.message,
@@ -40,7 +40,10 @@ async def who(email: str | None, code: str | None, json_output: bool) -> int | N
     columns = {
         "MESSAGE": lambda row: row.message,
         "STATE": lambda row: row.state,
-        "CODES": lambda row: ", ".join(f"{name}: {code}" for name, code in row.codes.items()),
+        "CODES": lambda row: ", ".join(
+            [f"{name}: {code}" for name, code in row.codes.items()]
+            + [f"{name}: (deleted)" for name in row.deleted_lists]
+        ),
         "WHEN": lambda row: row.changed_at,
         "SENDOUT": lambda row: row.sendout,
         "REPLY": _replies,

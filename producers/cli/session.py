@@ -61,6 +61,15 @@ def told() -> Iterator[None]:
         raise Failed("interrupted; what was begun goes on in the workers") from None
 
 
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """Ctrl-C within is told as what it is: no worker has got anything that could go on."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise Failed("interrupted; nothing was imported") from None
+
+
 def settings() -> "Settings":
     """Of this process, if the Coupon Manager is activated on this system."""
     from coupons.settings import load

@@ -1,7 +1,6 @@
 """The HTTP API: JSON in the shapes of the contract and of the command line's `--json`."""
 
-from collections.abc import AsyncIterator, Iterable
-from itertools import islice
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -9,15 +8,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from coupons.codes import rejections_csv
+from coupons.codes import streamed_rejections_csv
 from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
-from coupons.store import imports, lists, outbox, uncertain
+from coupons.sources.source import file_name
+from coupons.store import groups, imports, lists, outbox, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS
-from producers.web.body import whole
-from producers.web.desk import Desk, location_of, sendout_of
-from producers.web.failures import InvalidRequest, NotFound, UnsupportedType
+from producers.web.body import limited, whole
+from producers.web.desk import Desk, location_of
+from producers.web.failures import InvalidRequest, UnsupportedType
+from producers.web.finding import group_of, import_of, list_of, sendout_of
 
 STATES = ("queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed")
 LINES_AT_ONCE = 1_000
@@ -25,14 +26,19 @@ MAX_DECISION_BYTES = 1_000
 
 
 class Api:
-    def __init__(self, *, pool: Pool, desk: Desk) -> None:
+    def __init__(self, *, pool: Pool, desk: Desk, import_max_bytes: int) -> None:
         self._pool = pool
         self._desk = desk
+        self._import_max_bytes = import_max_bytes
 
     def routes(self) -> list[Route]:
         return [
             Route("/commands", self.take_command, methods=["POST"]),
+            Route("/uploads", self.take_file, methods=["POST"]),
             Route("/lists", self.all_lists),
+            Route("/lists/{name}/imports", self.imports_of_list),
+            Route("/groups", self.all_groups),
+            Route("/groups/{name}/imports", self.imports_of_group),
             Route("/sendouts", self.outbox),
             Route("/sendouts/{id:uuid}", self.sendout),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
@@ -40,6 +46,8 @@ class Api:
             Route("/sendouts/{id:uuid}/uncertain", self.uncertain),
             Route("/sendouts/{id:uuid}/uncertain", self.resolve, methods=["POST"]),
             Route("/imports/{id:uuid}", self.import_job),
+            Route("/imports/{id:uuid}/events", self.import_events),
+            Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
             Route("/imports/{id:uuid}/rejections.csv", self.rejections),
         ]
 
@@ -50,9 +58,35 @@ class Api:
         location = f"/api{location_of(command)}"
         return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
 
+    async def take_file(self, request: Request) -> Response:
+        """201: the body is kept as a file called `name`; an import command says where it is by its `source`."""
+        name = file_name(request.query_params.get("name", ""), otherwise="upload")
+        kept = await self._desk.keep(name, limited(request, self._import_max_bytes))
+        return JSONResponse({"id": str(kept.id), "source": f"upload:{kept.id}", "bytes": kept.bytes}, 201)
+
+    # --- lists and groups ------------------------------------------------------------------------------------------
+
     async def all_lists(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return _json(await lists.all_of(connection, archived=False))
+
+    async def imports_of_list(self, request: Request) -> Response:
+        """The newest ones."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            found = await list_of(connection, request.path_params["name"])
+            return _json(await imports.of_list(connection, found.name))
+
+    async def all_groups(self, _: Request) -> Response:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await groups.all_of(connection))
+
+    async def imports_of_group(self, request: Request) -> Response:
+        """The newest ones."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            found = await group_of(connection, request.path_params["name"])
+            return _json(await imports.of_group(connection, found.name))
+
+    # --- sendouts --------------------------------------------------------------------------------------------------
 
     async def outbox(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -85,21 +119,32 @@ class Api:
             raise InvalidRequest("not JSON in UTF-8") from None
         return _json({"mails": await self._desk.resolve(request.path_params["id"], resolution_in(decision))})
 
+    # --- imports ---------------------------------------------------------------------------------------------------
+
     async def import_job(self, request: Request) -> Response:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await import_of(connection, request.path_params["id"]))
+
+    async def import_events(self, request: Request) -> Response:
+        """Its log, from the beginning."""
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await imports.find(connection, import_id)
-        if found is None:
-            raise NotFound(f"there is no import {import_id}")
-        return _json(found)
+            await import_of(connection, import_id)
+            return _json(await imports.events(connection, import_id))
+
+    async def cancel_import(self, request: Request) -> Response:
+        """The import as it is then; what it has committed stays."""
+        return _json(await self._desk.cancel_import(request.path_params["id"]))
 
     async def rejections(self, request: Request) -> Response:
-        """The lines that were not taken, to be mended and imported again."""
+        """The lines that were not taken, to be mended and imported again.
+
+        Read from the pool: a client may take hours over them and must not hold a connection for so long.
+        """
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            if await imports.find(connection, import_id) is None:
-                raise NotFound(f"there is no import {import_id}")
-            lines = rejections_csv(await imports.rejections(connection, import_id))
+            job = await import_of(connection, import_id)
+        lines = streamed_rejections_csv(imports.rejections(self._pool, import_id), job.columns)
         headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
         return StreamingResponse(_in_pieces(lines), media_type="text/csv", headers=headers)
 
@@ -133,7 +178,11 @@ def _json(value: object) -> Response:
     return Response(to_json(value), media_type="application/json")
 
 
-async def _in_pieces(lines: Iterable[str]) -> AsyncIterator[str]:
-    iterator = iter(lines)
-    while piece := "".join(islice(iterator, LINES_AT_ONCE)):
-        yield piece
+async def _in_pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    held: list[str] = []
+    async for line in lines:
+        held.append(line)
+        if len(held) == LINES_AT_ONCE:
+            yield "".join(held)
+            held.clear()
+    yield "".join(held)

@@ -15,13 +15,16 @@ from producers.web.failures import HANDLERS
 from producers.web.guard import Guard
 from producers.web.health import Health
 from producers.web.pages import Pages
+from producers.web.stock import StockPages
 
 
 def build(*, settings: Settings, pool: Pool) -> ASGIApp:
     broker_url = settings.broker_url.get_secret_value()
-    desk = Desk(pool=pool, broker_url=broker_url)
-    api = Api(pool=pool, desk=desk)
-    pages = Pages(pool=pool, desk=desk, settings=settings)
+    max_bytes = settings.import_max_bytes
+    desk = Desk(pool=pool, broker_url=broker_url, import_max_bytes=max_bytes)
+    api = Api(pool=pool, desk=desk, import_max_bytes=max_bytes)
+    pages = Pages(pool=pool, desk=desk)
+    stock = StockPages(pool=pool, desk=desk, import_max_bytes=max_bytes)
     health = Health(pool=pool, broker_url=broker_url)
     app = Starlette(
         routes=[
@@ -29,6 +32,7 @@ def build(*, settings: Settings, pool: Pool) -> ASGIApp:
             Mount("/api", routes=api.routes()),
             Mount("/static", StaticFiles(directory=str(files("producers.web").joinpath("static")))),
             *pages.routes(),
+            *stock.routes(),
             Route("/imports/{id:uuid}/rejections.csv", api.rejections),  # for a browser, which holds no bearer token
         ],
         exception_handlers=HANDLERS,

@@ -1,37 +1,73 @@
-"""Bodies of requests, read in pieces and never beyond a limit: a command, a form, a form with a file."""
+"""Bodies of requests, read in pieces and never beyond a limit: a command, a file, a form, a form with a file."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from coupons.store.imports import CHUNK_BYTES
+from coupons.sources import PIECE_BYTES
 from producers.web.failures import InvalidRequest, TooLarge
 
 MAX_FIELDS_BYTES = 10_000
 """Of a form without its file."""
 
+IDLE_SECONDS = 30
+"""Without a byte: a client that has gone to sleep would keep others from what it holds."""
+
 
 async def limited(request: Request, most_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it comes in. Raises TooLarge, before anything is read if the client says its length."""
+    """The body as it comes in.
+
+    Raises:
+        TooLarge: before anything is read, if the client says its length.
+        HTTPException: 408, nothing has come for IDLE_SECONDS.
+    """
     declared = request.headers.get("content-length", "")
     read = 0
     if declared.isdecimal() and int(declared) > most_bytes:
         raise TooLarge(f"{int(declared):,} bytes, at most {most_bytes:,} are taken")
-    async for piece in request.stream():
+    async for piece in _arriving(request):
         read += len(piece)
         if read > most_bytes:
             raise TooLarge(f"at most {most_bytes:,} bytes are taken")
         yield piece
 
 
+async def _arriving(request: Request) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            reason = f"nothing has come for {IDLE_SECONDS} s; send it again"
+            raise HTTPException(408, reason, {"Connection": "close"}) from None
+        yield piece
+
+
 async def whole(request: Request, most_bytes: int) -> bytes:
     """Raises TooLarge."""
     return b"".join([piece async for piece in limited(request, most_bytes)])
+
+
+async def cut(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of PIECE_BYTES, whatever a network made of them; the last one may be shorter."""
+    held = bytearray()
+    async for part in parts:
+        held += part
+        while len(held) >= PIECE_BYTES:
+            yield bytes(held[:PIECE_BYTES])
+            del held[:PIECE_BYTES]
+    if held:
+        yield bytes(held)
 
 
 async def fields_of(request: Request) -> dict[str, str]:
@@ -48,7 +84,7 @@ class _Part:
 
 
 class FileForm:
-    """A form whose last field is a file (RFC 7578): `read_fields` first, then `pieces`.
+    """A form whose last field is a file (RFC 7578): `read_fields` first, then `content`.
 
     Starlette's own parser spools the file to a temporary folder, which a container with a read-only disk has not got.
 
@@ -56,8 +92,8 @@ class FileForm:
     """
 
     def __init__(self, request: Request, *, most_bytes: int) -> None:
-        """`most_bytes` of the whole form."""
-        self._body = limited(request, most_bytes)
+        """`most_bytes` of the file, about: the form around it is allowed what it needs."""
+        self._body = limited(request, most_bytes + MAX_FIELDS_BYTES)
         self._parser = MultipartParser(
             _boundary(request),
             {
@@ -92,17 +128,14 @@ class FileForm:
         said = (self._file.file_name if self._file else None) or ""
         return "".join(filter(str.isprintable, said))
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The file, in pieces of at most `CHUNK_BYTES`."""
+    async def content(self) -> AsyncIterator[bytes]:
+        """The file, in parts as they come in."""
         data = self._file.data if self._file else bytearray()
+        yield bytes(data)
         while not self._ended:
+            data.clear()
             await self._read_on()
-            while len(data) > CHUNK_BYTES:
-                yield bytes(data[:CHUNK_BYTES])
-                del data[:CHUNK_BYTES]
-        while data:
-            yield bytes(data[:CHUNK_BYTES])
-            del data[:CHUNK_BYTES]
+            yield bytes(data)
 
     async def _read_on(self) -> None:
         try:

@@ -1,28 +1,68 @@
-"""Where commands are handed in: what is known to be wrong is refused at once, everything else is published.
+"""Where files and commands are handed in: what is known to be wrong is refused at once, every other command published.
 
-What a person decides about a running sendout is no command: it counts as soon as it is written.
+What a person decides about a running sendout or import is no command: it counts as soon as it is written.
 """
 
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import structlog
+from starlette.exceptions import HTTPException
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
-from coupons.store import imports, inbox, outbox, sendouts, uncertain
+from coupons.store import imports, inbox, outbox, sendouts, uncertain, uploads
+from coupons.store.imports import Import
 from coupons.store.outbox import Sendout
 from coupons.store.uncertain import Resolution
+from coupons.store.uploads import Upload
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
-from producers.web.failures import NotFound
+from producers.web.body import cut
+from producers.web.finding import import_of, sendout_of
 
 log = structlog.get_logger()
+UPLOADS_AT_ONCE = 3
+"""Each holds a connection to the database for as long as its client takes; pages must still get one."""
+TURN_SECONDS = 10
+"""How long a file waits for its turn, its client having sent little of it yet."""
 
 
 class Desk:
-    def __init__(self, *, pool: Pool, broker_url: str) -> None:
+    def __init__(self, *, pool: Pool, broker_url: str, import_max_bytes: int) -> None:
         self._pool = pool
         self._broker_url = broker_url
+        self._import_max_bytes = import_max_bytes
+        self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+
+    async def keep(self, name: str, content: AsyncIterable[bytes]) -> Upload:
+        """Store a file, piece by piece as it comes in, for the import that is going to name it.
+
+        However it ends badly, what was stored is gone again.
+
+        Raises:
+            Refused: it is too large.
+            HTTPException: 503, others have been uploading for TURN_SECONDS.
+        """
+        async with self._turn(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            kept = await uploads.keep(connection, name, cut(content), max_bytes=self._import_max_bytes)
+        log.info("file kept", upload=str(kept.id), bytes=kept.bytes)
+        return kept
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._uploads.acquire()
+        except TimeoutError:
+            reason = f"{UPLOADS_AT_ONCE} files are being uploaded already; try again in a moment"
+            raise HTTPException(503, reason, {"Retry-After": f"{TURN_SECONDS}"}) from None
+        try:
+            yield
+        finally:
+            self._uploads.release()
 
     async def submit(self, command: Command) -> None:
         """Publish the command, over a connection of its own: 4 ms, and none that broke while nobody looked.
@@ -62,13 +102,13 @@ class Desk:
         log.info("uncertain mails resolved by a person", sendout=str(sendout_id), how=how, mails=mails)
         return mails
 
-
-async def sendout_of(connection: Connection, sendout_id: UUID) -> Sendout:
-    """Raises NotFound."""
-    found = await outbox.find(connection, sendout_id)
-    if found is None:
-        raise NotFound(f"there is no sendout {sendout_id}")
-    return found
+    async def cancel_import(self, import_id: UUID) -> Import:
+        """End it now; what it has committed stays. Returns it as it is then. Raises NotFound, Refused."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await import_of(connection, import_id)
+            await imports.cancel(connection, import_id)
+            log.info("import cancelled by a person", job=str(import_id))
+            return await import_of(connection, import_id)
 
 
 async def _check(connection: Connection, command: Command) -> None:

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from coupons import __version__
-from coupons.store.outbox import RESUMABLE, Sendout
+from coupons.store.outbox import RESUMABLE
 from producers.wording import lasting, rate
 
 
@@ -23,9 +23,8 @@ def _when(at: datetime) -> str:
     return f"{at.astimezone():%-d %b %Y, %H:%M}"
 
 
-def _is_covered(sendout: Sendout) -> bool:
-    """Whether its lists have enough codes now; the worker that resumes it decides, this only advises."""
-    return all(each.needed <= each.available for each in sendout.lists if each.shortage == "pause")
+def _second(at: datetime) -> str:
+    return f"{at.astimezone():%-d %b %Y, %H:%M:%S}"
 
 
 _TEMPLATES = Environment(
@@ -35,8 +34,8 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"amount": _amount, "when": _when, "lasting": lasting, "rate": rate}
-_TEMPLATES.tests |= {"covered": _is_covered, "ahead": lambda at: at is not None and at > datetime.now(UTC)}
+_TEMPLATES.filters |= {"amount": _amount, "when": _when, "second": _second, "lasting": lasting, "rate": rate}
+_TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UTC)}
 _TEMPLATES.globals |= {
     "version": __version__,
     "zone": lambda: f"{datetime.now().astimezone():%Z}",

@@ -128,6 +128,14 @@ class Programs:
 
         return end
 
+    def interrupted(self, *arguments: object, when: Callable[[], object], what: str) -> Result:
+        """Run `coupons …` until something is so, then press Ctrl-C."""
+        process = self._start(arguments, {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        eventually(when, what)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=COMMAND_LIMIT_SECONDS)
+        return Result(process.returncode, out.decode(), err.decode())
+
     def on_terminal(self, *arguments: object, only_stderr: bool = False, typed: str = "", **environment: str) -> Result:
         """Run `coupons …` on a terminal; what that shows is the result's `err`, and `out` what went elsewhere.
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from coupons.addresses import parse_address
 from coupons.database import Connection, connected
-from coupons.recipients import Recipient
-from coupons.store import groups, lists, messages
+from coupons.store import lists, messages
 from coupons.templates import Parts
-from tests.stock import add_codes
+from tests.stock import add_codes, add_recipients
 
 SENDER = "Garden Shop <shop@example.org>"
 
@@ -26,10 +25,9 @@ async def stock(
     async with connected(database_url) as connection:
         for name in codes:
             await add_list(connection, name, codes[name], alternative_text)
-        parsed = [parse_address(address) for address in addresses]
-        people = [Recipient(each.address, each.key, {"first_name": "Ada"}) for each in parsed]
+        people = [(parse_address(address).address, {"first_name": "Ada"}) for address in addresses]
         async with connection.transaction():
-            await groups.add(connection, group, ["first_name"], list(enumerate(people, start=2)))
+            await add_recipients(connection, group, people)
         parts = Parts(subject="For {{ first_name }}", text=text, html=f"<p>{text}</p>")
         await messages.save(connection, message, parts, sender=SENDER, reply_to=None, declared=())
 

@@ -1,7 +1,10 @@
 """Codes into a list: what is taken, what is not and why, and what the other modes do."""
 
 import csv
+import gzip
 import io
+from hashlib import sha256
+from pathlib import Path
 
 from tests.acceptance.programs import REJECTED_LINES
 from tests.acceptance.shop import Shop, codes
@@ -66,11 +69,52 @@ def test_a_dry_run_says_the_same_and_writes_nothing(open_shop: Shop) -> None:
     arguments = ("import", open_shop.file("dry.txt", "\n".join(lines)), "--list", "dry", "--dry-run")
     told = open_shop.coupons(*arguments, code=REJECTED_LINES)
     counts = open_shop.coupons(*arguments, "--json", code=REJECTED_LINES).json
-    assert told.out == "1 new, 1 blank, 1 url, 1 duplicate, 1 in list\n"
+    assert told.out == "5 lines: 1 new, 1 duplicate in file, 1 already in list, 1 blank, 1 invalid\n"
     assert {reason: count for reason, count in counts.items() if count} == {
-        "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1
+        "lines": 5, "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1
     }  # fmt: skip
     assert open_shop.contents() == before
+
+
+def test_a_dry_run_and_the_import_make_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
+    """The CSV of lines that are not taken is the same to the last byte, in every mode, and packed or not."""
+    lines = [*codes("REP", 50), "REP-00007", "OLD-00001", "", "www.example.org", "=1+1", "OLD-00001", "1.2E+11"]
+    file = open_shop.file("report.txt.gz", gzip.compress("\n".join(lines).encode()))
+    for mode in ("add", "replace", "delete"):
+        open_shop.coupons("list", "create", f"report-{mode}")
+        open_shop.import_codes(f"report-{mode}", codes("OLD", 3))
+        arguments = ("import", file, "--list", f"report-{mode}", "--mode", mode, "--rejected")
+        before, after = tmp_path / "before.csv", tmp_path / "after.csv"
+        judged = open_shop.coupons(*arguments, before, "--dry-run", "--json", code=REJECTED_LINES).json
+        done = open_shop.coupons(*arguments, after, "--wait", "--json", code=REJECTED_LINES).json
+        assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
+        assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
+        assert [judged[name] for name in ("lines", "new", "kept", "blank")] == [
+            done[name] for name in ("lines", "added", "kept", "blank")
+        ]
+
+
+def test_the_same_file_again_is_named_with_its_date(open_shop: Shop) -> None:
+    """It was imported on that day, 0 new, whatever the file is called now; its log says how it was read."""
+    open_shop.coupons("list", "create", "same")
+    first = open_shop.import_codes("same", codes("SAME", 3), "--json").json
+    again = open_shop.coupons("import", open_shop.file("other.txt", "".join(f"{code}\n" for code in codes("SAME", 3))),
+                              "--list", "same", "--wait", code=REJECTED_LINES)  # fmt: skip
+    assert "the same file was imported on 20" in again.out
+    assert f"({first['id']}): 0 new" in again.out
+    shown = open_shop.coupons("show", first["id"]).out
+    assert "reads codes-same.txt as txt, utf-8" in shown
+    assert shown.rstrip().endswith("finished")
+
+
+def test_the_whole_way_over_https(open_shop: Shop) -> None:
+    """A worker that may not read from a host says so; the import fails and names the setting."""
+    open_shop.coupons("list", "create", "far")
+    result = open_shop.coupons(
+        "import", "https://shop.example.org/codes.txt?token=secret", "--list", "far", "--wait", code=1
+    )
+    assert "COUPONS_IMPORT_HOSTS" in result.err
+    assert "secret" not in result.err + open_shop.coupons("list", "show", "far").out
 
 
 def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> None:

@@ -56,12 +56,12 @@ def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> N
 
 
 def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:
-    """SIGKILL while codes come in: in the end each is in the list once, and every line is accounted for."""
+    """SIGKILL between two chunks: in the end each code is in the list once, and every line is accounted for."""
     many = [f"MANY{number:012}" for number in range(250_000)]
     impatient = {**IMPATIENT, "lease_seconds": 1.5, "heartbeat_seconds": 0.5}
     with shop.worker("import", **impatient) as first:
         shop.coupons("list", "create", "spring-10")
-        ending = shop.begin(*shop.importing("spring-10", many), "--json")
+        ending = shop.begin(*shop.importing("spring-10", many), "--mode", "replace", "--json")
         eventually(lambda: shop.rows("SELECT FROM import_job WHERE added > 0"), "the first codes")
         first.kill()
     assert shop.rows("SELECT FROM import_job WHERE state = 'running'")

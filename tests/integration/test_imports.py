@@ -1,53 +1,84 @@
 """Imports: each line explained, whole chunks or nothing, the same once more changes nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from asyncpg import QueryCanceledError
 
-from coupons.codes import Checked, Reason
+from coupons import importing
+from coupons.codes import Reason, Rejected, check, streamed_rejections_csv
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
-from coupons.errors import Refused
+from coupons.errors import LeaseLost, Refused
+from coupons.reading import FileFormat
 from coupons.settings import Settings
-from coupons.store import imports, lists
-from coupons.store.imports import Import, Job
-from tests.stock import add_codes, add_group, add_list, prepare, save_message, start
-from workers.importer import Importer, confined
+from coupons.sources import Rules, Source
+from coupons.sources import text as texts
+from coupons.store import chunks, deliveries, groups, imports, lists, uploads
+from coupons.store.deliveries import Conclusion
+from coupons.store.imports import Import, Job, Mode, Target
+from tests.stock import (
+    LEASE_SECONDS,
+    add_codes,
+    add_group,
+    add_list,
+    add_recipients,
+    claimed,
+    prepare,
+    save_message,
+    start,
+    take_codes,
+)
+from workers.importer import MOST_INTERRUPTIONS, Importer
 from workers.loops import AT_ONCE, Signals
+from workers.nudges import Nudges
+
+GROUP_CSV = Format(kind="csv")
+
+
+class Killed(BaseException):
+    """As a worker ends without a word."""
 
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=4) as pool:
+    async with pooled(database_url, size=12) as pool:
         yield pool
 
 
-def worker(pool: Pool, *, folder: Path | None = None) -> Importer:
-    settings = Settings(import_folder=folder, lease_seconds=2, heartbeat_seconds=1)
-    return Importer(pool=pool, signals=Signals(("import",)), settings=settings, owner="test")
+def worker(pool: Pool, **settings: Any) -> Importer:
+    signals = Signals(("import",))
+    known = Settings(lease_seconds=2, heartbeat_seconds=1, **settings)
+    return Importer(pool=pool, signals=signals, nudges=Nudges(signals), settings=known, owner="test")
 
 
 async def send(
-    connection: Connection,
-    text: str | bytes,
-    *,
-    mode: Literal["add", "replace", "delete"] = "add",
-    piece: int = 1 << 20,
+    connection: Connection, text: str | bytes, *, mode: Mode = "add", to: str = "a", group: str | None = None
 ) -> UUID:
-    """Upload a file in small pieces, and note its import into the list `a`."""
+    """Upload a file, and note its import into a list or a group."""
     data = text.encode() if isinstance(text, str) else text
 
     async def pieces() -> AsyncIterator[bytes]:
-        for begin in range(0, len(data), piece):
-            yield data[begin : begin + piece]
+        yield data
 
-    upload = await imports.upload(connection, "codes.txt", pieces())
-    command = ImportCoupons(list="a", mode=mode, source=f"upload:{upload.id}", format=Format(kind="txt"))
+    upload = await uploads.keep(connection, "codes.txt", pieces(), max_bytes=10_000_000)
+    command = ImportCoupons(
+        list=None if group else to, group=group, mode=mode, source=f"upload:{upload.id}",
+        format=GROUP_CSV if group else Format(kind="txt"),
+    )  # fmt: skip
     await imports.create(connection, command)
     return command.id
+
+
+async def done(connection: Connection, pool: Pool, import_id: UUID) -> Import:
+    """The import, after a worker has done it."""
+    assert await worker(pool).step() == AT_ONCE
+    return await look(connection, import_id)
 
 
 async def look(connection: Connection, import_id: UUID) -> Import:
@@ -57,7 +88,25 @@ async def look(connection: Connection, import_id: UUID) -> Import:
 
 
 async def reasons(connection: Connection, import_id: UUID) -> list[tuple[int, Reason]]:
-    return [(each.line, each.reason) for each in await imports.rejections(connection, import_id)]
+    return [(each.line, each.reason) async for each in imports.rejections(connection, import_id)]
+
+
+async def codes_of(connection: Connection, name: str = "a") -> list[str]:
+    (found,) = await lists.named(connection, name)
+    rows = await connection.fetch("SELECT code FROM coupon WHERE list_id = $1 ORDER BY code", found.id)
+    assert len(rows) == found.total
+    return [row["code"] for row in rows]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is 250 bytes of text."""
+    monkeypatch.setattr(texts, "PIECE_BYTES", 250)
+    monkeypatch.setattr(importing, "FIRST_PIECES", 1)
+    monkeypatch.setattr(importing, "MOST_PIECES", 1)
+
+
+# --- every line ----------------------------------------------------------------------------------------------------
 
 
 async def test_every_line_is_taken_or_explained(connection: Connection, pool: Pool) -> None:
@@ -65,58 +114,126 @@ async def test_every_line_is_taken_or_explained(connection: Connection, pool: Po
     await add_list(connection, "a")
     await add_codes(connection, "a", ["OLD"])
     import_id = await send(connection, "NEW\n\nOLD\nNEW\nhttps://shop.example/x\n1,2E+11\nNEXT")
-    assert await worker(pool).step() == AT_ONCE
-    done = await look(connection, import_id)
-    assert (done.state, done.lines, done.added, done.blank, done.rejected) == ("finished", 7, 2, 1, 4)
+    found = await done(connection, pool, import_id)
+    assert (found.state, found.lines, found.added, found.blank, found.rejected) == ("finished", 7, 2, 1, 4)
     assert await reasons(connection, import_id) == [
         (3, Reason.IN_LIST), (4, Reason.DUPLICATE), (5, Reason.URL), (6, Reason.EXCEL),
     ]  # fmt: skip
-    (found,) = await lists.named(connection, "a")
-    assert (found.total, found.available) == (3, 3)
+    (a,) = await lists.named(connection, "a")
+    assert (a.total, a.available) == (3, 3)
 
 
-@pytest.mark.parametrize("survived", range(5))
-async def test_an_import_goes_on_where_its_worker_died(
-    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, survived: int
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("search", ["merge", "probe"])
+async def test_a_repeated_line_has_the_same_reason_wherever_chunks_are_cut(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
-    """Whichever chunk was the last one, the report is that of an import that was never stopped."""
+    """What the list had before is in it each time; what this file brought is a duplicate from its second line on."""
+    monkeypatch.setattr(chunks, "MERGE_FACTOR", 1_000 if search == "merge" else 0)
     await add_list(connection, "a")
-    codes = [f"CODE-{number:04}" for number in range(100)]
-    import_id = await send(connection, "\n".join([*codes, codes[7], "x" * 201, ""]), piece=250)
-    apply, applied = imports.apply, 0
+    await add_codes(connection, "a", ["OLD"])
+    block = ["OLD", "NEW", *(f"CODE-{number:04}" for number in range(30))]
+    more = [f"MORE-{number:04}" for number in range(34)]
+    lines = ["OLD", "NEW", "NEW", "OLD", *block[2:], *block, *more, "OLD", "LAST", "MORE-0033", "LAST"]
+    assert lines[100] == "OLD"  # a line that is looked at to guess whether a chunk is new
+    import_id = await send(connection, "\n".join(lines))
+    found = await done(connection, pool, import_id)
+    assert (found.added, found.rejected) == (31 + 34 + 1, 66 - 31 + 3)
+    noted = await reasons(connection, import_id)
+    assert [line for line, reason in noted if reason is Reason.IN_LIST] == [1, 4, 35, 101]
+    assert [line for line, reason in noted if reason is Reason.DUPLICATE] == [3, *range(36, 67), 103, 104]
 
-    async def dies(connection: Connection, job: Job, checked: Checked, *, position: int, lease_seconds: float) -> None:
-        nonlocal applied
-        if applied == survived:
-            raise KeyboardInterrupt
-        applied += 1
-        await apply(connection, job, checked, position=position, lease_seconds=lease_seconds)
 
-    monkeypatch.setattr(imports, "apply", dies)
-    with pytest.raises(KeyboardInterrupt):
-        await worker(pool).step()
-    monkeypatch.setattr(imports, "apply", apply)
-    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
-    assert await worker(pool).step() == AT_ONCE
-    done = await look(connection, import_id)
-    assert (done.state, done.lines, done.added, done.rejected) == ("finished", 102, 100, 2)
-    assert await reasons(connection, import_id) == [(101, Reason.DUPLICATE), (102, Reason.TOO_LONG)]
-    assert await worker(pool).step() is None
+async def test_a_sent_code_is_told_from_one_that_is_only_known(connection: Connection, pool: Pool) -> None:
+    """A code that somebody has is never taken again."""
+    await add_list(connection, "a", 2)
+    await send_one(connection, "a")
+    import_id = await send(connection, "A-000000000\nA-000000001\nA-000000002\n")
+    assert (await done(connection, pool, import_id)).added == 1
+    assert await reasons(connection, import_id) == [(1, Reason.SENT), (2, Reason.IN_LIST)]
+
+
+async def test_a_chunk_that_is_known_as_a_whole_is_judged_as_line_by_line(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its digest, as long as nothing was removed and nobody owns a code; then each line is looked at again."""
+    monkeypatch.setattr(chunks, "LEAST_NOTED", 1)
+    await add_list(connection, "a")
+    text = "A-1\nA-2\nA-1\nhttps://example.org\nA-3\n"
+    known = [(1, Reason.IN_LIST), (2, Reason.IN_LIST), (3, Reason.IN_LIST), (4, Reason.URL), (5, Reason.IN_LIST)]
+    await done(connection, pool, await send(connection, text))
+    for _ in range(2):
+        again = await send(connection, text)
+        assert (await done(connection, pool, again)).added == 0
+        assert await reasons(connection, again) == known
+    await done(connection, pool, await send(connection, "A-2\n", mode="delete"))
+    after_removal = await send(connection, text)
+    assert (await done(connection, pool, after_removal)).added == 1
+    assert await reasons(connection, after_removal) == [known[0], *known[2:]]
+    await send_one(connection, "a")
+    after_sending = await send(connection, text)
+    await done(connection, pool, after_sending)
+    assert [reason for _, reason in await reasons(connection, after_sending)].count(Reason.SENT) == 2
+    assert await codes_of(connection) == ["A-1", "A-2", "A-3"]
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_chunk_that_comes_twice_in_one_file_is_a_duplicate_of_itself(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although its digest is known by then: what this very import has brought was not in the list before."""
+    monkeypatch.setattr(chunks, "LEAST_NOTED", 1)
+    await add_list(connection, "a")
+    chunk = "".join(f"CODE-{number:04}\n" for number in range(25))
+    assert len(chunk) == 250
+    import_id = await send(connection, 2 * chunk)
+    assert (await done(connection, pool, import_id)).added == 25
+    assert await reasons(connection, import_id) == [(line, Reason.DUPLICATE) for line in range(26, 51)]
+
+
+async def send_one(connection: Connection, name: str) -> None:
+    """Somebody gets the list's first code."""
+    await add_group(connection, "g", 1)
+    await save_message(connection, "m", name)
+    await start(connection, "m", "g")
+    await prepare(connection)
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    of_lists = await deliveries.lists_of(connection, batch.sendout_id)
+    outcomes = [Conclusion(each, "sent", "250") for each in await deliveries.due(connection, batch, of_lists)]
+    assert await deliveries.record(
+        connection, batch, flush=uuid4(), conclusions=outcomes, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+    )
+
+
+async def test_codes_that_a_deleted_list_has_sent_are_known_by_their_hash(connection: Connection, pool: Pool) -> None:
+    """Whatever the list is called now, nobody gets a code that somebody else was sent."""
+    await add_list(connection, "a")
+    await connection.execute("INSERT INTO spent_code SELECT spent_hash(key, 'SPENT') FROM spent_code_key")
+    import_id = await send(connection, "NEW\nSPENT\n")
+    assert (await done(connection, pool, import_id)).added == 1
+    assert await reasons(connection, import_id) == [(2, Reason.SENT)]
+    assert await codes_of(connection) == ["NEW"]
+
+
+# --- modes ---------------------------------------------------------------------------------------------------------
 
 
 async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection, pool: Pool) -> None:
-    """Free, unpromised codes go; the file's codes come; those in both are kept."""
+    """Free, unpromised codes go; the file's codes come; those in both are kept; what had to stay is counted."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 4)
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
     await prepare(connection)  # 4 of the 10 are promised
-    import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\n", mode="replace")
-    assert await worker(pool).step() == AT_ONCE
-    done = await look(connection, import_id)
-    assert (done.added, done.kept, done.removed, done.rejected) == (2, 1, 8, 0)
-    (found,) = await lists.named(connection, "a")
-    assert (found.total, found.available, found.promised) == (4, 0, 4)
+    import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\nNEW-1\nA-000000009\n", mode="replace")
+    found = await done(connection, pool, import_id)
+    assert (found.added, found.kept, found.removed, found.rejected) == (2, 1, 8, 2)
+    assert await reasons(connection, import_id) == [(4, Reason.DUPLICATE), (5, Reason.DUPLICATE)]
+    assert (found.left_promised, found.left_bound) == (1, 0)
+    (a,) = await lists.named(connection, "a")
+    assert (a.total, a.available, a.promised) == (4, 0, 4)
 
 
 async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool) -> None:
@@ -127,12 +244,297 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
     await start(connection, "m", "g")
     await prepare(connection)
     import_id = await send(connection, "".join(f"A-{number:09}\n" for number in range(5)) + "NOWHERE\n", mode="delete")
-    assert await worker(pool).step() == AT_ONCE
-    done = await look(connection, import_id)
-    assert (done.removed, done.rejected) == (2, 4)
+    found = await done(connection, pool, import_id)
+    assert (found.removed, found.rejected, found.left_promised) == (2, 4, 3)
     assert await reasons(connection, import_id) == [
-        (3, Reason.HELD), (4, Reason.HELD), (5, Reason.HELD), (6, Reason.NOT_IN_LIST),
+        (3, Reason.PROMISED), (4, Reason.PROMISED), (5, Reason.PROMISED), (6, Reason.NOT_IN_LIST),
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("mode", ["replace", "delete"])
+async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connection, pool: Pool, mode: Mode) -> None:
+    """With codes promised, in whatever order the file has them: the same numbers and the same lines as the import."""
+    await add_list(connection, "a", 60)
+    await add_group(connection, "g", 50)
+    await save_message(connection, "m", "a")
+    await start(connection, "m", "g")
+    await prepare(connection)
+    codes = [f"A-{number:09}" for number in range(60, 20, -1)]
+    (a,) = await lists.named(connection, "a")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield "\n".join(codes).encode()
+
+    source, rules = Source("codes.txt", None, pieces()), Rules.of(Settings())
+    async with importing.judged(
+        connection, Target(a.id, "a", is_group=False), source, rules,
+        mode=mode, file_format=FileFormat(kind="txt"), max_lines=1_000,
+    ) as judgement:  # fmt: skip
+        lines = [(each.line, each.reason) async for each in judgement.rejected]
+        verdict = judgement.verdict
+    import_id = await send(connection, "\n".join(codes), mode=mode)
+    found = await done(connection, pool, import_id)
+    assert lines == await reasons(connection, import_id)
+    assert (verdict.added, verdict.kept, verdict.removed) == (found.added, found.kept, found.removed)
+    if mode == "replace":
+        assert verdict.left_promised == found.left_promised > 0
+
+
+async def test_codes_in_a_command_are_no_file(connection: Connection, pool: Pool) -> None:
+    """Nothing in them is a line break, a byte order mark or a picture: each is taken or refused by itself."""
+    await add_list(connection, "a")
+    command = ImportCoupons(list="a", codes=("%PDF-1.4", "\ufeffABC", "A\n\nB", "\0" * 9, "x" * 70_000, " OK ", ""))
+    await imports.create(connection, command)
+    found = await done(connection, pool, command.id)
+    assert (found.state, found.lines, found.added, found.blank) == ("finished", 7, 2, 1)
+    assert await codes_of(connection) == ["%PDF-1.4", "OK"]
+    assert [line for line, _ in await reasons(connection, command.id)] == [2, 3, 4, 5]
+
+
+async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connection, pool: Pool) -> None:
+    """The first line of an address counts; one that is known already gets the new attributes and keeps the others."""
+    first = await send(connection, "email,first_name,town\na@x.org,Ada,Rom\nb@x.org,Bob,Ulm\n", group="g")
+    assert (await done(connection, pool, first)).added == 2
+    second = await send(connection, "E-Mail;First Name\nA@x.org;Ava\nc@x.org;Cleo\nC@X.org;Clio\nd@;Dan\n", group="g")
+    found = await done(connection, pool, second)
+    assert (found.added, found.kept, found.rejected, found.lines) == (1, 1, 2, 4)
+    assert await reasons(connection, second) == [(4, Reason.DUPLICATE), (5, Reason.BAD_ADDRESS)]
+    assert await connection.fetchval("SELECT attributes FROM recipient WHERE address_key = 'a@x.org'") == {
+        "first_name": "Ava", "town": "Rom",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_group_is_replaced_and_recipients_are_deleted(connection: Connection, pool: Pool) -> None:
+    """As with codes; nobody's mail hangs on a group, so all of it may go."""
+    await add_group(connection, "g", 50)
+    replacing = await send(
+        connection, "email\n" + "".join(f"c{n}@example.org\n" for n in range(40, 60)), group="g", mode="replace"
+    )
+    found = await done(connection, pool, replacing)
+    assert (found.added, found.kept, found.removed) == (10, 10, 40)
+    deleting = await send(
+        connection, "email\nc41@example.org\nnobody@example.org\nc41@example.org\n", group="g", mode="delete"
+    )
+    found = await done(connection, pool, deleting)
+    assert (found.removed, found.rejected) == (1, 2)
+    assert await connection.fetchval("SELECT count(*) FROM recipient") == 19
+
+
+# --- crashes, turns, cancel ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("step", ["take", "end of take", "remove", "finish"])
+@pytest.mark.parametrize("mode", ["add", "replace", "delete"])
+@pytest.mark.parametrize("into", ["list", "group"])
+async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytest passes by name
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, into: str, mode: Mode, step: str
+) -> None:
+    """Before and after each chunk, and at each step to the end: the report is that of one that was never stopped."""
+    survivor, victim = [await twin(connection, into, name, mode) for name in ("a", "b")]
+    whole = await done(connection, pool, survivor)
+    dies_at = 0
+    while (found := await look(connection, victim)).finished_at is None:
+        with monkeypatch.context() as patch:
+            dying(patch, step, dies_at)
+            with suppress(Killed):
+                await worker(pool).step()
+        await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE finished_at IS NULL")
+        dies_at += 1
+    assert dies_at > 1 or (step == "remove" and (into, mode) != ("list", "replace"))
+    for name in ("state", "lines", "blank", "added", "removed", "kept", "rejected", "left_promised", "left_bound"):
+        assert getattr(found, name) == getattr(whole, name), name
+    assert await reasons(connection, victim) == await reasons(connection, survivor)
+    assert await contents(connection, into, "a") == await contents(connection, into, "b")
+
+
+def dying(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
+    """The worker dies in its first run at that step, in its second run at the step after it, and so on."""
+    module, name = {"take": (chunks, "take"), "end of take": (chunks, "take"), "remove": (chunks, "_remove_codes"),
+                    "finish": (imports, "finish")}[step]  # fmt: skip
+    plain, met = getattr(module, name), 0
+
+    async def dies(*arguments: Any, **named: Any) -> Any:
+        nonlocal met
+        met += 1
+        if met > number and (step != "finish" or number == 0):
+            if step == "end of take":
+                await plain(*arguments, **named)
+            raise Killed
+        return await plain(*arguments, **named)
+
+    patch.setattr(module, name, dies)
+
+
+async def twin(connection: Connection, into: str, name: str, mode: Mode) -> UUID:
+    """An import of a file with everything in it: new, known, repeated, blank and bad lines, over several chunks."""
+    numbers = [*range(20, 90), 30, 85, 20]
+    if into == "list":
+        await add_list(connection, name)
+        await add_codes(connection, name, [f"CODE-{number:04}" for number in range(40)])
+        lines = [f"CODE-{number:04}" for number in numbers]
+        return await send(connection, "\n".join([*lines, "", "x" * 201]), mode=mode, to=name)
+    await add_recipients(connection, name, [(f"c{number:04}@x.org", {"first_name": "Ada"}) for number in range(40)])
+    rows = [f"c{number:04}@x.org;Zoë" for number in numbers]
+    return await send(connection, "\n".join(["email;first_name", *rows, "", "nobody;Eve"]), mode=mode, group=name)
+
+
+async def contents(connection: Connection, into: str, name: str) -> list[Any]:
+    if into == "list":
+        return await codes_of(connection, name)
+    query = "SELECT address, r.attributes FROM recipient r JOIN recipient_group g ON g.id = group_id WHERE name = $1"
+    return [tuple(row) for row in await connection.fetch(f"{query} ORDER BY address_key", name)]
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_file_that_changed_meanwhile_is_not_read_on(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was taken stays, and nobody pretends that the rest belongs to it."""
+    await add_list(connection, "a")
+    file = tmp_path / "codes.txt"
+    file.write_text("".join(f"OLD-{number:04}\n" for number in range(100)))
+    command = ImportCoupons(list="a", source=file.as_uri())
+    await imports.create(connection, command)
+    importer, take = worker(pool, import_folder=tmp_path), chunks.take
+
+    async def takes_one(*arguments: Any, **named: Any) -> None:
+        await take(*arguments, **named)
+        importer._signals.stop()
+
+    monkeypatch.setattr(chunks, "take", takes_one)
+    assert await importer.step() == AT_ONCE
+    assert (await look(connection, command.id)).lines < 100
+    file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
+    assert await worker(pool, import_folder=tmp_path).step() == AT_ONCE
+    found = await look(connection, command.id)
+    assert found.state == "failed"
+    assert "was changed while" in (found.reason or "")
+    assert {code[:3] for code in await codes_of(connection)} == {"OLD"}
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_file_that_grew_after_its_last_line_is_not_read_on(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker that dies between the last chunk and the end: what the file has then is another file."""
+    await add_list(connection, "a")
+    file = tmp_path / "codes.txt"
+    file.write_text("".join(f"OLD-{number:04}\n" for number in range(60)))
+    command = ImportCoupons(list="a", source=file.as_uri())
+    await imports.create(connection, command)
+
+    async def dies(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(imports, "finish", dies)
+        await worker(pool, import_folder=tmp_path).step()
+    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
+    file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
+    assert await worker(pool, import_folder=tmp_path).step() == AT_ONCE
+    found = await look(connection, command.id)
+    assert (found.state, found.added) == ("failed", 60)
+    assert "was changed while" in (found.reason or "")
+
+
+async def test_an_upload_stays_until_its_last_import_has_read_it(connection: Connection, pool: Pool) -> None:
+    """Two lists may get the same file; neither takes the other's end for the file's."""
+    await add_list(connection, "a")
+    await add_list(connection, "b")
+    await send(connection, "A\nB\nC\n")
+    source = await connection.fetchval("SELECT source FROM import_job")
+    second = ImportCoupons(list="b", source=source, format=Format(kind="txt"))
+    await imports.create(connection, second)
+    for _ in range(2):
+        assert await worker(pool).step() == AT_ONCE
+    assert await codes_of(connection, "a") == await codes_of(connection, "b") == ["A", "B", "C"]
+    assert await connection.fetchval("SELECT count(*) FROM upload") == 0
+
+
+async def test_an_upload_that_is_gone_is_no_short_file(connection: Connection) -> None:
+    """Its reader says so, in the middle as at the beginning."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"A\n"
+        yield b"B\n"
+
+    upload = await uploads.keep(connection, "codes.txt", pieces(), max_bytes=100)
+    reading = uploads.pieces_of(connection, upload)
+    assert await anext(reading) == b"A\n"
+    await connection.execute("DELETE FROM upload")
+    with pytest.raises(Refused, match="no upload"):
+        await anext(reading)
+
+
+async def test_an_import_that_a_command_line_carries_out_is_no_worker_s(connection: Connection, pool: Pool) -> None:
+    """Not while it waits for its turn either; only when its lease has ended a worker says that it came to no end."""
+    waiting = await imports.create_local(connection, "g", "add", "people.csv", {}, owner="me", lease_seconds=60)
+    assert await worker(pool).step() is None
+    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
+    assert await worker(pool).step() == AT_ONCE
+    assert (await look(connection, waiting.id)).state == "failed"
+    with pytest.raises(LeaseLost):
+        await imports.renew(connection, waiting, lease_seconds=60)
+
+
+async def test_trouble_that_does_not_pass_ends_the_import(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later and later, each time noted by its kind and nothing else; then it fails, and the next one has its turn."""
+    await add_list(connection, "a")
+    import_id = await send(connection, "SECRET-1\n")
+    later = await send(connection, "A-1\n")
+
+    async def fails(*_: object, **__: object) -> None:
+        raise QueryCanceledError("SECRET-1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "take", fails)
+        for _ in range(MOST_INTERRUPTIONS + 1):
+            assert (await look(connection, import_id)).finished_at is None
+            await connection.execute("UPDATE import_job SET due_at = now() + interval '1 h' WHERE id = $1", later)
+            await connection.execute("UPDATE import_job SET due_at = now() WHERE id = $1", import_id)
+            assert await worker(pool).step() == AT_ONCE
+    found = await look(connection, import_id)
+    assert (found.state, found.reason) == ("failed", "database trouble, QueryCanceledError (9 times)")
+    assert not any("SECRET" in event.text for event in await imports.events(connection, import_id))
+    await connection.execute("UPDATE import_job SET due_at = now()")
+    assert (await done(connection, pool, later)).added == 1
+
+
+async def test_two_chunks_of_the_same_codes_in_another_order_do_not_deadlock(
+    connection: Connection, pool: Pool
+) -> None:
+    """Should two workers ever be at one list, each code is taken once, and neither waits for the other for ever."""
+    await add_list(connection, "a")
+    codes = [f"CODE-{number:05}" for number in range(20_000)]
+    first = await claimed(connection, await send(connection, "X\n"))
+    await connection.execute("UPDATE import_job SET created_at = now() + interval '1 h'")
+    second = await claimed(connection, await send(connection, "X\n"))
+
+    async def take(job: Job, order: list[str]) -> None:
+        async with pool.acquire() as own:
+            await take_codes(own, job, check(range(1, len(order) + 1), order), position=1)
+
+    await asyncio.gather(take(first, codes), take(second, codes[::-1]))
+    assert await codes_of(connection) == codes
+    counts = [await look(connection, job.id) for job in (first, second)]
+    assert sorted((each.added, each.rejected) for each in counts) == [(0, 20_000), (20_000, 0)]
+
+
+async def test_a_chunk_is_not_taken_twice_nor_without_the_lease(connection: Connection) -> None:
+    """Compare-and-set: of the same position, of an ended lease, of another's, nothing is written."""
+    await add_list(connection, "a")
+    job = await claimed(connection, await send(connection, "X\n"))
+    await take_codes(connection, job, check([1], ["A"]), position=10)
+    for spoilt in ("position = 10", "lease_until = now() - interval '1 s'", "lease_token = gen_random_uuid()"):
+        await connection.execute(f"UPDATE import_job SET {spoilt}")
+        with pytest.raises(LeaseLost):
+            await take_codes(connection, job, check([2], ["B"]), position=10 if "position" in spoilt else 20)
+    assert await codes_of(connection) == ["A"]
 
 
 async def test_imports_into_one_list_take_their_turns(connection: Connection, pool: Pool) -> None:
@@ -146,10 +548,74 @@ async def test_imports_into_one_list_take_their_turns(connection: Connection, po
     assert await worker(pool).step() is None
     await imports.hand_back(connection, held)
     assert await worker(pool).step() == AT_ONCE
-    assert await worker(pool).step() == AT_ONCE
-    done = await look(connection, second)
-    assert (done.added, done.removed) == (2, 2)
-    assert await connection.fetchval("SELECT array_agg(code ORDER BY code) FROM coupon") == ["B1", "B2"]
+    found = await done(connection, pool, second)
+    assert (found.added, found.removed) == (2, 2)
+    assert await codes_of(connection) == ["B1", "B2"]
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_imports_at_once_and_in_another_order_take_each_code_once(connection: Connection, pool: Pool) -> None:
+    """Into one list or several, by several workers: no deadlock, and every line of every file is explained."""
+    for name in ("a", "b"):
+        await add_list(connection, name)
+    codes = [f"CODE-{number:04}" for number in range(200)]
+    orders = (codes, codes[::-1], codes[100:] + codes[:100])
+    jobs = [await send(connection, "\n".join(order), to=name) for order in orders for name in ("a", "b")]
+
+    looking = asyncio.Lock()  # one connection, four workers
+
+    async def work_on() -> None:
+        while True:
+            async with looking:
+                ended = [(await look(connection, job)).finished_at is not None for job in jobs]
+            if all(ended):
+                return
+            await worker(pool).step()
+
+    await asyncio.gather(*(work_on() for _ in range(4)))
+    for name in ("a", "b"):
+        assert await codes_of(connection, name) == codes
+    counts = [await look(connection, job) for job in jobs]
+    assert [each.added + each.rejected for each in counts] == [200] * 6
+    assert sum(each.added for each in counts) == 400
+
+
+async def test_the_same_file_again_says_so(connection: Connection, pool: Pool) -> None:
+    """By its content, whatever it is called and however it is packed."""
+    await add_list(connection, "a")
+    first = await done(connection, pool, await send(connection, "A1\nA2\n"))
+    again = await done(connection, pool, await send(connection, "A1\nA2\n"))
+    assert (again.added, again.same_as, again.same_at) == (0, first.id, first.finished_at)
+    assert first.same_as is None
+    assert (await done(connection, pool, await send(connection, "A1\nA3\n"))).same_as is None
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_cancelled_import_keeps_its_chunks_and_takes_no_more(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that has it stops at its next piece; what it has committed is in the list."""
+    await add_list(connection, "a")
+    import_id = await send(connection, "".join(f"CODE-{number:04}\n" for number in range(100)))
+    take = chunks.take
+
+    async def takes_one(*arguments: Any, **named: Any) -> None:
+        await take(*arguments, **named)
+        await imports.cancel(connection, import_id)
+
+    monkeypatch.setattr(chunks, "take", takes_one)
+    with pytest.raises(LeaseLost):
+        await worker(pool).step()
+    found = await look(connection, import_id)
+    assert found.state == "cancelled"
+    assert 0 < found.added < 100
+    assert len(await codes_of(connection)) == found.added
+    assert await connection.fetchval("SELECT count(*) FROM upload") == 0
+    with pytest.raises(Refused, match="cancelled already"):
+        await imports.cancel(connection, import_id)
+
+
+# --- what cannot be read -------------------------------------------------------------------------------------------
 
 
 async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connection, pool: Pool, tmp_path: Path) -> None:
@@ -157,18 +623,46 @@ async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connectio
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source=(tmp_path / "gone.txt").as_uri())
     await imports.create(connection, command)
-    assert await worker(pool, folder=tmp_path).step() == AT_ONCE
+    assert await worker(pool, import_folder=tmp_path).step() == AT_ONCE
     assert (await look(connection, command.id)).state == "failed"
+
+
+async def test_a_source_that_is_not_reachable_is_tried_again(connection: Connection, pool: Pool) -> None:
+    """Later and later, and not at once; meanwhile the import says what it waits for."""
+    await add_list(connection, "a")
+    command = ImportCoupons(list="a", source="https://127.0.0.1:9/codes.txt")
+    await imports.create(connection, command)
+    importer = worker(pool, import_hosts="127.0.0.1:9", import_private_hosts=True)
+    assert await importer.step() == AT_ONCE
+    assert (await look(connection, command.id)).state == "running"
+    pause = await importer.step()
+    assert pause is not None
+    assert 0 < pause <= 5
+    assert "to be tried again in 5 s" in (await imports.events(connection, command.id))[-1].text
 
 
 async def test_a_file_that_is_no_text_fails_the_import(connection: Connection, pool: Pool) -> None:
     """One line says what it is; nothing was added."""
     await add_list(connection, "a")
     import_id = await send(connection, b"\x89PNG\r\n\x1a\n" + bytes(100))
-    assert await worker(pool).step() == AT_ONCE
-    done = await look(connection, import_id)
-    assert (done.state, done.added) == ("failed", 0)
-    assert "picture" in (done.reason or "")
+    found = await done(connection, pool, import_id)
+    assert (found.state, found.added) == ("failed", 0)
+    assert "picture" in (found.reason or "")
+
+
+async def test_an_empty_file_fails_the_import(connection: Connection, pool: Pool) -> None:
+    """Nobody means to import nothing; replaced by nothing, a list would lose all its codes."""
+    await add_list(connection, "a", 3)
+    found = await done(connection, pool, await send(connection, "", mode="replace"))
+    assert (found.state, found.removed) == ("failed", 0)
+
+
+async def test_a_file_with_too_many_lines_is_refused(connection: Connection, pool: Pool) -> None:
+    """The limit is the operator's."""
+    await add_list(connection, "a")
+    import_id = await send(connection, "A\nB\nC\n")
+    assert await worker(pool, import_max_lines=2).step() == AT_ONCE
+    assert "COUPONS_IMPORT_MAX_LINES" in ((await look(connection, import_id)).reason or "")
 
 
 async def test_an_upload_is_gone_with_its_import(connection: Connection, pool: Pool) -> None:
@@ -179,22 +673,58 @@ async def test_an_upload_is_gone_with_its_import(connection: Connection, pool: P
     assert await connection.fetchval("SELECT count(*) FROM upload_chunk") == 0
 
 
-async def test_a_file_source_is_read_from_its_folder_only(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """`file:` names files under one folder, and nothing outside, by whatever path."""
-    await add_list(connection, "a")
-    folder = tmp_path / "in"
-    folder.mkdir()
-    (folder / "spring.txt").write_text("A\nB\n")
-    (tmp_path / "secret.txt").write_text("C\n")
-    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    command = ImportCoupons(list="a", source=(folder / "spring.txt").as_uri())
-    await imports.create(connection, command)
-    assert await worker(pool, folder=folder).step() == AT_ONCE
-    assert (await look(connection, command.id)).added == 2
-    for path in ("in/../secret.txt", "in/link.txt", "secret.txt", "in/%2e%2e/secret.txt"):
-        with pytest.raises(Refused, match="is not in"):
-            confined(f"file://{tmp_path}/{path}", folder)
-    with pytest.raises(Refused, match="COUPONS_IMPORT_FOLDER"):
-        confined("file:///etc/passwd", None)
-    with pytest.raises(Refused, match="are not offered"):
-        confined("https://example.org/codes.txt", folder)
+async def test_an_upload_that_is_too_large_leaves_nothing(connection: Connection) -> None:
+    """The limit holds before a worker sees it."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"A" * 60
+        yield b"B" * 60
+
+    with pytest.raises(Refused, match="COUPONS_IMPORT_MAX_BYTES"):
+        await uploads.keep(connection, "codes.txt", pieces(), max_bytes=100)
+    assert await connection.fetchval("SELECT count(*) FROM upload") == 0
+
+
+# --- rows of a group that are not taken ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("mode", ["add", "replace", "delete"])
+async def test_a_dry_run_and_the_import_keep_the_same_rows(connection: Connection, pool: Pool, mode: Mode) -> None:
+    """Whole, to the last letter, in every mode and wherever chunks are cut; the columns are those of the file."""
+    people = [f"{name};p{name}@example.org;=1" for name in range(40)]
+    refused = ["Zoë;nobody;", "\0;P1@example.org;'x", ";a", '\u200c;p1@example.org;"4;""2"']
+    text = "\n".join(["Name;E-Mail;Größe", *people, *refused])
+    await add_group(connection, "g", 3)
+    group = await groups.find(connection, "g")
+    assert group
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield text.encode()
+
+    async with importing.judged(
+        connection, Target(group.id, "g", is_group=True), Source("people.csv", None, pieces()), Rules.of(Settings()),
+        mode=mode, file_format=FileFormat(kind="csv"), max_lines=1_000,
+    ) as judgement:  # fmt: skip
+        judged = [line async for line in streamed_rejections_csv(judgement.rejected, judgement.columns)]
+    import_id = await send(connection, text, mode=mode, group="g")
+    found = await done(connection, pool, import_id)
+    kept = [line async for line in streamed_rejections_csv(imports.rejections(connection, import_id), found.columns)]
+    assert kept == judged
+    assert kept[0] == "\ufeffline;email;name;groesse;reason\r\n"
+    assert '42;"nobody";"Zoë";"";"is not exactly one e-mail address"\r\n' in kept
+    assert '43;"P1@example.org";"\ufffd";"\'x";"holds a control character or one that nobody can see"\r\n' in kept
+    assert kept[-1].startswith('45;"p1@example.org";"\u200c";"4;""2";')
+
+
+async def test_what_earlier_versions_kept_of_a_refused_row_is_shown(connection: Connection) -> None:
+    """The address alone, as it was kept before whole rows were."""
+    await add_group(connection, "g", 1)
+    import_id = await connection.fetchval("SELECT id FROM import_job")
+    await connection.execute(
+        "INSERT INTO import_rejection VALUES ($1, 2, '{2}', ARRAY['{\"nobody'], '{bad_address}')", import_id
+    )
+    assert (await look(connection, import_id)).columns == ["email"]
+    assert [each async for each in imports.rejections(connection, import_id)] == [
+        Rejected(2, '{"nobody', Reason.BAD_ADDRESS)
+    ]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from coupons.errors import LeaseLost
-from workers.lease import kept
+from coupons.lease import kept
 
 
 async def test_work_under_a_lease_that_is_renewed_comes_to_its_end() -> None:

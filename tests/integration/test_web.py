@@ -7,17 +7,16 @@ import random
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import aio_pika
 import pytest
-from httpx import ASGITransport, AsyncClient, Headers, Response
+from httpx import AsyncClient, Headers, Response
 from pydantic import SecretStr
 
-from coupons import topology
 from coupons.commands import (
     MAX_COMMAND_BYTES,
     Command,
@@ -26,23 +25,20 @@ from coupons.commands import (
     Recipient,
     ResumeSendout,
     StartSendout,
-    decode,
 )
-from coupons.database import Connection, pooled
+from coupons.database import Connection
 from coupons.settings import Settings
-from coupons.store import deliveries, imports, inbox, lists, outbox, sendouts
+from coupons.sources import PIECE_BYTES
+from coupons.store import deliveries, lists, outbox, sendouts, uploads
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from producers.demo.process import free_ports
 from producers.demo.services import Services
-from producers.web.app import build
 from producers.web.server import CannotListen, serve
 from tests.services import execute
 from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
-from workers.intake import carry_out
+from tests.web import OURS, Queues, errors, note, opened, upload
 
 TOKEN = "correct-horse"
-OURS = {"Sec-Fetch-Site": "same-origin"}
-"""What a browser says of a form on our own pages."""
 LIMIT_SECONDS = 20.0
 
 OpenSite = Callable[..., AbstractAsyncContextManager[AsyncClient]]
@@ -51,27 +47,7 @@ OpenSite = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 @pytest.fixture
 def open_site(database_url: str, broker_url: str) -> OpenSite:
     """Open the site with other settings than by default."""
-
-    @asynccontextmanager
-    async def opened(
-        *,
-        database_url: str = database_url,
-        broker_url: str = broker_url,
-        token: str = "",
-        import_max_bytes: int = 10**9,
-    ) -> AsyncIterator[AsyncClient]:
-        settings = Settings(
-            _env_file=None,
-            broker_url=SecretStr(broker_url),
-            web_token=SecretStr(token),
-            import_max_bytes=import_max_bytes,
-        )
-        async with pooled(database_url, size=4) as pool:
-            transport = ASGITransport(build(settings=settings, pool=pool), raise_app_exceptions=False)
-            async with AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
-                yield client
-
-    return opened
+    return partial(opened, database_url=database_url, broker_url=broker_url)
 
 
 @pytest.fixture
@@ -81,29 +57,10 @@ async def site(open_site: OpenSite) -> AsyncIterator[AsyncClient]:
 
 
 @pytest.fixture
-async def queues(broker_url: str) -> "Queues":
-    """The queues that workers declare, with nobody taking commands out of them but the test."""
-    connection = await aio_pika.connect(broker_url)
-    async with connection, connection.channel() as channel:
-        await topology.declare(channel)
-    return Queues(broker_url)
-
-
-class Queues:
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def commands(self) -> list[Command]:
-        """Take out all that was published."""
-        connection = await aio_pika.connect(self._url)
-        async with connection, connection.channel() as channel:
-            found = []
-            for key in topology.COMMANDS:
-                queue = await channel.get_queue(topology.queue_name(key))
-                while message := await queue.get(no_ack=True, fail=False):
-                    assert message.routing_key == key
-                    found.append(decode(message.body))
-            return found
+async def queues(broker_url: str) -> Queues:
+    found = Queues(broker_url)
+    await found.declare()
+    return found
 
 
 async def interrupted(connection: Connection) -> UUID:
@@ -116,21 +73,9 @@ async def interrupted(connection: Connection) -> UUID:
     return sendout_id
 
 
-async def note(connection: Connection, command: Command) -> None:
-    """What a worker does with a command first."""
-    async with connection.transaction():
-        assert await inbox.accept(connection, command)
-        await carry_out(connection, command, batch_size=1_000)
-
-
 async def post(site: AsyncClient, command: Command | bytes, **headers: str) -> Response:
     body = command if isinstance(command, bytes) else command.body()
     return await site.post("/api/commands", content=body, headers={"Content-Type": "application/json"} | headers)
-
-
-def errors(response: Response) -> str:
-    reasons: list[str] = response.json()["errors"]
-    return "; ".join(reasons)
 
 
 # --- the API: commands ---------------------------------------------------------------------------------------------
@@ -159,7 +104,7 @@ async def test_an_invalid_command_is_answered_with_all_its_errors(site: AsyncCli
     """422, every reason at once, none of the values, and nothing published."""
     response = await post(site, b'{"type":"import","mode":"shuffle","codes":["SECRET"],"source":"ftp://x"}')
     assert response.status_code == 422
-    assert [reason.partition(":")[0] for reason in response.json()["errors"]] == ["id", "list", "mode", "source"]
+    assert [reason.partition(":")[0] for reason in response.json()["errors"]] == ["id", "mode", "source"]
     assert "SECRET" not in response.text
     assert (await post(site, b"\xff")).status_code == 422
     assert not await queues.commands()
@@ -514,11 +459,13 @@ async def test_a_file_is_stored_and_its_import_commanded(
     assert isinstance(command, ImportCoupons)
     assert command.format == Format(encoding="cp1252", separator="\t", column=2)
     assert (command.list, command.mode) == ("spring-10", "replace")
-    upload_id = imports.upload_in(command.source or "")
+    upload_id = uploads.id_in(command.source or "")
     assert upload_id
-    pieces = [piece async for piece in imports.pieces_of(connection, upload_id)]
+    kept = await uploads.find(connection, upload_id)
+    assert kept
+    pieces = [piece async for piece in uploads.pieces_of(connection, kept)]
     assert b"".join(pieces) == content
-    assert [len(piece) for piece in pieces[:-1]] == [imports.CHUNK_BYTES] * 2
+    assert [len(piece) for piece in pieces[:-1]] == [PIECE_BYTES] * 2
 
     assert (response.status_code, response.headers["location"]) == (303, f"/imports/{command.id}?requested")
     assert "a worker takes it" in (await site.get(response.headers["location"])).text
@@ -561,7 +508,7 @@ async def test_a_form_that_cannot_be_an_import_stores_nothing(
     as_form = {"Content-Type": "multipart/form-data; boundary=cut"} | OURS
     async with open_site(import_max_bytes=100_000) as site:
         assert (await upload(site, b"", name="")).status_code == 422
-        assert (await upload(site, b"A1", to="autumn")).status_code == 404
+        assert (await upload(site, b"A1", to="/lists/autumn/imports")).status_code == 404
         assert "there is no encoding" in (await upload(site, b"A1", fields={"encoding": "klingon"})).text
         assert (await site.post("/lists/spring-10/imports", data={"mode": "add"}, headers=OURS)).status_code == 422
         assert (await site.post("/lists/spring-10/imports", content=cut_off, headers=as_form)).status_code == 422
@@ -569,18 +516,6 @@ async def test_a_form_that_cannot_be_an_import_stores_nothing(
         assert (await upload(site, b"A1", fields={"column": "x" * 90_000})).status_code == 413
     assert await connection.fetchval("SELECT count(*) FROM upload WHERE bytes IS NOT NULL") == 0
     assert not await queues.commands()
-
-
-async def upload(
-    site: AsyncClient,
-    content: bytes,
-    *,
-    to: str = "spring-10",
-    name: str = "codes.txt",
-    fields: dict[str, str] | None = None,
-) -> Response:
-    data = {"mode": "add"} | (fields or {})
-    return await site.post(f"/lists/{to}/imports", data=data, files={"file": (name, content)}, headers=OURS)
 
 
 async def test_lists_show_their_numbers_and_imports(site: AsyncClient, connection: Connection) -> None:
@@ -604,7 +539,7 @@ async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: 
 
 
 async def test_no_page_shows_a_code(site: AsyncClient, connection: Connection) -> None:
-    """Free, bound or sent, in the console or the API: codes are money."""
+    """Free, bound or sent, in the console or the API: codes are money. Only lines that were not taken are shown."""
     sendout_id = await sending(connection)
     await claimed(connection)
     codes = [row["code"] for row in await connection.fetch("SELECT code FROM coupon WHERE code LIKE 'SPRING%'")]
@@ -616,11 +551,15 @@ async def test_no_page_shows_a_code(site: AsyncClient, connection: Connection) -
 async def every_page(site: AsyncClient, connection: Connection, sendout_id: UUID) -> list[str]:
     import_id = await connection.fetchval("SELECT id FROM import_job LIMIT 1")
     paths = [
-        "/", f"/sendouts/{sendout_id}", "/lists", "/lists/spring-10", f"/imports/{import_id}",
+        "/", f"/sendouts/{sendout_id}", "/lists", "/lists/spring-10", "/groups", "/groups/customers",
+        f"/imports/{import_id}",
         f"/imports/{uuid4()}?requested", "/nothing",
     ]  # fmt: skip
-    apis = [f"/api{path}" for path in ("/lists", "/sendouts", f"/sendouts/{sendout_id}", f"/imports/{import_id}")]
-    return [(await site.get(path)).text for path in [*paths, *apis]]
+    apis = [
+        "/lists", "/lists/spring-10/imports", "/groups", "/groups/customers/imports", "/sendouts",
+        f"/sendouts/{sendout_id}", f"/imports/{import_id}", f"/imports/{import_id}/events",
+    ]  # fmt: skip
+    return [(await site.get(path)).text for path in [*paths, *(f"/api{path}" for path in apis)]]
 
 
 async def test_pages_bring_no_script_and_no_style_of_their_own(site: AsyncClient, connection: Connection) -> None:

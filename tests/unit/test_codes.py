@@ -1,11 +1,14 @@
 """What may be a coupon code, and what a list may be called."""
 
+import itertools
 import re
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coupons import codes
 from coupons.codes import (
     MAX_CODE_CHARS,
     MAX_SHOWN_CHARS,
@@ -13,10 +16,13 @@ from coupons.codes import (
     InvalidName,
     Reason,
     Rejected,
+    cell_text,
     check,
+    csv_cell,
     list_name,
     reject,
     rejections_csv,
+    streamed_rejections_csv,
 )
 from coupons.reading import CodeReader, FileFormat
 
@@ -36,6 +42,7 @@ def reason_against(code: str) -> Reason | None:
     "code",
     [
         *("A", "a-b_C9", "-A", "SPRING 10", "ABCD-1234/5", "a.b", "A#1", "1E5", "12E11", "1.5", "1E-5", "N/A1", "www"),
+        *("MAR-01", "1-MAR", "1-mar", "1-3", "01.03.2026", "41-Mar", "Marc-01", "A-Mar-01", "www2.a", "00042"),
         *("=A", "50% off", "$5", "{A}", "[A]", "%A%", "O'Hara", "Ä-ß", "גשם", "X" * MAX_CODE_CHARS, "ÄÖ" * 100),
     ],
 )
@@ -74,6 +81,9 @@ def test_what_a_shop_may_well_make_is_a_code(code: str) -> None:
         ("#BEZUG!", Reason.EXCEL),
         ("#N/A", Reason.EXCEL),
         ("#####", Reason.EXCEL),
+        ("1-Mar", Reason.EXCEL),
+        ("Mar-01", Reason.EXCEL),
+        ("01. Mrz", Reason.EXCEL),
         ("https://shop.example/A1", Reason.URL),
         ("see http://a", Reason.URL),
         ("WWW.shop.example", Reason.URL),
@@ -126,6 +136,13 @@ def test_a_code_is_judged_alone(values: list[str]) -> None:
     assert together.rejected == [rejected for each in alone for rejected in each.rejected]
 
 
+@given(st.from_regex(codes._PLAIN, fullmatch=True) | st.text("aZ9-_. /wMarÄ+Ee", max_size=12))
+def test_what_passes_at_a_glance_is_against_no_rule(text: str) -> None:
+    """The quick look at a batch takes nothing that the rules would refuse."""
+    if codes._PLAIN.fullmatch(text):
+        assert codes._against(text) is None
+
+
 @given(ANY_TEXT.filter(lambda text: "'" not in text))
 def test_a_code_that_was_taken_is_taken_again_as_it_is(text: str) -> None:
     """Checking is stable: the same file imported twice brings the same codes."""
@@ -168,7 +185,53 @@ def test_rejected_lines_become_a_csv_file() -> None:
         '3;"Ä ""1""";"has been sent already"\r\n'
         '5;"x";"is in the list already"\r\n'
     ).encode()  # fmt: skip
-    assert next(rejections_csv([], column="email")) == "\ufeffline;email;reason\r\n"
+    assert next(rejections_csv([], columns=["email"])) == "\ufeffline;email;reason\r\n"
+
+
+def test_rejected_recipients_keep_their_rows() -> None:
+    """A cell for every column, empty where the row had none; the address alone where that was all that was kept."""
+    rejected = [
+        Rejected(3, "nobody", Reason.BAD_ADDRESS, {"phone": "+49 1", "email": "nobody", "first_name": 'Ä "1"'}),
+        Rejected(5, "x", Reason.COLUMNS, {"email": "x"}),
+    ]
+    _, first, second = rejections_csv(rejected, ("email", "first_name", "phone"))
+    assert first == f'3;"nobody";"Ä ""1""";"\'+49 1";"{Reason.BAD_ADDRESS.sentence}"\r\n'
+    assert second == f'5;"x";"";"";"{Reason.COLUMNS.sentence}"\r\n'
+    _, line = rejections_csv([Rejected(7, "y", Reason.BAD_ADDRESS)], ["email"])
+    assert line == f'7;"y";"{Reason.BAD_ADDRESS.sentence}"\r\n'
+
+
+@given(st.text("'=+-@,;|A\uff1d", max_size=8) | st.text(max_size=20))
+def test_a_cell_is_read_back_exactly(text: str) -> None:
+    """Also where it was made harmless, and where it had a ' of its own."""
+    assert cell_text(csv_cell(text)[1:-1].replace('""', '"')) == text
+
+
+async def test_rejected_lines_that_are_on_their_way_become_the_same_file() -> None:
+    """From the database they come in batches."""
+    rejected = [Rejected(3, "=Ä", Reason.PROMISED), Rejected(5, "x", Reason.NOT_IN_LIST)]
+
+    async def on_their_way() -> AsyncIterator[Rejected]:
+        for each in rejected:
+            yield each
+
+    assert [line async for line in streamed_rejections_csv(on_their_way())] == list(rejections_csv(rejected))
+
+
+def test_rejected_lines_are_written_one_by_one() -> None:
+    """So that millions of them need no memory: a line is out before the next is asked for."""
+    asked: list[int] = []
+
+    def rejected() -> Iterator[Rejected]:
+        for line in itertools.count(1):
+            asked.append(line)
+            yield Rejected(line, "x", Reason.BOUND)
+
+    lines = rejections_csv(rejected())
+    assert next(lines) == "\ufeffline;code;reason\r\n"
+    assert not asked
+    assert next(lines) == '1;"x";"belongs to a recipient"\r\n'
+    assert asked == [1]
 
 
 @pytest.mark.parametrize(

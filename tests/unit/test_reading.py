@@ -5,11 +5,13 @@ import io
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coupons.codes import Checked, Reason, check
-from coupons.reading import MAX_RECORD_CHARS, SEPARATORS, CodeReader, FileError, FileFormat, RowReader, Rows
+from coupons.lines import MAX_RECORD_CHARS, FileError, likely_encodings
+from coupons.reading import CODE_COLUMNS, CodeReader, FileFormat, RowReader, plain
+from coupons.tables import SEPARATORS, Rows
 
 UNSAID = FileFormat()
 CSV = FileFormat(kind="csv")
@@ -54,6 +56,10 @@ def read_rows(data: bytes, file_format: FileFormat = CSV, cuts: Sequence[int] = 
     reader = RowReader(file_format, "people.csv")
     batches = [*(reader.feed(piece) for piece in pieces(data, cuts)), reader.finish()]
     return reader.header, batches
+
+
+def rows_of(batches: Sequence[Rows]) -> list[tuple[str, ...]]:
+    return [row for batch in batches for row in zip(*batch.columns, strict=True)]
 
 
 def error(data: bytes, file_format: FileFormat = UNSAID, name: str = "spring.csv") -> str:
@@ -108,6 +114,42 @@ def test_a_csv_file_with_the_quotes_it_needs_reads_back_exactly(
     assert read(text.getvalue().encode(), cuts=cuts).codes == codes
 
 
+NAMES = st.lists(st.text("abcxyz ÄÖß", min_size=1).filter(str.strip), min_size=1, max_size=5)
+HEADERS = st.sampled_from(sorted(CODE_COLUMNS)).flatmap(
+    lambda name: st.sampled_from([name, name.upper(), name.title(), f" {name}:"])
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[bytes, list[str]]:
+    """A table that says nothing of itself, and its codes. A table of one column would have no separator to be found."""
+    codes, header, names = draw(CODES), draw(HEADERS), draw(NAMES)
+    assume(not {plain(name) for name in names} & CODE_COLUMNS)
+    place = draw(st.integers(0, len(names)))
+    all_quoted = draw(st.booleans())
+    note = NOTES if all_quoted else NOTES.filter(lambda text: "\n" not in text)  # which the writer forgets to quote
+    notes = st.lists(note, min_size=len(names), max_size=len(names))
+    rows = [(header, names), *((code, draw(notes)) for code in codes)]
+    separator, line_end = draw(DIALECTS)
+    text = io.StringIO()
+    writer = csv.writer(
+        text,
+        delimiter=separator,
+        quoting=csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL,
+        lineterminator=line_end,
+    )
+    writer.writerows([*others[:place], cell, *others[place:]] for cell, others in rows)
+    return text.getvalue().encode(), codes
+
+
+@given(tables(), CUTS)
+def test_a_table_of_which_nothing_is_said_reads_back_exactly(table: tuple[bytes, list[str]], cuts: list[int]) -> None:
+    """Its separator, its header and the column of the codes are found, wherever that stands among any others."""
+    data, codes = table
+    checked = read(data, name="spring.csv", cuts=cuts)
+    assert (checked.codes, checked.rejected, checked.blank) == (codes, [], 0)
+
+
 @given(CODES, LINE_ENDS, st.integers(0, 400), CUTS)
 def test_what_is_given_out_depends_on_the_bytes_alone(
     codes: list[str], line_end: str, position: int, cuts: list[int]
@@ -116,6 +158,27 @@ def test_what_is_given_out_depends_on_the_bytes_alone(
     data = csv_bytes([("code", "note"), *((code, "a\nb") for code in codes)], (";", line_end), "utf-8")[:position]
     whole, cut = CodeReader(CSV), CodeReader(CSV)
     assert whole.feed(data).codes == [code for piece in pieces(data, cuts) for code in cut.feed(piece).codes]
+
+
+@given(
+    st.text(st.sampled_from('AB12ü ;;;,"\n\n'), max_size=60)
+    | st.lists(st.sampled_from(["A;B;1", " A;  ;2", '"A";"B;";"3"', '"A";"";""', '"A', '"', '";"', "A;B", ""])).map(
+        "\n".join
+    ),
+    CUTS,
+)
+def test_rows_are_the_same_whether_they_are_plain_or_not(text: str, cuts: list[int]) -> None:
+    """Pieces in which every row is plain are cut by columns, others by the csv module: nobody can tell which."""
+    data = f"code;b;c\n{text}\n".encode()
+    at_once, in_pieces = outcome(data, []), outcome(data, [9, *cuts])
+    assert at_once == in_pieces
+
+
+def outcome(data: bytes, cuts: Sequence[int]) -> Checked | str:
+    try:
+        return read(data, CSV, cuts=cuts)
+    except FileError as broken:
+        return str(broken)
 
 
 def given_encoding(encoding: str) -> str:
@@ -171,7 +234,14 @@ def test_a_given_separator_wins() -> None:
 # --- which column --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("header", ["code", " Coupon ", "COUPON CODE", "coupon_code", "Gutschein", "Gutscheincode"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("code", " Coupon ", "COUPON CODE", "coupon_code", "Gutschein", "Gutscheincode", "Gutschein-Nr.", "Coupon #"),
+        *("Gutscheinnummer", "Gutschein-Codes", "Voucher Number", "voucher_nr", "couponNo", "Promo", "promo codes"),
+        *("Aktionsnummer", "Code number", "Serial", "Serial No.", "Seriennummer", "Gift card number", "Code:"),
+    ],
+)
 def test_the_column_of_codes_is_known_by_its_name(header: str) -> None:
     """In English and German, in any case and spelling."""
     assert read(f"name;{header};eur\nAda;A1;5\n".encode()).codes == ["A1"]
@@ -214,6 +284,21 @@ def test_an_error_never_shows_what_may_be_a_code() -> None:
     message = error(b"Ada;SECRET1;5\nBob;SECRET2;5\n")
     assert "it has 3 columns" in message
     assert "SECRET" not in message
+
+
+@pytest.mark.parametrize("row", ["SOMMERGLUECK;FRUEHLING", "ada;SOMMERGLUECK;eur", "Serialität;Gutscheinling"])
+def test_codes_of_letters_alone_are_not_shown_either(row: str) -> None:
+    """A row is shown where one of its cells is a name that only a header has, and never because it looks like words."""
+    for file_format in (CSV, FileFormat(column="Code"), FileFormat(column=9)):
+        message = error(f"{row}\n{row}\n".encode(), file_format)
+        assert f"it has {row.count(';') + 1} columns" in message
+        assert not [cell for cell in row.split(";") if cell in message]
+
+
+def test_a_known_name_shows_the_header() -> None:
+    """Whatever its other names are."""
+    assert "1 'Marke', 2 'Kundennummer'" in error(b"Marke;Kundennummer\nA;1\n")
+    assert "1 'Codes', 2 'Marke'" in error(b"Codes;Marke\nA;1\n", FileFormat(column="Bon"))
 
 
 def test_a_long_header_is_not_listed_in_full() -> None:
@@ -276,6 +361,19 @@ def test_text_after_a_closing_quote_is_refused(cuts: list[int]) -> None:
         read(b'code\n"A1"\n"AB"C\nD4\n', CSV, "spring.csv", cuts)
 
 
+def test_broken_quotes_are_refused_where_they_stand() -> None:
+    """Not at the end of the file, up to which everything would have to be held."""
+    reader = CodeReader(CSV, "spring.csv")
+    with pytest.raises(FileError, match="line 3: broken quotes"):
+        reader.feed(b'code\n"A1"\n"AB"C\nD4\n')
+
+
+def test_a_lone_quote_opens_a_cell() -> None:
+    """It is no empty cell in quotes, also among lines that are."""
+    with pytest.raises(FileError, match="line 2: broken quotes"):
+        read(b'code\n"\n"A1"\n', CSV, "spring.csv", cuts=[5])
+
+
 def test_a_quote_that_never_closes_does_not_eat_the_file() -> None:
     """It is refused after 64 Ki characters, with the line where it opens."""
     reader = CodeReader(CSV, "spring.csv")
@@ -316,17 +414,19 @@ def test_an_empty_file_is_refused(data: bytes, file_format: FileFormat) -> None:
 @pytest.mark.parametrize(
     ("head", "thing"),
     [
-        (b"PK\x03\x04\x14\x00", "a ZIP or Excel file"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel file"),
-        (b"\x89PNG\r\n\x1a\n", "a picture"),
-        (b"%PDF-1.7\n", "a PDF file"),
-        (b"\x1f\x8b\x08", "a gzip file"),
+        (
+            b"PK\x03\x04\x14\x00",
+            "an Excel file, or a file packed twice, not text: save it as CSV or plain text, packed once at most",
+        ),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel file, not text: save it as CSV or plain text"),
+        (b"\x89PNG\r\n\x1a\n", "a picture, not text"),
+        (b"%PDF-1.7\n", "a PDF file, not text: export it as CSV or plain text"),
+        (b"\x1f\x8b\x08", "a file packed twice, not text: pack it once at most"),
     ],
 )
 def test_a_binary_file_is_called_by_its_name(head: bytes, thing: str) -> None:
     """The error says what the file is, also where it comes byte by byte."""
-    message = f"spring.csv looks like {thing}, not text: save it as CSV or plain text"
-    assert error(head) == message
+    assert error(head) == f"spring.csv looks like {thing}"
     with pytest.raises(FileError, match=thing):
         read(head + b"\x00" * 20, name="spring.csv", cuts=range(9))
 
@@ -352,8 +452,67 @@ def test_bytes_of_another_encoding_are_refused_with_their_line(line_end: bytes, 
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
     assert str(caught.value) == (
-        "spring.txt, line 3: the bytes fc are not utf-8. Say which encoding it is; likely are cp1252 and utf-16"
+        "spring.txt, line 3: the bytes fc are not utf-8. Say which encoding it is;"
+        " likely are cp1252, iso-8859-15 or cp1250"
     )
+
+
+@pytest.mark.parametrize("cuts", [[], list(range(40))])
+def test_a_stray_byte_in_a_utf_8_file_is_to_be_mended(cuts: list[int]) -> None:
+    """Where umlauts before it were UTF-8, the file has no other encoding that could be said."""
+    with pytest.raises(FileError) as caught:
+        read("CODE1\nüber\n".encode() + b"gr\xfcn\nC4\n", TXT, "spring.txt", cuts)
+    assert str(caught.value) == (
+        "spring.txt, line 3: the bytes fc are not utf-8, but those before are. Mend that line;"
+        " likely are cp1252, iso-8859-15 or cp1250"
+    )
+
+
+@pytest.mark.parametrize("cuts", [[], list(range(40))])
+def test_a_byte_order_mark_is_not_outweighed_by_an_encoding(cuts: list[int]) -> None:
+    """So the remedy is another: nothing can be said that would help."""
+    data = "\ufeffCODE1\r\nCODE".encode("utf-16-le") + b"\x00\xd8" + "\r\n".encode("utf-16-le")
+    with pytest.raises(FileError) as caught:
+        read(data, TXT, "spring.txt", cuts)
+    assert str(caught.value) == (
+        "spring.txt, line 2: the bytes 00 d8 are not utf-16-le, but its byte order mark says so. Mend that line"
+    )
+
+
+@pytest.mark.parametrize("text", ["Größe M", "naïve café", "10 € für Zoë", "ÄÖÜäöüß"])
+@pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-15", "cp850", "mac-roman", "utf-8", "utf-16-le", "utf-16-be"])
+def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encoding: str) -> None:
+    """At most three are named, so that a person can try them."""
+    if encoding != "cp850" or "€" not in text:
+        likely = likely_encodings(text.encode(encoding), but="ascii")
+        assert encoding in likely
+        assert len(likely) <= 3
+
+
+@pytest.mark.parametrize(
+    ("line", "best"),
+    [
+        ("über".encode("cp1252"), "cp1252"),
+        ("zł 10, Łódź".encode("cp1250"), "cp1250"),
+        ("Größe".encode("cp850"), "cp850"),
+        ("Größe".encode("mac-roman"), "mac-roman"),
+        ("über".encode(), "utf-8"),
+        ("Grün".encode()[:3], "utf-8"),
+        ("A über".encode("utf-16-le"), "utf-16-le"),
+        ("A über".encode("utf-16-be")[:-1], "utf-16-be"),
+        ("50 €".encode("cp1252"), "cp1252"),
+    ],
+)
+def test_the_likeliest_encoding_comes_first(line: bytes, best: str) -> None:
+    """It is the one that makes the commonest letters of the bytes, also where the line ends inside a character."""
+    assert likely_encodings(line, but="ascii")[0] == best
+
+
+@pytest.mark.parametrize("line", [b"\x07\x07\x07\xff", b"\x00\x00\x00\xff"])
+def test_no_encoding_is_likely_for_what_reads_as_no_text(line: bytes) -> None:
+    """Nothing is suggested rather than anything that decodes."""
+    assert likely_encodings(line, but="utf-8") == []
+    assert likely_encodings(b"\xfc", but="cp1252")[0] != "cp1252"
 
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "gb18030", "iso2022_jp", "ascii", "utf-7", "utf-16-le"])
@@ -412,6 +571,31 @@ def test_a_format_that_cannot_be_meant_is_refused(arguments: dict[str, str], rea
         FileFormat(**arguments)  # type: ignore[arg-type] # what comes in is not typed either
 
 
+# --- how it is read ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "file_format", "seen"),
+    [
+        (b"A1\n", UNSAID, "txt, utf-8"),
+        ("A1\n".encode("utf-16"), TXT, "txt, utf-16-le (byte order mark)"),
+        (b"eur;Code\n5;A1\n", UNSAID, 'csv, separator ";", column 2, with a header, utf-8'),
+        (b"5\tA1\n5\tB2\n", FileFormat(column=2, encoding="latin1"),
+         "csv, separator TAB, column 2, without a header, iso8859-1"),
+        (b"sep=|\r\nA1\r\n", UNSAID, 'csv, separator "|", column 1, without a header, utf-8'),
+    ],
+)  # fmt: skip
+def test_a_reader_says_how_it_reads(data: bytes, file_format: FileFormat, seen: str) -> None:
+    """Once the first line was seen, whole or in pieces, and without any cell: it may be a code."""
+    reader = CodeReader(file_format)
+    reader.feed(b"")
+    assert not reader.seen
+    for piece in pieces(data, range(len(data))):
+        reader.feed(piece)
+    reader.finish()
+    assert reader.seen == seen
+
+
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 
@@ -419,7 +603,7 @@ def test_rows_come_under_their_header() -> None:
     """The header's cells are stripped, its nameless columns at the end left out; rows are as wide as it is."""
     header, batches = read_rows(b"\n E-Mail ;Name;;\na@b.de;Ada;;\n\nb@b.de;Bob;x;\nc@b.de\n")
     assert header == ["E-Mail", "Name"]
-    assert [row for batch in batches for row in batch.rows] == [["a@b.de", "Ada"]]
+    assert rows_of(batches) == [("a@b.de", "Ada")]
     assert [each.line for batch in batches for each in batch.rejected] == [5, 6]
     assert sum(batch.blank for batch in batches) == 2
 
@@ -442,4 +626,4 @@ def test_rows_read_back_exactly(rows: list[tuple[str, ...]], dialect: Dialect, e
     data = csv_bytes([("email", "a b", "c"), *rows], dialect, encoding)
     header, batches = read_rows(data, FileFormat(encoding=given_encoding(encoding)), cuts)
     assert header == ["email", "a b", "c"]
-    assert [tuple(row) for batch in batches for row in batch.rows] == rows
+    assert rows_of(batches) == rows

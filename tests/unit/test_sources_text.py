@@ -3,6 +3,7 @@ import gzip
 import io
 import resource
 import struct
+import tempfile
 import tracemalloc
 import zipfile
 import zlib
@@ -318,6 +319,13 @@ async def test_no_room_for_a_zip_passes() -> None:
             await read(text_of([b"PK\x03\x04", *[bytes(MIB)] * 3]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_machine_without_a_folder_for_zips_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a read-only container no trying again helps, but a setting does."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(SourceError, match=r"codes\.csv is a zip, and there is no folder to unpack it in: .*TMPDIR"):
+        await unpacked(PACKED["zip"])
 
 
 def test_rules_come_from_settings() -> None:

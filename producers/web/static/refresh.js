@@ -1,8 +1,12 @@
 // While <main> is live it is replaced by its newer self every second. Without this, <noscript> reloads the page.
 const PERIOD_MS = 1000;
 
+let isFilledIn = false; // a form: the new page would have it empty
+document.addEventListener("input", () => { isFilledIn = true; });
+
 function isInUse(main) {
-  return document.hidden || main.contains(document.activeElement) || !getSelection().isCollapsed;
+  return document.hidden || isFilledIn || main.contains(document.activeElement) || !getSelection().isCollapsed
+    || main.querySelector("details[open]");
 }
 
 async function refresh() {

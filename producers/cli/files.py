@@ -1,0 +1,194 @@
+"""Files that a command line reads: options that say how, progress, and rejected lines back into a file."""
+
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
+
+import click
+
+from producers.cli.following import Progress
+
+if TYPE_CHECKING:
+    from coupons.codes import Rejected
+    from coupons.reading import FileFormat
+    from coupons.sources import Source
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+URLS = ("https:", "s3:", "file:")
+
+T = TypeVar("T")
+
+
+class FileOrUrl(click.File):
+    """A file that is opened here, or the URL of one that a worker is to read."""
+
+    name = "file"
+
+    def __init__(self) -> None:
+        super().__init__("rb")
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        return (
+            value if isinstance(value, str) and value.startswith(URLS) else super().convert(value, parameter, context)
+        )
+
+
+def format_options(command: Any) -> Any:
+    """How the file is to be read."""
+    for option in reversed((
+        click.option("--encoding", default="utf-8", show_default=True, help="Never guessed; any that Python knows."),
+        click.option(
+            "--separator", callback=_separator, help="Of a CSV file, TAB for a tab; found among ; , TAB | if not given."
+        ),
+        click.option("--column", help="Name or number (from 1) of the column that counts; found if not given."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A tab is hard to type."""
+    return "\t" if value and value.lower() == "tab" else value
+
+
+def number_or_name(column: str | None) -> str | int | None:
+    return int(column) if column and column.isdecimal() else column
+
+
+rejected_option = click.option(
+    "--rejected", type=click.File("w", encoding="utf-8", lazy=True),
+    help="Write the lines that are not taken to this CSV, to be mended and imported again.",
+)  # fmt: skip
+
+
+def source_of(file: BinaryIO, show: Callable[[Progress], None] | None = None) -> "Source":
+    """The opened file as the engine reads it; `show` is told how far it is."""
+    from coupons.sources import Source
+
+    size = _size(file)
+    return Source(display_name(file), size, _pieces(file, size, show))
+
+
+def display_name(file: BinaryIO) -> str:
+    return str(click.format_filename(file.name, shorten=True)) if file is not sys.stdin.buffer else "stdin"
+
+
+def can_be_read_again(file: BinaryIO) -> bool:
+    """A file on disk, not a pipe."""
+    return _size(file) is not None
+
+
+async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: bool = False) -> None:
+    """Raises FileError or SourceError for what is no list of codes, before anything is begun.
+
+    stdin cannot be read twice; what is wrong there is found by the import.
+    """
+    if not can_be_read_again(file):
+        return
+    from coupons.reading import CodeReader
+    from coupons.recipients import RecipientReader
+    from coupons.settings import load
+    from coupons.sources import Rules, Text
+
+    with _told(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
+        text = Text(source_of(beginning), Rules.of(load()))
+        async for piece in text:
+            (RecipientReader if recipients else CodeReader)(format_, text.name).feed(piece)
+            return
+
+
+async def sha256_of(file: BinaryIO) -> bytes | None:
+    """Of the whole file; None of what cannot be read twice. Raises SourceError."""
+    if not can_be_read_again(file):
+        return None
+
+    def digest() -> bytes:
+        with Path(file.name).open("rb") as again:
+            return hashlib.file_digest(again, "sha256").digest()
+
+    with _told(display_name(file)):
+        return await _beside(digest)
+
+
+async def write_rejected(file: TextIO, rejected: "AsyncIterator[Rejected]", columns: Sequence[str]) -> None:
+    from coupons.codes import streamed_rejections_csv
+
+    async for line in streamed_rejections_csv(rejected, columns):
+        file.write(line)
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Of a file on disk; None of a pipe."""
+    path = Path(os.fsdecode(file.name)) if isinstance(file.name, str | bytes) else None
+    return path.stat().st_size if path and path.is_file() else None
+
+
+async def _pieces(file: BinaryIO, size: int | None, show: Callable[[Progress], None] | None) -> AsyncIterator[bytes]:
+    from coupons.sources import PIECE_BYTES
+
+    done, piece = 0, b"\0" * PIECE_BYTES
+    while len(piece) == PIECE_BYTES:
+        with _told(display_name(file)):
+            piece = await _beside(partial(_read, file.fileno(), PIECE_BYTES))
+        done += len(piece)
+        if show:
+            show(Progress(done, size, "uploading", ended=False, amount=volume(done, size)))
+        if piece:
+            yield piece
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """So many bytes, fewer at the end: of a pipe, what is there comes in pieces of 64 KiB.
+
+    Not by way of the opened file, whose lock its reader would still hold when the process ends.
+    """
+    gathered = bytearray()
+    while len(gathered) < size and (part := os.read(descriptor, size - len(gathered))):
+        gathered += part
+    return bytes(gathered)
+
+
+async def _beside(call: Callable[[], T]) -> T:
+    """What the call returns or raises, in a thread that nobody waits for if the process is to end.
+
+    A silent pipe would otherwise keep leases from being renewed, and Ctrl-C from doing anything: the threads of
+    `asyncio.to_thread` are waited for at the end.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(call())
+        except Exception as error:  # noqa: BLE001 - whoever waits for the result gets it
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    from coupons.sources import SourceError
+
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def volume(done: int, total: int | None) -> str:
+    """As `3.1 of 17.0 MB`."""
+    largest = max(done, total or 0)
+    size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), (1.0, "bytes"))
+    whole = "" if total is None else f" of {total / size:,.1f}"
+    return f"{done / size:,.1f}{whole} {unit}"

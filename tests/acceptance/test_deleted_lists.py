@@ -1,0 +1,36 @@
+"""A list that is gone, as people meet it on the command line."""
+
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.programs import FAILED, REJECTED_LINES
+from tests.acceptance.shop import Shop, addresses, codes, letter
+
+CUSTOMERS = addresses(3)
+SPRING, SUMMER = codes("SPRING", 5), codes("SUMMER", 3)
+
+
+def test_a_list_whose_codes_were_sent_can_be_deleted(shop: Shop) -> None:
+    """What was sent stays known, and no list takes it again; its message is saved again before it is sent."""
+    shop.has("letter", "customers", CUSTOMERS, {"spring-10": SPRING})
+    with shop.worker():
+        sendout = shop.send("letter", "customers")
+        (gone, *_) = (mail.codes[0] for mail in shop.mails())
+        shop.coupons("list", "archive", "spring-10")
+        kept = "3 codes that were sent stay known by their hash and are never taken again"
+        asked = shop.on_terminal("list", "delete", "spring-10", typed="n\n").err
+        assert f"{kept}. Delete list spring-10 and its 5 codes?".lower() in " ".join(asked.split()).lower()
+        assert kept in shop.coupons("list", "delete", "spring-10", "--yes").out
+
+        assert "spring-10" not in shop.coupons("list", "ls", "--archived").out
+        assert "list spring-10 (deleted): 3 needed" in shop.coupons("show", sendout["id"]).out
+        assert "spring-10: (deleted)" in shop.coupons("who", "--email", CUSTOMERS[0]).out
+        assert "(deleted)" in shop.coupons("who", "--code", gone).out
+        refused = shop.coupons("send", "--message", "letter", "--group", "customers", code=FAILED).err
+        assert "list spring-10 was deleted: save message letter again" in refused
+
+        shop.coupons("list", "create", "spring-10")
+        result = shop.import_codes("spring-10", [gone, *SUMMER], "--json", code=REJECTED_LINES).json
+        assert (result["added"], result["rejected"]) == (3, 1)
+        shop.coupons(*shop.saving("letter", letter("spring-10")))
+        again = shop.send("letter", "customers")
+        assert_own_codes(shop.mails(again["id"]), CUSTOMERS, SUMMER)
+    shop.verify()

@@ -1,0 +1,131 @@
+"""Where files come from on their way to a worker: each source brings all its codes, or says why it does not."""
+
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from obstore import put
+from obstore.store import S3Store
+
+from producers.demo.services import Services, Sink
+from tests.acceptance.programs import FAILED, eventually
+from tests.acceptance.shop import Shop, codes
+from tests.smtp_server import KEY_AND_CERTIFICATE, server_tls
+from tests.sources_servers import BUCKET, Reply, object_store, redirect, web_server
+
+LINES = 20_000
+TXT = "".join(f"{code}\n" for code in codes("SPRING", LINES)).encode()
+CSV = "".join(["Nr;Gutschein-Code\r\n", *(f"{n};{code}\r\n" for n, code in enumerate(codes("SPRING", LINES)))]).encode()
+BUSY = Reply(status="503 Service Unavailable")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A shop whose worker may read from a host, a bucket and a folder; `replies` are the host's."""
+
+    shop: Shop
+    host: str
+    folder: str
+    replies: dict[str, Reply | bytes]
+
+    def url(self, source: str) -> str:
+        return source.replace("https://host", self.host).replace("file://folder", f"file://{self.folder}")
+
+    def added(self, list_: str, source: object, *options: object) -> int:
+        """How many codes an import into a new list has added."""
+        self.shop.coupons("list", "create", list_)
+        job = self.shop.coupons("import", source, "--list", list_, *options, "--wait", "--json").json
+        assert job["rejected"] == 0
+        assert self.shop.list_named(list_).available == job["added"]
+        added: int = job["added"]
+        return added
+
+
+@pytest.fixture(scope="module")
+def world(open_services: Services, open_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("folder")
+    certificate = folder / "localhost.pem"
+    certificate.write_text(KEY_AND_CERTIFICATE)
+    replies: dict[str, Reply | bytes] = {}
+    shop = Shop(open_services, open_sink, tmp_path_factory.mktemp("shop"))
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        object_store() as store,
+        start_blocking_portal() as portal,  # the test itself waits for programs
+        portal.wrap_async_context_manager(web_server(replies, tls=server_tls())) as server,
+    ):
+        environment.setenv("SSL_CERT_FILE", str(certificate))
+        for name, value in credentials(store).items():
+            environment.setenv(name, value)
+        with shop.worker(
+            import_hosts=server.host, import_private_hosts=True, import_buckets=BUCKET, import_folder=folder
+        ):
+            yield World(shop, server.url, str(folder), replies)
+
+
+def credentials(store: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": store,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "reader",
+        "AWS_SECRET_ACCESS_KEY": "no-secret",
+    }
+
+
+@pytest.mark.parametrize(
+    ("list_", "source", "content"),
+    [
+        ("https", "https://host/spring.csv?token=hidden", CSV),
+        ("https-gzip", "https://host/spring.txt.gz", gzip.compress(TXT)),
+        ("s3", f"s3://{BUCKET}/2026/spring%20codes.csv", CSV),
+        ("file", "file://folder/spring.csv", CSV),
+    ],
+)
+def test_a_worker_reads_a_url_itself(world: World, list_: str, source: str, content: bytes) -> None:
+    """From a host with a certificate, plain and packed; from a bucket; from the folder."""
+    path = source.partition("://")[2].partition("/")[2].partition("?")[0]
+    match list_:
+        case "s3":
+            put(S3Store(BUCKET, client_options={"allow_http": True}), path.replace("%20", " "), content)
+        case "file":
+            (world.shop.file("spring.csv", content)).rename(f"{world.folder}/{path}")
+        case _:
+            world.replies[f"/{path}"] = Reply(content)
+    assert world.added(list_, world.url(source)) == LINES
+    assert "hidden" not in world.shop.coupons("list", "show", list_).out
+
+
+def test_a_zip_is_unpacked_by_the_worker(world: World) -> None:
+    """It goes there as it is, and its one file is read by its own name."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("export/spring.csv", CSV)
+    assert world.added("zip", world.shop.file("spring.zip", packed.getvalue())) == LINES
+    assert "reads spring.csv as csv" in str(world.shop.rows("SELECT text FROM import_event"))
+    assert world.shop.rows("SELECT FROM upload") == []
+
+
+def test_a_redirect_to_another_host_is_not_followed(world: World) -> None:
+    """The import fails, and says which host would have to be allowed; nothing of the URL's query is told."""
+    world.replies["/moved.txt"] = redirect("https://elsewhere.example/spring.txt?token=hidden")
+    world.shop.coupons("list", "create", "moved")
+    result = world.shop.coupons("import", world.url("https://host/moved.txt"), "--list", "moved", "--wait", code=FAILED)
+    assert "elsewhere.example:443 is not among the hosts of https: sources (COUPONS_IMPORT_HOSTS)" in result.err
+    assert "hidden" not in result.err
+
+
+def test_a_host_in_trouble_is_asked_again(world: World) -> None:
+    """The import waits, says so, and finishes by itself."""
+    world.replies["/soon.txt"] = BUSY
+    world.shop.coupons("list", "create", "soon")
+    import_id = world.shop.coupons("import", world.url("https://host/soon.txt"), "--list", "soon").out.strip()
+    eventually(lambda: "to be tried again in" in world.shop.coupons("show", import_id).out, "a pause")
+    world.replies["/soon.txt"] = Reply(TXT)
+    world.shop.becomes("finished", import_id)
+    assert "localhost answers 503" in world.shop.coupons("show", import_id).out
+    assert world.shop.list_named("soon").available == LINES

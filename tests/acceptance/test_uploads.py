@@ -1,0 +1,175 @@
+"""Files on their way from a command line to a worker: once, or not at all, and never in the way of their person."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.programs import COUPONS, DONE, FAILED, SETTINGS, eventually
+from tests.acceptance.shop import Shop, codes
+
+ID = "11111111-2222-4333-8444-555555555555"
+NOWHERE = "amqp://127.0.0.1:1/"
+END_SECONDS = 2
+STAGING = """
+SELECT FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%staged_code%'
+"""
+
+
+@pytest.fixture
+def idle_shop(shop: Shop) -> Shop:
+    """A shop with a list and the queues of a worker that is not there any more."""
+    with shop.worker("import"):
+        shop.coupons("list", "create", "spring-10")
+    return shop
+
+
+def uploads(shop: Shop) -> int:
+    return len(shop.rows("SELECT FROM upload"))
+
+
+@contextmanager
+def piping(shop: Shop, folder: Path, *arguments: str, **settings: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """`coupons … -`, fed by the test."""
+    with subprocess.Popen(
+        [COUPONS, *arguments],
+        env=os.environ | SETTINGS | shop.services.environment() | settings,
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def say(process: "subprocess.Popen[bytes]", text: str) -> None:
+    assert process.stdin
+    process.stdin.write(text.encode())
+    process.stdin.flush()
+
+
+# --- the same command twice ----------------------------------------------------------------------------------------
+
+
+def test_an_id_given_twice_before_a_worker_comes_is_one_import(idle_shop: Shop) -> None:
+    """Of one file, uploaded once: the second command is the first one again, and nothing is rejected or left."""
+    file = idle_shop.file("spring.txt", "\n".join(codes("SPRING", 1_000)))
+    arguments = ("import", file, "--list", "spring-10", "--id", ID)
+    assert [idle_shop.coupons(*arguments).out.strip() for _ in range(2)] == [ID, ID]
+    assert uploads(idle_shop) == 1
+    with idle_shop.worker("import"):
+        idle_shop.becomes("finished", ID)
+        assert idle_shop.coupons(*arguments).out.strip() == ID
+        eventually(
+            lambda: idle_shop.rows("SELECT FROM import_job") and not uploads(idle_shop), "an end without uploads"
+        )
+    assert [(row["id"], row["added"]) for row in idle_shop.rows("SELECT id::text, added FROM import_job")] == [
+        (ID, 1_000)
+    ]
+    assert idle_shop.dead() == []
+
+
+def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
+    """The same id with another file is refused before that is uploaded, instead of passing for the first one."""
+    with idle_shop.worker("import"):
+        idle_shop.import_codes("spring-10", ["A1"], "--id", ID)
+        told = idle_shop.import_codes("spring-10", ["B2"], "--id", ID, code=FAILED)
+    assert told.err == f"coupons: id {ID} belongs to another command\n"
+    assert (uploads(idle_shop), idle_shop.dead()) == (0, [])
+
+
+# --- what comes to nothing leaves nothing --------------------------------------------------------------------------
+
+
+def test_nothing_is_uploaded_for_a_list_that_takes_nothing(idle_shop: Shop) -> None:
+    """One that is archived, or not there."""
+    file = idle_shop.file("spring.txt", "A1\n")
+    idle_shop.coupons("list", "archive", "spring-10")
+    for name, reason in (("spring-10", "list spring-10 is archived"), ("autumn", "there is no list autumn")):
+        assert reason in idle_shop.coupons("import", file, "--list", name, code=FAILED).err
+    assert uploads(idle_shop) == 0
+
+
+def test_a_command_that_is_not_published_leaves_no_file(idle_shop: Shop) -> None:
+    """Unless it has an id: then the file waits for the same command again."""
+    file = idle_shop.file("spring.txt", "A1\n")
+    arguments = ("import", file, "--list", "spring-10")
+    assert "broker" in idle_shop.coupons(*arguments, code=FAILED, broker_url=NOWHERE).err
+    assert uploads(idle_shop) == 0
+    idle_shop.coupons(*arguments, "--id", ID, code=FAILED, broker_url=NOWHERE)
+    idle_shop.coupons(*arguments, "--id", ID)
+    assert uploads(idle_shop) == 1
+    with idle_shop.worker("import"):
+        idle_shop.becomes("finished", ID)
+    assert (uploads(idle_shop), idle_shop.dead()) == (0, [])
+
+
+def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
+    """With the system's own reason, which is not one of the database."""
+    for arguments in (
+        ("import", "/proc/self/mem", "--list", "spring-10"),
+        ("group", "import", "/proc/self/mem", "--group", "g"),
+    ):
+        assert idle_shop.coupons(*arguments, code=FAILED).err == "coupons: mem cannot be read: Input/output error\n"
+        told = idle_shop.coupons(*arguments, "--dry-run", code=FAILED)
+        assert told.err == "coupons: mem cannot be read: Input/output error\n"
+    assert uploads(idle_shop) == 0
+
+
+# --- pipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begun", "told"),
+    [
+        (("import", "-", "--list", "spring-10"), "SELECT FROM upload", "interrupted; nothing was imported"),
+        (
+            ("import", "-", "--list", "spring-10", "--dry-run"),
+            STAGING,
+            "interrupted; nothing was imported",
+        ),
+        (
+            ("group", "import", "-", "--group", "people"),
+            "SELECT FROM import_job WHERE state = 'running'",
+            "cancelled; what was committed until then stays",
+        ),
+    ],
+)
+def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
+    idle_shop: Shop, tmp_path: Path, arguments: tuple[str, ...], begun: str, told: str
+) -> None:
+    """At once, and nothing is left of what it was doing."""
+    with piping(idle_shop, tmp_path, *arguments) as process:
+        say(process, "email\nSPRING-1\n")
+        eventually(lambda: idle_shop.rows(begun), "the command to wait for its pipe")
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert process.wait(END_SECONDS) == FAILED
+        assert time.monotonic() - asked < END_SECONDS
+        assert process.stderr
+        assert process.stderr.read().decode() == f"coupons: {told}\n"
+    assert uploads(idle_shop) == 0
+    assert idle_shop.rows("SELECT FROM import_job WHERE finished_at IS NULL") == []
+
+
+def test_a_slow_pipe_keeps_its_lease(idle_shop: Shop, tmp_path: Path) -> None:
+    """It is renewed while nothing comes; what comes then is taken."""
+    patience = {"COUPONS_LEASE_SECONDS": "1.5", "COUPONS_HEARTBEAT_SECONDS": "0.3"}
+    renewed = "SELECT FROM import_job WHERE lease_until > claimed_at + interval '4 s'"  # the first one lasts for 1.5 s
+    with piping(idle_shop, tmp_path, "group", "import", "-", "--group", "people", **patience) as process:
+        say(process, "email\nada@example.org\n")
+        eventually(lambda: idle_shop.rows(renewed), "the lease to be renewed")
+        say(process, "bob@example.org\n")
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(30) == DONE
+    assert [row["added"] for row in idle_shop.rows("SELECT added FROM import_job")] == [2]

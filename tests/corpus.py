@@ -1,0 +1,181 @@
+"""Nasty files, as shops, spreadsheets and accidents make them, and what must become of each. Made in memory."""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from coupons.codes import MAX_CODE_CHARS, Reason
+from coupons.reading import FileFormat
+
+Codes = list[tuple[int, str]]
+Refusals = list[tuple[int, Reason]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`data` read as `format`: the codes with their lines, and the refused lines; or an error that has all `error`."""
+
+    name: str
+    data: bytes
+    taken: Codes = field(default_factory=list)
+    rejected: Refusals = field(default_factory=list)
+    blank: int = 0
+    error: tuple[str, ...] = ()
+    format: FileFormat = field(default_factory=FileFormat)
+
+
+def one_line(characters: int) -> Iterator[bytes]:
+    """So many characters without a line end, in pieces of 1 MiB."""
+    piece = b"x" * (1 << 20)
+    for _ in range(characters >> 20):
+        yield piece
+
+
+def stray_byte() -> bytes:
+    """UTF-8 with umlauts, and one cp1252 byte in line 70,001."""
+    lines = [f"GRÜN{number}".encode() for number in range(1, 80_000)]
+    lines[70_000] = "GRÜN".encode("cp1252")
+    return b"\n".join(lines)
+
+
+def png() -> bytes:
+    """One grey pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+
+
+def xlsx() -> bytes:
+    """As much of a workbook as its first bytes tell."""
+    workbook = io.BytesIO()
+    with zipfile.ZipFile(workbook, "w") as members:
+        members.writestr("[Content_Types].xml", "<Types/>")
+        members.writestr("xl/workbook.xml", "<workbook/>")
+    return workbook.getvalue()
+
+
+TXT = FileFormat(kind="txt")
+CSV = FileFormat(kind="csv")
+CP1252 = FileFormat(encoding="cp1252")
+TABLE = "Name;Code;Betrag\r\nJürgen;GRÜN-1;5,00 €\r\nZoë;GRÜN-2;7,50 €\r\n"
+OF_TABLE = [(2, "GRÜN-1"), (3, "GRÜN-2")]
+DAMAGED = [
+    *("1.2E+11", "1,2E+11", "1,23457E+11", "4E+15", "#NAME?", "#REF!", "#BEZUG!", "#N/A", "#WERT!", "########"),
+    *("1-Mar", "01-Mar", "Mar-01", "01. Mrz", "01.Mai", "Mai 01", "31. Dez", "1-Sept"),
+]
+UNDAMAGED = [
+    "1.2E11",
+    "1E5",
+    "MAR1",
+    "MAR-01",
+    "1-3",
+    "1-MAR",
+    "1-mar",
+    "#1",
+    "01.03.2026",
+    "41-Mar",
+    "May-2026",
+    "007",
+]
+INVISIBLE = {
+    "nul": "\x00",
+    "right to left override": "\u202e",
+    "right to left mark": "\u200f",
+    "zero-width space": "\u200b",
+    "zero-width joiner": "\u200d",
+    "byte order mark inside": "\ufeff",
+    "soft hyphen": "\u00ad",
+    "tab": "\t",
+    "escape": "\x1b",
+    "next line": "\u0085",
+    "line separator": "\u2028",
+    "form feed": "\x0c",
+    "private use": "\ue000",
+    "replacement": "\ufffd",
+}
+
+CASES = [
+    # --- spreadsheets ---
+    Case("excel csv in cp1252", TABLE.encode("cp1252"), OF_TABLE, format=CP1252),
+    Case(
+        "excel csv in cp1252, not said", TABLE.encode("cp1252"),
+        error=("line 2: the bytes fc are not utf-8", "likely are cp1252"),
+    ),
+    Case("excel csv in utf-8", TABLE.encode("utf-8-sig"), OF_TABLE),
+    Case("excel unicode text", TABLE.replace(";", "\t").encode("utf-16"), OF_TABLE),
+    Case("the same, big endian", b"\xfe\xff" + TABLE.replace(";", "\t").encode("utf-16-be"), OF_TABLE),
+    Case("the same without its mark", TABLE.replace("ü", "u").replace(";", "\t").encode("utf-16-le"),
+         error=("line 1: NUL bytes (00)", "utf-16-le")),
+    Case("the same without its mark, said", TABLE.replace(";", "\t").encode("utf-16-le"), OF_TABLE,
+         format=FileFormat(encoding="utf-16-le")),
+    Case("sep line", ("sep=;\r\n" + TABLE).encode(), [(3, "GRÜN-1"), (4, "GRÜN-2")]),
+    Case("sep line in quotes, with tabs", b'"sep=\t"\r\ncode\tx\r\nA1\t\r\n', [(3, "A1")]),
+    Case("columns that a spreadsheet left", b"code;eur;;\nA1;5;;\nB2;5;;\n;;;\n", [(2, "A1"), (3, "B2")], blank=1),
+    Case("damage", "\n".join([*DAMAGED, "A1"]).encode(), [(len(DAMAGED) + 1, "A1")],
+         [(line, Reason.EXCEL) for line in range(1, len(DAMAGED) + 1)], format=TXT),
+    Case("no damage", "\n".join(UNDAMAGED).encode(), list(enumerate(UNDAMAGED, 1))),
+    Case("formulas", b"code\n=A1\n'=B2\n-C3\n+D4\n@E5\n",
+         [(2, "=A1"), (3, "=B2"), (4, "-C3"), (5, "+D4"), (6, "@E5")]),
+    # --- quotes and rows ---
+    Case("quotes over lines", b'name;code\n"Ada\nLovelace";A1\n"B\r\n\r\nC";"B2"\n"";"C""3"\n',
+         [(2, "A1"), (4, "B2"), (7, 'C"3')]),
+    Case("a line end in a code", b'code;x\n"A\n1";\nB2;\n', [(4, "B2")], [(2, Reason.CONTROL)]),
+    Case("an open quote", b'code;x\nA1;"\nB2;\n', error=("line 2: broken quotes",)),
+    Case("an open quote in a long file", b'code;x\nA1;"x\n' + (b"B2;" + b"y" * 400 + b"\n") * 200,
+         error=("line 2: more than 65536 characters; is a quote never closed?",)),
+    Case("text behind a quote", b'code;x\nA1;\n"B2"C;\n', error=("line 3: broken quotes",)),
+    Case("ragged rows", b"code;x\nA1;\nB2\nC3;1;2\nD4;1;\n", [(2, "A1"), (5, "D4")],
+         [(3, Reason.COLUMNS), (4, Reason.COLUMNS)]),
+    Case("two code columns", b"code;name;Coupon\nA1;x;B1\n", error=("line 1: columns 1 and 3 could be meant",)),
+    Case("the same header twice", b"code;code\nA1;B1\n", error=("line 1: columns 1 and 2 could be meant",)),
+    Case("the same header twice, by number", b"code;code\nA1;B1\n", [(2, "B1")], format=FileFormat(column=2)),
+    Case("header only", b"code;x\n"),
+    # --- lines ---
+    Case("lines that end in CR", b"A1\rB2\r\rC3\r", [(1, "A1"), (2, "B2"), (4, "C3")], blank=1),
+    Case("lines that end in each way", b"A1\nB2\r\nC3\rD4\n\rE5",
+         [(1, "A1"), (2, "B2"), (3, "C3"), (4, "D4"), (6, "E5")], blank=1),
+    Case("no end of the last line", b"A1\nB2", [(1, "A1"), (2, "B2")]),
+    Case("blank lines around", b"\n\t\nA1\n \n\n", [(3, "A1")], blank=4),
+    Case("empty", b"", error=("is empty",)),
+    Case("blank lines only", b"\n\r\n \t\n\r", error=("is empty",)),
+    *(Case(f"only a mark, {encoding}", "\ufeff".encode(encoding), error=("is empty",))
+      for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le")),
+    # --- characters ---
+    Case("200 and 201 characters", f"{'X' * 200}\n{'X' * 201}\n{'Ä' * 200}\n".encode(),
+         [(1, "X" * MAX_CODE_CHARS), (3, "Ä" * MAX_CODE_CHARS)], [(2, Reason.TOO_LONG)]),
+    *(Case(name, f"A1\nB{character}2\nC3\n".encode(), [(1, "A1"), (3, "C3")], [(2, Reason.CONTROL)], format=TXT)
+      for name, character in INVISIBLE.items()),
+    Case("hebrew", "גשם1\n".encode(), [(1, "גשם1")]),
+    Case("odd spaces", "A 1\nB  2\nC\u00a03\n\u00a0D4\u2003\n".encode(), [(1, "A 1"), (4, "D4")],
+         [(2, Reason.SPACES), (3, Reason.SPACES)]),
+    Case("half a pair in utf-16", "\ufeffA1\n".encode("utf-16-le") + b"\x3d\xd8" + "\n".encode("utf-16-le"),
+         error=("line 2: the bytes 3d d8 are not utf-16-le", "Mend that line")),
+    Case("the other half", "\ufeffA1\n".encode("utf-16-le") + b"\x00\xdc" + "\n".encode("utf-16-le"),
+         error=("line 2: the bytes 00 dc are not utf-16-le",)),
+    Case("surrogates in utf-8", b"A1\nB\xed\xa0\xbd\xed\xb8\x80\n", error=("line 2: the bytes ed are not utf-8",)),
+    Case("a stray cp1252 byte", stray_byte(),
+         error=("line 70001: the bytes dc are not utf-8, but those before are. Mend that line", "likely are cp1252")),
+    Case("cut off inside a character", "A1\nGRÜ".encode()[:-1], error=("line 2: the bytes c3 are not utf-8",)),
+    Case("utf-8 read as cp1252", "GRÜN\n".encode(), [(1, "GRÃœN")], format=CP1252),
+    Case("urls and placeholders", b"https://a.example/1\nwww.a.example\n{{ code }}\n%%code%%\nA1\n", [(5, "A1")],
+         [(1, Reason.URL), (2, Reason.URL), (3, Reason.PLACEHOLDER), (4, Reason.PLACEHOLDER)], format=TXT),
+    Case("a line of 64 Ki characters", b"A1\n" + b"x" * 65_536 + b"\nB2\n", [(1, "A1"), (3, "B2")],
+         [(2, Reason.TOO_LONG)]),
+    Case("a longer line", b"A1\n" + b"x" * 65_537 + b"\nB2\n", error=("line 2: more than 65536 characters",)),
+    # --- no text ---
+    Case("png", png(), error=("looks like a picture, not text",)),
+    Case("xlsx", xlsx(), error=("looks like an Excel file", "save it as CSV")),
+    Case("pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", error=("looks like a PDF file", "as CSV")),
+    Case("gzip in gzip", zlib.compress(b"A1\n", wbits=31), error=("looks like a file packed twice",)),
+    Case("zeros", bytes(100_000), error=("line 1: ",)),
+]  # fmt: skip
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))

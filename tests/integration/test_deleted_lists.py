@@ -1,0 +1,255 @@
+"""Lists that are gone, and what is still known of them: no code that was sent is ever taken for a new one."""
+
+import asyncio
+from uuid import UUID, uuid4
+
+import pytest
+
+from coupons.admission import Granted
+from coupons.commands import Recipient, StartSendout
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store import deliveries, imports, lists, messages, outbox, people, proofs, sendouts, uncertain
+from coupons.store.deliveries import Conclusion, Outcome
+from producers.web.html import page
+from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+
+
+async def begun(connection: Connection, *, codes: int = 15) -> UUID:
+    """Message m to ten people, with codes of list a."""
+    await add_list(connection, "a", codes)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Granted)
+    return sendout_id
+
+
+async def sent(connection: Connection, *, codes: int = 15, first: Outcome = "sent") -> UUID:
+    """The same, finished; the `first` mail had that outcome."""
+    sendout_id = await begun(connection, codes=codes)
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    assert await deliveries.bind(connection, batch, {})
+    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    outcomes = [Conclusion(each, first if each.number == 1 else "sent", "a reply") for each in due]
+    await deliveries.record(
+        connection, batch, flush=uuid4(), conclusions=outcomes, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+    )
+    assert await sendouts.settle(connection, sendout_id)
+    return sendout_id
+
+
+async def deleted(connection: Connection, name: str = "a") -> int:
+    await lists.archive(connection, name)
+    return await lists.delete(connection, name)
+
+
+async def count(connection: Connection, table: str) -> int:
+    number: int = await connection.fetchval(f"SELECT count(*) FROM {table}")
+    return number
+
+
+async def test_codes_that_were_sent_stay_known_by_their_hash(connection: Connection) -> None:
+    """And only by it: the codes themselves are gone, those that nobody got without a trace."""
+    await sent(connection)
+    assert await deleted(connection) == 10
+    assert (await count(connection, "coupon"), await count(connection, "spent_code")) == (0, 10)
+    known = "SELECT count(*) FROM spent_code, spent_code_key WHERE hash = spent_hash(key, $1)"
+    assert [await connection.fetchval(known, f"A-{number:09}") for number in (0, 9, 10, 14)] == [1, 1, 0, 0]
+
+
+async def test_a_list_that_nobody_names_leaves_nothing(connection: Connection) -> None:
+    """Nobody has anything of it, and there is no row to look at."""
+    await add_list(connection, "a", 5)
+    assert await deleted(connection) == 0
+    tables = ("coupon_list", "coupon", "import_job", "spent_code")
+    assert [await count(connection, table) for table in tables] == [0, 0, 0, 0]
+
+
+async def test_a_list_that_a_message_names_leaves_its_name_behind(connection: Connection) -> None:
+    """Nobody finds it by its name, and it is in no listing."""
+    await add_list(connection, "a", 5)
+    await save_message(connection, "m", "a")
+    await deleted(connection)
+    assert await lists.all_of(connection, archived=True) == []
+    for refused in (lists.named, lists.archive, lists.restore, lists.delete):
+        with pytest.raises(Refused, match="there is no list a"):
+            await refused(connection, "a")
+    with pytest.raises(Refused, match="there is no list a"):
+        await lists.copy(connection, "a", "b")
+    assert (await messages.named(connection, "m")).lists == ["a"]
+
+
+async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -> None:
+    """What is done to it touches the deleted one as little as the other way round."""
+    await sent(connection)
+    await deleted(connection)
+    await add_list(connection, "a", 0)
+    await add_codes(connection, "a", ["NEW-1", "NEW-2"])
+    with pytest.raises(Refused, match="exists already"):
+        await add_list(connection, "a", 0)
+    await lists.change(connection, "a", description="new", shortage=None, alternative_text=None, preview_text=None)
+    await lists.copy(connection, "a", "b")
+    found, copied = await lists.named(connection, "a", "b")
+    assert (found.total, found.available, found.sent) == (2, 2, 0)
+    assert (found.description, copied.description) == ("new", "new")
+    await deleted(connection)
+    left = await connection.fetch("SELECT description FROM coupon_list WHERE name = 'a'")
+    assert [row["description"] for row in left] == [""]
+    assert await count(connection, "spent_code") == 10
+
+
+async def test_a_message_is_saved_again_before_it_is_sent_again(connection: Connection) -> None:
+    """A new list of the name is no list that its author has seen."""
+    await add_list(connection, "a", 5)
+    await add_group(connection, "g", 5)
+    await save_message(connection, "m", "a")
+    await deleted(connection)
+    command = StartSendout(message="m", group="g")
+    with pytest.raises(Refused, match="list a was deleted: save message m again"):
+        await sendouts.check(connection, command)
+    await add_list(connection, "a", 5)
+    with pytest.raises(Refused, match="list a was deleted: save message m again"):
+        await sendouts.create(connection, command, batch_size=10)
+    await save_message(connection, "m", "a")
+    await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Granted)
+
+
+async def test_a_message_cannot_name_a_deleted_list(connection: Connection) -> None:
+    """As one that never was."""
+    await sent(connection)
+    await deleted(connection)
+    with pytest.raises(Refused, match="there is no list a"):
+        await save_message(connection, "m", "a")
+
+
+async def test_a_list_that_a_sendout_needs_stays(connection: Connection) -> None:
+    """Also while its recipients are not counted yet, when only its message says so."""
+    await add_list(connection, "a", 5)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await lists.archive(connection, "a")
+    with pytest.raises(Refused, match=f"list a is needed by sendout {sendout_id}, which is not finished"):
+        await lists.delete(connection, "a")
+    await lists.restore(connection, "a")
+    await prepare(connection)
+    await connection.execute("UPDATE coupon_list SET archived_at = now()")
+    with pytest.raises(Refused, match="which is not finished"):
+        await lists.delete(connection, "a")
+    await sendouts.cancel(connection, sendout_id)
+    while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
+        await deliveries.close(connection, batch)
+    assert await sendouts.settle(connection, sendout_id)
+    assert await lists.delete(connection, "a") == 0
+
+
+async def test_a_list_in_use_or_being_filled_stays(connection: Connection) -> None:
+    """It is archived first, and its imports end first."""
+    await add_list(connection, "a", 5)
+    with pytest.raises(Refused, match="archive it first"):
+        await lists.delete(connection, "a")
+    await lists.archive(connection, "a")
+    await connection.execute("UPDATE import_job SET state = 'running', finished_at = NULL")
+    with pytest.raises(Refused, match="is being imported into"):
+        await lists.delete(connection, "a")
+
+
+async def test_a_list_with_uncertain_mails_stays_until_they_are_decided_about(connection: Connection) -> None:
+    """One that is sent again must have the same code; one that is accepted was sent."""
+    sendout_id = await sent(connection, first="uncertain")
+    await lists.archive(connection, "a")
+    with pytest.raises(Refused, match=f"uncertain mails of sendout {sendout_id}: decide about these first"):
+        await lists.delete(connection, "a")
+    await uncertain.resolve(connection, sendout_id, "accept")
+    assert await lists.delete(connection, "a") == 10
+
+
+async def test_the_history_stays(connection: Connection) -> None:
+    """The outbox says how many codes of it were sent, and whom: not any more, which."""
+    sendout_id = await sent(connection)
+    await deleted(connection)
+    (of,) = (await outbox.named(connection, sendout_id)).lists
+    assert (of.name, of.deleted, of.sent, of.available) == ("a", True, 10, 0)
+    (mail,) = await people.mails_to(connection, "c1@example.org")
+    assert (mail.state, mail.codes, mail.deleted_lists) == ("sent", {}, ["a"])
+    sendout = await outbox.named(connection, sendout_id)
+    shown = bytes(page("sendout.html", live=False, sendout=sendout, problems=[], resuming="").body).decode()
+    assert "a (deleted)" in shown
+    assert 'href="/lists/a"' not in shown
+    assert all(proof.holds for proof in await proofs.prove(connection))
+
+
+async def test_a_code_is_recognised_after_its_list(connection: Connection) -> None:
+    """`who --code` says that it was sent, beside other lists that have the same; of one that nobody got, nothing."""
+    await sent(connection)
+    await add_list(connection, "b", 0)
+    await add_codes(connection, "b", ["A-000000000"])
+    await deleted(connection)
+    found = await people.owners_of(connection, "A-000000000")
+    assert [(each.list, each.state) for each in found] == [("b", None), (None, "sent")]
+    assert await people.owners_of(connection, "A-000000014") == []
+
+
+async def test_lines_that_were_not_taken_go_with_the_list(connection: Connection) -> None:
+    """They are codes too; what became of the import in numbers stays."""
+    await add_list(connection, "a", 0)
+    await save_message(connection, "m", "a")
+    import_id = await add_codes(connection, "a", ["ONE", "ONE", "TWO"])
+    await deleted(connection)
+    found = await imports.find(connection, import_id)
+    assert found
+    assert (found.added, found.rejected) == (2, 1)
+    assert await count(connection, "import_rejection") == 0
+
+
+async def test_a_sendout_that_comes_too_late_for_its_list_is_refused(connection: Connection, other: Connection) -> None:
+    """It was begun before the list went, and nobody could see it yet: it never gets a code."""
+    await add_list(connection, "a", 5)
+    await add_group(connection, "g", 5)
+    await save_message(connection, "m", "a")
+    async with other.transaction():
+        sendout_id = await start(other, "m", "g")
+        await deleted(connection)
+    with pytest.raises(Refused, match="list a is deleted"):
+        await prepare(connection)
+    assert [each.deleted for each in (await outbox.named(connection, sendout_id)).lists] == [True]
+
+
+async def test_a_list_that_is_just_being_taken_waits(connection: Connection, other: Connection) -> None:
+    """A sendout with recipients of its own needs the list from its first row on, before anybody else can see that."""
+    await add_list(connection, "a", 5)
+    await save_message(connection, "m", "a")
+    given = StartSendout(
+        message="m", recipients=(Recipient(email="ada@example.org", attributes={"first_name": "Ada"}),)
+    )
+    async with other.transaction():
+        await sendouts.create(other, given, batch_size=10)
+        await lists.archive(connection, "a")
+        deletion = asyncio.create_task(lists.delete(connection, "a"))
+        await until_blocked(other)
+    with pytest.raises(Refused, match="which is not finished"):
+        await deletion
+
+
+async def until_blocked(connection: Connection) -> None:
+    """Until somebody waits for this connection's locks."""
+    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(waits):  # noqa: ASYNC110 - another connection waits
+            await asyncio.sleep(0.01)
+
+
+async def test_two_lists_go_at_once(connection: Connection, other: Connection) -> None:
+    """With the same codes in another order: they wait for each other, and none is lost."""
+    codes = [f"SAME-{number}" for number in range(20_000)]
+    for name, parts in (("a", (codes[:10_000], codes[10_000:])), ("b", (codes[10_000:], codes[:10_000]))):
+        await add_list(connection, name)
+        for part in parts:
+            await add_codes(connection, name, part)
+        await lists.archive(connection, name)
+    await connection.execute("UPDATE coupon SET sendout_id = gen_random_uuid(), delivery_number = 1")
+    assert {*await asyncio.gather(lists.delete(connection, "a"), lists.delete(other, "b"))} == {20_000}
+    assert await count(connection, "spent_code") == 20_000
