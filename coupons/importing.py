@@ -64,11 +64,8 @@ async def carry_out(
     async with _Taking(connections, job, lease_seconds) as taking:
         async for piece, text in _pieces(source, rules):
             lines = reading.read(piece, text.name)
-            if reading.position <= job.position:
-                _check_unchanged(job, reading, source)
+            if _is_taken(job, reading, piece, source):
                 continue
-            if reading.position - len(piece.data) < job.position:
-                raise _changed(source)
             await _note_what_is_seen(taking.idle, job, reading, text)
             await taking.stage(lines)
             if piece.is_last or _ends_chunk(job, reading.pieces):
@@ -173,9 +170,12 @@ def _reader_of(target: Target, file_format: dict[str, Any], name: str) -> Reader
     return (RecipientReader if target.is_group else CodeReader)(FileFormat(**file_format), name)
 
 
-def _check_unchanged(job: Job, reading: _Reading, source: Source) -> None:
-    if reading.position == job.position and reading.digest != job.digest:
+def _is_taken(job: Job, reading: _Reading, piece: _Piece, source: Source) -> bool:
+    """Whether the piece that was just read is committed already. Raises SourceError: it is another text now."""
+    steps_over = reading.position - len(piece.data) < job.position < reading.position
+    if steps_over or (reading.position == job.position and reading.digest != job.digest):
         raise _changed(source)
+    return reading.position <= job.position
 
 
 def _changed(source: Source) -> SourceError:

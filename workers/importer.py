@@ -12,10 +12,11 @@ from coupons.lease import kept
 from coupons.lines import FileError
 from coupons.settings import Settings
 from coupons.sources import Rules, Source, SourceError, SourceInterrupted, open_source
-from coupons.store import imports, sendouts, uploads
+from coupons.store import imports, uploads
 from coupons.store.imports import Job
 from workers.loops import AT_ONCE, Signals, place
 from workers.nudges import Nudges
+from workers.resuming import resume_covered
 
 log = structlog.get_logger()
 MOST_INTERRUPTIONS = 8
@@ -83,9 +84,7 @@ class Importer:
             return
         await imports.finish(connection, job)
         log.info("import finished", job=str(job.id), into=job.target.name)
-        for sendout_id in await sendouts.resume_covered(connection):
-            log.info("sendout resumed: its lists cover it now", sendout=str(sendout_id))
-            await self._nudges.deliver()
+        await resume_covered(connection, self._nudges)
 
     async def _failed(self, connection: Connection, job: Job, reason: str) -> None:
         await imports.fail(connection, job, reason)

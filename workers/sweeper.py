@@ -8,6 +8,7 @@ from coupons.database import Connection, Pool
 from coupons.settings import Settings
 from coupons.store import deliveries, imports, sendouts, uncertain, uploads
 from workers.nudges import Nudges
+from workers.resuming import resume_covered
 
 log = structlog.get_logger()
 
@@ -31,10 +32,7 @@ class Sweeper:
                 log.info("sendout finished", sendout=str(sendout_id))
             await uploads.drop_stale(connection)
             await imports.drop_old_rejections(connection, days=self._settings.rejections_days)
-            resumed = await sendouts.resume_covered(connection)
-        if resumed:
-            log.info("sendouts resumed: their lists have enough codes", sendouts=list(map(str, resumed)))
-            await self._nudges.deliver()
+            await resume_covered(connection, self._nudges)
         return None
 
     async def _resolve_uncertain(self, connection: Connection) -> None:

@@ -26,7 +26,7 @@ _DAMAGE = (  # what zipfile raises, by 250,000 damaged files
     BadZipFile,
     EOFError,
     IndexError,
-    NotImplementedError,
+    NotImplementedError,  # its name for a packing that it does not know
     OSError,
     OverflowError,
     ValueError,
