@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from coupons import failpoints
 from coupons.codes import CODE, Checked, Rejected
 from coupons.database import Connection
 from coupons.errors import Refused
@@ -68,6 +69,7 @@ async def carry_out(
                 continue
             await _note_what_is_seen(taking.idle, job, reading, text)
             await taking.stage(lines)
+            failpoints.reached("import.staged")
             if piece.is_last or _ends_chunk(job, reading.pieces):
                 await taking.take(reading.reached(text))
             if stopping() and not piece.is_last:
@@ -234,6 +236,7 @@ class _Taking:
     async def _taken(self) -> None:
         if self._taking:
             await self._taking
+            failpoints.reached("import.taken")
 
 
 async def _stage(connection: Connection, lines: Checked | CheckedRecipients) -> None:
@@ -270,6 +273,7 @@ async def _remove_replaced(
     if job.mode == "replace":
         await imports.note(connection, job.id, "removes what the file did not bring")
         async for _ in chunks.remove_replaced(connection, job, lease_seconds=lease_seconds):
+            failpoints.reached("import.removing")
             if stopping():
                 return False
     return True

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import structlog
 
+from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.errors import Told
 from coupons.lease import kept
@@ -52,6 +53,7 @@ class Deliverer:
                 return outage.retry_seconds
             if batch is None:
                 return await deliveries.next_due(connection)
+        failpoints.reached("deliver.claimed")
         async with kept(
             lambda: self._renew(batch), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
@@ -72,9 +74,11 @@ class Deliverer:
         if batch.sendout_state == "cancelled":
             async with self._pool.acquire() as connection:
                 await deliveries.close(connection, batch)
+            failpoints.reached("deliver.closed")
             return Ending()
         if unbound := await self._bind(batch):
             return unbound
+        failpoints.reached("deliver.bound")
         try:
             writer = await self._writer_of(batch.sendout_id)
         except Told as error:
@@ -122,7 +126,9 @@ class Deliverer:
         async with self._pool.acquire() as connection:
             if ending.pause_for and await sendouts.pause_if_sending(connection, batch.sendout_id, ending.pause_for):
                 log.error("sendout paused", sendout=str(batch.sendout_id), reason=ending.pause_for)
+            failpoints.reached("deliver.delivered")
             await deliveries.release(connection, batch, not_within=ending.not_within)
+            failpoints.reached("deliver.released")
             await sendouts.wait(connection, batch.sendout_id, ending.waiting)
             if await sendouts.settle(connection, batch.sendout_id):
                 log.info("sendout finished", sendout=str(batch.sendout_id))

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import structlog
 
+from coupons import failpoints
 from coupons.database import TROUBLE, Pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
@@ -138,10 +139,13 @@ class Handover:
             return True
         until = asyncio.get_running_loop().time() + self._lease_seconds  # the flush renews the lease
         concluded, self._concluded = self._concluded, []
+        if concluded:
+            failpoints.reached("deliver.outcomes")
         settled, self._settled = self._settled, set()
         share.take(len(written))
         try:
             may_send = await self._record(concluded, self._in_hand - settled, list(written))
+            failpoints.reached("deliver.recorded" if concluded else "deliver.intended")
         except BaseException:  # what is not recorded must not be taken for never handed over
             self._concluded, self._settled = concluded + self._concluded, settled | self._settled
             share.give_back(len(written))
@@ -179,6 +183,7 @@ class Handover:
                 self._report(delivery, Unreachable("the worker stops"))
             else:
                 self._relays.hand_over(envelope, partial(self._report, delivery), of=self, until=until)
+        failpoints.reached("deliver.handed_over")
 
     async def _record(self, concluded: list[Conclusion], in_hand: set[int], intents: list[int]) -> bool:
         """Try again while the lease lasts: outcomes that are not recorded would be uncertain."""

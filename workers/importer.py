@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from coupons import importing
+from coupons import failpoints, importing
 from coupons.database import TROUBLE, Connection, Pool
 from coupons.errors import LeaseLost, Refused
 from coupons.lease import kept
@@ -43,6 +43,7 @@ class Importer:
                 return await imports.seconds_until_due(connection)
             went_on = f" and goes on after {job.lines} lines" if job.was_left else ""
             await imports.note(connection, job.id, f"taken by {self._owner}{went_on}")
+        failpoints.reached("import.claimed")
         async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
             await self._import(job)
         return AT_ONCE
@@ -82,7 +83,9 @@ class Importer:
         if not whole:
             await imports.hand_back(connection, job)
             return
+        failpoints.reached("import.whole")
         await imports.finish(connection, job)
+        failpoints.reached("import.finished")
         log.info("import finished", job=str(job.id), into=job.target.name)
         await resume_covered(connection, self._nudges)
 

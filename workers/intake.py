@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from coupons import topology
+from coupons import failpoints, topology
 from coupons.admission import Granted, Short
 from coupons.broker import BrokerUnavailable, Sender, connected, publishing
 from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
@@ -79,6 +79,7 @@ class Intake:
         await message.ack()
 
     async def _take(self, message: AbstractIncomingMessage, sender: Sender) -> None:
+        failpoints.reached("intake.received")
         try:
             self._settings.require_activated()
             await self._note(decode(message.body))
@@ -87,7 +88,9 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - a command that meets a defect must not come back for ever
             log.error("defect", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
             await _reject(message, sender, f"could not be carried out: {type(error).__name__}")
+        failpoints.reached("intake.noted")
         await message.ack()
+        failpoints.reached("intake.acknowledged")
 
     async def _note(self, command: Command) -> None:
         """Once, whatever becomes of the database meanwhile: the message is kept until it has been noted."""

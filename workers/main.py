@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import structlog
 import uvloop
 
-from coupons import database, logs, migrate
+from coupons import database, failpoints, logs, migrate
 from coupons.database import DatabaseUnavailable, Pool
 from coupons.mail import check_settings
 from coupons.settings import Settings
@@ -62,6 +62,8 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
             "deliver": [Deliverer(pool=pool, relays=relays, signals=signals, settings=settings, owner=owner).step]
             * settings.batches,
         }
+        if failpoints.armed():
+            log.warning("failpoints are armed", places=failpoints.armed())
         log.info("worker started", roles=roles, owner=owner)
         async with asyncio.TaskGroup() as group:
             taking = group.create_task(intake.run())

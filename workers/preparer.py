@@ -2,6 +2,7 @@
 
 import structlog
 
+from coupons import failpoints
 from coupons.admission import Granted, Short
 from coupons.database import Connection, Pool
 from coupons.errors import Refused
@@ -29,6 +30,7 @@ class Preparer:
             claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
         if claim is None:
             return None
+        failpoints.reached("sendout.claimed")
         async with kept(
             lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
@@ -45,7 +47,9 @@ class Preparer:
                 if claim.recipients is None:
                     await self._check_recipients(connection, claim)
                     await sendouts.snapshot(connection, claim, batch_size=self._settings.batch_cut)
+                failpoints.reached("sendout.prepared")
                 decision = await sendouts.admit(connection, claim)
+                failpoints.reached("sendout.admitted")
             except Refused as refused:
                 await sendouts.fail(connection, claim, str(refused))
                 log.warning("sendout failed", sendout=str(claim.id), reason=str(refused))

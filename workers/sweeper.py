@@ -4,6 +4,7 @@ whose last worker died at the end, interrupted ones that codes have come back fo
 
 import structlog
 
+from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
 from coupons.store import deliveries, imports, sendouts, uncertain, uploads
@@ -27,6 +28,7 @@ class Sweeper:
             lease_seconds = self._settings.lease_seconds
             if left := await deliveries.recover(connection, owner=self._owner, lease_seconds=lease_seconds):
                 log.warning("a worker died with mails in hand", uncertain=left)
+                failpoints.reached("sweep.recovered")
             await self._resolve_uncertain(connection)
             for sendout_id in await sendouts.settle_all(connection):
                 log.info("sendout finished", sendout=str(sendout_id))
