@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench bench-sending bench-import docs picture lock clean
+.PHONY: help demo test faults mutants check bench bench-sending bench-import docs picture lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ demo: $(VENV)/installed ## Tell the whole story on real services: too few codes,
 
 test: $(VENV)/installed-dev ## Run all tests on real services; COUPONS_TEST_SERVICES=docker|local|address chooses which
 	@tests/side_by_side $(BIN)/python
+
+faults: $(VENV)/installed-dev ## Prove it under every fault, in more than half an hour; write the table of docs/reliability.md
+	COUPONS_FAULTS=long COUPONS_FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest -q --durations=0 tests/faults
+
+mutants: $(VENV)/installed-dev ## Remove each constraint, fence and intent row in turn: some test must fail for each
+	$(BIN)/python -m tests.mutants
 
 check: $(VENV)/installed-dev ## Check format, lint, types and who may import whom
 	$(BIN)/ruff format --check .

@@ -1,7 +1,8 @@
 """Publishing to RabbitMQ so that nothing is lost in silence: mandatory, persistent, confirmed, with a time limit."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -15,7 +16,10 @@ from coupons.topology import EXCHANGE
 
 CONNECT_SECONDS = 10
 PUBLISH_SECONDS = 10
+CLOSE_SECONDS = 3
+"""What a broker gets to say goodbye: a silent one would be waited for as long as its heartbeats are."""
 HEARTBEAT_SECONDS = 10
+"""RabbitMQ gives up a silent client after twice as long, aiormq a silent broker after 33 to 38 s."""
 
 
 class BrokerUnavailable(Told):
@@ -44,8 +48,11 @@ class Sender:
             message_id=uuid4().hex,
         )
         try:
-            exchange = await self._channel.get_exchange(EXCHANGE, ensure=False)
-            await exchange.publish(message, routing_key, mandatory=True, timeout=PUBLISH_SECONDS)
+            with strays_told():
+                exchange = await self._channel.get_exchange(EXCHANGE, ensure=False)
+                await exchange.publish(message, routing_key, mandatory=True, timeout=PUBLISH_SECONDS)
+        except BrokerUnavailable:
+            raise
         except (PublishError, ChannelNotFoundEntity) as error:
             raise BrokerUnavailable(
                 f"broker: no queue takes this {routing_key} yet: start a worker, which declares them (coupons worker)"
@@ -68,23 +75,47 @@ async def connected(url: str, name: str) -> AsyncIterator[AbstractConnection]:
         BrokerUnavailable: one line, without the password.
     """
     try:
-        connection = await aio_pika.connect(
-            url, timeout=CONNECT_SECONDS, heartbeat=HEARTBEAT_SECONDS, client_properties={"connection_name": name}
-        )
+        with strays_told():
+            connection = await aio_pika.connect(
+                url, timeout=CONNECT_SECONDS, heartbeat=HEARTBEAT_SECONDS, client_properties={"connection_name": name}
+            )
     except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
         raise BrokerUnavailable(f"broker {urlsplit(url).hostname}: {_described(error)}") from error
     try:
-        yield connection
+        with strays_told():
+            yield connection
     finally:
         with suppress(Exception):  # of one that is gone already, why it went
-            await connection.close()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.close()
 
 
 @asynccontextmanager
 async def publishing(url: str) -> AsyncIterator[Sender]:
     """A connection of its own for publishing: a memory alarm blocks publishers, and must not block consumers."""
     async with connected(url, "coupons publisher") as connection:
-        yield Sender(await connection.channel(publisher_confirms=True, on_return_raises=True))
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"broker: no channel was opened within {CONNECT_SECONDS} s") from error
+        yield Sender(channel)
+
+
+@contextmanager
+def strays_told() -> Iterator[None]:
+    """Whoever waits on a connection that aiormq gives up is cancelled by it, and a task that is cancelled ends unseen.
+
+    Raises:
+        BrokerUnavailable: instead.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerUnavailable("broker: it was silent for too long") from error
 
 
 def _described(error: BaseException) -> str:

@@ -1,21 +1,33 @@
 """Connections to Postgres: one for a command line, a pool for what keeps running.
 
-A half-open connection can hang far beyond a call's own timeout, so every connection carries limits on both ends.
+A half-open connection can hang far beyond a call's own timeout, so every connection carries limits on both ends. The
+server ends what takes too long, and the connection stays good; who hears nothing even from it has no connection any
+more, and drops it. At worst, a network that passes nothing on and yet acknowledges, that is COMMAND_SECONDS and
+CANCEL_SECONDS for what was under way: a worker is at work again within a minute.
 """
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeAlias
 
 import asyncpg
 
 from coupons.errors import Told
 
 CONNECT_SECONDS = 10
-COMMAND_SECONDS = 60
-"""What a statement may take; the few that grow with a sendout say so where they run."""
+STATEMENT_SECONDS = 25
+"""What the server gives a statement; the few that grow with a list, a group or a sendout say so where they run."""
+COMMAND_SECONDS = STATEMENT_SECONDS + 5
+"""… and after which nobody waits for it any more: the server would have said something."""
+CANCEL_SECONDS = 5
+"""What the server gets to confirm that it has stopped; asyncpg alone would wait another COMMAND_SECONDS."""
+IDLE_SECONDS = 20
+"""A connection that nobody uses is closed after: it may be dead, which only its next user would find out."""
+SILENCE_SECONDS = 25
+"""What the other end's machine may keep silent before its connections are given up, by both ends."""
 
 # As text: asyncpg's classes are generic for type checkers only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -41,28 +53,69 @@ TROUBLE = (
 )
 """What passes: the same transaction may be tried again. It may also have been committed; only idempotent ones are."""
 
+GONE_SECONDS = 10
+"""A statement whose client was killed ends after: its locks keep others from its work, and it may have an hour left."""
+
 _SERVER = {
     "application_name": "coupon-manager",
-    "statement_timeout": f"{COMMAND_SECONDS}s",
-    "lock_timeout": "30s",
+    "statement_timeout": f"{STATEMENT_SECONDS}s",
+    "lock_timeout": f"{STATEMENT_SECONDS - 5}s",
     "idle_in_transaction_session_timeout": f"{COMMAND_SECONDS}s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": f"{SILENCE_SECONDS}s",
     "jit": "off",  # compiling a statement costs more than running any of these
 }
+
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 1_000 * SILENCE_SECONDS}
+"""The same for our own end, where the platform has it. Without it Linux sends a request again for 15 minutes."""
 
 
 class DatabaseUnavailable(Told):
     """The database cannot be reached, or is not what the URL says."""
 
 
-async def _decode_json(connection: Connection) -> None:
+class _Mortal(asyncpg.Connection):
+    """A connection that ends when its server is silent."""
+
+    __slots__ = ()
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
+        super().__init__(protocol, transport, *others)
+        _notice_silence(transport.get_extra_info("socket"))
+
+    async def _cancel(self, *waiters: Any) -> None:
+        limit = asyncio.get_running_loop().call_later(CANCEL_SECONDS, self.terminate)
+        try:
+            await super()._cancel(*waiters)  # type: ignore[misc] # asyncpg-stubs has no private names
+        finally:
+            limit.cancel()
+
+
+def _notice_silence(end: socket.socket) -> None:
+    if end.family == socket.AF_UNIX:
+        return
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if option := getattr(socket, name, None):
+            end.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+"""A commit that a crash can undo would take the intent with it, and its mails would leave a second time."""
+
+
+async def _prepare(connection: Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    await connection.execute(_DURABLE)
+    with suppress(asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):  # PostgreSQL 13, or on Windows
+        await connection.execute(f"SET client_connection_check_interval = '{GONE_SECONDS}s'")
 
 
 async def _keep(_: object) -> None:
-    """Nothing to undo before a connection is used again: sessions are never changed, only transactions (SET LOCAL).
+    """Nothing to undo before a connection is used again: its session stays as it was prepared, SET is always LOCAL.
 
     asyncpg's own reset is a round trip each time; a transaction that was left open is rolled back before this.
     """
@@ -77,10 +130,14 @@ async def connected(url: str) -> AsyncIterator[Connection]:
     """
     with _opening():
         connection = await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, server_settings=_SERVER
+            url,
+            connection_class=_Mortal,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            server_settings=_SERVER,
         )
     try:
-        await _decode_json(connection)
+        await _prepare(connection)
         yield connection
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
@@ -93,7 +150,9 @@ async def pooled(url: str, *, size: int) -> AsyncIterator[Pool]:
         url,
         min_size=1,
         max_size=size,
-        init=_decode_json,
+        max_inactive_connection_lifetime=IDLE_SECONDS,
+        connection_class=_Mortal,
+        init=_prepare,
         reset=_keep,
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,

@@ -44,7 +44,7 @@ async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_afte
         await asyncio.sleep(every)
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(renewed + expires_after - asked):
+            async with asyncio.timeout(min(every, renewed + expires_after - asked)):  # one that hangs is not the last
                 await renew()
             renewed = asked
         except TROUBLE:

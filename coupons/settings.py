@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         "info", description="The least level that is logged"
     )
 
+    health_host: str = Field("127.0.0.1", description="Where `coupons worker` answers `/livez` and `/readyz`")
+    health_port: int = Field(
+        0, ge=0, le=65_535, description="Its port, which `coupons ready` asks too; 0: it answers nowhere"
+    )
+
     web_host: str = Field("127.0.0.1", description="Where `coupons web` listens")
     web_port: int = Field(8080, ge=0, le=65_535, description="Its port")
     web_token: SecretStr = Field(

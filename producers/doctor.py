@@ -10,6 +10,8 @@ from coupons import broker, database, migrate
 from coupons.errors import Told
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts
+from coupons.store import epochs
+from coupons.store.epochs import State
 from coupons.topology import COMMANDS, DEAD, NUDGE, REASON, queue_name
 
 DEAD_SHOWN = 20
@@ -27,17 +29,24 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Everything is looked at, whatever is wrong with the rest."""
-    return [await _database(settings), *await _broker(settings), await _relay(settings)]
+    return [*await _database(settings), *await _broker(settings), await _relay(settings)]
 
 
-async def _database(settings: Settings) -> Finding:
+async def _database(settings: Settings) -> list[Finding]:
     try:
         async with database.connected(settings.database_url.get_secret_value()) as connection:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
+            epoch = await epochs.state(connection)
     except Told as error:
-        return Finding("database", well=False, says=str(error))
-    return Finding("database", well=True, says=f"PostgreSQL {version}, up to date")
+        return [Finding("database", well=False, says=str(error))]
+    return [Finding("database", well=True, says=f"PostgreSQL {version}, up to date"), _epoch(epoch)]
+
+
+def _epoch(epoch: State) -> Finding:
+    if epoch.refusal:
+        return Finding("epoch", well=False, says=f"{epoch.refusal}; nothing is sent (coupons epoch show)")
+    return Finding("epoch", well=True, says=f"number {epoch.number}, workers may send")
 
 
 async def _broker(settings: Settings) -> list[Finding]:

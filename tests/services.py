@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import aio_pika
 import asyncpg
 
+from coupons.database import connected
+from coupons.store import epochs
 from producers.demo import postgres, rabbitmq
 from producers.demo.process import ServiceError
 from producers.demo.rabbitmq import Broker
@@ -28,6 +30,7 @@ QUEUES = ("coupons.import", "coupons.sendout", "coupons.resume", "coupons.delive
 
 CONTAINER_LIMIT_SECONDS = 90
 PULL_LIMIT_SECONDS = 300
+EMPTY = "template1"
 VIRTUAL_HOSTS_AT_ONCE = 16  # one rabbitmqctl takes 0.5 s, for one virtual host or for sixteen
 
 
@@ -154,12 +157,19 @@ def wait_for(name: str, ready: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
-    """Yields the URL of a new database, a copy of `template`; drops it at the end, whoever is still connected."""
+async def database(server_url: str, template: str = EMPTY) -> AsyncIterator[str]:
+    """Yields the URL of a new database, a copy of `template` whose epoch is accepted.
+
+    Drops it at the end, whoever is still connected.
+    """
     name = f"coupons_test_{secrets.token_hex(6)}"
     await execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
     try:
-        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+        if template != EMPTY:
+            async with connected(url) as connection:
+                await epochs.accept(connection)
+        yield url
     finally:
         await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 

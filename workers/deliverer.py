@@ -11,7 +11,7 @@ from coupons.errors import Told
 from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
-from coupons.store import deliveries, messages, sendouts
+from coupons.store import deliveries, epochs, messages, sendouts
 from coupons.store.deliveries import Batch
 from workers.denials import Denials
 from workers.handover import Ending, Handover
@@ -25,6 +25,8 @@ BIND_PAUSE_SECONDS = 0.05
 BIND_TRIES = 100
 UNBOUND_SECONDS = 5.0
 """A promised code that is locked elsewhere comes free within a transaction's time; if it does not, look later."""
+ACCEPTED_SECONDS = 5.0
+"""While nothing may be sent from these data, it is looked so often whether somebody has accepted them."""
 WRITERS_KEPT = 8
 
 
@@ -40,6 +42,7 @@ class Deliverer:
         self._owner = owner
         self._cursors: dict[int, int] = {}
         self._writers: dict[UUID, Writer] = {}
+        self._refusal: str | None = None
 
     async def step(self) -> float | None:
         """Deliver one batch; otherwise when there may be one."""
@@ -48,11 +51,8 @@ class Deliverer:
             batch = await deliveries.claim(
                 connection, owner=self._owner, lease_seconds=lease_seconds, only_cancelled=outage is not None
             )
-            if batch is None and outage is not None:
-                await self._wait_for_relays(connection, outage)
-                return outage.retry_seconds
             if batch is None:
-                return await deliveries.next_due(connection)
+                return await self._wait(connection, outage)
         failpoints.reached("deliver.claimed")
         async with kept(
             lambda: self._renew(batch), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
@@ -61,10 +61,25 @@ class Deliverer:
         await self._hand_back(batch, ending)
         return AT_ONCE
 
-    async def _wait_for_relays(self, connection: Connection, outage: Outage) -> None:
+    async def _wait(self, connection: Connection, outage: Outage | None) -> float | None:
         """Nothing is claimed to be mailed and no attempt is counted; people see why nothing moves."""
+        if await self._is_refused(connection):
+            return ACCEPTED_SECONDS
+        if outage is None:
+            return await deliveries.next_due(connection)
         log.warning("no relay can be used", reason=outage.reason)
         await sendouts.wait_all(connection, outage.reason)
+        return outage.retry_seconds
+
+    async def _is_refused(self, connection: Connection) -> bool:
+        """Whether the database's data went back in time; said once."""
+        refusal = await epochs.refusal(connection)
+        known, self._refusal = self._refusal, refusal
+        if refusal and refusal != known:
+            log.warning("the database's epoch is not accepted", reason=refusal)
+        if refusal:
+            await sendouts.wait_all(connection, refusal)
+        return refusal is not None
 
     async def _renew(self, batch: Batch) -> None:
         async with self._pool.acquire() as connection:

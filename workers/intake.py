@@ -4,24 +4,28 @@ The work itself never holds a message: RabbitMQ closes a channel whose message s
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 
 from coupons import failpoints, topology
 from coupons.admission import Granted, Short
-from coupons.broker import BrokerUnavailable, Sender, connected, publishing
+from coupons.broker import BrokerUnavailable, Sender, connected, publishing, strays_told
 from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
 from coupons.database import TROUBLE, Connection, Pool
 from coupons.errors import Refused
 from coupons.settings import Settings
 from coupons.store import imports, inbox, sendouts
-from workers.loops import RETRY_SECONDS, Signals, place
+from workers.loops import RETRY_SECONDS, Signals, happens, place
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
 PREFETCH = 4
+DECLARE_SECONDS = 10
+WATCH_SECONDS = 10.0
+"""The broker is asked so often whether it knows of consumers, and gets as long to answer."""
 MAX_REASON_CHARS = 2_000
 """A header has to fit into one frame of 128 KiB; a command of 1 MiB can have more errors than that."""
 QUEUES_OF = {"import": ("import",), "sendout": ("sendout", "resume"), "deliver": (topology.NUDGE,)}
@@ -37,28 +41,38 @@ class Intake:
         self._nudges = nudges
         self._settings = settings
         self._keys = [key for role in roles for key in QUEUES_OF[role]]
+        self._unconsumed = {topology.queue_name(key) for key in self._keys}
+
+    @property
+    def unconsumed(self) -> list[str]:
+        """The queues of its roles on which the broker has not confirmed a consumer of this worker, or not any more."""
+        return sorted(self._unconsumed)
 
     async def run(self) -> None:
-        """Consume until cancelled. A broker that goes away is waited for, and never takes the other roles with it."""
-        while True:
+        """Consume until cancelled. A broker that goes away is waited for, and never takes the other roles with it.
+
+        A cancellation may get lost: a channel that closes just then raises something else in its place.
+        """
+        while not self._signals.stopping:
             try:
                 await self._consume()
             except Exception as error:  # noqa: BLE001 - aiormq ends calls under way with a bare Exception
                 log.warning("no broker, trying again", reason=_cause(error))
-            await asyncio.sleep(RETRY_SECONDS)
+            await self._signals.sleep(RETRY_SECONDS)
 
     async def _consume(self) -> None:
         url = self._settings.broker_url.get_secret_value()
         async with connected(url, "coupons worker") as connection, publishing(url) as sender:
-            channel = await connection.channel()
-            await channel.set_qos(prefetch_count=PREFETCH)
-            _, queues = await topology.declare(channel)
-            cancelled = await _cancelled_by_broker(channel)
+            async with asyncio.timeout(DECLARE_SECONDS):
+                channel = await connection.channel()
+                await channel.set_qos(prefetch_count=PREFETCH)
+                _, queues = await topology.declare(channel)
+                cancelled = await _cancelled_by_broker(channel)
             self._nudges.through(sender)
             log.info("taking commands", queues=self._keys)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_watch(cancelled))
+                    group.create_task(self._watch(connection, cancelled))
                     for key in self._keys:
                         take = self._nudged if key == topology.NUDGE else self._take
                         group.create_task(self._consume_queue(queues[key], take, sender))
@@ -69,10 +83,36 @@ class Intake:
         self, queue: AbstractQueue, take: Callable[[AbstractIncomingMessage, Sender], Awaitable[None]], sender: Sender
     ) -> None:
         """An iterator and not a callback: aio-pika cancels callbacks in the middle of their work."""
-        async with queue.iterator() as messages:
-            async for message in messages:
-                await take(message, sender)
+        with strays_told():
+            async with queue.iterator() as messages:
+                with self._consuming(queue.name):
+                    async for message in messages:
+                        await take(message, sender)
         raise BrokerUnavailable(f"the connection of queue {queue.name} was closed")
+
+    @contextmanager
+    def _consuming(self, queue: str) -> Iterator[None]:
+        self._unconsumed.discard(queue)
+        try:
+            yield
+        finally:
+            self._unconsumed.add(queue)
+
+    async def _watch(self, connection: AbstractConnection, cancelled: asyncio.Event) -> None:
+        """Until there is no consumer any more, whoever says so: then everything is begun anew."""
+        with strays_told():
+            while not await happens(cancelled, WATCH_SECONDS):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._check_consumers(connection)
+        raise BrokerUnavailable("a queue was deleted")
+
+    async def _check_consumers(self, connection: AbstractConnection) -> None:
+        """On a channel of its own: asking for a queue that is gone closes it."""
+        async with connection.channel() as channel:
+            for key in self._keys:
+                queue = await channel.declare_queue(topology.queue_name(key), passive=True)
+                if not queue.declaration_result.consumer_count:
+                    raise BrokerUnavailable(f"nobody consumes queue {queue.name}, as the broker says")
 
     async def _nudged(self, message: AbstractIncomingMessage, _: Sender) -> None:
         self._signals.wake("deliver")
@@ -151,11 +191,6 @@ async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
     underlay = await channel.get_underlay_channel()
     underlay.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
     return cancelled
-
-
-async def _watch(cancelled: asyncio.Event) -> None:
-    await cancelled.wait()
-    raise BrokerUnavailable("a queue was deleted")
 
 
 async def carry_out(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:

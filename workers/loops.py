@@ -79,13 +79,19 @@ async def _attempt(role: str, step: Step) -> float | None:
         return AT_ONCE
     except TROUBLE as error:
         log.warning("database trouble, trying again", role=role, error=type(error).__name__)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # A library gave up what it waited for, and nobody asked this role to end, which it would do unseen.
+        log.warning("given up by a library, trying again", role=role, at=place(error))
     except Exception as error:  # noqa: BLE001 - a defect met by one piece of work must not stop the others
         log.error("defect", role=role, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
     await asyncio.sleep(RETRY_SECONDS)
     return AT_ONCE
 
 
-def place(error: Exception) -> str:
+def place(error: BaseException) -> str:
     """Where an error comes from, without its text."""
     return " < ".join(
         f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])

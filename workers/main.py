@@ -16,6 +16,7 @@ from coupons.mail import check_settings
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress
 from workers.deliverer import Deliverer
+from workers.health import Condition, answering
 from workers.importer import Importer
 from workers.intake import Intake
 from workers.loops import RETRY_SECONDS, Signals, work
@@ -38,7 +39,7 @@ def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run until SIGTERM or SIGINT, which let work in hand come to its end; a second one does not wait.
 
     Raises:
-        MigrationError, SmtpAddressError, EmailError: before anything is begun.
+        MigrationError, SmtpAddressError, EmailError, CannotAnswer: before anything is begun.
     """
     logs.configure(settings)
     check_settings(bounce_to=settings.bounce_address, unsubscribe_url=settings.unsubscribe_url)
@@ -49,10 +50,13 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
     signals = Signals((*roles, SWEEP))
+    condition = Condition(signals, roles)
     async with (
+        answering(settings, condition),
         _database(settings) as pool,
         Relays(addresses, limits=_limits(settings), local_hostname=settings.smtp_hostname or None) as relays,
     ):
+        condition.connected(pool)
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
         steps = {
@@ -69,10 +73,13 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
             taking = group.create_task(intake.run())
             _end_on_signals(signals, relays, taking)
             loops = [(role, step) for role in roles for step in steps[role]] + [
-                (SWEEP, Sweeper(pool=pool, nudges=nudges, settings=settings, owner=owner).step)
+                (SWEEP, Sweeper(pool=pool, nudges=nudges, settings=settings, owner=owner, roles=roles).step)
             ]
-            for role, step in loops:
+            working = [
                 group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))
+                for role, step in loops
+            ]
+            condition.began(intake, [taking, *working])
     log.info("worker stopped", owner=owner)
 
 

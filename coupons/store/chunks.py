@@ -227,6 +227,7 @@ async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: fl
     last: int | str | None = "" if job.target.is_group else 0
     while last is not None:
         async with connection.transaction():
+            await connection.execute(SQL.patience)
             await _one_at_a_time(connection, job.target)
             if job.target.is_group:
                 row = await connection.fetchrow(SQL.remove_recipients, job.target.id, job.id, last, REMOVED_AT_ONCE)
@@ -236,8 +237,10 @@ async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: fl
             await imports.progress(connection, job, Taken(removed=removed), lease_seconds=lease_seconds)
         yield removed
     if not job.target.is_group:
-        left = await connection.fetchrow(SQL.left, job.target.id, job.id, timeout=TAKE_SECONDS)
-        await imports.note_left(connection, job, promised=left["promised"], bound=left["bound"]) if left else None
+        async with connection.transaction():
+            await connection.execute(SQL.patience)
+            left = await connection.fetchrow(SQL.left, job.target.id, job.id, timeout=TAKE_SECONDS)
+            await imports.note_left(connection, job, promised=left["promised"], bound=left["bound"]) if left else None
 
 
 async def _remove_codes(connection: Connection, job: Job, after: object) -> tuple[int, int | None]:

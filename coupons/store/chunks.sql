@@ -16,6 +16,9 @@ SET LOCAL enable_bitmapscan = on;
 SET LOCAL work_mem = '64MB';
 SET LOCAL statement_timeout = '600s';
 
+-- patience: what looks at a whole list or group may take
+SET LOCAL statement_timeout = '600s';
+
 -- plan_merge: the chunk in order of its codes along the list's index, whatever the planner believes of the list
 SET LOCAL enable_nestloop = off;
 SET LOCAL enable_mergejoin = on;

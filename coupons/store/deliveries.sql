@@ -1,9 +1,11 @@
 -- claim: a batch that is due, of any sendout that sends or (with $3: only) is cancelled, under a new lease
 -- Sendouts take turns by chance, so that a small one need not wait for the end of a large one; of each one's batches
--- those that are to be tried again come first.
+-- those that are to be tried again come first. None at all while the database's epoch is not accepted: to close one
+-- would give codes back that may have been sent since.
 WITH sending AS MATERIALIZED (
     SELECT id, state, per_hour, waiting FROM sendout
-    WHERE finished_at IS NULL AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_at <= now()))
+    WHERE epoch_accepted() AND finished_at IS NULL
+      AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_at <= now()))
     ORDER BY random()
 ), due AS (
     SELECT b.sendout_id, b.number, b.in_hand, s.state, s.per_hour, s.waiting
@@ -35,7 +37,7 @@ UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
 FROM (
     SELECT b.sendout_id, b.number, s.state FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE NOT b.closed AND b.lease_until < now() AND b.in_hand <> '{}'
+    WHERE epoch_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_hand <> '{}'
     FOR UPDATE OF b SKIP LOCKED LIMIT 1
 ) left_behind
 WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
@@ -49,9 +51,10 @@ FROM sendout s CROSS JOIN LATERAL (
 ) b
 WHERE s.finished_at IS NULL AND s.state = 'sending';
 
--- hold: lock a batch that is still ours; no row if the lease is lost
+-- hold: lock a batch that is still ours; no row if the lease is lost, as every lease is once the epoch is not accepted:
+-- what its worker knows this database may never have known
 SELECT last_flush, in_hand FROM delivery_batch
-WHERE sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
+WHERE epoch_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 FOR NO KEY UPDATE;
 
 -- hold_sendout: keep the sendout in its state until the transaction ends
@@ -123,7 +126,7 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id WHERE sl.sendout_id
 -- deliveries for each of 100 rows, 1,165 µs a row against 6 (docs/decisions/0005).
 WITH held AS MATERIALIZED (
     SELECT s.state = 'sending' AS may_send FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
+    WHERE epoch_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
       AND b.last_flush IS DISTINCT FROM $4
     FOR NO KEY UPDATE OF b
 ), concluded AS (

@@ -157,6 +157,8 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
         row = await connection.fetchrow(SQL.lock, claim.id)
         if row is None or row["lease_token"] != claim.lease_token or row["state"] != "preparing":
             raise LeaseLost(f"sendout {claim.id}")
+        if row["recipients"] is None:
+            raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
         return await _promise(connection, claim.id)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from producers.cli.output import as_json, emit_json
-from producers.cli.session import FAILED, Failed, asynchronous, settings, told
+from producers.cli.session import FAILED, Failed, asynchronous, database, settings, told
 
 
 @click.command()
@@ -29,11 +29,15 @@ def worker(roles: tuple[str, ...]) -> None:
 async def migrate() -> None:
     """Bring the database up to date; safe to run at any time, by several at once."""
     from coupons.migrate import migrate as apply
+    from coupons.store import epochs
 
     applied = await apply(settings().database_url.get_secret_value())
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")
     click.echo("the database is up to date")
+    async with database() as connection:
+        if refusal := await epochs.refusal(connection):
+            click.echo(refusal, err=True)
 
 
 @click.command()

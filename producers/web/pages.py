@@ -9,7 +9,7 @@ from starlette.routing import Route
 from coupons.commands import ResumeSendout
 from coupons.database import Connection, Pool
 from coupons.errors import Refused
-from coupons.store import inbox, outbox
+from coupons.store import epochs, inbox, outbox
 from coupons.store.outbox import RESUMABLE, Sendout
 from producers.web import ACQUIRE_SECONDS
 from producers.web.api import STATES, resolution_in, status_in
@@ -39,8 +39,9 @@ class Pages:
         status = status_in(request)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await outbox.newest(connection, state=status)
+            refusal = await epochs.refusal(connection)
         live = not all(sendout.ended for sendout in found)
-        return page("outbox.html", live=live, sendouts=found, chosen=status, states=STATES)
+        return page("outbox.html", live=live, sendouts=found, chosen=status, states=STATES, refusal=refusal)
 
     async def sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]

@@ -56,6 +56,14 @@ class Worker:
     def log(self) -> str:
         return self._log.read_text()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_dead(self) -> bool:
+        return self._process.poll() is not None
+
     def says(self, words: str) -> None:
         """Wait until its log says so."""
         eventually(lambda: words in self.log or self._process.poll() is not None, f"{words!r} in a worker's log")

@@ -1,7 +1,7 @@
 """The database itself refuses what must not be."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -11,6 +11,8 @@ from yarl import URL
 from coupons import migrate
 from coupons.database import Connection, connected
 from coupons.migrate import Migration, MigrationError
+from tests.mutants.constraints import guards
+from tests.services import database
 from tests.stock import add_group, add_list, prepare, save_message, start
 
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
@@ -81,58 +83,201 @@ async def test_a_migration_that_fails_leaves_nothing(
     assert await connection.fetchval("SELECT to_regclass('half')") is None
 
 
+STOCK = """
+INSERT INTO spent_code VALUES (decode(repeat('ab', 32), 'hex'));
+INSERT INTO command (id, type, digest) VALUES (gen_random_uuid(), 'import', '');
+INSERT INTO message_file VALUES (1, 'x.pdf', 'application/pdf', false, '');
+INSERT INTO upload (id, name) VALUES (gen_random_uuid(), 'codes.txt');
+INSERT INTO upload_chunk SELECT id, 0, '' FROM upload;
+INSERT INTO import_event (import_id, text) SELECT id, 'x' FROM import_job;
+INSERT INTO import_rejection SELECT id, 1, '{1}', '{x}', '{duplicate}' FROM import_job;
+INSERT INTO known_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
+INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
+INSERT INTO throttle (name, next_at) VALUES ('mail', now());
+"""
+"""What a sendout that was just admitted has no rows of yet."""
+
+NOBODY = "gen_random_uuid()"
+OF_THE_LIST = "UPDATE import_job SET {} WHERE list_id = 1"
+ADDRESS = "UPDATE {} SET address = E'a@b.de\\nBcc: x@y.de' WHERE address = 'c1@example.org'"
+
 FORBIDDEN = {
-    "a code twice in a list": "INSERT INTO coupon (list_id, code, import_id) "
-    "VALUES (1, 'A-000000000', gen_random_uuid())",
-    "an empty code": "INSERT INTO coupon (list_id, code, import_id) VALUES (1, '', gen_random_uuid())",
-    "a code of 201 characters": "INSERT INTO coupon (list_id, code, import_id) "
-    "VALUES (1, repeat('x', 201), gen_random_uuid())",
-    "half an owner": "UPDATE coupon SET sendout_id = gen_random_uuid() WHERE code = 'A-000000000'",
-    "two codes of a list for one delivery": "UPDATE coupon "
+    # who is there once
+    "command_pkey: a command's id twice": "INSERT INTO command SELECT * FROM command",
+    "coupon_list_pkey: a list's id twice": "INSERT INTO coupon_list (id, name, preview_text) "
+    "OVERRIDING SYSTEM VALUE VALUES (1, 'b', 'x')",
+    "coupon_list_name: a list's name twice": "INSERT INTO coupon_list (name, preview_text) VALUES ('a', 'x')",
+    "coupon_pkey: a code twice in a list": "INSERT INTO coupon (list_id, code, import_id) "
+    f"VALUES (1, 'A-000000000', {NOBODY})",
+    "coupon_owner: two codes of a list for one delivery": "UPDATE coupon "
     "SET sendout_id = (SELECT id FROM sendout), delivery_number = 1",
-    "a renamed list": "UPDATE coupon_list SET name = 'b'",
-    "a list name in capitals": "INSERT INTO coupon_list (name, preview_text) VALUES ('Spring', 'x')",
-    "a text list without a text": "UPDATE coupon_list SET shortage = 'text', alternative_text = ''",
-    "fewer than no codes": "UPDATE coupon_list SET available = -1",
-    "more available than there are": "UPDATE coupon_list SET available = total + 1",
-    "a promise beyond the need": "UPDATE sendout_list SET promised = needed + 1",
-    "more bound than promised": "UPDATE sendout_list SET bound = promised + 1",
-    "more sent than bound": "UPDATE sendout_list SET sent = bound + 1",
-    "an outcome that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
-    "a closed batch with open mails": "UPDATE delivery_batch SET closed = true",
-    "more in hand than open": "UPDATE delivery_batch SET lease_token = gen_random_uuid(), in_hand = '{1,2,3,4,5,6}'",
-    "mails in nobody's hand": "UPDATE delivery_batch SET in_hand = '{1}'",
-    "a pace of nothing": "UPDATE sendout SET per_hour = 0",
-    "a spread without a pace": "UPDATE sendout SET over_minutes = 60, per_hour = NULL",
-    "an attempt without an answer": "INSERT INTO delivery_attempt (sendout_id, number, attempt, outcome) "
-    "VALUES (gen_random_uuid(), 1, 1, 'deferred')",
-    "a second limit": "INSERT INTO throttle (name, next_at) VALUES ('other', now())",
-    "a file with a path": "INSERT INTO message_file (message_id, name, content_type, inline, content) "
-    "VALUES (1, '../x.pdf', 'application/pdf', false, '')",
-    "a code taken back from somebody who may have it": "UPDATE delivery SET was_uncertain = true, state = 'refused'",
-    "two mails to one address": "INSERT INTO delivery (sendout_id, number, address_key, address) "
+    "spent_code_pkey: a spent code twice": "INSERT INTO spent_code SELECT * FROM spent_code",
+    "spent_code_key_pkey: a second key": "INSERT INTO spent_code_key SELECT * FROM spent_code_key",
+    "recipient_group_pkey: a group's id twice": "INSERT INTO recipient_group (id, name) "
+    "OVERRIDING SYSTEM VALUE VALUES (1, 'h')",
+    "recipient_group_name_key: a group's name twice": "INSERT INTO recipient_group (name) VALUES ('g')",
+    "recipient_pkey: an address twice in a group": "INSERT INTO recipient SELECT * FROM recipient",
+    "message_pkey: a message's id twice": "INSERT INTO message (id, name, version, sender, subject, text) "
+    "OVERRIDING SYSTEM VALUE VALUES (1, 'n', 1, 'a@b.de', 's', 't')",
+    "message_name_version_key: a second mail of a message's version": "INSERT INTO message "
+    "(name, version, sender, subject, text) SELECT name, version, sender, subject, text FROM message",
+    "message_list_pkey: a list twice in a message": "INSERT INTO message_list SELECT * FROM message_list",
+    "message_file_pkey: a file's name twice": "INSERT INTO message_file SELECT * FROM message_file",
+    "upload_pkey: an upload's id twice": "INSERT INTO upload SELECT * FROM upload",
+    "upload_chunk_pkey: a piece of a file twice": "INSERT INTO upload_chunk SELECT * FROM upload_chunk",
+    "import_job_pkey: an import's id twice": "INSERT INTO import_job SELECT * FROM import_job",
+    "known_chunk_pkey: a known chunk twice": "INSERT INTO known_chunk SELECT * FROM known_chunk",
+    "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
+    "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
+    "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",
+    "sendout_list_pkey: a need twice": "INSERT INTO sendout_list SELECT * FROM sendout_list",
+    "delivery_batch_pkey: a batch twice": "INSERT INTO delivery_batch SELECT * FROM delivery_batch",
+    "delivery_pkey: a delivery twice": "INSERT INTO delivery (sendout_id, number, address_key, address) "
+    "SELECT sendout_id, number, 'x@y.de', 'x@y.de' FROM delivery",
+    "one_mail_per_address: two mails to one address": "INSERT INTO delivery (sendout_id, number, address_key, address) "
     "SELECT sendout_id, 99, address_key, address FROM delivery WHERE number = 1",
-    "an address with a line break": "UPDATE delivery SET address = E'a@b.de\\nBcc: x@y.de' WHERE number = 1",
-    "an unknown state": "UPDATE delivery SET state = 'done' WHERE number = 1",
-    "a deferred mail that is never due": "UPDATE delivery SET state = 'deferred' WHERE number = 1",
-    "an interrupted sendout that has begun": "UPDATE sendout SET state = 'interrupted', started_at = now()",
-    "a line that is not explained": "UPDATE import_job SET lines = lines + 1",
-    "a second mail of a message's version": "INSERT INTO message (name, version, sender, subject, text) "
-    "SELECT name, version, sender, subject, text FROM message",
+    "delivery_attempt_pkey: an attempt twice": "INSERT INTO delivery_attempt SELECT * FROM delivery_attempt",
+    "throttle_pkey: a limit twice": "INSERT INTO throttle SELECT * FROM throttle",
+    # what it belongs to
+    "message_list_message_id_fkey: a need of no message": "INSERT INTO message_list VALUES (9, 1)",
+    "message_list_list_id_fkey: a message that names no list": "INSERT INTO message_list VALUES (1, 9)",
+    "message_file_message_id_fkey: a file of no message": "UPDATE message_file SET message_id = 9",
+    "upload_chunk_upload_id_fkey: a piece of no file": f"UPDATE upload_chunk SET upload_id = {NOBODY}",
+    "import_job_list_id_fkey: an import into no list": OF_THE_LIST.format("list_id = 9"),
+    "import_job_group_id_fkey: an import into no group": "UPDATE import_job SET group_id = 9 WHERE group_id = 1",
+    "known_chunk_list_id_fkey: a known chunk of no list": "UPDATE known_chunk SET list_id = 9",
+    "import_event_import_id_fkey: an event of no import": f"UPDATE import_event SET import_id = {NOBODY}",
+    "import_rejection_import_id_fkey: a line of no import": f"UPDATE import_rejection SET import_id = {NOBODY}",
+    "sendout_message_id_fkey: a sendout of no message": "UPDATE sendout SET message_id = 9",
+    "sendout_group_id_fkey: a sendout to no group": "UPDATE sendout SET group_id = 9",
+    "sendout_list_sendout_id_fkey: a promise to no sendout": f"UPDATE sendout_list SET sendout_id = {NOBODY}",
+    "sendout_list_list_id_fkey: a promise of no list": "UPDATE sendout_list SET list_id = 9",
+    "delivery_batch_sendout_id_fkey: a batch of no sendout": f"UPDATE delivery_batch SET sendout_id = {NOBODY}",
+    # codes and their lists
+    "coupon_code_check: an empty code": f"INSERT INTO coupon (list_id, code, import_id) VALUES (1, '', {NOBODY})",
+    "coupon_code_check: a code of 201 characters": "INSERT INTO coupon (list_id, code, import_id) "
+    f"VALUES (1, repeat('x', 201), {NOBODY})",
+    "whole_owner: half an owner": f"UPDATE coupon SET sendout_id = {NOBODY} WHERE code = 'A-000000000'",
+    "never_renamed: a renamed list": "UPDATE coupon_list SET name = 'b'",
+    "coupon_list_name_check: a list name in capitals": "INSERT INTO coupon_list (name, preview_text) VALUES ('S', 'x')",
+    "coupon_list_name_check: a list name that begins with a blank": "INSERT INTO coupon_list (name, preview_text) "
+    "VALUES (' s', 'x')",
+    "coupon_list_description_check: a long description": "UPDATE coupon_list SET description = repeat('x', 201)",
+    "coupon_list_shortage_check: an unknown shortage setting": "UPDATE coupon_list SET shortage = 'wait'",
+    "coupon_list_alternative_text_check: a long alternative text": "UPDATE coupon_list "
+    "SET alternative_text = repeat('x', 501)",
+    "coupon_list_preview_text_check: no preview text": "UPDATE coupon_list SET preview_text = ''",
+    "text_needs_alternative: a text list without a text": "UPDATE coupon_list "
+    "SET shortage = 'text', alternative_text = ''",
+    "coupon_list_check: fewer than no codes": "UPDATE coupon_list SET available = -1",
+    "coupon_list_check: more available than there are": "UPDATE coupon_list SET available = total + 1",
+    "coupon_list_removed_check: fewer than none removed": "UPDATE coupon_list SET removed = -1",
+    "deleted_is_empty: a deleted list with codes": "UPDATE coupon_list SET deleted_at = now(), archived_at = now()",
+    "spent_code_hash_check: a spent code that is no hash": "INSERT INTO spent_code VALUES ('A-000000000')",
+    "spent_code_key_key_check: a short key": "UPDATE spent_code_key SET key = 'short'",
+    "spent_code_key_one_check: another second key": "INSERT INTO spent_code_key SELECT false, key FROM spent_code_key",
+    # groups and messages
+    "recipient_group_name_check: a group name in capitals": "UPDATE recipient_group SET name = 'G'",
+    "recipient_address_key_check: a key that is no address": "UPDATE recipient SET address_key = 'x' "
+    "WHERE address_key = 'c1@example.org'",
+    "recipient_address_check: a recipient's address with a line break": ADDRESS.format("recipient"),
+    "recipient_attributes_check: attributes without names": "UPDATE recipient SET attributes = '[]'",
+    "message_name_check: a message name in capitals": "UPDATE message SET name = 'M'",
+    "message_version_check: a version before the first": "UPDATE message SET version = 0",
+    "message_sender_check: a sender with a line break": "UPDATE message SET sender = E'a@b.de\\nBcc: x@y.de'",
+    "message_reply_to_check: an answer to a line break": "UPDATE message SET reply_to = E'a@b.de\\nBcc: x@y.de'",
+    "message_subject_check: a mail without a subject": "UPDATE message SET subject = ''",
+    "message_check: a mail without text and HTML": "UPDATE message SET text = NULL, html = NULL",
+    "message_headers_check: headers without names": "UPDATE message SET headers = '[]'",
+    "message_file_name_check: a file with a path": "UPDATE message_file SET name = '../x.pdf'",
+    # commands and imports
+    "command_type_check: an unknown command": "UPDATE command SET type = 'explode'",
+    "import_job_mode_check: an unknown mode": OF_THE_LIST.format("mode = 'swap'"),
+    "import_job_state_check: an import in an unknown state": OF_THE_LIST.format("state = 'done', finished_at = NULL"),
+    "ended_is_over: an import that has ended and goes on": OF_THE_LIST.format("state = 'running'"),
+    "list_or_group: an import into both": OF_THE_LIST.format("group_id = 1"),
+    "every_line_explained: a line that is not explained": OF_THE_LIST.format("lines = lines + 1"),
+    "import_job_blank_check: fewer than no blank lines": OF_THE_LIST.format("blank = -1, added = added + 1"),
+    "import_job_added_check: fewer than none added": OF_THE_LIST.format("added = -1, blank = blank + added + 1"),
+    "import_job_kept_check: fewer than none kept": OF_THE_LIST.format("kept = -1, blank = blank + 1"),
+    "import_job_rejected_check: fewer than none rejected": OF_THE_LIST.format("rejected = -1, blank = blank + 1"),
+    "import_job_removed_check: fewer than none removed": OF_THE_LIST.format("removed = -1"),
+    "import_job_left_promised_check: fewer than none left": OF_THE_LIST.format("left_promised = -1"),
+    "import_job_left_bound_check: fewer than none left bound": OF_THE_LIST.format("left_bound = -1"),
+    "import_job_position_check: a position before the beginning": OF_THE_LIST.format("position = -1"),
+    "import_job_digest_check: a digest that is none": OF_THE_LIST.format("digest = 'x'"),
+    "what_was_read_is_known: a position in nobody knows what": OF_THE_LIST.format("digest = NULL, position = 1"),
+    "each_line_has_a_reason: a rejected line without a reason": "UPDATE import_rejection SET reasons = '{}'",
+    "known_chunk_digest_check: a known chunk that is no digest": "UPDATE known_chunk SET digest = 'x'",
+    # sendouts
+    "sendout_state_check: a sendout in an unknown state": "UPDATE sendout SET state = 'done'",
+    "sendout_per_hour_check: a pace of nothing": "UPDATE sendout SET per_hour = 0",
+    "sendout_over_minutes_check: a spread over no time": "UPDATE sendout SET over_minutes = 0, per_hour = 1",
+    "spread_has_a_pace: a spread without a pace": "UPDATE sendout SET over_minutes = 60, per_hour = NULL",
+    "sendout_recipients_check: fewer than no recipients": "UPDATE sendout SET state = 'failed', recipients = -1",
+    "sending_has_recipients: mails to nobody": "UPDATE sendout SET recipients = 0",
+    "sending_has_recipients: mails to nobody knows how many": "UPDATE sendout SET recipients = NULL",
+    "interrupted_never_started: an interrupted sendout that has begun": "UPDATE sendout "
+    "SET state = 'interrupted', started_at = now()",
+    "sendout_list_shortage_check: another unknown shortage setting": "UPDATE sendout_list SET shortage = 'wait'",
+    "sendout_list_check: more missing than needed": "UPDATE sendout_list SET missing = needed + 1",
+    "promise_within_need: a promise beyond the need": "UPDATE sendout_list SET promised = needed + 1",
+    "bound_within_promise: more bound than promised": "UPDATE sendout_list SET bound = promised + 1",
+    "sent_was_bound: more sent than bound": "UPDATE sendout_list SET sent = bound + 1",
+    "sendout_list_sent_check: fewer than none sent": "UPDATE sendout_list SET sent = -1",
+    # batches and deliveries
+    "batch_adds_up: an outcome that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
+    "closed_when_nothing_is_open: a closed batch with open mails": "UPDATE delivery_batch SET closed = true",
+    "in_hand_is_open: more in hand than open": "UPDATE delivery_batch "
+    f"SET lease_token = {NOBODY}, in_hand = '{{1,2,3,4,5,6}}'",
+    "in_hand_under_a_lease: mails in nobody's hand": "UPDATE delivery_batch SET in_hand = '{1}'",
+    "delivery_batch_sent_check: fewer than none sent": "UPDATE delivery_batch SET sent = -1, open = open + 1",
+    "delivery_batch_refused_check: fewer than none refused": "UPDATE delivery_batch SET refused = -1, open = open + 1",
+    "delivery_batch_uncertain_check: fewer than none uncertain": "UPDATE delivery_batch "
+    "SET uncertain = -1, open = open + 1",
+    "delivery_batch_cancelled_check: fewer than none cancelled": "UPDATE delivery_batch "
+    "SET cancelled = -1, open = open + 1",
+    "delivery_number_check: a delivery before the first": "UPDATE delivery SET number = 0 WHERE number = 1",
+    "delivery_address_check: a mail to an address with a line break": ADDRESS.format("delivery"),
+    "delivery_state_check: an unknown state": "UPDATE delivery SET state = 'done' WHERE number = 1",
+    "delivery_attempts_check: fewer than no attempts": "UPDATE delivery SET attempts = -1",
+    "deferred_is_due: a deferred mail that is never due": "UPDATE delivery SET state = 'deferred' WHERE number = 1",
+    "uncertain_keeps_its_code: a code taken back from somebody who may have it": "UPDATE delivery "
+    "SET was_uncertain = true, state = 'refused'",
+    "delivery_attempt_attempt_check: an attempt before the first": "UPDATE delivery_attempt SET attempt = 0",
+    "delivery_attempt_outcome_check: an attempt that was the last": "UPDATE delivery_attempt SET outcome = 'sent'",
+    "epoch_number_check: an epoch before the first": "UPDATE epoch SET number = 0",
+    "throttle_name_check: a second limit": "INSERT INTO throttle (name, next_at) VALUES ('other', now())",
 }
+"""What must not be, behind the name of what refuses it."""
+
+
+@pytest.fixture(scope="module")
+async def stocked(postgres_url: str, template_database: str) -> AsyncIterator[Connection]:
+    """One database for all that is refused, with a row in every table."""
+    async with database(postgres_url, template_database) as url, connected(url) as connection:
+        await add_list(connection, "a", 5)
+        await add_group(connection, "g", 5)
+        await save_message(connection, "m", "a")
+        await start(connection, "m", "g")
+        await prepare(connection)
+        await connection.execute(STOCK)
+        yield connection
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-async def test_the_database_refuses(connection: Connection, what: str) -> None:
+async def test_the_database_refuses(stocked: Connection, what: str) -> None:
     """What must not be cannot be written, whatever program tries."""
-    await add_list(connection, "a", 5)
-    await add_group(connection, "g", 5)
-    await save_message(connection, "m", "a")
-    await start(connection, "m", "g")
-    await prepare(connection)
-    refused: Awaitable[str] = connection.execute(FORBIDDEN[what])
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-        await refused
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+        async with stocked.transaction():
+            await stocked.execute(FORBIDDEN[what])
+    assert what.startswith(f"{refused.value.constraint_name or 'never_renamed'}:")
+
+
+async def test_whatever_the_database_refuses_is_tried(connection: Connection) -> None:
+    """No constraint without a case above: a new one needs one too."""
+    names = {guard.name for guard in await guards(connection)}
+    assert names == {what.partition(":")[0] for what in FORBIDDEN}
 
 
 async def test_a_database_that_is_not_utf_8_is_refused(connection: Connection, database_url: str) -> None:

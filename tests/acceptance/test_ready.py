@@ -1,0 +1,97 @@
+"""`/livez`, `/readyz` and `coupons ready`: of a worker from its start to its end, and of the console."""
+
+import json
+import os
+import signal
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from producers.demo.process import free_ports
+from tests.acceptance.gate import Gate
+from tests.acceptance.programs import FAILED, Result, eventually
+from tests.acceptance.shop import Shop, addresses, codes
+
+READY = {"database": True, "consumers": True, "accepting": True, "epoch": True}
+
+
+def asked(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
+    """The status and the body; 0 if nobody answers."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as error:
+        return error.code, json.load(error)
+    except OSError:
+        return 0, {}
+
+
+def test_a_worker_answers_before_it_has_its_services_and_is_ready_when_it_has(shop: Shop) -> None:
+    """Alive from its start; not ready for want of each service, which is named, until it consumes; no secret said."""
+    (port,) = free_ports(1)
+    database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
+    urls = {"database_url": database.url, "broker_url": broker.url}
+    with shop.worker(ready=False, health_port=port, **urls):
+        eventually(lambda: asked(port, "/livez") == (200, {"live": True}), "the worker to answer")
+        without_database = shop.coupons("ready", health_port=port, code=FAILED)
+        assert "database: the database could not be reached yet" in without_database.err
+        assert "consumers: none is registered yet" in without_database.err
+        with database.opened():
+            eventually(lambda: asked(port)[1].get("database"), "the database to be reached")
+            without_broker = shop.coupons("ready", "--json", health_port=port, code=FAILED)
+            assert not without_broker.json["ready"]
+            assert "coupons.sendout" in without_broker.json["parts"]["consumers"]
+            assert without_broker.json["parts"]["database"] is None
+            in_vain = shop.coupons("ready", "--wait", 1, health_port=port, code=FAILED)
+            assert in_vain.err.count("waiting: consumers: none is registered") == 1
+            waiting = shop.begin("ready", "--wait", 30, health_port=port)
+            with broker.opened():
+                result = waiting()
+                assert (result.code, result.out) == (0, "ready: database, epoch, consumers, accepting\n")
+                assert asked(port) == (200, READY)
+    said = without_database.err + without_broker.out + in_vain.err
+    passwords = [str(urlsplit(url).password) for url in urls.values()]
+    assert not [each for each in (*urls.values(), *passwords, "amqp:", "postgresql:", "Errno") if each in said]
+
+
+def test_a_worker_that_ends_its_work_is_alive_and_not_ready(slow_shop: Shop) -> None:
+    """Who was asked to end gets nothing new, and is not killed for it either."""
+    (port,) = free_ports(1)
+    with slow_shop.worker(health_port=port, sweep_seconds=1) as worker:
+        slow_shop.has("spring-voucher", "customers", addresses(300), {"spring-10": codes("SPRING", 300)})
+        slow_shop.begin_sending("spring-voucher", "customers")
+        slow_shop.mails_come(10)
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.says("worker stopping")
+        status, answer = asked(port)
+        assert (status, answer["accepting"], answer["database"]) == (503, False, True)
+        assert "asked to end" in answer["reasons"]["accepting"]
+        assert asked(port, "/livez") == (200, {"live": True})
+        assert "worker stopped" not in worker.log
+        eventually(lambda: worker.is_dead, "its end")
+
+
+def test_a_worker_says_that_its_health_port_is_taken(shop: Shop) -> None:
+    """Before anything is begun, in one line."""
+    (port,) = free_ports(1)
+    with shop.worker(health_port=port):
+        result = shop.coupons("worker", health_port=port, code=FAILED)
+    assert result.err == f"coupons: cannot answer probes on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_the_console_is_asked_where_no_worker_answers(shop: Shop) -> None:
+    """`coupons ready` finds it by COUPONS_WEB_PORT; on a machine where nobody answers it says so."""
+    (port,) = free_ports(1)
+    shop.file(".env", f"COUPONS_WEB_PORT={port}\n")
+    nobody = shop.coupons("ready", code=FAILED)
+    assert f"nothing answers at http://127.0.0.1:{port}/readyz" in nobody.err
+    waiting = shop.begin("ready", "--wait", 30)
+    waited: list[Result] = []
+
+    def is_ready() -> bool:
+        waited.append(waiting())
+        return True
+
+    ended = shop.interrupted("web", when=is_ready, what="the console to be ready")
+    assert (ended.code, waited[0].out) == (0, "ready: database, broker\n")

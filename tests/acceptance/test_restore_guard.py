@@ -1,0 +1,152 @@
+"""A dump that is restored in the middle of a sendout, and a replica that is promoted too early: by PostgreSQL's own
+programs, on a server of the test's own.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producers.demo.services import Services, Sink, private_sink
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.programs import FAILED, WRONG_USAGE, eventually
+from tests.acceptance.shop import Shop, addresses, codes
+from tests.clusters import Cluster, cluster, cut_off, named, promote
+from tests.services import execute
+
+CUSTOMERS = addresses(300)
+SPRING = codes("SPRING", 400)
+WINDOW = 40
+PACE: dict[str, Any] = {"batch_size": 20, "window": WINDOW, "sweep_seconds": 1}
+REFUSED = "epoch is not accepted"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def slow_sink(tmp_path: Path) -> Iterator[Sink]:
+    """With ten connections it takes some 60 mails a second: there is time to do something in the middle."""
+    with private_sink(tmp_path / "slow.jsonl", "--delay", "0.15") as sink:
+        yield sink
+
+
+def shop_at(url: str, broker_url: str, sink: Sink, folder: Path) -> Shop:
+    folder.mkdir()
+    return Shop(Services(url, broker_url, sink.url, sink.ledger), sink, folder)
+
+
+def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
+    server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
+) -> None:
+    """No mail leaves before `epoch accept`. With --uncertain none is sent again after it either, and what is sent from
+    then on has codes that nobody was sent.
+    """
+    with server.running() as url:
+        shop = shop_at(url, broker_url, slow_sink, tmp_path / "before")
+        shop.coupons("migrate")
+        with shop.worker(**PACE):
+            shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+            shop.has("second", "others", addresses(100), {})
+            sendout = shop.begin_sending("spring-voucher", "customers")
+            shop.mails_come(60)
+            dump = server.dump(url)
+            shop.becomes("finished", sendout)
+        mailed = shop.mails()
+        assert_own_codes(mailed, CUSTOMERS, SPRING)
+
+        asyncio.run(execute(url, "CREATE DATABASE restored TEMPLATE template0"))
+        server.replay(named(url, "restored"), dump)
+        shop = shop_at(named(url, "restored"), broker_url, slow_sink, tmp_path / "restored")
+        with shop.worker(**PACE) as worker:
+            worker.says(REFUSED)
+            refused = shop.coupons("epoch", "show", "--json", code=FAILED).json
+            (numbers,) = refused["since"]["sendouts"]
+            assert "restored from a dump" in refused["refusal"]
+            assert numbers["open"] == len(
+                [*filter(lambda state: state == "pending", shop.deliveries(sendout).values())]
+            )
+            assert numbers["open"] <= len(CUSTOMERS) - 60 + WINDOW
+            assert refused["since"]["lists"] == [{"name": "spring-10", "free": 100, "promised": promised(shop)}]
+            assert "restored from a dump" in shop.coupons("doctor", code=FAILED).out
+            eventually(lambda: "coupons epoch accept" in shop.coupons("outbox").out, "the Outbox to say why")
+            shop.coupons("epoch", "accept", "--uncertain", code=WRONG_USAGE)
+            assert (len(shop.mails()), worker.log.count(REFUSED)) == (len(mailed), 1)
+
+            accepted = shop.coupons("epoch", "accept", "--uncertain", "--yes", "--json").json
+            assert (accepted["accepted"], accepted["uncertain"]) == (True, numbers["open"])
+            shop.becomes("finished", sendout)
+            shop.coupons("uncertain", sendout, "--accept")
+            assert len(shop.mails()) == len(mailed)
+            second = shop.send("spring-voucher", "others")
+        assert_own_codes(shop.mails(second["id"]), addresses(100), SPRING)
+        assert len({code for mail in shop.mails() for code in mail.codes}) == len(SPRING)
+        shop.coupons("epoch", "show")
+        shop.verify()
+
+
+def promised(shop: Shop) -> int:
+    return shop.list_named("spring-10").promised
+
+
+def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
+    server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
+) -> None:
+    """The worker has batches in hand when the primary dies and the replica takes its place: it hands nothing more over
+    before `epoch accept`, then goes on, and no more is sent again than the numbers had said.
+    """
+    with ExitStack() as primary:
+        url = primary.enter_context(server.running())
+        shop = shop_at(url, broker_url, slow_sink, tmp_path / "shop")
+        shop.coupons("migrate")
+        shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+        replica = server.replica()
+        with shop.worker(**PACE) as worker:
+            with replica.running() as replica_url:
+                sendout = shop.begin_sending("spring-voucher", "customers")
+                shop.mails_come(60)
+                asyncio.run(cut_off(replica_url))
+                shop.mails_come(150)
+                primary.close()
+                asyncio.run(promote(replica_url))
+            with replace(replica, port=server.port).running():
+                had_come = len(shop.mails())
+                worker.says(REFUSED)
+                refused = shop.coupons("epoch", "show", "--json", code=FAILED).json
+                (numbers,) = refused["since"]["sendouts"]
+                assert "timeline 2, accepted was 1" in refused["refusal"]
+                assert numbers["open"] + numbers["uncertain"] >= len(CUSTOMERS) - 150
+                before = Counter(mail.recipient for mail in shop.mails())
+                assert sum(before.values()) <= had_come + WINDOW
+                assert {*before.values()} == {1}
+
+                shop.coupons("epoch", "accept", "--yes")
+                shop.becomes("finished", sendout)
+                after = Counter(mail.recipient for mail in shop.mails())
+                assert sum(after.values()) - len(after) <= numbers["open"]
+                states = shop.deliveries(sendout)
+                assert {*states} == {*CUSTOMERS}
+                assert {address for address, state in states.items() if state == "sent"} <= {*after}
+                shop.verify()
+                worker.stop()
+
+
+def test_a_terminal_is_asked_before_data_are_accepted(shop: Shop) -> None:
+    """And sees the numbers first; without a yes nothing is accepted, and once accepted nobody is asked."""
+    shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
+    assert "is accepted" in shop.on_terminal("epoch", "accept", typed="\n").err
+    shop.rows("DELETE FROM epoch")
+    result = shop.on_terminal("epoch", "accept", typed="n\n")
+    assert (result.code, "Aborted" in result.err) == (FAILED, True)
+    assert "spring-10   400" in result.err
+    shop.coupons("epoch", "show", code=FAILED)
+    assert "accepted: workers go on" in shop.on_terminal("epoch", "accept", typed="y\n").err
+    assert "is accepted" in shop.coupons("epoch", "show").out

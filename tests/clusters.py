@@ -1,0 +1,81 @@
+"""A PostgreSQL server of a test's own, whose data are dumped, restored, backed up and promoted by its own programs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from producers.demo import postgres
+from producers.demo.process import free_ports
+from tests.services import execute
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A data folder, and the port that its server listens on while it runs."""
+
+    programs: postgres.Programs
+    home: Path
+    logs: Path
+    password: str
+    port: int
+    data: str = "data"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{postgres.NAME}:{self.password}@127.0.0.1:{self.port}/postgres"
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Yields its URL; at the end of the block the server dies as if killed, and loses nothing."""
+        with postgres.server(self.programs, self.home / self.data, self.port, self.logs / "postgres.log", durable=True):
+            yield self.url
+
+    def dump(self, url: str, *options: str) -> Path:
+        """What `pg_dump` makes of a database."""
+        file = self.home / "dump"
+        self._run("pg_dump", f"--file={file}", *options, url)
+        return file
+
+    def replay(self, url: str, file: Path) -> None:
+        """Let `psql` run a dump as it does by default: errors don't stop it."""
+        self._run("psql", "--quiet", f"--file={file}", url)
+
+    def restore(self, url: str, file: Path, *options: str) -> None:
+        self._run("pg_restore", f"--dbname={url}", *options, file)
+
+    def replica(self) -> "Cluster":
+        """A base backup of the running server that follows it once it runs itself."""
+        source = f"host=127.0.0.1 port={self.port} user={postgres.NAME} password={self.password}"
+        self._run("pg_basebackup", f"--pgdata={self.home / 'replica'}", f"--dbname={source}", "-R", "--checkpoint=fast")
+        return replace(self, data="replica", port=free_ports(1)[0])
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        self.programs.must_run(program, *arguments, password=self.password)
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A new one, which is gone at the end of the block."""
+    account = postgres.unprivileged_account()
+    with postgres.home_of(account, folder) as home:
+        programs = postgres.Programs(postgres.reachable(postgres.installed_programs(), home, account), account)
+        made = Cluster(programs, home, folder, "secret", free_ports(1)[0])
+        postgres.create_cluster(programs, home, made.password)
+        yield made
+
+
+async def cut_off(replica_url: str) -> None:
+    """From now on the replica gets nothing from its primary."""
+    await execute(replica_url, "ALTER SYSTEM SET primary_conninfo = ''")
+    await execute(replica_url, "SELECT pg_reload_conf()")
+
+
+async def promote(replica_url: str) -> None:
+    await execute(replica_url, "SELECT pg_promote()")
+
+
+def named(url: str, database: str) -> str:
+    """The same server's URL of a database."""
+    return urlsplit(url)._replace(path=f"/{database}").geturl()

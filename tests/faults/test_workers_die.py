@@ -1,0 +1,161 @@
+"""Workers that are killed, stopped and asked to end, at any moment and at every place in the code."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from coupons.failpoints import PLACES
+from tests.acceptance.programs import Worker, eventually
+from tests.faults.lab import IMPATIENT, LONG, Lab, codes_of, size
+
+WINDOW = 40
+SMALL: dict[str, Any] = {**IMPATIENT, "lease_seconds": 1.5, "batch_size": 20, "window": WINDOW, "smtp_connections": 2}
+"""Many batches, so that there is always one more for whoever comes next."""
+MAILS_IN_HAND = ("deliver.handed_over", "deliver.intended", "deliver.outcomes", "deliver.recorded")
+ASKED_IN_SHORT = ("intake.noted", "sendout.prepared", "deliver.bound", *MAILS_IN_HAND, "import.staged")
+
+
+def test_random_kills(lab: Lab) -> None:
+    """Kill -9 of a random worker again and again: nobody twice, nobody lost, uncertain ≤ kills times the window."""
+    lab.sink.kill()
+    lab.sink.start(delay=size(short=30, long=80) / 1_000)  # so that there is something to kill
+    least = size(short=3, long=500)
+    with lab.fleet(size(short=3, long=4), window=WINDOW) as fleet:
+        recipients = size(short=700, long=200_000)
+        while recipients:
+            sendout = lab.sending(recipients)
+            fleet.kill_until(lambda: lab.state(sendout) == "finished", (0.5, size(short=1, long=3)))  # noqa: B023 - called in this turn
+            recipients = 0 if fleet.killed >= least else recipients // 10
+    lab.judged(
+        "kill -9 of a random worker",
+        rounds=fleet.killed,
+        recovered=lab.longest_silence(),
+        most_uncertain=fleet.killed * WINDOW,
+    )
+
+
+def test_a_kill_at_every_failpoint(lab: Lab) -> None:
+    """At each place where something is done and the next thing is not: as above, and the import is whole."""
+    passed = everywhere(lab, lambda place: dies(lab, place))
+    assert {*passed} == {*PLACES}
+    recovered = finishes(lab)
+    deaths = sum(place in MAILS_IN_HAND for place in passed)
+    lab.judged("kill -9 at every failpoint", rounds=len(passed), recovered=recovered, most_uncertain=deaths * WINDOW)
+
+
+def test_sigterm_in_each_phase(lab: Lab) -> None:
+    """A worker that is asked to end at such a place ends well and leaves nothing uncertain; others go on."""
+    asked = everywhere(lab, lambda place: is_asked_to_end(lab, place), only=None if LONG else ASKED_IN_SHORT)
+    recovered = finishes(lab)
+    lab.judged("SIGTERM in each phase", rounds=len(asked), recovered=recovered, most_uncertain=WINDOW)
+
+
+@pytest.mark.parametrize("place", ["deliver.claimed", "deliver.outcomes", "deliver.recorded"])
+def test_sigstop_past_the_lease(lab: Lab, place: str) -> None:
+    """Others take over from a worker that stands still; when it goes on, it mails nobody and records nothing."""
+    rounds = size(short=1, long=10)
+    for _ in range(rounds):
+        with stopped_at(lab, place) as still:
+            sendout = lab.sending(size(short=60, long=1_000), lists=1)
+            waits_there(still, place)
+            with lab.worker(**SMALL):
+                lab.ends(sendout)
+                os.kill(still.pid, signal.SIGCONT)
+                still.says("lease lost")
+    lab.judged(f"SIGSTOP past the lease, at {place}", rounds=rounds, most_uncertain=rounds * WINDOW)
+
+
+# --- places ---
+
+
+def everywhere(lab: Lab, do: Callable[[str], None], *, only: tuple[str, ...] | None = None) -> list[str]:
+    """Work that passes every place; at each one, or `only` at these, `do`; returns them in their order.
+
+    Sendouts are left unfinished. One worker dies with mails in hand in any case: else no sweep would find any.
+    """
+    passed = []
+
+    def at(*places: str) -> None:
+        for place in places:
+            if only is None or place in only:
+                do(place)
+                passed.append(place)
+
+    lab.coupons("list", "create", "replaced")
+    lab.coupons("import", codes_file(lab, "old"), "--list", "replaced")
+    at(*of("intake"))
+    lab.coupons("import", codes_file(lab, "new"), "--list", "replaced", "--mode", "replace")
+    at(*of("import"))
+    sendout = lab.sending(size(short=600, long=5_000), lists=2)
+    at(*of("sendout"), *of("deliver", but="deliver.closed"))
+    cancelled = lab.sending(100, lists=1)
+    dies(lab, "sendout.admitted")
+    lab.coupons("cancel", cancelled)
+    at("deliver.closed")
+    dies(lab, "deliver.outcomes")
+    lab.coupons("pause", sendout)
+    at("sweep.recovered")
+    lab.coupons("resume", sendout)
+    return passed
+
+
+def of(role: str, *, but: str = "") -> Iterator[str]:
+    return (place for place in PLACES if place.startswith(f"{role}.") and place != but)
+
+
+def dies(lab: Lab, place: str) -> None:
+    with lab.worker(ready=False, failpoints=f"{place}=kill", **SMALL) as worker:
+        eventually(lambda: worker.is_dead, f"a worker to die at {place}")
+
+
+def is_asked_to_end(lab: Lab, place: str) -> None:
+    """Exactly there: it stops itself, is asked, and goes on."""
+    with stopped_at(lab, place) as worker:
+        waits_there(worker, place)
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGCONT)
+        eventually(lambda: worker.is_dead, f"a worker to end that was asked at {place}")
+
+
+@contextmanager
+def stopped_at(lab: Lab, place: str) -> Iterator[Worker]:
+    with lab.worker(ready=False, failpoints=f"{place}=stop", **SMALL) as worker:
+        try:
+            yield worker
+        finally:
+            if not worker.is_dead:
+                os.kill(worker.pid, signal.SIGCONT)
+
+
+def waits_there(worker: Worker, place: str) -> None:
+    stat = Path(f"/proc/{worker.pid}/stat")
+    eventually(lambda: stat.read_text().rpartition(") ")[2].startswith("T"), f"a worker to come to {place}")
+
+
+def finishes(lab: Lab) -> float:
+    """Seconds until a worker to whom nothing happens has brought everything to its end."""
+    with lab.worker(**IMPATIENT):
+        seconds = lab.recovers(lambda: not unfinished(lab))
+    (replaced,) = (each for each in lab.rows("SELECT * FROM coupon_list WHERE name = 'replaced'"))
+    assert (replaced["total"], replaced["available"]) == (60, 60)
+    assert {row["code"] for row in lab.rows("SELECT code FROM coupon WHERE list_id = $1", replaced["id"])} == {
+        *codes_of("new", 60)
+    }
+    return seconds
+
+
+def unfinished(lab: Lab) -> list[UUID]:
+    open_jobs = (
+        "SELECT id FROM sendout WHERE finished_at IS NULL UNION SELECT id FROM import_job WHERE finished_at IS NULL"
+    )
+    return [row["id"] for row in lab.rows(open_jobs)]
+
+
+def codes_file(lab: Lab, name: str) -> Path:
+    return lab.file(f"{name}.txt", "\n".join(codes_of(name, 60)))

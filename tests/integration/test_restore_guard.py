@@ -1,0 +1,437 @@
+"""Data that went back in time: nothing is sent from them and nothing given back before a person has accepted them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from coupons import migrate
+from coupons.database import Connection, connected
+from coupons.errors import LeaseLost, Refused
+from coupons.store import deliveries, epochs, lists, outbox, proofs, sendouts
+from coupons.store.deliveries import Batch, Conclusion
+from coupons.store.epochs import MAY_HAVE_GONE, UnownedCodes
+from tests.clusters import Cluster, cluster, cut_off, named, promote
+from tests.services import database, execute
+from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+from tests.web import opened
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as made, made.running():
+        yield made
+
+
+@pytest.fixture
+async def origin(server: Cluster) -> AsyncIterator[str]:
+    """A database in the middle of a sendout: of 30 mails in three batches the first ten are sent."""
+    async with database(server.url) as url:
+        await migrate.migrate(url)
+        async with connected(url) as connection:
+            await begun(connection)
+            await send_one_batch(connection)
+        yield url
+
+
+async def begun(connection: Connection) -> UUID:
+    await add_list(connection, "a", 40)
+    await add_group(connection, "g", 30)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection, batch_size=10)
+    return sendout_id
+
+
+async def claim(connection: Connection) -> Batch | None:
+    return await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+
+
+async def send_one_batch(connection: Connection) -> None:
+    batch = await claim(connection)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    await record(connection, batch)
+    await deliveries.release(connection, batch)
+
+
+async def record(connection: Connection, batch: Batch, *, intents: Sequence[int] = ()) -> None:
+    """Note the intent for some mails, or that all of the batch are sent."""
+    used = await deliveries.lists_of(connection, batch.sendout_id)
+    due = [] if intents else await deliveries.due(connection, batch, used)
+    await deliveries.record(
+        connection,
+        batch,
+        flush=uuid4(),
+        conclusions=[Conclusion(each, "sent", "250") for each in due],
+        in_hand=[],
+        intents=intents,
+        lease_seconds=LEASE_SECONDS,
+    )
+
+
+async def go_back(connection: Connection) -> None:
+    """What a dump that is restored into the same database does, without the hours between."""
+    async with connection.transaction():
+        await connection.execute("CREATE TEMP TABLE dumped ON COMMIT DROP AS TABLE epoch")
+        await connection.execute("TRUNCATE epoch")
+        await connection.execute("INSERT INTO epoch SELECT * FROM dumped")
+
+
+async def refusal(connection: Connection) -> str:
+    return await epochs.refusal(connection) or "accepted"
+
+
+async def is_right(connection: Connection) -> bool:
+    return all(proof.holds for proof in await proofs.prove(connection))
+
+
+# --- how it is found -----------------------------------------------------------------------------------------------
+
+
+async def into_a_new_database(server: Cluster, origin: str) -> str:
+    """`pg_dump | psql`."""
+    url = await new_database(server)
+    server.replay(url, server.dump(origin))
+    return url
+
+
+async def over_the_old_one(server: Cluster, origin: str) -> str:
+    """`pg_restore --clean` into the database that the dump is of."""
+    server.restore(origin, server.dump(origin, "--format=custom"), "--clean")
+    return origin
+
+
+async def data_into_emptied_tables(server: Cluster, origin: str) -> str:
+    file = server.dump(origin, "--data-only", "--disable-triggers")
+    async with connected(origin) as connection:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        await connection.execute(f"TRUNCATE {', '.join(row['tablename'] for row in tables)}")
+    server.replay(origin, file)
+    return origin
+
+
+async def data_beside_what_a_migration_made(server: Cluster, origin: str) -> str:
+    """What `coupons migrate` has put into tables stays, and psql goes on after the keys that are there already."""
+    url = await new_database(server)
+    await migrate.migrate(url)
+    server.replay(url, server.dump(origin, "--data-only", "--disable-triggers"))
+    return url
+
+
+async def a_copy(server: Cluster, origin: str) -> str:
+    """CREATE DATABASE … TEMPLATE."""
+    return await new_database(server, origin.rpartition("/")[2])
+
+
+async def before_there_were_epochs(server: Cluster, origin: str) -> str:
+    """A dump of an older version, restored and then migrated."""
+    async with connected(origin) as connection:
+        await connection.execute(
+            "DROP TABLE epoch; DROP FUNCTION epoch_accepted, this_database; "
+            "DELETE FROM schema_migration WHERE number = 4"
+        )
+    await migrate.migrate(origin)
+    return origin
+
+
+async def new_database(server: Cluster, template: str = "template0") -> str:
+    name = f"other_{uuid4().hex[:12]}"
+    await execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return named(server.url, name)
+
+
+WAYS: dict[Callable[[Cluster, str], Awaitable[str]], str] = {
+    into_a_new_database: "restored from a dump",
+    over_the_old_one: "restored from a dump",
+    data_into_emptied_tables: "restored from a dump",
+    data_beside_what_a_migration_made: "restored from a dump",
+    a_copy: "copy of another",
+    before_there_were_epochs: "nobody has accepted",
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_restored_data_send_nothing_until_they_are_accepted(
+    server: Cluster, origin: str, way: Callable[[Cluster, str], Awaitable[str]]
+) -> None:
+    """However they came into a database, it says so; once accepted, the sendout goes on where they end."""
+    async with connected(await way(server, origin)) as connection:
+        assert WAYS[way] in await refusal(connection)
+        assert await claim(connection) is None
+        await epochs.accept(connection)
+        assert await epochs.refusal(connection) is None
+        await send_one_batch(connection)
+        await send_one_batch(connection)
+        assert await claim(connection) is None
+        assert await is_right(connection)
+
+
+async def test_a_promoted_replica_sends_nothing_until_it_is_accepted(tmp_path: Path) -> None:
+    """As a replica it answers without an error; promoted, it says so at once, and not only after a checkpoint."""
+    with cluster(tmp_path) as primary, primary.running() as url:
+        await migrate.migrate(url)
+        async with connected(url) as connection:
+            await begun(connection)
+            replica = primary.replica()
+            with replica.running() as replica_url:
+                await cut_off(replica_url)
+                await send_one_batch(connection)
+                async with connected(replica_url) as promoted:
+                    assert "replica" in await refusal(promoted)
+                    with pytest.raises(Refused, match="cannot be accepted"):
+                        await epochs.accept(promoted)
+                    await promote(replica_url)
+                    assert "timeline 2, accepted was 1" in await refusal(promoted)
+                    assert await claim(promoted) is None
+                    assert [each.open for each in (await epochs.since(promoted)).sendouts] == [30]
+                    await epochs.accept(promoted)
+                    await send_one_batch(promoted)
+
+
+async def test_another_server_sends_nothing_until_it_is_accepted(connection: Connection) -> None:
+    """pg_upgrade copies everything but the server's identifier: rows keep their xmin, and the database its oid."""
+    await begun(connection)
+    await connection.execute("UPDATE epoch SET cluster = cluster + 1, written_by = pg_current_xact_id()::xid")
+    assert "on another server" in await refusal(connection)
+    assert await claim(connection) is None
+
+
+async def test_what_happens_every_day_is_no_restore(tmp_path: Path) -> None:
+    """Vacuums of each kind, a new name, a reindex, an orderly checkpoint and a crash: workers go on sending."""
+    with cluster(tmp_path) as own:
+        with own.running() as url:
+            await execute(url, "CREATE DATABASE shop")
+            await migrate.migrate(named(url, "shop"))
+            for statement in ("VACUUM FULL", "VACUUM (FREEZE)", "ANALYZE", "REINDEX TABLE epoch", "CHECKPOINT"):
+                await execute(named(url, "shop"), statement)
+            await execute(url, "ALTER DATABASE shop RENAME TO store")
+            async with connected(named(url, "store")) as connection:
+                await begun(connection)
+        with own.running() as url:
+            async with connected(named(url, "store")) as connection:
+                assert await epochs.refusal(connection) is None
+                await send_one_batch(connection)
+
+
+# --- what is refused meanwhile, and to whom ------------------------------------------------------------------------
+
+
+async def test_a_batch_that_a_worker_held_before_is_lost_to_it(connection: Connection) -> None:
+    """It can bind nothing, note nothing and give nothing back, not even once the data are accepted.
+
+    What the data show in its hand is uncertain then.
+    """
+    await begun(connection)
+    batch = await claim(connection)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    await record(connection, batch, intents=[1, 2, 3])
+    await go_back(connection)
+    for _ in range(2):
+        for attempt in (
+            deliveries.bind(connection, batch, {}),
+            record(connection, batch),
+            record(connection, batch, intents=[4]),
+            deliveries.close(connection, batch),
+        ):
+            with pytest.raises(LeaseLost):
+                await attempt
+        await epochs.accept(connection)
+    assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 3
+
+
+async def test_what_a_dead_worker_left_waits_for_that_too(connection: Connection) -> None:
+    """Its mails become uncertain once the data are accepted, and the sweep meets no error before."""
+    await begun(connection)
+    batch = await claim(connection)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    await record(connection, batch, intents=[1, 2, 3])
+    await connection.execute("UPDATE delivery_batch SET lease_until = now() WHERE in_hand <> '{}'")
+    await go_back(connection)
+    assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 0
+    await epochs.accept(connection)
+    assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 3
+
+
+async def test_a_cancelled_sendout_gives_no_code_back_before_that(connection: Connection) -> None:
+    """Somebody may have been sent it since."""
+    sendout_id = await begun(connection)
+    batch = await claim(connection)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    await deliveries.release(connection, batch)
+    await sendouts.cancel(connection, sendout_id)
+    await go_back(connection)
+    assert await deliveries.claim(connection, owner="test", lease_seconds=1, only_cancelled=True) is None
+    assert (await list_a(connection)).available == 30
+    await epochs.accept(connection)
+    while batch := await claim(connection):
+        await deliveries.close(connection, batch)
+        await deliveries.release(connection, batch)
+    assert (await list_a(connection)).available == 40
+
+
+async def list_a(connection: Connection) -> lists.CouponList:
+    (found,) = await lists.named(connection, "a")
+    return found
+
+
+async def test_an_upgrade_of_an_empty_database_asks_nobody(connection: Connection) -> None:
+    """The migration accepts the first epoch, of this database and no other."""
+    assert await epochs.refusal(connection) is None
+    assert (await epochs.state(connection)).number is not None
+
+
+async def test_the_console_says_why_nothing_is_sent(connection: Connection, database_url: str, broker_url: str) -> None:
+    """On top of the Outbox, until the data are accepted."""
+    async with opened(database_url=database_url, broker_url=broker_url) as site:
+        assert "coupons epoch accept" not in (await site.get("/")).text
+        await go_back(connection)
+        page = (await site.get("/")).text
+        assert "Nothing is sent before `coupons epoch accept`: the database was restored from a dump" in page
+
+
+async def test_an_ordinary_role_can_be_refused(connection: Connection) -> None:
+    """What a database is can be asked by whoever may read the table, superuser or not."""
+    role = f"sender_{uuid4().hex[:12]}"
+    await connection.execute(f"CREATE ROLE {role}; GRANT SELECT ON epoch TO {role}")
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL ROLE {role}")
+            assert await connection.fetchval("SELECT epoch_accepted()")
+    finally:
+        await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# --- the numbers ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_numbers_are_those_of_the_data(connection: Connection) -> None:
+    """Mails without an outcome of sendouts that may have gone on, codes without an owner, and when the data end."""
+    sendout_id = await begun(connection)
+    await send_one_batch(connection)
+    await add_list(connection, "b", 5)
+    await add_list(connection, "empty")
+    until = await connection.fetchval("SELECT max(flushed_at) FROM delivery_batch")
+    found = await epochs.since(connection)
+    assert [(each.id, each.recipients, each.sent, each.uncertain, each.open) for each in found.sendouts] == [
+        (sendout_id, 30, 10, 0, 20)
+    ]
+    assert found.lists == (UnownedCodes("a", free=10, promised=20), UnownedCodes("b", free=5, promised=0))
+    assert found.mails_until == until
+    assert found.now > until
+
+
+async def test_what_cannot_have_been_sent_is_not_counted(connection: Connection) -> None:
+    """Cancelled sendouts, and those whose start is still to come; one that was interrupted may have gone on."""
+    sendout_id = await begun(connection)
+    await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
+    assert (await epochs.since(connection)).sendouts == ()
+    await start(connection, "m", "g")
+    await prepare(connection)
+    assert [(each.state, each.open) for each in (await epochs.since(connection)).sendouts] == [("interrupted", 30)]
+    await sendouts.cancel(connection, sendout_id)
+    assert len((await epochs.since(connection)).sendouts) == 1
+
+
+# --- accepting -----------------------------------------------------------------------------------------------------
+
+
+async def test_data_are_accepted_once(connection: Connection, other: Connection) -> None:
+    """Who comes second waits, and finds that it is done; each epoch stays on record."""
+    await go_back(connection)
+    before = await connection.fetchval("SELECT count(*) FROM epoch")
+    async with other.transaction():
+        for statement in (epochs.SQL.lock, epochs.SQL.end, epochs.SQL.begin):
+            await other.execute(statement)
+        second = asyncio.create_task(epochs.accept(connection))
+        await locks(other, "relation = 'epoch'::regclass AND NOT granted")
+    await second
+    await epochs.accept(connection)
+    assert await connection.fetchval("SELECT count(*) FROM epoch") == before + 1
+    assert await connection.fetchval("SELECT count(*) FROM epoch WHERE ended_at IS NULL") == 1
+
+
+async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
+    """Who looked at the numbers of one restore does not accept the next one."""
+    await go_back(connection)
+    seen = await epochs.state(connection)
+    await go_back(connection)
+    with pytest.raises(Refused, match="look again"):
+        await epochs.accept(connection, seen=seen)
+    assert await epochs.refusal(connection)
+    await epochs.accept(connection, seen=await epochs.state(connection))
+    assert await epochs.refusal(connection) is None
+
+
+async def test_a_nested_transaction_accepts_nothing(connection: Connection) -> None:
+    """The row would have another number than the epoch notes, and would look restored."""
+    await go_back(connection)
+    with pytest.raises(Refused, match="within another transaction"):
+        async with connection.transaction():
+            await epochs.accept(connection)
+    assert await epochs.refusal(connection)
+
+
+async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connection) -> None:
+    """Nobody is mailed again, and no code that may have been sent since is anybody else's: the promise is bound."""
+    sendout_id = await begun(connection)
+    await send_one_batch(connection)
+    await go_back(connection)
+    assert await epochs.accept(connection, uncertain=True) == 20
+    assert await claim(connection) is None
+    assert await sendouts.settle(connection, sendout_id)
+    found = await outbox.named(connection, sendout_id)
+    assert (found.state, found.sent, found.uncertain, found.open) == ("finished", 10, 20, 0)
+    left = await list_a(connection)
+    assert (left.available, left.promised, left.bound, left.sent) == (10, 0, 20, 10)
+    replies = await connection.fetch("SELECT DISTINCT reply FROM delivery WHERE state = 'uncertain'")
+    assert [row["reply"] for row in replies] == [MAY_HAVE_GONE]
+
+
+async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None:
+    """It may have been resumed since; what a worker had in hand when it was backed up is among the rest."""
+    sendout_id = await begun(connection)
+    batch = await claim(connection)
+    assert batch
+    await deliveries.bind(connection, batch, {})
+    await record(connection, batch, intents=[1, 2])
+    await sendouts.pause(connection, sendout_id, "by a test")
+    await go_back(connection)
+    assert await epochs.accept(connection, uncertain=True) == 30
+    assert await sendouts.settle(connection, sendout_id)
+
+
+async def test_what_has_not_begun_is_not_kept_back(connection: Connection) -> None:
+    """A sendout that starts later was mailed to nobody."""
+    await begun(connection)
+    await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
+    await go_back(connection)
+    assert await epochs.accept(connection, uncertain=True) == 0
+    assert (await list_a(connection)).promised == 30
+
+
+async def test_codes_that_an_import_has_locked_are_waited_for(connection: Connection, other: Connection) -> None:
+    """No mail is left without the code that it was promised."""
+    await begun(connection)
+    await add_codes(connection, "a", ["MORE"])
+    await go_back(connection)
+    async with other.transaction():
+        await other.execute("SELECT FROM coupon ORDER BY id LIMIT 20 FOR UPDATE")
+        accepting = asyncio.create_task(epochs.accept(connection, uncertain=True))
+        await locks(other, "relation = 'coupon'::regclass AND mode = 'RowExclusiveLock'")
+    assert await accepting == 30
+
+
+async def locks(connection: Connection, which: str) -> None:
+    """Until there is such a lock in this database."""
+    found = f"""
+        SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+        WHERE d.datname = current_database() AND {which}"""
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(found):  # noqa: ASYNC110 - the database cannot tell
+            await asyncio.sleep(0.01)
