@@ -7,6 +7,8 @@ same id again is the same command. docs/contract/ holds the same as JSON Schema,
 import hashlib
 import json
 import re
+from collections import Counter
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID, uuid4
 
@@ -14,6 +16,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -24,13 +27,19 @@ from pydantic import (
 from coupons.addresses import AddressError, parse_address
 from coupons.codes import list_name
 from coupons.errors import Told
-from coupons.reading import FileFormat
+from coupons.reading import FileFormat, is_encoding
 from coupons.templates import RESERVED
 
 MAX_COMMAND_BYTES = 1_048_576
 MAX_INLINE = 1_000
 """Codes or recipients in a command's own body; more go through `source` or a group."""
 MAX_MINUTES = 60 * 24 * 31
+MAX_PER_HOUR = 1_000_000_000
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""Of a start: in any time zone it is a date that Python and Postgres have."""
+MAX_COLUMN = 10_000
+MAX_REASONS = 100
+"""Of an invalid command: a mebibyte can have half a million errors, which are 22 MB in words."""
 MAX_ATTRIBUTES = 100
 MAX_ATTRIBUTE_CHARS = 1_000
 SOURCES = ("upload", "file", "https", "s3")
@@ -76,6 +85,12 @@ def _shown(text: str) -> str:
     return text
 
 
+def _encoding(text: str) -> str:
+    if not is_encoding(text):
+        raise ValueError("there is no encoding of this name")
+    return text
+
+
 def _separator(text: str) -> str:
     return text if text == "\t" else _shown(text)
 
@@ -86,6 +101,23 @@ def _unicode(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError("is not valid Unicode") from None
     return text
+
+
+def _start(at: datetime) -> datetime:
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError(f"the year must be one of {FIRST_YEAR} to {LAST_YEAR}")
+    return at
+
+
+def _at_most(most: int) -> BeforeValidator:
+    """Counted before each of too many is looked at: half a million of them take two seconds."""
+
+    def count(items: Any) -> Any:
+        if isinstance(items, list | dict) and len(items) > most:
+            raise ValueError(f"{len(items)} of them, at most {most} are taken")
+        return items
+
+    return BeforeValidator(count)
 
 
 def _address(text: str) -> str:
@@ -126,13 +158,17 @@ class Format(_Frozen):
 
     kind: Literal["txt", "csv"] | None = None
     separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = None
-    encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown)] = "utf-8"
-    column: Annotated[str, Field(max_length=200), AfterValidator(_shown)] | int | None = None
+    encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown), AfterValidator(_encoding)] = "utf-8"
+    column: (
+        Annotated[str, Field(max_length=200), AfterValidator(_shown)]
+        | Annotated[int, Field(ge=1, le=MAX_COLUMN)]
+        | None
+    ) = None
     header: bool | None = None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        self.as_file_format()  # raises FileError, a ValueError: no such encoding, a txt file with columns
+        self.as_file_format()  # raises FileError, a ValueError: a txt file with columns
         return self
 
     def as_file_format(self) -> FileFormat:
@@ -143,7 +179,9 @@ class Recipient(_Frozen):
     """`email` is checked and cleaned; attributes are what the message's template may print."""
 
     email: Annotated[str, AfterValidator(_address)]
-    attributes: Annotated[dict[Attribute, AttributeText], Field(max_length=MAX_ATTRIBUTES)] = {}
+    attributes: Annotated[
+        dict[Attribute, AttributeText], Field(max_length=MAX_ATTRIBUTES), _at_most(MAX_ATTRIBUTES)
+    ] = {}
 
 
 class _Command(_Frozen):
@@ -168,7 +206,7 @@ class ImportCoupons(_Command):
     list: Name | None = None
     group: Name | None = Field(None, description="Instead of a list: recipients, from a CSV file with a header")
     mode: Literal["add", "replace", "delete"] = "add"
-    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
+    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None = None
     source: Source | None = None
     format: Format = Format()
 
@@ -197,9 +235,15 @@ class StartSendout(_Command):
     type: Literal["sendout"] = "sendout"
     message: Name
     group: Name | None = None
-    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_INLINE)] | None = None
-    start_at: AwareDatetime | None = Field(None, description="Nobody is mailed before; with a time zone")
-    per_hour: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many mails an hour")
+    recipients: (
+        Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None
+    ) = None
+    start_at: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
+        None, description="Nobody is mailed before; with a time zone"
+    )
+    per_hour: Annotated[int, Field(ge=1, le=MAX_PER_HOUR)] | None = Field(
+        None, description="At most so many mails an hour"
+    )
     over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
         None, description="Spread the mails evenly over so long"
     )
@@ -241,7 +285,7 @@ def decode(body: bytes) -> Command:
     if len(body) > MAX_COMMAND_BYTES:
         raise InvalidCommand([f"{len(body)} bytes, at most {MAX_COMMAND_BYTES} are taken"])
     try:
-        content = json.loads(body)
+        content = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise InvalidCommand(["not JSON in UTF-8"]) from None
     if not isinstance(content, dict):
@@ -256,9 +300,24 @@ def decode(body: bytes) -> Command:
     return command
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two fields of one name counts depends on who reads it."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidCommand([f"{_name(repeated)}: is there twice"])
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
 def reasons_of(error: ValidationError) -> list[str]:
-    """Each error as `field: what is wrong`, without the value."""
-    return [_reason(each["type"], each["loc"], each["msg"]) for each in error.errors(include_input=False)]
+    """Each error as `field: what is wrong`, without the value; the first MAX_REASONS of them."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [_reason(each["type"], each["loc"], each["msg"]) for each in errors[:MAX_REASONS]]
+    return [*told, f"and {len(errors) - MAX_REASONS} more"] if len(errors) > MAX_REASONS else told
 
 
 def _reason(kind: str, place: tuple[int | str, ...], text: str) -> str:

@@ -7,6 +7,7 @@ exactly when it is saved, a mail is at most as long as its sources and values to
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import jinja2
 from jinja2 import nodes
@@ -26,6 +27,11 @@ _TAGS = {  # where a tag is not the lower-case name of its node
 _DEEPER = {"if": 1, "endif": -1}
 _DELIMITERS = ("variable_begin", "variable_end", "block_begin", "block_end", "comment_begin", "comment_end")
 _RAW = ("raw_begin", "raw_end")
+
+MOST_TOKENS = 50_000
+"""Of a part, some 10,000 placeholders: 1.8 s to read."""
+MOST_BRANCHES = 1_000
+"""Of a part, each `elif` and each `~`: MiniJinja nests them, and 7,500 overflow its stack, which ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +132,25 @@ class Reader:
         self.mentioned: set[str] = set()
         self.problems: list[str] = []
         self._part = ""
+        self._branches = 0
         self._jinja = jinja2.Environment(autoescape=True)
 
     def read(self, part: str, source: str) -> None:
         self._part = part
+        self._branches = 0
         try:
+            if any(islice(self._jinja.lex(source), MOST_TOKENS, None)):
+                self._problem(1, f"more than {MOST_TOKENS} words and signs in its tags")
+                return
             self._statements(self._jinja.parse(source).body, frozenset())
         except jinja2.TemplateSyntaxError as error:
             self._problem(error.lineno, error.message or "syntax error")
         except RecursionError:
             self._problem(1, "is nested too deeply")
+        except ValueError:  # what Python's int() says
+            self._problem(1, "a number is too large")
+        if self._branches > MOST_BRANCHES:
+            self._problem(1, f'more than {MOST_BRANCHES} of "elif" and "~"')
 
     def _problem(self, line: int, reason: str) -> None:
         self.problems.append(problem_line(self._part, line, reason))
@@ -154,6 +169,7 @@ class Reader:
                     self._refuse(node)
 
     def _if(self, node: nodes.If, given: frozenset[str]) -> None:
+        self._branches += len(node.elif_)
         for branch in (node, *node.elif_):
             self._expression(branch.test, given)
             self._statements(branch.body, given | _defined_when(branch.test, holds=True))
@@ -179,6 +195,7 @@ class Reader:
             case nodes.CondExpr():
                 self._inline_if(node, given, printed=printed)
             case nodes.Concat():
+                self._branches += len(node.nodes)
                 for part in node.nodes:
                     self._expression(part, given, printed=printed)
             case nodes.Compare() | nodes.Operand() | nodes.Not() | nodes.Neg() | nodes.List() | nodes.Tuple():
@@ -207,7 +224,7 @@ class Reader:
         match call:
             case nodes.Call(args=[nodes.Const(value=str(name))], kwargs=[], dyn_args=None, dyn_kwargs=None) if (
                 key := list_key(name)
-            ):
+            ) and key.isprintable():
                 self.lists[key] = None
             case _:
                 self._problem(call.lineno, f'{function}(…) needs one list name in quotes: {function}("spring-10")')

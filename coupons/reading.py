@@ -66,7 +66,7 @@ class FileFormat:
     header: bool | None = None
 
     def __post_init__(self) -> None:
-        if not _is_encoding(self.encoding):
+        if not is_encoding(self.encoding):
             raise FileError(f"there is no encoding {self.encoding!r}")
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
             raise FileError("a separator is one character, neither a quote nor a line end")
@@ -220,7 +220,7 @@ def _reads_as_header(row: Sequence[str]) -> bool:
     return not re.search(r"[\d@]", "".join(row))
 
 
-def _is_encoding(name: str) -> bool:
+def is_encoding(name: str) -> bool:
     try:
         "".encode(name)  # refuses bytes-to-bytes codecs such as zlib, which lookup() finds
         return codecs.lookup(name).name not in _NO_FILE_ENCODINGS

@@ -23,6 +23,7 @@ RESERVED = frozenset({"coupon", "has_coupon", "self", "loop", "super", "caller"}
 )
 """Names that the language keeps for itself: no attribute of a recipient can be called so."""
 
+_UNMAILABLE = re.compile("[\0\ud800-\udfff]")  # neither UTF-8 nor a database's text holds these
 _IN_SUBJECT_A_SPACE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _ESCAPES = str.maketrans(  # as MiniJinja escapes
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;", "/": "&#x2f;"}
@@ -78,7 +79,11 @@ def names_of(parts: Parts) -> Names:
     """What `parts` name. Raises TemplateError with every problem of every part."""
     reader = Reader(reserved=RESERVED)
     for part, source in parts.by_name().items():
-        reader.read(part, source)
+        if found := _UNMAILABLE.search(source):
+            line = source.count("\n", 0, found.start()) + 1
+            reader.problems.append(problem_line(part, line, f"the character {found[0]!a} cannot be mailed"))
+        else:
+            reader.read(part, source)
     problems = reader.problems or _compile_problems(parts)
     if parts.text is None and parts.html is None:
         problems.append("a message needs a text or an HTML part")

@@ -1,7 +1,7 @@
 """Services for tests. They start when the first test asks for one; unit tests start none."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +29,8 @@ KIND_SENTENCES = {
     "docker": f"in containers of {POSTGRES_IMAGE} and {RABBITMQ_IMAGE}, started by testcontainers",
     "local": "private local programs under .test/",
 }
+
+MOST_LOGS = 8
 
 
 @pytest.fixture(scope="session")
@@ -120,3 +122,13 @@ def sink(tmp_path: Path) -> Iterator[Sink]:
 def services(database_url: str, broker_url: str, sink: Sink) -> Services:
     """A new database, a new virtual host and a new sink; `sink` beside it is the same one."""
     return Services(database_url, broker_url, sink.url, sink.ledger)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What workers said stands below what failed."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        logs = [log for each in item.funcargs.values() for log in getattr(each, "worker_logs", [])]
+        report.sections += [(f"log of {log.name}", log.read_text()) for log in logs[-MOST_LOGS:]]
+    return report

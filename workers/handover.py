@@ -35,6 +35,8 @@ from workers.writer import Writer
 log = structlog.get_logger()
 FLUSH_SECONDS = 0.1
 """An outcome waits at most so long to be recorded with others."""
+WRITE_SECONDS = 0.1
+"""Writing mails keeps everything else waiting, heartbeats too; a single one that gets too long takes 0.06 s."""
 LOOK_SECONDS = 1.0
 """Without any outcome, it is looked so often whether the sendout was paused."""
 UNREACHABLE_SECONDS = 15.0
@@ -102,12 +104,13 @@ class Handover:
 
     async def _work(self, waiting: deque[Delivery], share: Share) -> None:
         while waiting or self._in_hand or self._concluded:
-            written = self._write_next(waiting, await self._room(share, len(waiting)))
+            room = await self._room(share, len(waiting))
+            written = self._write_next(waiting, room)
             if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
                 waiting.clear()
             if self._in_hand:
                 await self._outcomes()
-            elif waiting:
+            elif waiting and not room:
                 await self._turn()
 
     async def _room(self, share: Share, wanted: int) -> int:
@@ -123,9 +126,10 @@ class Handover:
         return min(room, booked)
 
     def _write_next(self, waiting: deque[Delivery], room: int) -> Written:
-        """As many mails as there is room for; what cannot be written is refused with the reason."""
+        """As many mails as there is room and time for; what cannot be written is refused with the reason."""
         written: Written = {}
-        while waiting and len(written) < room:
+        until = time.monotonic() + WRITE_SECONDS
+        while waiting and len(written) < room and time.monotonic() < until:
             delivery = waiting.popleft()
             try:
                 written[delivery.number] = (delivery, self._writer.write(self._batch.sendout_id, delivery))

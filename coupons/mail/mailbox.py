@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from coupons.addresses import AddressError, parse_ascii_address
 
-_MAILBOX = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^@,;:<>"\\]*?)) *<(?P<address>[^<>]*)>')
+_MAILBOX = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)" *|(?P<name>[^@,;:<>"\\]*))<(?P<address>[^<>]*)>')
 
 
 @dataclass(frozen=True, slots=True)

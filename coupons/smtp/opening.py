@@ -1,6 +1,7 @@
 """Open a connection to a relay: aiosmtplib connects, says EHLO, negotiates TLS and authenticates."""
 
 import asyncio
+import re
 import ssl
 from dataclasses import dataclass
 from typing import cast
@@ -11,6 +12,8 @@ from coupons.smtp.address import SmtpAddress, Tls
 from coupons.smtp.dialogue import Offers
 from coupons.smtp.outcomes import OutOfStepError
 from coupons.smtp.replies import one_line
+
+_SIZE = re.compile("[0-9]{1,20}").fullmatch  # RFC 1870 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def _opened(client: SMTP) -> Opened:
         eight_bit="8bitmime" in offered,
         utf8="smtputf8" in offered,
         dsn="dsn" in offered,
-        size=int(size) if (size := offered.get("size", "")).isdecimal() else 0,
+        size=int(size) if _SIZE(size := offered.get("size", "")) else 0,
     )
     return Opened(cast(asyncio.Transport, protocol.transport), offers)
 

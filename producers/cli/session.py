@@ -43,10 +43,11 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
 @contextmanager
 def told() -> Iterator[None]:
     """Errors meant for a person become `Failed`; others are defects and keep their traceback."""
-    from asyncpg import InterfaceError, PostgresError
+    from asyncpg import InsufficientPrivilegeError, InterfaceError, PostgresError
     from pydantic import ValidationError
 
     from coupons.commands import reasons_of
+    from coupons.denied import denial
     from coupons.errors import Told
 
     try:
@@ -55,6 +56,8 @@ def told() -> Iterator[None]:
         raise Failed(str(error)) from None
     except ValidationError as error:
         raise Failed("; ".join(reasons_of(error))) from None
+    except InsufficientPrivilegeError as error:
+        raise Failed(denial(error)) from None
     except (PostgresError, InterfaceError, OSError, TimeoutError) as error:
         raise Failed(f"database: {type(error).__name__}") from None  # its text may hold codes
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import traceback
 
 import structlog
+from asyncpg import InsufficientPrivilegeError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -11,6 +12,7 @@ from starlette.types import ExceptionHandler
 from coupons.broker import BrokerUnavailable
 from coupons.commands import InvalidCommand
 from coupons.database import TROUBLE, DatabaseUnavailable
+from coupons.denied import denial
 from coupons.errors import Told
 from producers.web.html import page
 
@@ -68,6 +70,11 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     return told(request, 503, [reason], {"Retry-After": "2"})
 
 
+async def _denied(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InsufficientPrivilegeError)  # noqa: S101 - so it is registered
+    return told(request, 403, [denial(error)])
+
+
 async def _defect(request: Request, error: Exception) -> Response:
     frames = reversed(traceback.extract_tb(error.__traceback__)[-4:])
     at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames)
@@ -84,6 +91,7 @@ HANDLERS: dict[type[Exception], ExceptionHandler] = {
     BrokerUnavailable: _unavailable,
     DatabaseUnavailable: _unavailable,
     **dict.fromkeys(TROUBLE, _unavailable),
+    InsufficientPrivilegeError: _denied,
     Told: _as(409),  # Refused above all
     HTTPException: _http,
     ClientDisconnect: _gone,

@@ -1,9 +1,9 @@
-"""Shops for acceptance tests, and their workers' logs beside every failure."""
+"""Shops for acceptance tests."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,13 +74,3 @@ def amqp_tools() -> None:
         subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
     if shutil.which("amqp-publish") is None:
         pytest.fail("amqp-publish is missing and cannot be installed from here: sudo apt-get install amqp-tools")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What workers said stands below what failed."""
-    report = yield
-    if report.failed and isinstance(item, pytest.Function):
-        for shop in (each for each in item.funcargs.values() if isinstance(each, Shop)):
-            report.sections += [(f"log of {log.name}", log.read_text()) for log in shop.worker_logs]
-    return report

@@ -66,7 +66,7 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._do(self._end)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(CALL_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_SECONDS)
 
@@ -149,9 +149,13 @@ class FaultProxy:
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1_024)
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         self._server.close()
         self._cut()
+        passing = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in passing:
+            task.cancel()
+        await asyncio.wait([*passing, asyncio.create_task(asyncio.sleep(0))])
 
     def _cut(self) -> None:
         for link in self._links:

@@ -1,0 +1,14 @@
+"""What a person is told whose login the database refuses; which rights a login can have stands in docs/roles.sql."""
+
+import asyncpg
+
+CODES = ("coupon", "import_rejection", "spent_code", "spent_code_key")
+"""Tables of which only a part can be read without the role coupons_codes."""
+
+
+def denial(error: asyncpg.InsufficientPrivilegeError) -> str:
+    """One line. Of the database's own words only the last one is read: the name of a table, whatever their language."""
+    words = str(error).splitlines()[0]
+    if words.split()[-1].strip('"') in CODES:
+        return "this login may not do that with codes: members of coupons_codes see them, the owner deletes them"
+    return f"this login may not do that: {words} (docs/roles.sql)"

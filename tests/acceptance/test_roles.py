@@ -1,0 +1,170 @@
+"""Each process with the login of its own role: the story goes on, and codes are seen only where that is granted."""
+
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from producers.demo.services import Services, Sink
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.programs import COUPONS, FAILED, INTERRUPTED, REJECTED_LINES, SETTINGS, eventually
+from tests.acceptance.shop import Shop, addresses, codes
+from tests.logins import logins_to
+
+CUSTOMERS = addresses(200)
+SPRING = codes("SPRING", 260)
+REFUSED = "this login may not do that with codes: members of coupons_codes see them, the owner deletes them"
+WORKERS = {"import": "importer", "sendout": "preparer", "deliver": "sender"}
+LOGINS = (*WORKERS.values(), "web", "web and codes", "operator", "operator and codes", "auditor")
+
+
+@pytest.fixture
+async def urls(services: Services) -> AsyncIterator[dict[str, str]]:
+    """The database's URL for a login of each of these roles."""
+    async with logins_to(services.database_url) as logins:
+        yield {each: await logins.of(*(f"coupons_{role}" for role in each.split(" and "))) for each in LOGINS}
+
+
+@pytest.fixture
+def desk(shop: Shop, services: Services, sink: Sink, urls: dict[str, str], tmp_path: Path) -> Shop:
+    """The same shop as those see it who run its command line."""
+    return Shop(replace(services, database_url=urls["operator"]), sink, tmp_path)
+
+
+@pytest.fixture
+def working(shop: Shop, urls: dict[str, str]) -> Iterator[None]:
+    """A worker for each role, each with the login of its own, sweeping all the time. None meets a defect."""
+    with ExitStack() as stack:
+        for role, login in WORKERS.items():
+            stack.enter_context(shop.worker(role, database_url=urls[login], sweep_seconds=0.5, uncertain="accept"))
+        yield
+
+
+@contextmanager
+def console(desk: Shop, folder: Path, url: str) -> Iterator[httpx.Client]:
+    """`coupons web` with this database URL, and a browser before it."""
+    log = folder / "web.log"
+    settings = {"COUPONS_DATABASE_URL": url, "COUPONS_WEB_PORT": "0"}
+    with log.open("wb") as output, subprocess.Popen(
+        [COUPONS, "web"],
+        env=os.environ | SETTINGS | desk.services.environment() | settings,
+        cwd=folder,
+        stdout=output,
+        stderr=output,
+    ) as process:  # fmt: skip
+        try:
+            eventually(lambda: "http://" in log.read_text() or process.poll() is not None, "a console")
+            found = re.search(r"http://\S+", log.read_text())
+            assert found, log.read_text()
+            with httpx.Client(base_url=found[0]) as browser:
+                yield browser
+        finally:
+            process.terminate()
+    assert "defect" not in log.read_text()
+    assert "SPRING-" not in log.read_text()
+
+
+def page(browser: httpx.Client, path: str, status: int = 200) -> str:
+    answer = browser.get(path)
+    assert answer.status_code == status, (path, answer.text)
+    assert "Traceback" not in answer.text
+    return answer.text
+
+
+def test_the_story_needs_no_right_that_a_role_has_not(
+    shop: Shop, desk: Shop, working: None, urls: dict[str, str]
+) -> None:
+    """Three workers with three logins: import, interrupted, resumed by the import, every mail with its own code."""
+    desk.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:150]})
+    sendout = ("send", "--message", "spring-voucher", "--group", "customers", "--wait", "--json")
+    interrupted = desk.coupons(*sendout, "--resume-when-covered", code=INTERRUPTED).json
+    assert interrupted["lists"][0]["missing"] == 50
+    desk.import_codes("spring-10", SPRING[150:])
+    shop.becomes("finished", interrupted["id"])
+    assert_own_codes(shop.mails(), CUSTOMERS, SPRING)
+    stopped = desk.begin_sending("spring-voucher", "customers")
+    shop.becomes("interrupted", stopped)
+    desk.coupons("cancel", stopped)
+    assert desk.coupons("outbox", "--json").json[0]["state"] == "cancelled"
+    assert "✗" not in desk.coupons("verify", database_url=urls["auditor"]).out
+    assert shop.dead() == []
+
+
+def test_who_may_not_see_codes_is_told_so_in_one_line(
+    desk: Shop, shop: Shop, urls: dict[str, str], working: None
+) -> None:
+    """`who` and the lines that were not taken are refused without the grant, exit code 1, and answered with it."""
+    desk.prepare("spring-voucher", "customers", CUSTOMERS[:3], {"spring-10": SPRING[:4]})
+    desk.send("spring-voucher", "customers")
+    import_id = desk.coupons("import", desk.file("again.txt", "\n".join(SPRING[:5])), "--list", "spring-10").out.strip()
+    shop.becomes("finished", import_id)
+    dry_run = ("import", desk.file("more.txt", "\n".join(SPRING[:6])), "--list", "spring-10", "--dry-run")
+    asked = {
+        ("who", "--code", SPRING[0]): "customer",
+        ("who", "--email", CUSTOMERS[0]): "SPRING-",
+        ("show", import_id, "--rejected"): "SPRING-",
+    }
+    for question, answer in asked.items():
+        assert refusal(desk, *question) == f"coupons: {REFUSED}\n"
+        assert answer in desk.coupons(*question, database_url=urls["operator and codes"]).out
+    assert REFUSED in refusal(desk, *dry_run)
+    desk.coupons(*dry_run, database_url=urls["operator and codes"], code=REJECTED_LINES)
+    assert REFUSED in refusal(desk, "verify")
+    assert "5 lines, 1 added, 4 rejected" in desk.coupons("show", import_id).out
+
+
+def refusal(desk: Shop, *question: object) -> str:
+    refused = desk.coupons(*question, code=FAILED)
+    assert refused.err.count("\n") == 1
+    assert "SPRING-" not in refused.out + refused.err
+    return refused.err
+
+
+def test_what_is_the_owners_is_told_so_too(desk: Shop, shop: Shop) -> None:
+    """A list is deleted by the owner alone."""
+    desk.coupons("list", "create", "spring-10")
+    desk.coupons("list", "archive", "spring-10")
+    assert refusal(desk, "list", "delete", "spring-10", "--yes") == f"coupons: {REFUSED}\n"
+    shop.coupons("list", "delete", "spring-10", "--yes")
+
+
+def test_the_console_shows_all_but_codes(
+    desk: Shop, shop: Shop, urls: dict[str, str], working: None, tmp_path: Path
+) -> None:
+    """With the web role alone each page is there, and where codes would stand is one line; with the grant they are."""
+    desk.prepare("spring-voucher", "customers", CUSTOMERS[:3], {"spring-10": SPRING[:4]})
+    sendout = desk.send("spring-voucher", "customers")["id"]
+    with console(desk, tmp_path, urls["web"]) as browser:
+        import_id = uploaded(browser, SPRING[:5])
+        shop.becomes("finished", import_id)
+        for path in PAGES:
+            assert "SPRING-" not in page(browser, path.format(sendout=sendout, id=import_id))
+        page(browser, f"/nothing?code={SPRING[0]}", 404)  # what is asked for stands in no log either
+        assert REFUSED in page(browser, f"/imports/{import_id}")
+        assert REFUSED in page(browser, f"/imports/{import_id}/rejections.csv", 403)
+        assert REFUSED in page(browser, f"/api/imports/{import_id}/rejections.csv", 403)
+    with console(desk, tmp_path, urls["web and codes"]) as browser:
+        assert SPRING[0] in page(browser, f"/imports/{import_id}")
+        assert page(browser, f"/api/imports/{import_id}/rejections.csv").count("SPRING-") == 4
+
+
+PAGES = (
+    "/", "/?status=finished", "/sendouts/{sendout}", "/lists", "/lists/spring-10", "/groups", "/groups/customers",
+    "/imports/{id}", "/readyz", "/api/lists", "/api/lists/spring-10/imports", "/api/groups",
+    "/api/groups/customers/imports", "/api/sendouts", "/api/sendouts/{sendout}", "/api/sendouts/{sendout}/uncertain",
+    "/api/imports/{id}", "/api/imports/{id}/events",
+)  # fmt: skip
+
+
+def uploaded(browser: httpx.Client, lines: list[str]) -> str:
+    """The id of an import of these lines, handed in through the console's form."""
+    form = {"data": {"mode": "add"}, "files": {"file": ("codes.txt", "\n".join(lines).encode())}}
+    answer = browser.post("/lists/spring-10/imports", headers={"Sec-Fetch-Site": "same-origin"}, **form)  # type: ignore[arg-type]
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"].removeprefix("/imports/").partition("?")[0]

@@ -1,0 +1,78 @@
+"""What people write into addresses, attributes and codes to get something else than a line of text out of a mail."""
+
+from coupons.commands import MAX_ATTRIBUTE_CHARS
+from tests.unit.test_mail_chunks import INJECTIONS
+
+FORMULAS = (
+    '=HYPERLINK("#A1","x")',
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1:A9)",
+    "=cmd|' /C calc'!A0",
+    "\uff1d1",
+)
+
+ATTRIBUTES = (
+    *(text for text in INJECTIONS if text.isprintable() and len(text) <= MAX_ATTRIBUTE_CHARS),
+    *FORMULAS,
+    "=?utf-8?q?=0D=0ABcc:_eve=40example.org?=", "=?utf-8?b?DQpCY2M6IGV2ZUBleGFtcGxlLm9yZw==?=",
+    "=?us-ascii?q?a?= =?b?=",
+    '"', '";', "'; DROP TABLE coupon; --", "\\", "\\r\\n", "<script>alert(1)</script>", "{{ coupon('nasty') }}",
+    "%0a",
+    "אבג", "👩\u200d👩\u200d👧", "e\u0301" * 40, "ﷺ" * 60, "x" * 1_000, "ä" * 1_000, "a, b", "a:b", "a;b", "(c)",
+    "<a@b>",
+)  # fmt: skip
+"""Taken as they are: each arrives as a value, and as nothing else."""
+
+REFUSED_ATTRIBUTES = {
+    "a line break": "Ada\r\nBcc: eve@example.org",
+    "a bare CR": "Ada\rBcc: eve@example.org",
+    "a bare LF": "Ada\nBcc: eve@example.org",
+    "a NUL": "Ada\0",
+    "an end of data": "Ada\r\n.\r\nMAIL FROM:<eve@example.org>",
+    "a line separator": "Ada\u2028Bcc: eve@example.org",
+    "a next line": "Ada\x85Bcc: eve@example.org",
+    "too long": "x" * 1_001,
+}
+"""Not taken; the line is explained."""
+
+REFUSED_ADDRESSES = (
+    "a@example.org, b@example.org", "a@example.org;b@example.org", "a@example.org b@example.org", "<a@example.org>",
+    "Ada <a@example.org>", '"a@b"@example.org', "a@example.org\nBcc: b@example.org", "a@example.org\r",
+    "a@exam\0ple.org",
+    "a@example.org>", "a@[127.0.0.1]", "a@127.0.0.1", "a@localhost", "a@@example.org", "@example.org", "a@", "a",
+    "a@example..org", ".a@example.org", "a..b@example.org", "a@-example.org", f"{'a' * 65}@example.org",
+    f"a@{'b' * 63}.{'c' * 63}.{'d' * 63}.{'e' * 62}.org", "a\u202e@example.org", "\u200ba@example.org",
+    "a@exam\u2028ple.org",
+    "a@faß.example", "a@example.org%0aBcc:b@example.org@x", '=HYPERLINK("a@example.org")', "+1", "-2+3", "@SUM(A1)",
+    "RCPT TO:<a@example.org>", "a@example.org> SIZE=1", "mailto:a@example.org", "a@example.org?cc=b@example.org",
+)  # fmt: skip
+"""Not one address."""
+
+CODES = (
+    'n"1',
+    "n<b>2",
+    "n&amp;3",
+    "n'4",
+    "n=?utf-8?q?5?=",
+    "n\\6",
+    "n%0a7",
+    "n;8",
+    "n,9",
+    "n|10",
+    "ä-11",
+    "n 12",
+    *FORMULAS,
+)
+"""Shops may make such ones: each arrives as it is."""
+REFUSED_CODES = (
+    "a\x00b",
+    "a\u202eb",
+    "a\u200bb",
+    "https://evil.example/1",
+    "{{ code }}",
+    "x" * 201,
+    "1,2E+11",
+    "a\x1bb",
+)

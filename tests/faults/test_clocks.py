@@ -1,0 +1,103 @@
+"""Workers whose clocks are wrong, and jump while they work. What lasts is measured by the database's clock alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from coupons.commands import StartSendout
+from tests.acceptance.programs import Worker
+from tests.acceptance.test_pace import AT_ONCE
+from tests.faults.lab import END_SECONDS, IMPATIENT, Lab, size
+from tests.faults.oracle import read
+
+LIBRARY = "faketime/libfaketimeMT.so.1"
+INSTALL = """
+export DEBIAN_FRONTEND=noninteractive
+install() { apt-get install -y -qq --no-install-recommends libfaketime; }
+install || { apt-get update -qq && install; }
+"""
+INSTALL_LIMIT_SECONDS = 300
+PER_HOUR, BATCH = 360_000, 100
+"""A hundred mails a second, in batches of as many."""
+OFFSETS = ("+3h", "-2h", "+40d", "-1s", "+90s", "-10y")
+
+
+def library() -> Path | None:
+    return next(Path("/usr/lib").glob(f"*/{LIBRARY}"), None)
+
+
+@pytest.fixture(scope="session")
+def faketime() -> Path:
+    """Debian's libfaketime is there: installed if root may, else a failure that says what to do."""
+    if library() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
+    if (found := library()) is None:
+        pytest.fail("libfaketime is missing and cannot be installed from here: sudo apt-get install libfaketime")
+    return found
+
+
+Started = Callable[[str | Path], Worker]
+
+
+@pytest.fixture
+def started(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+    """Starts a worker whose clock is so much too fast or too slow, now or whatever a file says at any moment."""
+
+    def start(clock: str | Path) -> Worker:
+        with monkeypatch.context() as environment:
+            environment.setenv("LD_PRELOAD", str(faketime))
+            environment.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")  # no machine's does jump
+            environment.setenv("FAKETIME_NO_CACHE", "1")
+            environment.setenv("FAKETIME_TIMESTAMP_FILE" if isinstance(clock, Path) else "FAKETIME", str(clock))
+            return stack.enter_context(lab.worker(batch_size=BATCH, **IMPATIENT))
+
+    with ExitStack() as stack:
+        yield start
+
+
+def says_the_time(worker: Worker) -> datetime:
+    """When it thinks that it has started."""
+    return datetime.fromisoformat(worker.log.split()[0])
+
+
+def arrivals(lab: Lab, sendout: UUID) -> list[datetime]:
+    """When the sink took each mail of a sendout, by its own clock."""
+    lines = lab.sink.ledger.read_text().splitlines()
+    taken = [datetime.fromisoformat(json.loads(line)["at"]) for line in lines]
+    return sorted(at for at, copy in zip(taken, read(lab.sink.ledger), strict=True) if copy.delivery[0] == sendout)
+
+
+def test_clocks_that_are_wrong_and_jump(lab: Lab, started: Started, tmp_path: Path) -> None:
+    """Six hours fast, six hours slow, and one that jumps: nobody twice, nobody lost, nobody uncertain.
+
+    A sendout that starts later does not start before, and keeps its pace.
+    """
+    jumping = tmp_path / "clock"
+    jumping.write_text("+0")
+    lab.sink.kill()
+    lab.sink.start(delay=0.1)
+    fast, slow, _ = started("+6h"), started("-6h"), started(jumping)
+    assert says_the_time(fast) - says_the_time(slow) > timedelta(hours=11)
+    start_at = datetime.now(UTC) + timedelta(seconds=size(short=1, long=20))
+    name = lab.stocked(size(short=200, long=3_000), lists=1)
+    later = StartSendout(message=name, group=name, start_at=start_at, per_hour=PER_HOUR)
+    lab.publish(later)
+    now = lab.sending(size(short=600, long=20_000))
+    jumps = 0
+    deadline = time.monotonic() + END_SECONDS
+    while {lab.state(now), lab.state(later.id)} != {"finished"}:
+        assert time.monotonic() < deadline
+        jumping.write_text(OFFSETS[jumps % len(OFFSETS)])
+        jumps += 1
+    for number, at in enumerate(arrivals(lab, later.id)):
+        assert at >= start_at + timedelta(seconds=number // BATCH * BATCH * 3_600 / PER_HOUR) - AT_ONCE
+    lab.judged("clocks that are wrong and jump", rounds=jumps)

@@ -1,0 +1,172 @@
+"""What stands in lists, groups and messages, and must not get out of its place."""
+
+import csv
+import io
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.message import Message
+from pathlib import Path
+from uuid import UUID
+
+from coupons.commands import Recipient, StartSendout
+from producers.demo.ledger import Mail
+from tests.acceptance.mails import received
+from tests.acceptance.programs import REJECTED_LINES, Worker
+from tests.faults import injections
+from tests.faults.lab import END_SECONDS, Lab, codes_of, size
+from tests.faults.oracle import read
+
+HEADERS = {"From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"}
+RUNS_AS_FORMULA = re.compile(r"(^|[,;|\t])[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+MOST_OCTETS = 998  # of a line, RFC 5322 2.1.1
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    written = io.StringIO()
+    csv.writer(written, delimiter=";", quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    return written.getvalue().encode()
+
+
+def rejected(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=";"))
+
+
+def has_no_formula(path: Path) -> None:
+    """No cell of what is downloaded is run by a spreadsheet, however it takes the row apart."""
+    for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=";"):
+        for cell in row:
+            assert not RUNS_AS_FORMULA.search(cell), cell
+
+
+def is_only_a_mail(mail: Mail) -> Message:
+    """One recipient, the headers that it should have and no others, and no byte that could end a line early."""
+    email = message_from_bytes(mail.data)
+    assert sorted({*email.keys()} - {"Content-Transfer-Encoding"}) == sorted(HEADERS)
+    assert len(email.keys()) == len({*email.keys()})
+    assert [email["To"]] == [*mail.rcpt_to]
+    assert not re.search(rb"\r(?!\n)|(?<!\r)\n|\0", mail.data)
+    assert max(map(len, mail.data.split(b"\r\n"))) <= MOST_OCTETS
+    return email
+
+
+def test_injections(lab: Lab, tmp_path: Path) -> None:
+    """Attributes, addresses, codes: each mail has its headers, one recipient and its own code, whatever they hold.
+
+    What cannot be taken is explained line by line, in a file of which no spreadsheet runs a cell.
+    """
+    people = [[f"nasty{number}@example.org", text] for number, text in enumerate(injections.ATTRIBUTES)]
+    bad = [[f"bad{number}@example.org", text] for number, text in enumerate(injections.REFUSED_ATTRIBUTES.values())]
+    bad += [
+        [address, text] for address, text in zip(injections.REFUSED_ADDRESSES, injections.ATTRIBUTES * 2, strict=False)
+    ]
+    lab.has("nasty", "others", ["other@example.org"], {"nasty": []})
+    group = lab.file("nasty.csv", table(["email", "first_name"], people + bad))
+    codes = [f"{injections.CODES[n % len(injections.CODES)]}.{n}" for n in range(len(people))]
+    list_ = lab.file(
+        "codes.csv", table(["code", "note"], [[code, "x"] for code in [*codes, *injections.REFUSED_CODES]])
+    )
+    not_people, not_codes = tmp_path / "not-people.csv", tmp_path / "not-codes.csv"
+    with lab.fleet(1):
+        lab.coupons("group", "import", group, "--group", "nasty", "--rejected", not_people, code=REJECTED_LINES)
+        importing = ("import", list_, "--list", "nasty", "--wait", "--rejected", not_codes)
+        lab.coupons(*importing, code=REJECTED_LINES)
+        sendout = UUID(lab.send("nasty", "nasty")["id"])
+    assert len(rejected(not_people)) == len(bad)
+    assert len(rejected(not_codes)) == len(injections.REFUSED_CODES)
+    assert all(row["reason"] for path in (not_people, not_codes) for row in rejected(path))
+    has_no_formula(not_people)
+    has_no_formula(not_codes)
+    owned = lab.rows(
+        "SELECT address, code FROM delivery d JOIN coupon c "
+        "ON (c.sendout_id, delivery_number) = (d.sendout_id, d.number) WHERE d.sendout_id = $1",
+        sendout,
+    )
+    code_of = {row["address"]: row["code"] for row in owned}
+    assert sorted(code_of.values()) == sorted(codes)
+    mails = {mail.rcpt_to[0]: mail for mail in lab.ledger()}
+    assert mails.keys() == code_of.keys() == {address for address, _ in people}
+    for address, name in people:
+        email = is_only_a_mail(mails[address])
+        assert str(make_header(decode_header(email["Subject"]))) == f"For {name}"
+        assert received(mails[address]).text == f"Dear {name}, yours: {code_of[address]}\n"
+    lab.judged("header, address and CSV injections", rounds=len(people) + len(bad) + len(injections.REFUSED_CODES))
+
+
+# --- messages ------------------------------------------------------------------------------------------------------
+
+PLACEHOLDERS = 5_000
+"""In text and in HTML: with 1,000 characters for each a mail has 10 MB, and takes 0.06 s to be refused."""
+MOST_RSS_MB = 300
+ENDLESS = "{% for a in range(999999999) %}{% for b in range(999999999) %}x{% endfor %}{% endfor %}"
+
+
+def rss_mb(worker: Worker) -> float:
+    return (
+        int(subprocess.run(["ps", "-o", "rss=", "-p", str(worker.pid)], capture_output=True, check=True).stdout) / 1_024
+    )
+
+
+def codes_owned(lab: Lab) -> dict[tuple[UUID, int], str]:
+    rows = lab.rows("SELECT sendout_id, delivery_number, code FROM coupon WHERE sendout_id IS NOT NULL")
+    return {(row["sendout_id"], row["delivery_number"]): row["code"] for row in rows}
+
+
+def replies(lab: Lab, sendout: UUID) -> dict[str, str]:
+    """What is said of each recipient who was refused."""
+    found = lab.rows("SELECT address, reply FROM delivery WHERE sendout_id = $1 AND state = 'refused'", sendout)
+    return {row["address"]: row["reply"] for row in found}
+
+
+def test_messages_that_cannot_be_mails(lab: Lab) -> None:
+    """An attribute that is missing, 10 MB of output, an endless loop, no code in the text: nobody is mailed wrongly.
+
+    The sendout or the recipient says why, the codes are free again, the worker stays small, other sendouts go on.
+    """
+    count = size(short=200, long=800)
+    names = ("lacking", "flood", "endless", "hidden", "fine")
+    texts = {
+        "flood": "{{ first_name }}\n" * PLACEHOLDERS + '{{ coupon("flood") }}',
+        "hidden": '{% if first_name == "Eve" %}{{ coupon("hidden") }}{% endif %}\n',
+    }
+    people = {name: [f"{name}{number}@example.org" for number in range(count)] for name in names}
+    for name in names:
+        lab.has(name, name, people[name], {name: codes_of(name, count)}, text=texts.get(name, ""))
+    lab.coupons("group", "import", lab.file("lacking.csv", "email\nnameless@example.org\n"), "--group", "lacking")
+    lab.rows("UPDATE message SET text = $1 WHERE name = 'endless'", ENDLESS)
+    flood = tuple(
+        Recipient(email=address, attributes={"first_name": "x" * (1_000 if number < count // 2 else 1)})
+        for number, address in enumerate(people["flood"])
+    )
+    commands = {name: StartSendout(message=name, group=name) for name in names}
+    commands["flood"] = StartSendout(message="flood", recipients=flood)
+    peak = 0.0
+    ended = {"lacking": "failed", "flood": "finished", "endless": "paused", "hidden": "finished", "fine": "finished"}
+    with lab.fleet(1) as fleet:
+        lab.publish(*commands.values())
+        deadline = time.monotonic() + END_SECONDS
+        while {name: lab.state(command.id) for name, command in commands.items()} != ended:
+            assert time.monotonic() < deadline
+            peak = max(peak, rss_mb(fleet.workers[0]))
+    said = {
+        name: lab.rows("SELECT reason FROM sendout WHERE id = $1", commands[name].id)[0]["reason"] for name in names
+    }
+    assert said["lacking"] == "1 recipients lack one of first_name"
+    assert "its message cannot be compiled" in said["endless"]
+    assert "for" in said["endless"]
+    assert {*replies(lab, commands["hidden"].id).values()} == {"the mail does not print the code of list hidden"}
+    too_long = replies(lab, commands["flood"].id)
+    assert {*too_long} == {*people["flood"][: count // 2]}
+    assert {*too_long.values()} == {"the mail is longer than 1048576 characters"}
+    free = {name: lab.list_named(name).available for name in names}
+    assert free == {"lacking": count, "flood": count // 2, "endless": 0, "hidden": count, "fine": 0}
+    mailed = {copy.delivery: copy.codes for copy in read(lab.sink.ledger)}
+    assert mailed == {
+        delivery: (code,) for delivery, code in codes_owned(lab).items() if delivery[0] != commands["endless"].id
+    }
+    assert len(mailed) == count + count // 2
+    assert peak < MOST_RSS_MB
+    lab.judged("messages that cannot be mails", rounds=len(names))

@@ -1,0 +1,65 @@
+"""What stands exactly at a limit: the last code, one too few, nobody at all, one person in many spellings."""
+
+from uuid import UUID
+
+from coupons.commands import Recipient, StartSendout
+from tests.acceptance.programs import INTERRUPTED, REJECTED_LINES, eventually
+from tests.faults.lab import Lab, codes_of
+
+SPELLINGS = {
+    "ada@xn--bcher-kva.example": [
+        "ada@bücher.example",
+        "  ADA@xn--bcher-kva.example",
+        "ada@bu\u0308cher.Example\u00a0",
+    ],
+    "Grace@example.org": ["Grace@example.org", " grace@EXAMPLE.org ", "\tGRACE@example.org"],
+    "jürgen@example.org": ["jürgen@example.org", "ju\u0308rgen@example.org", "JÜRGEN@Example.org"],
+}
+"""Of three mailboxes, by what is mailed; the last one needs a relay that offers SMTPUTF8, and the sink does not."""
+MAILED = {"ada@xn--bcher-kva.example", "Grace@example.org"}
+
+
+def test_exact_fit_one_short_and_nobody_left(lab: Lab) -> None:
+    """Enough to the last code: sent, and the list is empty. One short: nobody is mailed before that one is there.
+
+    A group that everybody has left before its sendout was prepared: it has failed, says why, and holds no code.
+    """
+    with lab.worker("sendout", lease_seconds=1, heartbeat_seconds=0.5, failpoints="sendout.claimed=kill"):
+        lab.has("left", "left", ["gone@example.org"], {"left": codes_of("left", 1)})
+        left = lab.begin_sending("left", "left")
+        eventually(lambda: lab.state(left) == "preparing", "the sendout to be claimed")
+    lab.coupons(*lab.importing_group("left", ["gone@example.org"]), "--mode", "delete")
+    people = [f"limit{number}@example.org" for number in range(20)]
+    exact, short = codes_of("exact", 20), codes_of("short", 20)
+    lab.has("exact", "exact", people, {"exact": exact})
+    lab.has("short", "short", people, {"short": short[1:]})
+    with lab.fleet(1):
+        assert lab.send("exact", "exact")["sent"] == 20
+        interrupted = lab.send("short", "short", code=INTERRUPTED)
+        assert interrupted["lists"][0]["missing"] == 1
+        lab.becomes("failed", left)
+        assert lab.mailed() == 20
+        lab.import_codes("short", short[:1])
+        assert lab.resume(interrupted["id"])["sent"] == 20
+    assert [lab.list_named(name).available for name in ("exact", "short", "left")] == [0, 0, 1]
+    assert lab.rows("SELECT reason FROM sendout WHERE id = $1", left) == [{"reason": "its group has no recipients"}]
+    lab.judged("exact fit, one short, nobody left", rounds=3)
+
+
+def test_spellings_of_one_address(lab: Lab) -> None:
+    """Other case, blanks, IDNA, NFC: one mail and one code, from a file as from a command; the refused keep no code."""
+    spellings = [each for spellings in SPELLINGS.values() for each in spellings]
+    lab.has("spelt", "others", ["other@example.org"], {"spelt": codes_of("spelt", 6)})
+    lab.coupons(*lab.importing_group("spelt", spellings), code=REJECTED_LINES)
+    recipients = tuple(Recipient(email=each, attributes={"first_name": "Ada"}) for each in reversed(spellings))
+    from_command = StartSendout(message="spelt", recipients=recipients)
+    with lab.fleet(1):
+        from_file = UUID(lab.send("spelt", "spelt")["id"])
+        lab.publish(from_command)
+        lab.ends(from_command.id)
+    for sendout in (from_file, from_command.id):
+        assert sorted(mail.recipient.lower() for mail in lab.mails(sendout)) == sorted(map(str.lower, MAILED))
+        assert {address.lower() for address in lab.deliveries(sendout)} == {address.lower() for address in SPELLINGS}
+    assert lab.deliveries(from_file) == {address: "sent" if address in MAILED else "refused" for address in SPELLINGS}
+    assert lab.list_named("spelt").available == 2
+    lab.judged("one address in several spellings", rounds=len(spellings))

@@ -1,0 +1,84 @@
+"""Workers of the version before and of this one, side by side on one database while it is migrated."""
+
+import io
+import subprocess
+import tarfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from producers.demo.services import Services
+from tests.acceptance.programs import FAILED
+from tests.faults.lab import IMPATIENT, ROOT, FaultySink, Lab, Row, size
+
+BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"
+"""The last state of the program that knows three migrations. It runs with the packages of today's environment, which is
+the limit of this proof: it is about the database and the queues, which both versions share.
+"""
+WINDOW = 40
+OLD_WORKERS = 2
+PACKAGES = ("coupons", "producers", "workers")
+
+
+@pytest.fixture
+def program_before(tmp_path: Path) -> Path:
+    """A folder with that version, out of the repository's history; a shallow clone fetches the one commit."""
+    archive = ["git", "-C", str(ROOT), "archive", BEFORE, *PACKAGES]
+    found = subprocess.run(archive, capture_output=True, check=False)
+    if found.returncode:
+        fetch = ["git", "-C", str(ROOT), "fetch", "--quiet", "--depth=1", "origin", BEFORE]
+        subprocess.run(fetch, capture_output=True, check=False, timeout=60)
+        found = subprocess.run(archive, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip(f"this is no whole clone, its history lacks {BEFORE[:7]}: git fetch --unshallow")
+    folder = tmp_path / "before"
+    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def old_lab(
+    services: Services, empty_database_url: str, faulty_sink: FaultySink, tmp_path: Path, table: list[Row]
+) -> Lab:
+    """A lab whose database has no table yet."""
+    return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, table)
+
+
+def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Migrated while old workers send, which new ones join and then replace: nobody lost, nobody twice.
+
+    To accept the data takes every batch out of the hands of those who send: uncertain ≤ old workers times the window.
+    What was begun by the old programs is ended by the new ones. An old worker that is started afterwards says why not.
+    """
+    lab, people = old_lab, [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))]
+    lists = {name: [f"{name.upper()}-{number:07}" for number in range(2 * len(people))] for name in ("old", "older")}
+    lab.sink.kill()
+    lab.sink.start(delay=size(short=200, long=50) / 1_000)
+    with ExitStack() as old, ExitStack() as new:
+        with monkeypatch.context() as environment:
+            environment.setenv("PYTHONPATH", str(program_before))
+            lab.coupons("migrate")
+            workers = [
+                old.enter_context(lab.worker(batch_size=100, window=WINDOW, **IMPATIENT)) for _ in range(OLD_WORKERS)
+            ]
+            lab.prepare("upgrade", "upgrade", people, lists)
+            begun = [lab.begin_sending("upgrade", "upgrade")]
+        lab.mails_come(50)
+        lab.coupons("migrate")
+        lab.mails_come(lab.mailed() + 50)  # the old workers go on
+        lab.coupons("epoch", "accept", "--yes")
+        assert not any(worker.is_dead for worker in workers)
+        for _ in range(2):
+            new.enter_context(lab.worker(batch_size=100, window=WINDOW, **IMPATIENT))
+        begun.append(lab.begin_sending("upgrade", "upgrade"))
+        lab.becomes("sending", begun[1])
+        old.close()
+        assert lab.state(begun[1]) == "sending"
+        with monkeypatch.context() as environment:
+            environment.setenv("PYTHONPATH", str(program_before))
+            assert "the database is newer than this program" in lab.coupons("worker", code=FAILED).err
+        lab.ends(*begun)
+    lab.judged("old and new workers side by side", most_uncertain=OLD_WORKERS * WINDOW)

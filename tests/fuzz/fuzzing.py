@@ -1,0 +1,42 @@
+"""How hard is tried: by default some seconds in all, with COUPONS_FUZZ_EXAMPLES=20000 some minutes (`make fuzz`)."""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import pairwise
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+EXAMPLES = int(os.environ.get("COUPONS_FUZZ_EXAMPLES", "100"))
+LIMIT_SECONDS = 10
+"""For one example, on a machine that may be busy: what takes as long as its input asks for takes longer."""
+
+
+def fuzzed(share: float = 1) -> settings:
+    """`share`: of the examples, for what takes long."""
+    return settings(
+        max_examples=max(10, round(EXAMPLES * share)),
+        deadline=timedelta(seconds=LIMIT_SECONDS),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+
+
+CUTS = st.lists(st.floats(0, 1), max_size=8)
+
+
+def cut(data: bytes, cuts: Sequence[float]) -> list[bytes]:
+    """The data in pieces, cut at these fractions of it."""
+    places = sorted({0, len(data), *(round(each * len(data)) for each in cuts)})
+    return [data[start:end] for start, end in pairwise(places)]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
+    """A few bytes of something whole are changed, missing, more, or come again."""
+    data = bytearray(draw(whole))
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(data)))
+        end = draw(st.integers(start, min(len(data), start + 40)) | st.integers(start, len(data)))
+        data[start:end] = draw(st.binary(max_size=12) | st.just(bytes(data[start:end]) * 2) | st.just(b""))
+    return bytes(data)

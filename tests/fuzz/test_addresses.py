@@ -1,0 +1,87 @@
+"""Whatever text is to be an address: exactly one, which ends no header and no command, or a line that says why not."""
+
+import re
+from email.policy import SMTPUTF8
+from email.utils import getaddresses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupons.addresses import AddressError, is_harmless, parse_address, parse_ascii_address
+from coupons.mail import Envelope, parse_mailbox
+from coupons.smtp.dialogue import Dialogue, Offers
+from coupons.smtp.waiting import Mail
+from tests.fuzz.fuzzing import fuzzed
+
+IN_DATABASE = re.compile(r"[\x00-\x1f\x7f\s,<>]")
+"""What no address in a table may hold."""
+PIECES = st.sampled_from([
+    "ada", "a", "jörg", "例", "é", "e\u0301", "ß", "İ", "\u0131", "ς", "\u200d", "\u200b", "\u202e", "\u00ad", "\ufeff",
+    "@", "@", "@", ".", "..", "-", "_", "+", "xn--", "xn--a", "example", "example.org", "org", "1", "127.0.0.1",
+    "[::1]", "eve7", " ", "\t", "\u00a0", "\r\n", "\n", "\0", "\x7f", "\x85", "\u2028", "\ud800", "<", ">", ",", ";",
+    ":", '"', "\\", "(", ")", "\r\nBcc: eve@example.org", "RCPT TO:<eve@example.org>", "%", "=?utf-8?q?a?=", "a" * 64,
+    "b." * 100, "\uff20", "\uff0e", "\u3002", "\u212a",
+])  # fmt: skip
+TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.text(max_size=20) | st.emails()
+
+
+@fuzzed(3)
+@given(TEXTS)
+def test_what_is_taken_is_one_address_everywhere(text: str) -> None:
+    """In a table, in an envelope, in a header; and it stays the same address when it is read again."""
+    try:
+        found = parse_address(text)
+    except AddressError as error:
+        assert "\n" not in str(error)
+        assert "eve7" not in error.reason
+        return
+    address = found.address
+    assert parse_address(address) == found
+    assert parse_address(found.key).key == found.key
+    assert not IN_DATABASE.search(address)
+    assert address.isprintable()
+    assert 3 <= len(found.key) <= 254
+    assert address.rpartition("@")[2].isascii()
+    assert found.utf8 or is_harmless(address)
+    stands_alone_in_an_envelope(address, utf8=found.utf8)
+    stands_alone_in_a_header(address)
+
+
+def stands_alone_in_an_envelope(address: str, *, utf8: bool) -> None:
+    dialogue = Dialogue(Offers(utf8=True), pipelining=True)
+    dialogue.begin(Mail(Envelope("shop@example.org", address, lambda _: b"", utf8=utf8), lambda _: None))
+    mail, rcpt, data, rest = dialogue.output().split(b"\r\n")
+    assert (mail.partition(b" SMTP")[0], data, rest) == (b"MAIL FROM:<shop@example.org>", b"DATA", b"")
+    assert rcpt == f"RCPT TO:<{address}>".encode()
+
+
+def stands_alone_in_a_header(address: str) -> None:
+    """The standard library, by its two parsers, reads back this address and nothing else."""
+    assert getaddresses([address]) == [("", address)]
+    assert [each.addr_spec for each in SMTPUTF8.header_factory("To", address).addresses] == [address]
+
+
+@fuzzed()
+@given(TEXTS)
+def test_domain_is_what_idna_makes_of_it(text: str) -> None:
+    """A domain beyond ASCII is mailed as the one name that the standard library's IDNA finds, and reads back as it."""
+    try:
+        found = parse_address(text)
+    except AddressError:
+        return
+    domain = found.address.rpartition("@")[2]
+    assert domain.encode("idna").decode().lower() == domain.lower()
+    assert all(1 <= len(label) <= 63 for label in domain.split("."))
+
+
+@fuzzed()
+@given(TEXTS, st.sampled_from(["{}", "Shop <{}>", '"Shop, Inc." <{}>', "{} <shop@example.org>"]))
+def test_own_mailbox_is_one_too(text: str, around: str) -> None:
+    """What stands in `From` has a name that can be shown and an address that every relay takes."""
+    try:
+        mailbox = parse_mailbox(around.format(text))
+    except AddressError as error:
+        assert "\n" not in str(error)
+        return
+    assert mailbox.name.isprintable()
+    assert parse_ascii_address(mailbox.address) == mailbox.address

@@ -1,0 +1,72 @@
+"""Whatever a source holds, packed or not: its text, within bounds of size and memory, or one line that says why not."""
+
+import asyncio
+import gzip
+import io
+import tracemalloc
+import zipfile
+from collections.abc import AsyncIterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupons.settings import Settings
+from coupons.sources import Rules, Source, SourceError, SourceInterrupted, Text
+from tests.fuzz.fuzzing import CUTS, cut, damaged, fuzzed
+
+MOST_BYTES = 200_000
+RULES = Rules.of(Settings(_env_file=None, import_max_bytes=MOST_BYTES))
+MEMORY = 24 << 20
+"""Pieces of 1 MiB, a few at a time; what a source unpacks to is held nowhere."""
+TEXTS = st.binary(max_size=500) | st.integers(0, 4_000_000).map(bytes) | st.just(b"SPRING-0001\n" * 9_000)
+
+
+@st.composite
+def zipped(draw: st.DrawFn) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as archive:
+        for name in draw(
+            st.lists(st.sampled_from(["a.csv", "b.csv", "d/", "__MACOSX/a", "../../etc"]), max_size=3, unique=True)
+        ):
+            archive.writestr(name, draw(TEXTS))
+        archive.comment = draw(st.binary(max_size=20))
+    return file.getvalue()
+
+
+GZIPPED = st.lists(TEXTS, min_size=1, max_size=3).map(lambda members: b"".join(map(gzip.compress, members)))
+WHOLE = TEXTS | GZIPPED | zipped()
+
+
+async def unpacked(pieces: list[bytes]) -> tuple[bytes, str]:
+    """The text as far as it could be read, and why no further."""
+
+    async def coming() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    text = Text(Source("codes", None, coming()), RULES)
+    read = bytearray()
+    try:
+        async for piece in text:
+            read += piece
+    except (SourceError, SourceInterrupted) as error:
+        return bytes(read), str(error)
+    return bytes(read), ""
+
+
+@fuzzed()
+@given(WHOLE | damaged(WHOLE) | st.binary(max_size=100).map(lambda tail: b"\x1f\x8b\x08" + tail), CUTS)
+def test_any_source_is_read_within_bounds_or_told_why_not(data: bytes, cuts: list[float]) -> None:
+    """Never more than the limit, never much in memory, and the same however the bytes come in."""
+    tracemalloc.start()
+    try:
+        read, error = asyncio.run(unpacked(cut(data, cuts)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(read) <= MOST_BYTES
+    assert peak - len(data) < MEMORY
+    assert "\n" not in error
+    again, why = asyncio.run(unpacked([data]))
+    assert bool(why) == bool(error)
+    assert again == read or error

@@ -1,0 +1,78 @@
+"""Each fence of a command on its way in, by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from coupons import broker
+from coupons.broker import publishing
+from coupons.commands import ImportCoupons
+from coupons.database import Connection, Pool, pooled
+from coupons.errors import Refused
+from coupons.settings import Settings
+from coupons.store import inbox
+from coupons.topology import declare, queue_name
+from tests.locks import until_blocked
+from tests.stock import add_list
+from workers.intake import Intake
+from workers.loops import Signals
+from workers.main import ROLES
+from workers.nudges import Nudges
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with pooled(database_url, size=4) as pool:
+        yield pool
+
+
+async def test_a_command_is_accepted_once(connection: Connection) -> None:
+    """The same one again changes nothing, and is no error."""
+    command = ImportCoupons(list="a", codes=("X",))
+    assert [await inbox.accept(connection, command) for _ in range(2)] == [True, False]
+
+
+async def test_an_id_belongs_to_one_command(connection: Connection) -> None:
+    """The same id with other content is another command, and is not taken."""
+    command = ImportCoupons(list="a", codes=("X",))
+    await inbox.accept(connection, command)
+    with pytest.raises(Refused, match="belongs to another command"):
+        await inbox.accept(connection, command.model_copy(update={"codes": ("Y",)}))
+
+
+async def test_a_refusal_is_kept(connection: Connection) -> None:
+    """However often it is noted: the command is refused again, and whoever waits for it is told why."""
+    command = ImportCoupons(list="a", codes=("X",))
+    for _ in range(2):
+        await inbox.refuse(connection, command, "there is no list a")
+    with pytest.raises(Refused, match="there is no list a"):
+        await inbox.accept(connection, command)
+    with pytest.raises(Refused, match="there is no list a"):
+        await inbox.is_known(connection, command.id)
+
+
+async def test_a_command_that_is_not_committed_comes_again(
+    connection: Connection, other: Connection, pool: Pool, broker_url: str
+) -> None:
+    """A worker that dies before its transaction has ended leaves the command in its queue."""
+    await add_list(connection, "a")
+    command = ImportCoupons(list="a", codes=("X",))
+    async with broker.connected(broker_url, "test") as looking, publishing(broker_url) as sender:
+        await declare(channel := await looking.channel())
+        await sender.send("import", command.body())
+        async with other.transaction():
+            await inbox.accept(other, command)  # the worker has to wait for what becomes of this
+            signals = Signals(ROLES)
+            settings = Settings(broker_url=SecretStr(broker_url))
+            intake = Intake(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, roles=("import",))
+            taking = asyncio.create_task(intake.run())
+            await until_blocked(other)
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+        queue = await channel.declare_queue(queue_name("import"), passive=True)
+        again = await queue.get(timeout=5, fail=False)
+        assert again
+        assert again.body == command.body()
+        assert again.redelivered

@@ -1,0 +1,504 @@
+"""docs/roles.sql: each process may do its work, and nothing else. Every role is tried with a login of its own."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aio_pika
+import asyncpg
+import pytest
+from aiormq.exceptions import ChannelAccessRefused
+
+from coupons import topology
+from coupons.commands import ResumeSendout
+from coupons.database import Connection, connected, pooled
+from coupons.denied import denial
+from coupons.migrate import check_current
+from coupons.settings import Settings
+from coupons.store import chunks
+from coupons.store.queries import Queries
+from producers.client import Publisher
+from producers.demo.rabbitmq import Broker
+from tests.logins import ROLES_SQL, Logins, logins_to
+from tests.stock import add_codes, add_group, add_list, prepare, save_message, start
+from workers.loops import Signals
+from workers.nudges import Nudges
+from workers.sweeper import Sweeper
+
+SQL = {
+    name: Queries(f"{name}.sql")
+    for name in (
+        *(
+            "chunks",
+            "deliveries",
+            "epochs",
+            "groups",
+            "imports",
+            "inbox",
+            "lists",
+            "messages",
+            "outbox",
+            "people",
+            "proofs",
+        ),
+        *("sendouts", "throttle", "uncertain", "uploads"),
+    )
+}
+NO_QUERY = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
+"""What PostgreSQL does not explain begins so."""
+PART_OF_ANOTHER = {"chunks.all_known"}
+
+ADMISSION = """
+sendouts.lock sendouts.lock_lists sendouts.take sendouts.promise sendouts.note_missing sendouts.begin sendouts.interrupt
+outbox.covered
+"""
+FOR_THE_CONSOLE = """
+epochs.accepted epochs.state inbox.known lists.rows groups.rows groups.facts messages.rows outbox.* uncertain.*
+people.troubled people.answers imports.rows imports.events imports.reason_counts imports.stop imports.note
+uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.drop
+sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.return_unbound
+"""
+WORK = {
+    "importer": f"""
+        inbox.* lists.rows groups.extend uploads.* chunks.* {ADMISSION}
+        imports.keep_list imports.create imports.ensure_group imports.claim imports.next_due imports.is_held
+        imports.opened imports.keep_columns imports.progress imports.note_left imports.end
+        imports.hand_back imports.interrupted imports.postpone imports.drop_old_rejections imports.renew imports.note
+        """,
+    "preparer": f"""
+        inbox.* groups.facts messages.rows messages.of_sendout lists.rows {ADMISSION}
+        sendouts.create sendouts.claim sendouts.lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
+        sendouts.batches sendouts.needs sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
+        """,
+    "sender": """
+        epochs.accepted epochs.state deliveries.* uncertain.* throttle.book messages.of_sendout messages.files
+        sendouts.wait_all sendouts.wait sendouts.pause sendouts.unfinished
+        sendouts.lock sendouts.done sendouts.lock_lists sendouts.return_unbound sendouts.finish
+        """,
+    "web": FOR_THE_CONSOLE,
+    "operator": f"""
+        {FOR_THE_CONSOLE} groups.* messages.* lists.create lists.change lists.copy lists.archive lists.restore
+        imports.ensure_group imports.create imports.keep_for imports.claim imports.is_held imports.opened
+        imports.keep_columns imports.progress imports.end imports.hand_back imports.interrupted imports.postpone
+        imports.renew imports.note
+        chunks.one_at_a_time chunks.add_recipients chunks.delete_recipients chunks.remove_recipients
+        chunks.count_staged_rejections chunks.staged_rejections chunks.group_size chunks.judge_recipients
+        """,
+    "auditor": "proofs.*",
+    "web and codes": f"{FOR_THE_CONSOLE} people.* imports.rejections",
+    "operator and codes": """
+        people.* imports.rejections
+        chunks.known_by_merge chunks.known_by_probe chunks.spent chunks.repeated chunks.not_taken
+        chunks.judge_take_over chunks.judge_delete chunks.judge_replaced
+        """,
+}
+"""The statements that each process runs: `module.name`, or all of a module."""
+
+
+def statements(work: str) -> Iterator[tuple[str, str]]:
+    for wanted in work.split():
+        module, _, name = wanted.partition(".")
+        found = [(f"{module}.{each}", sql) for each, sql in SQL[module] if name in ("*", each)]
+        assert found, wanted
+        yield from found
+        if wanted == "chunks.*":
+            yield "reject_not_taken", chunks._REJECT_NOT_TAKEN
+            yield "reject_all_known", chunks._REJECT_ALL_KNOWN
+        if wanted in ("chunks.*", "chunks.add_recipients"):
+            yield "reject_staged", chunks._REJECT_STAGED
+
+
+@pytest.fixture
+async def logins(database_url: str) -> AsyncIterator[Logins]:
+    async with logins_to(database_url) as logins:
+        yield logins
+
+
+async def login(logins: Logins, roles: str) -> str:
+    """`web and codes` is one login with two roles."""
+    return await logins.of(*(f"coupons_{role}" for role in roles.split(" and ")))
+
+
+async def explain(connection: Connection, sql: str) -> None:
+    """Have it planned, which checks all rights that it takes, also where it would find nothing to do."""
+    parameters = max([0, *map(int, re.findall(r"\$(\d+)", sql))])
+    given = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
+    await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE tried AS {sql}")
+    try:
+        await connection.execute(f"EXPLAIN EXECUTE tried{given}")
+    finally:
+        await connection.execute("DEALLOCATE tried")
+
+
+async def refused(connection: Connection, work: str) -> list[str]:
+    """Of these statements, those for which a right is missing, with PostgreSQL's words."""
+    missing = []
+    for name, sql in statements(work):
+        if sql.startswith(NO_QUERY) or name in PART_OF_ANOTHER:
+            continue
+        try:
+            await explain(connection, sql)
+        except asyncpg.InsufficientPrivilegeError as error:
+            missing.append(f"{name}: {error}")
+    return missing
+
+
+# --- what each may -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("roles", WORK)
+async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) -> None:
+    """Every statement that it runs is allowed to its role; so is the look whether the schema is current."""
+    async with connected(await login(logins, roles)) as connection:
+        await check_current(connection)
+        if "chunks" in WORK[roles]:
+            await connection.execute(chunks.SQL.staging)
+        assert await refused(connection, WORK[roles]) == []
+
+
+@pytest.mark.parametrize("roles", [each for each in WORK if "and" not in each])
+async def test_a_role_has_no_right_that_nothing_takes(logins: Logins, connection: Connection, roles: str) -> None:
+    """Each right on a table or a column, taken away, makes one of the process's statements fail."""
+    role = f"coupons_{roles}"
+    rights = [tuple(row) for row in await connection.fetch(RIGHTS, role)]
+    assert rights
+    needless = []
+    async with connected(await login(logins, roles)) as its_own:
+        if "chunks" in WORK[roles]:
+            await its_own.execute(chunks.SQL.staging)
+        for kind, table, column, right in rights:
+            if (table, right) in BESIDES_STATEMENTS:
+                continue
+            on = f"{right} ({column}) ON {kind} {table}" if column else f"{right} ON {kind} {table}"
+            await connection.execute(f"REVOKE {on} FROM {role}")
+            needless += [] if await refused(its_own, WORK[roles]) else [on]
+            await connection.execute(f"GRANT {on} TO {role}")
+    assert needless == []
+
+
+BESIDES_STATEMENTS = {
+    ("schema_migration", "SELECT"),  # read by coupons/migrate.py
+    ("epoch", "SELECT"),  # read within epoch_accepted()
+    ("coupon_id_seq", "USAGE"),  # taken when `nextval` runs, not when it is planned
+}
+
+RIGHTS = """
+SELECT 'TABLE', c.relname, a.attname, p.privilege_type
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid CROSS JOIN LATERAL aclexplode(a.attacl) p
+WHERE c.relnamespace = 'public'::regnamespace AND p.grantee = to_regrole($1)
+UNION ALL
+SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.relname, NULL, p.privilege_type
+FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) p
+WHERE c.relnamespace = 'public'::regnamespace AND p.grantee = to_regrole($1)
+ORDER BY 1, 2, 3, 4
+"""
+
+
+async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Connection) -> None:
+    """A process sweeps for its own roles only: with something to do for each, all of it is done, by the right one."""
+    await stale(connection)
+    settings = Settings(_env_file=None, uncertain="accept")
+    for role, login_role in (("import", "importer"), ("deliver", "sender"), ("sendout", "preparer")):
+        async with pooled(await login(logins, login_role), size=2) as pool:
+            nudges = Nudges(Signals((role,)))
+            await Sweeper(pool=pool, nudges=nudges, settings=settings, owner="test", roles=(role,)).step()
+    assert await connection.fetchval("SELECT count(*) FROM upload") == 0
+    assert await connection.fetchval("SELECT count(*) FROM delivery WHERE state = 'sent'") == 1
+    states = await connection.fetch("SELECT state FROM sendout ORDER BY created_at")
+    assert [row["state"] for row in states] == ["finished", "sending"]
+
+
+async def stale(connection: Connection) -> None:
+    """An upload that nobody imported, a mail in a dead worker's hand, and a sendout that its list covers by now."""
+    await connection.execute("INSERT INTO upload VALUES (gen_random_uuid(), 'old', 1, now() - interval '8 days')")
+    await add_list(connection, "spring-10", 2)
+    await add_group(connection, "one", 1)
+    await add_group(connection, "three", 3)
+    await save_message(connection, "voucher", "spring-10")
+    first = await start(connection, "voucher", "one")
+    await prepare(connection)
+    await connection.execute(
+        """
+        UPDATE delivery_batch SET in_hand = '{1}', lease_token = gen_random_uuid(), lease_until = now() - interval '1 h'
+        WHERE sendout_id = $1
+        """,
+        first,
+    )
+    await connection.execute(
+        """
+        WITH bound AS (UPDATE sendout_list SET bound = 1 WHERE sendout_id = $1)
+        UPDATE coupon SET sendout_id = $1, delivery_number = 1
+        WHERE ctid = (SELECT min(ctid) FROM coupon)
+        """,
+        first,
+    )
+    second = await start(connection, "voucher", "three")
+    await prepare(connection)
+    await connection.execute("UPDATE sendout SET resume_when_covered = true WHERE id = $1", second)
+    await add_codes(connection, "spring-10", ["A-1", "A-2", "A-3"])
+
+
+# --- what nobody but the owner may ---------------------------------------------------------------------------------
+
+THE_OWNERS = [
+    "CREATE TABLE mine ()",
+    "CREATE VIEW mine AS SELECT 1",
+    "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    "CREATE OR REPLACE FUNCTION epoch_accepted() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "CREATE SCHEMA mine",
+    "CREATE INDEX ON coupon (code)",
+    "CREATE TRIGGER mine AFTER UPDATE ON coupon_list EXECUTE FUNCTION refuse_rename()",
+    "ALTER TABLE coupon ADD COLUMN mine integer",
+    "ALTER TABLE coupon DROP CONSTRAINT coupon_pkey",
+    "ALTER TABLE coupon_list DROP CONSTRAINT coupon_list_check",
+    "ALTER TABLE coupon_list DISABLE TRIGGER never_renamed",
+    "ALTER TABLE coupon OWNER TO CURRENT_USER",
+    "ALTER DATABASE {database} SET lock_timeout = 1",
+    "DROP INDEX coupon_owner",
+    "DROP TRIGGER never_renamed ON coupon_list",
+    "DROP TABLE throttle",
+    "TRUNCATE throttle",
+    "SET session_replication_role = replica",
+    "INSERT INTO schema_migration VALUES (9999, 'mine', '')",
+    "DELETE FROM schema_migration",
+    "UPDATE epoch SET ended_at = now()",
+    "DELETE FROM epoch",
+    "INSERT INTO epoch (number, cluster, timeline, database) SELECT 1, n.* FROM this_database() n",
+    "INSERT INTO spent_code VALUES (sha256('A'))",
+    "DELETE FROM spent_code",
+    "DELETE FROM sendout",
+    "DELETE FROM delivery",
+    "UPDATE coupon SET code = 'MINE'",
+    "UPDATE coupon SET list_id = 1",
+    "UPDATE message SET text = ''",
+    "UPDATE coupon_list SET name = 'mine'",
+    "UPDATE delivery SET address = 'mine@example.org'",
+    "UPDATE command SET digest = ''",
+    "GRANT coupons_codes TO CURRENT_USER",
+    "CREATE ROLE mine",
+    "SET ROLE {owner}",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "SELECT pg_read_file('postgresql.conf')",
+    "SELECT lo_import('/etc/hostname')",
+]
+
+BEYOND_CODES = [
+    "SELECT code FROM coupon",
+    "SELECT * FROM coupon",
+    "SELECT c FROM coupon c",
+    "SELECT count(*) FROM coupon WHERE code = 'GUESSED'",
+    "SELECT list_id FROM coupon ORDER BY code",
+    "COPY coupon TO STDOUT",
+    "SELECT texts FROM import_rejection",
+    "SELECT * FROM import_rejection",
+    "SELECT key FROM spent_code_key",
+    "SELECT hash FROM spent_code",
+    "SELECT data FROM upload_chunk",
+]
+BEYOND_STOCK = [
+    "INSERT INTO coupon (list_id, code, import_id) VALUES (1, 'A', gen_random_uuid())",
+    "DELETE FROM coupon",
+]
+BEYOND_OWNERSHIP = ["UPDATE coupon SET sendout_id = NULL", "UPDATE coupon SET delivery_number = 1"]
+BEYOND_MAIL = [
+    "UPDATE delivery SET state = 'sent'",
+    "UPDATE delivery_batch SET in_hand = '{{}}'",
+    "INSERT INTO delivery_attempt VALUES (gen_random_uuid(), 1, 1, 'deferred', '')",
+    "INSERT INTO throttle VALUES ('mail', now())",
+]
+BEYOND_AUDIENCE = [
+    "SELECT address FROM recipient",
+    "INSERT INTO delivery (sendout_id, number, address_key, address) VALUES (gen_random_uuid(), 1, 'a@b', 'a@b')",
+    "INSERT INTO recipient VALUES (1, 'a@b.de', 'a@b.de', '{{}}')",
+]
+BEYOND_MESSAGES = ["INSERT INTO message_list VALUES (1, 1)", "INSERT INTO message_file VALUES (1, 'a', 'b', true, '')"]
+REFUSED = {
+    "importer": [
+        *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_MESSAGES, "SELECT address FROM delivery", "SELECT text FROM message",
+        "INSERT INTO sendout (id, message_id) VALUES (gen_random_uuid(), 1)", "UPDATE coupon_list SET name = 'a'",
+    ],
+    "preparer": [
+        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_MESSAGES, "SELECT list_id FROM coupon",
+        "SELECT address FROM delivery", "SELECT content FROM message_file", "UPDATE coupon_list SET total = 1",
+        "INSERT INTO recipient VALUES (1, 'a@b.de', 'a@b.de', '{{}}')",
+    ],
+    "sender": [
+        *BEYOND_CODES[6:], *BEYOND_STOCK, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, "UPDATE coupon SET import_id = NULL",
+        "UPDATE coupon_list SET total = 1", "UPDATE delivery SET attributes = '{{}}'", "SELECT source FROM import_job",
+        "INSERT INTO sendout (id, message_id) VALUES (gen_random_uuid(), 1)", "UPDATE sendout SET message_id = 1",
+        "UPDATE sendout_list SET needed = 1", "CREATE TEMP TABLE mine ()",
+    ],
+    "web": [
+        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, *BEYOND_MAIL[2:],
+        "SELECT content FROM message_file", "UPDATE coupon_list SET total = 1", "UPDATE delivery SET attempts = 0",
+        "INSERT INTO command (id, type, digest) VALUES (gen_random_uuid(), 'import', '')", "CREATE TEMP TABLE mine ()",
+    ],
+    "web and codes": [*BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, "DELETE FROM import_rejection"],
+    "operator": [
+        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL[2:], *BEYOND_AUDIENCE[1:2],
+        "UPDATE coupon_list SET total = 1", "DELETE FROM coupon_list", "DELETE FROM import_rejection",
+    ],
+    "auditor": [
+        *BEYOND_CODES[1:3], *BEYOND_CODES[6:], *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_AUDIENCE,
+        *BEYOND_MESSAGES, "SELECT address FROM delivery", "SELECT text FROM message", "CREATE TEMP TABLE mine ()",
+        "UPDATE sendout SET state = 'finished'", "INSERT INTO upload VALUES (gen_random_uuid(), 'mine')",
+    ],
+    "codes": [
+        *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_AUDIENCE, "SELECT id FROM sendout",
+        "SELECT address FROM delivery", "CREATE TEMP TABLE mine ()",
+    ],
+}  # fmt: skip
+"""What each role is refused besides what is the owner's: `{{}}` is an empty object or array."""
+
+
+@pytest.mark.parametrize("roles", REFUSED)
+async def test_a_login_is_refused_what_is_not_its_work(logins: Logins, connection: Connection, roles: str) -> None:
+    """By PostgreSQL itself, for want of a right and not for another reason; what is said of it names no value."""
+    names = {
+        "owner": await connection.fetchval("SELECT current_user"),
+        "database": await connection.fetchval("SELECT current_database()"),
+    }
+    async with connected(await login(logins, roles)) as its_own:
+        done = [each for each in THE_OWNERS + REFUSED[roles] if not await is_denied(its_own, each.format(**names))]
+    assert done == []
+
+
+async def is_denied(connection: Connection, statement: str) -> bool:
+    try:
+        await connection.execute(statement)
+    except asyncpg.InsufficientPrivilegeError as error:
+        told = denial(error)
+        assert "\n" not in told
+        assert not re.search("GUESSED|MINE|mine@", told)
+        return True
+    return False
+
+
+async def test_a_right_is_not_passed_on(logins: Logins, connection: Connection) -> None:
+    """Who may see codes cannot let others; PostgreSQL only warns of that."""
+    before = await rights_of_all(connection)
+    async with connected(await login(logins, "web and codes")) as its_own:
+        await its_own.execute("GRANT SELECT ON coupon TO PUBLIC")
+    assert await rights_of_all(connection) == before
+
+
+async def test_statistics_show_no_code_either(logins: Logins, connection: Connection) -> None:
+    """What ANALYZE keeps of the codes is only for who may read them."""
+    await add_list(connection, "spring-10", 100)
+    await connection.execute("ANALYZE coupon")
+    query = "SELECT count(*) FROM pg_stats WHERE tablename = 'coupon' AND attname = 'code'"
+    assert await connection.fetchval(query) == 1
+    for roles, count in (("web", 0), ("preparer", 0), ("web and codes", 1)):
+        async with connected(await login(logins, roles)) as its_own:
+            assert await its_own.fetchval(query) == count
+
+
+async def test_other_logins_of_the_server_do_not_get_in(logins: Logins) -> None:
+    """A login without a role cannot even connect."""
+    stranger = await logins.of("pg_monitor")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await asyncpg.connect(stranger)
+
+
+# --- the file itself -----------------------------------------------------------------------------------------------
+
+
+async def rights_of_all(connection: Connection) -> list[tuple[str, ...]]:
+    rows = await connection.fetch(
+        """
+        SELECT oid::regclass::text, array(SELECT unnest(relacl)::text ORDER BY 1)::text FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace
+        UNION ALL SELECT attrelid::regclass || '.' || attname, array(SELECT unnest(attacl)::text ORDER BY 1)::text
+        FROM pg_attribute WHERE attacl IS NOT NULL AND attnum > 0
+        UNION ALL SELECT nspname, array(SELECT unnest(nspacl)::text ORDER BY 1)::text
+        FROM pg_namespace WHERE nspname = 'public'
+        UNION ALL SELECT 'database', array(SELECT unnest(datacl)::text ORDER BY 1)::text
+        FROM pg_database WHERE datname = current_database()
+        ORDER BY 1
+        """
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_running_it_again_takes_back_what_is_not_written_in_it(logins: Logins, connection: Connection) -> None:
+    """Once more it changes nothing; a right that somebody gave by hand is gone; a new table is nobody's."""
+    before = await rights_of_all(connection)
+    await connection.execute(ROLES_SQL)
+    assert await rights_of_all(connection) == before
+    await connection.execute("GRANT DELETE ON coupon TO coupons_sender; GRANT SELECT (code) ON coupon TO coupons_web")
+    await connection.execute("GRANT CREATE ON SCHEMA public TO coupons_web")
+    await connection.execute(ROLES_SQL)
+    assert await rights_of_all(connection) == before
+    await connection.execute("CREATE TABLE of_the_next_migration (id integer)")
+    await connection.execute(ROLES_SQL)
+    async with AsyncExitStack() as stack:
+        for roles in REFUSED:
+            its_own = await stack.enter_async_context(connected(await login(logins, roles)))
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await its_own.execute("SELECT FROM of_the_next_migration")
+
+
+async def test_the_next_owner_needs_no_right_to_make_roles(logins: Logins, connection: Connection) -> None:
+    """Once the roles are there, whoever owns the tables runs it, without CREATEROLE and without being a superuser."""
+    async with connected(await logins.of("coupons_auditor")) as plain:
+        name = await plain.fetchval("SELECT current_user")
+        database = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f"ALTER DATABASE {database} OWNER TO {name}")
+        await connection.execute(f"GRANT CREATE ON SCHEMA public TO {name}")
+        owned = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        )
+        for row in owned:
+            await connection.execute(f"ALTER TABLE {row['relname']} OWNER TO {name}")
+        await plain.execute(ROLES_SQL)
+        for row in owned:
+            await connection.execute(f"ALTER TABLE {row['relname']} OWNER TO CURRENT_USER")
+        await connection.execute(f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
+
+
+async def test_each_table_is_decided_about(connection: Connection) -> None:
+    """Whoever adds a table says here who may use it."""
+    tables = {row["relname"] for row in await connection.fetch(TABLES)}
+    assert tables - set(re.findall(r"\w+", ROLES_SQL)) == set()
+
+
+TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+
+
+def test_it_holds_no_password() -> None:
+    """Logins are the operator's; in the file a password is only shown as three dots."""
+    assert re.findall(r"PASSWORD '([^']*)'", ROLES_SQL) == ["..."]
+    assert "SECURITY DEFINER" not in ROLES_SQL
+
+
+# --- at RabbitMQ ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_publisher_needs_only_to_write_to_the_exchange(broker: Broker, broker_url: str) -> None:
+    """With that right alone a command is published; nothing is declared, read or deleted with it."""
+    if not broker.control:
+        pytest.skip("users are made with rabbitmqctl, and the broker at COUPONS_TEST_BROKER_URL has none here")
+    url, name, password = urlsplit(broker_url), f"shop-{secrets.token_hex(4)}", secrets.token_hex(8)
+    broker.rabbitmqctl("add_user", name, password)
+    try:
+        broker.rabbitmqctl("set_permissions", "-p", url.path.removeprefix("/"), name, "", "^coupons$", "")
+        owner = await aio_pika.connect(broker_url)
+        async with owner, owner.channel() as channel:
+            await topology.declare(channel)
+        its_own = url._replace(netloc=f"{name}:{password}@{url.netloc.rpartition('@')[2]}").geturl()
+        async with Publisher.connect(its_own) as publisher:
+            await publisher.publish(ResumeSendout(sendout=uuid4()))
+        for forbidden in ("declare_queue", "get_queue"):
+            connection = await aio_pika.connect(its_own)
+            async with connection, connection.channel() as channel:
+                with pytest.raises(ChannelAccessRefused):
+                    queue = await getattr(channel, forbidden)("coupons.resume", **PASSIVE[forbidden])
+                    await queue.get(fail=False)
+    finally:
+        broker.rabbitmqctl("delete_user", name)
+
+
+PASSIVE = {"declare_queue": {}, "get_queue": {"ensure": False}}

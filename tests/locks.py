@@ -1,0 +1,26 @@
+"""Who waits for whom: so that a test of two at once waits for a fact, and not for time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from coupons.database import Connection
+
+AT_ONCE_SECONDS = 5.0
+"""What waits for nobody takes a hundredth of it."""
+
+
+async def until_blocked(connection: Connection) -> None:
+    """Until somebody waits for this connection's locks."""
+    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+    async with asyncio.timeout(AT_ONCE_SECONDS):
+        while not await connection.fetchval(waits):  # noqa: ASYNC110 - another connection waits
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def locked(connection: Connection, rows: str) -> AsyncIterator[None]:
+    """These rows (`delivery WHERE number = 1`) are somebody's, for as long as the block runs; they are free before."""
+    async with connection.transaction():
+        await connection.execute(f"SELECT FROM {rows} FOR NO KEY UPDATE NOWAIT")
+        yield

@@ -1,0 +1,162 @@
+"""Fences that no service is needed for, each by itself."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from coupons import templates
+from coupons.addresses import AddressError, parse_address
+from coupons.errors import LeaseLost
+from coupons.lease import kept
+from coupons.mail import Envelope
+from coupons.settings import Settings
+from coupons.smtp import Relays, SmtpAddress, Timeouts, Uncertain
+from coupons.smtp.dialogue import Dialogue, Offers
+from coupons.smtp.opening import OpeningError, open_connection
+from coupons.smtp.waiting import Mail
+from coupons.store.deliveries import BatchList, Delivery
+from coupons.store.messages import Message
+from coupons.templates import Coupon, Parts, RenderError, Template, TemplateError
+from tests.smtp_server import serving
+from workers.writer import Writer
+
+SENDOUT = UUID(int=1)
+
+
+async def test_a_renewal_without_an_answer_does_not_outlast_the_lease() -> None:
+    """A database that neither answers nor refuses: the work has stopped when others may take it."""
+
+    async def renew() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(LeaseLost):
+        async with asyncio.timeout(5), kept(renew, every=0.05, expires_after=0.3):
+            await asyncio.sleep(30)
+
+
+# --- addresses and the relay -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("character", ["\r\n", "\n", "\0", "\x7f", "\x85", "\u2028"])
+@pytest.mark.parametrize("address", ["ada{}@example.org", "ada@exam{}ple.org", "jürgen{}@example.org"])
+def test_no_address_has_control_characters(address: str, character: str) -> None:
+    """Whatever it has besides; it is told so, and not something else."""
+    with pytest.raises(AddressError, match="has control characters"):
+        parse_address(address.format(character))
+
+
+@pytest.mark.parametrize("address", ["ada@example.org>\r\nRCPT TO:<eve@example.org", "ada@example.org\n"])
+def test_no_address_ends_the_command_in_which_it_stands(address: str) -> None:
+    """Whoever brings it: nothing of such a mail is said to the relay."""
+    for envelope in (Envelope.plain("shop@example.org", address, b""), Envelope.plain(address, "ada@example.org", b"")):
+        dialogue = Dialogue(Offers(), pipelining=True)
+        with pytest.raises(ValueError, match="control character"):
+            dialogue.begin(Mail(envelope, lambda _: None))
+        assert dialogue.output() == b""
+
+
+async def test_what_a_relay_said_too_early_is_not_read() -> None:
+    """More than was asked may be somebody else's words, and would be taken for the answer to the first mail."""
+    async with serving({"EHLO": "250 relay.example\r\n250 more\r\n"}) as server:
+        address = SmtpAddress.parse(f"smtp://127.0.0.1:{server.port}")
+        with pytest.raises(OpeningError, match="said more than was asked"):
+            await open_connection(address, tls_context=None, local_hostname="shop.example", seconds=5)
+
+
+async def test_connection_that_is_given_up_is_cut() -> None:
+    """Of a mail that nobody waits for any more, nothing else is sent: least of all its end."""
+    given_up, rest = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """It reads nothing of the mail before that."""
+        writer.write(b"220 relay.example\r\n")
+        async for line in reader:
+            if line.startswith(b"DATA"):
+                break
+            writer.write(b"250 ok\r\n")
+        writer.write(b"354 go ahead\r\n")
+        await given_up.wait()
+        mail = b""
+        with suppress(ConnectionError):
+            while piece := await reader.read(1 << 20):
+                mail += piece
+        writer.close()
+        rest.set_result(mail)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    large = Envelope.plain("shop@example.org", "ada@example.org", (b"x" * 70 + b"\r\n") * 300_000)
+    async with (
+        server,
+        Relays(SmtpAddress.parse_all(f"smtp://127.0.0.1:{port}"), timeouts=Timeouts(dot_seconds=0.1)) as relays,
+    ):
+        assert isinstance(await relays.send(large), Uncertain)
+        given_up.set()
+        assert not (await asyncio.wait_for(rest, 10)).endswith(b"\r\n.\r\n")
+
+
+# --- whose codes a mail holds ----------------------------------------------------------------------------------------
+
+
+def writer_of(*, shortage: str = "pause") -> Writer:
+    message = Message(
+        id=1, name="m", version=1, sender="shop@example.org", reply_to=None,
+        subject="A voucher", text='{{ coupon("a") }}', html=None,
+        attributes=[], headers={}, created_at=datetime.now(UTC), lists=["a"], deleted_lists=[], files=[],
+    )  # fmt: skip
+    return Writer(message, [], [BatchList(1, "a", shortage, "Sorry.")], settings=Settings())  # type: ignore[arg-type] # one of two words
+
+
+def test_who_has_no_code_gets_no_mail() -> None:
+    """Of a list that pauses, that is; of one that does not, its text stands in."""
+    without = Delivery(1, "ada@example.org", {}, 0)
+    with pytest.raises(RenderError, match="no code of list a"):
+        writer_of().write(SENDOUT, without)
+    assert b"Sorry." in writer_of(shortage="text").write(SENDOUT, without).data
+
+
+def test_each_mail_has_its_own_code() -> None:
+    """And none of the mail before it."""
+    writer = writer_of()
+    mails = [
+        writer.write(SENDOUT, Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).data
+        for number in range(3)
+    ]
+    held = [[number for number in range(3) if f"CODE-{number}".encode() in mail] for mail in mails]
+    assert held == [[0], [1], [2]]
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def test_rendering_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a message ever get past the limit of its words: each costs some instructions, and a mail has so many."""
+    monkeypatch.setattr(templates, "FUEL", 100)
+    template = Template(Parts("A voucher", "{{ a }}" * 100, None))
+    with pytest.raises(RenderError, match="OutOfFuel"):
+        template.render({"a": ""}, {})
+
+
+@pytest.mark.parametrize("name", ["range", "dict", "debug", "namespace", "secret"])
+def test_message_reaches_nothing_but_its_attributes(name: str) -> None:
+    """What a recipient lacks is an error, whatever the language would call so."""
+    try:
+        template = Template(Parts("A voucher", f"{{{{ {name} }}}}", None))
+    except TemplateError:
+        return
+    with pytest.raises(RenderError, match=name):
+        template.render({}, {})
+    with pytest.raises(RenderError):
+        template._render("text", {})
+
+
+def test_value_in_html_is_text() -> None:
+    """In the way that is quick as in the one that is whole."""
+    template = Template(Parts("A voucher", None, '<p>{{ name }} {{ coupon("a") }}'))
+    coupons = {"a": Coupon("<1>", is_code=True)}
+    for rendered in (template.render({"name": "<b>"}, coupons), template.render_varying({"name": "<b>"}, coupons)):
+        assert rendered.html
+        assert "&lt;b&gt; &lt;1&gt;" in rendered.html
