@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test faults mutants check bench bench-sending bench-import docs picture lock clean
+.PHONY: help demo test faults mutants fuzz audit check bench bench-sending bench-import docs picture lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,13 @@ faults: $(VENV)/installed-dev ## Prove it under every fault, in more than half a
 
 mutants: $(VENV)/installed-dev ## Remove each constraint, fence and intent row in turn: some test must fail for each
 	$(BIN)/python -m tests.mutants
+
+fuzz: $(VENV)/installed-dev ## Feed whatever comes from outside what nobody thought of, for half an hour
+	COUPONS_FUZZ_EXAMPLES=$${COUPONS_FUZZ_EXAMPLES:-6000} $(BIN)/python -m pytest -q --durations=0 tests/fuzz
+
+audit: ## Ask the package index whether a locked version is known to be vulnerable; it must answer about each
+	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock -r requirements-dev.lock
 
 check: $(VENV)/installed-dev ## Check format, lint, types and who may import whom
 	$(BIN)/ruff format --check .
@@ -52,7 +59,7 @@ lock: $(VENV)/installed-dev ## Write the lock files anew, with the newest versio
 	  --extra demo --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove all that was made here, the environment too
-	rm -rf $(VENV) .demo .test .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-audit .demo .test .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Exactly the locked versions, once: again only when a lock or pyproject.toml is newer.

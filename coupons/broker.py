@@ -1,6 +1,7 @@
 """Publishing to RabbitMQ so that nothing is lost in silence: mandatory, persistent, confirmed, with a time limit."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
@@ -20,6 +21,9 @@ CLOSE_SECONDS = 3
 """What a broker gets to say goodbye: a silent one would be waited for as long as its heartbeats are."""
 HEARTBEAT_SECONDS = 10
 """RabbitMQ gives up a silent client after twice as long, aiormq a silent broker after 33 to 38 s."""
+
+for _library in ("aio_pika", "aiormq"):  # else a command line shows what they say, with the address of the broker
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 class BrokerUnavailable(Told):

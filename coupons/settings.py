@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     smtp_connections: int = Field(10, ge=1, le=200, description="Most connections to all relays, per worker process")
     smtp_mails_per_connection: int = Field(1_000, ge=0, description="Then a connection is opened anew; 0: never")
     smtp_idle_seconds: float = Field(30, gt=0, description="A connection without mail is closed after")
+    smtp_reply_seconds: float = Field(
+        600, gt=0, description="A mail that was handed over, and not answered for within, is uncertain"
+    )
     smtp_backoff_seconds: float = Field(1, gt=0, description="A relay that fails is tried again after, then doubling")
     smtp_longest_backoff_seconds: float = Field(60, gt=0, description="… up to")
     smtp_hostname: str = Field("", description="Name said in EHLO; empty: this machine's")

@@ -6,16 +6,16 @@ from uuid import UUID
 import structlog
 
 from coupons import failpoints
-from coupons.database import Connection, Pool
+from coupons.database import TROUBLE, Connection, Pool
 from coupons.errors import Told
 from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
 from coupons.store import deliveries, epochs, messages, sendouts
-from coupons.store.deliveries import Batch
+from coupons.store.deliveries import Batch, Delivery
 from workers.denials import Denials
 from workers.handover import Ending, Handover
-from workers.loops import AT_ONCE, Signals
+from workers.loops import AT_ONCE, RETRY_SECONDS, Signals
 from workers.throttle import Throttle
 from workers.window import Window
 from workers.writer import Writer
@@ -91,15 +91,10 @@ class Deliverer:
                 await deliveries.close(connection, batch)
             failpoints.reached("deliver.closed")
             return Ending()
-        if unbound := await self._bind(batch):
-            return unbound
-        failpoints.reached("deliver.bound")
-        try:
-            writer = await self._writer_of(batch.sendout_id)
-        except Told as error:
-            return Ending(pause_for=f"its message cannot be compiled: {error}")
-        async with self._pool.acquire() as connection:
-            due = await deliveries.due(connection, batch, writer.lists)
+        prepared = await self._prepared(batch)
+        if isinstance(prepared, Ending):
+            return prepared
+        writer, due = prepared
         handover = Handover(
             pool=self._pool,
             relays=self._relays,
@@ -112,6 +107,26 @@ class Deliverer:
             settings=self._settings,
         )
         return await handover.run(due)
+
+    async def _prepared(self, batch: Batch) -> Ending | tuple[Writer, list[Delivery]]:
+        """The mails to be written, or why there are none; tried again as long as the lease lasts."""
+        while True:
+            try:
+                return await self._prepare(batch)
+            except TROUBLE as error:
+                log.warning("database trouble, trying again", role="deliver", error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _prepare(self, batch: Batch) -> Ending | tuple[Writer, list[Delivery]]:
+        if unbound := await self._bind(batch):
+            return unbound
+        failpoints.reached("deliver.bound")
+        try:
+            writer = await self._writer_of(batch.sendout_id)
+        except Told as error:
+            return Ending(pause_for=f"its message cannot be compiled: {error}")
+        async with self._pool.acquire() as connection:
+            return writer, await deliveries.due(connection, batch, writer.lists)
 
     async def _bind(self, batch: Batch) -> Ending | None:
         """None once every mail has its codes, as far as the promise goes."""

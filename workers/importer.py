@@ -20,9 +20,11 @@ from workers.resuming import resume_covered
 
 log = structlog.get_logger()
 MOST_INTERRUPTIONS = 8
-"""Of one import, since its last chunk: by its source, the database, or a defect."""
+"""Of one import, since its last chunk: by its source, or a defect."""
 FIRST_PAUSE_SECONDS = 5.0
 """Before it is tried again; then doubling: twenty minutes in all."""
+TROUBLE_SECONDS = 10.0
+"""Before it is tried again after the database failed, however often: that is not the import's fault."""
 
 
 class Importer:
@@ -46,6 +48,8 @@ class Importer:
         failpoints.reached("import.claimed")
         async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
             await self._import(job)
+        async with self._pool.acquire() as connection:
+            await resume_covered(connection, self._nudges)
         return AT_ONCE
 
     async def _renew(self, job: Job) -> None:
@@ -65,7 +69,7 @@ class Importer:
             except (FileError, SourceError, Refused) as error:
                 await self._failed(connection, job, str(error))
             except TROUBLE as error:
-                await self._interrupted(job, f"database trouble, {type(error).__name__}")
+                await self._put_off(job, f"database trouble, {type(error).__name__}", seconds=TROUBLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - it would be tried for ever, and the list's other imports wait
                 log.error("defect", job=str(job.id), error=type(error).__name__, at=place(error))  # noqa: TRY400 - may hold codes
                 await self._interrupted(job, f"a defect, {type(error).__name__}")
@@ -87,7 +91,6 @@ class Importer:
         await imports.finish(connection, job)
         failpoints.reached("import.finished")
         log.info("import finished", job=str(job.id), into=job.target.name)
-        await resume_covered(connection, self._nudges)
 
     async def _failed(self, connection: Connection, job: Job, reason: str) -> None:
         await imports.fail(connection, job, reason)
@@ -100,9 +103,12 @@ class Importer:
             if times > MOST_INTERRUPTIONS:
                 await self._failed(connection, job, f"{reason} ({times} times)")
                 return
-            seconds = FIRST_PAUSE_SECONDS * 2.0 ** (times - 1)
+        await self._put_off(job, reason, seconds=FIRST_PAUSE_SECONDS * 2.0 ** (times - 1))
+
+    async def _put_off(self, job: Job, reason: str, *, seconds: float) -> None:
+        async with self._pool.acquire() as connection:
             await imports.postpone(connection, job, reason, seconds=seconds)
-            log.warning("import interrupted, to be tried again", job=str(job.id), seconds=seconds)
+        log.warning("import interrupted, to be tried again", job=str(job.id), seconds=seconds)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from coupons import database, failpoints, logs, migrate
 from coupons.database import DatabaseUnavailable, Pool
 from coupons.mail import check_settings
 from coupons.settings import Settings
-from coupons.smtp import Limits, Relays, SmtpAddress
+from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from workers.deliverer import Deliverer
 from workers.health import Condition, answering
 from workers.importer import Importer
@@ -54,7 +54,12 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     async with (
         answering(settings, condition),
         _database(settings) as pool,
-        Relays(addresses, limits=_limits(settings), local_hostname=settings.smtp_hostname or None) as relays,
+        Relays(
+            addresses,
+            limits=_limits(settings),
+            local_hostname=settings.smtp_hostname or None,
+            timeouts=Timeouts(dot_seconds=settings.smtp_reply_seconds),
+        ) as relays,
     ):
         condition.connected(pool)
         nudges = Nudges(signals)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from coupons.smtp.relay import Relay
 
 QUIT_SECONDS = 5
+SILENT_SECONDS = 30
+"""A connection that has not been answered for so long goes on waiting, and another one may be opened in its stead."""
 UNWRITABLE = "this mail cannot be written: a defect"
 
 
@@ -37,7 +39,7 @@ class Connection(asyncio.Protocol):
         self, opened: Opened, *, relay: "Relay", waiting: Waiting, timeouts: Timeouts, pipelining: bool
     ) -> None:
         self.mails = 0
-        self.leaving = False
+        self.leaving = self.silent = False
         self.dialogue = Dialogue(opened.offers, pipelining=opened.offers.pipelining and pipelining)
         self._relay = relay
         self._waiting = waiting
@@ -107,6 +109,9 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self, now: float) -> None:
         dialogue, before = self.dialogue, self._mail_since
+        if self.silent:
+            self.silent = False
+            self._relay.heard(self)
         if dialogue.pressed:
             dialogue.pressed = False
             self._relay.pressed(now)
@@ -180,9 +185,14 @@ class Connection(asyncio.Protocol):
     # --- time limits: one timer a connection, set anew only when it fires too early or would fire too late
 
     def _expect(self) -> None:
-        self._deadline = self._since + self._patience()
+        patience = self._patience()
+        self._deadline = self._since + (min(patience, SILENT_SECONDS) if self._may_fall_silent else patience)
         if self._timer is None or self._timer_at > self._deadline:
             self._wake()
+
+    @property
+    def _may_fall_silent(self) -> bool:
+        return not (self.silent or self.leaving or self.dialogue.is_quiet)
 
     def _wake(self) -> None:
         if self._timer is not None:
@@ -207,6 +217,11 @@ class Connection(asyncio.Protocol):
             self._wake()
         elif self.dialogue.is_quiet:
             self._relay.tired(self)
+        elif self._may_fall_silent and self._deadline < self._since + self._patience():
+            self.silent = True
+            self._expect()
+            self._relay.silenced(self)
+            self._waiting.tell()
         else:
             self._lose(Loss.TIMEOUT, f"no answer to {self.dialogue.awaited[0].value} in time")
             self._waiting.tell()

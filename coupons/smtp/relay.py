@@ -106,6 +106,7 @@ class Relay:
         self._opening: set[asyncio.Task[Connection]] = set()
         self._connections: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # the last one to rest is the first to work again
+        self._silent: set[Connection] = set()  # of these connections, those that wait for an answer in vain
         self._leaving: set[Connection] = set()
         self._departed = asyncio.Event()
 
@@ -130,11 +131,14 @@ class Relay:
     @property
     def load(self) -> float:
         """The part of its share that is in use."""
-        return (len(self._connections) + len(self._opening) - len(self._idle)) / self.share
+        return (self._heard + len(self._opening) - len(self._idle)) / self.share
 
     @property
     def may_open(self) -> bool:
-        return self._blocked is None and len(self._connections) + len(self._opening) < self._most
+        """Never more than twice its share: a relay that is silent for long would collect them."""
+        opening = len(self._opening)
+        has_room = self._heard + opening < self._most and len(self._connections) + opening < 2 * self.share
+        return self._blocked is None and has_room
 
     def work(self) -> None:
         """Put an idle connection to work."""
@@ -198,6 +202,14 @@ class Relay:
     def tired(self, connection: Connection) -> None:
         self._part_with(connection)
 
+    def silenced(self, connection: Connection) -> None:
+        if connection in self._connections:
+            self._silent.add(connection)
+            self._changed()
+
+    def heard(self, connection: Connection) -> None:
+        self._silent.discard(connection)
+
     def sent(self, connection: Connection) -> None:
         """A mail was. What was in flight when the relay was left out does not say how it is now."""
         if connection.leaving:
@@ -232,6 +244,7 @@ class Relay:
     def lost(self, connection: Connection, loss: Loss, reason: str, *, blames_pipelining: bool) -> None:
         self._idle.pop(connection, None)
         self._connections.discard(connection)
+        self._silent.discard(connection)
         self._leaving.discard(connection)
         self._departed.set()
         if connection.dialogue.sent:
@@ -251,6 +264,11 @@ class Relay:
     # --- how it is done
 
     @property
+    def _heard(self) -> int:
+        """Its connections that are no silent ones."""
+        return len(self._connections) - len(self._silent)
+
+    @property
     def _most(self) -> int:
         """How many connections may take mails."""
         if self.trouble is None:
@@ -258,7 +276,7 @@ class Relay:
         return 0 if self.is_out else 1
 
     def _is_enough(self, connection: Connection) -> bool:
-        return len(self._connections) > self._most or 0 < self._limits.mails_per_connection <= connection.mails
+        return self._heard > self._most or 0 < self._limits.mails_per_connection <= connection.mails
 
     async def _connect(self) -> Connection:
         """The connection takes over before the loop can read any more. Raises OpeningError."""
@@ -303,12 +321,13 @@ class Relay:
     def _part_with(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
         self._connections.discard(connection)
+        self._silent.discard(connection)
         self._leaving.add(connection)
         connection.leave()
 
     def _opened_in_vain(self, reason: str) -> None:
         """A connection could not be opened, or was of no use. As many as there are is what the relay serves."""
-        left = len(self._connections) + len(self._opening)
+        left = self._heard + len(self._opening)
         self._allowed = max(1, min(self._allowed, left))
         self._grown_at = asyncio.get_running_loop().time()
         self._back_off()

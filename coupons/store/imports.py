@@ -367,6 +367,8 @@ async def rejections(connection: "Connection | Pool", import_id: UUID) -> AsyncI
 
     Of a pool, a connection is held only while these are fetched, however long they take to be used.
     """
+    if not await connection.fetchval(SQL.has_rejections, import_id):
+        return
     after = 0
     while row := await connection.fetchrow(SQL.rejections, import_id, after):
         for line, text, reason in sorted(zip(row["lines"], row["texts"], row["reasons"], strict=True)):

@@ -131,6 +131,9 @@ WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR (l.name = $2 AND 
   AND ($3::text IS NULL OR g.name = $3)
 ORDER BY j.created_at DESC LIMIT $4;
 
+-- has_rejections: whether there are any; the lines themselves are codes, which not every login may see
+SELECT EXISTS (SELECT FROM import_rejection WHERE import_id = $1);
+
 -- rejections: some lines that were not taken, of one import, after line $2
 SELECT first_line, lines, texts, reasons,
        (SELECT columns IS NOT NULL FROM import_job WHERE id = $1) AS are_rows

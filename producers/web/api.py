@@ -144,6 +144,7 @@ class Api:
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             job = await import_of(connection, import_id)
+            await imports.first_rejections(connection, import_id, 1)  # who may not see them is told before it begins
         lines = streamed_rejections_csv(imports.rejections(self._pool, import_id), job.columns)
         headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
         return StreamingResponse(_in_pieces(lines), media_type="text/csv", headers=headers)

@@ -3,12 +3,15 @@
 import json
 from uuid import UUID, uuid4
 
+from asyncpg import InsufficientPrivilegeError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from coupons.codes import Rejected
 from coupons.commands import ImportCoupons, decode
 from coupons.database import Connection, Pool
+from coupons.denied import denial
 from coupons.store import groups, imports, lists, outbox
 from coupons.store.imports import Import
 from producers.web import ACQUIRE_SECONDS
@@ -111,15 +114,25 @@ def _are_running(jobs: list[Import]) -> bool:
 async def _import_page(connection: Connection, job: Import) -> Response:
     """Why lines were not taken is counted once it has ended: too much work for every second."""
     ended = job.finished_at is not None
+    rejected, hidden = await _rejected(connection, job)
     return page(
         "import.html",
         live=not ended,
         job=job,
         events=await imports.events(connection, job.id),
-        rejected=await imports.first_rejections(connection, job.id, REJECTED_SHOWN),
+        rejected=rejected,
+        hidden=hidden,
         reasons=await imports.reason_counts(connection, job.id) if ended else {},
         covered=await outbox.covered_by(connection, job.list) if job.list and ended else [],
     )
+
+
+async def _rejected(connection: Connection, job: Import) -> tuple[list[Rejected], str]:
+    """The first ones, or why this console may not show them."""
+    try:
+        return await imports.first_rejections(connection, job.id, REJECTED_SHOWN), ""
+    except InsufficientPrivilegeError as error:
+        return [], denial(error)
 
 
 def _command(fields: dict[str, str], **target: str) -> ImportCoupons:

@@ -186,7 +186,9 @@ class Lab(Shop):
         assert verdict.uncertain <= most_uncertain, f"{fault}: {asdict(row)}"
         assert self.secrets_in_logs() == []  # O9
         dead = len(self.dead())
-        assert dead >= rejected if rejected else not dead  # O9; a rejection whose acknowledgement is lost is there again
+        assert (
+            dead >= rejected if rejected else not dead
+        )  # O9; a rejection whose acknowledgement is lost is there again
         return verdict
 
     def secrets_in_logs(self) -> list[str]:

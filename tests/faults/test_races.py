@@ -262,9 +262,9 @@ def test_imports_of_one_file_at_once(lab: Lab, tmp_path: Path) -> None:
 
     In the same order, in the other order, one that adds and one that replaces, and one command that comes three times.
     """
-    kills = size(short=3, long=6 * len(IMPORT_PLACES))
+    kills = size(short=3, long=3 * len(IMPORT_PLACES))
     places = itertools.islice(itertools.cycle(lab.random.sample(IMPORT_PLACES, len(IMPORT_PLACES))), kills)
-    rounds = size(short=1, long=6)
+    rounds = size(short=1, long=3)
     with lab.fleet(2, import_folder=tmp_path, failpoints=next(places)) as fleet:
         for round_ in range(rounds):
             commands = {case: published(lab, case, round_) for case in CASES}

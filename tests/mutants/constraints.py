@@ -1,0 +1,65 @@
+"""A mutant for each thing that the database itself refuses, read from a migrated database: so none is forgotten."""
+
+from dataclasses import dataclass
+
+from coupons.database import Connection
+from tests.mutants.mutant import Mutant
+
+MIGRATION = "coupons/migrations/9999_mutant.sql"
+REFUSALS = "tests/integration/test_schema.py::test_the_database_refuses"
+
+_GUARDS = """
+SELECT conname::text AS name, pg_get_constraintdef(oid) AS definition,
+       format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, conname) AS removal
+FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND contype <> 'n' AND conrelid <> 'schema_migration'::regclass
+UNION ALL
+SELECT tgname, pg_get_triggerdef(oid), format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)
+FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL
+SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), format('DROP INDEX %s', indexrelid::regclass)
+FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
+WHERE relnamespace = 'public'::regnamespace AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+ORDER BY name
+"""
+
+FOR_SPEED = "only makes a query fast: nothing more is written without it"
+EXEMPT = {
+    "coupon_free": FOR_SPEED,
+    "delivery_batch_due": FOR_SPEED,
+    "delivery_batch_uncertain": FOR_SPEED,
+    "import_job_group": FOR_SPEED,
+    "import_job_list": FOR_SPEED,
+    "import_job_open": FOR_SPEED,
+    "message_list_list": FOR_SPEED,
+    "sendout_created": FOR_SPEED,
+    "sendout_list_list": FOR_SPEED,
+    "sendout_open": FOR_SPEED,
+    "coupon_list_total_check": "implied: coupon_list_check wants 0 ≤ available ≤ total",
+    "delivery_batch_open_check": "implied: in_hand_is_open wants 0 ≤ cardinality(in_hand) ≤ open",
+    "import_job_lines_check": "implied: every_line_explained makes it a sum of what is not negative",
+    "sendout_list_bound_check": "implied: sendout_list_sent_check and sent_was_bound want 0 ≤ sent ≤ bound",
+    "sendout_list_needed_check": "implied: promise_within_need wants 0 ≤ promised ≤ needed",
+}
+"""What no test can notice the loss of, and why. It stays in the schema: it is faster, or says what is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A constraint, a trigger or an index, and the statement that removes it."""
+
+    name: str
+    definition: str
+    removal: str
+
+
+async def guards(connection: Connection) -> list[Guard]:
+    """Of a migrated database, all that is not exempt."""
+    found = [Guard(**row) for row in await connection.fetch(_GUARDS)]
+    return [guard for guard in found if guard.name not in EXEMPT]
+
+
+def without(guard: Guard) -> Mutant:
+    """The database without it. Its cases in the test of the schema begin with its name."""
+    why = " ".join(guard.definition.split())
+    return Mutant(guard.name, MIGRATION, "", f"{guard.removal};\n", why, (REFUSALS, "-k", guard.name))

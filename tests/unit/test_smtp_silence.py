@@ -1,0 +1,45 @@
+"""Connections that a relay, or the network before it, has forgotten."""
+
+import pytest
+
+from coupons.smtp import Sent, Timeouts, Uncertain, connection
+from tests.smtp_client import outcomes_of, relays_to, until
+from tests.smtp_server import HANG, PIPELINING, Act, Script, serving
+
+BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
+
+
+@BOTH_WAYS
+async def test_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """Its mail waits for its answer for as long as it may; the others do not wait with it."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    forgotten: Script = {**way, "DOT": HANG}
+    async with serving(forgotten, way) as server, relays_to(server, timeouts=Timeouts(dot_seconds=1)) as relays:
+        outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(5)))
+    kinds = [type(outcome) for outcome in outcomes.values()]
+    assert sorted(kind.__name__ for kind in kinds) == ["Sent"] * 4 + ["Uncertain"]
+    assert kinds[:3] == [Sent] * 3  # the one that was begun behind it waits with it
+    assert len(server.said) == 2
+
+
+@BOTH_WAYS
+async def test_silent_connections_are_not_collected(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """A relay that never answers has at most twice its connections, however long that lasts."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.05)
+    patience = Timeouts(dot_seconds=0.5)
+    async with serving({**way, "DOT": HANG}) as server, relays_to(server, connections=2, timeouts=patience) as relays:
+        outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(4)))
+        assert len(server.said) <= 4
+    assert {type(outcome) for outcome in outcomes.values()} == {Uncertain}
+
+
+@BOTH_WAYS
+async def test_connection_that_speaks_again_is_used_again(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """A relay that is only slow loses nothing by it."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.05)
+    slow: Script = {**way, "DOT": Act("250 2.0.0 queued\r\n", delay=0.2)}
+    async with serving(slow) as server, relays_to(server) as relays:
+        outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(6)))
+        await until(lambda: not server.hanging.is_set())
+    assert {type(outcome) for outcome in outcomes.values()} == {Sent}
+    assert len(server.accepted) == 6
