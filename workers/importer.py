@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import structlog
 
 from coupons import failpoints, importing
@@ -20,7 +21,7 @@ from workers.resuming import resume_covered
 
 log = structlog.get_logger()
 MOST_INTERRUPTIONS = 8
-"""Of one import, since its last chunk: by its source, or a defect."""
+"""Of one import, since its last chunk: by its source, a statement that takes too long, or a defect."""
 FIRST_PAUSE_SECONDS = 5.0
 """Before it is tried again; then doubling: twenty minutes in all."""
 TROUBLE_SECONDS = 10.0
@@ -68,6 +69,8 @@ class Importer:
                 await self._interrupted(job, str(error))
             except (FileError, SourceError, Refused) as error:
                 await self._failed(connection, job, str(error))
+            except asyncpg.QueryCanceledError:  # perhaps its own: of so many lines that it always takes too long
+                await self._interrupted(job, "database trouble, a statement took too long")
             except TROUBLE as error:
                 await self._put_off(job, f"database trouble, {type(error).__name__}", seconds=TROUBLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - it would be tried for ever, and the list's other imports wait

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from asyncpg import QueryCanceledError
+from asyncpg import DiskFullError, QueryCanceledError
 
 from coupons import importing
 from coupons.codes import Reason, Rejected, check, streamed_rejections_csv
@@ -480,7 +480,26 @@ async def test_an_import_that_a_command_line_carries_out_is_no_worker_s(connecti
         await imports.renew(connection, waiting, lease_seconds=60)
 
 
-async def test_trouble_that_does_not_pass_ends_the_import(
+async def test_a_database_that_is_full_for_long_ends_no_import(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the import's fault: once there is room, it goes on without a person."""
+    await add_list(connection, "a")
+    import_id = await send(connection, "A-1\n")
+
+    async def fails(*_: object, **__: object) -> None:
+        raise DiskFullError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "take", fails)
+        for _ in range(MOST_INTERRUPTIONS + 2):
+            await connection.execute("UPDATE import_job SET due_at = now()")
+            assert await worker(pool).step() == AT_ONCE
+    await connection.execute("UPDATE import_job SET due_at = now()")
+    assert (await done(connection, pool, import_id)).added == 1
+
+
+async def test_a_statement_that_always_takes_too_long_ends_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Later and later, each time noted by its kind and nothing else; then it fails, and the next one has its turn."""
@@ -499,7 +518,7 @@ async def test_trouble_that_does_not_pass_ends_the_import(
             await connection.execute("UPDATE import_job SET due_at = now() WHERE id = $1", import_id)
             assert await worker(pool).step() == AT_ONCE
     found = await look(connection, import_id)
-    assert (found.state, found.reason) == ("failed", "database trouble, QueryCanceledError (9 times)")
+    assert (found.state, found.reason) == ("failed", "database trouble, a statement took too long (9 times)")
     assert not any("SECRET" in event.text for event in await imports.events(connection, import_id))
     await connection.execute("UPDATE import_job SET due_at = now()")
     assert (await done(connection, pool, later)).added == 1
