@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev ## Run all tests on real services; COUPONS_TEST_SERV
 	@tests/side_by_side $(BIN)/python
 
 faults: $(VENV)/installed-dev ## Prove it under every fault, in more than half an hour; write the table of docs/reliability.md
-	COUPONS_FAULTS=long COUPONS_FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest -q --durations=0 tests/faults
+	@tests/faults/long $(BIN)/python docs/reliability.md
 
 mutants: $(VENV)/installed-dev ## Remove each constraint, fence and intent row in turn: some test must fail for each
 	$(BIN)/python -m tests.mutants

@@ -8,7 +8,6 @@ CANCEL_SECONDS for what was under way: a worker is at work again within a minute
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from coupons.errors import Told
+from coupons.keepalive import SILENCE_SECONDS, notice_silence
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 25
@@ -26,8 +26,6 @@ CANCEL_SECONDS = 5
 """What the server gets to confirm that it has stopped; asyncpg alone would wait another COMMAND_SECONDS."""
 IDLE_SECONDS = 20
 """A connection that nobody uses is closed after: it may be dead, which only its next user would find out."""
-SILENCE_SECONDS = 25
-"""What the other end's machine may keep silent before its connections are given up, by both ends."""
 
 # As text: asyncpg's classes are generic for type checkers only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -69,10 +67,6 @@ _SERVER = {
 }
 
 
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 1_000 * SILENCE_SECONDS}
-"""The same for our own end, where the platform has it. Without it Linux sends a request again for 15 minutes."""
-
-
 class DatabaseUnavailable(Told):
     """The database cannot be reached, or is not what the URL says."""
 
@@ -84,7 +78,7 @@ class _Mortal(asyncpg.Connection):
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
         super().__init__(protocol, transport, *others)
-        _notice_silence(transport.get_extra_info("socket"))
+        notice_silence(transport.get_extra_info("socket"))
 
     async def _cancel(self, *waiters: Any) -> None:
         limit = asyncio.get_running_loop().call_later(CANCEL_SECONDS, self.terminate)
@@ -92,15 +86,6 @@ class _Mortal(asyncpg.Connection):
             await super()._cancel(*waiters)  # type: ignore[misc] # asyncpg-stubs has no private names
         finally:
             limit.cancel()
-
-
-def _notice_silence(end: socket.socket) -> None:
-    if end.family == socket.AF_UNIX:
-        return
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        if option := getattr(socket, name, None):
-            end.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"

@@ -51,7 +51,12 @@ class Settings(BaseSettings):
     unsubscribe_url: str = Field(
         "", description="`List-Unsubscribe` (one click, RFC 8058); `{address}` and `{message_id}` are filled in"
     )
-    smtp_connections: int = Field(10, ge=1, le=200, description="Most connections to all relays, per worker process")
+    smtp_connections: int = Field(
+        10,
+        ge=1,
+        le=200,
+        description="Most connections to all relays, per worker process; twice as many while some are silent for 30 s",
+    )
     smtp_mails_per_connection: int = Field(1_000, ge=0, description="Then a connection is opened anew; 0: never")
     smtp_idle_seconds: float = Field(30, gt=0, description="A connection without mail is closed after")
     smtp_reply_seconds: float = Field(

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
@@ -106,6 +106,7 @@ class Handover:
         while waiting or self._in_hand or self._concluded:
             room = await self._room(share, len(waiting))
             written = self._write_next(waiting, room)
+            self._use_turns(len(written))
             if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
                 waiting.clear()
             if self._in_hand:
@@ -122,8 +123,13 @@ class Handover:
             self._booking = await self._throttle.book(room)
         if self._booking.at > time.monotonic():
             return 0
-        booked, self._booking = self._booking.mails, None
-        return min(room, booked)
+        return min(room, self._booking.mails)
+
+    def _use_turns(self, mails: int) -> None:
+        """So many of those that were booked; the others stay."""
+        if self._booking and mails:
+            left = self._booking.mails - mails
+            self._booking = replace(self._booking, mails=left) if left > 0 else None
 
     def _write_next(self, waiting: deque[Delivery], room: int) -> Written:
         """As many mails as there is room and time for; what cannot be written is refused with the reason."""
@@ -142,9 +148,9 @@ class Handover:
         if not (self._in_hand or self._concluded or written):
             return True
         until = asyncio.get_running_loop().time() + self._lease_seconds  # the flush renews the lease
-        concluded, self._concluded = self._concluded, []
-        if concluded:
+        if self._concluded:
             failpoints.reached("deliver.outcomes")
+        concluded, self._concluded = self._concluded, []
         settled, self._settled = self._settled, set()
         share.take(len(written))
         try:

@@ -38,11 +38,11 @@ class Sweeper:
                 await self._recover(connection)
                 await self._resolve_uncertain(connection)
                 await self._settle(connection)
+            if "sendout" in self._roles:
+                await resume_covered(connection, self._nudges)
             if "import" in self._roles:
                 await uploads.drop_stale(connection)
                 await imports.drop_old_rejections(connection, days=self._settings.rejections_days)
-            if "sendout" in self._roles:
-                await resume_covered(connection, self._nudges)
         return None
 
     async def _recover(self, connection: Connection) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 
 from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException
 
+from coupons.keepalive import notice_silence
 from coupons.smtp.address import SmtpAddress, Tls
 from coupons.smtp.dialogue import Offers
 from coupons.smtp.outcomes import OutOfStepError
@@ -74,7 +75,9 @@ def _opened(client: SMTP) -> Opened:
         dsn="dsn" in offered,
         size=int(size) if _SIZE(size := offered.get("size", "")) else 0,
     )
-    return Opened(cast(asyncio.Transport, protocol.transport), offers)
+    transport = cast(asyncio.Transport, protocol.transport)
+    notice_silence(transport.get_extra_info("socket"))
+    return Opened(transport, offers)
 
 
 def _explained(error: Exception) -> str:

@@ -327,7 +327,7 @@ class Relay:
 
     def _opened_in_vain(self, reason: str) -> None:
         """A connection could not be opened, or was of no use. As many as there are is what the relay serves."""
-        left = self._heard + len(self._opening)
+        left = len(self._connections) + len(self._opening)
         self._allowed = max(1, min(self._allowed, left))
         self._grown_at = asyncio.get_running_loop().time()
         self._back_off()

@@ -17,7 +17,7 @@ from coupons.store.imports import Job, Mode, Position, Taken, Target, as_rejecte
 from coupons.store.queries import Queries
 
 SQL = Queries("chunks.sql")
-TAKE_SECONDS = 600
+TAKE_SECONDS = 605  # the server's 600 come first, and say what it was
 """What the statements over a chunk may take; one of a million codes takes some five seconds."""
 MERGE_FACTOR = 5
 """A list more than so many times larger than the chunk is not read whole: the codes are looked up one by one."""
@@ -230,7 +230,9 @@ async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: fl
             await connection.execute(SQL.patience)
             await _one_at_a_time(connection, job.target)
             if job.target.is_group:
-                row = await connection.fetchrow(SQL.remove_recipients, job.target.id, job.id, last, REMOVED_AT_ONCE)
+                row = await connection.fetchrow(
+                    SQL.remove_recipients, job.target.id, job.id, last, REMOVED_AT_ONCE, timeout=TAKE_SECONDS
+                )
                 removed, last = (row["removed"], row["last"]) if row else (0, None)
             else:
                 removed, last = await _remove_codes(connection, job, last)

@@ -15,10 +15,10 @@ from coupons.errors import Refused
 from coupons.store import deliveries
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.store.queries import Queries
+from coupons.store.uncertain import MAY_HAVE_GONE
 
 SQL = Queries("epochs.sql")
 ACCEPT_SECONDS = 3_600
-MAY_HAVE_GONE = "may have been sent after the backup, then perhaps with another code"
 _REASONS = {
     "is_replica": "the database is a replica that was not promoted",
     "is_new": "nobody has accepted the database: it was upgraded with sendouts in it, or restored without its epoch",
@@ -28,6 +28,7 @@ _REASONS = {
 }
 """The first that is so; a dump that was restored on another server is both."""
 _LOCKED_SECONDS = 0.05
+_BIND_TRIES = 1_200
 _LEASE_SECONDS = 24 * 3_600
 
 
@@ -147,13 +148,13 @@ def _refusal(row: asyncpg.Record) -> str | None:
 
 async def _make_uncertain(connection: Connection) -> int:
     """Nobody else takes part: a batch can be had only once this is committed."""
+    await connection.execute(SQL.lock_sendouts)
     seized = [Batch(**row) for row in await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)]
     await connection.execute(SQL.unpause)
     cursors: dict[int, int] = {}
     count = 0
     for batch in sorted(seized, key=lambda each: (each.sendout_id, each.number)):
-        while not await deliveries.bind(connection, batch, cursors):  # noqa: ASYNC110 - an import has locked some
-            await asyncio.sleep(_LOCKED_SECONDS)
+        await _bind(connection, batch, cursors)
         numbers = [row["number"] for row in await connection.fetch(SQL.open, *batch.span)]
         await deliveries.record(
             connection,
@@ -167,3 +168,12 @@ async def _make_uncertain(connection: Connection) -> int:
         await deliveries.release(connection, batch)
         count += len(numbers)
     return count
+
+
+async def _bind(connection: Connection, batch: Batch, cursors: dict[int, int]) -> None:
+    """Codes that an import has locked just now come free when its chunk is taken."""
+    for _ in range(_BIND_TRIES):
+        if await deliveries.bind(connection, batch, cursors):
+            return
+        await asyncio.sleep(_LOCKED_SECONDS)
+    raise Refused("an import holds codes that are promised: accept again when it has ended")

@@ -53,6 +53,9 @@ SELECT coalesce((SELECT max(number) FROM epoch), 0) + 1, cluster, timeline, data
 UPDATE delivery_batch SET lease_token = gen_random_uuid(), lease_until = now()
 WHERE lease_token IS NOT NULL AND NOT closed;
 
+-- lock_sendouts: those that had begun, so that none is cancelled meanwhile
+SELECT id FROM sendout WHERE state IN ('sending', 'paused') AND finished_at IS NULL ORDER BY id FOR UPDATE;
+
 -- seize: the open batches of sendouts that had begun, with the deliveries in them that have no outcome
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = 'epoch', lease_until = now() + interval '1 day'

@@ -23,6 +23,8 @@ INLINE = "inline"
 """The only format of codes that came with a command, one JSON text a line: what a file never is, they may be."""
 LOCAL = "local:"
 """What a source begins with that a command line reads itself, as its own worker."""
+DROP_SECONDS = 600
+"""For millions of lines that were not taken."""
 REASONS = {reason.value: reason for reason in Reason}
 
 Mode = Literal["add", "replace", "delete"]
@@ -325,7 +327,9 @@ async def _stop(connection: Connection, import_id: UUID, state: str, reason: str
 
 
 async def drop_old_rejections(connection: Connection, *, days: int) -> None:
-    await connection.execute(SQL.drop_old_rejections, days * 86_400.0)
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{DROP_SECONDS}s'")
+        await connection.execute(SQL.drop_old_rejections, days * 86_400.0, timeout=DROP_SECONDS)
 
 
 async def note(connection: Connection, import_id: UUID, text: str) -> None:

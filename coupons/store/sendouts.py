@@ -10,7 +10,7 @@ from coupons.commands import StartSendout
 from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, Refused
 from coupons.pace import paced_batch
-from coupons.store import groups, lists, messages, outbox
+from coupons.store import epochs, groups, lists, messages, outbox
 from coupons.store.queries import Queries
 
 SQL = Queries("sendouts.sql")
@@ -159,6 +159,8 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
             raise LeaseLost(f"sendout {claim.id}")
         if row["recipients"] is None:
             raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
+        if refusal := await epochs.refusal(connection):
+            raise LeaseLost(f"sendout {claim.id}: {refusal}")
         return await _promise(connection, claim.id)
 
 
@@ -172,7 +174,7 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
     state: str | None = row["state"] if row else None
     match state:
         case "interrupted":
-            return await _promise(connection, sendout_id)
+            return await _promise_again(connection, sendout_id)
         case "paused":
             await connection.execute(SQL.unpause, sendout_id)
             return None
@@ -200,9 +202,15 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
             row = await connection.fetchrow(SQL.lock, sendout_id)
             if row is None or row["state"] != "interrupted":
                 return False
-            return isinstance(await _promise(connection, sendout_id), Granted)
+            return isinstance(await _promise_again(connection, sendout_id), Granted)
     except Refused:  # a list was archived just now
         return False
+
+
+async def _promise_again(connection: Connection, sendout_id: UUID) -> Granted | Short:
+    if refusal := await epochs.refusal(connection):
+        raise Refused(refusal)
+    return await _promise(connection, sendout_id)
 
 
 async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
@@ -240,7 +248,9 @@ async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str
 async def cancel(connection: Connection, sendout_id: UUID) -> None:
     """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Refused if it has ended."""
     async with connection.transaction():
-        await connection.fetchrow(SQL.lock, sendout_id)
+        sendout = await connection.fetchrow(SQL.lock, sendout_id)
+        if sendout and sendout["recipients"] and (refusal := await epochs.refusal(connection)):
+            raise Refused(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
             raise Refused(f"sendout {sendout_id} is {(await outbox.named(connection, sendout_id)).state} already")
         await connection.fetch(SQL.lock_lists, sendout_id)

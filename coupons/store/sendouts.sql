@@ -3,13 +3,13 @@
 INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, resume_when_covered, next_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($4, now()));
 
--- claim: the oldest sendout that is to be prepared, under a new lease
+-- claim: the oldest sendout that is to be prepared, under a new lease; none from data that nobody has accepted
 UPDATE sendout
 SET state = 'preparing', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2)
 WHERE id = (
     SELECT id FROM sendout
-    WHERE state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
+    WHERE epoch_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
     ORDER BY created_at FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING id, lease_token, group_id, recipients;
 

@@ -19,6 +19,10 @@ SQL = Queries("uncertain.sql")
 AT_ONCE = 1_000
 MOST_ATTEMPTS = 3
 """A mail that was uncertain so often is left to a person: something about it ends the connection each time."""
+MAY_HAVE_GONE = "may have been sent after the backup, then perhaps with another code"
+"""The reply of such a mail: sent again, its recipient might have two codes of a list."""
+RESOLVE_SECONDS = 600
+"""Of a sendout with a million uncertain mails."""
 _ANY = 2**31 - 1
 Resolution = Literal["resend", "accept"]
 
@@ -53,7 +57,7 @@ async def resolve(
 ) -> int:
     """Send uncertain mails again, or count them as sent; returns how many. None of `address_keys` means all.
 
-    What was tried `most_attempts` times stays as it is.
+    What was tried `most_attempts` times stays as it is, and what MAY_HAVE_GONE is never sent again.
 
     Raises:
         Refused: there is no such sendout, or nothing of a cancelled one is to be sent again.
@@ -66,15 +70,17 @@ async def resolve(
             raise Refused(f"there is no sendout {sendout_id}")
         if how == "resend" and sendout["state"] == "cancelled":
             raise Refused(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
-        chosen = [row["number"] for row in await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts)]
+        await connection.execute(f"SET LOCAL statement_timeout = '{RESOLVE_SECONDS}s'")
+        never = MAY_HAVE_GONE if how == "resend" else None
+        chosen = [row["number"] for row in await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts, never)]
         if not chosen:
             return 0
         if how == "resend":
-            count: int = await connection.fetchval(SQL.resend, sendout_id, chosen)
+            count: int = await connection.fetchval(SQL.resend, sendout_id, chosen, timeout=RESOLVE_SECONDS)
             await connection.execute(SQL.reopen, sendout_id)
         else:
             await connection.fetch(SQL.lock_promises, sendout_id)
-            count = await connection.fetchval(SQL.accept, sendout_id, chosen)
+            count = await connection.fetchval(SQL.accept, sendout_id, chosen, timeout=RESOLVE_SECONDS)
         return count
 
 

@@ -11,6 +11,8 @@ from coupons.store.queries import Queries
 
 SQL = Queries("uploads.sql")
 STALE_DAYS = 7
+DROP_SECONDS = 600
+"""For gigabytes that nobody imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ async def drop(connection: Connection, upload_id: UUID) -> None:
 
 
 async def drop_stale(connection: Connection) -> None:
-    await connection.execute(SQL.drop_stale, STALE_DAYS * 86_400.0)
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{DROP_SECONDS}s'")
+        await connection.execute(SQL.drop_stale, STALE_DAYS * 86_400.0, timeout=DROP_SECONDS)
 
 
 def id_in(source: str) -> UUID | None:

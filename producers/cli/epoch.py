@@ -81,7 +81,7 @@ async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
         if not json_output:
             _describe(found, since)
         if since and not yes:
-            click.confirm(_question(since, uncertain=uncertain), abort=True)
+            click.confirm(_question(since, uncertain=uncertain), abort=True, err=True)
         held = await epochs.accept(connection, seen=found, uncertain=uncertain)
         accepted = await epochs.state(connection)
     if json_output:

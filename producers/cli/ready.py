@@ -115,7 +115,7 @@ def understood(status: int, body: bytes) -> Answer:
     try:
         said = json.loads(body)
         reasons = said.pop("reasons", {})
-        parts = {name: None if well else str(reasons.get(name, UNEXPLAINED)) for name, well in said.items()}
-    except (ValueError, AttributeError, TypeError):
+        parts = {name: None if said[name] else str(reasons.get(name, UNEXPLAINED)) for name in ("database", *said)}
+    except (ValueError, AttributeError, TypeError, KeyError):
         return Answer(ready=False, silence=f"what answers is neither a worker nor the console (HTTP {status})")
     return Answer(ready=status == 200, parts=parts)

@@ -11,7 +11,7 @@ pytest.register_assert_rewrite("tests.acceptance.programs", "tests.acceptance.sh
 from coupons import broker, topology  # noqa: E402 - rewriting must be asked for before the import
 from producers.demo.services import Services  # noqa: E402 - as above
 from tests.faults.lab import LONG, FaultySink, Lab, Row  # noqa: E402 - as above
-from tests.faults.table import printed, write  # noqa: E402 - as above
+from tests.faults.table import keep, printed  # noqa: E402 - as above
 
 TABLE = pytest.StashKey[list[Row]]()
 
@@ -48,9 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table; COUPONS_FAULTS_TABLE names a page that it is written into."""
+    """Print the table; COUPONS_FAULTS_ROWS names a file that keeps its rows."""
     if rows := config.stash.get(TABLE, []):
         terminalreporter.write_sep("=", "faults")
         terminalreporter.write_line(printed(rows))
-        if page := os.environ.get("COUPONS_FAULTS_TABLE"):
-            write(Path(page), rows)
+        if file := os.environ.get("COUPONS_FAULTS_ROWS"):
+            keep(Path(file), rows)

@@ -54,7 +54,7 @@ class FaultProxy:
         self._loses_reply_to: bytes | None = None
         self._odds: dict[bytes, float] = {}
         self._random = random.Random(7)
-        self.replies_lost = 0
+        self.replies_lost = self.cuts = 0
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(CALL_SECONDS)
         port = self._server.sockets[0].getsockname()[1]
@@ -221,5 +221,6 @@ class FaultProxy:
             return False
         writer = link.server if direction == TO_SERVER else link.client
         writer.write(data[:left])
+        self.cuts += 1
         link.cut()
         return True

@@ -1,6 +1,12 @@
-"""The table of docs/reliability.md: what was done, how often, and what came of it."""
+"""The table of docs/reliability.md: what was done, how often, and what came of it.
 
+`python -m tests.faults.table PAGE ROWS…` prints that of several sessions, and puts it into the page.
+"""
+
+import json
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults.lab import Row
@@ -36,9 +42,29 @@ def _sum(rows: Sequence[Row]) -> Row:
     )
 
 
+def keep(file: Path, rows: Sequence[Row]) -> None:
+    """A JSON line each."""
+    file.write_text("".join(f"{json.dumps(asdict(row))}\n" for row in rows), encoding="utf-8")
+
+
+def kept(file: Path) -> list[Row]:
+    return [Row(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def write(page: Path, rows: Sequence[Row]) -> None:
     """Put the table in place of the one between the two marks."""
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     page.write_text(f"{before}{BEGIN}\n{printed(rows)}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    page, *files = map(Path, sys.argv[1:])
+    rows = [row for file in files for row in kept(file)]
+    write(page, rows)
+    print(printed(rows))  # noqa: T201 - that is what it is called for
+
+
+if __name__ == "__main__":
+    main()

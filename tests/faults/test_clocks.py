@@ -76,6 +76,7 @@ def arrivals(lab: Lab, sendout: UUID) -> list[datetime]:
     return sorted(at for at, copy in zip(taken, read(lab.sink.ledger), strict=True) if copy.delivery[0] == sendout)
 
 
+@pytest.mark.long
 def test_clocks_that_are_wrong_and_jump(lab: Lab, started: Started, tmp_path: Path) -> None:
     """Six hours fast, six hours slow, and one that jumps: nobody twice, nobody lost, nobody uncertain.
 

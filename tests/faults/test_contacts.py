@@ -1,6 +1,6 @@
 """A worker meets each fault at each of its contacts with the outside world, one after the other."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +10,8 @@ from coupons.commands import ImportCoupons, Recipient, StartSendout
 from tests.faults.lab import LONG
 from tests.faults.model import Shop
 from tests.faults.model_contacts import Fault, What
-from tests.faults.model_worker import Worker
+from tests.faults.model_worker import Worker, hurry
+from tests.services import database
 
 PEOPLE = tuple(Recipient(email=f"p{number}@example.org") for number in range(5))
 ITS_FATES = ("sent", "refused", "taken, the answer lost", "deferred", "sent, after it waited")
@@ -72,34 +73,40 @@ async def it_is_cancelled(shop: Shop, other: Worker) -> None:
     await others_do_its_work(shop, other)
 
 
+@pytest.fixture(scope="module")
+async def shop_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
+    """A database for all of these tests: a shop is opened in an empty one."""
+    async with database(postgres_url, template_database) as url:
+        yield url
+
+
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody waits for a database that is not away."""
-    for retrying in ("handover", "intake"):
-        monkeypatch.setattr(f"workers.{retrying}.RETRY_SECONDS", 0.01)
+    hurry(monkeypatch)
     with capture_logs():
         yield
 
 
 @pytest.mark.parametrize("work", [take_a_command, import_codes, prepare, deliver])
 @pytest.mark.parametrize("what", ["dies", "is cut off", "hears no answer"])
-async def test_a_fault_at_any_contact_loses_nothing(work: Work, what: What, database_url: str, at_once: None) -> None:
+async def test_a_fault_at_any_contact_loses_nothing(work: Work, what: What, shop_url: str, at_once: None) -> None:
     """Right after it the books and the mails are right; then everything comes to its end, nobody lost, nobody twice."""
-    await at_each_contact(work, what, nothing, database_url)
+    await at_each_contact(work, what, nothing, shop_url)
 
 
 @pytest.mark.parametrize("work", [import_codes, prepare, deliver])
 @pytest.mark.parametrize("meanwhile", [nothing, others_do_its_work, uncertain_mails_are_sent_again, it_is_cancelled])
 async def test_who_stood_still_at_any_contact_does_no_harm(
-    work: Work, meanwhile: Meanwhile, database_url: str, at_once: None
+    work: Work, meanwhile: Meanwhile, shop_url: str, at_once: None
 ) -> None:
     """However long, and whatever others did with its work meanwhile."""
-    await at_each_contact(work, "stands still", meanwhile, database_url)
+    await at_each_contact(work, "stands still", meanwhile, shop_url)
 
 
-async def at_each_contact(work: Work, what: What, meanwhile: Meanwhile, database_url: str) -> None:
+async def at_each_contact(work: Work, what: What, meanwhile: Meanwhile, shop_url: str) -> None:
     """One after the other, until the work has no such contact any more."""
-    async with Shop.opened(database_url) as shop:
+    async with Shop.opened(shop_url) as shop:
         await shop.stock()
         at, stride = 1, 1 if LONG else STRIDES[work.__name__]
         while met := await at_contact(shop, work, Fault(what, at), meanwhile):

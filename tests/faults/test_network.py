@@ -158,7 +158,8 @@ def test_connections_are_cut(lab: Lab, service: str) -> None:
         proxy.cut()
         work.ends()
     most = (rounds + 1) * WORKERS * CONNECTIONS if service == "smtp" else 0
-    lab.judged(f"connections to {service} cut anywhere", rounds=rounds, recovered=recovered, most_uncertain=most)
+    assert proxy.cuts >= rounds / 2  # a connection may have ended before so many bytes
+    lab.judged(f"connections to {service} cut anywhere", rounds=proxy.cuts, recovered=recovered, most_uncertain=most)
 
 
 @pytest.mark.long

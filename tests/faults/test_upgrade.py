@@ -47,6 +47,7 @@ def old_lab(
     return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, table)
 
 
+@pytest.mark.long
 def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Migrated while old workers send, which new ones join and then replace: nobody lost, nobody twice.
 

@@ -126,7 +126,7 @@ async def test_the_console_shows_it_beside_the_button(connection: Connection) ->
 async def console(connection: Connection) -> str:
     """The Outbox, every space one."""
     found = await outbox.newest(connection)
-    body = bytes(page("outbox.html", live=False, sendouts=found, chosen=None, states=[]).body).decode()
+    body = bytes(page("outbox.html", live=False, refusal=None, sendouts=found, chosen=None, states=[]).body).decode()
     return " ".join(body.split())
 
 

@@ -10,9 +10,10 @@ import pytest
 from coupons import migrate
 from coupons.database import Connection, connected
 from coupons.errors import LeaseLost, Refused
-from coupons.store import deliveries, epochs, lists, outbox, proofs, sendouts
+from coupons.store import deliveries, epochs, lists, outbox, proofs, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion
-from coupons.store.epochs import MAY_HAVE_GONE, UnownedCodes
+from coupons.store.epochs import UnownedCodes
+from coupons.store.uncertain import MAY_HAVE_GONE
 from tests.clusters import Cluster, cluster, cut_off, named, promote
 from tests.services import database, execute
 from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
@@ -391,6 +392,44 @@ async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connecti
     assert (left.available, left.promised, left.bound, left.sent) == (10, 0, 20, 10)
     replies = await connection.fetch("SELECT DISTINCT reply FROM delivery WHERE state = 'uncertain'")
     assert [row["reply"] for row in replies] == [MAY_HAVE_GONE]
+
+
+async def test_what_was_kept_back_is_never_sent_again(connection: Connection) -> None:
+    """Its recipients may have got another code: neither a person nor the setting sends it, it can only be accepted."""
+    sendout_id = await begun(connection)
+    await go_back(connection)
+    await epochs.accept(connection, uncertain=True)
+    assert await uncertain.resolve(connection, sendout_id, "resend") == 0
+    assert await uncertain.resolve_all(connection, "resend") == 0
+    assert await uncertain.resolve(connection, sendout_id, "accept") == 30
+
+
+async def test_nothing_is_cancelled_before_that(connection: Connection) -> None:
+    """To cancel gives codes back that may have been sent since; a sendout without recipients holds none."""
+    sendout_id = await begun(connection)
+    await go_back(connection)
+    with pytest.raises(Refused, match="pause it"):
+        await sendouts.cancel(connection, sendout_id)
+    assert (await list_a(connection)).promised == 30
+
+
+async def test_nobody_is_promised_codes_before_that(connection: Connection) -> None:
+    """They may be others' already: a sendout that comes meanwhile waits, an interrupted one is not resumed."""
+    await begun(connection)
+    await add_group(connection, "many", 50)
+    await start(connection, "m", "many")
+    await prepare(connection)
+    interrupted = await connection.fetchval("SELECT id FROM sendout WHERE state = 'interrupted'")
+    waiting = await start(connection, "m", "many")
+    await go_back(connection)
+    await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
+    with pytest.raises(Refused, match="epoch accept"):
+        await sendouts.resume(connection, interrupted)
+    assert await sendouts.claim(connection, owner="test", lease_seconds=60) is None
+    await epochs.accept(connection)
+    claimed = await sendouts.claim(connection, owner="test", lease_seconds=60)
+    assert claimed
+    assert claimed.id == waiting
 
 
 async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None:
