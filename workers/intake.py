@@ -51,13 +51,15 @@ class Intake:
     async def run(self) -> None:
         """Consume until cancelled. A broker that goes away is waited for, and never takes the other roles with it.
 
-        A cancellation may get lost: a channel that closes just then raises something else in its place.
+        A cancellation may get lost, in a connection that is being opened, or a channel that closes just then: what says
+        for certain that it is time to end are the signals.
         """
         while not self._signals.stopping:
             try:
                 await self._consume()
             except Exception as error:  # noqa: BLE001 - aiormq ends calls under way with a bare Exception
-                log.warning("no broker, trying again", reason=_cause(error))
+                if not self._signals.stopping:
+                    log.warning("no broker, trying again", reason=_cause(error))
             await self._signals.sleep(RETRY_SECONDS)
 
     async def _consume(self) -> None:
@@ -73,6 +75,7 @@ class Intake:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._watch(connection, cancelled))
+                    group.create_task(self._leave())
                     for key in self._keys:
                         take = self._nudged if key == topology.NUDGE else self._take
                         group.create_task(self._consume_queue(queues[key], take, sender))
@@ -97,6 +100,10 @@ class Intake:
             yield
         finally:
             self._unconsumed.add(queue)
+
+    async def _leave(self) -> None:
+        await self._signals.stopped()
+        raise BrokerUnavailable("the worker stops")
 
     async def _watch(self, connection: AbstractConnection, cancelled: asyncio.Event) -> None:
         """Until there is no consumer any more, whoever says so: then everything is begun anew."""

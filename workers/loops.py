@@ -50,6 +50,10 @@ class Signals:
         if await happens(event, seconds) and not self.stopping:
             event.clear()
 
+    async def stopped(self) -> None:
+        """Until it is time to stop."""
+        await self._stop.wait()
+
     async def sleep(self, seconds: float) -> None:
         """So long, or until it is time to stop."""
         await happens(self._stop, seconds)

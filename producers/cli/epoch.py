@@ -28,7 +28,7 @@ LISTS = {"LIST": lambda row: row.name, "FREE": lambda row: row.free, "PROMISED":
 BEFORE = """\
 Before you accept:
   - look into the relay's log for what was sent after these data end
-  - pause sendouts that are not to go on; cancel them only after `accept --uncertain`: to cancel gives codes back
+  - pause sendouts that are not to go on; they can be cancelled only afterwards: to cancel gives codes back
   - take codes that were sent out of their lists: coupons import FILE --list LIST --mode delete
   - import again what came after these data end
 Then one of:

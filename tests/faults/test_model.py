@@ -265,7 +265,7 @@ EVERY = settings(
 )
 """A step is a few dozen statements on a real database: slower than what hypothesis takes for healthy."""
 SHORT = settings(EVERY, max_examples=12, stateful_step_count=25, derandomize=True, database=None)
-LONG_FORM = settings(EVERY, max_examples=500, stateful_step_count=40)
+LONG_FORM = settings(EVERY, max_examples=250, stateful_step_count=40)
 
 
 def test_nothing_is_lost_and_nothing_is_twice_in_any_order(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
