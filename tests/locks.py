@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from coupons.database import Connection
 
-AT_ONCE_SECONDS = 5.0
-"""What waits for nobody takes a hundredth of it."""
+AT_ONCE_SECONDS = 20.0
+"""What waits for nobody takes a thousandth of it."""
 
 
 async def until_blocked(connection: Connection) -> None:

@@ -12,6 +12,7 @@ from coupons.errors import Refused
 from coupons.store import deliveries, imports, lists, messages, outbox, people, proofs, sendouts, uncertain
 from coupons.store.deliveries import Conclusion, Outcome
 from producers.web.html import page
+from tests.locks import until_blocked
 from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 
 
@@ -232,14 +233,6 @@ async def test_a_list_that_is_just_being_taken_waits(connection: Connection, oth
         await until_blocked(other)
     with pytest.raises(Refused, match="which is not finished"):
         await deletion
-
-
-async def until_blocked(connection: Connection) -> None:
-    """Until somebody waits for this connection's locks."""
-    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
-    async with asyncio.timeout(20):
-        while not await connection.fetchval(waits):  # noqa: ASYNC110 - another connection waits
-            await asyncio.sleep(0.01)
 
 
 async def test_two_lists_go_at_once(connection: Connection, other: Connection) -> None:

@@ -11,6 +11,7 @@ from coupons.database import Connection, connected
 from coupons.errors import LeaseLost, Refused
 from coupons.store import deliveries, lists, outbox, sendouts
 from coupons.store.deliveries import Batch, Conclusion
+from tests.locks import until_blocked
 from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 
 
@@ -219,14 +220,6 @@ async def test_a_cancelled_sendout_is_closed_even_if_its_snapshot_comes_late(
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.close(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
-
-
-async def until_blocked(connection: Connection) -> None:
-    """Until somebody waits for this connection's locks."""
-    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
-    async with asyncio.timeout(20):
-        while not await connection.fetchval(waits):  # noqa: ASYNC110 - another connection waits
-            await asyncio.sleep(0.01)
 
 
 async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connection) -> None:
