@@ -67,7 +67,7 @@ class FaultySink:
 
     def start(self, **options: object) -> None:
         """Anew, with these options: `odds` as JSON, `seed`, `delay`."""
-        if self.ledger.exists() and not self.ledger.read_bytes().endswith(b"\n"):
+        if self.ledger.exists() and self.ledger.read_bytes()[-1:] not in (b"", b"\n"):
             with self.ledger.open("ab") as torn:  # it was killed in the middle of a line
                 torn.write(b"\n")
         chosen = [part for name, value in options.items() for part in (f"--{name}", str(value))]

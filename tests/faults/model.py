@@ -36,6 +36,7 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 STATES = "SELECT id, state FROM sendout UNION ALL SELECT id, state FROM import_job ORDER BY id"
+IN_HAND = "SELECT sendout_id, unnest(in_hand) AS number FROM delivery_batch"
 OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
@@ -44,13 +45,15 @@ ROUNDS = 20
 
 
 class Shop:
-    def __init__(self, url: str, connection: Connection, stack: AsyncExitStack) -> None:
-        self.network = Network(SETTINGS.lease_seconds)
+    def __init__(self, url: str, connection: Connection, looking: Connection, stack: AsyncExitStack) -> None:
+        """`looking`: a second connection, for the network while a worker is at work."""
+        self.network = Network(SETTINGS.lease_seconds, self.in_hand)
         self.workers: list[Worker] = []
         self.unheard: list[Command] = []
         """Commands whose worker died or stood still before it had noted them: the broker brings them again."""
         self._url = url
         self.connection = connection
+        self._looking = looking
         self._stack = stack
         self._decided = Decided()
         self._ids = 0
@@ -59,9 +62,9 @@ class Shop:
     @asynccontextmanager
     async def opened(cls, url: str) -> AsyncIterator[Self]:
         """In an emptied database: that takes 25 ms, a new one 370."""
-        async with connected(url) as connection, AsyncExitStack() as stack:
+        async with connected(url) as connection, connected(url) as looking, AsyncExitStack() as stack:
             await _empty(connection)
-            shop = cls(url, connection, stack)
+            shop = cls(url, connection, looking, stack)
             shop.workers = [await shop._worker(name) for name in ("worker 0", "worker 1")]
             yield shop
 
@@ -189,8 +192,12 @@ class Shop:
         """Of every sendout and import."""
         return [tuple(row) for row in await self.connection.fetch(STATES)]
 
+    async def in_hand(self) -> set[tuple[UUID, int]]:
+        return {(row["sendout_id"], row["number"]) for row in await self._looking.fetch(IN_HAND)}
+
     async def check(self, *, ended: bool = False) -> None:
         found = await wrongs(self.connection, self.network.ledger, self._decided, ended=ended)
+        found += self.network.unintended
         assert not found, "\n".join(found)
 
     async def come_to_the_end(self) -> None:

@@ -5,7 +5,7 @@ import email
 import email.policy
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -86,11 +86,20 @@ class Network:
     """What all relays have really delivered, and when the time has last gone on by more than a lease."""
 
     lease_seconds: float
+    in_hand: Callable[[], Awaitable[Collection[tuple[UUID, int]]]]
+    """What the database says just now that workers have in hand."""
     ledger: list[Mail] = field(default_factory=list)
+    unintended: list[str] = field(default_factory=list)
+    """Mails that were handed over without that: nobody would know of them if their worker died."""
     went_on_at: float = float("-inf")
 
     def time_goes_on(self) -> None:
         self.went_on_at = asyncio.get_running_loop().time()
+
+    async def look(self, handed_over: Sequence[Envelope]) -> None:
+        in_hand = await self.in_hand()
+        mails = [Mail.read(envelope) for envelope in handed_over]
+        self.unintended += [f"handed over without intent: {mail}" for mail in mails if mail.key not in in_hand]
 
     def is_too_late(self, until: float | None) -> bool:
         """A limit that was set before the time went on by a lease is over."""
@@ -149,6 +158,9 @@ class Wire:
         """Workers of the model are never told to stop."""
 
     async def _answer(self) -> None:
+        if self._contacts.dead:
+            return
+        await self._network.look([mail.envelope for mail in self._unanswered if not self._is_too_late(mail)])
         with suppress(Dead):
             await self._contacts.passes("the relay answers")
             self._tell()
@@ -162,8 +174,11 @@ class Wire:
             assert mail.outcome
             mail.report(mail.outcome)
 
+    def _is_too_late(self, mail: _HandedOver) -> bool:
+        return self._network.is_too_late(mail.until)
+
     def _begin(self, mail: _HandedOver) -> None:
-        if self._network.is_too_late(mail.until):
+        if self._is_too_late(mail):
             mail.outcome = Unreachable(TOO_LATE)
             return
         mail.outcome = mail.fate.answer

@@ -264,7 +264,7 @@ EVERY = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 """A step is a few dozen statements on a real database: slower than what hypothesis takes for healthy."""
-SHORT = settings(EVERY, max_examples=12, stateful_step_count=25, derandomize=True, database=None)
+SHORT = settings(EVERY, max_examples=10, stateful_step_count=25, derandomize=True, database=None)
 LONG_FORM = settings(EVERY, max_examples=250, stateful_step_count=40)
 
 
