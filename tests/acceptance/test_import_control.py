@@ -1,5 +1,7 @@
 """What a person sees and does while a large import runs."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,19 +32,21 @@ def test_a_terminal_sees_bytes_lines_rate_and_time_left(open_shop: Shop, large: 
     assert f"{LINES:,} added" in result.out
 
 
-def test_an_import_is_cancelled(open_shop: Shop, large: Path) -> None:
-    """What was committed stays and is counted; nothing comes after it."""
-    open_shop.coupons("list", "create", "stopped")
-    import_id = open_shop.coupons("import", large, "--list", "stopped", "--mode", "replace").out.strip()
-    eventually(lambda: open_shop.rows("SELECT FROM import_job WHERE id = $1 AND added > 0", import_id), "a chunk")
-    told = open_shop.coupons("cancel", import_id).out
+def test_an_import_is_cancelled(shop: Shop, large: Path) -> None:
+    """What was committed stays and is counted; nothing comes after it. Its worker stands still meanwhile."""
+    with shop.worker(failpoints="import.taken=stop") as worker:
+        shop.coupons("list", "create", "stopped")
+        import_id = shop.coupons("import", large, "--list", "stopped", "--mode", "replace").out.strip()
+        eventually(lambda: shop.rows("SELECT FROM import_job WHERE id = $1 AND added > 0", import_id), "a chunk")
+        told = shop.coupons("cancel", import_id).out
+        os.kill(worker.pid, signal.SIGCONT)
     assert "cancelled" in told
-    added = open_shop.rows("SELECT added FROM import_job WHERE id = $1", import_id)[0]["added"]
+    added = shop.rows("SELECT added FROM import_job WHERE id = $1", import_id)[0]["added"]
     assert f"{added:,} added" in told
     assert 0 < added < LINES
-    assert open_shop.list_named("stopped").total == added
-    assert "cancelled by a person" in open_shop.coupons("show", import_id).out
-    assert "cancelled already" in open_shop.coupons("cancel", import_id, code=1).err
+    assert shop.list_named("stopped").total == added
+    assert "cancelled by a person" in shop.coupons("show", import_id).out
+    assert "cancelled already" in shop.coupons("cancel", import_id, code=1).err
 
 
 def test_a_group_is_imported_without_a_worker_and_ctrl_c_keeps_what_was_committed(
