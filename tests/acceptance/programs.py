@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from producers.demo.services import Services
+from tests.acceptance import forks
+from tests.acceptance.forks import Forked
 from tests.acceptance.stocking import SENDER
 
 COUPONS = Path(sys.executable).with_name("coupons")
@@ -47,7 +49,7 @@ class Result:
 class Worker:
     """A running `coupons worker`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", log: Path) -> None:
         self._process = process
         self._log = log
         self._ended_as = DONE
@@ -190,11 +192,15 @@ class Programs:
         stdout: int,
         stderr: int,
         stdin: int = subprocess.DEVNULL,
-    ) -> "subprocess.Popen[bytes]":
+    ) -> "subprocess.Popen[bytes] | Forked":
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+        environment = inherited | SETTINGS | self.services.environment() | environment
+        texts = [*map(str, arguments)]
+        if forks.can_be_forked(environment):
+            return forks.start(texts, environment, self._folder, stdin=stdin, stdout=stdout, stderr=stderr)
         return subprocess.Popen(
-            [COUPONS, *map(str, arguments)],
-            env=inherited | SETTINGS | self.services.environment() | environment,
+            [COUPONS, *texts],
+            env=environment,
             cwd=self._folder,  # where there is no .env
             stdin=stdin,
             stdout=stdout,
