@@ -15,7 +15,7 @@ from coupons.store import deliveries, epochs, messages, sendouts
 from coupons.store.deliveries import Batch, Delivery
 from workers.denials import Denials
 from workers.handover import Ending, Handover
-from workers.loops import AT_ONCE, RETRY_SECONDS, Signals
+from workers.loops import AT_ONCE, RETRY_SECONDS, Signals, attempt
 from workers.throttle import Throttle
 from workers.window import Window
 from workers.writer import Writer
@@ -31,7 +31,22 @@ WRITERS_KEPT = 8
 
 
 class Deliverer:
-    def __init__(self, *, pool: Pool, relays: Relays, signals: Signals, settings: Settings, owner: str) -> None:
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        relays: Relays,
+        signals: Signals,
+        settings: Settings,
+        owner: str,
+        lingering: asyncio.TaskGroup,
+    ) -> None:
+        """In `lingering`, batches that only wait for silent connections come to their ends.
+
+        There are seldom more than those that were in hand when the connections fell silent, as later mails go over
+        others. Each holds one of the silent mails: two for each of at most 2 * `smtp_connections` that are open, and
+        never more than the window.
+        """
         self._pool = pool
         self._relays = relays
         self._throttle = Throttle(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
@@ -40,26 +55,47 @@ class Deliverer:
         self._signals = signals
         self._settings = settings
         self._owner = owner
+        self._lingering = lingering
         self._cursors: dict[int, int] = {}
         self._writers: dict[UUID, Writer] = {}
         self._refusal: str | None = None
 
     async def step(self) -> float | None:
-        """Deliver one batch; otherwise when there may be one."""
-        lease_seconds, outage = self._settings.lease_seconds, self._relays.outage
+        """Deliver one batch, but for what may take long to be answered; otherwise when there may be one."""
+        outage = self._relays.outage
         async with self._pool.acquire() as connection:
             batch = await deliveries.claim(
-                connection, owner=self._owner, lease_seconds=lease_seconds, only_cancelled=outage is not None
+                connection,
+                owner=self._owner,
+                lease_seconds=self._settings.lease_seconds,
+                only_cancelled=outage is not None,
             )
             if batch is None:
                 return await self._wait(connection, outage)
         failpoints.reached("deliver.claimed")
-        async with kept(
-            lambda: self._renew(batch), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
-        ):
-            ending = await self._deliver(batch)
-        await self._hand_back(batch, ending)
+        only_silence = asyncio.Event()
+        work = asyncio.create_task(self._work_on(batch, only_silence))
+        work.add_done_callback(lambda _: only_silence.set())
+        try:
+            await only_silence.wait()
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+        if work.done():
+            work.result()
+        else:  # its answers may be minutes away, and other batches need not wait for them
+            self._lingering.create_task(attempt("deliver", lambda: work))
         return AT_ONCE
+
+    async def _work_on(self, batch: Batch, only_silence: asyncio.Event) -> None:
+        async with kept(
+            lambda: self._renew(batch),
+            every=self._settings.heartbeat_seconds,
+            expires_after=self._settings.lease_seconds,
+        ):
+            ending = await self._deliver(batch, only_silence)
+        await self._hand_back(batch, ending)
 
     async def _wait(self, connection: Connection, outage: Outage | None) -> float | None:
         """Nothing is claimed to be mailed and no attempt is counted; people see why nothing moves."""
@@ -85,7 +121,7 @@ class Deliverer:
         async with self._pool.acquire() as connection:
             await deliveries.renew(connection, batch, lease_seconds=self._settings.lease_seconds)
 
-    async def _deliver(self, batch: Batch) -> Ending:
+    async def _deliver(self, batch: Batch, only_silence: asyncio.Event) -> Ending:
         if batch.sendout_state == "cancelled":
             async with self._pool.acquire() as connection:
                 await deliveries.close(connection, batch)
@@ -105,6 +141,7 @@ class Deliverer:
             writer=writer,
             signals=self._signals,
             settings=self._settings,
+            only_silence=only_silence,
         )
         return await handover.run(due)
 

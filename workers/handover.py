@@ -68,7 +68,9 @@ class Handover:
         writer: Writer,
         signals: Signals,
         settings: Settings,
+        only_silence: asyncio.Event,
     ) -> None:
+        """`only_silence` is set once nothing is left but to wait for silent connections, which may take long."""
         self._pool = pool
         self._relays = relays
         self._throttle = throttle
@@ -78,6 +80,7 @@ class Handover:
         self._lease_seconds = settings.lease_seconds
         self._policy = Policy(denials, batch.sendout_id, give_up_seconds=settings.give_up_hours * 3_600)
         self._window = window
+        self._only_silence = only_silence
         self._booking: Booking | None = None
         self._in_hand: set[int] = set()
         self._settled: set[int] = set()  # of these, what has an outcome
@@ -109,6 +112,9 @@ class Handover:
             self._use_turns(len(written))
             if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
                 waiting.clear()
+            if not waiting and self._is_silent:
+                self._only_silence.set()
+                self._window.leave_out(share)
             if self._in_hand:
                 await self._outcomes()
             elif waiting and not room:
@@ -116,7 +122,8 @@ class Handover:
 
     async def _room(self, share: Share, wanted: int) -> int:
         """For how many of the mails that are wanted the window and the limit of all workers have room now."""
-        room = min(wanted, share.room(freed=len(self._settled)))
+        silent = self._relays.silent()
+        room = min(wanted, share.room(freed=len(self._settled), silent=silent.count(self), all_silent=len(silent)))
         if self._throttle is None or not room:
             return room
         if self._booking is None:
@@ -124,6 +131,11 @@ class Handover:
         if self._booking.at > time.monotonic():
             return 0
         return min(room, self._booking.mails)
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether silent connections hold all that is in hand."""
+        return 0 < len(self._in_hand) == self._relays.silent().count(self)
 
     def _use_turns(self, mails: int) -> None:
         """So many of those that were booked; the others stay."""

@@ -69,13 +69,14 @@ LEAST_PAUSE_SECONDS = 0.1
 async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float) -> None:
     """Repeat `step` until the process is to stop."""
     while not signals.stopping:
-        pause = await _attempt(role, step)
+        pause = await attempt(role, step)
         if pause != AT_ONCE and not signals.stopping:
             sweep = sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers should not sweep in step
             await signals.wait(role, sweep if pause is None else min(max(pause, LEAST_PAUSE_SECONDS), sweep))
 
 
-async def _attempt(role: str, step: Step) -> float | None:
+async def attempt(role: str, step: Step) -> float | None:
+    """What the step returns; after an error, which is told and ends nothing, AT_ONCE."""
     try:
         return await step()
     except LeaseLost as lost:

@@ -64,17 +64,19 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
         condition.connected(pool)
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
-        steps = {
-            "import": [Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=owner).step]
-            * IMPORTS_AT_ONCE,
-            "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
-            "deliver": [Deliverer(pool=pool, relays=relays, signals=signals, settings=settings, owner=owner).step]
-            * settings.batches,
-        }
         if failpoints.armed():
             log.warning("failpoints are armed", places=failpoints.armed())
         log.info("worker started", roles=roles, owner=owner)
         async with asyncio.TaskGroup() as group:
+            deliverer = Deliverer(
+                pool=pool, relays=relays, signals=signals, settings=settings, owner=owner, lingering=group
+            )
+            steps = {
+                "import": [Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=owner).step]
+                * IMPORTS_AT_ONCE,
+                "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
+                "deliver": [deliverer.step] * settings.batches,
+            }
             taking = group.create_task(intake.run())
             _end_on_signals(signals, relays, taking)
             loops = [(role, step) for role in roles for step in steps[role]] + [

@@ -17,13 +17,14 @@ class Window:
 
     So a pause acts within two seconds however slow a relay is, and a worker that is killed leaves few uncertain. The
     batches that a worker delivers at the same time share it; while one is claimed and bound, the others have it all.
+    Mails on silent connections, whose answers may be long in coming, count towards `most` only.
     """
 
     def __init__(self, most: int, *, least: int) -> None:
         """`least`: enough for every connection to have a mail under way and one behind it."""
         self._most = most
         self._least = least
-        self._shares = 0
+        self._shares: set[Share] = set()
         self._in_hand = 0
         self._freed = asyncio.Event()
         self._per_second = 0.0
@@ -34,11 +35,11 @@ class Window:
     def share(self) -> Iterator["Share"]:
         """A batch's part, for as long as the block runs."""
         share = Share(self)
-        self._shares += 1
+        self._shares.add(share)
         try:
             yield share
         finally:
-            self._shares -= 1
+            self.leave_out(share)
             share.give_back(share.taken)
 
     @property
@@ -50,9 +51,18 @@ class Window:
         return self.size - self._in_hand
 
     @property
+    def left(self) -> int:
+        """How many more there may ever be in hand."""
+        return self._most - self._in_hand
+
+    @property
     def part(self) -> int:
         """What each of those that share it may have."""
-        return max(1, self.size // max(1, self._shares))
+        return max(1, self.size // max(1, len(self._shares)))
+
+    def leave_out(self, share: "Share") -> None:
+        """It asks for no more room: the others need not leave it any."""
+        self._shares.discard(share)
 
     def note(self, outcomes: int) -> None:
         """So many more have come in."""
@@ -79,9 +89,14 @@ class Share:
         self.taken = 0
         self._window = window
 
-    def room(self, *, freed: int) -> int:
-        """For how many mails there is room once so many of the batch's own are out of hand."""
-        return max(0, freed + min(self._window.part - self.taken, self._window.free))
+    def room(self, *, freed: int, silent: int = 0, all_silent: int = 0) -> int:
+        """For how many mails there is room once so many of the batch's own are out of hand.
+
+        `silent` of its own, and `all_silent` of all in hand, are on silent connections, and in nobody's way.
+        """
+        window = self._window
+        part, free = window.part - (self.taken - silent), window.free + all_silent
+        return max(0, freed + min(part, free, window.left))
 
     def take(self, mails: int) -> None:
         self.taken += mails

@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _may_fall_silent(self) -> bool:
-        return not (self.silent or self.leaving or self.dialogue.is_quiet)
+        return not (self.silent or self.dialogue.is_quiet)
 
     def _wake(self) -> None:
         if self._timer is not None:

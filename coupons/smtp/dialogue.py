@@ -120,6 +120,11 @@ class Dialogue:
         return not self.awaited
 
     @property
+    def in_hand(self) -> list[Mail]:
+        """Those that it has begun with, and that have no outcome yet: two at most."""
+        return [mail for mail in (self._dotted, self._begun) if mail is not None]
+
+    @property
     def wants_mail(self) -> bool:
         if self._begun is not None or self.farewell is not None:
             return False

@@ -134,6 +134,12 @@ class Relay:
         return (self._heard + len(self._opening) - len(self._idle)) / self.share
 
     @property
+    def silent(self) -> list[Mail]:
+        """What its silent connections hold, also those that take no more mails."""
+        silent = [connection for connection in (*self._silent, *self._leaving) if connection.silent]
+        return [mail for connection in silent for mail in connection.dialogue.in_hand]
+
+    @property
     def may_open(self) -> bool:
         """Never more than twice its share: a relay that is silent for long would collect them."""
         opening = len(self._opening)

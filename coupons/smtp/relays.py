@@ -145,6 +145,10 @@ class Relays:
             retry_seconds=min(relay.retry_seconds for relay in self._relays),
         )
 
+    def silent(self) -> list[object]:
+        """Of each mail that waits for its answer on a connection that has become silent, whose (`of`) it is."""
+        return [mail.of for relay in self._relays for mail in relay.silent]
+
     @property
     def lock_step(self) -> dict[str, str]:
         """The relays (host and port) that offer PIPELINING and do not keep to it, and how that was seen."""

@@ -154,6 +154,10 @@ class Wire:
             if mail.of is of and mail.outcome is None:
                 mail.outcome = Unreachable("withdrawn")
 
+    def silent(self) -> list[object]:
+        """Its relays answer, or their connections are lost: no work is left behind that a death had to end."""
+        return []
+
     def hand_back(self) -> None:
         """Workers of the model are never told to stop."""
 

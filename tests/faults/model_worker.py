@@ -39,7 +39,9 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 class Worker:
     """One process: what it works on comes to its end, stands still, or dies."""
 
-    def __init__(self, name: str, real_pool: Pool, network: Network, settings: Settings) -> None:
+    def __init__(
+        self, name: str, real_pool: Pool, network: Network, settings: Settings, lingering: asyncio.TaskGroup
+    ) -> None:
         self.contacts = Contacts(name, real_pool)
         self.wire = Wire(network, self.contacts)
         pool, relays = cast("Pool", WatchedPool(real_pool, self.contacts)), cast("Relays", self.wire)
@@ -48,7 +50,9 @@ class Worker:
         self.intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=ROLES)
         self.importer = Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=name)
         self.preparer = Preparer(pool=pool, nudges=nudges, settings=settings, owner=name)
-        self.deliverer = Deliverer(pool=pool, relays=relays, signals=signals, settings=settings, owner=name)
+        self.deliverer = Deliverer(
+            pool=pool, relays=relays, signals=signals, settings=settings, owner=name, lingering=lingering
+        )
         self.sweeper = Sweeper(pool=pool, nudges=nudges, settings=settings, owner=name)
         self._body: asyncio.Task[Any] | None = None
         self._had_trouble = False
@@ -56,8 +60,8 @@ class Worker:
     @classmethod
     @asynccontextmanager
     async def started(cls, name: str, database_url: str, network: Network, settings: Settings) -> AsyncIterator[Self]:
-        async with pooled(database_url, size=CONNECTIONS) as pool:
-            worker = cls(name, pool, network, settings)
+        async with pooled(database_url, size=CONNECTIONS) as pool, asyncio.TaskGroup() as lingering:
+            worker = cls(name, pool, network, settings, lingering)
             try:
                 yield worker
             finally:

@@ -152,8 +152,12 @@ async def deliver_impatiently(lab: Lab, sendout: UUID) -> None:
     async with (
         pooled(lab.direct.database_url, size=4) as pool,
         Relays(addresses, limits=limits, timeouts=timeouts) as relays,
+        asyncio.TaskGroup() as group,
     ):
-        deliverer = Deliverer(pool=pool, relays=relays, signals=Signals(("deliver",)), settings=settings, owner="test")
+        signals = Signals(("deliver",))
+        deliverer = Deliverer(
+            pool=pool, relays=relays, signals=signals, settings=settings, owner="test", lingering=group
+        )
         async with asyncio.timeout(END_SECONDS):
             while await pool.fetchval("SELECT state FROM sendout WHERE id = $1", sendout) != "finished":
                 await asyncio.to_thread(hurried, lab)

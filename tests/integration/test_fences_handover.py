@@ -97,6 +97,7 @@ async def ready(
                 writer=writer,
                 signals=Signals(("deliver",)),
                 settings=settings,
+                only_silence=asyncio.Event(),
             )
             yield Work(sendout_id, work, due, relays, receiving, apart)
 

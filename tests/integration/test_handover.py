@@ -59,6 +59,7 @@ async def handing_over(
             writer=Writer(message, [], lists, settings=settings),
             signals=Signals(("deliver",)),
             settings=settings,
+            only_silence=asyncio.Event(),
         )
         due = await deliveries.due(connection, batch, lists)
         task: asyncio.Task[object] = asyncio.create_task(handover.run(due))

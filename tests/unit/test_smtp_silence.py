@@ -2,8 +2,8 @@
 
 import pytest
 
-from coupons.smtp import Sent, Timeouts, Uncertain, connection
-from tests.smtp_client import outcomes_of, relays_to, until
+from coupons.smtp import Outcome, Sent, Timeouts, Uncertain, connection
+from tests.smtp_client import mail_to, outcomes_of, relays_to, until
 from tests.smtp_server import HANG, PIPELINING, Act, Script, serving
 
 BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
@@ -43,3 +43,35 @@ async def test_connection_that_speaks_again_is_used_again(monkeypatch: pytest.Mo
         await until(lambda: not server.hanging.is_set())
     assert {type(outcome) for outcome in outcomes.values()} == {Sent}
     assert len(server.accepted) == 6
+
+
+@BOTH_WAYS
+async def test_it_is_known_whose_mails_are_silent(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """Those that a silent connection has begun with, and no others; nobody's once they have their outcomes."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    outcomes: list[Outcome] = []
+    async with (
+        serving({**way, "DOT": HANG}, way) as server,
+        relays_to(server, timeouts=Timeouts(dot_seconds=1)) as relays,
+    ):
+        for owner in ("first", *["second"] * 4):
+            relays.hand_over(mail_to("ada"), outcomes.append, of=owner)
+        assert relays.silent() == []
+        await until(lambda: len(outcomes) >= 3)
+        assert relays.silent() == (["first", "second"] if way else ["first"])
+        await until(lambda: len(outcomes) == 5)
+        assert relays.silent() == []
+
+
+@BOTH_WAYS
+async def test_connection_that_is_left_waits_as_long(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """One that takes no more mails falls silent too, and the answer that comes after that counts."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    outcomes: list[Outcome] = []
+    async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=0.5)}) as server, relays_to(server) as relays:
+        relays.hand_over(mail_to("ada"), outcomes.append, of="whoever")
+        await until(lambda: bool(server.mails))
+        relays._relays[0].leave()
+        await until(lambda: relays.silent() == ["whoever"])
+        await until(lambda: bool(outcomes))
+    assert [type(outcome) for outcome in outcomes] == [Sent]

@@ -55,3 +55,27 @@ def test_what_a_batch_leaves_in_hand_is_given_back() -> None:
         share.take(7)
         raise ZeroDivisionError
     assert window.free == LEAST
+
+
+def test_mails_on_silent_connections_leave_the_others_their_room() -> None:
+    """Neither their own batch nor another one waits for answers that may not come for ten minutes."""
+    window = Window(100, least=LEAST)
+    with window.share() as first, window.share() as second:
+        first.take(10)
+        second.take(10)
+        assert first.room(freed=0) == second.room(freed=0) == 0
+        assert first.room(freed=0, silent=8, all_silent=8) == 8
+        assert second.room(freed=3, all_silent=8) == 3
+        window.leave_out(first)
+        assert second.room(freed=3, all_silent=8) == 3 + 8
+
+
+def test_silent_mails_count_towards_the_most() -> None:
+    """A worker that is killed leaves as many uncertain as was promised, whatever its relays do."""
+    window = Window(25, least=LEAST)
+    with window.share() as share:
+        share.take(20)
+        assert share.room(freed=0, silent=20, all_silent=20) == 5
+        share.take(5)
+        assert share.room(freed=0, silent=25, all_silent=25) == 0
+        assert share.room(freed=2, silent=23, all_silent=23) == 2

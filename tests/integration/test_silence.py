@@ -1,0 +1,112 @@
+"""Mails whose connections a middle box has forgotten: they wait for their answers, and nobody waits with them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+
+from coupons import smtp
+from coupons.database import Connection, Pool, pooled
+from coupons.settings import Settings
+from coupons.smtp import Relays, SmtpAddress
+from coupons.store import outbox
+from tests.smtp_server import HANG, PIPELINING, ScriptedServer, serving
+from tests.stock import add_group, add_list, prepare, save_message, start
+from workers.deliverer import Deliverer
+from workers.loops import Signals, work
+
+RECIPIENTS, BATCH = 40, 4
+PATIENCE_SECONDS = 20
+BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
+
+
+@pytest.fixture(autouse=True)
+def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp.connection, "SILENT_SECONDS", 0.3)
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with pooled(database_url, size=10) as pool:
+        yield pool
+
+
+async def sendout_of_many_batches(connection: Connection) -> UUID:
+    await add_list(connection, "a", RECIPIENTS)
+    await add_group(connection, "g", RECIPIENTS)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g", batch_size=BATCH)
+    await prepare(connection, batch_size=BATCH)
+    return sendout_id
+
+
+@asynccontextmanager
+async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> AsyncIterator["asyncio.Task[None]"]:
+    """A worker that delivers one batch after the other, to relays that it would wait ten minutes for."""
+    signals = Signals(("deliver",))
+    chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, window=window)
+    async with (
+        Relays(SmtpAddress.parse_all(f"smtp://127.0.0.1:{server.port}"), limits=smtp.Limits(connections=1)) as relays,
+        asyncio.TaskGroup() as group,
+    ):
+        deliverer = Deliverer(pool=pool, relays=relays, signals=signals, settings=chosen, owner="test", lingering=group)
+        loop = group.create_task(work("deliver", deliverer.step, signals, sweep_seconds=0.2))
+        try:
+            yield loop
+        finally:
+            signals.stop()
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not fact():  # noqa: ASYNC110 the fact is what the other end has seen
+            await asyncio.sleep(0.02)
+
+
+async def expiry(connection: Connection) -> None:
+    """Until the leases would have expired that there are now."""
+    expires = await connection.fetchval("SELECT max(lease_until) FROM delivery_batch")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await connection.fetchval("SELECT clock_timestamp() > $1", expires):  # noqa: ASYNC110 as above
+            await asyncio.sleep(0.1)
+
+
+def forget(server: ScriptedServer) -> None:
+    """The forgotten connections are reset after all."""
+    for session in server.sessions:
+        session.writer.transport.abort()
+
+
+@BOTH_WAYS
+async def test_other_batches_do_not_wait_for_silent_connections(
+    connection: Connection, pool: Pool, way: dict[str, str]
+) -> None:
+    """One batch at a time, a small window: all but what a forgotten connection holds is sent, the lease is kept, and
+    what is left has its outcome when it comes, though the worker was asked to end.
+    """
+    sendout_id = await sendout_of_many_batches(connection)
+    held = 2 if way else 1
+    async with serving({**way, "DOT": HANG}, way) as server:
+        async with delivering(pool, server, window=6) as loop:
+            await until(lambda: len(set(server.accepted)) == RECIPIENTS - held)
+            await expiry(connection)
+            found = await outbox.named(connection, sendout_id)
+            assert (found.state, found.sent, found.in_hand) == ("sending", RECIPIENTS - held, held)
+            assert not loop.done()
+            asyncio.get_running_loop().call_later(1, forget, server)
+        found = await outbox.named(connection, sendout_id)
+        assert (found.in_hand, found.uncertain) == (0, 1)
+        assert len(server.accepted) == len(set(server.accepted))
+
+
+async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, pool: Pool) -> None:
+    """Nothing is left of it that keeps the lease."""
+    await sendout_of_many_batches(connection)
+    async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
+        await until(lambda: bool(server.mails))
+        (working,) = [task for task in asyncio.all_tasks() if "Deliverer._work_on" in repr(task)]
+        loop.cancel()
+        await asyncio.wait([loop])
+        assert working.cancelled()
