@@ -8,7 +8,7 @@ what is in hand has an outcome, so that the relay never waits for the database.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +40,7 @@ WRITE_SECONDS = 0.1
 LOOK_SECONDS = 1.0
 """Without any outcome, it is looked so often whether the sendout was paused."""
 UNREACHABLE_SECONDS = 15.0
-"""Mails that came back although relays can be used are tried again after."""
+"""Mails that came back although relays can be used are tried again after, and any while others wait in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ class Handover:
         self._in_hand: set[int] = set()
         self._settled: set[int] = set()  # of these, what has an outcome
         self._concluded: list[Conclusion] = []  # to be recorded
+        self._put_off: list[Delivery] = []  # not mailed, and not concluded either
+        self._put_off_at = 0.0
         self._flushed_at = time.monotonic()
         self._enough = asyncio.Event()
         self._withdrawn = False
@@ -101,20 +103,25 @@ class Handover:
                 raise
             except Exception:  # a defect: what is in hand is not its fault
                 self._withdraw()
-                await self._work(deque(), share)
+                await self._work(deque(), share, again=False)
                 raise
         return self._ending
 
-    async def _work(self, waiting: deque[Delivery], share: Share) -> None:
+    async def _work(self, waiting: deque[Delivery], share: Share, *, again: bool = True) -> None:
+        """`again`: what was put off may be tried once more, if there is time for that."""
         while waiting or self._in_hand or self._concluded:
             room = await self._room(share, len(waiting))
             written = self._write_next(waiting, room)
             self._use_turns(len(written))
-            if not await self._flush(written, share) or self._signals.stopping or self._ending != Ending():
+            may_send = await self._flush(written, share)
+            if not may_send or self._signals.stopping or self._ending != Ending():
+                self._put_off_for_now(waiting)
                 waiting.clear()
             if not waiting and self._is_silent:
                 self._only_silence.set()
                 self._window.leave_out(share)
+                if again and may_send:
+                    waiting.extend(self._due_again())
             if self._in_hand:
                 await self._outcomes()
             elif waiting and not room:
@@ -136,6 +143,20 @@ class Handover:
     def _is_silent(self) -> bool:
         """Whether silent connections hold all that is in hand."""
         return 0 < len(self._in_hand) == self._relays.silent().count(self)
+
+    def _put_off_for_now(self, deliveries: Iterable[Delivery]) -> None:
+        self._put_off.extend(deliveries)
+        self._put_off_at = time.monotonic()
+
+    def _due_again(self) -> list[Delivery]:
+        """What was put off need not wait for answers that may be minutes away."""
+        if time.monotonic() < self._put_off_at + UNREACHABLE_SECONDS:
+            return []
+        if self._signals.stopping or self._ending.pause_for or self._relays.outage:
+            return []
+        due, self._put_off = self._put_off, []
+        self._ending, self._withdrawn = Ending(), False
+        return due
 
     def _use_turns(self, mails: int) -> None:
         """So many of those that were booked; the others stay."""
@@ -181,6 +202,7 @@ class Handover:
             self._hand_over(written, until)
         else:
             share.give_back(len(written))
+            self._put_off_for_now(delivery for delivery, _ in written.values())
             self._withdraw()
         if any(each.outcome == "sent" for each in concluded):
             await self._moves()
@@ -233,6 +255,7 @@ class Handover:
             case Pause(reason):
                 self._ending = Ending(pause_for=reason)
             case StandStill(reason):
+                self._put_off_for_now([delivery])
                 self._stand_still(reason)
         self._settled.add(delivery.number)
         if self._has_enough:

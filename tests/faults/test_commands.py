@@ -55,7 +55,7 @@ def ready(lab: Lab, *keys: str) -> int:
 
 
 def are_taken(lab: Lab) -> None:
-    """Wait until no command waits. What a worker has in hand it brings to its end before it ends."""
+    """Wait until no command waits. What a worker has not begun with waits again when the worker has ended."""
     eventually(lambda: not ready(lab, *COMMANDS), "every command to be taken")
 
 
@@ -175,7 +175,7 @@ def test_poison(lab: Lab) -> None:
     with lab.fleet(2) as fleet:
         publish(lab, raws)
         eventually(lambda: lab.list_named(poison.LIST).total == len(goods), "the good ones to be carried out")
-        are_taken(lab)
+        eventually(lambda: ready(lab, "dead") >= len(bad), "the others to be refused")
         assert not any(worker.is_dead for worker in fleet.workers)
     reasons = {each.body: each.reason for each in lab.dead()}
     assert [each.name for each in bodies if each.body not in reasons] == []

@@ -11,9 +11,10 @@ from coupons import smtp
 from coupons.database import Connection, Pool, pooled
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress
-from coupons.store import outbox
+from coupons.store import outbox, sendouts
 from tests.smtp_server import HANG, PIPELINING, ScriptedServer, serving
 from tests.stock import add_group, add_list, prepare, save_message, start
+from workers import handover
 from workers.deliverer import Deliverer
 from workers.loops import Signals, work
 
@@ -33,12 +34,12 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def sendout_of_many_batches(connection: Connection) -> UUID:
+async def sendout_in_batches(connection: Connection, batch_size: int = BATCH) -> UUID:
     await add_list(connection, "a", RECIPIENTS)
     await add_group(connection, "g", RECIPIENTS)
     await save_message(connection, "m", "a")
-    sendout_id = await start(connection, "m", "g", batch_size=BATCH)
-    await prepare(connection, batch_size=BATCH)
+    sendout_id = await start(connection, "m", "g", batch_size=batch_size)
+    await prepare(connection, batch_size=batch_size)
     return sendout_id
 
 
@@ -73,6 +74,13 @@ async def expiry(connection: Connection) -> None:
             await asyncio.sleep(0.1)
 
 
+async def nobody_sends(connection: Connection) -> None:
+    """Until all that is left in hand is the mail that waits for its answer."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await connection.fetchval("SELECT max(cardinality(in_hand)) FROM delivery_batch") != 1:  # noqa: ASYNC110 as above
+            await asyncio.sleep(0.05)
+
+
 def forget(server: ScriptedServer) -> None:
     """The forgotten connections are reset after all."""
     for session in server.sessions:
@@ -86,7 +94,7 @@ async def test_other_batches_do_not_wait_for_silent_connections(
     """One batch at a time, a small window: all but what a forgotten connection holds is sent, the lease is kept, and
     what is left has its outcome when it comes, though the worker was asked to end.
     """
-    sendout_id = await sendout_of_many_batches(connection)
+    sendout_id = await sendout_in_batches(connection)
     held = 2 if way else 1
     async with serving({**way, "DOT": HANG}, way) as server:
         async with delivering(pool, server, window=6) as loop:
@@ -101,9 +109,29 @@ async def test_other_batches_do_not_wait_for_silent_connections(
         assert len(server.accepted) == len(set(server.accepted))
 
 
+async def test_what_was_put_off_does_not_wait_for_silent_connections(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one batch: what a pause took back is sent after the resume, although a mail still waits for its answer."""
+    monkeypatch.setattr(handover, "UNREACHABLE_SECONDS", 0.2)
+    sendout_id = await sendout_in_batches(connection, RECIPIENTS)
+    async with serving({"DOT": HANG}, {}) as server:
+        async with delivering(pool, server, window=6):
+            await until(lambda: bool(server.mails))
+            await sendouts.pause(connection, sendout_id, "by a test")
+            await nobody_sends(connection)
+            async with connection.transaction():
+                await sendouts.resume(connection, sendout_id)
+            await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
+            asyncio.get_running_loop().call_later(1, forget, server)
+        found = await outbox.named(connection, sendout_id)
+        assert (found.sent, found.in_hand, found.uncertain) == (RECIPIENTS - 1, 0, 1)
+        assert len(server.accepted) == RECIPIENTS - 1
+
+
 async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, pool: Pool) -> None:
     """Nothing is left of it that keeps the lease."""
-    await sendout_of_many_batches(connection)
+    await sendout_in_batches(connection)
     async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
         await until(lambda: bool(server.mails))
         (working,) = [task for task in asyncio.all_tasks() if "Deliverer._work_on" in repr(task)]
