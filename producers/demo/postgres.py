@@ -22,8 +22,8 @@ NAME = "coupons"  # of the superuser and of the database
 # A crash of the machine may lose these databases; a crash of the server alone still loses nothing.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
-DISK = Path("/var/tmp")
-MEMORY, ENOUGH_MEMORY = Path("/dev/shm"), 4 << 30
+DISK, MEMORY = Path("/var/tmp"), Path("/dev/shm")  # noqa: S108 - new folders are made in them
+ENOUGH_MEMORY = 4 << 30
 
 # PostgreSQL refuses to run as root.
 UNPRIVILEGED_ACCOUNTS = ("postgres", "nobody")

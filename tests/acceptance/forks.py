@@ -142,7 +142,8 @@ def _serve(requests: socket.socket) -> None:
                 if not message:
                     raise SystemExit
                 if (pid := os.fork()) == 0:
-                    _become(*json.loads(message), files[1:])
+                    arguments, environment, folder = json.loads(message)
+                    _become(arguments, environment, folder, files[1:])
                     return
                 os.write(files[0], b"%d\n" % pid)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, files[0]))

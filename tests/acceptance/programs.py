@@ -134,7 +134,7 @@ class Programs:
                 out, err = process.communicate(timeout=COMMAND_LIMIT_SECONDS)
             finally:
                 process.kill()
-            return Result(process.returncode, out.decode(), err.decode())
+            return Result(process.wait(), out.decode(), err.decode())
 
         return end
 
@@ -144,7 +144,7 @@ class Programs:
         eventually(when, what)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=COMMAND_LIMIT_SECONDS)
-        return Result(process.returncode, out.decode(), err.decode())
+        return Result(process.wait(), out.decode(), err.decode())
 
     def on_terminal(self, *arguments: object, only_stderr: bool = False, typed: str = "", **environment: str) -> Result:
         """Run `coupons …` on a terminal; what that shows is the result's `err`, and `out` what went elsewhere.

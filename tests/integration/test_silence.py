@@ -138,3 +138,4 @@ async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, po
         loop.cancel()
         await asyncio.wait([loop])
         assert working.cancelled()
+        forget(server)  # else the relays would wait for it to their end
