@@ -81,9 +81,9 @@ class Postgres:
 
 @contextmanager
 def private(folder: Path, *, small: bool = False) -> Iterator[Postgres]:
-    """With `small`, on a disk of its own, of DISK_BYTES."""
+    """With `small`, on a disk of its own, of DISK_BYTES; else where it starts soonest, as only its processes die."""
     account = postgres.unprivileged_account()
-    with postgres.home_of(account, folder) as home, ExitStack() as stack:
+    with postgres.home_of(account, folder, postgres.quickest()) as home, ExitStack() as stack:
         if small:
             stack.enter_context(disk(home / "data", account))
         programs = Programs(postgres.reachable(postgres.installed_programs(), home, account), account)

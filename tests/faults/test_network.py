@@ -149,7 +149,7 @@ def at_work_again(work: Busy, service: str, meanwhile: UUID) -> float:
 @pytest.mark.parametrize("service", SERVICES if LONG else ["smtp"])
 def test_connections_are_cut(lab: Lab, service: str) -> None:
     """Anywhere in a request or an answer: all goes on with new connections, and only the relay's can be uncertain."""
-    rounds, recovered = size(short=4, long=40), 0.0
+    rounds, recovered = size(short=3, long=40), 0.0
     with lab.proxied(service) as proxy, busy(lab, **PATIENT, **QUICK_RELAY) as work:
         for number in range(rounds):
             proxy.cut_after(lab.random.choice(OCTETS), BOTH[number % 2])

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiormq
@@ -86,11 +87,11 @@ async def gone(proxy: FaultProxy) -> None:
     proxy.heal()
 
 
-FAULTS = (black_hole, half_open, reset, gone)
+only_long = partial(pytest.param, marks=pytest.mark.long)
 Fault = Callable[[FaultProxy], Awaitable[None]]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [only_long(black_hole), half_open, reset, only_long(gone)])
 async def test_a_worker_whose_statement_was_under_way_works_again(
     database_url: str, broker_url: str, to_database: FaultProxy, fault: Fault, say: Say
 ) -> None:
@@ -145,7 +146,7 @@ async def test_a_statement_whose_client_was_killed_holds_nobody_up(
             await running
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [black_hole, only_long(half_open), reset, only_long(gone)])
 async def test_a_worker_whose_broker_was_silent_consumes_again(
     database_url: str, broker_url: str, to_broker: FaultProxy, fault: Fault, say: Say
 ) -> None:

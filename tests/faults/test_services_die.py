@@ -64,7 +64,7 @@ async def declare_queues(broker_url: str) -> None:
 
 def test_database_dies(shelf: Shelf) -> None:
     """In mid-word, again and again, during a sendout and an import: what was committed holds, all are soon at work."""
-    rounds, pause = size(short=2, long=6), size(short=2, long=20)
+    rounds, pause = size(short=1, long=6), size(short=2, long=20)
     recovered = 0.0
     with shelf.lab(small=False) as (server, lab):
         with busy(lab, recipients=size(short=400, long=12_000), lease_seconds=LEASE_SECONDS) as work:

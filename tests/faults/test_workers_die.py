@@ -36,11 +36,11 @@ def test_random_kills(lab: Lab) -> None:
     lab.sink.start(delay=size(short=30, long=80) / 1_000)  # so that there is something to kill
     least = size(short=3, long=500)
     with lab.fleet(size(short=3, long=4), window=WINDOW) as fleet:
-        recipients = size(short=700, long=200_000)
+        recipients = size(short=400, long=200_000)
         while recipients:
             sendout = lab.sending(recipients)
             fleet.kill_until(lambda: lab.state(sendout) == "finished", (0.5, size(short=1, long=3)))  # noqa: B023 - called in this turn
-            recipients = 0 if fleet.killed >= least else max(500, recipients // 10)
+            recipients = 0 if fleet.killed >= least else max(size(short=100, long=500), recipients // 10)
     lab.judged(
         "kill -9 of a random worker",
         rounds=fleet.killed,
