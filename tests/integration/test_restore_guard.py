@@ -432,6 +432,21 @@ async def test_nobody_is_promised_codes_before_that(connection: Connection) -> N
     assert claimed.id == waiting
 
 
+async def test_who_claimed_a_sendout_before_that_does_not_admit_it(connection: Connection) -> None:
+    """Its lease, and its snapshot, are from before the restore; it is prepared again afterwards."""
+    await begun(connection)
+    waiting = await start(connection, "m", "g")
+    claim = await sendouts.claim(connection, owner="test", lease_seconds=60)
+    assert claim
+    assert claim.id == waiting
+    await sendouts.snapshot(connection, claim, batch_size=1_000)
+    await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
+    await go_back(connection)
+    with pytest.raises(LeaseLost, match="epoch accept"):
+        await sendouts.admit(connection, claim)
+    assert (await list_a(connection)).promised == 30
+
+
 async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None:
     """It may have been resumed since; what a worker had in hand when it was backed up is among the rest."""
     sendout_id = await begun(connection)
