@@ -24,6 +24,7 @@ QUEUES = ("maildrop", "incoming", "active", "deferred")
 # that for the while.
 INSTALL = """
 set -e
+exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\\nexit 101\\n' >"$policy"

@@ -30,6 +30,7 @@ INSTALLATIONS = (
 # Debian's package starts a broker for the whole machine; a policy-rc.d that answers 101 forbids it for the while.
 INSTALL = """
 set -e
+exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\\nexit 101\\n' >"$policy"

@@ -21,6 +21,7 @@ from tests.faults.oracle import read
 
 LIBRARY = "faketime/libfaketimeMT.so.1"
 INSTALL = """
+exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
 export DEBIAN_FRONTEND=noninteractive
 install() { apt-get install -y -qq --no-install-recommends libfaketime; }
 install || { apt-get update -qq && install; }
