@@ -14,7 +14,7 @@ from coupons.smtp import Outage, Relays
 from coupons.store import deliveries, epochs, messages, sendouts
 from coupons.store.deliveries import Batch, Delivery
 from workers.denials import Denials
-from workers.handover import Ending, Handover
+from workers.handover import Ending, Handover, pause
 from workers.loops import AT_ONCE, RETRY_SECONDS, Signals, attempt
 from workers.throttle import Throttle
 from workers.window import Window
@@ -44,8 +44,7 @@ class Deliverer:
         """In `lingering`, batches that only wait for silent connections come to their ends.
 
         There are seldom more than those that were in hand when the connections fell silent, as later mails go over
-        others. Each holds one of the silent mails: two for each of at most 2 * `smtp_connections` that are open, and
-        never more than the window.
+        others; each holds a silent mail, so there are never more than the window has mails.
         """
         self._pool = pool
         self._relays = relays
@@ -190,9 +189,9 @@ class Deliverer:
         return self._writers[sendout_id]
 
     async def _hand_back(self, batch: Batch, ending: Ending) -> None:
+        if ending.pause_for:
+            await pause(self._pool, batch.sendout_id, ending.pause_for)
         async with self._pool.acquire() as connection:
-            if ending.pause_for and await sendouts.pause_if_sending(connection, batch.sendout_id, ending.pause_for):
-                log.error("sendout paused", sendout=str(batch.sendout_id), reason=ending.pause_for)
             failpoints.reached("deliver.delivered")
             await deliveries.release(connection, batch, not_within=ending.not_within)
             failpoints.reached("deliver.released")

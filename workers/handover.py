@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -37,8 +37,8 @@ FLUSH_SECONDS = 0.1
 """An outcome waits at most so long to be recorded with others."""
 WRITE_SECONDS = 0.1
 """Writing mails keeps everything else waiting, heartbeats too; a single one that gets too long takes 0.06 s."""
-LOOK_SECONDS = 1.0
-"""Without any outcome, it is looked so often whether the sendout was paused."""
+LOOK_SECONDS, PATIENT_LOOK_SECONDS = 1.0, 5.0
+"""Without any outcome, it is looked so often whether the sendout was paused; the second one if only silence is left."""
 UNREACHABLE_SECONDS = 15.0
 """Mails that came back although relays can be used are tried again after, and any while others wait in silence."""
 
@@ -53,6 +53,13 @@ class Ending:
 
 
 Written = dict[int, tuple[Delivery, Envelope]]
+
+
+async def pause(pool: Pool, sendout_id: UUID, reason: str) -> None:
+    """If it is sending; until a person resumes it."""
+    async with pool.acquire() as connection:
+        if await sendouts.pause_if_sending(connection, sendout_id, reason):
+            log.error("sendout paused", sendout=str(sendout_id), reason=reason)
 
 
 class Handover:
@@ -119,9 +126,10 @@ class Handover:
                 waiting.clear()
             if not waiting and self._is_silent:
                 self._only_silence.set()
-                self._window.leave_out(share)
+                share.leave()
+                await self._pause_now()
                 if again and may_send:
-                    waiting.extend(self._due_again())
+                    waiting.extend(self._due_again(share))
             if self._in_hand:
                 await self._outcomes()
             elif waiting and not room:
@@ -129,15 +137,19 @@ class Handover:
 
     async def _room(self, share: Share, wanted: int) -> int:
         """For how many of the mails that are wanted the window and the limit of all workers have room now."""
-        silent = self._relays.silent()
-        room = min(wanted, share.room(freed=len(self._settled), silent=silent.count(self), all_silent=len(silent)))
+        room = min(wanted, self._room_in_window(share))
         if self._throttle is None or not room:
             return room
         if self._booking is None:
             self._booking = await self._throttle.book(room)
+            room = min(room, self._room_in_window(share))  # others may have taken some meanwhile
         if self._booking.at > time.monotonic():
             return 0
         return min(room, self._booking.mails)
+
+    def _room_in_window(self, share: Share) -> int:
+        silent = self._relays.silent()
+        return share.room(freed=len(self._settled), silent=silent.count(self), all_silent=len(silent))
 
     @property
     def _is_silent(self) -> bool:
@@ -145,18 +157,27 @@ class Handover:
         return 0 < len(self._in_hand) == self._relays.silent().count(self)
 
     def _put_off_for_now(self, deliveries: Iterable[Delivery]) -> None:
-        self._put_off.extend(deliveries)
-        self._put_off_at = time.monotonic()
+        if put_off := [*deliveries]:
+            self._put_off.extend(put_off)
+            self._put_off_at = time.monotonic()
 
-    def _due_again(self) -> list[Delivery]:
+    def _due_again(self, share: Share) -> list[Delivery]:
         """What was put off need not wait for answers that may be minutes away."""
-        if time.monotonic() < self._put_off_at + UNREACHABLE_SECONDS:
+        if not self._put_off or time.monotonic() < self._put_off_at + UNREACHABLE_SECONDS:
             return []
         if self._signals.stopping or self._ending.pause_for or self._relays.outage:
             return []
         due, self._put_off = self._put_off, []
         self._ending, self._withdrawn = Ending(), False
+        share.join()
         return due
+
+    async def _pause_now(self) -> None:
+        """Nor need people wait for them to be told, who may mend the cause and resume the sendout before they come."""
+        if self._ending.pause_for:
+            with suppress(*TROUBLE):  # the next look tries again
+                await pause(self._pool, self._batch.sendout_id, self._ending.pause_for)
+                self._ending = Ending()
 
     def _use_turns(self, mails: int) -> None:
         """So many of those that were booked; the others stay."""
@@ -253,6 +274,7 @@ class Handover:
             case Conclusion() as conclusion:
                 self._concluded.append(conclusion)
             case Pause(reason):
+                self._put_off_for_now([delivery])
                 self._ending = Ending(pause_for=reason)
             case StandStill(reason):
                 self._put_off_for_now([delivery])
@@ -263,6 +285,8 @@ class Handover:
 
     def _stand_still(self, reason: str) -> None:
         """Nothing is handed over for now; in an outage no batch is claimed before a relay is tried again."""
+        if self._ending.pause_for:
+            return
         if outage := self._relays.outage:
             self._ending = Ending(waiting=outage.reason)
         elif not (self._signals.stopping or self._withdrawn or reason == TOO_LATE):
@@ -276,10 +300,12 @@ class Handover:
         """Until half of what is in hand has an outcome, some have waited long enough for the others, or it is time to
         look at the sendout.
         """
+        is_patient = self._only_silence.is_set() and not self._put_off
+        look_seconds = PATIENT_LOOK_SECONDS if is_patient else LOOK_SECONDS
         while not self._has_enough:
             self._enough.clear()
             await happens(self._enough, FLUSH_SECONDS)
-            if self._settled or time.monotonic() > self._flushed_at + LOOK_SECONDS:
+            if self._settled or time.monotonic() > self._flushed_at + look_seconds:
                 return
 
     async def _turn(self) -> None:

@@ -35,11 +35,11 @@ class Window:
     def share(self) -> Iterator["Share"]:
         """A batch's part, for as long as the block runs."""
         share = Share(self)
-        self._shares.add(share)
+        share.join()
         try:
             yield share
         finally:
-            self.leave_out(share)
+            share.leave()
             share.give_back(share.taken)
 
     @property
@@ -60,8 +60,10 @@ class Window:
         """What each of those that share it may have."""
         return max(1, self.size // max(1, len(self._shares)))
 
-    def leave_out(self, share: "Share") -> None:
-        """It asks for no more room: the others need not leave it any."""
+    def join(self, share: "Share") -> None:
+        self._shares.add(share)
+
+    def leave(self, share: "Share") -> None:
         self._shares.discard(share)
 
     def note(self, outcomes: int) -> None:
@@ -88,6 +90,14 @@ class Share:
     def __init__(self, window: Window) -> None:
         self.taken = 0
         self._window = window
+
+    def join(self) -> None:
+        """It asks for room again: the others leave it its part."""
+        self._window.join(self)
+
+    def leave(self) -> None:
+        """It asks for no more room: the others need not leave it any."""
+        self._window.leave(self)
 
     def room(self, *, freed: int, silent: int = 0, all_silent: int = 0) -> int:
         """For how many mails there is room once so many of the batch's own are out of hand.

@@ -333,11 +333,11 @@ class Relay:
 
     def _opened_in_vain(self, reason: str) -> None:
         """A connection could not be opened, or was of no use. As many as there are is what the relay serves."""
-        left = len(self._connections) + len(self._opening)
+        left = self._heard + len(self._opening)
         self._allowed = max(1, min(self._allowed, left))
         self._grown_at = asyncio.get_running_loop().time()
         self._back_off()
-        if not left and not self._leaving:
+        if not left and all(each.silent for each in self._leaving):
             self._note(Kind.CLOSED, reason)
 
     def _leave_out(self, kind: Kind, reason: str) -> None:

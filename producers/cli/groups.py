@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from coupons.sources import Rules, Source
     from coupons.store.imports import Import, Job, Mode, Waiting
 
-OWNER = f"{socket.gethostname()}:{os.getpid()}"
+
+def owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @click.group("group")
@@ -89,7 +91,7 @@ async def _import(file: BinaryIO | str, group: str, mode: "Mode", format_: "File
     async with database() as connection, database() as looking:
         said = {name: value for name, value in asdict(format_).items() if value is not None}
         waiting = await imports.create_local(
-            connection, group, mode, _name(file), said, owner=OWNER, lease_seconds=settings().lease_seconds
+            connection, group, mode, _name(file), said, owner=owner(), lease_seconds=settings().lease_seconds
         )
         watching = asyncio.create_task(follow(lambda: _found(looking, waiting.id), progress_of, title="importing"))
         try:
@@ -135,7 +137,7 @@ async def _claimed(connection: "Connection", waiting: "Waiting", lease_seconds: 
     while True:
         job = await imports.claim(
             connection,
-            owner=OWNER,
+            owner=owner(),
             lease_seconds=lease_seconds,
             import_id=waiting.id,
             lease_token=waiting.lease_token,

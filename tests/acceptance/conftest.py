@@ -17,6 +17,7 @@ from tests.acceptance.shop import Shop  # noqa: E402 - as above
 from tests.services import VirtualHosts, database, delete_queues  # noqa: E402 - as above
 
 INSTALL = """
+exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
 export DEBIAN_FRONTEND=noninteractive
 install() { apt-get install -y -qq --no-install-recommends amqp-tools; }
 install || { apt-get update -qq && install; }

@@ -2,7 +2,8 @@
 
 A third to four fifths of a second of each command and worker is Python reading its modules. One process reads them
 once for a test session and forks: each child is `coupons` from its first line on, with arguments, environment, folder
-and files of its own, and ends as a program does. With COUPONS_TEST_FORKS=0 every one is the installed program.
+and files of its own, and ends as a program does; only the seed of its hashes is not its own. With COUPONS_TEST_FORKS=0
+every one is the installed program.
 """
 
 import gc
@@ -16,20 +17,31 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TextIO, cast
+
+from coupons import failpoints
 
 ROOT = Path(__file__).parents[2]
 PRELOADED = ("producers.cli", "producers.cli.following", "producers.doctor", "producers.web.server", "workers.main")
 FORKS = os.environ.get("COUPONS_TEST_FORKS") != "0"
+ENVIRONMENT = {**os.environ}
+"""Of the process that forks: what a test changes is its children's."""
+READ_AT_START = ("LD_", "PYTHON", "LC_", "LANG", "TZ")
+"""These variables are read before the first module is, or by it."""
 LARGEST_REQUEST = 1 << 20
 STANDARD_FILES = (0, 1, 2)
 
 
 def can_be_forked(environment: dict[str, str]) -> bool:
-    """What the dynamic linker reads must be there before the first module is."""
-    return FORKS and "LD_PRELOAD" not in environment
+    return FORKS and _read_at_start(environment) == _read_at_start(ENVIRONMENT)
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
 
 
 class Forked:
@@ -70,8 +82,9 @@ class Forked:
         return tuple(b"".join(each) for each in pieces.values())
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        with suppress(ProcessLookupError):  # it has just ended
+            if self.poll() is None:
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -120,7 +133,7 @@ def _forking() -> socket.socket:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_REQUEST)
     with theirs:
         command = [sys.executable, "-m", __spec__.name, str(theirs.fileno())]
-        subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
+        subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, pass_fds=[theirs.fileno()])
     return ours
 
 
@@ -143,6 +156,7 @@ def _serve(requests: socket.socket) -> None:
                     raise SystemExit
                 if (pid := os.fork()) == 0:
                     arguments, environment, folder = json.loads(message)
+                    _close_others([files[0], *(each for key in selector.get_map().values() for each in _numbers(key))])
                     _become(arguments, environment, folder, files[1:])
                     return
                 os.write(files[0], b"%d\n" % pid)
@@ -153,8 +167,19 @@ def _serve(requests: socket.socket) -> None:
 
 def _tell_end(pid: int, status: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.write(status, b"%d\n" % code)
+    with suppress(BrokenPipeError):  # nobody wants to know
+        os.write(status, b"%d\n" % code)
     os.close(status)
+
+
+def _numbers(key: selectors.SelectorKey) -> list[int]:
+    """Of the files that stand for another child."""
+    return [key.fd, key.data[1]] if key.data else []
+
+
+def _close_others(numbers: list[int]) -> None:
+    for number in numbers:
+        os.close(number)
 
 
 def _become(arguments: list[str], environment: dict[str, str], folder: str, files: list[int]) -> None:
@@ -166,16 +191,25 @@ def _become(arguments: list[str], environment: dict[str, str], folder: str, file
     for ours, standard in zip(files, STANDARD_FILES, strict=True):
         os.dup2(ours, standard)
         os.close(ours)
-    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - as long as the process
-    sys.stdout = open(1, "w", encoding="utf-8", buffering=1 if os.isatty(1) else -1)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", buffering=1, errors="backslashreplace")  # noqa: SIM115
-    importlib.reload(importlib.import_module("coupons.failpoints"))  # it has read the environment
+    sys.stdin = _text(sys.stdin, "r")
+    sys.stdout = _text(sys.stdout, "w", 1 if os.isatty(1) else -1)
+    sys.stderr = _text(sys.stderr, "w", 1)
+    failpoints.arm(environment.get(failpoints.VARIABLE, ""))
+
+
+def _text(before: TextIO, mode: str, buffering: int = -1) -> TextIO:
+    """The same standard file anew: whether it is a terminal has changed."""
+    return cast(
+        "TextIO", open(before.fileno(), mode, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
+    )
 
 
 if __name__ == "__main__":
     for module in PRELOADED:
         importlib.import_module(module)
     gc.freeze()
+    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a terminal's it is one of many
     with socket.socket(fileno=int(sys.argv[1])) as _requests:
         _serve(_requests)
+    signal.signal(signal.SIGINT, ctrl_c)
     importlib.import_module("producers.cli").main(prog_name="coupons")

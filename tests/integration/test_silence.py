@@ -12,7 +12,7 @@ from coupons.database import Connection, Pool, pooled
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress
 from coupons.store import outbox, sendouts
-from tests.smtp_server import HANG, PIPELINING, ScriptedServer, serving
+from tests.smtp_server import HANG, PIPELINING, Act, ScriptedServer, serving
 from tests.stock import add_group, add_list, prepare, save_message, start
 from workers import handover
 from workers.deliverer import Deliverer
@@ -20,6 +20,7 @@ from workers.loops import Signals, work
 
 RECIPIENTS, BATCH = 40, 4
 PATIENCE_SECONDS = 20
+CLOSED = {"GREETING": Act("421 4.3.2 not now\r\n", then="cut")}
 BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 
 
@@ -49,7 +50,10 @@ async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> A
     signals = Signals(("deliver",))
     chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, window=window)
     async with (
-        Relays(SmtpAddress.parse_all(f"smtp://127.0.0.1:{server.port}"), limits=smtp.Limits(connections=1)) as relays,
+        Relays(
+            SmtpAddress.parse_all(f"smtp://127.0.0.1:{server.port}"),
+            limits=smtp.Limits(connections=1, backoff_seconds=0.2),
+        ) as relays,
         asyncio.TaskGroup() as group,
     ):
         deliverer = Deliverer(pool=pool, relays=relays, signals=signals, settings=chosen, owner="test", lingering=group)
@@ -78,6 +82,12 @@ async def nobody_sends(connection: Connection) -> None:
     """Until all that is left in hand is the mail that waits for its answer."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await connection.fetchval("SELECT max(cardinality(in_hand)) FROM delivery_batch") != 1:  # noqa: ASYNC110 as above
+            await asyncio.sleep(0.05)
+
+
+async def state_is(connection: Connection, sendout_id: UUID, state: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await outbox.named(connection, sendout_id)).state != state:  # noqa: ASYNC110 as above
             await asyncio.sleep(0.05)
 
 
@@ -120,6 +130,7 @@ async def test_what_was_put_off_does_not_wait_for_silent_connections(
             await until(lambda: bool(server.mails))
             await sendouts.pause(connection, sendout_id, "by a test")
             await nobody_sends(connection)
+            assert len(set(server.accepted)) < RECIPIENTS - 1
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
             await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
@@ -127,6 +138,40 @@ async def test_what_was_put_off_does_not_wait_for_silent_connections(
         found = await outbox.named(connection, sendout_id)
         assert (found.sent, found.in_hand, found.uncertain) == (RECIPIENTS - 1, 0, 1)
         assert len(server.accepted) == RECIPIENTS - 1
+
+
+async def test_what_an_outage_put_off_does_not_wait_for_them_either(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay lets nobody in for a while, and does again."""
+    monkeypatch.setattr(handover, "UNREACHABLE_SECONDS", 0.2)
+    sendout_id = await sendout_in_batches(connection, RECIPIENTS)
+    async with serving({"DOT": HANG}, CLOSED, CLOSED, {}) as server:
+        async with delivering(pool, server):
+            await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
+            assert len(server.verbs) == 4
+            asyncio.get_running_loop().call_later(1, forget, server)
+        found = await outbox.named(connection, sendout_id)
+        assert (found.sent, found.in_hand, found.uncertain, found.waiting) == (RECIPIENTS - 1, 0, 1, None)
+        assert len(server.accepted) == RECIPIENTS - 1
+
+
+async def test_a_sendout_is_paused_before_they_have_answered(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay refuses the sender: people are told at once, and when they have resumed it, it is not paused again."""
+    monkeypatch.setattr(handover, "UNREACHABLE_SECONDS", 0.2)
+    sendout_id = await sendout_in_batches(connection, RECIPIENTS)
+    async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
+        async with delivering(pool, server):
+            await state_is(connection, sendout_id, "paused")
+            assert (await outbox.named(connection, sendout_id)).in_hand == 1
+            async with connection.transaction():
+                await sendouts.resume(connection, sendout_id)
+            await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
+            asyncio.get_running_loop().call_later(1, forget, server)
+        found = await outbox.named(connection, sendout_id)
+        assert (found.state, found.sent, found.uncertain) == ("finished", RECIPIENTS - 1, 1)
 
 
 async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, pool: Pool) -> None:

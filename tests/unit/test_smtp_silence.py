@@ -68,7 +68,7 @@ async def test_connection_that_is_left_waits_as_long(monkeypatch: pytest.MonkeyP
     """One that takes no more mails falls silent too, and the answer that comes after that counts."""
     monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
     outcomes: list[Outcome] = []
-    async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=0.5)}) as server, relays_to(server) as relays:
+    async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=2)}) as server, relays_to(server) as relays:
         relays.hand_over(mail_to("ada"), outcomes.append, of="whoever")
         await until(lambda: bool(server.mails))
         relays._relays[0].leave()

@@ -66,7 +66,7 @@ def test_mails_on_silent_connections_leave_the_others_their_room() -> None:
         assert first.room(freed=0) == second.room(freed=0) == 0
         assert first.room(freed=0, silent=8, all_silent=8) == 8
         assert second.room(freed=3, all_silent=8) == 3
-        window.leave_out(first)
+        first.leave()
         assert second.room(freed=3, all_silent=8) == 3 + 8
 
 
