@@ -11,7 +11,7 @@ from coupons.commands import ImportCoupons
 from tests.acceptance.programs import POLL_SECONDS
 from tests.faults.lab import END_SECONDS, Fleet, Lab, codes_of, size
 
-RECIPIENTS = size(short=300, long=1_500)
+RECIPIENTS = size(short=200, long=1_500)
 CODES = size(short=10_000, long=200_000)
 WORKERS = 2
 WINDOW = 40

@@ -22,7 +22,7 @@ from tests.faults.lab import FaultySink, Lab, Row, size
 from tests.faults.postgres import Postgres
 from tests.services import QUEUES
 
-LEASE_SECONDS = 20
+LEASE_SECONDS = size(short=8, long=20)
 """Longer than a restart takes: then nobody may be uncertain."""
 
 
@@ -67,7 +67,7 @@ def test_database_dies(shelf: Shelf) -> None:
     rounds, pause = size(short=1, long=6), size(short=2, long=20)
     recovered = 0.0
     with shelf.lab(small=False) as (server, lab):
-        with busy(lab, recipients=size(short=400, long=12_000), lease_seconds=LEASE_SECONDS) as work:
+        with busy(lab, recipients=size(short=200, long=12_000), lease_seconds=LEASE_SECONDS) as work:
             for _ in range(rounds):
                 work.imports_codes(size(short=10_000, long=100_000))
                 time.sleep(pause)
