@@ -128,10 +128,12 @@ class Handover:
                 self._only_silence.set()
                 share.leave()
                 await self._pause_now()
-                if again and may_send:
-                    waiting.extend(self._due_again(share))
+                if again and may_send and (due := self._due_again(share)):
+                    waiting.extend(due)
+                    continue
             if self._in_hand:
-                await self._outcomes()
+                is_patient = not (waiting or self._put_off) and self._is_silent
+                await self._outcomes(PATIENT_LOOK_SECONDS if is_patient else LOOK_SECONDS)
             elif waiting and not room:
                 await self._turn()
 
@@ -296,12 +298,10 @@ class Handover:
     def _has_enough(self) -> bool:
         return 2 * len(self._settled) >= len(self._in_hand)
 
-    async def _outcomes(self) -> None:
+    async def _outcomes(self, look_seconds: float) -> None:
         """Until half of what is in hand has an outcome, some have waited long enough for the others, or it is time to
         look at the sendout.
         """
-        is_patient = self._only_silence.is_set() and not self._put_off
-        look_seconds = PATIENT_LOOK_SECONDS if is_patient else LOOK_SECONDS
         while not self._has_enough:
             self._enough.clear()
             await happens(self._enough, FLUSH_SECONDS)
