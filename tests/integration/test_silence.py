@@ -1,7 +1,7 @@
 """Mails whose connections a middle box has forgotten: they wait for their answers, and nobody waits with them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -12,6 +12,8 @@ from coupons.database import Connection, Pool, pooled
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress
 from coupons.store import outbox, sendouts
+from tests import at_work
+from tests.smtp_client import until
 from tests.smtp_server import HANG, PIPELINING, Act, ScriptedServer, serving
 from tests.stock import add_group, add_list, prepare, save_message, start
 from workers import handover
@@ -19,7 +21,6 @@ from workers.deliverer import Deliverer
 from workers.loops import Signals, work
 
 RECIPIENTS, BATCH = 40, 4
-PATIENCE_SECONDS = 20
 CLOSED = {"GREETING": Act("421 4.3.2 not now\r\n", then="cut")}
 BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 
@@ -64,37 +65,23 @@ async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> A
             signals.stop()
 
 
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not fact():  # noqa: ASYNC110 the fact is what the other end has seen
-            await asyncio.sleep(0.02)
+async def comes_true(connection: Connection, query: str, *arguments: object) -> None:
+    async def is_true() -> bool:
+        return bool(await connection.fetchval(query, *arguments))
 
-
-async def expiry(connection: Connection) -> None:
-    """Until the leases would have expired that there are now."""
-    expires = await connection.fetchval("SELECT max(lease_until) FROM delivery_batch")
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await connection.fetchval("SELECT clock_timestamp() > $1", expires):  # noqa: ASYNC110 as above
-            await asyncio.sleep(0.1)
-
-
-async def nobody_sends(connection: Connection) -> None:
-    """Until all that is left in hand is the mail that waits for its answer."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await connection.fetchval("SELECT max(cardinality(in_hand)) FROM delivery_batch") != 1:  # noqa: ASYNC110 as above
-            await asyncio.sleep(0.05)
-
-
-async def state_is(connection: Connection, sendout_id: UUID, state: str) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await outbox.named(connection, sendout_id)).state != state:  # noqa: ASYNC110 as above
-            await asyncio.sleep(0.05)
+    await at_work.until(is_true)
 
 
 def forget(server: ScriptedServer) -> None:
     """The forgotten connections are reset after all."""
     for session in server.sessions:
         session.writer.transport.abort()
+
+
+async def all_but_one_are_sent(server: ScriptedServer) -> None:
+    """While it waits; then its connection is reset."""
+    await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
+    asyncio.get_running_loop().call_later(1, forget, server)
 
 
 @BOTH_WAYS
@@ -109,7 +96,8 @@ async def test_other_batches_do_not_wait_for_silent_connections(
     async with serving({**way, "DOT": HANG}, way) as server:
         async with delivering(pool, server, window=6) as loop:
             await until(lambda: len(set(server.accepted)) == RECIPIENTS - held)
-            await expiry(connection)
+            leases_end = await connection.fetchval("SELECT max(lease_until) FROM delivery_batch")
+            await comes_true(connection, "SELECT clock_timestamp() > $1", leases_end)
             found = await outbox.named(connection, sendout_id)
             assert (found.state, found.sent, found.in_hand) == ("sending", RECIPIENTS - held, held)
             assert not loop.done()
@@ -129,12 +117,11 @@ async def test_what_was_put_off_does_not_wait_for_silent_connections(
         async with delivering(pool, server, window=6):
             await until(lambda: bool(server.mails))
             await sendouts.pause(connection, sendout_id, "by a test")
-            await nobody_sends(connection)
+            await comes_true(connection, "SELECT max(cardinality(in_hand)) = 1 FROM delivery_batch")
             assert len(set(server.accepted)) < RECIPIENTS - 1
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
-            await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
-            asyncio.get_running_loop().call_later(1, forget, server)
+            await all_but_one_are_sent(server)
         found = await outbox.named(connection, sendout_id)
         assert (found.sent, found.in_hand, found.uncertain) == (RECIPIENTS - 1, 0, 1)
         assert len(server.accepted) == RECIPIENTS - 1
@@ -148,9 +135,8 @@ async def test_what_an_outage_put_off_does_not_wait_for_them_either(
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, CLOSED, CLOSED, {}) as server:
         async with delivering(pool, server):
-            await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
+            await all_but_one_are_sent(server)
             assert len(server.verbs) == 4
-            asyncio.get_running_loop().call_later(1, forget, server)
         found = await outbox.named(connection, sendout_id)
         assert (found.sent, found.in_hand, found.uncertain, found.waiting) == (RECIPIENTS - 1, 0, 1, None)
         assert len(server.accepted) == RECIPIENTS - 1
@@ -164,12 +150,11 @@ async def test_a_sendout_is_paused_before_they_have_answered(
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
         async with delivering(pool, server):
-            await state_is(connection, sendout_id, "paused")
+            await comes_true(connection, "SELECT state = 'paused' FROM sendout WHERE id = $1", sendout_id)
             assert (await outbox.named(connection, sendout_id)).in_hand == 1
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
-            await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
-            asyncio.get_running_loop().call_later(1, forget, server)
+            await all_but_one_are_sent(server)
         found = await outbox.named(connection, sendout_id)
         assert (found.state, found.sent, found.uncertain) == ("finished", RECIPIENTS - 1, 1)
 
