@@ -29,6 +29,7 @@ RABBITMQ_IMAGE = rabbitmq.IMAGE
 QUEUES = ("coupons.import", "coupons.sendout", "coupons.resume", "coupons.deliver", "coupons.dead")
 
 CONTAINER_LIMIT_SECONDS = 90
+PASSWORD = secrets.token_hex(12)  # of containers: a word of its own, which nothing may repeat
 PULL_LIMIT_SECONDS = 300
 EMPTY = "template1"
 VIRTUAL_HOSTS_AT_ONCE = 16  # one rabbitmqctl takes 0.5 s, for one virtual host or for sixteen
@@ -98,7 +99,7 @@ def postgres_server(kind: str, folder: Path) -> Iterator[str]:
         options = [part for item in postgres.NOT_DURABLE.items() for part in ("-c", "=".join(item))]
         settings = {
             "POSTGRES_USER": "coupons",
-            "POSTGRES_PASSWORD": "coupons",
+            "POSTGRES_PASSWORD": PASSWORD,
             "POSTGRES_DB": "coupons",
             "LANG": "C.UTF-8",
         }
@@ -108,7 +109,7 @@ def postgres_server(kind: str, folder: Path) -> Iterator[str]:
             wait_for(
                 POSTGRES_IMAGE, lambda: rabbitmq.succeeds(["docker", "exec", name, "pg_isready", "-h", "127.0.0.1"])
             )
-            yield f"postgresql://coupons:coupons@{host}:{port}/coupons"
+            yield f"postgresql://coupons:{PASSWORD}@{host}:{port}/coupons"
     else:
         with postgres.private_postgres(folder, durable=False) as url:
             yield url
@@ -120,10 +121,10 @@ def rabbitmq_server(kind: str, folder: Path, *, say: Callable[[str], None]) -> I
     if kind == "address":
         yield Broker(address(ADDRESSES[1]), control=())
     elif kind == "docker":
-        settings = {"RABBITMQ_DEFAULT_USER": rabbitmq.USER, "RABBITMQ_DEFAULT_PASS": "coupons"}
+        settings = {"RABBITMQ_DEFAULT_USER": rabbitmq.USER, "RABBITMQ_DEFAULT_PASS": PASSWORD}
         with container(RABBITMQ_IMAGE, 5672, settings) as (name, host, port):
             wait_for(RABBITMQ_IMAGE, lambda: rabbitmq.speaks_amqp(port, host))
-            url = f"amqp://{rabbitmq.USER}:coupons@{host}:{port}/"
+            url = f"amqp://{rabbitmq.USER}:{PASSWORD}@{host}:{port}/"
             yield Broker(url, control=("docker", "exec", name, "rabbitmqctl"))
     else:
         with rabbitmq.private_rabbitmq(folder, say=say) as broker:
