@@ -15,10 +15,10 @@ demo: $(VENV)/installed ## Tell the whole story on real services: too few codes,
 	$(BIN)/coupons demo
 
 test: $(VENV)/installed-dev ## Run all tests on real services; COUPONS_TEST_SERVICES=docker|local|address chooses which
-	@tests/side_by_side $(BIN)/python
+	@tests/run_parallel $(BIN)/python
 
 faults: $(VENV)/installed-dev ## Prove it under every fault, in more than half an hour; write the table of docs/reliability.md
-	@tests/faults/long $(BIN)/python docs/reliability.md
+	@tests/faults/run_long $(BIN)/python docs/reliability.md
 
 mutants: $(VENV)/installed-dev ## Remove each constraint, fence and intent row in turn: some test must fail for each
 	$(BIN)/python -m tests.mutants

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bench import foundation, importing, report, sending
-from producers.demo.services import Services, private_services
+from sandbox.services import Services, private_services
 from tests import postfix
 
 AREAS = {"sending": sending, "importing": importing}

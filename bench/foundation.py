@@ -7,8 +7,8 @@ from bench import blaster
 from bench.rig import rig
 from coupons.database import Connection
 from coupons.store import deliveries, sendouts
-from producers.demo.services import Services, private_sink
-from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
+from sandbox.services import Services, private_sink
+from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 
 RESERVED = 100_000
 RECIPIENTS = 50_000

@@ -12,8 +12,8 @@ from uuid import UUID
 from bench.rig import Rig, neighbours, resident_mib, rig, seconds_until
 from coupons.commands import Format, ImportCoupons
 from coupons.store import imports
-from producers.demo.services import Services
-from tests.stock import add_list
+from sandbox.services import Services
+from tests.factories import add_list
 
 PARTS = ("codes", "large", "recipients")
 ROUNDS = 3

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from producers.demo.process import free_ports, is_free, running, wait_until
+from sandbox.process import free_ports, is_free, running, wait_until
 
 CHUNK_BYTES = 65_536
 

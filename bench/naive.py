@@ -20,8 +20,8 @@ from aiosmtplib import SMTP
 
 from bench.rig import SENDER, SENDOUT, compiled_message, database_beside, succeed
 from coupons.mail import message_id
-from coupons.templates import Coupon, Template
-from producers.demo.services import Services
+from coupons.templates.rendering import Coupon, Template
+from sandbox.services import Services
 
 QUEUE = "naive"
 CONSUMERS = 10  # as many connections as ours has, and the prefetch

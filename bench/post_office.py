@@ -11,8 +11,8 @@ from pathlib import Path
 import asyncpg
 
 from bench.rig import SENDER, compiled_message, database_beside, succeed
-from coupons.templates import Coupon
-from producers.demo.services import Services
+from coupons.templates.rendering import Coupon
+from sandbox.services import Services
 
 PACKAGES = ("django==5.2.*", "django-post-office==3.12.*", "psycopg[binary]==3.3.*")
 PROCESSES = 2

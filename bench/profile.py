@@ -15,7 +15,7 @@ SAMPLES_PER_SECOND = 500
 
 # The first area of which a part stands in the stack, from the innermost call outwards.
 AREAS = {
-    "mail": ("coupons/mail/", "coupons/templates.py", "coupons/addresses.py", "workers/writer.py"),
+    "mail": ("coupons/mail/", "coupons/templates/rendering.py", "coupons/addresses.py", "workers/delivery/renderer.py"),
     "smtp_write": ("_write (coupons/smtp/connection.py",),
     "smtp_dialogue": ("coupons/smtp/",),
     "database": ("asyncpg/", "coupons/store/", "coupons/database.py"),

@@ -21,12 +21,12 @@ from coupons.commands import ImportCoupons, StartSendout
 from coupons.database import Connection, connected
 from coupons.mail import CompiledEmail, Envelope, compile_email, message_id
 from coupons.migrate import migrate
-from coupons.store import outbox
-from coupons.templates import Coupon, Parts, Template
+from coupons.store import sendout_views
+from coupons.templates.rendering import Coupon, Parts, Template
 from producers.client import Publisher
-from producers.demo.process import free_ports, is_free, running, wait_until
-from producers.demo.services import Services
-from tests.stock import add_codes, add_group, add_list, save_message
+from sandbox.process import free_ports, is_free, running, wait_until
+from sandbox.services import Services
+from tests.factories import add_codes, add_group, add_list, save_message
 
 COUPONS = Path(sys.executable).with_name("coupons")
 PROGRAMS = Path("/usr/sbin")  # Debian's, which only root has on its PATH
@@ -60,7 +60,7 @@ class Rig:
         command = StartSendout(message="bench", group=await self._stocked(recipients))
 
         async def finished() -> bool:
-            sendout = await outbox.find(self.connection, command.id)
+            sendout = await sendout_views.find(self.connection, command.id)
             return sendout is not None and sendout.state == "finished" and sendout.sent == recipients
 
         before = cpu_seconds()

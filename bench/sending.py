@@ -11,7 +11,7 @@ from bench.naive import naive
 from bench.post_office import PostOffice
 from bench.profile import profile
 from bench.rig import Rig, neighbours, resident_mib, rig, smtp_sink, smtp_source
-from producers.demo.services import Services
+from sandbox.services import Services
 from tests.postfix import Postfix, private_postfix
 
 ROUNDS = 3

@@ -25,10 +25,10 @@ from pydantic import (
 )
 
 from coupons.addresses import AddressError, parse_address
-from coupons.codes import list_name
 from coupons.errors import Told
-from coupons.reading import FileFormat, is_encoding
-from coupons.templates import RESERVED
+from coupons.files.code_reader import FileFormat, is_encoding
+from coupons.files.codes import list_name
+from coupons.templates.rendering import RESERVED
 
 MAX_COMMAND_BYTES = 1_048_576
 MAX_INLINE = 1_000

@@ -11,8 +11,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coupons.batching import paced_batch
 from coupons.errors import Refused, Told
-from coupons.pace import paced_batch
 
 PREFIX = "COUPONS_"
 

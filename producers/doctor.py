@@ -10,8 +10,8 @@ from coupons import broker, database, migrate
 from coupons.errors import Told
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts
-from coupons.store import epochs
-from coupons.store.epochs import State
+from coupons.store import restore_guard
+from coupons.store.restore_guard import State
 from coupons.topology import COMMANDS, DEAD, NUDGE, REASON, queue_name
 
 DEAD_SHOWN = 20
@@ -37,7 +37,7 @@ async def _database(settings: Settings) -> list[Finding]:
         async with database.connected(settings.database_url.get_secret_value()) as connection:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
-            epoch = await epochs.state(connection)
+            epoch = await restore_guard.state(connection)
     except Told as error:
         return [Finding("database", well=False, says=str(error))]
     return [Finding("database", well=True, says=f"PostgreSQL {version}, up to date"), _epoch(epoch)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from producers.demo import postgres
-from producers.demo.process import free_ports
+from sandbox import postgres
+from sandbox.process import free_ports
 from tests.services import execute
 
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from coupons.migrate import migrate
-from producers.demo.rabbitmq import Broker
-from producers.demo.services import Services, Sink, private_sink
+from sandbox.rabbitmq import Broker
+from sandbox.services import Services, Sink, private_sink
 from tests.services import (
     POSTGRES_IMAGE,
     RABBITMQ_IMAGE,

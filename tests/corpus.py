@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coupons.codes import MAX_CODE_CHARS, Reason
-from coupons.reading import FileFormat
+from coupons.files.code_reader import FileFormat
+from coupons.files.codes import MAX_CODE_CHARS, Reason
 
 Codes = list[tuple[int, str]]
 Refusals = list[tuple[int, Reason]]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from producers.demo.process import ServiceError, free_ports, is_free, running, wait_until
+from sandbox.process import ServiceError, free_ports, is_free, running, wait_until
 
 PROGRAMS = Path("/usr/lib/postfix/sbin")
 START_LIMIT_SECONDS = 30

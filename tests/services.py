@@ -17,10 +17,10 @@ import aio_pika
 import asyncpg
 
 from coupons.database import connected
-from coupons.store import epochs
-from producers.demo import postgres, rabbitmq
-from producers.demo.process import ServiceError
-from producers.demo.rabbitmq import Broker
+from coupons.store import restore_guard
+from sandbox import postgres, rabbitmq
+from sandbox.process import ServiceError
+from sandbox.rabbitmq import Broker
 
 KINDS = ("address", "docker", "local")
 ADDRESSES = ("COUPONS_TEST_DATABASE_URL", "COUPONS_TEST_BROKER_URL")
@@ -169,7 +169,7 @@ async def database(server_url: str, template: str = EMPTY) -> AsyncIterator[str]
     try:
         if template != EMPTY:
             async with connected(url) as connection:
-                await epochs.accept(connection)
+                await restore_guard.accept(connection)
         yield url
     finally:
         await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")

@@ -14,7 +14,7 @@ from coupons.database import Pool
 from coupons.errors import Told
 from coupons.health import LOOK_SECONDS, Health, Probe, database_reason
 from coupons.settings import Settings
-from coupons.store import epochs
+from coupons.store import restore_guard
 from workers.intake import Intake
 from workers.loops import Signals
 
@@ -62,7 +62,7 @@ class Condition:
         if self._pool is None:
             return NO_DATABASE
         async with self._pool.acquire(timeout=LOOK_SECONDS) as connection:
-            return await epochs.refusal(connection)
+            return await restore_guard.refusal(connection)
 
     def _consumers(self) -> str | None:
         if self._intake is None:

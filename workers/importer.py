@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 import asyncpg
 import structlog
 
-from coupons import failpoints, importing
+from coupons import failpoints, import_engine
 from coupons.database import TROUBLE, Connection, Pool
 from coupons.errors import LeaseLost, Refused
+from coupons.files.decoding import FileError
 from coupons.lease import kept
-from coupons.lines import FileError
 from coupons.settings import Settings
 from coupons.sources import Rules, Source, SourceError, SourceInterrupted, open_source
 from coupons.store import imports, uploads
 from coupons.store.imports import Job
+from workers.auto_resume import resume_covered
 from workers.loops import AT_ONCE, Signals, place
 from workers.nudges import Nudges
-from workers.resuming import resume_covered
 
 log = structlog.get_logger()
 MOST_INTERRUPTIONS = 8
@@ -79,7 +79,7 @@ class Importer:
 
     async def _carry_out(self, connections: tuple[Connection, Connection], job: Job) -> bool:
         async with opened(self._pool, job, self._rules) as source:
-            return await importing.carry_out(
+            return await import_engine.carry_out(
                 connections, job, source, self._rules,
                 max_lines=self._settings.import_max_lines,
                 lease_seconds=self._settings.lease_seconds,

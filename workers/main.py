@@ -15,7 +15,7 @@ from coupons.database import DatabaseUnavailable, Pool
 from coupons.mail import check_settings
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
-from workers.deliverer import Deliverer
+from workers.delivery.deliverer import Deliverer
 from workers.health import Condition, answering
 from workers.importer import Importer
 from workers.intake import Intake

@@ -10,8 +10,8 @@ from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
 from coupons.store import deliveries, imports, sendouts, uncertain, uploads
+from workers.auto_resume import resume_covered
 from workers.nudges import Nudges
-from workers.resuming import resume_covered
 
 log = structlog.get_logger()
 ROLES = ("deliver", "sendout", "import")

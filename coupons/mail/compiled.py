@@ -23,7 +23,7 @@ from coupons.mail.headers import (
 )
 from coupons.mail.mailbox import parse_mailbox
 from coupons.mail.parts import Encoding, TextPart, text_part
-from coupons.templates import Coupon, Parts, RenderError, Template
+from coupons.templates.rendering import Coupon, Parts, RenderError, Template
 
 
 class EmailError(Told):

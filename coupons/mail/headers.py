@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from coupons.mail.envelope import MAX_LINE
 from coupons.mail.mailbox import Mailbox
-from coupons.templates import RenderError
+from coupons.templates.rendering import RenderError
 
 MAX_NAME = 60  # characters of a display name that is written as it is, not as encoded words
 MAX_FIELD_NAME = 50  # characters: on the first line there must be room for an encoded word

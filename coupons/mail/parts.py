@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from coupons.language import Chunk
 from coupons.mail.envelope import MAX_LINE, stuffed
+from coupons.templates.analysis import Chunk
 
 _ASCII = b"\t\r\n" + bytes(range(0x20, 0x7F))
 _UTF8 = bytes(range(0x80, 0x100))

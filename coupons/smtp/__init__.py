@@ -3,9 +3,9 @@
 from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
 from coupons.smtp.connection import Timeouts
 from coupons.smtp.outcomes import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp.queue import TOO_LATE
 from coupons.smtp.relay import Limits
 from coupons.smtp.relays import Outage, Relays
-from coupons.smtp.waiting import TOO_LATE
 
 __all__ = [
     "TOO_LATE",

@@ -8,11 +8,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coupons.smtp.dialogue import Aside, Dialogue, Loss
-from coupons.smtp.opening import Opened
+from coupons.smtp.connect import Opened
 from coupons.smtp.outcomes import OutOfStepError, Phase, Refused
+from coupons.smtp.queue import Mail, Waiting
 from coupons.smtp.replies import one_line
-from coupons.smtp.waiting import Mail, Waiting
+from coupons.smtp.session import Aside, Dialogue, Loss
 
 if TYPE_CHECKING:
     from coupons.smtp.relay import Relay

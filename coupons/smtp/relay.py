@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from coupons.smtp.address import SmtpAddress, SmtpAddressError
+from coupons.smtp.connect import OpeningError, open_connection
 from coupons.smtp.connection import Connection, Timeouts
-from coupons.smtp.dialogue import Loss
-from coupons.smtp.opening import OpeningError, open_connection
-from coupons.smtp.waiting import Mail, Waiting
+from coupons.smtp.queue import Mail, Waiting
+from coupons.smtp.session import Loss
 
 ADJUST_SECONDS = 1
 """The number of connections is halved, and grows by one, at most so often."""

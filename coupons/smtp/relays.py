@@ -11,11 +11,11 @@ from typing import Self
 
 from coupons.mail import Envelope
 from coupons.smtp.address import SmtpAddress
+from coupons.smtp.connect import OpeningError
 from coupons.smtp.connection import Timeouts
-from coupons.smtp.opening import OpeningError
 from coupons.smtp.outcomes import Outcome, Unreachable
+from coupons.smtp.queue import Mail, Waiting
 from coupons.smtp.relay import Kind, Limits, Relay
-from coupons.smtp.waiting import Mail, Waiting
 
 SHUTTING_DOWN = "shutting down"
 WITHDRAWN = "withdrawn"

@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from coupons.sources import bucket, folder, web
-from coupons.sources.rules import Rules
+from coupons.sources import https, local, s3
+from coupons.sources.limits import Rules
 from coupons.sources.source import PIECE_BYTES, Source, SourceError, SourceInterrupted
 from coupons.sources.text import Text
 
 __all__ = ["PIECE_BYTES", "Rules", "Source", "SourceError", "SourceInterrupted", "Text", "open_source"]
 
-_OPENERS = {"file": folder.opened, "https": web.fetched, "s3": bucket.streamed}
+_OPENERS = {"file": local.opened, "https": https.fetched, "s3": s3.streamed}
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
-from coupons.sources.packing import Part
+from coupons.sources.compression import Part
 from coupons.sources.source import PIECE_BYTES, SourceError
 
 _WITH_HEADER = 16 + zlib.MAX_WBITS

@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 
+from coupons.sources.compression import HEAD_BYTES, Part, packing
 from coupons.sources.gzipped import gunzipped
-from coupons.sources.packing import HEAD_BYTES, Part, packing
-from coupons.sources.rules import Rules
+from coupons.sources.limits import Rules
 from coupons.sources.source import PIECE_BYTES, Source
 from coupons.sources.zipped import only_member
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from coupons.sources.packing import Part
-from coupons.sources.rules import Rules
+from coupons.sources.compression import Part
+from coupons.sources.limits import Rules
 from coupons.sources.source import PIECE_BYTES, SourceError, SourceInterrupted, file_name
 from coupons.sources.threads import in_thread
 

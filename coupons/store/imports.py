@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID, uuid4
 
-from coupons.codes import Reason, Rejected
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
 from coupons.database import Connection, Pool
 from coupons.errors import LeaseLost, Refused
-from coupons.recipients import EMAIL
+from coupons.files.codes import Reason, Rejected
+from coupons.files.recipient_reader import EMAIL
 from coupons.store import lists, uploads
 from coupons.store.queries import Queries
 

@@ -10,7 +10,7 @@ from coupons.errors import Refused
 from coupons.mail import File, compile_email
 from coupons.store import groups, lists
 from coupons.store.queries import Queries
-from coupons.templates import Parts, Template
+from coupons.templates.rendering import Parts, Template
 
 SQL = Queries("messages.sql")
 OWN_ATTRIBUTES = frozenset({"email"})

@@ -6,11 +6,11 @@ from uuid import UUID
 
 from coupons.addresses import parse_address
 from coupons.admission import Granted, Need, Short, decide
+from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, Refused
-from coupons.pace import paced_batch
-from coupons.store import epochs, groups, lists, messages, outbox
+from coupons.store import groups, lists, messages, restore_guard, sendout_views
 from coupons.store.queries import Queries
 
 SQL = Queries("sendouts.sql")
@@ -159,7 +159,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
             raise LeaseLost(f"sendout {claim.id}")
         if row["recipients"] is None:
             raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
-        if refusal := await epochs.refusal(connection):
+        if refusal := await restore_guard.refusal(connection):
             raise LeaseLost(f"sendout {claim.id}: {refusal}")
         return await _promise(connection, claim.id)
 
@@ -181,7 +181,7 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
         case None:
             raise Refused(f"there is no sendout {sendout_id}")
         case _:
-            raise Refused(outbox.not_resumable(sendout_id, state))
+            raise Refused(sendout_views.not_resumable(sendout_id, state))
 
 
 async def resume_covered(connection: Connection) -> list[UUID]:
@@ -191,7 +191,7 @@ async def resume_covered(connection: Connection) -> list[UUID]:
     is covered goes on although an older one is still short, or one large sendout would hold back every other. One that
     the others have left too few codes stays as it is, with the new numbers.
     """
-    covered = [each.id for each in await outbox.resuming(connection)]
+    covered = [each.id for each in await sendout_views.resuming(connection)]
     return [sendout_id for sendout_id in covered if await _resume_interrupted(connection, sendout_id)]
 
 
@@ -208,7 +208,7 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
 
 
 async def _promise_again(connection: Connection, sendout_id: UUID) -> Granted | Short:
-    if refusal := await epochs.refusal(connection):
+    if refusal := await restore_guard.refusal(connection):
         raise Refused(refusal)
     return await _promise(connection, sendout_id)
 
@@ -237,7 +237,7 @@ async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
     """Workers stop within one window. Raises Refused unless it is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
-        state = (await outbox.named(connection, sendout_id)).state
+        state = (await sendout_views.named(connection, sendout_id)).state
         raise Refused(f"sendout {sendout_id} is {state}: only a sending one is paused")
 
 
@@ -249,10 +249,12 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
     """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Refused if it has ended."""
     async with connection.transaction():
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
-        if sendout and sendout["recipients"] and (refusal := await epochs.refusal(connection)):
+        if sendout and sendout["recipients"] and (refusal := await restore_guard.refusal(connection)):
             raise Refused(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
-            raise Refused(f"sendout {sendout_id} is {(await outbox.named(connection, sendout_id)).state} already")
+            raise Refused(
+                f"sendout {sendout_id} is {(await sendout_views.named(connection, sendout_id)).state} already"
+            )
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.return_unbound, sendout_id)
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from producers.cli.output import amount, as_json, emit_json, emit_table, moment
-from producers.cli.session import FAILED, asynchronous, database
-from producers.wording import lasting
+from producers.cli.runtime import FAILED, asynchronous, database
+from producers.durations import lasting
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from coupons.store.epochs import Since, State
+    from coupons.store.restore_guard import Since, State
 
 SENDOUTS = {
     "SENDOUT": lambda row: row.id,
@@ -49,11 +49,11 @@ def epoch() -> None:
 @asynchronous
 async def show(json_output: bool) -> int | None:
     """Whether workers may send, and if not, what may have been sent since. Exit code 1 while they may not."""
-    from coupons.store import epochs
+    from coupons.store import restore_guard
 
     async with database() as connection:
-        found = await epochs.state(connection)
-        since = await epochs.since(connection) if found.refusal else None
+        found = await restore_guard.state(connection)
+        since = await restore_guard.since(connection) if found.refusal else None
     if json_output:
         emit_json(_plain(found, since))
     else:
@@ -71,19 +71,19 @@ async def show(json_output: bool) -> int | None:
 @asynchronous
 async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
     """Let workers send from these data. Shows first what may have been sent since they end, and asks."""
-    from coupons.store import epochs
+    from coupons.store import restore_guard
 
     if not (yes or sys.stdin.isatty()):
         raise click.UsageError("nobody can be asked here: give --yes")
     async with database() as connection:
-        found = await epochs.state(connection)
-        since = await epochs.since(connection) if found.refusal else None
+        found = await restore_guard.state(connection)
+        since = await restore_guard.since(connection) if found.refusal else None
         if not json_output:
             _describe(found, since)
         if since and not yes:
             click.confirm(_question(since, uncertain=uncertain), abort=True, err=True)
-        held = await epochs.accept(connection, seen=found, uncertain=uncertain)
-        accepted = await epochs.state(connection)
+        held = await restore_guard.accept(connection, seen=found, uncertain=uncertain)
+        accepted = await restore_guard.state(connection)
     if json_output:
         emit_json(_plain(accepted, since) | {"uncertain": held})
     elif since:

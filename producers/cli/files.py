@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 import click
 
-from producers.cli.following import Progress
+from producers.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from coupons.codes import Rejected
-    from coupons.reading import FileFormat
+    from coupons.files.code_reader import FileFormat
+    from coupons.files.codes import Rejected
     from coupons.sources import Source
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -94,8 +94,8 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
     """
     if not can_be_read_again(file):
         return
-    from coupons.reading import CodeReader
-    from coupons.recipients import RecipientReader
+    from coupons.files.code_reader import CodeReader
+    from coupons.files.recipient_reader import RecipientReader
     from coupons.settings import load
     from coupons.sources import Rules, Text
 
@@ -120,7 +120,7 @@ async def sha256_of(file: BinaryIO) -> bytes | None:
 
 
 async def write_rejected(file: TextIO, rejected: "AsyncIterator[Rejected]", columns: Sequence[str]) -> None:
-    from coupons.codes import streamed_rejections_csv
+    from coupons.files.codes import streamed_rejections_csv
 
     async for line in streamed_rejections_csv(rejected, columns):
         file.write(line)

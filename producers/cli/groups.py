@@ -21,14 +21,14 @@ from producers.cli.files import (
     rejected_option,
     source_of,
 )
-from producers.cli.following import POLL_SECONDS, follow
 from producers.cli.imports import conclude, judge, progress_of
 from producers.cli.output import as_json, emit_json, emit_table
-from producers.cli.session import Failed, asynchronous, database, settings
+from producers.cli.progress import POLL_SECONDS, follow
+from producers.cli.runtime import Failed, asynchronous, database, settings
 
 if TYPE_CHECKING:
     from coupons.database import Connection
-    from coupons.reading import FileFormat
+    from coupons.files.code_reader import FileFormat
     from coupons.sources import Rules, Source
     from coupons.store.imports import Import, Job, Mode, Waiting
 
@@ -64,8 +64,8 @@ async def import_file(
     print. An address that the group has already gets the new attributes. No worker is needed; ended with Ctrl-C, the
     import keeps what was committed until then. Exit code 3: done, but some lines were not taken.
     """
-    from coupons.codes import list_name
-    from coupons.reading import FileFormat
+    from coupons.files.code_reader import FileFormat
+    from coupons.files.codes import list_name
     from coupons.store import imports
 
     name = list_name(group)
@@ -112,7 +112,7 @@ async def _import(file: BinaryIO | str, group: str, mode: "Mode", format_: "File
 
 
 async def _carry_out(connection: "Connection", waiting: "Waiting", file: BinaryIO | str) -> None:
-    from coupons import importing
+    from coupons import import_engine
     from coupons.lease import kept
     from coupons.sources import Rules
     from coupons.store import imports
@@ -123,7 +123,7 @@ async def _carry_out(connection: "Connection", waiting: "Waiting", file: BinaryI
     async with database() as other, database() as beating, _opened(file, rules) as source:
         renew = partial(imports.renew, beating, job, lease_seconds=known.lease_seconds)
         async with kept(renew, every=known.heartbeat_seconds, expires_after=known.lease_seconds):
-            await importing.carry_out(
+            await import_engine.carry_out(
                 (connection, other), job, source, rules,
                 max_lines=known.import_max_lines, lease_seconds=known.lease_seconds, stopping=lambda: False,
             )  # fmt: skip

@@ -14,15 +14,15 @@ from producers.cli.files import (
     volume,
     write_rejected,
 )
-from producers.cli.following import Progress, bar, follow
 from producers.cli.output import REJECTED_SHOWN, amount, as_json, coloured, emit_json, emit_rejected, moment
-from producers.cli.session import REJECTED_LINES, Failed, asynchronous, database, nothing_begun, settings
-from producers.cli.uploading import send_import
+from producers.cli.progress import Progress, bar, follow
+from producers.cli.runtime import REJECTED_LINES, Failed, asynchronous, database, nothing_begun, settings
+from producers.cli.upload import send_import
 
 if TYPE_CHECKING:
     from coupons.database import Connection
-    from coupons.importing import Judgement
-    from coupons.reading import FileFormat
+    from coupons.files.code_reader import FileFormat
+    from coupons.import_engine import Judgement
     from coupons.store.imports import Event, Import, Mode, Target
 
 
@@ -56,8 +56,8 @@ async def import_file(
     to stay, and why, is told. Exit code 3: done, but some lines were not taken; see them with `--rejected FILE`, or
     later with `coupons show ID --rejected`.
     """
-    from coupons.codes import list_name
     from coupons.commands import Format
+    from coupons.files.codes import list_name
 
     if rejected and not (wait or dry_run):
         raise click.UsageError("--rejected needs --wait or --dry-run")
@@ -115,10 +115,10 @@ async def conclude(connection: "Connection", job: "Import", rejected: TextIO | N
 
 async def _tell_what_follows(connection: "Connection", job: "Import") -> None:
     """Sendouts that wait for codes of this list, and could go on now."""
-    from coupons.store import outbox
+    from coupons.store import sendout_views
 
     if job.list:
-        for each in await outbox.covered_by(connection, job.list):
+        for each in await sendout_views.covered_by(connection, job.list):
             click.echo(f"sendout {each.id} ({each.message}) is covered now: coupons resume {each.id}", err=True)
 
 
@@ -169,7 +169,7 @@ async def judge(
     """Say what would become of each line; returns the exit code."""
     from contextlib import AsyncExitStack
 
-    from coupons import importing
+    from coupons import import_engine
     from coupons.sources import Rules, open_source
 
     rules = Rules.of(settings())
@@ -182,7 +182,7 @@ async def judge(
             else source_of(file, show)
         )
         found = await stack.enter_async_context(
-            importing.judged(
+            import_engine.judged(
                 connection,
                 target,
                 source,
@@ -203,7 +203,7 @@ async def judge(
 
 
 def _counts(found: "Judgement") -> dict[str, int]:
-    from coupons.codes import Reason
+    from coupons.files.codes import Reason
 
     verdict = found.verdict
     reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}

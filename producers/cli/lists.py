@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from producers.cli.output import amount, as_json, emit_json, emit_table
-from producers.cli.session import asynchronous, database
+from producers.cli.runtime import asynchronous, database
 
 if TYPE_CHECKING:
     from coupons.store.lists import Shortage
@@ -33,7 +33,7 @@ async def create(
     name: str, description: str, shortage: "Shortage", alternative_text: str, preview_text: str | None
 ) -> None:
     """Create an empty list. Its name is kept in lower case and never changes, because messages hold it."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:
@@ -59,7 +59,7 @@ async def change(
     preview_text: str | None,
 ) -> None:
     """Change a list's settings. An interrupted sendout sees them when it is resumed."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:
@@ -102,7 +102,7 @@ async def ls(archived: bool, json_output: bool) -> None:
 @asynchronous
 async def show(name: str, json_output: bool) -> None:
     """One list: settings, numbers and its last imports."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import imports, lists
 
     async with database() as connection:
@@ -137,7 +137,7 @@ async def show(name: str, json_output: bool) -> None:
 @asynchronous
 async def copy(name: str, new_name: str) -> None:
     """A new, empty list with another one's settings. Codes are never copied."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:
@@ -150,7 +150,7 @@ async def copy(name: str, new_name: str) -> None:
 @asynchronous
 async def archive(name: str) -> None:
     """Take a list out of use; refused while a sendout needs it."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:
@@ -163,7 +163,7 @@ async def archive(name: str) -> None:
 @asynchronous
 async def restore(name: str) -> None:
     """Bring an archived list back."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:
@@ -181,7 +181,7 @@ async def delete(name: str, yes: bool) -> None:
     Codes that were sent stay known by their hash: no list takes them again, and `coupons who --code` says so. Messages
     that name the list cannot be sent until they are saved again; its sendouts stay in the outbox. The name is free.
     """
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import lists
 
     async with database() as connection:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from producers.cli.output import as_json, emit_json, emit_table
-from producers.cli.session import Failed, asynchronous, database, settings
+from producers.cli.runtime import Failed, asynchronous, database, settings
 
 if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.mail import Envelope, File
-    from coupons.templates import Coupon
+    from coupons.templates.rendering import Coupon
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 attribute_values = click.option(
@@ -53,9 +53,9 @@ async def save(
 
     Every list that it names must exist, every attribute must be known from a group or from --attribute.
     """
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import messages
-    from coupons.templates import Parts
+    from coupons.templates.rendering import Parts
 
     sender = sender or settings().sender
     if not sender:
@@ -126,9 +126,9 @@ async def ls(json_output: bool) -> None:
 @asynchronous
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
     """Print a message as a recipient would see it, with preview texts in place of codes."""
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.store import messages
-    from coupons.templates import Template
+    from coupons.templates.rendering import Template
 
     async with database() as connection:
         message = await messages.named(connection, list_name(name))
@@ -152,7 +152,7 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     """Mail a message to one address, with preview texts in place of codes: no code is used."""
     from coupons.addresses import parse_address
-    from coupons.codes import list_name
+    from coupons.files.codes import list_name
     from coupons.smtp import Deferred, Limits, Refused, Relays, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
 
     address = parse_address(to).address
@@ -177,7 +177,7 @@ async def _test_mail(
 
     from coupons.mail import compile_email, message_id, parse_mailbox
     from coupons.store import messages
-    from coupons.templates import Template
+    from coupons.templates.rendering import Template
 
     message = await messages.named(connection, name)
     coupons = await _preview_coupons(connection, message.lists)
@@ -197,7 +197,7 @@ async def _test_mail(
 
 async def _preview_coupons(connection: "Connection", names: list[str]) -> "dict[str, Coupon]":
     from coupons.store import lists
-    from coupons.templates import Coupon
+    from coupons.templates.rendering import Coupon
 
     return {each.name: Coupon(each.preview_text, is_code=False) for each in await lists.named(connection, *names)}
 

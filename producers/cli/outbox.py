@@ -9,11 +9,11 @@ import click
 
 from producers.cli.imports import describe as describe_import
 from producers.cli.output import amount, as_json, coloured, emit_csv, emit_json, emit_table, moment
-from producers.cli.session import Failed, asynchronous, database
-from producers.wording import lasting, rate
+from producers.cli.runtime import Failed, asynchronous, database
+from producers.durations import lasting, rate
 
 if TYPE_CHECKING:
-    from coupons.store.outbox import Sendout, SendoutList
+    from coupons.store.sendout_views import Sendout, SendoutList
 
 STATES = ["queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed"]
 
@@ -25,10 +25,10 @@ STATES = ["queued", "preparing", "interrupted", "sending", "paused", "finished",
 @asynchronous
 async def outbox(status: str | None, limit: int, json_output: bool) -> None:
     """All sendouts, newest first."""
-    from coupons.store import outbox
+    from coupons.store import sendout_views
 
     async with database() as connection:
-        found = await outbox.newest(connection, state=status, limit=limit)
+        found = await sendout_views.newest(connection, state=status, limit=limit)
     if json_output:
         emit_json(found)
         return
@@ -72,8 +72,8 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
 @asynchronous
 async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> None:
     """One sendout or import, with everything that is known about it."""
-    from coupons.codes import streamed_rejections_csv
-    from coupons.store import imports, outbox, people
+    from coupons.files.codes import streamed_rejections_csv
+    from coupons.store import imports, lookup, sendout_views
 
     async with database() as connection:
         job = await imports.find(connection, id_)
@@ -84,7 +84,7 @@ async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> N
         if job:
             emit_json(job) if json_output else describe_import(job, await imports.events(connection, id_))
             return
-        sendout = await outbox.find(connection, id_)
+        sendout = await sendout_views.find(connection, id_)
         if sendout is None:
             raise Failed(f"there is no sendout or import {id_}")
         if replies:
@@ -95,9 +95,9 @@ async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> N
                 "at": lambda row: row.at,
                 "reply": lambda row: row.reply,
             }
-            await emit_csv(people.answers_of(connection, id_), columns)
+            await emit_csv(lookup.answers_of(connection, id_), columns)
             return
-        problems = await outbox.problems(connection, id_)
+        problems = await sendout_views.problems(connection, id_)
     if json_output:
         emit_json({"sendout": sendout, "problems": problems})
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from coupons.codes import Rejected
+    from coupons.files.codes import Rejected
 
 REJECTED_SHOWN = 5
 COLOURS = {
@@ -24,7 +24,7 @@ COLOURS = {
     "cancelled": "red",
 }
 
-# As in coupons/codes.py: a cell that begins like this is run by a spreadsheet, also behind another separator.
+# As in coupons/files/codes.py: a cell that begins like this is run by a spreadsheet, also behind another separator.
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of a table.")
 
@@ -77,7 +77,7 @@ def moment(at: datetime) -> str:
 
 
 def _cell(value: object) -> str:
-    from coupons.codes import csv_cell
+    from coupons.files.codes import csv_cell
 
     if value is None or isinstance(value, int | float):
         return "" if value is None else str(value)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from producers.cli.output import as_json, emit_json
-from producers.cli.session import FAILED, Failed
+from producers.cli.runtime import FAILED, Failed
 
 if TYPE_CHECKING:
     from coupons.settings import Settings

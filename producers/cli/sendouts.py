@@ -7,16 +7,16 @@ from uuid import UUID
 
 import click
 
-from producers.cli.following import Progress, follow
 from producers.cli.imports import describe as describe_import
 from producers.cli.outbox import describe, starts_later
 from producers.cli.output import amount, as_json, emit_json
-from producers.cli.session import FAILED, INTERRUPTED, asynchronous, database, publish
-from producers.wording import minutes_of
+from producers.cli.progress import Progress, follow
+from producers.cli.runtime import FAILED, INTERRUPTED, asynchronous, database, publish
+from producers.durations import minutes_of
 
 if TYPE_CHECKING:
     from coupons.database import Connection
-    from coupons.store.outbox import Sendout
+    from coupons.store.sendout_views import Sendout
 
 IN_HAND_SECONDS = 5.0
 """A relay answers within that; if not, it is said how many mails it has not answered for."""
@@ -114,10 +114,10 @@ async def send(
 async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
     """Send an interrupted sendout, now that its lists have enough codes, or a paused one."""
     from coupons.commands import ResumeSendout
-    from coupons.store import outbox
+    from coupons.store import sendout_views
 
     async with database() as connection:
-        outbox.check_resumable(await outbox.named(connection, sendout))
+        sendout_views.check_resumable(await sendout_views.named(connection, sendout))
     command = ResumeSendout(sendout=sendout)
     await publish(command)
     if not wait:
@@ -170,23 +170,23 @@ async def _tell_handed_over(connection: "Connection", sendout_id: UUID) -> None:
 
 async def _with_empty_hands(connection: "Connection", sendout_id: UUID) -> "Sendout":
     """The sendout once no worker is at it, whose flush might add to it; after some seconds as it is."""
-    from coupons.store import outbox
+    from coupons.store import sendout_views
 
     for _ in range(round(IN_HAND_SECONDS / LOOK_SECONDS)):
-        sendout = await outbox.named(connection, sendout_id)
+        sendout = await sendout_views.named(connection, sendout_id)
         if not (sendout.in_hand or sendout.held):
             return sendout
         await asyncio.sleep(LOOK_SECONDS)
-    return await outbox.named(connection, sendout_id)
+    return await sendout_views.named(connection, sendout_id)
 
 
 async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | None:
-    from coupons.store import inbox, outbox
+    from coupons.store import inbox, sendout_views
 
     async with database() as connection:
 
         async def look() -> "Sendout | None":
-            return await outbox.find(connection, id_) if await inbox.is_known(connection, command_id) else None
+            return await sendout_views.find(connection, id_) if await inbox.is_known(connection, command_id) else None
 
         sendout = await follow(look, _progress, title="sending")
     emit_json(sendout) if json_output else describe(sendout)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from producers.cli.output import as_json, emit_json, emit_table
-from producers.cli.session import FAILED, asynchronous, database
+from producers.cli.runtime import FAILED, asynchronous, database
 
 if TYPE_CHECKING:
-    from coupons.store.people import Mail
+    from coupons.store.lookup import Mail
 
 
 @click.command()
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 async def who(email: str | None, code: str | None, json_output: bool) -> int | None:
     """Who got which code. Exit code 1 if nobody did."""
     from coupons.addresses import parse_address
-    from coupons.store import people
+    from coupons.store import lookup
 
     if (email is None) == (code is None):
         raise click.UsageError("give either --email or --code")
     async with database() as connection:
         if code is not None:
-            owners = await people.owners_of(connection, code.strip())
+            owners = await lookup.owners_of(connection, code.strip())
             columns = {
                 "LIST": lambda row: row.list or "(deleted)",
                 "STATE": lambda row: row.state or "free",
@@ -36,7 +36,7 @@ async def who(email: str | None, code: str | None, json_output: bool) -> int | N
             }
             emit_json(owners) if json_output else emit_table(owners, columns, empty=f"no list has the code {code}")
             return None if owners else FAILED
-        mails = await people.mails_to(connection, parse_address(email or "").key)
+        mails = await lookup.mails_to(connection, parse_address(email or "").key)
     columns = {
         "MESSAGE": lambda row: row.message,
         "STATE": lambda row: row.state,
@@ -64,10 +64,10 @@ def _replies(mail: "Mail") -> str | None:
 @asynchronous
 async def verify(json_output: bool) -> int | None:
     """Prove by queries alone that the books are right; exit code 1 and the offending rows if not."""
-    from coupons.store import proofs
+    from coupons.store import invariants
 
     async with database() as connection:
-        proved = await proofs.prove(connection)
+        proved = await invariants.prove(connection)
     if json_output:
         emit_json(proved)
     else:

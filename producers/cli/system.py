@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from producers.cli.output import as_json, emit_json
-from producers.cli.session import FAILED, Failed, asynchronous, database, settings, told
+from producers.cli.runtime import FAILED, Failed, asynchronous, database, settings, told
 
 
 @click.command()
@@ -29,14 +29,14 @@ def worker(roles: tuple[str, ...]) -> None:
 async def migrate() -> None:
     """Bring the database up to date; safe to run at any time, by several at once."""
     from coupons.migrate import migrate as apply
-    from coupons.store import epochs
+    from coupons.store import restore_guard
 
     applied = await apply(settings().database_url.get_secret_value())
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")
     click.echo("the database is up to date")
     async with database() as connection:
-        if refusal := await epochs.refusal(connection):
+        if refusal := await restore_guard.refusal(connection):
             click.echo(refusal, err=True)
 
 
@@ -74,7 +74,7 @@ async def web() -> None:
 @click.option("--keep", is_flag=True, help="Keep the services running afterwards, until Ctrl-C.")
 def demo(folder: Path, keep: bool) -> None:
     """Start everything privately and play the whole story: too few codes, interrupted, resumed, checked."""
-    from producers.demo.story import play
+    from producers.demo import play
 
     with told():
         if not play(folder, keep=keep):

@@ -7,7 +7,7 @@ from uuid import UUID
 import click
 
 from producers.cli.output import amount, as_json, emit_csv, emit_json, emit_table
-from producers.cli.session import FAILED, asynchronous, database
+from producers.cli.runtime import FAILED, asynchronous, database
 
 if TYPE_CHECKING:
     from coupons.store.uncertain import UncertainMail
@@ -53,10 +53,10 @@ async def uncertain(
 
 async def _list(sendout_id: UUID, keys: set[str] | None, *, csv_output: bool, json_output: bool) -> None:
     from coupons.addresses import parse_address
-    from coupons.store import outbox, uncertain
+    from coupons.store import sendout_views, uncertain
 
     async with database() as connection:
-        await outbox.named(connection, sendout_id)
+        await sendout_views.named(connection, sendout_id)
         found = uncertain.listed(connection, sendout_id)
         chosen = (each async for each in found if keys is None or parse_address(each.address).key in keys)
         if csv_output:

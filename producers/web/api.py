@@ -8,17 +8,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from coupons.codes import streamed_rejections_csv
 from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
+from coupons.files.codes import streamed_rejections_csv
 from coupons.sources.source import file_name
-from coupons.store import groups, imports, lists, outbox, uncertain
+from coupons.store import groups, imports, lists, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS
-from producers.web.body import limited, whole
-from producers.web.desk import Desk, location_of
-from producers.web.failures import InvalidRequest, UnsupportedType
-from producers.web.finding import group_of, import_of, list_of, sendout_of
+from producers.web.actions import Desk, location_of
+from producers.web.errors import InvalidRequest, UnsupportedType
+from producers.web.lookups import group_of, import_of, list_of, sendout_of
+from producers.web.request_body import limited, whole
 
 STATES = ("queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed")
 LINES_AT_ONCE = 1_000
@@ -90,13 +90,13 @@ class Api:
 
     async def outbox(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await outbox.newest(connection, state=status_in(request)))
+            return _json(await sendout_views.newest(connection, state=status_in(request)))
 
     async def sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             sendout = await sendout_of(connection, sendout_id)
-            return _json({"sendout": sendout, "problems": await outbox.problems(connection, sendout_id)})
+            return _json({"sendout": sendout, "problems": await sendout_views.problems(connection, sendout_id)})
 
     async def pause(self, request: Request) -> Response:
         """The sendout as it is then; mails `in_hand` are still being sent."""

@@ -9,13 +9,13 @@ from starlette.types import ASGIApp
 
 from coupons.database import Pool
 from coupons.settings import Settings
+from producers.web.actions import Desk
 from producers.web.api import Api
-from producers.web.desk import Desk
-from producers.web.failures import HANDLERS
+from producers.web.errors import HANDLERS
 from producers.web.guard import Guard
 from producers.web.health import Health
-from producers.web.pages import Pages
-from producers.web.stock import StockPages
+from producers.web.list_pages import StockPages
+from producers.web.outbox_pages import Pages
 
 
 def build(*, settings: Settings, pool: Pool) -> ASGIApp:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from producers.web.failures import told
+from producers.web.errors import told
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """For probes: they hold no token, and are told nothing but yes or no."""

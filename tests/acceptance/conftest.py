@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.programs", "tests.acceptance.shop")
+pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.processes", "tests.acceptance.system")
 
-from producers.demo.rabbitmq import Broker  # noqa: E402 - rewriting must be asked for before the import
-from producers.demo.services import Services, Sink, private_sink  # noqa: E402 - as above
-from tests.acceptance.shop import Shop  # noqa: E402 - as above
+from sandbox.rabbitmq import Broker  # noqa: E402 - rewriting must be asked for before the import
+from sandbox.services import Services, Sink, private_sink  # noqa: E402 - as above
+from tests.acceptance.system import Shop  # noqa: E402 - as above
 from tests.services import VirtualHosts, database, delete_queues  # noqa: E402 - as above
 
 INSTALL = """

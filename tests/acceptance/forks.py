@@ -26,7 +26,7 @@ from typing import TextIO, cast
 from coupons import failpoints
 
 ROOT = Path(__file__).parents[2]
-PRELOADED = ("producers.cli", "producers.cli.following", "producers.doctor", "producers.web.server", "workers.main")
+PRELOADED = ("producers.cli", "producers.cli.progress", "producers.doctor", "producers.web.server", "workers.main")
 FORKS = os.environ.get("COUPONS_TEST_FORKS") != "0"
 ENVIRONMENT = {**os.environ}
 """Of the process that forks: what a test changes is its children's."""

@@ -9,7 +9,7 @@ from email.header import decode_header, make_header
 from email.message import Message
 from uuid import UUID
 
-from producers.demo.ledger import Mail
+from sandbox.ledger import Mail
 
 CODE = re.compile(r"\b[A-Z]+-\d{5}\b")
 

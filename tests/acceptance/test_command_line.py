@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import COUPONS, FAILED, WRONG_USAGE
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import COUPONS, FAILED, WRONG_USAGE
+from tests.acceptance.system import Shop, addresses, codes
 
 ESCAPE = "\x1b"
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*[349]\d[;m]")

@@ -1,8 +1,8 @@
 """Sendouts that want the same codes at the same time."""
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import DONE, INTERRUPTED
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import DONE, INTERRUPTED
+from tests.acceptance.system import Shop, addresses, codes
 
 
 def test_of_two_sendouts_that_a_list_cannot_cover_together_exactly_one_is_sent(shop: Shop) -> None:

@@ -1,8 +1,8 @@
 """A list that is gone, as people meet it on the command line."""
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import FAILED, REJECTED_LINES
-from tests.acceptance.shop import Shop, addresses, codes, letter
+from tests.acceptance.processes import FAILED, REJECTED_LINES
+from tests.acceptance.system import Shop, addresses, codes, letter
 
 CUSTOMERS = addresses(3)
 SPRING, SUMMER = codes("SPRING", 5), codes("SUMMER", 3)

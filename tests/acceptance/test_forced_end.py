@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.acceptance.programs import DONE, FAILED, eventually
-from tests.acceptance.shop import Shop
+from tests.acceptance.processes import DONE, FAILED, eventually
+from tests.acceptance.system import Shop
 from tests.acceptance.test_workers import CUSTOMERS, IMPATIENT, SPRING
 from tests.smtp_server import Act, process
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(1_000)
 SPRING = codes("SPRING", 1_000)

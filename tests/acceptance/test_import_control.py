@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.programs import DONE, FAILED, eventually
-from tests.acceptance.shop import Shop
+from tests.acceptance.processes import DONE, FAILED, eventually
+from tests.acceptance.system import Shop
 
 LINES = 200_000
 

@@ -11,9 +11,9 @@ from anyio.from_thread import start_blocking_portal
 from obstore import put
 from obstore.store import S3Store
 
-from producers.demo.services import Services, Sink
-from tests.acceptance.programs import FAILED, eventually
-from tests.acceptance.shop import Shop, codes
+from sandbox.services import Services, Sink
+from tests.acceptance.processes import FAILED, eventually
+from tests.acceptance.system import Shop, codes
 from tests.smtp_server import KEY_AND_CERTIFICATE, server_tls
 from tests.sources_servers import BUCKET, Reply, object_store, redirect, web_server
 

@@ -6,8 +6,8 @@ import io
 from hashlib import sha256
 from pathlib import Path
 
-from tests.acceptance.programs import REJECTED_LINES
-from tests.acceptance.shop import Shop, codes
+from tests.acceptance.processes import REJECTED_LINES
+from tests.acceptance.system import Shop, codes
 
 
 def in_list(shop: Shop, name: str) -> list[str]:

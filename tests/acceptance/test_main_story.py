@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 from coupons.commands import ImportCoupons, ResumeSendout, StartSendout
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import INTERRUPTED
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import INTERRUPTED
+from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(1_000)
 SPRING = codes("SPRING", 1_000)

@@ -3,7 +3,7 @@
 from email.message import EmailMessage
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.system import Shop, addresses, codes
 
 
 def test_a_message_shows_one_code_of_each_list_that_it_names(open_shop: Shop) -> None:

@@ -8,10 +8,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from producers.demo.process import free_ports
-from tests.acceptance.gate import Gate
-from tests.acceptance.programs import FAILED, Result, eventually
-from tests.acceptance.shop import Shop, addresses, codes
+from sandbox.process import free_ports
+from tests.acceptance.gateway import Gate
+from tests.acceptance.processes import FAILED, Result, eventually
+from tests.acceptance.system import Shop, addresses, codes
 
 READY = {"database": True, "consumers": True, "accepting": True, "epoch": True}
 

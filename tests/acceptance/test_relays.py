@@ -4,11 +4,11 @@ import re
 import time
 from typing import Any
 
-from producers.demo.services import private_sink
-from tests.acceptance.gate import Gate
+from sandbox.services import private_sink
+from tests.acceptance.gateway import Gate
 from tests.acceptance.mails import assert_own_codes, received
-from tests.acceptance.programs import eventually
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import eventually
+from tests.acceptance.system import Shop, addresses, codes
 
 QUICK: dict[str, Any] = {"smtp_backoff_seconds": 0.2, "smtp_longest_backoff_seconds": 0.5, "sweep_seconds": 1}
 ACTS_SECONDS = 2.0

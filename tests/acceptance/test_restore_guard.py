@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from producers.demo.services import Services, Sink, private_sink
+from sandbox.services import Services, Sink, private_sink
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import FAILED, WRONG_USAGE, eventually
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import FAILED, WRONG_USAGE, eventually
+from tests.acceptance.system import Shop, addresses, codes
 from tests.clusters import Cluster, cluster, cut_off, named, promote
 from tests.services import execute
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from producers.demo.services import Services, Sink
+from sandbox.services import Services, Sink
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import COUPONS, FAILED, INTERRUPTED, REJECTED_LINES, SETTINGS, eventually
-from tests.acceptance.shop import Shop, addresses, codes
-from tests.logins import logins_to
+from tests.acceptance.processes import COUPONS, FAILED, INTERRUPTED, REJECTED_LINES, SETTINGS, eventually
+from tests.acceptance.system import Shop, addresses, codes
+from tests.db_roles import logins_to
 
 CUSTOMERS = addresses(200)
 SPRING = codes("SPRING", 260)

@@ -1,8 +1,8 @@
 """Lists that have too few codes for a sendout, in the two ways that a list can be told to take it."""
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import INTERRUPTED
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import INTERRUPTED
+from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(1_000)
 

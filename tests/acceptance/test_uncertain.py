@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mails import Received
-from tests.acceptance.programs import FAILED, WRONG_USAGE
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import FAILED, WRONG_USAGE
+from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(30)
 IMPATIENT: dict[str, Any] = {"lease_seconds": 1.5, "heartbeat_seconds": 0.5, "sweep_seconds": 0.5, "batch_size": 15}

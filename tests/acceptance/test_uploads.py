@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.programs import COUPONS, DONE, FAILED, SETTINGS, eventually
-from tests.acceptance.shop import Shop, codes
+from tests.acceptance.processes import COUPONS, DONE, FAILED, SETTINGS, eventually
+from tests.acceptance.system import Shop, codes
 
 ID = "11111111-2222-4333-8444-555555555555"
 NOWHERE = "amqp://127.0.0.1:1/"

@@ -3,10 +3,10 @@
 from typing import Any
 
 from coupons.commands import StartSendout
-from tests.acceptance.gate import Gate
+from tests.acceptance.gateway import Gate
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.programs import DONE, eventually
-from tests.acceptance.shop import Shop, addresses, codes
+from tests.acceptance.processes import DONE, eventually
+from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(2_000)
 SPRING = codes("SPRING", 2_000)

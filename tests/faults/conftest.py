@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.acceptance.programs", "tests.acceptance.shop", "tests.faults.lab")
+pytest.register_assert_rewrite("tests.acceptance.processes", "tests.acceptance.system", "tests.faults.lab")
 
 from coupons import broker, topology  # noqa: E402 - rewriting must be asked for before the import
-from producers.demo.services import Services  # noqa: E402 - as above
+from sandbox.services import Services  # noqa: E402 - as above
 from tests.faults.lab import LONG, FaultySink, Lab, Row  # noqa: E402 - as above
-from tests.faults.table import keep, printed  # noqa: E402 - as above
+from tests.faults.report import keep, printed  # noqa: E402 - as above
 
 TABLE = pytest.StashKey[list[Row]]()
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from producers.demo.process import free_ports
-from producers.demo.services import Services, Sink
-from tests.acceptance.programs import POLL_SECONDS, Worker
-from tests.acceptance.shop import Shop
+from sandbox.process import free_ports
+from sandbox.services import Services, Sink
+from tests.acceptance.processes import POLL_SECONDS, Worker
+from tests.acceptance.system import Shop
 from tests.faults.oracle import Verdict, judge
 from tests.faults.proxy import FaultProxy
 

@@ -9,11 +9,11 @@ from coupons.commands import Command, ImportCoupons, ResumeSendout
 from coupons.database import Connection, connected
 from coupons.errors import Refused
 from coupons.settings import Settings
-from coupons.store import lists, messages, outbox, sendouts, uncertain, uploads
+from coupons.store import lists, messages, sendout_views, sendouts, uncertain, uploads
 from coupons.store.lists import Shortage
 from coupons.store.uncertain import Resolution
-from coupons.templates import Parts
-from tests.faults.model_contacts import Fault
+from coupons.templates.rendering import Parts
+from tests.faults.model_interaction_points import Fault
 from tests.faults.model_network import Network
 from tests.faults.model_oracle import Decided, wrongs
 from tests.faults.model_worker import Worker
@@ -222,12 +222,12 @@ class Shop:
         for row in rest:
             if row["state"] == "interrupted":
                 await self._bring_missing_codes(worker, row["id"])
-            if row["state"] in outbox.RESUMABLE:
+            if row["state"] in sendout_views.RESUMABLE:
                 await self.comes(ResumeSendout(id=self.new_id(), sendout=row["id"]), worker)
         return bool(rest or await self.connection.fetchval(IMPORTING))
 
     async def _bring_missing_codes(self, worker: Worker, sendout: UUID) -> None:
-        for each in (await outbox.named(self.connection, sendout)).lists:
+        for each in (await sendout_views.named(self.connection, sendout)).lists:
             if each.missing:
                 fresh = tuple(f"C{self.new_id().int}" for _ in range(each.missing))
                 await self.comes(ImportCoupons(id=self.new_id(), list=each.name, codes=fresh), worker)

@@ -24,7 +24,7 @@ from coupons.smtp import (
     Uncertain,
     Unreachable,
 )
-from tests.faults.model_contacts import Contacts, Dead
+from tests.faults.model_interaction_points import Contacts, Dead
 
 MESSAGE_ID = re.compile(r"<([0-9a-f]{32})\.(\d+)@")
 SHOWN = re.compile(r"(?P<list>\w+)=(?:(?P<code>C\d+)|none is left)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from coupons.database import Connection
-from coupons.store import proofs
+from coupons.store import invariants
 from tests.faults.model_network import Mail
 
 FINAL = ("sent", "refused", "uncertain", "cancelled")
@@ -54,7 +54,9 @@ class Entry:
 
 async def wrongs(connection: Connection, mails: Sequence[Mail], decided: Decided, *, ended: bool) -> list[str]:
     """Each thing that must not be, in words; `ended`: everything has come to its end."""
-    found = [f"{proof.name}: {proof.offenders}" for proof in await proofs.prove(connection) if not proof.holds]  # O6
+    found = [
+        f"{proof.name}: {proof.offenders}" for proof in await invariants.prove(connection) if not proof.holds
+    ]  # O6
     books = {entry.key: entry for entry in [Entry(**row) for row in await connection.fetch(BOOKS)]}
     rows = await connection.fetch(CODES)
     owners = {(row["list"], row["code"]): (row["sendout_id"], row["delivery_number"]) for row in rows}

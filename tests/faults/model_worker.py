@@ -12,9 +12,9 @@ from coupons.database import TROUBLE, Pool, pooled
 from coupons.errors import LeaseLost, Refused
 from coupons.settings import Settings
 from coupons.smtp import Relays
-from tests.faults.model_contacts import Contacts, Fault, WatchedPool, tell
+from tests.faults.model_interaction_points import Contacts, Fault, WatchedPool, tell
 from tests.faults.model_network import Network, Wire
-from workers.deliverer import Deliverer
+from workers.delivery.deliverer import Deliverer
 from workers.importer import Importer
 from workers.intake import Intake
 from workers.loops import Signals

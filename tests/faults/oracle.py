@@ -23,7 +23,7 @@ from pathlib import Path
 from uuid import UUID
 
 from coupons.database import Connection, connected
-from coupons.store import proofs
+from coupons.store import invariants
 
 MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f]{32})\.(\d+)[^>]*>", re.IGNORECASE | re.MULTILINE)
 CODE = re.compile(r"\b[A-Z]+-\d{5,9}\b")
@@ -87,7 +87,7 @@ async def judge(database_url: str, *ledgers: Path, recipients: Mapping[UUID, int
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(f"SET LOCAL statement_timeout = '{READ_SECONDS}s'")
             books = await _books(connection)
-        proved = await proofs.prove(connection)
+        proved = await invariants.prove(connection)
     verdict = Verdict(mails=len(copies), uncertain=sum(state == "uncertain" for state in books.states.values()))
     _everybody_has_their_own(verdict, copies, books)
     _nothing_is_there_twice(verdict, copies)

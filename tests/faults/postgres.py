@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from producers.demo import postgres
-from producers.demo.postgres import NAME, Programs
-from producers.demo.process import free_ports, group_of
+from sandbox import postgres
+from sandbox.postgres import NAME, Programs
+from sandbox.process import free_ports, group_of
 
 DISK_BYTES = 512 * 2**20
 LITTLE_WAL = "min_wal_size = 32MB\nmax_wal_size = 64MB\n"

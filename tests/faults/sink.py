@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from zlib import crc32
 
-from producers.demo.sink import GO_AHEAD, OK, Keeper, Script, Session
+from sandbox.mail_sink import GO_AHEAD, OK, Keeper, Script, Session
 
 MISFORTUNES = {
     "MAIL": Script("MAIL", None),

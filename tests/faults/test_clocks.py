@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from coupons.commands import StartSendout
-from tests.acceptance.programs import Worker
+from tests.acceptance.processes import Worker
 from tests.acceptance.test_pace import AT_ONCE
 from tests.faults.lab import END_SECONDS, IMPATIENT, Lab, size
 from tests.faults.oracle import read

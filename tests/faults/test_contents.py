@@ -13,9 +13,9 @@ from pathlib import Path
 from uuid import UUID
 
 from coupons.commands import Recipient, StartSendout
-from producers.demo.ledger import Mail
+from sandbox.ledger import Mail
 from tests.acceptance.mails import received
-from tests.acceptance.programs import REJECTED_LINES, Worker
+from tests.acceptance.processes import REJECTED_LINES, Worker
 from tests.faults import injections
 from tests.faults.lab import END_SECONDS, Lab, codes_of, size
 from tests.faults.oracle import read

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from coupons.commands import Recipient, StartSendout
-from tests.acceptance.programs import INTERRUPTED, REJECTED_LINES, eventually
+from tests.acceptance.processes import INTERRUPTED, REJECTED_LINES, eventually
 from tests.faults.lab import Lab, codes_of
 
 SPELLINGS = {

@@ -30,7 +30,7 @@ from coupons.store.lists import Shortage
 from coupons.store.uncertain import Resolution
 from tests.faults.lab import LONG
 from tests.faults.model import Shop
-from tests.faults.model_contacts import Fault
+from tests.faults.model_interaction_points import Fault
 from tests.faults.model_network import FATES
 from tests.faults.model_worker import Worker, hurry
 

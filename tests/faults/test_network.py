@@ -13,8 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.acceptance.programs import Worker
-from tests.faults.busy import CONNECTIONS, QUICK_RELAY, WINDOW, WORKERS, Busy, begin_import, busy, hurried, until
+from tests.acceptance.processes import Worker
+from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WINDOW, WORKERS, Busy, begin_import, busy, hurried, until
 from tests.faults.lab import LONG, Lab, size
 from tests.faults.proxy import BOTH, TO_CLIENT, TO_SERVER, Direction, FaultProxy
 

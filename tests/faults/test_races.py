@@ -12,8 +12,8 @@ from uuid import UUID
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.store.imports import Mode
-from tests.acceptance.programs import POLL_SECONDS, eventually
-from tests.acceptance.shop import letter
+from tests.acceptance.processes import POLL_SECONDS, eventually
+from tests.acceptance.system import letter
 from tests.faults.lab import END_SECONDS, Fleet, Lab, codes_of, size
 from tests.faults.oracle import read
 

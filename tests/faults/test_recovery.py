@@ -20,9 +20,9 @@ from coupons import broker as amqp
 from coupons import database, health, topology
 from coupons.broker import BrokerUnavailable
 from coupons.database import Connection, connected
-from producers.demo.rabbitmq import Broker
-from tests.at_work import LIMIT_SECONDS, LIST, ROLE, AtWork, at_work, is_done, until
+from sandbox.rabbitmq import Broker
 from tests.faults.proxy import FaultProxy
+from tests.worker_harness import LIMIT_SECONDS, LIST, ROLE, AtWork, at_work, is_done, until
 from workers import intake, loops
 
 LONG = os.environ.get("COUPONS_FAULTS") == "long"

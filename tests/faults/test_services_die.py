@@ -13,11 +13,11 @@ import pytest
 from coupons import topology
 from coupons.broker import connected
 from coupons.migrate import migrate
-from producers.demo.rabbitmq import Broker, private_rabbitmq
-from producers.demo.services import Services
-from tests.acceptance.programs import DONE, FAILED, eventually
+from sandbox.rabbitmq import Broker, private_rabbitmq
+from sandbox.services import Services
+from tests.acceptance.processes import DONE, FAILED, eventually
 from tests.faults import postgres
-from tests.faults.busy import WORKERS, busy, until
+from tests.faults.busy_system import WORKERS, busy, until
 from tests.faults.lab import FaultySink, Lab, Row, size
 from tests.faults.postgres import Postgres
 from tests.services import QUEUES

@@ -12,12 +12,12 @@ import pytest
 from coupons.database import pooled
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
-from tests.acceptance.programs import eventually
-from tests.acceptance.stocking import SENDER
-from tests.faults.busy import CONNECTIONS, QUICK_RELAY, WORKERS, hurried, until
+from tests.acceptance.processes import eventually
+from tests.factories import SENDER
+from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WORKERS, hurried, until
 from tests.faults.lab import END_SECONDS, LONG, Lab, size
 from tests.faults.sink import DIARY, queued_as
-from workers.deliverer import Deliverer
+from workers.delivery.deliverer import Deliverer
 from workers.loops import Signals
 
 LISTS = 3

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from producers.demo.services import Services
-from tests.acceptance.programs import FAILED
+from sandbox.services import Services
+from tests.acceptance.processes import FAILED
 from tests.faults.lab import IMPATIENT, ROOT, FaultySink, Lab, Row, size
 
 BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"

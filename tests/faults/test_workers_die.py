@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from coupons.failpoints import PLACES
-from tests.acceptance.programs import Worker, eventually
+from tests.acceptance.processes import Worker, eventually
 from tests.faults.lab import IMPATIENT, LONG, Lab, codes_of, size
 
 WINDOW = 40

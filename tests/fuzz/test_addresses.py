@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from coupons.addresses import AddressError, is_harmless, parse_address, parse_ascii_address
 from coupons.mail import Envelope, parse_mailbox
-from coupons.smtp.dialogue import Dialogue, Offers
-from coupons.smtp.waiting import Mail
+from coupons.smtp.queue import Mail
+from coupons.smtp.session import Dialogue, Offers
 from tests.fuzz.fuzzing import fuzzed
 
 IN_DATABASE = re.compile(r"[\x00-\x1f\x7f\s,<>]")

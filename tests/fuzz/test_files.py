@@ -8,10 +8,10 @@ from functools import partial
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from coupons.codes import Checked
-from coupons.lines import FileError
-from coupons.reading import CodeReader, FileFormat, is_encoding
-from coupons.recipients import RecipientReader
+from coupons.files.code_reader import CodeReader, FileFormat, is_encoding
+from coupons.files.codes import Checked
+from coupons.files.decoding import FileError
+from coupons.files.recipient_reader import RecipientReader
 from tests.fuzz.fuzzing import CUTS, cut, damaged, fuzzed
 
 VALUE = "7K2-4QX9"

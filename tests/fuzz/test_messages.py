@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coupons.addresses import AddressError
 from coupons.mail import EmailError, File, compile_email
-from coupons.templates import MAX_RENDERED, Coupon, Parts, RenderError, Template, TemplateError
+from coupons.templates.rendering import MAX_RENDERED, Coupon, Parts, RenderError, Template, TemplateError
 from tests.fuzz.fuzzing import fuzzed
 
 CODE, NAME = "SPRING-7K2", "Zoë"

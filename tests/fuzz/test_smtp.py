@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.smtp.address import SmtpAddress
-from coupons.smtp.dialogue import Dialogue, Loss, Offers
-from coupons.smtp.opening import OpeningError, open_connection
+from coupons.smtp.connect import OpeningError, open_connection
 from coupons.smtp.outcomes import OutOfStepError
+from coupons.smtp.queue import Mail
 from coupons.smtp.replies import MAX_EXPLANATION
-from coupons.smtp.waiting import Mail
+from coupons.smtp.session import Dialogue, Loss, Offers
 from tests.fuzz.fuzzing import CUTS, cut, fuzzed
 from tests.smtp_client import mail_to
-from tests.unit.test_smtp_dialogue import ModelRelay, converse
+from tests.unit.test_smtp_session import ModelRelay, converse
 
 # --- a relay that behaves, on a line that does not -----------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coupons.database import Connection, connected
-from coupons.store import proofs
+from coupons.store import invariants
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
     """When the test ends, what it left behind must be proved right."""
     async with connected(database_url) as connection:
         yield connection
-        wrong = [proof for proof in await proofs.prove(connection) if not proof.holds]
+        wrong = [proof for proof in await invariants.prove(connection) if not proof.holds]
         assert not wrong
 
 

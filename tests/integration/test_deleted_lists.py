@@ -9,11 +9,11 @@ from coupons.admission import Granted
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection
 from coupons.errors import Refused
-from coupons.store import deliveries, imports, lists, messages, outbox, people, proofs, sendouts, uncertain
+from coupons.store import deliveries, imports, invariants, lists, lookup, messages, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Conclusion, Outcome
-from producers.web.html import page
+from producers.web.templating import page
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import until_blocked
-from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 
 
 async def begun(connection: Connection, *, codes: int = 15) -> UUID:
@@ -172,15 +172,15 @@ async def test_the_history_stays(connection: Connection) -> None:
     """The outbox says how many codes of it were sent, and whom: not any more, which."""
     sendout_id = await sent(connection)
     await deleted(connection)
-    (of,) = (await outbox.named(connection, sendout_id)).lists
+    (of,) = (await sendout_views.named(connection, sendout_id)).lists
     assert (of.name, of.deleted, of.sent, of.available) == ("a", True, 10, 0)
-    (mail,) = await people.mails_to(connection, "c1@example.org")
+    (mail,) = await lookup.mails_to(connection, "c1@example.org")
     assert (mail.state, mail.codes, mail.deleted_lists) == ("sent", {}, ["a"])
-    sendout = await outbox.named(connection, sendout_id)
+    sendout = await sendout_views.named(connection, sendout_id)
     shown = bytes(page("sendout.html", live=False, sendout=sendout, problems=[], resuming="").body).decode()
     assert "a (deleted)" in shown
     assert 'href="/lists/a"' not in shown
-    assert all(proof.holds for proof in await proofs.prove(connection))
+    assert all(proof.holds for proof in await invariants.prove(connection))
 
 
 async def test_a_code_is_recognised_after_its_list(connection: Connection) -> None:
@@ -189,9 +189,9 @@ async def test_a_code_is_recognised_after_its_list(connection: Connection) -> No
     await add_list(connection, "b", 0)
     await add_codes(connection, "b", ["A-000000000"])
     await deleted(connection)
-    found = await people.owners_of(connection, "A-000000000")
+    found = await lookup.owners_of(connection, "A-000000000")
     assert [(each.list, each.state) for each in found] == [("b", None), (None, "sent")]
-    assert await people.owners_of(connection, "A-000000014") == []
+    assert await lookup.owners_of(connection, "A-000000014") == []
 
 
 async def test_lines_that_were_not_taken_go_with_the_list(connection: Connection) -> None:
@@ -216,7 +216,7 @@ async def test_a_sendout_that_comes_too_late_for_its_list_is_refused(connection:
         await deleted(connection)
     with pytest.raises(Refused, match="list a is deleted"):
         await prepare(connection)
-    assert [each.deleted for each in (await outbox.named(connection, sendout_id)).lists] == [True]
+    assert [each.deleted for each in (await sendout_views.named(connection, sendout_id)).lists] == [True]
 
 
 async def test_a_list_that_is_just_being_taken_waits(connection: Connection, other: Connection) -> None:

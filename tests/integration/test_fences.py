@@ -9,11 +9,11 @@ import pytest
 from coupons.commands import StartSendout
 from coupons.database import Connection, connected
 from coupons.errors import LeaseLost
-from coupons.store import deliveries, lists, outbox, sendouts, uncertain
+from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion, Delivery, Outcome
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
-from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
-from workers.policy import refused
+from workers.delivery.policy import refused
 
 OVER = "UPDATE delivery_batch SET lease_until = now() - interval '1 s'"
 BACK_IN_TIME = "UPDATE epoch SET ended_at = now()"
@@ -252,7 +252,7 @@ async def test_a_sendout_is_not_paused_in_the_middle_of_a_binding(connection: Co
         pausing = asyncio.create_task(sendouts.pause(other, sendout_id, "by a test"))
         await until_blocked(connection)
     await pausing
-    assert (await outbox.named(connection, sendout_id)).state == "paused"
+    assert (await sendout_views.named(connection, sendout_id)).state == "paused"
 
 
 async def short_of_codes(connection: Connection, *, recipients: int, codes: int, batch_size: int = 1_000) -> UUID:
@@ -316,7 +316,7 @@ async def test_what_has_its_outcome_keeps_it(connection: Connection) -> None:
     for again in ((become(first, "sent"),), (become(second, "sent"), become(first, "uncertain"))):
         with pytest.raises(LeaseLost):
             await record(connection, batch, *again)
-    found = await outbox.named(connection, sendout_id)
+    found = await sendout_views.named(connection, sendout_id)
     assert (found.sent, found.open, found.uncertain) == (1, 9, 0)
 
 
@@ -363,7 +363,7 @@ async def test_a_mail_that_cannot_be_written_any_more_stays_uncertain(connection
     await uncertain.resolve(connection, sendout_id, "resend")
     again, *_ = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     await record(connection, batch, refused(again, "the message lacks an attribute", attempted=False))
-    assert (await outbox.named(connection, sendout_id)).uncertain == 1
+    assert (await sendout_views.named(connection, sendout_id)).uncertain == 1
     assert await connection.fetchval("SELECT count(*) FROM delivery_attempt") == 1
 
 
@@ -430,7 +430,7 @@ async def test_resolving_does_not_end_a_pause(connection: Connection) -> None:
     await record(connection, batch, become(first, "uncertain"))
     await sendouts.pause(connection, sendout_id, "by a test")
     assert await uncertain.resolve(connection, sendout_id, "resend") == 1
-    assert (await outbox.named(connection, sendout_id)).state == "paused"
+    assert (await sendout_views.named(connection, sendout_id)).state == "paused"
 
 
 async def test_a_sendout_does_not_end_while_it_is_resolved(connection: Connection, other: Connection) -> None:

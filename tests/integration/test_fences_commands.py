@@ -14,8 +14,8 @@ from coupons.errors import Refused
 from coupons.settings import Settings
 from coupons.store import inbox
 from coupons.topology import declare, queue_name
+from tests.factories import add_list
 from tests.locks import until_blocked
-from tests.stock import add_list
 from workers.intake import Intake
 from workers.loops import Signals
 from workers.main import ROLES

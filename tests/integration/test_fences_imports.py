@@ -7,16 +7,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from coupons.codes import check
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, connected, pooled
 from coupons.errors import LeaseLost, Refused
+from coupons.files.codes import check
 from coupons.settings import Settings
 from coupons.sources import text as texts
-from coupons.store import chunks, imports, lists, uploads
+from coupons.store import import_chunks, imports, lists, uploads
 from coupons.store.imports import Job, Mode
-from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
-from tests.stock import (
+from tests.factories import (
     LEASE_SECONDS,
     add_codes,
     add_group,
@@ -27,6 +26,7 @@ from tests.stock import (
     start,
     take_codes,
 )
+from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
 from workers.importer import Importer
 from workers.loops import Signals
 from workers.nudges import Nudges
@@ -143,7 +143,7 @@ async def test_a_cancelled_import_stops_at_its_next_piece(
     """However many pieces it has until its first chunk is taken."""
     await add_list(connection, "a")
     import_id = await noted(connection, data="".join(f"CODE-{number:04}\n" for number in range(100)).encode())
-    stage, staged = chunks.stage_codes, 0
+    stage, staged = import_chunks.stage_codes, 0
 
     async def cancels(*arguments: Any) -> None:
         nonlocal staged
@@ -152,7 +152,7 @@ async def test_a_cancelled_import_stops_at_its_next_piece(
         await imports.give_up(connection, import_id, None)
 
     monkeypatch.setattr(texts, "PIECE_BYTES", 250)
-    monkeypatch.setattr(chunks, "stage_codes", cancels)
+    monkeypatch.setattr(import_chunks, "stage_codes", cancels)
     signals = Signals(("import",))
     importer = Importer(pool=pool, signals=signals, nudges=Nudges(signals), settings=Settings(), owner="test")
     with pytest.raises(LeaseLost):
@@ -238,7 +238,7 @@ async def test_codes_that_are_locked_elsewhere_are_not_waited_for(
         if mode == "delete":
             await take(connection, job, CODES)
         else:
-            async for _ in chunks.remove_replaced(connection, job, lease_seconds=LEASE_SECONDS):
+            async for _ in import_chunks.remove_replaced(connection, job, lease_seconds=LEASE_SECONDS):
                 pass
     assert await codes_of(connection) == [CODES[2]]
 

@@ -10,11 +10,11 @@ from coupons.admission import Granted, Short
 from coupons.commands import ImportCoupons, Recipient, StartSendout
 from coupons.database import Connection, connected
 from coupons.errors import LeaseLost, Refused
-from coupons.store import deliveries, imports, lists, outbox, sendouts
+from coupons.store import deliveries, imports, lists, sendout_views, sendouts
 from coupons.store.deliveries import Conclusion
 from coupons.store.sendouts import Claim
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
-from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 
 OVER = "UPDATE sendout SET lease_until = now() - interval '1 s'"
 
@@ -63,7 +63,7 @@ async def mailed(connection: Connection) -> None:
 
 
 async def state_of(connection: Connection, sendout_id: UUID) -> str:
-    return (await outbox.named(connection, sendout_id)).state
+    return (await sendout_views.named(connection, sendout_id)).state
 
 
 # --- whose a sendout is ----------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connecti
     replacing = ImportCoupons(list="a", mode="replace", codes=("X",))
     await imports.create(connection, replacing)
     assert await sendouts.resume_covered(connection) == []
-    assert await outbox.covered_by(connection, "a") == []
+    assert await sendout_views.covered_by(connection, "a") == []
     await imports.cancel(connection, replacing.id)
     assert await sendouts.resume_covered(connection) == [command.id]
 
@@ -233,7 +233,7 @@ async def test_what_was_missing_is_shown_of_a_cancelled_one_too(connection: Conn
     assert isinstance(await prepare(connection), Short)
     await sendouts.cancel(connection, sendout_id)
     await add_codes(connection, "a", [f"LATER-{number}" for number in range(9)])
-    assert [each.missing for each in (await outbox.named(connection, sendout_id)).lists] == [3]
+    assert [each.missing for each in (await sendout_views.named(connection, sendout_id)).lists] == [3]
 
 
 # --- how it ends -----------------------------------------------------------------------------------------------------

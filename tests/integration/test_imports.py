@@ -10,19 +10,19 @@ from uuid import UUID, uuid4
 import pytest
 from asyncpg import DiskFullError, QueryCanceledError
 
-from coupons import importing
-from coupons.codes import Reason, Rejected, check, streamed_rejections_csv
+from coupons import import_engine
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
 from coupons.errors import LeaseLost, Refused
-from coupons.reading import FileFormat
+from coupons.files.code_reader import FileFormat
+from coupons.files.codes import Reason, Rejected, check, streamed_rejections_csv
 from coupons.settings import Settings
 from coupons.sources import Rules, Source
 from coupons.sources import text as texts
-from coupons.store import chunks, deliveries, groups, imports, lists, uploads
+from coupons.store import deliveries, groups, import_chunks, imports, lists, uploads
 from coupons.store.deliveries import Conclusion
 from coupons.store.imports import Import, Job, Mode, Target
-from tests.stock import (
+from tests.factories import (
     LEASE_SECONDS,
     add_codes,
     add_group,
@@ -102,8 +102,8 @@ async def codes_of(connection: Connection, name: str = "a") -> list[str]:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk is 250 bytes of text."""
     monkeypatch.setattr(texts, "PIECE_BYTES", 250)
-    monkeypatch.setattr(importing, "FIRST_PIECES", 1)
-    monkeypatch.setattr(importing, "MOST_PIECES", 1)
+    monkeypatch.setattr(import_engine, "FIRST_PIECES", 1)
+    monkeypatch.setattr(import_engine, "MOST_PIECES", 1)
 
 
 # --- every line ----------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ async def test_a_repeated_line_has_the_same_reason_wherever_chunks_are_cut(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
     """What the list had before is in it each time; what this file brought is a duplicate from its second line on."""
-    monkeypatch.setattr(chunks, "MERGE_FACTOR", 1_000 if search == "merge" else 0)
+    monkeypatch.setattr(import_chunks, "MERGE_FACTOR", 1_000 if search == "merge" else 0)
     await add_list(connection, "a")
     await add_codes(connection, "a", ["OLD"])
     block = ["OLD", "NEW", *(f"CODE-{number:04}" for number in range(30))]
@@ -157,7 +157,7 @@ async def test_a_chunk_that_is_known_as_a_whole_is_judged_as_line_by_line(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its digest, as long as nothing was removed and nobody owns a code; then each line is looked at again."""
-    monkeypatch.setattr(chunks, "LEAST_NOTED", 1)
+    monkeypatch.setattr(import_chunks, "LEAST_NOTED", 1)
     await add_list(connection, "a")
     text = "A-1\nA-2\nA-1\nhttps://example.org\nA-3\n"
     known = [(1, Reason.IN_LIST), (2, Reason.IN_LIST), (3, Reason.IN_LIST), (4, Reason.URL), (5, Reason.IN_LIST)]
@@ -182,7 +182,7 @@ async def test_a_chunk_that_comes_twice_in_one_file_is_a_duplicate_of_itself(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although its digest is known by then: what this very import has brought was not in the list before."""
-    monkeypatch.setattr(chunks, "LEAST_NOTED", 1)
+    monkeypatch.setattr(import_chunks, "LEAST_NOTED", 1)
     await add_list(connection, "a")
     chunk = "".join(f"CODE-{number:04}\n" for number in range(25))
     assert len(chunk) == 250
@@ -267,7 +267,7 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connecti
         yield "\n".join(codes).encode()
 
     source, rules = Source("codes.txt", None, pieces()), Rules.of(Settings())
-    async with importing.judged(
+    async with import_engine.judged(
         connection, Target(a.id, "a", is_group=False), source, rules,
         mode=mode, file_format=FileFormat(kind="txt"), max_lines=1_000,
     ) as judgement:  # fmt: skip
@@ -352,8 +352,13 @@ async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytes
 
 def dying(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
     """The worker dies in its first run at that step, in its second run at the step after it, and so on."""
-    module, name = {"take": (chunks, "take"), "end of take": (chunks, "take"), "remove": (chunks, "_remove_codes"),
-                    "finish": (imports, "finish")}[step]  # fmt: skip
+    steps = {
+        "take": (import_chunks, "take"),
+        "end of take": (import_chunks, "take"),
+        "remove": (import_chunks, "_remove_codes"),
+        "finish": (imports, "finish"),
+    }
+    module, name = steps[step]
     plain, met = getattr(module, name), 0
 
     async def dies(*arguments: Any, **named: Any) -> Any:
@@ -398,13 +403,13 @@ async def test_a_file_that_changed_meanwhile_is_not_read_on(
     file.write_text("".join(f"OLD-{number:04}\n" for number in range(100)))
     command = ImportCoupons(list="a", source=file.as_uri())
     await imports.create(connection, command)
-    importer, take = worker(pool, import_folder=tmp_path), chunks.take
+    importer, take = worker(pool, import_folder=tmp_path), import_chunks.take
 
     async def takes_one(*arguments: Any, **named: Any) -> None:
         await take(*arguments, **named)
         importer._signals.stop()
 
-    monkeypatch.setattr(chunks, "take", takes_one)
+    monkeypatch.setattr(import_chunks, "take", takes_one)
     assert await importer.step() == AT_ONCE
     assert (await look(connection, command.id)).lines < 100
     file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
@@ -491,7 +496,7 @@ async def test_a_database_that_is_full_for_long_ends_no_import(
         raise DiskFullError
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "take", fails)
+        patch.setattr(import_chunks, "take", fails)
         for _ in range(MOST_INTERRUPTIONS + 2):
             await connection.execute("UPDATE import_job SET due_at = now()")
             assert await worker(pool).step() == AT_ONCE
@@ -511,7 +516,7 @@ async def test_a_statement_that_always_takes_too_long_ends_the_import(
         raise QueryCanceledError("SECRET-1")
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "take", fails)
+        patch.setattr(import_chunks, "take", fails)
         for _ in range(MOST_INTERRUPTIONS + 1):
             assert (await look(connection, import_id)).finished_at is None
             await connection.execute("UPDATE import_job SET due_at = now() + interval '1 h' WHERE id = $1", later)
@@ -616,13 +621,13 @@ async def test_a_cancelled_import_keeps_its_chunks_and_takes_no_more(
     """The worker that has it stops at its next piece; what it has committed is in the list."""
     await add_list(connection, "a")
     import_id = await send(connection, "".join(f"CODE-{number:04}\n" for number in range(100)))
-    take = chunks.take
+    take = import_chunks.take
 
     async def takes_one(*arguments: Any, **named: Any) -> None:
         await take(*arguments, **named)
         await imports.cancel(connection, import_id)
 
-    monkeypatch.setattr(chunks, "take", takes_one)
+    monkeypatch.setattr(import_chunks, "take", takes_one)
     with pytest.raises(LeaseLost):
         await worker(pool).step()
     found = await look(connection, import_id)
@@ -721,7 +726,7 @@ async def test_a_dry_run_and_the_import_keep_the_same_rows(connection: Connectio
     async def pieces() -> AsyncIterator[bytes]:
         yield text.encode()
 
-    async with importing.judged(
+    async with import_engine.judged(
         connection, Target(group.id, "g", is_group=True), Source("people.csv", None, pieces()), Rules.of(Settings()),
         mode=mode, file_format=FileFormat(kind="csv"), max_lines=1_000,
     ) as judgement:  # fmt: skip

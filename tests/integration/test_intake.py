@@ -20,7 +20,7 @@ from coupons.errors import Refused
 from coupons.settings import Settings
 from coupons.store import imports, inbox
 from coupons.topology import REASON, queue_name
-from tests.stock import add_group, add_list, save_message
+from tests.factories import add_group, add_list, save_message
 from workers.intake import Intake
 from workers.loops import Signals
 from workers.main import ROLES

@@ -10,7 +10,7 @@ from coupons.database import Connection
 from coupons.mail import MAX_ENCODED, EmailError, File
 from coupons.store import messages, sendouts
 from coupons.store.messages import Message
-from coupons.templates import Parts
+from coupons.templates.rendering import Parts
 
 LOGO = File("logo.png", "image/png", bytes(range(256)), inline=True)
 TERMS = File("Größe & Preis.pdf", "application/pdf", b"%PDF\x00\r\n.\r\n")

@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, connected
-from coupons.pace import paced_batch
-from coupons.store import deliveries, outbox, sendouts, throttle
-from tests.stock import LEASE_SECONDS, add_group, add_list, prepare, save_message
+from coupons.store import deliveries, rate_limit, sendout_views, sendouts
+from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message
 
 
 async def started(
@@ -40,7 +40,7 @@ async def claimed(connection: Connection) -> deliveries.Batch | None:
 async def test_nobody_is_mailed_before_the_start(connection: Connection) -> None:
     """The codes are promised at once, so that a shortage shows today; the mails wait, and workers know until when."""
     sendout_id = await started(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
-    found = await outbox.named(connection, sendout_id)
+    found = await sendout_views.named(connection, sendout_id)
     assert (found.state, [each.promised for each in found.lists]) == ("sending", [100])
     assert await claimed(connection) is None
     assert await deliveries.next_due(connection) == pytest.approx(7_200, abs=60)
@@ -130,9 +130,9 @@ async def test_what_was_deferred_does_not_wait_for_the_whole_sendout(connection:
 
 async def test_a_clock_that_was_set_back_does_not_stop_the_mail(connection: Connection) -> None:
     """Turns that lie further ahead than could be booked are not waited for."""
-    await throttle.book(connection, seconds=1)
+    await rate_limit.book(connection, seconds=1)
     await connection.execute("UPDATE throttle SET next_at = now() + interval '3 days'")
-    assert await throttle.book(connection, seconds=1) <= 3_600
+    assert await rate_limit.book(connection, seconds=1) <= 3_600
 
 
 def test_batches_of_a_slow_sendout_are_small() -> None:
@@ -142,7 +142,7 @@ def test_batches_of_a_slow_sendout_are_small() -> None:
 
 async def test_turns_are_booked_one_behind_the_other(connection: Connection) -> None:
     """Whoever books next begins where the one before ends; time that nobody booked is gone."""
-    waits = [await throttle.book(connection, seconds=2) for _ in range(3)]
+    waits = [await rate_limit.book(connection, seconds=2) for _ in range(3)]
     assert waits == pytest.approx([0, 2, 4], abs=0.5)
     await connection.execute("UPDATE throttle SET next_at = now() - interval '1 hour'")
-    assert await throttle.book(connection, seconds=2) == pytest.approx(0, abs=0.5)
+    assert await rate_limit.book(connection, seconds=2) == pytest.approx(0, abs=0.5)

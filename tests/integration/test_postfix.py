@@ -11,9 +11,9 @@ import pytest
 
 from coupons.mail import Envelope, compile_email, message_id
 from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress
-from coupons.templates import Coupon, Parts, Template
-from producers.demo.process import ServiceError
-from producers.demo.services import Sink
+from coupons.templates.rendering import Coupon, Parts, Template
+from sandbox.process import ServiceError
+from sandbox.services import Sink
 from tests.postfix import Postfix, private_postfix, require
 
 SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")

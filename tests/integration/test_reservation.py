@@ -9,10 +9,10 @@ import pytest
 from coupons.admission import Granted, Short
 from coupons.database import Connection, connected
 from coupons.errors import LeaseLost, Refused
-from coupons.store import deliveries, lists, outbox, sendouts
+from coupons.store import deliveries, lists, sendout_views, sendouts
 from coupons.store.deliveries import Batch, Conclusion
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import until_blocked
-from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 
 
 async def claim(connection: Connection) -> Batch:
@@ -60,7 +60,7 @@ async def test_a_short_list_holds_nothing_of_the_others(connection: Connection) 
     assert isinstance(decision, Short)
     assert str(decision) == "list short: 10 needed, 9 available, 1 missing"
     assert await numbers_of(connection, "full") == (10, 0, 0)
-    assert (await outbox.named(connection, sendout_id)).state == "interrupted"
+    assert (await sendout_views.named(connection, sendout_id)).state == "interrupted"
 
 
 async def test_resuming_counts_again(connection: Connection) -> None:
@@ -70,11 +70,11 @@ async def test_resuming_counts_again(connection: Connection) -> None:
     async with connection.transaction():
         still = await sendouts.resume(connection, sendout_id)
     assert str(still) == "list a: 10 needed, 6 available, 4 missing"
-    assert [each.missing for each in (await outbox.named(connection, sendout_id)).lists] == [4]
+    assert [each.missing for each in (await sendout_views.named(connection, sendout_id)).lists] == [4]
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(4)])
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
-    assert (await outbox.named(connection, sendout_id)).state == "sending"
+    assert (await sendout_views.named(connection, sendout_id)).state == "sending"
     with pytest.raises(Refused, match="is sending: only interrupted or paused ones"):
         await sendouts.resume(connection, sendout_id)
 
@@ -216,7 +216,7 @@ async def test_a_cancelled_sendout_is_closed_even_if_its_snapshot_comes_late(
         cancelling = asyncio.create_task(sendouts.cancel(other, sendout_id))
         await until_blocked(connection)
     await cancelling
-    assert (await outbox.named(connection, sendout_id)).finished_at is None
+    assert (await sendout_views.named(connection, sendout_id)).finished_at is None
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.close(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
@@ -239,7 +239,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
         await deliveries.renew(connection, old, lease_seconds=LEASE_SECONDS)
     left = await deliveries.due(connection, new, await deliveries.lists_of(connection, sendout_id))
     assert [each.number for each in left] == list(range(2, 11))
-    (problem,) = await outbox.problems(connection, sendout_id)
+    (problem,) = await sendout_views.problems(connection, sendout_id)
     assert (problem.number, problem.state) == (1, "uncertain")
     assert await numbers_of(connection, "a") == (0, 0, 10)
 
@@ -276,7 +276,7 @@ async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Co
         await deliveries.release(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
     assert await numbers_of(connection, "a") == (29, 0, 0)
-    assert (await outbox.named(connection, sendout_id)).cancelled == 29
+    assert (await sendout_views.named(connection, sendout_id)).cancelled == 29
 
 
 async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: Connection, database_url: str) -> None:
@@ -297,7 +297,7 @@ async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: 
             await bind_all(own)
 
     await asyncio.gather(*(worker() for _ in range(4)))
-    found = await outbox.newest(connection)
+    found = await sendout_views.newest(connection)
     assert {each.state for each in found} == {"sending", "interrupted"}
     for each in found:
         held = {(of.promised, of.bound) for of in each.lists}

@@ -10,13 +10,13 @@ import pytest
 from coupons import migrate
 from coupons.database import Connection, connected
 from coupons.errors import LeaseLost, Refused
-from coupons.store import deliveries, epochs, lists, outbox, proofs, sendouts, uncertain
+from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion
-from coupons.store.epochs import UnownedCodes
+from coupons.store.restore_guard import UnownedCodes
 from coupons.store.uncertain import MAY_HAVE_GONE
 from tests.clusters import Cluster, cluster, cut_off, named, promote
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import database, execute
-from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.web import opened
 
 
@@ -82,11 +82,11 @@ async def go_back(connection: Connection) -> None:
 
 
 async def refusal(connection: Connection) -> str:
-    return await epochs.refusal(connection) or "accepted"
+    return await restore_guard.refusal(connection) or "accepted"
 
 
 async def is_right(connection: Connection) -> bool:
-    return all(proof.holds for proof in await proofs.prove(connection))
+    return all(proof.holds for proof in await invariants.prove(connection))
 
 
 # --- how it is found -----------------------------------------------------------------------------------------------
@@ -162,8 +162,8 @@ async def test_restored_data_send_nothing_until_they_are_accepted(
     async with connected(await way(server, origin)) as connection:
         assert WAYS[way] in await refusal(connection)
         assert await claim(connection) is None
-        await epochs.accept(connection)
-        assert await epochs.refusal(connection) is None
+        await restore_guard.accept(connection)
+        assert await restore_guard.refusal(connection) is None
         await send_one_batch(connection)
         await send_one_batch(connection)
         assert await claim(connection) is None
@@ -183,12 +183,12 @@ async def test_a_promoted_replica_sends_nothing_until_it_is_accepted(tmp_path: P
                 async with connected(replica_url) as promoted:
                     assert "replica" in await refusal(promoted)
                     with pytest.raises(Refused, match="cannot be accepted"):
-                        await epochs.accept(promoted)
+                        await restore_guard.accept(promoted)
                     await promote(replica_url)
                     assert "timeline 2, accepted was 1" in await refusal(promoted)
                     assert await claim(promoted) is None
-                    assert [each.open for each in (await epochs.since(promoted)).sendouts] == [30]
-                    await epochs.accept(promoted)
+                    assert [each.open for each in (await restore_guard.since(promoted)).sendouts] == [30]
+                    await restore_guard.accept(promoted)
                     await send_one_batch(promoted)
 
 
@@ -213,7 +213,7 @@ async def test_what_happens_every_day_is_no_restore(tmp_path: Path) -> None:
                 await begun(connection)
         with own.running() as url:
             async with connected(named(url, "store")) as connection:
-                assert await epochs.refusal(connection) is None
+                assert await restore_guard.refusal(connection) is None
                 await send_one_batch(connection)
 
 
@@ -240,7 +240,7 @@ async def test_a_batch_that_a_worker_held_before_is_lost_to_it(connection: Conne
         ):
             with pytest.raises(LeaseLost):
                 await attempt
-        await epochs.accept(connection)
+        await restore_guard.accept(connection)
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 3
 
 
@@ -254,7 +254,7 @@ async def test_what_a_dead_worker_left_waits_for_that_too(connection: Connection
     await connection.execute("UPDATE delivery_batch SET lease_until = now() WHERE in_hand <> '{}'")
     await go_back(connection)
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 0
-    await epochs.accept(connection)
+    await restore_guard.accept(connection)
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 3
 
 
@@ -269,7 +269,7 @@ async def test_a_cancelled_sendout_gives_no_code_back_before_that(connection: Co
     await go_back(connection)
     assert await deliveries.claim(connection, owner="test", lease_seconds=1, only_cancelled=True) is None
     assert (await list_a(connection)).available == 30
-    await epochs.accept(connection)
+    await restore_guard.accept(connection)
     while batch := await claim(connection):
         await deliveries.close(connection, batch)
         await deliveries.release(connection, batch)
@@ -283,8 +283,8 @@ async def list_a(connection: Connection) -> lists.CouponList:
 
 async def test_an_upgrade_of_an_empty_database_asks_nobody(connection: Connection) -> None:
     """The migration accepts the first epoch, of this database and no other."""
-    assert await epochs.refusal(connection) is None
-    assert (await epochs.state(connection)).number is not None
+    assert await restore_guard.refusal(connection) is None
+    assert (await restore_guard.state(connection)).number is not None
 
 
 async def test_the_console_says_why_nothing_is_sent(connection: Connection, database_url: str, broker_url: str) -> None:
@@ -318,7 +318,7 @@ async def test_the_numbers_are_those_of_the_data(connection: Connection) -> None
     await add_list(connection, "b", 5)
     await add_list(connection, "empty")
     until = await connection.fetchval("SELECT max(flushed_at) FROM delivery_batch")
-    found = await epochs.since(connection)
+    found = await restore_guard.since(connection)
     assert [(each.id, each.recipients, each.sent, each.uncertain, each.open) for each in found.sendouts] == [
         (sendout_id, 30, 10, 0, 20)
     ]
@@ -331,12 +331,14 @@ async def test_what_cannot_have_been_sent_is_not_counted(connection: Connection)
     """Cancelled sendouts, and those whose start is still to come; one that was interrupted may have gone on."""
     sendout_id = await begun(connection)
     await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
-    assert (await epochs.since(connection)).sendouts == ()
+    assert (await restore_guard.since(connection)).sendouts == ()
     await start(connection, "m", "g")
     await prepare(connection)
-    assert [(each.state, each.open) for each in (await epochs.since(connection)).sendouts] == [("interrupted", 30)]
+    assert [(each.state, each.open) for each in (await restore_guard.since(connection)).sendouts] == [
+        ("interrupted", 30)
+    ]
     await sendouts.cancel(connection, sendout_id)
-    assert len((await epochs.since(connection)).sendouts) == 1
+    assert len((await restore_guard.since(connection)).sendouts) == 1
 
 
 # --- accepting -----------------------------------------------------------------------------------------------------
@@ -347,12 +349,12 @@ async def test_data_are_accepted_once(connection: Connection, other: Connection)
     await go_back(connection)
     before = await connection.fetchval("SELECT count(*) FROM epoch")
     async with other.transaction():
-        for statement in (epochs.SQL.lock, epochs.SQL.end, epochs.SQL.begin):
+        for statement in (restore_guard.SQL.lock, restore_guard.SQL.end, restore_guard.SQL.begin):
             await other.execute(statement)
-        second = asyncio.create_task(epochs.accept(connection))
+        second = asyncio.create_task(restore_guard.accept(connection))
         await locks(other, "relation = 'epoch'::regclass AND NOT granted")
     await second
-    await epochs.accept(connection)
+    await restore_guard.accept(connection)
     assert await connection.fetchval("SELECT count(*) FROM epoch") == before + 1
     assert await connection.fetchval("SELECT count(*) FROM epoch WHERE ended_at IS NULL") == 1
 
@@ -360,13 +362,13 @@ async def test_data_are_accepted_once(connection: Connection, other: Connection)
 async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
     """Who looked at the numbers of one restore does not accept the next one."""
     await go_back(connection)
-    seen = await epochs.state(connection)
+    seen = await restore_guard.state(connection)
     await go_back(connection)
     with pytest.raises(Refused, match="look again"):
-        await epochs.accept(connection, seen=seen)
-    assert await epochs.refusal(connection)
-    await epochs.accept(connection, seen=await epochs.state(connection))
-    assert await epochs.refusal(connection) is None
+        await restore_guard.accept(connection, seen=seen)
+    assert await restore_guard.refusal(connection)
+    await restore_guard.accept(connection, seen=await restore_guard.state(connection))
+    assert await restore_guard.refusal(connection) is None
 
 
 async def test_a_nested_transaction_accepts_nothing(connection: Connection) -> None:
@@ -374,8 +376,8 @@ async def test_a_nested_transaction_accepts_nothing(connection: Connection) -> N
     await go_back(connection)
     with pytest.raises(Refused, match="within another transaction"):
         async with connection.transaction():
-            await epochs.accept(connection)
-    assert await epochs.refusal(connection)
+            await restore_guard.accept(connection)
+    assert await restore_guard.refusal(connection)
 
 
 async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connection) -> None:
@@ -383,10 +385,10 @@ async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connecti
     sendout_id = await begun(connection)
     await send_one_batch(connection)
     await go_back(connection)
-    assert await epochs.accept(connection, uncertain=True) == 20
+    assert await restore_guard.accept(connection, uncertain=True) == 20
     assert await claim(connection) is None
     assert await sendouts.settle(connection, sendout_id)
-    found = await outbox.named(connection, sendout_id)
+    found = await sendout_views.named(connection, sendout_id)
     assert (found.state, found.sent, found.uncertain, found.open) == ("finished", 10, 20, 0)
     left = await list_a(connection)
     assert (left.available, left.promised, left.bound, left.sent) == (10, 0, 20, 10)
@@ -398,7 +400,7 @@ async def test_what_was_kept_back_is_never_sent_again(connection: Connection) ->
     """Its recipients may have got another code: neither a person nor the setting sends it, it can only be accepted."""
     sendout_id = await begun(connection)
     await go_back(connection)
-    await epochs.accept(connection, uncertain=True)
+    await restore_guard.accept(connection, uncertain=True)
     assert await uncertain.resolve(connection, sendout_id, "resend") == 0
     assert await uncertain.resolve_all(connection, "resend") == 0
     assert await uncertain.resolve(connection, sendout_id, "accept") == 30
@@ -426,7 +428,7 @@ async def test_nobody_is_promised_codes_before_that(connection: Connection) -> N
     with pytest.raises(Refused, match="epoch accept"):
         await sendouts.resume(connection, interrupted)
     assert await sendouts.claim(connection, owner="test", lease_seconds=60) is None
-    await epochs.accept(connection)
+    await restore_guard.accept(connection)
     claimed = await sendouts.claim(connection, owner="test", lease_seconds=60)
     assert claimed
     assert claimed.id == waiting
@@ -456,7 +458,7 @@ async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None
     await record(connection, batch, intents=[1, 2])
     await sendouts.pause(connection, sendout_id, "by a test")
     await go_back(connection)
-    assert await epochs.accept(connection, uncertain=True) == 30
+    assert await restore_guard.accept(connection, uncertain=True) == 30
     assert await sendouts.settle(connection, sendout_id)
 
 
@@ -465,7 +467,7 @@ async def test_what_has_not_begun_is_not_kept_back(connection: Connection) -> No
     await begun(connection)
     await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
     await go_back(connection)
-    assert await epochs.accept(connection, uncertain=True) == 0
+    assert await restore_guard.accept(connection, uncertain=True) == 0
     assert (await list_a(connection)).promised == 30
 
 
@@ -476,7 +478,7 @@ async def test_codes_that_an_import_has_locked_are_waited_for(connection: Connec
     await go_back(connection)
     async with other.transaction():
         await other.execute("SELECT FROM coupon ORDER BY id LIMIT 20 FOR UPDATE")
-        accepting = asyncio.create_task(epochs.accept(connection, uncertain=True))
+        accepting = asyncio.create_task(restore_guard.accept(connection, uncertain=True))
         await locks(other, "relation = 'coupon'::regclass AND mode = 'RowExclusiveLock'")
     assert await accepting == 30
 

@@ -15,15 +15,15 @@ from aiormq.exceptions import ChannelAccessRefused
 from coupons import topology
 from coupons.commands import ResumeSendout
 from coupons.database import Connection, connected, pooled
-from coupons.denied import denial
 from coupons.migrate import check_current
+from coupons.permission_errors import denial
 from coupons.settings import Settings
-from coupons.store import chunks
+from coupons.store import import_chunks
 from coupons.store.queries import Queries
 from producers.client import Publisher
-from producers.demo.rabbitmq import Broker
-from tests.logins import ROLES_SQL, Logins, logins_to
-from tests.stock import add_codes, add_group, add_list, prepare, save_message, start
+from sandbox.rabbitmq import Broker
+from tests.db_roles import ROLES_SQL, Logins, logins_to
+from tests.factories import add_codes, add_group, add_list, prepare, save_message, start
 from workers.loops import Signals
 from workers.nudges import Nudges
 from workers.sweeper import Sweeper
@@ -32,38 +32,40 @@ SQL = {
     name: Queries(f"{name}.sql")
     for name in (
         *(
-            "chunks",
+            "import_chunks",
             "deliveries",
-            "epochs",
+            "restore_guard",
             "groups",
             "imports",
             "inbox",
             "lists",
             "messages",
-            "outbox",
-            "people",
-            "proofs",
+            "sendout_views",
+            "lookup",
+            "invariants",
         ),
-        *("sendouts", "throttle", "uncertain", "uploads"),
+        *("sendouts", "rate_limit", "uncertain", "uploads"),
     )
 }
 NO_QUERY = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
 """What PostgreSQL does not explain begins so."""
-PART_OF_ANOTHER = {"chunks.all_known"}
+PART_OF_ANOTHER = {"import_chunks.all_known"}
 
 ADMISSION = """
-sendouts.lock sendouts.lock_lists sendouts.take sendouts.promise sendouts.note_missing sendouts.begin sendouts.interrupt
-outbox.covered
+sendouts.lock sendouts.lock_lists sendouts.take sendouts.promise sendouts.note_missing sendouts.begin
+sendouts.interrupt
+sendout_views.covered
 """
 FOR_THE_CONSOLE = """
-epochs.accepted epochs.state inbox.known lists.rows groups.rows groups.facts messages.rows outbox.* uncertain.*
-people.troubled people.answers imports.rows imports.events imports.reason_counts imports.stop imports.note
+restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.facts messages.rows
+sendout_views.* uncertain.*
+lookup.troubled lookup.answers imports.rows imports.events imports.reason_counts imports.stop imports.note
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.drop
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.return_unbound
 """
 WORK = {
     "importer": f"""
-        inbox.* lists.rows groups.extend uploads.* chunks.* {ADMISSION}
+        inbox.* lists.rows groups.extend uploads.* import_chunks.* {ADMISSION}
         imports.keep_list imports.create imports.ensure_group imports.claim imports.next_due imports.is_held
         imports.opened imports.keep_columns imports.progress imports.note_left imports.end
         imports.hand_back imports.interrupted imports.postpone imports.drop_old_rejections imports.renew imports.note
@@ -74,7 +76,8 @@ WORK = {
         sendouts.batches sendouts.needs sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
         """,
     "sender": """
-        epochs.accepted epochs.state deliveries.* uncertain.* throttle.book messages.of_sendout messages.files
+        restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.of_sendout
+        messages.files
         sendouts.wait_all sendouts.wait sendouts.pause sendouts.unfinished
         sendouts.lock sendouts.done sendouts.lock_lists sendouts.return_unbound sendouts.finish
         """,
@@ -84,15 +87,18 @@ WORK = {
         imports.ensure_group imports.create imports.keep_for imports.claim imports.is_held imports.opened
         imports.keep_columns imports.progress imports.end imports.hand_back imports.interrupted imports.postpone
         imports.renew imports.note
-        chunks.one_at_a_time chunks.add_recipients chunks.delete_recipients chunks.remove_recipients
-        chunks.count_staged_rejections chunks.staged_rejections chunks.group_size chunks.judge_recipients
+        import_chunks.one_at_a_time import_chunks.add_recipients import_chunks.delete_recipients
+        import_chunks.remove_recipients
+        import_chunks.count_staged_rejections import_chunks.staged_rejections import_chunks.group_size
+        import_chunks.judge_recipients
         """,
-    "auditor": "proofs.*",
-    "web and codes": f"{FOR_THE_CONSOLE} people.* imports.rejections",
+    "auditor": "invariants.*",
+    "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.rejections",
     "operator and codes": """
-        people.* imports.rejections
-        chunks.known_by_merge chunks.known_by_probe chunks.spent chunks.repeated chunks.not_taken
-        chunks.judge_take_over chunks.judge_delete chunks.judge_replaced
+        lookup.* imports.rejections
+        import_chunks.known_by_merge import_chunks.known_by_probe import_chunks.spent import_chunks.repeated
+        import_chunks.not_taken
+        import_chunks.judge_take_over import_chunks.judge_delete import_chunks.judge_replaced
         """,
 }
 """The statements that each process runs: `module.name`, or all of a module."""
@@ -104,11 +110,11 @@ def statements(work: str) -> Iterator[tuple[str, str]]:
         found = [(f"{module}.{each}", sql) for each, sql in SQL[module] if name in ("*", each)]
         assert found, wanted
         yield from found
-        if wanted == "chunks.*":
-            yield "reject_not_taken", chunks._REJECT_NOT_TAKEN
-            yield "reject_all_known", chunks._REJECT_ALL_KNOWN
-        if wanted in ("chunks.*", "chunks.add_recipients"):
-            yield "reject_staged", chunks._REJECT_STAGED
+        if wanted == "import_chunks.*":
+            yield "reject_not_taken", import_chunks._REJECT_NOT_TAKEN
+            yield "reject_all_known", import_chunks._REJECT_ALL_KNOWN
+        if wanted in ("import_chunks.*", "import_chunks.add_recipients"):
+            yield "reject_staged", import_chunks._REJECT_STAGED
 
 
 @pytest.fixture
@@ -154,8 +160,8 @@ async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) 
     """Every statement that it runs is allowed to its role; so is the look whether the schema is current."""
     async with connected(await login(logins, roles)) as connection:
         await check_current(connection)
-        if "chunks" in WORK[roles]:
-            await connection.execute(chunks.SQL.staging)
+        if "import_chunks" in WORK[roles]:
+            await connection.execute(import_chunks.SQL.staging)
         assert await refused(connection, WORK[roles]) == []
 
 
@@ -167,8 +173,8 @@ async def test_a_role_has_no_right_that_nothing_takes(logins: Logins, connection
     assert rights
     needless = []
     async with connected(await login(logins, roles)) as its_own:
-        if "chunks" in WORK[roles]:
-            await its_own.execute(chunks.SQL.staging)
+        if "import_chunks" in WORK[roles]:
+            await its_own.execute(import_chunks.SQL.staging)
         for kind, table, column, right in rights:
             if (table, right) in BESIDES_STATEMENTS:
                 continue

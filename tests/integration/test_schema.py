@@ -11,9 +11,9 @@ from yarl import URL
 from coupons import migrate
 from coupons.database import Connection, connected
 from coupons.migrate import Migration, MigrationError
+from tests.factories import add_group, add_list, prepare, save_message, start
 from tests.mutants.constraints import guards
 from tests.services import database
-from tests.stock import add_group, add_list, prepare, save_message, start
 
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
 

@@ -11,8 +11,8 @@ import aio_pika
 import asyncpg
 import pytest
 
-from producers.demo.process import is_free
-from producers.demo.services import Services, Sink
+from sandbox.process import is_free
+from sandbox.services import Services, Sink
 
 
 @pytest.mark.parametrize("guest", ["first", "second"])
@@ -64,7 +64,7 @@ async def test_services_are_those_of_the_single_fixtures(
 
 def test_services_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
     """SIGKILL leaves no time to stop anything, and still the sink that the program started ends."""
-    program = "import sys; from pathlib import Path; from producers.demo.services import private_sink\n"
+    program = "import sys; from pathlib import Path; from sandbox.services import private_sink\n"
     program += "with private_sink(Path(sys.argv[1])) as sink: print(sink.url, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", program, str(tmp_path / "mails.jsonl")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

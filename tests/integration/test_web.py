@@ -29,13 +29,13 @@ from coupons.commands import (
 from coupons.database import Connection
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
-from coupons.store import deliveries, lists, outbox, sendouts, uploads
+from coupons.store import deliveries, lists, sendout_views, sendouts, uploads
 from coupons.store.deliveries import Batch, Conclusion, Delivery
-from producers.demo.process import free_ports
-from producers.demo.services import Services
 from producers.web.server import CannotListen, serve
+from sandbox.process import free_ports
+from sandbox.services import Services
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import execute
-from tests.stock import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.web import OURS, Queues, errors, note, opened, upload
 
 TOKEN = "correct-horse"
@@ -296,7 +296,7 @@ async def test_a_sendout_that_sends_is_followed_without_javascript_too(
     """While it is not ended, the script finds it live, and <noscript> reloads the page; a finished one stands still."""
     await interrupted(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
-    (sendout,) = await outbox.newest(connection)
+    (sendout,) = await sendout_views.newest(connection)
     await note(connection, ResumeSendout(sendout=sendout.id))
     for path in ("/", f"/sendouts/{sendout.id}"):
         text = (await site.get(path)).text
@@ -385,7 +385,7 @@ async def test_uncertain_mails_are_decided_about_by_a_button(site: AsyncClient, 
     assert f'action="{path}/uncertain"' in (await site.get(path)).text
     assert (await site.post(f"{path}/uncertain", data={"how": "forget"}, headers=OURS)).status_code == 422
     assert (await site.post(f"{path}/uncertain", data={"how": "accept"}, headers=OURS)).status_code == 303
-    found = await outbox.named(connection, sendout_id)
+    found = await sendout_views.named(connection, sendout_id)
     assert (found.sent, found.uncertain) == (10, 0)
     assert f'action="{path}/uncertain"' not in (await site.get(path)).text
 

@@ -15,16 +15,16 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
-from coupons.codes import check
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
+from coupons.files.codes import check
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
-from coupons.store import imports, outbox, sendouts, uploads
+from coupons.store import imports, sendout_views, sendouts, uploads
 from coupons.store.imports import Mode
-from producers.web import body, desk
+from producers.web import actions, request_body
 from producers.web.app import build
-from tests.stock import (
+from tests.factories import (
     add_codes,
     add_group,
     add_list,
@@ -246,7 +246,7 @@ async def test_a_client_that_sends_no_more_is_sent_away(
     path: str, site_port: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """408, and the connection is closed; nothing of its file stays."""
-    monkeypatch.setattr(body, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(request_body, "IDLE_SECONDS", 0.2)
     await add_list(connection, "spring-10")
     async with stalling(site_port, path) as reader:
         answer = await reader.read()
@@ -260,13 +260,13 @@ async def test_uploads_that_stall_do_not_stop_others_for_ever(
     site_port: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One more is 503 with the time after which to try again, and is taken once a stalled one was sent away."""
-    monkeypatch.setattr(desk, "TURN_SECONDS", 0.2)
-    monkeypatch.setattr(body, "IDLE_SECONDS", 2)
+    monkeypatch.setattr(actions, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(request_body, "IDLE_SECONDS", 2)
     async with AsyncExitStack() as stack, AsyncClient(base_url=f"http://127.0.0.1:{site_port}") as client:
         stalled = [
-            await stack.enter_async_context(stalling(site_port, "/api/uploads")) for _ in range(desk.UPLOADS_AT_ONCE)
+            await stack.enter_async_context(stalling(site_port, "/api/uploads")) for _ in range(actions.UPLOADS_AT_ONCE)
         ]
-        await uploading(connection, desk.UPLOADS_AT_ONCE)
+        await uploading(connection, actions.UPLOADS_AT_ONCE)
         refused = await client.post("/api/uploads", content=b"A1\n")
         assert (refused.status_code, "uploaded already" in errors(refused)) == (503, True)
         assert float(refused.headers["retry-after"]) > 0
@@ -431,7 +431,7 @@ async def test_sendouts_that_an_import_covers_are_resumed_from_its_page(
         await prepare(connection)
     import_id = await imported(connection, pool, "A1\nB2\nC3\nD4")
     text = (await site.get(f"/imports/{import_id}")).text
-    short, covered = await outbox.newest(connection)
+    short, covered = await sendout_views.newest(connection)
     assert f'action="/sendouts/{covered.id}/resume"' in text
     assert str(short.id) not in text
     command = re.search(r'name="command" value="([^"]+)"', text)

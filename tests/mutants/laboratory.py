@@ -23,7 +23,7 @@ LIMIT_SECONDS = 60
 BASE_LIMIT_SECONDS = 600
 NO_TESTS = 5
 """Exit code of pytest."""
-PACKAGES = ("coupons", "producers", "workers", "tests.stock")
+PACKAGES = ("coupons", "producers", "sandbox", "workers", "tests.factories")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::\S+.*?)(?: - (.*))?$", re.MULTILINE)
 _BROKEN = re.compile(
     r"^E +\S*(?:SyntaxError|NameError|ImportError|UnboundLocalError|IndentationError"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupons import codes
-from coupons.codes import (
+from coupons.files import codes
+from coupons.files.code_reader import CodeReader, FileFormat
+from coupons.files.codes import (
     MAX_CODE_CHARS,
     MAX_SHOWN_CHARS,
     Checked,
@@ -24,7 +25,6 @@ from coupons.codes import (
     rejections_csv,
     streamed_rejections_csv,
 )
-from coupons.reading import CodeReader, FileFormat
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=30) | st.text("A1'=+-@,;| \t\"", max_size=8)
 FORMULA = re.compile("(^|[;,|\t])[-=+@\t\r\uff1d]")

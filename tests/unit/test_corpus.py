@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupons.codes import Reason, check, rejections_csv
-from coupons.lines import FileError
-from coupons.reading import CodeReader, FileFormat
-from coupons.tables import SEPARATORS
+from coupons.files.code_reader import CodeReader, FileFormat
+from coupons.files.codes import Reason, check, rejections_csv
+from coupons.files.csv_rows import SEPARATORS
+from coupons.files.decoding import FileError
 from tests.corpus import CASES, Case, Codes, Refusals, one_line, pieces
 
 Outcome = tuple[Codes, Refusals, int]

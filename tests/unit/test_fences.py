@@ -7,21 +7,21 @@ from uuid import UUID
 
 import pytest
 
-from coupons import templates
 from coupons.addresses import AddressError, parse_address
 from coupons.errors import LeaseLost
 from coupons.lease import kept
 from coupons.mail import Envelope
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts, Uncertain
-from coupons.smtp.dialogue import Dialogue, Offers
-from coupons.smtp.opening import OpeningError, open_connection
-from coupons.smtp.waiting import Mail
+from coupons.smtp.connect import OpeningError, open_connection
+from coupons.smtp.queue import Mail
+from coupons.smtp.session import Dialogue, Offers
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
-from coupons.templates import Coupon, Parts, RenderError, Template, TemplateError
+from coupons.templates import rendering
+from coupons.templates.rendering import Coupon, Parts, RenderError, Template, TemplateError
 from tests.smtp_server import serving
-from workers.writer import Writer
+from workers.delivery.renderer import Writer
 
 SENDOUT = UUID(int=1)
 
@@ -134,7 +134,7 @@ def test_each_mail_has_its_own_code() -> None:
 
 def test_rendering_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a message ever get past the limit of its words: each costs some instructions, and a mail has so many."""
-    monkeypatch.setattr(templates, "FUEL", 100)
+    monkeypatch.setattr(rendering, "FUEL", 100)
     template = Template(Parts("A voucher", "{{ a }}" * 100, None))
     with pytest.raises(RenderError, match="OutOfFuel"):
         template.render({"a": ""}, {})

@@ -17,7 +17,7 @@ from coupons.mail import (
     compile_email,
     message_id,
 )
-from coupons.templates import Coupon, Parts, RenderError, Template
+from coupons.templates.rendering import Coupon, Parts, RenderError, Template
 
 SENDOUT = UUID("6138acdd-fd25-493d-ab54-8ba9b28abedc")
 NOON = datetime(2026, 3, 20, 12, 0, 0, tzinfo=UTC)

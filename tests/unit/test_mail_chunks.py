@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coupons.language import Chunk, chunks_of
 from coupons.mail import MAX_LINE, Envelope, compile_email
-from coupons.templates import Coupon, Parts, RenderError, Template, TemplateError
+from coupons.templates.analysis import Chunk, chunks_of
+from coupons.templates.rendering import Coupon, Parts, RenderError, Template, TemplateError
 
 INJECTIONS = (
     "\r\nBcc: eve@example.org\r\n\r\n", "\nBcc: eve@example.org", "\rBcc: eve@example.org", "=?utf-8?q?=0ABcc:?=",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.mail import MAX_ENCODED, MAX_LINE, EmailError, Envelope, File, compile_email
-from coupons.templates import Parts, Template
+from coupons.templates.rendering import Parts, Template
 
 HTML = '<p>Grüße</p><img src="cid:logo.png">'
 LOGO = File("logo.png", "image/png", b"\x89PNG\r\n\x1a\n", inline=True)

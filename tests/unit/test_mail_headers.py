@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coupons.addresses import AddressError
 from coupons.mail import MAX_LINE, EmailError, Envelope, Mailbox, compile_email, parse_mailbox
-from coupons.templates import Parts, Template
+from coupons.templates.rendering import Parts, Template
 
 SHOP = "Shop <shop@example.org>"
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNS = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
 LOCKS = {"requirements.lock": RUNS, "requirements-dev.lock": [*RUNS, *PROJECT["dependency-groups"]["dev"]]}
-OWN = ("coupons", "producers", "workers")
+OWN = ("coupons", "producers", "sandbox", "workers")
 BROUGHT_ALONG = {"pydantic-core", "pamqp"}  # part of what pydantic and aio-pika show; each pins its own
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 

@@ -6,8 +6,8 @@ import pytest
 
 from coupons.smtp import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.store.deliveries import Conclusion, Delivery
-from workers.denials import MOST, Denials
-from workers.policy import JITTER, Pause, Policy, StandStill, retry_in
+from workers.delivery.denials import MOST, Denials
+from workers.delivery.policy import JITTER, Pause, Policy, StandStill, retry_in
 
 SENDOUT = UUID(int=1)
 DENIED = SenderRefused("550 5.7.1 relaying denied", Phase.RCPT)

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from producers.demo.ledger import Ledger
-from producers.demo.services import Sink, private_sink
-from producers.demo.sink import SIZE_LIMIT_BYTES
+from sandbox.ledger import Ledger
+from sandbox.mail_sink import SIZE_LIMIT_BYTES
+from sandbox.services import Sink, private_sink
 
 ENVELOPE = b"MAIL FROM:<shop@example.org>\r\nRCPT TO:<%s>\r\n"
 MAIL = ENVELOPE + b"DATA\r\nSubject: %s\r\n\r\nYour code\r\n.\r\n"
@@ -188,7 +188,7 @@ def test_sigterm_ends_it_well_and_discard_leaves_a_count(
 ) -> None:
     """The count is there when the last connection ends, so that even SIGKILL loses nothing; SIGTERM is exit code 0."""
     ledger = tmp_path / "count.json"
-    command = [sys.executable, "-m", "producers.demo.sink", "--ledger", str(ledger), "--discard"]
+    command = [sys.executable, "-m", "sandbox.mail_sink", "--ledger", str(ledger), "--discard"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         url = f"smtp://127.0.0.1:{process.stdout.readline().decode().strip()}"

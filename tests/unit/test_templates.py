@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coupons.templates import (
+from coupons.templates.rendering import (
     MAX_RENDERED,
     RESERVED,
     Coupon,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from workers.window import Window
+from workers.delivery.window import Window
 
 LEAST = 20
 

@@ -1,0 +1,169 @@
+"""Lines of a CSV file in, the cells of its rows out, column by column: all rows as wide as the first."""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, compress, repeat
+from operator import not_
+
+from coupons.files.codes import Reason, Rejected, reject
+from coupons.files.decoding import MAX_RECORD_CHARS, FileError
+
+SEPARATORS = ";,\t|"
+
+SEP_LINE = re.compile(r'"?sep=([^"])"?', re.IGNORECASE).fullmatch  # Excel names the separator so, in line 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a table: `columns[c][i]` is a cell of the row that begins at `lines[i]`. Cells are not stripped.
+
+    Before the first row that is not blank there are no columns.
+    """
+
+    lines: Sequence[int]
+    columns: Sequence[Sequence[str]]
+    rejected: list[Rejected]
+    blank: int
+
+
+class Table:
+    """Lines in, rows of one width out. `begin` sees the first row and says how wide a row is, and if that is a header.
+
+    A quoted record may go on in lines to come: what is not complete is held, and parsed again together with those.
+    `feed` raises FileError.
+    """
+
+    def __init__(self, separator: str | None, name: str, begin: Callable[[list[str]], tuple[int, bool]]) -> None:
+        self._separator = separator
+        self._name = name
+        self._begin = begin
+        self._width = 0
+        self._has_header = False
+        self._held: list[str] = []
+
+    def seen(self, column: int) -> str:
+        """How the table is read, with the column (from 1) that matters, in words; once the first row was seen."""
+        separator = "TAB" if self._separator == "\t" else f'"{self._separator or ","}"'
+        return f"separator {separator}, column {column}, {'with' if self._has_header else 'without'} a header"
+
+    def feed(self, first: int, lines: list[str], *, final: bool = False) -> Rows:
+        if first == 1 and lines and (named := SEP_LINE(lines[0].strip(" "))):
+            self._separator = self._separator or named[1]
+            first, lines = 2, lines[1:]
+        if columns := self._plain_columns(lines):
+            return Rows(range(first, first + len(lines)), columns, [], 0)
+        numbers, rows = self._records(first, lines, final=final)
+        leading = 0
+        if not self._width:
+            leading = next((index for index, row in enumerate(rows) if _has_text(row)), len(rows))
+            if leading < len(rows):
+                self._open(numbers[leading], rows[leading])
+            numbers, rows = numbers[leading + self._has_header :], rows[leading + self._has_header :]
+        return _of_width(self._width, numbers, rows, blank=leading)
+
+    def _open(self, line: int, first_row: list[str]) -> None:
+        try:
+            self._width, self._has_header = self._begin(first_row)
+        except FileError as error:
+            raise FileError(f"{self._name}, line {line}: {error}") from None
+
+    def _plain_columns(self, lines: list[str]) -> list[list[str]] | None:
+        """The columns where each line has all its cells, and all of them in quotes or none: what most programs write.
+
+        A million rows of three cells take 0.4 s so, in quotes 0.6 s; 1.5 s with the csv module.
+        """
+        if not (self._separator and self._width and lines) or self._held:
+            return None
+        between = self._separator
+        if lines[0][:1] == '"':
+            if min(map(len, lines)) < 2 or not all(line[0] == line[-1] == '"' for line in lines):
+                return None
+            lines, between = [line[1:-1] for line in lines], f'"{between}"'
+        if set(map(str.count, lines, repeat(between))) != {self._width - 1}:
+            return None
+        text = between.join(lines)
+        cells = text.split(between)
+        if text.count('"') != between.count('"') * (len(cells) - 1):  # else no cell holds a quote
+            return None
+        return [cells[column :: self._width] for column in range(self._width)]
+
+    def _records(self, first: int, lines: list[str], *, final: bool) -> tuple[Sequence[int], list[list[str]]]:
+        if not lines and not final:
+            return [], []
+        first, lines = first - len(self._held), self._held + lines
+        if self._separator is None and (opening := next(filter(str.strip, lines), None)):
+            self._separator = _separator(opening)
+        separator = self._separator or ","
+        # strict: "AB"C would be read as ABC otherwise. A quote behind spaces is still the cell's first character.
+        text = [line + "\n" for line in lines]
+        reader = csv.reader(text, delimiter=separator, skipinitialspace=separator != " ", strict=True)
+        rows: list[list[str]] = []
+        broken: csv.Error | None = None
+        try:
+            rows.extend(reader)  # keeps the rows before the one that raises
+        except csv.Error as error:
+            broken = error
+        numbers = self._numbers(first, lines, rows, lines_read=reader.line_num)
+        done = numbers[-1] - first
+        if broken:
+            self._check_size(first + done, lines[done : reader.line_num])
+            if final or reader.line_num < len(lines):  # else it is only the lines that ran out
+                raise FileError(f"{self._name}, line {first + done}: broken quotes ({broken})") from broken
+        self._held = lines[done:]
+        return numbers[:-1], rows
+
+    def _numbers(self, first: int, lines: list[str], rows: list[list[str]], *, lines_read: int) -> Sequence[int]:
+        """The line in which each row begins, and the one after the last row."""
+        if len(rows) == lines_read:
+            return range(first, first + len(rows) + 1)
+        heights = [1 + "".join(row).count("\n") for row in rows]
+        numbers = list(accumulate(heights, initial=first))
+        for number, height in zip(numbers, heights, strict=False):
+            self._check_size(number, lines[number - first : number - first + height])
+        return numbers
+
+    def _check_size(self, line: int, record: list[str]) -> None:
+        if len(record) > 1 and sum(map(len, record)) > MAX_RECORD_CHARS:
+            raise FileError(
+                f"{self._name}, line {line}: more than {MAX_RECORD_CHARS} characters; is a quote never closed?"
+            )
+
+
+def _separator(line: str) -> str:
+    """The one that cuts a line into most cells; a comma (RFC 4180) when none does."""
+
+    def cells(separator: str) -> int:
+        return len(next(csv.reader([line], delimiter=separator, skipinitialspace=True), ()))
+
+    best = max(SEPARATORS, key=cells)
+    return best if cells(best) > 1 else ","
+
+
+def _of_width(width: int, numbers: Sequence[int], rows: list[list[str]], blank: int) -> Rows:
+    """A row of another width may be shifted: its code could be another cell. Empty cells at its end do no harm."""
+    if set(map(len, rows)) <= {width}:
+        return Rows(numbers, _columns(width, rows), [], blank)
+    fitting = [len(row) == width or (len(row) > width and not _has_text(row[width:])) for row in rows]
+    others = list(compress(zip(numbers, rows, strict=True), map(not_, fitting)))
+    misfits = [_misfit(number, row) for number, row in others if _has_text(row)]
+    return Rows(
+        list(compress(numbers, fitting)),
+        _columns(width, [row[:width] for row in compress(rows, fitting)]),
+        misfits,
+        blank + len(others) - len(misfits),
+    )
+
+
+def _misfit(line: int, row: list[str]) -> Rejected:
+    """Behind a cell stands what `reject` makes a U+FFFD of: not mended, the row is refused when it comes again."""
+    return reject(line, "\t".join(row if len(row) > 1 else [*row, ""]), Reason.COLUMNS)
+
+
+def _columns(width: int, rows: list[list[str]]) -> Sequence[Sequence[str]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _has_text(row: list[str]) -> bool:
+    return any(map(str.strip, row))

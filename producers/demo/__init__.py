@@ -1,1 +1,0 @@
-"""What a first run needs: real services of its own, a mail sink, and the story that is told on them."""

@@ -1,0 +1,41 @@
+"""What the path of a request names. Each raises NotFound."""
+
+from uuid import UUID
+
+from coupons.database import Connection
+from coupons.errors import Refused
+from coupons.store import groups, imports, lists, sendout_views
+from coupons.store.groups import Group
+from coupons.store.imports import Import
+from coupons.store.lists import CouponList
+from coupons.store.sendout_views import Sendout
+from producers.web.errors import NotFound
+
+
+async def sendout_of(connection: Connection, sendout_id: UUID) -> Sendout:
+    found = await sendout_views.find(connection, sendout_id)
+    if found is None:
+        raise NotFound(f"there is no sendout {sendout_id}")
+    return found
+
+
+async def import_of(connection: Connection, import_id: UUID) -> Import:
+    found = await imports.find(connection, import_id)
+    if found is None:
+        raise NotFound(f"there is no import {import_id}")
+    return found
+
+
+async def list_of(connection: Connection, name: str) -> CouponList:
+    try:
+        (found,) = await lists.named(connection, name)
+    except Refused as error:
+        raise NotFound(str(error)) from None
+    return found
+
+
+async def group_of(connection: Connection, name: str) -> Group:
+    try:
+        return await groups.named(connection, name)
+    except Refused as error:
+        raise NotFound(str(error)) from None

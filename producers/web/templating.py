@@ -1,0 +1,44 @@
+"""Templates into pages. What goes into them is escaped; an undefined name is an error."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from coupons import __version__
+from coupons.store.sendout_views import RESUMABLE
+from producers.durations import lasting, rate
+
+
+def page(template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object) -> HTMLResponse:
+    return HTMLResponse(_TEMPLATES.get_template(template).render(values), status, headers)
+
+
+def _amount(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def _when(at: datetime) -> str:
+    return f"{at.astimezone():%-d %b %Y, %H:%M}"
+
+
+def _second(at: datetime) -> str:
+    return f"{at.astimezone():%-d %b %Y, %H:%M:%S}"
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("producers.web"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"amount": _amount, "when": _when, "second": _second, "lasting": lasting, "rate": rate}
+_TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UTC)}
+_TEMPLATES.globals |= {
+    "version": __version__,
+    "zone": lambda: f"{datetime.now().astimezone():%Z}",
+    "resumable": RESUMABLE,
+    "new_id": uuid4,
+}

@@ -1,0 +1,1 @@
+"""Private services for the demo, the tests and the benchmarks."""

@@ -1,0 +1,211 @@
+"""A private RabbitMQ: a node of its own from the system's package, or else a container."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sandbox.process import ServiceError, free_ports, is_free, running, wait_until
+
+START_LIMIT_SECONDS = 90  # two idle cores need 6 to 11
+COMMAND_LIMIT_SECONDS = 60
+INSTALL_LIMIT_SECONDS = 600
+CONNECT_LIMIT_SECONDS = 2
+
+IMAGE = "rabbitmq:4-management"
+USER = "coupons"
+
+# Not /usr/sbin: the scripts there switch to the user of the system's own broker.
+INSTALLATIONS = (
+    "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
+    "/opt/homebrew/opt/rabbitmq/sbin",
+    "/usr/local/opt/rabbitmq/sbin",
+)
+
+# Debian's package starts a broker for the whole machine; a policy-rc.d that answers 101 forbids it for the while.
+INSTALL = """
+set -e
+exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\\nexit 101\\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends rabbitmq-server >/dev/null
+if [ -d /run/systemd/system ]; then systemctl --quiet disable rabbitmq-server; fi
+"""
+
+# The signal that ends `docker run` may not reach the container (a shell as its first process ignores it).
+CONTAINER = """
+trap 'docker rm --force --volumes "$0"' TERM
+docker run --rm --name "$0" "$@" &
+wait
+"""
+
+MISSING = """RabbitMQ is missing, it can't be installed from here, and no Docker engine answers. One of these helps:
+  Debian, Ubuntu:  sudo apt-get install rabbitmq-server
+  macOS:           brew install rabbitmq
+  anywhere:        start Docker"""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A running broker: its URL, and the command and environment with which `rabbitmqctl` reaches it."""
+
+    url: str
+    control: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Returns the output of `rabbitmqctl …` (0.5 s: it starts an Erlang). Raises ServiceError if it fails."""
+        done = subprocess.run(  # noqa: S603 - our own arguments
+            [*self.control, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT_SECONDS,
+            env=os.environ | self.environment,
+        )
+        if done.returncode != 0:
+            raise ServiceError(f"rabbitmqctl {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+
+@contextmanager
+def private_rabbitmq(folder: Path, *, say: Callable[[str], None]) -> Iterator[Broker]:
+    """Yields a new broker without any queue; it is gone when the block ends. `folder` keeps only the log."""
+    if programs := installed_programs() or install(say):
+        with private_node(programs, folder) as broker:
+            yield broker
+    elif docker_answers():
+        say(f"RabbitMQ is not installed: it runs in a container of {IMAGE}")
+        with private_container(folder) as broker:
+            yield broker
+    else:
+        raise ServiceError(MISSING)
+
+
+def installed_programs() -> Path | None:
+    """The folder of `rabbitmq-server` and `rabbitmqctl`, None if there is none."""
+    found = [programs for pattern in INSTALLATIONS for programs in sorted(Path("/").glob(pattern.lstrip("/")))]
+    return found[-1] if found else None
+
+
+def install(say: Callable[[str], None]) -> Path | None:
+    """Installs Debian's package where that is possible without a question, and says so."""
+    if not shutil.which("apt-get"):
+        return None
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if as_root and not succeeds([*as_root, "true"]):
+        return None
+    say("RabbitMQ is not installed: apt-get install rabbitmq-server (its own broker is not started)")
+    done = subprocess.run([*as_root, "/bin/sh", "-c", INSTALL], check=False, timeout=INSTALL_LIMIT_SECONDS)  # noqa: S603 - our own script
+    return installed_programs() if done.returncode == 0 else None
+
+
+def docker_answers() -> bool:
+    return succeeds(["docker", "version"])
+
+
+def succeeds(command: list[str]) -> bool:
+    if not shutil.which(command[0]):
+        return False
+    return subprocess.run(command, check=False, capture_output=True, timeout=COMMAND_LIMIT_SECONDS).returncode == 0  # noqa: S603 - fixed commands
+
+
+@contextmanager
+def private_node(programs: Path, folder: Path) -> Iterator[Broker]:
+    """Runs a node with its own name, ports, cookie, data and port mapper, so that any number can stand side by side."""
+    home = folder / "rabbitmq"
+    shutil.rmtree(home, ignore_errors=True)  # a killed run's
+    home.mkdir(mode=0o700)  # RabbitMQ writes its cookie, the key to the node, into its HOME
+    password, log = secrets.token_hex(12), folder / "rabbitmq.log"
+    port, distribution_port, mapper_port = free_ports(3)
+    write_configuration(home, port, password)
+    environment = node_environment(home, port, distribution_port, mapper_port)
+    try:
+        mapper: list[str | Path] = ["epmd", "-address", "127.0.0.1", "-port", str(mapper_port)]
+        with running(mapper, log=log) as epmd:  # ours: one that Erlang starts by itself stays behind
+            wait_for(lambda: not is_free(mapper_port), epmd, log)
+            with running([programs / "rabbitmq-server"], log=log, environment=environment) as node:
+                wait_for(lambda: speaks_amqp(port), node, log)
+                yield Broker(broker_url(port, password), (str(programs / "rabbitmqctl"),), environment)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def write_configuration(home: Path, port: int, password: str) -> None:
+    lines = [
+        f"listeners.tcp.1 = 127.0.0.1:{port}",
+        f"default_user = {USER}",
+        f"default_pass = {password}",
+        "log.console.level = warning",
+    ]
+    (home / "rabbitmq.conf").write_text("\n".join([*lines, ""]))
+    (home / "plugins").write_text("[].\n")
+
+
+def node_environment(home: Path, port: int, distribution_port: int, mapper_port: int) -> dict[str, str]:
+    """What a node shares with other nodes of the machine unless it is told otherwise (rabbitmq.com/docs/configure)."""
+    return {
+        "HOME": str(home),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(mapper_port),
+        "RABBITMQ_NODENAME": f"coupons-{port}@localhost",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+        "RABBITMQ_CONFIG_FILES": str(home / "conf.d"),  # this and the next two: nothing, instead of /etc/rabbitmq
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
+        "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
+        "RABBITMQ_MNESIA_BASE": str(home / "data"),
+        "RABBITMQ_LOG_BASE": str(home / "log"),
+        "RABBITMQ_LOGS": "-",  # to standard output: one log, not three
+        "RABBITMQ_PID_FILE": str(home / "pid"),
+    }
+
+
+@contextmanager
+def private_container(folder: Path) -> Iterator[Broker]:
+    name, password, log = f"coupons-{secrets.token_hex(6)}", secrets.token_hex(12), folder / "rabbitmq.log"
+    [port] = free_ports(1)
+    login = ["--env", f"RABBITMQ_DEFAULT_USER={USER}", "--env", f"RABBITMQ_DEFAULT_PASS={password}"]
+    with running(
+        ["/bin/sh", "-c", CONTAINER, name, "--publish", f"127.0.0.1:{port}:5672", *login, IMAGE], log=log
+    ) as process:
+        wait_for(lambda: speaks_amqp(port), process, log, limit_seconds=INSTALL_LIMIT_SECONDS)  # with the image's pull
+        yield Broker(broker_url(port, password), ("docker", "exec", name, "rabbitmqctl"))
+
+
+def broker_url(port: int, password: str) -> str:
+    return f"amqp://{USER}:{password}@127.0.0.1:{port}/"
+
+
+def wait_for(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, limit_seconds: float = START_LIMIT_SECONDS
+) -> None:
+    wait_until(ready, process, name="RabbitMQ", log=log, limit_seconds=limit_seconds)
+
+
+def speaks_amqp(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a broker greets us. RabbitMQ listens as its last step, once users and virtual hosts are there.
+
+    A connected port alone says nothing: Docker's proxy accepts before anyone listens behind it. The greeting is a
+    method frame on channel 0 (AMQP 0-9-1, 2.2.4 and 4.2.3).
+    """
+    try:
+        with socket.create_connection((host, port), CONNECT_LIMIT_SECONDS) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return connection.recv(3) == b"\x01\x00\x00"
+    except OSError:
+        return False

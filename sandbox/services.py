@@ -1,0 +1,87 @@
+"""Real services of one's own, gone when their block ends: for the demo, the tests and the benchmarks."""
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.ledger import Ledger, Mail
+from sandbox.postgres import private_postgres
+from sandbox.process import ServiceError, running, tail
+from sandbox.rabbitmq import private_rabbitmq
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Where the services are, and the sink's ledger of every mail that it accepted."""
+
+    database_url: str
+    broker_url: str
+    smtp_url: str
+    ledger: Path
+
+    def environment(self) -> dict[str, str]:
+        """The settings with which `coupons …` uses these services."""
+        return {
+            "COUPONS_DATABASE_URL": self.database_url,
+            "COUPONS_BROKER_URL": self.broker_url,
+            "COUPONS_SMTP_URL": self.smtp_url,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """A running mail sink."""
+
+    url: str
+    ledger: Path
+
+    def mails(self) -> list[Mail]:
+        return Ledger(self.ledger).mails()
+
+
+@contextmanager
+def private_services(
+    folder: Path, *, durable: bool = True, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Services]:
+    """Yields new, empty services; when the block ends they are stopped and `folder` keeps their logs and the ledger.
+
+    With `durable=False` PostgreSQL doesn't wait for the disk. `say` is told what happens, a line at a time, from
+    several threads. Raises ServiceError, at once if another run uses `folder`.
+    """
+    folder = folder.absolute()
+    with exclusive(folder), ExitStack() as stack:
+        # at the same time: RabbitMQ takes 6 to 11 s, PostgreSQL one
+        with ThreadPoolExecutor() as pool:
+            postgres = pool.submit(stack.enter_context, private_postgres(folder, durable=durable))
+            rabbitmq = pool.submit(stack.enter_context, private_rabbitmq(folder, say=say))
+            sink = stack.enter_context(private_sink(folder / "mails.jsonl"))
+        yield Services(postgres.result(), rabbitmq.result().url, sink.url, sink.ledger)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError(f"another run uses {folder}") from None
+        yield
+
+
+@contextmanager
+def private_sink(ledger: Path, *options: str) -> Iterator[Sink]:
+    """Yields a mail sink with an empty ledger. `options` are those of `python -m sandbox.mail_sink`."""
+    ledger.unlink(missing_ok=True)
+    log = ledger.with_suffix(".log")
+    command = [sys.executable, "-m", "sandbox.mail_sink", "--ledger", str(ledger), *options]
+    with running([*command], log=log, stdout=subprocess.PIPE) as process:
+        port = process.stdout.readline().strip().decode() if process.stdout else ""
+        if not port:
+            raise ServiceError(f"The mail sink did not start.\n{tail(log)}")
+        yield Sink(f"smtp://127.0.0.1:{port}", ledger)

@@ -1,0 +1,221 @@
+"""`coupons` as a program: commands that end, workers that run."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sandbox.services import Services
+from tests.acceptance import forks
+from tests.acceptance.forks import Forked
+from tests.factories import SENDER
+
+COUPONS = Path(sys.executable).with_name("coupons")
+DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED = range(5)
+"""Exit codes."""
+
+LIMIT_SECONDS = 30.0
+"""For anything to happen; what is waited for takes a tenth of it."""
+COMMAND_LIMIT_SECONDS = 60
+POLL_SECONDS = 0.05
+
+SETTINGS = {"COUPONS_SENDER": SENDER, "TERM": "xterm-256color"}
+NOT_INHERITED = ("COUPONS_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Worker:
+    """A running `coupons worker`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", log: Path) -> None:
+        self._process = process
+        self._log = log
+        self._ended_as = DONE
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_dead(self) -> bool:
+        return self._process.poll() is not None
+
+    def says(self, words: str) -> None:
+        """Wait until its log says so."""
+        eventually(lambda: words in self.log or self._process.poll() is not None, f"{words!r} in a worker's log")
+        assert words in self.log, f"the worker ended with exit code {self._process.returncode}"
+
+    def kill(self) -> None:
+        """As a machine that loses its power."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        self._process.terminate()
+        return self._process.wait(LIMIT_SECONDS)
+
+    def force(self) -> int:
+        """Ask it to end, and again while it finishes what it has in hand; returns its exit code."""
+        self._process.terminate()
+        self.says("worker stopping")
+        self._process.terminate()
+        self._ended_as = self._process.wait(LIMIT_SECONDS)
+        return self._ended_as
+
+    def check(self) -> None:
+        """It ends well, or was killed; it met no defect, and wrote neither codes nor addresses into its log."""
+        if self._process.poll() is None:
+            self.stop()
+        assert self._process.returncode in {DONE, -signal.SIGKILL, self._ended_as}
+        assert "defect" not in self.log
+        assert "Traceback" not in self.log
+        assert "@example.org" not in self.log
+        assert "SPRING-" not in self.log
+
+
+class Programs:
+    """Starts `coupons …` with the addresses of some services, in a folder of its own."""
+
+    def __init__(self, services: Services, folder: Path) -> None:
+        self.services = services
+        self.worker_logs: list[Path] = []
+        self._folder = folder
+
+    def file(self, name: str, content: str | bytes) -> Path:
+        """A file in the folder."""
+        path = self._folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def coupons(self, *arguments: object, code: int = DONE, **settings: object) -> Result:
+        """Run `coupons …` to its end, which must be this exit code; `settings` are COUPONS_… variables."""
+        result = self.begin(*arguments, **settings)()
+        assert result.code == code, f"coupons {' '.join(map(str, arguments))}: {result}"
+        return result
+
+    def together(self, *commands: Sequence[object]) -> None:
+        """Run several at the same time, each to a good end."""
+        for result in [end() for end in [self.begin(*command) for command in commands]]:
+            assert result.code == DONE, result
+
+    def begin(self, *arguments: object, **settings: object) -> Callable[[], Result]:
+        """Start `coupons …`; what is returned waits for its end."""
+        process = self._start(arguments, _variables(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+        def end() -> Result:
+            try:
+                out, err = process.communicate(timeout=COMMAND_LIMIT_SECONDS)
+            finally:
+                process.kill()
+            return Result(process.wait(), out.decode(), err.decode())
+
+        return end
+
+    def interrupted(self, *arguments: object, when: Callable[[], object], what: str) -> Result:
+        """Run `coupons …` until something is so, then press Ctrl-C."""
+        process = self._start(arguments, {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        eventually(when, what)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=COMMAND_LIMIT_SECONDS)
+        return Result(process.wait(), out.decode(), err.decode())
+
+    def on_terminal(self, *arguments: object, only_stderr: bool = False, typed: str = "", **environment: str) -> Result:
+        """Run `coupons …` on a terminal; what that shows is the result's `err`, and `out` what went elsewhere.
+
+        What is `typed` answers its questions.
+        """
+        ours, theirs = pty.openpty()
+        stdout = self._folder / "stdout"
+        with stdout.open("wb") as elsewhere:
+            out = elsewhere.fileno() if only_stderr else theirs
+            stdin = theirs if typed else subprocess.DEVNULL
+            process = self._start(arguments, {"COLUMNS": "120"} | environment, stdin=stdin, stdout=out, stderr=theirs)
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        shown = b""
+        with suppress(OSError):  # how Linux says that nobody is at the other end any more
+            while piece := os.read(ours, 65_536):
+                shown += piece
+        os.close(ours)
+        return Result(process.wait(COMMAND_LIMIT_SECONDS), stdout.read_text(), shown.decode())
+
+    @contextmanager
+    def worker(self, *roles: str, ready: bool = True, **settings: object) -> Iterator[Worker]:
+        """A worker process with these roles, by default all; if `ready`, it takes commands already."""
+        log = self._folder / f"worker-{len(self.worker_logs) + 1}.log"
+        self.worker_logs.append(log)
+        arguments = ["worker", *(part for role in roles for part in ("--role", role))]
+        with log.open("wb") as output:
+            process = self._start(arguments, _variables(settings), stdout=output.fileno(), stderr=output.fileno())
+        worker = Worker(process, log)
+        try:
+            if ready:
+                worker.says("taking commands")
+            yield worker
+            worker.check()
+        finally:
+            process.kill()
+            process.wait()
+
+    def _start(
+        self,
+        arguments: Sequence[object],
+        environment: dict[str, str],
+        *,
+        stdout: int,
+        stderr: int,
+        stdin: int = subprocess.DEVNULL,
+    ) -> "subprocess.Popen[bytes] | Forked":
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+        environment = inherited | SETTINGS | self.services.environment() | environment
+        texts = [*map(str, arguments)]
+        if forks.can_be_forked(environment):
+            return forks.start(texts, environment, self._folder, stdin=stdin, stdout=stdout, stderr=stderr)
+        return subprocess.Popen(
+            [COUPONS, *texts],
+            env=environment,
+            cwd=self._folder,  # where there is no .env
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+
+def eventually(fact: Callable[[], T | None], what: str) -> T:
+    """Poll until `fact` says something true, and return it."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not (found := fact()):
+        assert time.monotonic() < deadline, f"waited {LIMIT_SECONDS:.0f} s for {what}"
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+def _variables(settings: dict[str, object]) -> dict[str, str]:
+    return {f"COUPONS_{name.upper()}": str(value) for name, value in settings.items()}

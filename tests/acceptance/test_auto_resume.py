@@ -1,0 +1,60 @@
+"""Sendouts that resume by themselves once their lists have enough codes, and those that wait for a person."""
+
+from typing import Any
+
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.processes import INTERRUPTED
+from tests.acceptance.system import Shop, addresses, codes
+
+CUSTOMERS = addresses(20)
+SPRING, SUMMER = codes("SPRING", 60), codes("SUMMER", 60)
+
+
+def test_the_import_that_covers_it_resumes_it(shop: Shop) -> None:
+    """Two lists, one filled: nobody is mailed. Both: the oldest sendout goes, and everybody has one mail of it."""
+    shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:5], "summer-20": SUMMER[:5]})
+    with shop.worker(sweep_seconds=1), shop.worker(sweep_seconds=1):
+        oldest, younger = (send(shop, "--resume-when-covered")["id"] for _ in range(2))
+        by_hand = send(shop)["id"]
+        shop.import_codes("spring-10", SPRING[5:20])
+        assert [shop.state(each) for each in (oldest, younger, by_hand)] == ["interrupted"] * 3
+        shop.import_codes("summer-20", SUMMER[5:20])
+        shop.becomes("finished", oldest)
+        assert_own_codes(shop.mails(), CUSTOMERS, SPRING[:20], SUMMER[:20])
+        assert [shop.state(each) for each in (younger, by_hand)] == ["interrupted"] * 2
+        assert "resumes by itself once its lists have enough codes" in shop.coupons("show", younger).out
+
+        shop.together(shop.importing("spring-10", SPRING[20:]), shop.importing("summer-20", SUMMER[20:]))
+        shop.becomes("finished", younger)
+        assert_own_codes(shop.mails(younger), CUSTOMERS, SPRING[20:], SUMMER[20:])
+        assert shop.mails(by_hand) == []
+        only_shows_it(shop, by_hand)
+        shop.resume(by_hand)
+        assert len(shop.mails()) == 3 * len(CUSTOMERS)
+    shop.verify()
+
+
+def send(shop: Shop, *options: str) -> Any:
+    arguments = ("send", "--message", "both", "--group", "customers", "--wait", "--json")
+    return shop.coupons(*arguments, *options, code=INTERRUPTED).json
+
+
+def only_shows_it(shop: Shop, sendout: str) -> None:
+    hint = f"covered now: coupons resume {sendout}"
+    assert hint in shop.coupons("outbox", "--status", "interrupted").out
+    assert hint in shop.coupons("show", sendout).out
+    (found,) = shop.coupons("outbox", "--status", "interrupted", "--json").json
+    assert (found["id"], found["covered"], found["resume_when_covered"]) == (sendout, True, False)
+
+
+def test_codes_that_come_back_resume_it_too(shop: Shop) -> None:
+    """A cancelled sendout returns what it was promised, and no import says so: a sweep finds it."""
+    shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:20], "summer-20": SUMMER[:20]})
+    with shop.worker(sweep_seconds=1):
+        later = ("send", "--message", "both", "--group", "customers", "--start-at", "2100-01-01T00:00")
+        first = shop.coupons(*later).out.strip()
+        shop.becomes("sending", first)
+        second = send(shop, "--resume-when-covered")["id"]
+        shop.coupons("cancel", first)
+        shop.becomes("finished", second)
+        assert_own_codes(shop.mails(), CUSTOMERS, SPRING[:20], SUMMER[:20])

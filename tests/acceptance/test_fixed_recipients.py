@@ -1,0 +1,55 @@
+"""Recipients that were not taken: their rows come as a CSV, are mended, and imported again."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+from tests.acceptance.processes import REJECTED_LINES
+from tests.acceptance.system import Shop
+
+PEOPLE = (
+    "First Name;E-Mail;Phone\n"
+    "Ada;ada@example.org;+49 1\n"
+    "Zoë;zoe(at)example.org;+49 2\n"
+    "Bob;;=3\n"
+    "Eve\x07;eve@example.org;4\n"
+    f"{'x' * 1_200};long@example.org;5\n"
+    "Cut;cut@example.org\n"
+)
+
+
+def people_of(shop: Shop, group: str) -> dict[str, dict[str, str]]:
+    query = "SELECT address, r.attributes FROM recipient r JOIN recipient_group g ON g.id = group_id WHERE name = $1"
+    return {row["address"]: json.loads(row["attributes"]) for row in shop.rows(query, group)}
+
+
+def test_a_mended_recipient_has_all_attributes(open_shop: Shop, tmp_path: Path) -> None:
+    """Those that nobody mended are refused again; what the CSV says of lines and reasons is nobody's attribute."""
+    rejected, again = tmp_path / "rejected.csv", tmp_path / "again.csv"
+    into = ("--group", "mended", "--rejected")
+    open_shop.coupons("group", "import", open_shop.file("m.csv", PEOPLE), *into, rejected, code=REJECTED_LINES)
+    told = rejected.read_text(encoding="utf-8-sig")
+    rejected.write_text(told.replace("zoe(at)example.org", "zoe@example.org"), encoding="utf-8-sig")
+    open_shop.coupons("group", "import", rejected, *into, again, code=REJECTED_LINES)
+    assert people_of(open_shop, "mended") == {
+        "ada@example.org": {"first_name": "Ada", "phone": "+49 1"},
+        "zoe@example.org": {"first_name": "Zoë", "phone": "+49 2"},
+    }
+    (group,) = [each for each in open_shop.coupons("group", "ls", "--json").json if each["name"] == "mended"]
+    assert group["attributes"] == ["first_name", "phone"]
+    before, after = told.splitlines(), again.read_text(encoding="utf-8-sig").splitlines()
+    assert before[0] == after[0] == "line;email;first_name;phone;reason"
+    assert [line.partition(";")[2] for line in after[1:4]] == [line.partition(";")[2] for line in before[2:5]]
+    assert len(after) == len(before) - 1 == 5
+
+
+def test_a_dry_run_the_import_and_show_make_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
+    """To the last byte."""
+    before, after = tmp_path / "before.csv", tmp_path / "after.csv"
+    file = open_shop.file("same.csv", f"{PEOPLE}Eva;ADA@example.org;6\n")
+    arguments = ("group", "import", file, "--group", "same", "--json", "--rejected")
+    open_shop.coupons(*arguments, before, "--dry-run", code=REJECTED_LINES)
+    done = open_shop.coupons(*arguments, after, code=REJECTED_LINES).json
+    assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
+    assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
+    assert '8;"ADA@example.org";"Eva";"6";"is in this file already, further up"' in after.read_text()

@@ -1,0 +1,171 @@
+"""Mails whose connections a middle box has forgotten: they wait for their answers, and nobody waits with them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+
+from coupons import smtp
+from coupons.database import Connection, Pool, pooled
+from coupons.settings import Settings
+from coupons.smtp import Relays, SmtpAddress
+from coupons.store import sendout_views, sendouts
+from tests import worker_harness
+from tests.factories import add_group, add_list, prepare, save_message, start
+from tests.smtp_client import until
+from tests.smtp_server import HANG, PIPELINING, Act, ScriptedServer, serving
+from workers.delivery import batch_sender
+from workers.delivery.deliverer import Deliverer
+from workers.loops import Signals, work
+
+RECIPIENTS, BATCH = 40, 4
+CLOSED = {"GREETING": Act("421 4.3.2 not now\r\n", then="cut")}
+BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
+
+
+@pytest.fixture(autouse=True)
+def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp.connection, "SILENT_SECONDS", 0.3)
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with pooled(database_url, size=10) as pool:
+        yield pool
+
+
+async def sendout_in_batches(connection: Connection, batch_size: int = BATCH) -> UUID:
+    await add_list(connection, "a", RECIPIENTS)
+    await add_group(connection, "g", RECIPIENTS)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g", batch_size=batch_size)
+    await prepare(connection, batch_size=batch_size)
+    return sendout_id
+
+
+@asynccontextmanager
+async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> AsyncIterator["asyncio.Task[None]"]:
+    """A worker that delivers one batch after the other, to relays that it would wait ten minutes for."""
+    signals = Signals(("deliver",))
+    chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, window=window)
+    async with (
+        Relays(
+            SmtpAddress.parse_all(f"smtp://127.0.0.1:{server.port}"),
+            limits=smtp.Limits(connections=1, backoff_seconds=0.2),
+        ) as relays,
+        asyncio.TaskGroup() as group,
+    ):
+        deliverer = Deliverer(pool=pool, relays=relays, signals=signals, settings=chosen, owner="test", lingering=group)
+        loop = group.create_task(work("deliver", deliverer.step, signals, sweep_seconds=0.2))
+        try:
+            yield loop
+        finally:
+            signals.stop()
+
+
+async def comes_true(connection: Connection, query: str, *arguments: object) -> None:
+    async def is_true() -> bool:
+        return bool(await connection.fetchval(query, *arguments))
+
+    await worker_harness.until(is_true)
+
+
+def forget(server: ScriptedServer) -> None:
+    """The forgotten connections are reset after all."""
+    for session in server.sessions:
+        session.writer.transport.abort()
+
+
+async def all_but_one_are_sent(server: ScriptedServer) -> None:
+    """While it waits; then its connection is reset."""
+    await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
+    asyncio.get_running_loop().call_later(1, forget, server)
+
+
+@BOTH_WAYS
+async def test_other_batches_do_not_wait_for_silent_connections(
+    connection: Connection, pool: Pool, way: dict[str, str]
+) -> None:
+    """One batch at a time, a small window: all but what a forgotten connection holds is sent, the lease is kept, and
+    what is left has its outcome when it comes, though the worker was asked to end.
+    """
+    sendout_id = await sendout_in_batches(connection)
+    held = 2 if way else 1
+    async with serving({**way, "DOT": HANG}, way) as server:
+        async with delivering(pool, server, window=6) as loop:
+            await until(lambda: len(set(server.accepted)) == RECIPIENTS - held)
+            leases_end = await connection.fetchval("SELECT max(lease_until) FROM delivery_batch")
+            await comes_true(connection, "SELECT clock_timestamp() > $1", leases_end)
+            found = await sendout_views.named(connection, sendout_id)
+            assert (found.state, found.sent, found.in_hand) == ("sending", RECIPIENTS - held, held)
+            assert not loop.done()
+            asyncio.get_running_loop().call_later(1, forget, server)
+        found = await sendout_views.named(connection, sendout_id)
+        assert (found.in_hand, found.uncertain) == (0, 1)
+        assert len(server.accepted) == len(set(server.accepted))
+
+
+async def test_what_was_put_off_does_not_wait_for_silent_connections(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one batch: what a pause took back is sent after the resume, although a mail still waits for its answer."""
+    monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
+    sendout_id = await sendout_in_batches(connection, RECIPIENTS)
+    async with serving({"DOT": HANG}, {}) as server:
+        async with delivering(pool, server, window=6):
+            await until(lambda: bool(server.mails))
+            await sendouts.pause(connection, sendout_id, "by a test")
+            await comes_true(connection, "SELECT max(cardinality(in_hand)) = 1 FROM delivery_batch")
+            assert len(set(server.accepted)) < RECIPIENTS - 1
+            async with connection.transaction():
+                await sendouts.resume(connection, sendout_id)
+            await all_but_one_are_sent(server)
+        found = await sendout_views.named(connection, sendout_id)
+        assert (found.sent, found.in_hand, found.uncertain) == (RECIPIENTS - 1, 0, 1)
+        assert len(server.accepted) == RECIPIENTS - 1
+
+
+async def test_what_an_outage_put_off_does_not_wait_for_them_either(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay lets nobody in for a while, and does again."""
+    monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
+    sendout_id = await sendout_in_batches(connection, RECIPIENTS)
+    async with serving({"DOT": HANG}, CLOSED, CLOSED, {}) as server:
+        async with delivering(pool, server):
+            await all_but_one_are_sent(server)
+            assert len(server.verbs) == 4
+        found = await sendout_views.named(connection, sendout_id)
+        assert (found.sent, found.in_hand, found.uncertain, found.waiting) == (RECIPIENTS - 1, 0, 1, None)
+        assert len(server.accepted) == RECIPIENTS - 1
+
+
+async def test_a_sendout_is_paused_before_they_have_answered(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay refuses the sender: people are told at once, and when they have resumed it, it is not paused again."""
+    monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
+    sendout_id = await sendout_in_batches(connection, RECIPIENTS)
+    async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
+        async with delivering(pool, server):
+            await comes_true(connection, "SELECT state = 'paused' FROM sendout WHERE id = $1", sendout_id)
+            assert (await sendout_views.named(connection, sendout_id)).in_hand == 1
+            async with connection.transaction():
+                await sendouts.resume(connection, sendout_id)
+            await all_but_one_are_sent(server)
+        found = await sendout_views.named(connection, sendout_id)
+        assert (found.state, found.sent, found.uncertain) == ("finished", RECIPIENTS - 1, 1)
+
+
+async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, pool: Pool) -> None:
+    """Nothing is left of it that keeps the lease."""
+    await sendout_in_batches(connection)
+    async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
+        await until(lambda: bool(server.mails))
+        (working,) = [task for task in asyncio.all_tasks() if "Deliverer._work_on" in repr(task)]
+        loop.cancel()
+        await asyncio.wait([loop])
+        assert working.cancelled()
+        forget(server)  # else the relays would wait for it to their end

@@ -1,0 +1,102 @@
+"""A worker that takes imports, in the test's own process, so that its limits can be shortened and it can be asked."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+from starlette.requests import Request
+
+from coupons.broker import publishing
+from coupons.commands import ImportCoupons
+from coupons.database import Connection, connected, pooled
+from coupons.health import Health
+from coupons.settings import Settings
+from tests.factories import add_list
+from workers.health import Condition
+from workers.importer import Importer
+from workers.intake import Intake
+from workers.loops import Signals, work
+from workers.nudges import Nudges
+
+ROLE = "import"
+LIST = "spring-10"
+LIMIT_SECONDS = 60.0
+"""After any fault has ended, a worker is at work again within, without a person."""
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """The worker, and the way past every proxy to its services."""
+
+    health: Health
+    database_url: str
+    broker_url: str
+
+    async def ready(self) -> dict[str, Any]:
+        """What `/readyz` says."""
+        response = await self.health.ready(Request({"type": "http"}))
+        answer: dict[str, Any] = json.loads(bytes(response.body))
+        assert (response.status_code == 200) == all(well for part, well in answer.items() if part != "reasons")
+        return answer
+
+    async def is_ready(self) -> bool:
+        return all((await self.ready()).values())
+
+    async def publish(self) -> ImportCoupons:
+        command = ImportCoupons(list=LIST, codes=(f"SPRING-{time.monotonic_ns()}",))
+        async with publishing(self.broker_url) as sender:
+            await sender.send(ROLE, command.body())
+        return command
+
+    async def works(self) -> float:
+        """Seconds from now until the worker has done something that it is told only now."""
+        begun = time.monotonic()
+        command = await self.publish()
+        async with connected(self.database_url) as connection:
+            await until(lambda: is_done(connection, command))
+        return time.monotonic() - begun
+
+
+async def is_done(connection: Connection, command: ImportCoupons) -> bool:
+    return bool(await connection.fetchval("SELECT finished_at FROM import_job WHERE id = $1", command.id))
+
+
+@asynccontextmanager
+async def at_work(
+    database_url: str, broker_url: str, *, over_database: str = "", over_broker: str = ""
+) -> AsyncIterator[AtWork]:
+    """A worker that is ready; `over_…` is its own way to a service, if not the direct one."""
+    async with connected(database_url) as connection:
+        await add_list(connection, LIST)
+    signals = Signals((ROLE,))
+    settings = Settings(_env_file=None, broker_url=SecretStr(over_broker or broker_url), sweep_seconds=1)
+    condition = Condition(signals, (ROLE,))
+    async with pooled(over_database or database_url, size=8) as pool:
+        nudges = Nudges(signals)
+        intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=(ROLE,))
+        importer = Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner="test")
+        condition.connected(pool)
+        async with asyncio.TaskGroup() as group:
+            taking = group.create_task(intake.run())
+            working = group.create_task(work(ROLE, importer.step, signals, sweep_seconds=settings.sweep_seconds))
+            condition.began(intake, [taking, working])
+            worker = AtWork(condition.health(), database_url, broker_url)
+            try:
+                await until(worker.is_ready)
+                yield worker
+                assert condition.is_live()
+            finally:
+                signals.stop()
+                taking.cancel()
+
+
+async def until(fact: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not await fact():  # noqa: ASYNC110 - what is waited for happens elsewhere
+            await asyncio.sleep(POLL_SECONDS)
