@@ -72,13 +72,13 @@ CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
 -- Codes that may have been sent, of lists that were deleted: no list takes them again. Only their hash is kept, with a
 -- key of this database, so that a dump of the table alone names no code.
-CREATE TABLE spent_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
-CREATE TABLE spent_code_key (
+CREATE TABLE retired_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
+CREATE TABLE retired_code_key (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     key bytea NOT NULL CHECK (octet_length(key) = 32)
 );
-INSERT INTO spent_code_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
-CREATE FUNCTION spent_hash(key bytea, code text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+INSERT INTO retired_code_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+CREATE FUNCTION retired_code_hash(key bytea, code text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN sha256(key || sha256(key || convert_to(code, 'UTF8')));
 
 CREATE TABLE recipient_group (
@@ -168,8 +168,8 @@ CREATE TABLE import_job (
     removed     bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),
     rejected    bigint NOT NULL DEFAULT 0 CHECK (rejected >= 0),
     kept        bigint NOT NULL DEFAULT 0 CHECK (kept >= 0),  -- replaced by themselves; recipients whose attributes are new
-    left_promised bigint NOT NULL DEFAULT 0 CHECK (left_promised >= 0),  -- not removed: a sendout may need them
-    left_bound  bigint NOT NULL DEFAULT 0 CHECK (left_bound >= 0),       -- not removed: they are recipients'
+    kept_reserved bigint NOT NULL DEFAULT 0 CHECK (kept_reserved >= 0),  -- not removed: a sendout may need them
+    kept_assigned  bigint NOT NULL DEFAULT 0 CHECK (kept_assigned >= 0),       -- not removed: they are recipients'
     position    bigint NOT NULL DEFAULT 0 CHECK (position >= 0),  -- bytes of text, unpacked, that are committed
     digest      bytea CHECK (octet_length(digest) = 32),          -- sha256 of these
     bytes       bigint NOT NULL DEFAULT 0,  -- of the source, read for them
@@ -197,7 +197,7 @@ CREATE INDEX import_job_group ON import_job (group_id, created_at);
 
 -- The codes of a whole chunk, by their sha256, that an import has put into a list: as long as nothing was `removed` from
 -- the list since, it has them all, and whoever brings the same chunk again need not look each of them up.
-CREATE TABLE known_chunk (
+CREATE TABLE imported_chunk (
     list_id   bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
     digest    bytea NOT NULL CHECK (octet_length(digest) = 32),
     import_id uuid NOT NULL,
@@ -245,7 +245,7 @@ CREATE TABLE sendout (
     start_at    timestamptz,  -- not to be mailed before
     per_hour    double precision CHECK (per_hour > 0),  -- most mails an hour; NULL: as fast as it goes
     over_minutes integer CHECK (over_minutes > 0),      -- asked instead: to be spread over so long
-    resume_when_covered boolean NOT NULL DEFAULT false, -- an interrupted one, as soon as its lists have enough
+    auto_resume boolean NOT NULL DEFAULT false, -- an interrupted one, as soon as its lists have enough
     next_at     timestamptz NOT NULL DEFAULT now(),     -- no batch is claimed before: it has to start, or keeps its pace
     recipients  integer CHECK (recipients >= 0),  -- NULL until the snapshot is taken
     lease_token uuid,
@@ -281,7 +281,7 @@ CREATE TABLE sendout_list (
 CREATE INDEX sendout_list_list ON sendout_list (list_id);
 
 -- The unit that workers claim. Progress is the sum over these few rows, never a count over deliveries.
--- `in_hand` is the intent, committed before a mail is handed over: the numbers of deliveries that may have been mailed
+-- `in_flight` is the intent, committed before a mail is handed over: the numbers of deliveries that may have been mailed
 -- and whose outcome is not recorded yet. What a dead worker leaves there is uncertain. One small row for a window of
 -- mails: with the intent as a state of each delivery, every mail cost a second update (docs/decisions/0005).
 -- `closed` stands in the index, not `open`, which changes with each flush: its updates are HOT.
@@ -300,7 +300,7 @@ CREATE TABLE delivery_batch (
     lease_token    uuid,
     lease_owner    text,
     lease_until    timestamptz,
-    in_hand        integer[] NOT NULL DEFAULT '{}',
+    in_flight        integer[] NOT NULL DEFAULT '{}',
     last_flush     uuid,         -- so that a flush whose COMMIT got no answer is known to be done
     flushed_at     timestamptz,
     claimed_at     timestamptz,  -- with `claimed_open` what the rate is read from
@@ -309,8 +309,8 @@ CREATE TABLE delivery_batch (
     CONSTRAINT batch_adds_up
         CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1),
     CONSTRAINT closed_when_nothing_is_open CHECK (closed = (open = 0)),
-    CONSTRAINT in_hand_is_open CHECK (cardinality(in_hand) <= open),
-    CONSTRAINT in_hand_under_a_lease CHECK (in_hand = '{}' OR lease_token IS NOT NULL)
+    CONSTRAINT in_flight_is_open CHECK (cardinality(in_flight) <= open),
+    CONSTRAINT in_flight_under_a_lease CHECK (in_flight = '{}' OR lease_token IS NOT NULL)
 ) WITH (fillfactor = 50);
 -- What is due last is claimed first: a mail that was deferred need not wait until the whole sendout was tried once.
 CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at DESC, number) WHERE NOT closed;
@@ -320,7 +320,7 @@ CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncer
 --     pending → sent | refused | uncertain          pending, deferred → cancelled
 --        └→ deferred (due again later) → …          uncertain → pending | sent, as a person or the setting says;
 --                                                   never refused or cancelled after that: the code stays
--- While it is being handed over its number stands in its batch's `in_hand`. No index mentions the state, so its updates
+-- While it is being handed over its number stands in its batch's `in_flight`. No index mentions the state, so its updates
 -- are HOT: half the WAL.
 CREATE TABLE delivery (
     sendout_id     uuid NOT NULL,

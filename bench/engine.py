@@ -23,26 +23,26 @@ async def engine(smtp_url: str, mails: int) -> float:
 async def mails_per_s(smtp_url: str, mails: int) -> float:
     """Half of the window is written anew whenever half of it has an outcome, as a worker does."""
     write = envelopes()
-    in_hand = 0
+    in_flight = 0
     room = asyncio.Event()
 
     def report(outcome: Outcome) -> None:
-        nonlocal in_hand
+        nonlocal in_flight
         if not isinstance(outcome, Sent):
             raise TypeError(f"a mail was not sent: {outcome}")
-        in_hand -= 1
-        if in_hand <= IN_HAND // 2:
+        in_flight -= 1
+        if in_flight <= IN_HAND // 2:
             room.set()
 
     begun = time.perf_counter()
     async with Relays(SmtpAddress.parse_all(smtp_url), limits=Limits(connections=CONNECTIONS)) as relays:
         for number in range(mails):
-            if in_hand >= IN_HAND:
+            if in_flight >= IN_HAND:
                 room.clear()
                 await room.wait()
-            in_hand += 1
+            in_flight += 1
             relays.hand_over(write(number), report)
-        while in_hand:
+        while in_flight:
             room.clear()
             await room.wait()
         return mails / (time.perf_counter() - begun)

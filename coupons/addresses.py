@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from coupons.errors import Told
+from coupons.errors import UserError
 
 MAX_ADDRESS = 254  # octets in UTF-8; RFC 5321 4.5.3.1.3 allows a path of 256 with its angle brackets
 MAX_LOCAL_PART = 64  # octets in UTF-8; RFC 5321 4.5.3.1.1
@@ -25,7 +25,7 @@ _BLANKS = " \t\u00a0"  # what spreadsheets leave around a cell; a line break is 
 _AMBIGUOUS = re.compile("[\u00df\u03c2\u200c\u200d]")
 
 
-class AddressError(Told, ValueError):
+class AddressError(UserError, ValueError):
     """The text is not one mail address. `reason` never quotes the text, so that it may be logged; the message does."""
 
     def __init__(self, reason: str, text: str) -> None:

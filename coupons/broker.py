@@ -12,7 +12,7 @@ from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, DeliveryError, PublishError
 
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.topology import EXCHANGE
 
 CONNECT_SECONDS = 10
@@ -26,7 +26,7 @@ for _library in ("aio_pika", "aiormq"):  # else a command line shows what they s
     logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
-class BrokerUnavailable(Told):
+class BrokerUnavailable(UserError):
     """RabbitMQ cannot be reached or does not take what is published. A publish that timed out may still land."""
 
 

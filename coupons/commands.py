@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from coupons.addresses import AddressError, parse_address
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.files.code_reader import FileFormat, is_encoding
 from coupons.files.codes import list_name
 from coupons.templates.rendering import RESERVED
@@ -50,7 +50,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
 _ATTRIBUTE = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
 
-class InvalidCommand(Told):
+class InvalidCommand(UserError):
     """Not a command: every reason, and none of the values (codes are money)."""
 
     def __init__(self, reasons: list[str]) -> None:
@@ -230,7 +230,7 @@ class ImportCoupons(_Command):
 class StartSendout(_Command):
     """Mail a message to everybody of a group, or to the recipients that come with the command."""
 
-    later = ("start_at", "per_hour", "over_minutes", "resume_when_covered")
+    later = ("start_at", "per_hour", "over_minutes", "auto_resume")
 
     type: Literal["sendout"] = "sendout"
     message: Name
@@ -247,7 +247,7 @@ class StartSendout(_Command):
     over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
         None, description="Spread the mails evenly over so long"
     )
-    resume_when_covered: bool = Field(
+    auto_resume: bool = Field(
         False, description="If it is interrupted: resume it by itself, once its lists have enough codes"
     )
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.keepalive import SILENCE_SECONDS, notice_silence
 
 CONNECT_SECONDS = 10
@@ -31,7 +31,7 @@ IDLE_SECONDS = 20
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-TROUBLE = (
+TRANSIENT_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,  # the connection is gone
@@ -67,7 +67,7 @@ _SERVER = {
 }
 
 
-class DatabaseUnavailable(Told):
+class DatabaseUnavailable(UserError):
     """The database cannot be reached, or is not what the URL says."""
 
 

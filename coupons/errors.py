@@ -1,11 +1,11 @@
 """Errors whose text is meant for the person who caused them: one line that names the thing, without codes."""
 
 
-class Told(Exception):
+class UserError(Exception):
     """Shown as it is by the command line and the web; everything else is a defect."""
 
 
-class Refused(Told):
+class Conflict(UserError):
     """What was asked for cannot be done. Nothing was changed."""
 
 

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from coupons import broker, migrate
-from coupons.database import TROUBLE, Pool
-from coupons.errors import Told
+from coupons.database import TRANSIENT_ERRORS, Pool
+from coupons.errors import UserError
 
 log = structlog.get_logger()
 LIVE, READY = "/livez", "/readyz"
@@ -100,9 +100,9 @@ async def database_reason(pool: Pool) -> str | None:
     try:
         async with pool.acquire(timeout=LOOK_SECONDS) as connection:
             await migrate.check_current(connection)
-    except Told as error:
+    except UserError as error:
         return str(error)
-    except TROUBLE as error:
+    except TRANSIENT_ERRORS as error:
         return f"cannot be reached ({type(error).__name__})"
     return None
 
@@ -112,5 +112,5 @@ async def broker_reason(url: str, name: str) -> str | None:
     try:
         async with broker.connected(url, name):
             return None
-    except Told:
+    except UserError:
         return "cannot be reached"

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from coupons import failpoints
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.files.code_reader import CodeReader, FileFormat
 from coupons.files.codes import CODE, Checked, Rejected
 from coupons.files.decoding import FileError
@@ -56,7 +56,7 @@ async def carry_out(
     """Take the source's lines in; False if the process was to stop before their end.
 
     Raises:
-        FileError, SourceError, Refused: it cannot be read on; whole chunks stay.
+        FileError, SourceError, Conflict: it cannot be read on; whole chunks stay.
         SourceInterrupted: not for now.
         LeaseLost: somebody else has the import, or a person has cancelled it.
     """
@@ -86,7 +86,7 @@ async def judged(
 ) -> AsyncIterator[Judgement]:  # fmt: skip
     """What an import of the source would do, with nothing written: the same reader, the same checks, the same lists.
 
-    Raises FileError, SourceError, SourceInterrupted, Refused.
+    Raises FileError, SourceError, SourceInterrupted, Conflict.
     """
     reading = _Reading(target, asdict(file_format), max_lines)
     taken = blank = 0
@@ -148,7 +148,7 @@ class _Reading:
             read.append(self.reader.finish())
         self.lines += sum(len(each.lines) + len(each.rejected) + each.blank for each in read)
         if self.lines > self._max_lines:
-            raise Refused(
+            raise Conflict(
                 f"{name} has more than {self._max_lines} lines, that many are taken (COUPONS_IMPORT_MAX_LINES)"
             )
         return read

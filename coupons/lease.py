@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from coupons.database import TROUBLE
+from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import LeaseLost
 
 
@@ -47,6 +47,6 @@ async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_afte
             async with asyncio.timeout(min(every, renewed + expires_after - asked)):  # one that hangs is not the last
                 await renew()
             renewed = asked
-        except TROUBLE:
+        except TRANSIENT_ERRORS:
             if time.monotonic() + every > renewed + expires_after:
                 raise

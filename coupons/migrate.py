@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from coupons.database import Connection, connected
-from coupons.errors import Told
+from coupons.errors import UserError
 
 MIGRATION_SECONDS = 24 * 3_600
 _LOCK = 0x636F75706F6E73  # "coupons"
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 )"""
 
 
-class MigrationError(Told):
+class MigrationError(UserError):
     """The database and the migration files don't belong together."""
 
 

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-CODES = ("coupon", "import_rejection", "spent_code", "spent_code_key")
+CODES = ("coupon", "import_rejection", "retired_code", "retired_code_key")
 """Tables of which only a part can be read without the role coupons_codes."""
 
 

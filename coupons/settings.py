@@ -12,12 +12,12 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coupons.batching import paced_batch
-from coupons.errors import Refused, Told
+from coupons.errors import Conflict, UserError
 
 PREFIX = "COUPONS_"
 
 
-class SettingsError(Told):
+class SettingsError(UserError):
     """A setting is missing or wrong."""
 
 
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         "or `?tls=none`), `smtps://…`; `?weight=2` for twice the connections",
     )
 
-    sender: str = Field(
+    default_from: str = Field(
         "", description="`From` of messages that name no sender of their own: `Shop <shop@example.org>`"
     )
     bounce_address: str = Field(
@@ -59,18 +59,18 @@ class Settings(BaseSettings):
     )
     smtp_mails_per_connection: int = Field(1_000, ge=0, description="Then a connection is opened anew; 0: never")
     smtp_idle_seconds: float = Field(30, gt=0, description="A connection without mail is closed after")
-    smtp_reply_seconds: float = Field(
+    smtp_final_reply_timeout_seconds: float = Field(
         600, gt=0, description="A mail that was handed over, and not answered for within, is uncertain"
     )
     smtp_backoff_seconds: float = Field(1, gt=0, description="A relay that fails is tried again after, then doubling")
-    smtp_longest_backoff_seconds: float = Field(60, gt=0, description="… up to")
-    smtp_hostname: str = Field("", description="Name said in EHLO; empty: this machine's")
+    smtp_max_backoff_seconds: float = Field(60, gt=0, description="… up to")
+    smtp_ehlo_hostname: str = Field("", description="Name said in EHLO; empty: this machine's")
     mails_per_hour: int = Field(0, ge=0, description="Limit of all workers together, the same for each; 0: none")
-    uncertain: Literal["ask", "resend", "accept"] = Field(
+    uncertain_policy: Literal["ask", "resend", "accept"] = Field(
         "ask",
         description="What becomes of mails that may have been sent: a person decides, sent again, or counted as sent",
     )
-    give_up_hours: float = Field(24, gt=0, description="A deferred delivery is given up, its code returned, after")
+    retry_hours: float = Field(24, gt=0, description="A deferred delivery is given up, its code returned, after")
 
     import_folder: Path | None = Field(None, description="The only folder that `file:` sources may name; unset: none")
     import_hosts: str = Field(
@@ -95,13 +95,13 @@ class Settings(BaseSettings):
     )
     import_max_lines: int = Field(100_000_000, gt=0, description="A source with more lines is refused")
 
-    rejections_days: int = Field(
+    rejected_lines_retention_days: int = Field(
         90, ge=1, description="For so long the lines that an import did not take are kept; they hold codes or addresses"
     )
 
     batch_size: int = Field(1_000, ge=1, le=5_000, description="Deliveries that a worker claims at once")
-    batches: int = Field(2, ge=1, le=16, description="Batches that a worker delivers at the same time")
-    window: int = Field(200, ge=1, le=5_000, description="Most mails that a killed worker leaves uncertain")
+    concurrent_batches: int = Field(2, ge=1, le=16, description="Batches that a worker delivers at the same time")
+    max_in_flight: int = Field(200, ge=1, le=5_000, description="Most mails that a killed worker leaves uncertain")
     lease_seconds: float = Field(
         45, gt=0, description="A worker that is silent for so long has lost its work to others"
     )
@@ -131,14 +131,14 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def batch_cut(self) -> int:
+    def effective_batch_size(self) -> int:
         """Deliveries of a batch: fewer where the limit of all workers would have a worker hold it for long."""
         return paced_batch(self.batch_size, self.mails_per_hour or None)
 
     def require_activated(self) -> None:
-        """Raises Refused on a system that has no Coupon Manager."""
+        """Raises Conflict on a system that has no Coupon Manager."""
         if not self.activated:
-            raise Refused("the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)")
+            raise Conflict("the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)")
 
 
 def load() -> Settings:

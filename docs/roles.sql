@@ -59,8 +59,8 @@ GRANT SELECT, INSERT ON command TO coupons_importer;
 GRANT SELECT, INSERT, DELETE, UPDATE (import_id) ON coupon TO coupons_importer;
 GRANT USAGE ON SEQUENCE coupon_id_seq TO coupons_importer;
 GRANT SELECT, UPDATE (total, available, removed) ON coupon_list TO coupons_importer;
-GRANT SELECT ON spent_code, spent_code_key TO coupons_importer;
-GRANT SELECT, INSERT, UPDATE (import_id, removed) ON known_chunk TO coupons_importer;
+GRANT SELECT ON retired_code, retired_code_key TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (import_id, removed) ON imported_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
 GRANT SELECT, INSERT, DELETE ON import_rejection TO coupons_importer;
@@ -94,7 +94,7 @@ GRANT SELECT, UPDATE (state, reason, waiting, next_at, finished_at) ON sendout T
 GRANT SELECT, UPDATE (promised, bound, sent) ON sendout_list TO coupons_sender;
 GRANT SELECT,
       UPDATE (open, sent, refused, uncertain, cancelled, closed, due_at, lease_token, lease_owner, lease_until,
-              in_hand, last_flush, flushed_at, claimed_at, claimed_open)
+              in_flight, last_flush, flushed_at, claimed_at, claimed_open)
     ON delivery_batch TO coupons_sender;
 GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since, was_uncertain)
     ON delivery TO coupons_sender;
@@ -133,6 +133,6 @@ GRANT SELECT (list_id, code, sendout_id, delivery_number) ON coupon TO coupons_a
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_auditor;
 
 -- Codes. Those of deleted lists are known by their hashes, which are of use to nobody without their key.
-GRANT SELECT ON coupon, import_rejection, spent_code, spent_code_key TO coupons_codes;
+GRANT SELECT ON coupon, import_rejection, retired_code, retired_code_key TO coupons_codes;
 
 COMMIT;

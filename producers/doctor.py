@@ -7,7 +7,7 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelClosed
 
 from coupons import broker, database, migrate
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts
 from coupons.store import restore_guard
@@ -38,7 +38,7 @@ async def _database(settings: Settings) -> list[Finding]:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
             epoch = await restore_guard.state(connection)
-    except Told as error:
+    except UserError as error:
         return [Finding("database", well=False, says=str(error))]
     return [Finding("database", well=True, says=f"PostgreSQL {version}, up to date"), _epoch(epoch)]
 
@@ -54,7 +54,7 @@ async def _broker(settings: Settings) -> list[Finding]:
         async with broker.connected(settings.broker_url.get_secret_value(), "coupons doctor") as connection:
             queues = [await _queue(await connection.channel(), key) for key in (*COMMANDS, NUDGE)]
             return [*queues, *await _dead(await connection.channel())]
-    except Told as error:
+    except UserError as error:
         return [Finding("broker", well=False, says=str(error))]
 
 
@@ -103,7 +103,7 @@ async def _relay(settings: Settings) -> Finding:
     try:
         addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
         unreachable = await Relays(addresses, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).reach()
-    except Told as error:
+    except UserError as error:
         return Finding("relay", well=False, says=str(error))
     if unreachable:
         return Finding("relay", well=False, says=unreachable.explanation)

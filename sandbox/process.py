@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coupons.errors import Told
+from coupons.errors import UserError
 
 POLL_SECONDS = 0.05
 STOP_LIMIT_SECONDS = 20
@@ -34,7 +34,7 @@ exit "$code"
 """
 
 
-class ServiceError(Told):
+class ServiceError(UserError):
     """A private service could not be found, installed or started; the message says which and why."""
 
 

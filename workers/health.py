@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from coupons.database import Pool
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.health import LOOK_SECONDS, Health, Probe, database_reason
 from coupons.settings import Settings
 from coupons.store import restore_guard
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 NO_DATABASE = "the database could not be reached yet"
 
 
-class CannotAnswer(Told):
+class CannotAnswer(UserError):
     """The address of the health port is in use, or not ours."""
 
 

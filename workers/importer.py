@@ -7,8 +7,8 @@ import asyncpg
 import structlog
 
 from coupons import failpoints, import_engine
-from coupons.database import TROUBLE, Connection, Pool
-from coupons.errors import LeaseLost, Refused
+from coupons.database import TRANSIENT_ERRORS, Connection, Pool
+from coupons.errors import Conflict, LeaseLost
 from coupons.files.decoding import FileError
 from coupons.lease import kept
 from coupons.settings import Settings
@@ -67,11 +67,11 @@ class Importer:
                 raise
             except SourceInterrupted as error:
                 await self._interrupted(job, str(error))
-            except (FileError, SourceError, Refused) as error:
+            except (FileError, SourceError, Conflict) as error:
                 await self._failed(connection, job, str(error))
             except asyncpg.QueryCanceledError:  # perhaps its own: of so many lines that it always takes too long
                 await self._interrupted(job, "database trouble, a statement took too long")
-            except TROUBLE as error:
+            except TRANSIENT_ERRORS as error:
                 await self._put_off(job, f"database trouble, {type(error).__name__}", seconds=TROUBLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - it would be tried for ever, and the list's other imports wait
                 log.error("defect", job=str(job.id), error=type(error).__name__, at=place(error))  # noqa: TRY400 - may hold codes
@@ -116,13 +116,13 @@ class Importer:
 
 @asynccontextmanager
 async def opened(pool: Pool, job: Job, rules: Rules) -> AsyncIterator[Source]:
-    """The import's source. Raises Refused, SourceError, SourceInterrupted."""
+    """The import's source. Raises Conflict, SourceError, SourceInterrupted."""
     if job.source.startswith(imports.LOCAL):
-        raise Refused("the command that read it came to no end: import the file again")
+        raise Conflict("the command that read it came to no end: import the file again")
     if upload_id := uploads.id_in(job.source):
         upload = await uploads.find(pool, upload_id)
         if upload is None:
-            raise Refused(f"there is no upload {upload_id}")
+            raise Conflict(f"there is no upload {upload_id}")
         yield Source(upload.name, upload.bytes, uploads.pieces_of(pool, upload))
         return
     async with open_source(job.source, rules) as source:

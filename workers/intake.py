@@ -14,8 +14,8 @@ from coupons import failpoints, topology
 from coupons.admission import Granted, Short
 from coupons.broker import BrokerUnavailable, Sender, connected, publishing, strays_told
 from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
-from coupons.database import TROUBLE, Connection, Pool
-from coupons.errors import Refused
+from coupons.database import TRANSIENT_ERRORS, Connection, Pool
+from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import imports, inbox, sendouts
 from workers.loops import RETRY_SECONDS, Signals, happens, place
@@ -130,7 +130,7 @@ class Intake:
         try:
             self._settings.require_activated()
             await self._note(decode(message.body))
-        except (InvalidCommand, Refused) as error:
+        except (InvalidCommand, Conflict) as error:
             await _reject(message, sender, str(error))
         except Exception as error:  # noqa: BLE001 - a command that meets a defect must not come back for ever
             log.error("defect", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
@@ -144,10 +144,10 @@ class Intake:
         while True:
             try:
                 outcome = await self._note_once(command)
-            except Refused as refused:
+            except Conflict as refused:
                 await self._note_refusal(command, str(refused))
                 raise
-            except TROUBLE as error:
+            except TRANSIENT_ERRORS as error:
                 log.warning("database trouble, trying again", command=str(command.id), error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -163,7 +163,7 @@ class Intake:
             if not await inbox.accept(connection, command):
                 log.info("command known already", command=str(command.id), type=command.type)
                 return None
-            outcome = await carry_out(connection, command, batch_size=self._settings.batch_cut)
+            outcome = await carry_out(connection, command, batch_size=self._settings.effective_batch_size)
         log.info("command accepted", command=str(command.id), type=command.type)
         return outcome
 
@@ -201,7 +201,7 @@ async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
 
 
 async def carry_out(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:
-    """What a command does at once, inside the transaction that notes it. Raises Refused, and nothing was changed."""
+    """What a command does at once, inside the transaction that notes it. Raises Conflict, and nothing was changed."""
     match command:
         case ImportCoupons():
             await imports.create(connection, command)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from coupons.database import TROUBLE
+from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import LeaseLost
 
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ async def attempt(role: str, step: Step) -> float | None:
     except LeaseLost as lost:
         log.warning("lease lost", role=role, work=str(lost))
         return AT_ONCE
-    except TROUBLE as error:
+    except TRANSIENT_ERRORS as error:
         log.warning("database trouble, trying again", role=role, error=type(error).__name__)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()

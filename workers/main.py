@@ -57,8 +57,8 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
         Relays(
             addresses,
             limits=_limits(settings),
-            local_hostname=settings.smtp_hostname or None,
-            timeouts=Timeouts(dot_seconds=settings.smtp_reply_seconds),
+            local_hostname=settings.smtp_ehlo_hostname or None,
+            timeouts=Timeouts(dot_seconds=settings.smtp_final_reply_timeout_seconds),
         ) as relays,
     ):
         condition.connected(pool)
@@ -75,7 +75,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
                 "import": [Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=owner).step]
                 * IMPORTS_AT_ONCE,
                 "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
-                "deliver": [deliverer.step] * settings.batches,
+                "deliver": [deliverer.step] * settings.concurrent_batches,
             }
             taking = group.create_task(intake.run())
             _end_on_signals(signals, relays, taking)
@@ -96,7 +96,7 @@ def _limits(settings: Settings) -> Limits:
         mails_per_connection=settings.smtp_mails_per_connection,
         idle_seconds=settings.smtp_idle_seconds,
         backoff_seconds=settings.smtp_backoff_seconds,
-        longest_backoff_seconds=settings.smtp_longest_backoff_seconds,
+        longest_backoff_seconds=settings.smtp_max_backoff_seconds,
     )
 
 
@@ -123,7 +123,7 @@ async def _database(settings: Settings) -> AsyncIterator[Pool]:
     while True:
         try:
             async with database.pooled(
-                settings.database_url.get_secret_value(), size=CONNECTIONS + 2 * settings.batches
+                settings.database_url.get_secret_value(), size=CONNECTIONS + 2 * settings.concurrent_batches
             ) as pool:
                 async with pool.acquire() as connection:
                     await migrate.check_current(connection)

@@ -5,7 +5,7 @@ import structlog
 from coupons import failpoints
 from coupons.admission import Granted, Short
 from coupons.database import Connection, Pool
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.store import messages, sendouts
@@ -46,11 +46,11 @@ class Preparer:
             try:
                 if claim.recipients is None:
                     await self._check_recipients(connection, claim)
-                    await sendouts.snapshot(connection, claim, batch_size=self._settings.batch_cut)
+                    await sendouts.snapshot(connection, claim, batch_size=self._settings.effective_batch_size)
                 failpoints.reached("sendout.prepared")
                 decision = await sendouts.admit(connection, claim)
                 failpoints.reached("sendout.admitted")
-            except Refused as refused:
+            except Conflict as refused:
                 await sendouts.fail(connection, claim, str(refused))
                 log.warning("sendout failed", sendout=str(claim.id), reason=str(refused))
                 return
@@ -59,9 +59,9 @@ class Preparer:
     async def _check_recipients(self, connection: Connection, claim: Claim) -> None:
         message = await messages.of_sendout(connection, claim.id)
         if claim.group_id is None:
-            raise Refused("it has no recipients")
+            raise Conflict("it has no recipients")
         if lacking := await sendouts.lacking(connection, claim.group_id, message.attributes):
-            raise Refused(f"{lacking} recipients lack one of {', '.join(message.attributes)}")
+            raise Conflict(f"{lacking} recipients lack one of {', '.join(message.attributes)}")
 
     async def _announce(self, claim: Claim, decision: Granted | Short) -> None:
         match decision:

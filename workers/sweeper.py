@@ -42,7 +42,7 @@ class Sweeper:
                 await resume_covered(connection, self._nudges)
             if "import" in self._roles:
                 await uploads.drop_stale(connection)
-                await imports.drop_old_rejections(connection, days=self._settings.rejections_days)
+                await imports.drop_old_rejections(connection, days=self._settings.rejected_lines_retention_days)
         return None
 
     async def _recover(self, connection: Connection) -> None:
@@ -52,7 +52,7 @@ class Sweeper:
             failpoints.reached("sweep.recovered")
 
     async def _resolve_uncertain(self, connection: Connection) -> None:
-        how = self._settings.uncertain
+        how = self._settings.uncertain_policy
         if how != "ask" and (count := await uncertain.resolve_all(connection, how)):
             log.info("uncertain mails resolved", how=how, mails=count)
 

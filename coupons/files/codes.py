@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from coupons.errors import Told
+from coupons.errors import UserError
 
 MAX_CODE_CHARS = 200
 MAX_NAME_CHARS = 50
@@ -73,7 +73,7 @@ class Checked:
     blank: int
 
 
-class InvalidName(Told, ValueError):
+class InvalidName(UserError, ValueError):
     """One line that says what a name must look like."""
 
 

@@ -8,7 +8,7 @@ import codecs
 import io
 import re
 
-from coupons.errors import Told
+from coupons.errors import UserError
 
 MAX_RECORD_CHARS = 65_536
 """Of a line, or of a CSV record over several lines: a quote that never closes must not eat the file."""
@@ -42,7 +42,7 @@ _QUOTES_AND_DASHES = frozenset("\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e
 _LAST_LATIN = "\u024f"
 
 
-class FileError(Told, ValueError):
+class FileError(UserError, ValueError):
     """The file is not text, or not what it was said to be: one line that names file, line and remedy, never a code."""
 
 

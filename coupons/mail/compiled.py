@@ -8,7 +8,7 @@ from functools import partial
 from uuid import UUID
 
 from coupons.addresses import AddressError, is_harmless, parse_address, parse_ascii_address
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.mail.envelope import END, Envelope
 from coupons.mail.files import File, file_part, file_problems
 from coupons.mail.headers import (
@@ -26,7 +26,7 @@ from coupons.mail.parts import Encoding, TextPart, text_part
 from coupons.templates.rendering import Coupon, Parts, RenderError, Template
 
 
-class EmailError(Told):
+class EmailError(UserError):
     """An email cannot be compiled with these settings. The text has one line for each reason."""
 
 

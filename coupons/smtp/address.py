@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from typing import Self
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from coupons.errors import Told
+from coupons.errors import UserError
 
 
-class SmtpAddressError(Told):
+class SmtpAddressError(UserError):
     """The relay's address cannot be used. The text shows neither the password nor the URL."""
 
 

@@ -137,7 +137,7 @@ class Relay:
     def silent(self) -> list[Mail]:
         """What its silent connections hold, also those that take no more mails."""
         silent = [connection for connection in (*self._silent, *self._leaving) if connection.silent]
-        return [mail for connection in silent for mail in connection.dialogue.in_hand]
+        return [mail for connection in silent for mail in connection.dialogue.in_flight]
 
     @property
     def may_open(self) -> bool:

@@ -120,7 +120,7 @@ class Dialogue:
         return not self.awaited
 
     @property
-    def in_hand(self) -> list[Mail]:
+    def in_flight(self) -> list[Mail]:
         """Those that it has begun with, and that have no outcome yet: two at most."""
         return [mail for mail in (self._dotted, self._begun) if mail is not None]
 

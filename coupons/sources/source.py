@@ -4,17 +4,17 @@ import posixpath
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from coupons.errors import Told
+from coupons.errors import UserError
 
 PIECE_BYTES = 1_048_576
 """In which a source's text is handed on."""
 
 
-class SourceError(Told):
+class SourceError(UserError):
     """A source may not be read, cannot be, or is not what it should be: trying again is of no use."""
 
 
-class SourceInterrupted(Told):
+class SourceInterrupted(UserError):
     """A source could not be read to its end for now: trying again later may help."""
 
 

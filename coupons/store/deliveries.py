@@ -192,13 +192,13 @@ async def record(
     *,
     flush: UUID,
     conclusions: Sequence[Conclusion],
-    in_hand: Collection[int],
+    in_flight: Collection[int],
     intents: Sequence[int],
     lease_seconds: float,
 ) -> bool:
     """One flush: what became of mails, and the intent to hand over the next ones.
 
-    `in_hand` are the numbers of mails that were handed over before and have no outcome yet. `flush` is the same when
+    `in_flight` are the numbers of mails that were handed over before and have no outcome yet. `flush` is the same when
     the same flush is tried again: if it was committed, although nobody heard of it, it only answers.
 
     Returns whether `intents` may be handed over: not once the sendout is paused or cancelled.
@@ -215,7 +215,7 @@ async def record(
             batch,
             flush=flush,
             conclusions=conclusions,
-            in_hand=in_hand,
+            in_flight=in_flight,
             intents=intents,
             lease_seconds=lease_seconds,
         )
@@ -243,7 +243,7 @@ async def _answer_again(connection: Connection, batch: Batch, flush: UUID, inten
     held = await _hold(connection, batch)
     if held["last_flush"] != flush:
         raise _lost(batch)
-    return {*intents} <= {*held["in_hand"]}
+    return {*intents} <= {*held["in_flight"]}
 
 
 async def close(connection: Connection, batch: Batch) -> int:
@@ -286,7 +286,7 @@ async def _flush(
     *,
     flush: UUID,
     conclusions: Sequence[Conclusion],
-    in_hand: Collection[int] = (),
+    in_flight: Collection[int] = (),
     intents: Sequence[int] = (),
     lease_seconds: float,
 ) -> bool | None:
@@ -296,7 +296,7 @@ async def _flush(
     sent = Counter(list_id for c in conclusions if c.outcome == "sent" for list_id in c.delivery.codes)
     try:
         may_send: bool | None = await connection.fetchval(
-            SQL.flush, *batch.key, flush, list(in_hand), intents, *columns, [*sent], [*sent.values()], lease_seconds
+            SQL.flush, *batch.key, flush, list(in_flight), intents, *columns, [*sent], [*sent.values()], lease_seconds
         )
     except asyncpg.CheckViolationError as error:  # somebody else has decided about them
         raise _lost(batch) from error

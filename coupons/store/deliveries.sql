@@ -8,9 +8,9 @@ WITH sending AS MATERIALIZED (
       AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_at <= now()))
     ORDER BY random()
 ), due AS (
-    SELECT b.sendout_id, b.number, b.in_hand, s.state, s.per_hour, s.waiting
+    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting
     FROM sending s CROSS JOIN LATERAL (
-        SELECT sendout_id, number, in_hand FROM delivery_batch
+        SELECT sendout_id, number, in_flight FROM delivery_batch
         WHERE sendout_id = s.id AND NOT closed AND due_at <= now() AND (lease_until IS NULL OR lease_until < now())
         ORDER BY due_at DESC, number FOR UPDATE SKIP LOCKED LIMIT 1
     ) b
@@ -21,7 +21,7 @@ SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + mak
     claimed_at = now(), claimed_open = b.open
 FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
-          due.in_hand AS abandoned, due.per_hour, due.waiting;
+          due.in_flight AS abandoned, due.per_hour, due.waiting;
 
 -- take_turn: a batch's time ($2 … $3 are its deliveries) of a sendout that keeps a pace; no row if another worker was
 -- given it
@@ -37,12 +37,12 @@ UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
 FROM (
     SELECT b.sendout_id, b.number, s.state FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE epoch_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_hand <> '{}'
+    WHERE epoch_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_flight <> '{}'
     FOR UPDATE OF b SKIP LOCKED LIMIT 1
 ) left_behind
 WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token,
-          left_behind.state AS sendout_state, b.in_hand AS abandoned;
+          left_behind.state AS sendout_state, b.in_flight AS abandoned;
 
 -- next_due: seconds until a batch can be claimed that cannot be now, if any can
 SELECT extract(epoch FROM min(greatest(s.next_at, b.due_at)) - now())::float8
@@ -53,7 +53,7 @@ WHERE s.finished_at IS NULL AND s.state = 'sending';
 
 -- hold: lock a batch that is still ours; no row if the lease is lost, as every lease is once the epoch is not accepted:
 -- what its worker knows this database may never have known
-SELECT last_flush, in_hand FROM delivery_batch
+SELECT last_flush, in_flight FROM delivery_batch
 WHERE epoch_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 FOR NO KEY UPDATE;
 
@@ -158,7 +158,7 @@ SET open = CASE WHEN m.deliveries = cardinality($7::integer[]) THEN b.open - m.s
     sent = b.sent + m.sent, refused = b.refused + m.refused, uncertain = b.uncertain + m.uncertain,
     closed = (b.open = m.sent + m.refused + m.uncertain), last_flush = $4, flushed_at = now(),
     lease_until = now() + make_interval(secs => $14),
-    in_hand = $5::integer[] || CASE WHEN held.may_send THEN $6::integer[] ELSE '{}' END
+    in_flight = $5::integer[] || CASE WHEN held.may_send THEN $6::integer[] ELSE '{}' END
 FROM held CROSS JOIN moved m
 WHERE b.sendout_id = $1 AND b.number = $2
 RETURNING held.may_send;

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
 SQL = Queries("groups.sql")
@@ -30,10 +30,10 @@ async def find(connection: Connection, name: str) -> Group | None:
 
 
 async def named(connection: Connection, name: str) -> Group:
-    """Raises Refused if there is none."""
+    """Raises Conflict if there is none."""
     found = await find(connection, name)
     if found is None:
-        raise Refused(f"there is no group {name}")
+        raise Conflict(f"there is no group {name}")
     return found
 
 

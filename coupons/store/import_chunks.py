@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from coupons.database import TROUBLE, Connection, affected
+from coupons.database import TRANSIENT_ERRORS, Connection, affected
 from coupons.files.codes import Checked, Rejected
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.store import imports
@@ -57,7 +57,7 @@ class Verdict:
     kept: int
     removed: int
     reasons: dict[str, int]
-    left_promised: int = 0
+    kept_reserved: int = 0
     """Codes that a replacing import would have to leave."""
 
 
@@ -71,7 +71,7 @@ async def begin(connection: Connection) -> None:
 
 async def end(connection: Connection) -> None:
     """Codes do not lie about in sessions that are used again. A connection that is broken has none any more."""
-    with suppress(*TROUBLE):
+    with suppress(*TRANSIENT_ERRORS):
         await begin(connection)
 
 
@@ -199,8 +199,8 @@ async def _reject(connection: Connection, statement: str, taken: Taken, *argumen
     rows = await connection.fetch(statement, *arguments, timeout=TAKE_SECONDS)
     return taken.but(
         rejected=sum(row["rejected"] for row in rows),
-        left_promised=sum(row.get("promised", 0) for row in rows),
-        left_bound=sum(row.get("bound", 0) for row in rows),
+        kept_reserved=sum(row.get("promised", 0) for row in rows),
+        kept_assigned=sum(row.get("bound", 0) for row in rows),
     )
 
 
@@ -276,7 +276,7 @@ async def judge(connection: Connection, target: Target, mode: Mode, *, lines: in
 async def _with_replaced(connection: Connection, target: Target, verdict: Verdict) -> Verdict:
     """With what would go because the file does not bring it."""
     row = await connection.fetchrow(SQL.judge_replaced, target.id, verdict.kept, verdict.added, timeout=TAKE_SECONDS)
-    return replace(verdict, removed=row["removed"], left_promised=row["promised"]) if row else verdict
+    return replace(verdict, removed=row["removed"], kept_reserved=row["promised"]) if row else verdict
 
 
 async def _judge_recipients(connection: Connection, target: Target, mode: Mode) -> Verdict:

@@ -28,25 +28,25 @@ SET LOCAL enable_bitmapscan = off;
 
 -- one_at_a_time: two imports of the same codes in another order deadlock, even with ON CONFLICT; $1 what is imported into.
 -- Shared with all imports, and not with the deletion of a list: what it has sent is known before more is taken
-SELECT pg_advisory_xact_lock_shared(hashtextextended('spent_code', 0)), pg_advisory_xact_lock(hashtextextended($1, $2));
+SELECT pg_advisory_xact_lock_shared(hashtextextended('retired_code', 0)), pg_advisory_xact_lock(hashtextextended($1, $2));
 
 -- list_total: its codes
 SELECT total FROM coupon_list WHERE id = $1;
 
 -- is_known: whether the list $1 has every code of the chunk with the digest $2: another import than $3 has brought just
 -- these, and nothing was removed since
-SELECT EXISTS (SELECT FROM known_chunk k JOIN coupon_list l ON l.id = k.list_id
+SELECT EXISTS (SELECT FROM imported_chunk k JOIN coupon_list l ON l.id = k.list_id
                WHERE k.list_id = $1 AND k.digest = $2 AND k.import_id <> $3 AND k.removed = l.removed);
 
 -- note_chunk: the list $1 has all of it now, unless codes of it were spent; the first import that brought it stays named
 -- while that holds
-INSERT INTO known_chunk (list_id, digest, import_id, removed)
+INSERT INTO imported_chunk (list_id, digest, import_id, removed)
 SELECT $1, $2, $3, removed FROM coupon_list WHERE id = $1 AND NOT EXISTS (SELECT FROM known_code WHERE spent)
 ON CONFLICT (list_id, digest) DO UPDATE SET import_id = excluded.import_id, removed = excluded.removed
-WHERE known_chunk.removed <> excluded.removed;
+WHERE imported_chunk.removed <> excluded.removed;
 
 -- looks_new: whether a hundredth of the chunk's codes has none that the list $1 has: 0.1 s a million
-SELECT NOT EXISTS (SELECT FROM spent_code) AND NOT EXISTS (
+SELECT NOT EXISTS (SELECT FROM retired_code) AND NOT EXISTS (
     SELECT FROM (SELECT code FROM staged_code WHERE line % 101 = 0 OFFSET 0) s
     CROSS JOIN LATERAL (SELECT FROM coupon WHERE list_id = $1 AND code = s.code OFFSET 0) c);
 
@@ -71,8 +71,8 @@ WHERE c.import_id <> $2 OR c.id <= $3;
 -- spent: codes of the chunk that a deleted list's recipients have, if there ever was one
 INSERT INTO known_code
 SELECT s.line, s.code, NULL, NULL, NULL, true, false
-FROM (SELECT code, min(line) AS line FROM staged_code WHERE EXISTS (SELECT FROM spent_code) GROUP BY code) s
-CROSS JOIN spent_code_key k JOIN spent_code h ON h.hash = spent_hash(k.key, s.code)
+FROM (SELECT code, min(line) AS line FROM staged_code WHERE EXISTS (SELECT FROM retired_code) GROUP BY code) s
+CROSS JOIN retired_code_key k JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.code)
 WHERE NOT EXISTS (SELECT FROM known_code known WHERE known.code = s.code);
 
 -- repeated: lines whose code stands in an earlier line of the chunk

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
 from coupons.database import Connection, Pool
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.files.codes import Reason, Rejected
 from coupons.files.recipient_reader import EMAIL
 from coupons.store import lists, uploads
@@ -82,8 +82,8 @@ class Taken:
     kept: int = 0
     removed: int = 0
     rejected: int = 0
-    left_promised: int = 0
-    left_bound: int = 0
+    kept_reserved: int = 0
+    kept_assigned: int = 0
 
     def but(self, **changes: int) -> Self:
         return replace(self, **changes)
@@ -111,8 +111,8 @@ class Import:
     removed: int
     kept: int
     rejected: int
-    left_promised: int
-    left_bound: int
+    kept_reserved: int
+    kept_assigned: int
     bytes: int
     total_bytes: int | None
     created_at: datetime
@@ -141,7 +141,7 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
     """Note the import. Codes that came with the command are kept as an upload, so that there is one way in.
 
     Raises:
-        Refused: the list does not exist or is archived, the upload does not exist.
+        Conflict: the list does not exist or is archived, the upload does not exist.
     """
     await check(connection, command)
     if command.group is not None:
@@ -152,7 +152,7 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
     arguments = (command.id, command.list, command.group, command.mode, source, format_)
     await connection.execute(SQL.keep_list, command.list)
     if await connection.fetchval(SQL.create, *arguments) is None:
-        raise Refused(f"there is no list {command.list}")
+        raise Conflict(f"there is no list {command.list}")
 
 
 async def create_local(
@@ -175,13 +175,13 @@ async def create_local(
 
 
 async def check(connection: Connection, command: ImportCoupons) -> None:
-    """All that can be known to be wrong before anything is begun. Raises Refused."""
+    """All that can be known to be wrong before anything is begun. Raises Conflict."""
     if command.list is not None:
         (target,) = await lists.named(connection, command.list)
         if target.archived_at:
-            raise Refused(f"list {target.name} is archived")
+            raise Conflict(f"list {target.name} is archived")
     if (upload_id := uploads.id_in(command.source or "")) and await uploads.find(connection, upload_id) is None:
-        raise Refused(f"there is no upload {upload_id}")
+        raise Conflict(f"there is no upload {upload_id}")
 
 
 async def _keep_inline(connection: Connection, codes: Iterable[str]) -> str:
@@ -247,7 +247,7 @@ async def progress(
 ) -> None:
     """Count what was taken, in the transaction that takes it. Raises LeaseLost."""
     done = (position.text, position.digest, position.source) if position else (None, None, None)
-    counts = (blank, taken.added, taken.removed, taken.kept, taken.rejected, taken.left_promised, taken.left_bound)
+    counts = (blank, taken.added, taken.removed, taken.kept, taken.rejected, taken.kept_reserved, taken.kept_assigned)
     if await connection.fetchval(SQL.progress, job.id, job.lease_token, *counts, *done, lease_seconds) is None:
         raise LeaseLost(f"import {job.id}")
 
@@ -305,10 +305,10 @@ async def renew(connection: Connection, job: Job | Waiting, *, lease_seconds: fl
 
 
 async def cancel(connection: Connection, import_id: UUID) -> None:
-    """End an import now; what it has committed stays. Raises Refused if it has ended, or there is none."""
+    """End an import now; what it has committed stays. Raises Conflict if it has ended, or there is none."""
     if not await _stop(connection, import_id, "cancelled", None):
         found = await named(connection, import_id)
-        raise Refused(f"import {import_id} is {found.state} already")
+        raise Conflict(f"import {import_id} is {found.state} already")
 
 
 async def give_up(connection: Connection, import_id: UUID, reason: str | None) -> None:
@@ -346,10 +346,10 @@ async def find(connection: Connection, import_id: UUID) -> Import | None:
 
 
 async def named(connection: Connection, import_id: UUID) -> Import:
-    """Raises Refused if there is none."""
+    """Raises Conflict if there is none."""
     found = await find(connection, import_id)
     if found is None:
-        raise Refused(f"there is no import {import_id}")
+        raise Conflict(f"there is no import {import_id}")
     return found
 
 

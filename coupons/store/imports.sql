@@ -54,7 +54,7 @@ UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
 UPDATE import_job
 SET blank = blank + $3, added = added + $4, removed = removed + $5, kept = kept + $6, rejected = rejected + $7,
     lines = lines + $3 + $4 + $6 + $7 + CASE WHEN mode = 'delete' THEN $5 ELSE 0 END,
-    left_promised = left_promised + $8, left_bound = left_bound + $9,
+    kept_reserved = kept_reserved + $8, kept_assigned = kept_assigned + $9,
     position = coalesce($10, position), digest = coalesce($11, digest), bytes = greatest(bytes, coalesce($12, bytes)),
     interruptions = CASE WHEN $10::bigint IS NULL THEN interruptions ELSE 0 END,
     progressed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $13)
@@ -63,7 +63,7 @@ WHERE id = $1 AND lease_token = $2 AND state = 'running' AND lease_until > clock
 RETURNING id;
 
 -- note_left: codes that a replacing import had to leave
-UPDATE import_job SET left_promised = $3, left_bound = $4 WHERE id = $1 AND lease_token = $2;
+UPDATE import_job SET kept_reserved = $3, kept_assigned = $4 WHERE id = $1 AND lease_token = $2;
 
 -- end: finished, or failed for $4; no row if the lease is lost
 UPDATE import_job
@@ -110,7 +110,7 @@ SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
 -- rows: imports, newest first; $1 an id, $2 a list, $3 a group, or NULL. `per_second`: lines, since its worker claimed it
 SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(j.source, '[?#].*', '?…') AS source, j.state, j.reason,
-       j.lines, j.blank, j.added, j.removed, j.kept, j.rejected, j.left_promised, j.left_bound, j.bytes, j.total_bytes,
+       j.lines, j.blank, j.added, j.removed, j.kept, j.rejected, j.kept_reserved, j.kept_assigned, j.bytes, j.total_bytes,
        j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
        CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines
             THEN ((j.lines - j.claimed_lines) / elapsed.seconds)::float8 END AS per_second,

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from coupons.commands import Command
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
 SQL = Queries("inbox.sql")
@@ -16,7 +16,7 @@ async def accept(connection: Connection, command: Command) -> bool:
     Two workers with the same command: the second waits here until the first commits, then finds it known.
 
     Raises:
-        Refused: as `is_repeated` does.
+        Conflict: as `is_repeated` does.
     """
     is_new = await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None
     return is_new or not await is_repeated(connection, command)
@@ -26,15 +26,15 @@ async def is_repeated(connection: Connection, command: Command) -> bool:
     """Whether this very command was taken before.
 
     Raises:
-        Refused: its id belongs to a command of other content, or it was refused then, for the same reason.
+        Conflict: its id belongs to a command of other content, or it was refused then, for the same reason.
     """
     known = await connection.fetchrow(SQL.known, command.id)
     if known is None:
         return False
     if (known["type"], known["digest"]) != (command.type, command.digest()):
-        raise Refused(f"id {command.id} belongs to another command")
+        raise Conflict(f"id {command.id} belongs to another command")
     if known["refused"]:
-        raise Refused(known["refused"])
+        raise Conflict(known["refused"])
     return True
 
 
@@ -44,8 +44,8 @@ async def refuse(connection: Connection, command: Command, reason: str) -> None:
 
 
 async def is_known(connection: Connection, command_id: UUID) -> bool:
-    """Whether a worker has taken the command of this id. Raises Refused if it was not carried out."""
+    """Whether a worker has taken the command of this id. Raises Conflict if it was not carried out."""
     known = await connection.fetchrow(SQL.known, command_id)
     if known and known["refused"]:
-        raise Refused(known["refused"])
+        raise Conflict(known["refused"])
     return known is not None

@@ -69,7 +69,7 @@ WHERE (b.open, b.sent, b.refused, b.uncertain, b.cancelled)
 -- hands_hold_their_own: what a worker has in hand is an open delivery of a batch that it holds
 SELECT b.sendout_id, b.number, i.number AS delivery, d.state
 FROM delivery_batch b
-CROSS JOIN LATERAL unnest(b.in_hand) AS i (number)
+CROSS JOIN LATERAL unnest(b.in_flight) AS i (number)
 LEFT JOIN delivery d ON d.sendout_id = b.sendout_id AND d.number = i.number
 WHERE d.state IS NULL OR d.state NOT IN ('pending', 'deferred')
    OR i.number NOT BETWEEN b.first_delivery AND b.last_delivery OR b.lease_token IS NULL;

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
 SQL = Queries("lists.sql")
@@ -48,13 +48,13 @@ async def create(
     alternative_text: str,
     preview_text: str | None,
 ) -> None:
-    """A new, empty list. Raises Refused if the name is taken or a text does not fit."""
+    """A new, empty list. Raises Conflict if the name is taken or a text does not fit."""
     _check_texts(name, description, alternative_text, preview_text)
     if shortage == "text" and not alternative_text:
-        raise Refused(f"list {name}: shortage text needs an alternative text")
+        raise Conflict(f"list {name}: shortage text needs an alternative text")
     preview = preview_text or name + PREVIEW_SUFFIX
     if await connection.fetchval(SQL.create, name, description, shortage, alternative_text, preview) is None:
-        raise Refused(f"list {name} exists already")
+        raise Conflict(f"list {name} exists already")
 
 
 async def change(
@@ -66,12 +66,12 @@ async def change(
     alternative_text: str | None,
     preview_text: str | None,
 ) -> None:
-    """Change settings; None leaves one as it is. Never the name: templates hold it. Raises Refused as `create` does."""
+    """Change settings; None leaves one unchanged. The name is fixed: templates use it. Raises Conflict."""
     _check_texts(name, description, alternative_text, preview_text)
     (found,) = await named(connection, name)
     text = found.alternative_text if alternative_text is None else alternative_text
     if (shortage or found.shortage) == "text" and not text:
-        raise Refused(f"list {name}: shortage text needs an alternative text")
+        raise Conflict(f"list {name}: shortage text needs an alternative text")
     await connection.execute(SQL.change, name, description, shortage, alternative_text, preview_text)
 
 
@@ -83,7 +83,7 @@ def _check_texts(name: str, description: str | None, alternative_text: str | Non
         ("preview text", preview_text, 200),
     ):
         if text and len(text) > most:
-            raise Refused(f"list {name}: the {what} has {len(text)} characters, at most {most} are taken")
+            raise Conflict(f"list {name}: the {what} has {len(text)} characters, at most {most} are taken")
 
 
 async def all_of(connection: Connection, *, archived: bool) -> list[CouponList]:
@@ -91,10 +91,10 @@ async def all_of(connection: Connection, *, archived: bool) -> list[CouponList]:
 
 
 async def named(connection: Connection, *names: str) -> list[CouponList]:
-    """These lists, archived or not, never deleted ones. Raises Refused naming those that do not exist."""
+    """These lists, archived or not, never deleted ones. Raises Conflict naming those that do not exist."""
     found = [CouponList(**row) for row in await connection.fetch(SQL.rows, names, True)]
     if missing := sorted(set(names) - {each.name for each in found}):
-        raise Refused(f"there is no list {', '.join(missing)}")
+        raise Conflict(f"there is no list {', '.join(missing)}")
     return found
 
 
@@ -102,19 +102,19 @@ async def copy(connection: Connection, name: str, new_name: str) -> None:
     """A new list with the same settings; codes are never copied, a code belongs to one list."""
     await named(connection, name)
     if await connection.fetchval(SQL.copy, name, new_name, PREVIEW_SUFFIX) is None:
-        raise Refused(f"list {new_name} exists already")
+        raise Conflict(f"list {new_name} exists already")
 
 
 async def archive(connection: Connection, name: str) -> None:
     await named(connection, name)
     if await connection.fetchval(SQL.archive, name) is None:
-        raise Refused(f"list {name} is archived already, or a sendout that is not finished needs it")
+        raise Conflict(f"list {name} is archived already, or a sendout that is not finished needs it")
 
 
 async def restore(connection: Connection, name: str) -> None:
     await named(connection, name)
     if await connection.fetchval(SQL.restore, name) is None:
-        raise Refused(f"list {name} is not archived")
+        raise Conflict(f"list {name} is not archived")
 
 
 async def delete(connection: Connection, name: str) -> int:
@@ -124,7 +124,7 @@ async def delete(connection: Connection, name: str) -> int:
     and with it what sendouts say of it; its name is free for another list, which is not this one.
 
     Raises:
-        Refused: it is not archived, a sendout that is not finished needs it, an import fills it, or of a code of it
+        Conflict: it is not archived, a sendout that is not finished needs it, an import fills it, or of a code of it
             nobody knows whether it was sent: such a mail can only be sent again with that code.
     """
     async with connection.transaction():
@@ -132,9 +132,9 @@ async def delete(connection: Connection, name: str) -> int:
         await connection.execute(SQL.no_imports)
         row = await connection.fetchrow(SQL.lock, name)
         if row is None:
-            raise Refused(f"there is no list {name}")
+            raise Conflict(f"there is no list {name}")
         if row["archived_at"] is None:
-            raise Refused(f"list {name} is in use: archive it first")
+            raise Conflict(f"list {name} is in use: archive it first")
         is_named = await _check_unused(connection, row["id"], name)
         spent: int = await connection.fetchval(SQL.remember, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.delete_coupons, row["id"], timeout=DELETE_SECONDS)
@@ -144,14 +144,14 @@ async def delete(connection: Connection, name: str) -> int:
 
 
 async def _check_unused(connection: Connection, list_id: int, name: str) -> bool:
-    """Whether a message names the list. Raises Refused if something else needs it."""
+    """Whether a message names the list. Raises Conflict if something else needs it."""
     users = await connection.fetchrow(SQL.users, list_id)
     assert users is not None  # noqa: S101 - a SELECT without FROM always has a row
     if sendout := users["unfinished"]:
-        raise Refused(f"list {name} is needed by sendout {sendout}, which is not finished")
+        raise Conflict(f"list {name} is needed by sendout {sendout}, which is not finished")
     if sendout := users["uncertain"]:
-        raise Refused(f"list {name} has codes in uncertain mails of sendout {sendout}: decide about these first")
+        raise Conflict(f"list {name} has codes in uncertain mails of sendout {sendout}: decide about these first")
     if users["is_filled"]:
-        raise Refused(f"list {name} is being imported into")
+        raise Conflict(f"list {name} is being imported into")
     is_named: bool = users["is_named"]
     return is_named

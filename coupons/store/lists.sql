@@ -41,7 +41,7 @@ RETURNING id;
 UPDATE coupon_list SET archived_at = NULL WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NOT NULL RETURNING id;
 
 -- no_imports: until the transaction ends, no import takes anything into any list: what this one has sent is known first
-SELECT pg_advisory_xact_lock(hashtextextended('spent_code', 0));
+SELECT pg_advisory_xact_lock(hashtextextended('retired_code', 0));
 
 -- lock: the list's row, until the transaction ends: whoever would refer to it waits
 SELECT id, archived_at FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR UPDATE;
@@ -57,10 +57,10 @@ SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
 -- remember: the codes of a list that have an owner. Sorted by their hashes: so two lists that go at the same time wait
 -- for each other in one order, and the index is filled from left to right.
 WITH spent AS (
-    SELECT spent_hash(key, code) AS hash FROM coupon CROSS JOIN spent_code_key
+    SELECT retired_code_hash(key, code) AS hash FROM coupon CROSS JOIN retired_code_key
     WHERE list_id = $1 AND sendout_id IS NOT NULL
 ), remembered AS (
-    INSERT INTO spent_code (hash) SELECT hash FROM spent ORDER BY hash ON CONFLICT DO NOTHING
+    INSERT INTO retired_code (hash) SELECT hash FROM spent ORDER BY hash ON CONFLICT DO NOTHING
 )
 SELECT count(*) FROM spent;
 

@@ -19,7 +19,7 @@ LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_nu
 LEFT JOIN sendout s ON s.id = c.sendout_id
 LEFT JOIN message m ON m.id = s.message_id
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, 'sent', NULL FROM spent_code JOIN spent_code_key ON hash = spent_hash(key, $1)
+SELECT NULL, NULL, NULL, NULL, 'sent', NULL FROM retired_code JOIN retired_code_key ON hash = retired_code_hash(key, $1)
 ORDER BY list;
 
 -- troubled: deliveries after $2 that a relay did not simply take, $3 of them

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.mail import File, compile_email
 from coupons.store import groups, lists
 from coupons.store.queries import Queries
@@ -64,7 +64,7 @@ async def save(
         TemplateError: a part does not compile.
         AddressError: sender or reply_to is no mailbox.
         EmailError: a header or a file cannot go along.
-        Refused: it names a list that does not exist or is archived, or an attribute that nobody has.
+        Conflict: it names a list that does not exist or is archived, or an attribute that nobody has.
     """
     template = Template(parts)
     compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)
@@ -72,10 +72,10 @@ async def save(
     async with connection.transaction():
         found = await lists.named(connection, *names.lists)
         if archived := [each.name for each in found if each.archived_at]:
-            raise Refused(f"message {name}: list {', '.join(archived)} is archived")
+            raise Conflict(f"message {name}: list {', '.join(archived)} is archived")
         known = {*await groups.known_attributes(connection), *declared, *OWN_ATTRIBUTES}
         if unknown := sorted(names.required - known):
-            raise Refused(
+            raise Conflict(
                 f"message {name}: undefined name {', '.join(unknown)}; recipients have {', '.join(sorted(known))}"
             )
         row = await connection.fetchrow(
@@ -101,17 +101,17 @@ async def all_of(connection: Connection) -> list[Message]:
 
 
 async def named(connection: Connection, name: str) -> Message:
-    """The newest version. Raises Refused if there is none."""
+    """The newest version. Raises Conflict if there is none."""
     row = await connection.fetchrow(SQL.rows, [name])
     if row is None:
-        raise Refused(f"there is no message {name}")
+        raise Conflict(f"there is no message {name}")
     return Message(**row)
 
 
 async def of_sendout(connection: Connection, sendout_id: UUID) -> Message:
     row = await connection.fetchrow(SQL.of_sendout, sendout_id)
     if row is None:
-        raise Refused(f"there is no sendout {sendout_id}")
+        raise Conflict(f"there is no sendout {sendout_id}")
     return Message(**row)
 
 

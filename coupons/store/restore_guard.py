@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store import deliveries
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.store.queries import Queries
@@ -112,22 +112,22 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
     Not within a transaction: PostgreSQL writes a nested one's rows under another number than the epoch notes.
 
     Raises:
-        Refused: the database is a replica, or is not as it was when it was `seen`.
+        Conflict: the database is a replica, or is not as it was when it was `seen`.
     """
     if (await _state(connection))["is_replica"]:
-        raise Refused(f"{_REASONS['is_replica']}: it cannot be accepted")
+        raise Conflict(f"{_REASONS['is_replica']}: it cannot be accepted")
     async with connection.transaction():
         await connection.execute(SQL.lock)
         row = await _state(connection)
         if row["accepted"]:
             return 0
         if seen and seen.mark != row["mark"]:
-            raise Refused("the database has changed meanwhile: look again (coupons epoch show)")
+            raise Conflict("the database has changed meanwhile: look again (coupons epoch show)")
         await connection.execute(f"SET LOCAL statement_timeout = '{ACCEPT_SECONDS}s'")
         await connection.execute(SQL.end)
         await connection.execute(SQL.begin)
         if not await connection.fetchval(SQL.accepted):
-            raise Refused("an epoch cannot be accepted within another transaction")
+            raise Conflict("an epoch cannot be accepted within another transaction")
         await connection.execute(SQL.void, timeout=ACCEPT_SECONDS)
         return await _make_uncertain(connection) if uncertain else 0
 
@@ -161,7 +161,7 @@ async def _make_uncertain(connection: Connection) -> int:
             batch,
             flush=uuid4(),
             conclusions=[Conclusion(Delivery(n, "", {}, 0), "uncertain", MAY_HAVE_GONE) for n in numbers],
-            in_hand=[],
+            in_flight=[],
             intents=[],
             lease_seconds=_LEASE_SECONDS,
         )
@@ -176,4 +176,4 @@ async def _bind(connection: Connection, batch: Batch, cursors: dict[int, int]) -
         if await deliveries.bind(connection, batch, cursors):
             return
         await asyncio.sleep(_LOCKED_SECONDS)
-    raise Refused("an import holds codes that are promised: accept again when it has ended")
+    raise Conflict("an import holds codes that are promised: accept again when it has ended")

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store.lists import Shortage
 from coupons.store.queries import Queries
 
@@ -55,11 +55,11 @@ class Sendout:
     started_at: datetime | None
     finished_at: datetime | None
     per_hour: float | None
-    resume_when_covered: bool
+    auto_resume: bool
     covered: bool
     """It is interrupted, and its lists have enough codes now. The worker that resumes it decides; this only advises."""
     open: int
-    in_hand: int
+    in_flight: int
     """Mails that are just being handed over: they have no outcome yet."""
     held: int
     """Batches that workers hold; with none, nothing more can be handed over of a sendout that is paused."""
@@ -74,13 +74,13 @@ class Sendout:
     @property
     def ended(self) -> bool:
         """Whether it stays as it is unless a person does something."""
-        resumes = self.covered and self.resume_when_covered
+        resumes = self.covered and self.auto_resume
         return self.finished_at is not None or (self.state in RESUMABLE and not resumes)
 
     @property
     def handed_over(self) -> int:
         """How many mails the relay has taken, may have taken, or is just being given."""
-        return self.sent + self.uncertain + self.in_hand
+        return self.sent + self.uncertain + self.in_flight
 
     @property
     def seconds_left(self) -> float | None:
@@ -93,13 +93,13 @@ class Covered:
 
     id: UUID
     message: str
-    resume_when_covered: bool
+    auto_resume: bool
 
 
 def check_resumable(sendout: Sendout) -> None:
-    """Raises Refused as `resume` does."""
+    """Raises Conflict as `resume` does."""
     if sendout.state not in RESUMABLE:
-        raise Refused(not_resumable(sendout.id, sendout.state))
+        raise Conflict(not_resumable(sendout.id, sendout.state))
 
 
 def not_resumable(sendout_id: UUID, state: str) -> str:
@@ -112,10 +112,10 @@ async def newest(connection: Connection, *, state: str | None = None, limit: int
 
 
 async def named(connection: Connection, sendout_id: UUID) -> Sendout:
-    """Raises Refused if there is none."""
+    """Raises Conflict if there is none."""
     found = await find(connection, sendout_id)
     if found is None:
-        raise Refused(f"there is no sendout {sendout_id}")
+        raise Conflict(f"there is no sendout {sendout_id}")
     return found
 
 

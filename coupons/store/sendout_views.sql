@@ -3,7 +3,7 @@
 -- the part of its time that lies in that minute.
 SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
-       s.resume_when_covered,
+       s.auto_resume,
        CASE s.state WHEN 'interrupted' THEN NOT EXISTS (
            SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
            WHERE sl.sendout_id = s.id
@@ -11,7 +11,7 @@ SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group",
                   OR EXISTS (SELECT FROM import_job j
                              WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
        ELSE false END AS covered,
-       coalesce(b.open, 0) AS open, coalesce(b.in_hand, 0) AS in_hand, coalesce(b.held, 0) AS held,
+       coalesce(b.open, 0) AS open, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.held, 0) AS held,
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,
        CASE WHEN s.state = 'sending' THEN r.per_second END AS per_second
@@ -19,7 +19,7 @@ FROM sendout s
 JOIN message m ON m.id = s.message_id
 LEFT JOIN recipient_group g ON g.id = s.group_id
 LEFT JOIN LATERAL (
-    SELECT sum(open) AS open, sum(cardinality(in_hand)) AS in_hand, count(*) FILTER (WHERE lease_until > now()) AS held,
+    SELECT sum(open) AS open, sum(cardinality(in_flight)) AS in_flight, count(*) FILTER (WHERE lease_until > now()) AS held,
            sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain, sum(cancelled) AS cancelled
     FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
@@ -37,8 +37,8 @@ ORDER BY s.created_at DESC LIMIT $3;
 -- covered: interrupted sendouts whose lists all have enough now, by what these say of shortage now, oldest first; $1 a
 -- list that they need, or NULL; $2 only those that resume by themselves. Not while a list is being replaced: what it has
 -- then is partly to go
-SELECT s.id, m.name AS message, s.resume_when_covered FROM sendout s JOIN message m ON m.id = s.message_id
-WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.resume_when_covered OR NOT $2)
+SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
+WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NOT $2)
   AND ($1::text IS NULL OR EXISTS (
       SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
       WHERE sl.sendout_id = s.id AND l.name = $1 AND l.deleted_at IS NULL))

@@ -9,7 +9,7 @@ from coupons.admission import Granted, Need, Short, decide
 from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, affected
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.store import groups, lists, messages, restore_guard, sendout_views
 from coupons.store.queries import Queries
 
@@ -35,12 +35,12 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
     """Note the sendout; recipients that come with the command become its deliveries at once.
 
     Raises:
-        Refused: as `check` does.
+        Conflict: as `check` does.
     """
     message, group = await check(connection, command)
     await connection.execute(
         SQL.create, command.id, message.id, group, command.start_at, command.per_hour, command.over_minutes,
-        command.resume_when_covered,
+        command.auto_resume,
     )  # fmt: skip
     if command.recipients is not None:
         addresses = [parse_address(each.email) for each in command.recipients]
@@ -55,14 +55,14 @@ async def check(connection: Connection, command: StartSendout) -> tuple[messages
     """The message and the group's id; all that can be known to be wrong before anything is begun.
 
     Raises:
-        Refused: unknown message or group, an archived or deleted list, an empty group, an attribute that recipients
+        Conflict: unknown message or group, an archived or deleted list, an empty group, an attribute that recipients
             lack.
     """
     message = await messages.named(connection, command.message)
     if message.deleted_lists:
-        raise Refused(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
+        raise Conflict(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
     if archived := [each.name for each in await lists.named(connection, *message.lists) if each.archived_at]:
-        raise Refused(f"message {message.name}: list {', '.join(archived)} is archived")
+        raise Conflict(f"message {message.name}: list {', '.join(archived)} is archived")
     if command.group is None:
         _check_given(message, command)
         return message, None
@@ -72,17 +72,17 @@ async def check(connection: Connection, command: StartSendout) -> tuple[messages
 def _check_given(message: messages.Message, command: StartSendout) -> None:
     for position, recipient in enumerate(command.recipients or (), start=1):
         if lacking := sorted(set(message.attributes) - recipient.attributes.keys()):
-            raise Refused(f"message {message.name}: recipient {position} has no {', '.join(lacking)}")
+            raise Conflict(f"message {message.name}: recipient {position} has no {', '.join(lacking)}")
 
 
 async def _check_group(connection: Connection, message: messages.Message, name: str) -> int:
     facts = await connection.fetchrow(groups.SQL.facts, name)
     if facts is None:
-        raise Refused(f"there is no group {name}")
+        raise Conflict(f"there is no group {name}")
     if not facts["has_recipients"]:
-        raise Refused(f"group {name} has no recipients")
+        raise Conflict(f"group {name} has no recipients")
     if lacking := sorted(set(message.attributes) - set(facts["attributes"])):
-        raise Refused(f"message {message.name}: recipients of group {name} have no {', '.join(lacking)}")
+        raise Conflict(f"message {message.name}: recipients of group {name} have no {', '.join(lacking)}")
     group_id: int = facts["id"]
     return group_id
 
@@ -109,14 +109,14 @@ async def snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> 
 
     Raises:
         LeaseLost: meanwhile; nothing was written.
-        Refused: nobody is left in the group.
+        Conflict: nobody is left in the group.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
         status = await connection.execute(SQL.snapshot_group, claim.id, claim.group_id, timeout=SNAPSHOT_SECONDS)
         recipients = affected(status)
         if not recipients:
-            raise Refused("its group has no recipients")
+            raise Conflict("its group has no recipients")
         await _complete_snapshot(connection, claim.id, recipients, batch_size, lease_token=claim.lease_token)
         return recipients
 
@@ -151,7 +151,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
 
     Raises:
         LeaseLost: somebody else has admitted or ended it.
-        Refused: a list was archived or deleted meanwhile.
+        Conflict: a list was archived or deleted meanwhile.
     """
     async with connection.transaction():
         row = await connection.fetchrow(SQL.lock, claim.id)
@@ -168,7 +168,7 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
     """Admit an interrupted sendout again, or let a paused one go on (None). Runs in the caller's transaction.
 
     Raises:
-        Refused: it is in another state, or there is none of this id.
+        Conflict: it is in another state, or there is none of this id.
     """
     row = await connection.fetchrow(SQL.lock, sendout_id)
     state: str | None = row["state"] if row else None
@@ -179,9 +179,9 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
             await connection.execute(SQL.unpause, sendout_id)
             return None
         case None:
-            raise Refused(f"there is no sendout {sendout_id}")
+            raise Conflict(f"there is no sendout {sendout_id}")
         case _:
-            raise Refused(sendout_views.not_resumable(sendout_id, state))
+            raise Conflict(sendout_views.not_resumable(sendout_id, state))
 
 
 async def resume_covered(connection: Connection) -> list[UUID]:
@@ -203,13 +203,13 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
             if row is None or row["state"] != "interrupted":
                 return False
             return isinstance(await _promise_again(connection, sendout_id), Granted)
-    except Refused:  # a list was archived just now
+    except Conflict:  # a list was archived just now
         return False
 
 
 async def _promise_again(connection: Connection, sendout_id: UUID) -> Granted | Short:
     if refusal := await restore_guard.refusal(connection):
-        raise Refused(refusal)
+        raise Conflict(refusal)
     return await _promise(connection, sendout_id)
 
 
@@ -217,7 +217,7 @@ async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
     rows = await connection.fetch(SQL.lock_lists, sendout_id)
     if unusable := [row for row in rows if row["archived_at"]]:
         words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
-        raise Refused("; ".join(words))
+        raise Conflict("; ".join(words))
     needs = [Need(row["list_id"], row["name"], row["shortage"], row["needed"], row["available"]) for row in rows]
     decision = decide(needs)
     match decision:
@@ -235,10 +235,10 @@ async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
 
 
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
-    """Workers stop within one window. Raises Refused unless it is sending."""
+    """Workers stop within one window. Raises Conflict unless it is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
         state = (await sendout_views.named(connection, sendout_id)).state
-        raise Refused(f"sendout {sendout_id} is {state}: only a sending one is paused")
+        raise Conflict(f"sendout {sendout_id} is {state}: only a sending one is paused")
 
 
 async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str) -> bool:
@@ -246,13 +246,13 @@ async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str
 
 
 async def cancel(connection: Connection, sendout_id: UUID) -> None:
-    """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Refused if it has ended."""
+    """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Conflict if it has ended."""
     async with connection.transaction():
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
         if sendout and sendout["recipients"] and (refusal := await restore_guard.refusal(connection)):
-            raise Refused(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
+            raise Conflict(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
-            raise Refused(
+            raise Conflict(
                 f"sendout {sendout_id} is {(await sendout_views.named(connection, sendout_id)).state} already"
             )
         await connection.fetch(SQL.lock_lists, sendout_id)

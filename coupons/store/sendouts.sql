@@ -1,6 +1,6 @@
 -- create: a sendout of a message's version; $4 not to be mailed before, $5 mails an hour, $6 minutes to be spread over,
 -- $7 whether it resumes by itself
-INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, resume_when_covered, next_at)
+INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, next_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($4, now()));
 
 -- claim: the oldest sendout that is to be prepared, under a new lease; none from data that nobody has accepted

@@ -12,7 +12,7 @@ from typing import Literal
 from uuid import UUID
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
 SQL = Queries("uncertain.sql")
@@ -60,16 +60,16 @@ async def resolve(
     What was tried `most_attempts` times stays as it is, and what MAY_HAVE_GONE is never sent again.
 
     Raises:
-        Refused: there is no such sendout, or nothing of a cancelled one is to be sent again.
+        Conflict: there is no such sendout, or nothing of a cancelled one is to be sent again.
     """
     keys = None if address_keys is None else list(address_keys)
     async with connection.transaction():
         await connection.fetch(SQL.lock_batches, sendout_id)
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
         if sendout is None:
-            raise Refused(f"there is no sendout {sendout_id}")
+            raise Conflict(f"there is no sendout {sendout_id}")
         if how == "resend" and sendout["state"] == "cancelled":
-            raise Refused(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
+            raise Conflict(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
         await connection.execute(f"SET LOCAL statement_timeout = '{RESOLVE_SECONDS}s'")
         never = MAY_HAVE_GONE if how == "resend" else None
         chosen = [row["number"] for row in await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts, never)]
@@ -89,6 +89,6 @@ async def resolve_all(connection: Connection, how: Resolution) -> int:
     most_attempts = MOST_ATTEMPTS if how == "resend" else _ANY
     count = 0
     for row in await connection.fetch(SQL.sendouts, how):
-        with suppress(Refused):  # cancelled meanwhile
+        with suppress(Conflict):  # cancelled meanwhile
             count += await resolve(connection, row["id"], how, most_attempts=most_attempts)
     return count

@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from coupons.database import TROUBLE, Connection, Pool
-from coupons.errors import Refused
+from coupons.database import TRANSIENT_ERRORS, Connection, Pool
+from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
 SQL = Queries("uploads.sql")
@@ -30,7 +30,7 @@ async def keep(
     Whatever ends it early, its pieces are gone again, or after STALE_DAYS if the database cannot be told.
 
     Raises:
-        Refused: it is larger than `max_bytes`.
+        Conflict: it is larger than `max_bytes`.
     """
     upload_id = upload_id or uuid4()
     if whole := await find(connection, upload_id):
@@ -40,7 +40,7 @@ async def keep(
     try:
         size = await _keep_pieces(connection, upload_id, name, pieces, max_bytes)
     except BaseException:
-        with suppress(*TROUBLE):  # a connection that was in the middle of something may be of no use
+        with suppress(*TRANSIENT_ERRORS):  # a connection that was in the middle of something may be of no use
             await drop(connection, upload_id)
         raise
     await connection.execute(SQL.complete, upload_id, size)
@@ -54,7 +54,7 @@ async def _keep_pieces(
     async for piece in pieces:
         size += len(piece)
         if size > max_bytes:
-            raise Refused(f"{name} has more than {max_bytes} bytes, that many are taken (COUPONS_IMPORT_MAX_BYTES)")
+            raise Conflict(f"{name} has more than {max_bytes} bytes, that many are taken (COUPONS_IMPORT_MAX_BYTES)")
         await connection.execute(SQL.add_chunk, upload_id, number, piece)
         number += 1
     return size
@@ -67,13 +67,13 @@ async def find(connection: "Connection | Pool", upload_id: UUID) -> Upload | Non
 
 
 async def pieces_of(connection: "Connection | Pool", upload: Upload) -> AsyncIterator[bytes]:
-    """Its bytes, piece by piece as they were stored. Raises Refused if it was dropped meanwhile."""
+    """Its bytes, piece by piece as they were stored. Raises Conflict if it was dropped meanwhile."""
     number = size = 0
     while (data := await connection.fetchval(SQL.chunk, upload.id, number)) is not None:
         yield data
         number, size = number + 1, size + len(data)
     if size != upload.bytes:
-        raise Refused(f"there is no upload {upload.id} any more")
+        raise Conflict(f"there is no upload {upload.id} any more")
 
 
 async def drop(connection: Connection, upload_id: UUID) -> None:
@@ -88,11 +88,11 @@ async def drop_stale(connection: Connection) -> None:
 
 
 def id_in(source: str) -> UUID | None:
-    """The id in `upload:<id>`; None for other sources. Raises Refused if it is no id."""
+    """The id in `upload:<id>`; None for other sources. Raises Conflict if it is no id."""
     scheme, _, rest = source.partition(":")
     if scheme != "upload":
         return None
     try:
         return UUID(rest)
     except ValueError:
-        raise Refused("an upload's source is upload:<id>") from None
+        raise Conflict("an upload's source is upload:<id>") from None

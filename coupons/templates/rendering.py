@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import minijinja
 
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.templates.analysis import Reader, chunks_of, list_key, problem_line
 
 MAX_RENDERED = 1 << 20  # characters of all parts of one mail
@@ -30,7 +30,7 @@ _ESCAPES = str.maketrans(  # as MiniJinja escapes
 )
 
 
-class TemplateError(Told):
+class TemplateError(UserError):
     """A message cannot be used as it is written. `problems` has one line for each reason, as has the text."""
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -38,7 +38,7 @@ class TemplateError(Told):
         super().__init__("\n".join(self.problems))
 
 
-class RenderError(Told):
+class RenderError(UserError):
     """A message cannot be rendered for one recipient. The text never shows an attribute's value or a code."""
 
 

@@ -85,7 +85,7 @@ async def import_file(
 
 async def _import(file: BinaryIO | str, group: str, mode: "Mode", format_: "FileFormat") -> UUID:
     """Carry the import out in this process, under a lease as a worker would, and show its progress."""
-    from coupons.errors import LeaseLost, Told
+    from coupons.errors import LeaseLost, UserError
     from coupons.store import imports
 
     async with database() as connection, database() as looking:
@@ -97,7 +97,7 @@ async def _import(file: BinaryIO | str, group: str, mode: "Mode", format_: "File
         try:
             await _carry_out(connection, waiting, file)
             await watching  # until it has shown the end
-        except Told as error:
+        except UserError as error:
             await _give_up(waiting.id, str(error))
             raise
         except LeaseLost:

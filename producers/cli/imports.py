@@ -137,7 +137,7 @@ def describe(job: "Import", events: "tuple[Event, ...] | list[Event]" = ()) -> N
         f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {amount(job.lines)} lines{changed}, "
         f"{amount(job.rejected)} rejected"
     )
-    left = {"promised to sendouts": job.left_promised, "belong to recipients": job.left_bound}
+    left = {"promised to sendouts": job.kept_reserved, "belong to recipients": job.kept_assigned}
     if any(left.values()):
         whose = ", ".join(f"{amount(number)} {why}" for why, number in left.items() if number)
         click.echo(f"  not removed: {whose}")

@@ -36,7 +36,7 @@ def messages() -> None:
 @click.option("--subject", required=True, help="May hold placeholders.")
 @click.option("--text", type=click.File(encoding="utf-8"), help="File with the plain text.")
 @click.option("--html", type=click.File(encoding="utf-8"), help="File with the HTML.")
-@click.option("--from", "sender", help='As "Shop <shop@example.org>".  [default: COUPONS_SENDER]')
+@click.option("--from", "sender", help='As "Shop <shop@example.org>".  [default: COUPONS_DEFAULT_FROM]')
 @click.option("--reply-to", help="Where answers go.")
 @click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="A name that recipients will bring.")
 @click.option("--attach", "attachments", multiple=True, type=file_path, help="A file to go along; may be repeated.")
@@ -57,9 +57,9 @@ async def save(
     from coupons.store import messages
     from coupons.templates.rendering import Parts
 
-    sender = sender or settings().sender
+    sender = sender or settings().default_from
     if not sender:
-        raise Failed(f"message {name} has no sender: give --from, or set COUPONS_SENDER")
+        raise Failed(f"message {name} has no sender: give --from, or set COUPONS_DEFAULT_FROM")
     parts = Parts(subject=subject, text=text.read() if text else None, html=html.read() if html else None)
     files = [_file(each, inline=False) for each in attachments] + [_file(each, inline=True) for each in images]
     async with database() as connection:
@@ -160,7 +160,9 @@ async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     async with database() as connection:
         envelope = await _test_mail(connection, list_name(name), address, _values(attributes), loaded.unsubscribe_url)
     addresses = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
-    async with Relays(addresses, limits=Limits(connections=1), local_hostname=loaded.smtp_hostname or None) as relays:
+    async with Relays(
+        addresses, limits=Limits(connections=1), local_hostname=loaded.smtp_ehlo_hostname or None
+    ) as relays:
         outcome = await relays.send(envelope)
     match outcome:
         case Sent(said):

@@ -122,7 +122,7 @@ def describe(sendout: "Sendout") -> None:
         click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_needs(sendout.state, each)}")
     if sendout.covered:
         click.echo(f"  {_covered(sendout)}")
-    elif sendout.resume_when_covered and not sendout.started_at and not sendout.finished_at:
+    elif sendout.auto_resume and not sendout.started_at and not sendout.finished_at:
         click.echo("  resumes by itself once its lists have enough codes")
     for line in _pace(sendout):
         click.echo(f"  {line}")
@@ -131,7 +131,7 @@ def describe(sendout: "Sendout") -> None:
 
 
 def _covered(sendout: "Sendout") -> str:
-    return "covered now: " + ("it resumes by itself" if sendout.resume_when_covered else f"coupons resume {sendout.id}")
+    return "covered now: " + ("it resumes by itself" if sendout.auto_resume else f"coupons resume {sendout.id}")
 
 
 def _counts(sendout: "Sendout") -> str:
@@ -142,8 +142,8 @@ def _counts(sendout: "Sendout") -> str:
         "cancelled": sendout.cancelled,
     }
     shown = [f"{amount(number)} {what}" for what, number in counts.items() if number or what == "sent"]
-    in_hand = f", {amount(sendout.in_hand)} of these in hand" if sendout.in_hand else ""
-    return f"{', '.join(shown)}, {amount(sendout.open)} open{in_hand}"
+    in_flight = f", {amount(sendout.in_flight)} of these in hand" if sendout.in_flight else ""
+    return f"{', '.join(shown)}, {amount(sendout.open)} open{in_flight}"
 
 
 def _needs(state: str, of: "SendoutList") -> str:

@@ -56,12 +56,12 @@ def ready(seconds: float, url: str | None, json_output: bool) -> None:
 
 
 def _local_url() -> str:
-    from coupons.errors import Told
+    from coupons.errors import UserError
     from coupons.settings import load
 
     try:
         return url_of(load())
-    except Told as error:
+    except UserError as error:
         raise Failed(str(error)) from None
 
 

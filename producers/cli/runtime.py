@@ -47,12 +47,12 @@ def told() -> Iterator[None]:
     from pydantic import ValidationError
 
     from coupons.commands import reasons_of
-    from coupons.errors import Told
+    from coupons.errors import UserError
     from coupons.permission_errors import denial
 
     try:
         yield
-    except Told as error:
+    except UserError as error:
         raise Failed(str(error)) from None
     except ValidationError as error:
         raise Failed("; ".join(reasons_of(error))) from None

@@ -63,7 +63,7 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Mail at most so many an hour, evenly.")
 @click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Instead: spread the mails evenly over"
               " 90m, 4h, 2d …")  # fmt: skip
-@click.option("--resume-when-covered", is_flag=True, help="If it is interrupted: resume it by itself, once its lists"
+@click.option("--auto-resume", is_flag=True, help="If it is interrupted: resume it by itself, once its lists"
               " have enough codes.")  # fmt: skip
 @click.option("--id", "id_", type=click.UUID, help="The command's id; the same id again is the same sendout.")
 @wait_option
@@ -71,7 +71,7 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @asynchronous
 async def send(
     message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, per_hour: int | None,
-    over_minutes: int | None, resume_when_covered: bool, id_: UUID | None, wait: bool, json_output: bool,
+    over_minutes: int | None, auto_resume: bool, id_: UUID | None, wait: bool, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Mail a message to everybody of a group, each with a code of their own.
 
@@ -92,7 +92,7 @@ async def send(
     recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
     command = StartSendout(
         message=message, group=group, recipients=recipients,
-        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, resume_when_covered=resume_when_covered,
+        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, auto_resume=auto_resume,
     )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
@@ -161,7 +161,9 @@ async def cancel(id_: UUID) -> None:
 
 async def _tell_handed_over(connection: "Connection", sendout_id: UUID) -> None:
     sendout = await _with_empty_hands(connection, sendout_id)
-    unanswered = f", {amount(sendout.in_hand)} of them still at the relay without its answer" if sendout.in_hand else ""
+    unanswered = (
+        f", {amount(sendout.in_flight)} of them still at the relay without its answer" if sendout.in_flight else ""
+    )
     click.echo(
         f"sendout {sendout.id} is {sendout.state}: {amount(sendout.handed_over)} of {amount(sendout.recipients)} mails "
         f"had been handed over{unanswered}"
@@ -174,7 +176,7 @@ async def _with_empty_hands(connection: "Connection", sendout_id: UUID) -> "Send
 
     for _ in range(round(IN_HAND_SECONDS / LOOK_SECONDS)):
         sendout = await sendout_views.named(connection, sendout_id)
-        if not (sendout.in_hand or sendout.held):
+        if not (sendout.in_flight or sendout.held):
             return sendout
         await asyncio.sleep(LOOK_SECONDS)
     return await sendout_views.named(connection, sendout_id)

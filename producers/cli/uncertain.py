@@ -35,7 +35,7 @@ async def uncertain(
     """Mails that were handed over and never answered for: list them, send them again, or count them as sent.
 
     Until somebody decides, nobody is mailed again, and the codes stay with their recipients. Who got the first mail and
-    is sent it again sees it twice, but has no second code. COUPONS_UNCERTAIN=resend|accept decides by itself.
+    is sent it again sees it twice, but has no second code. COUPONS_UNCERTAIN_POLICY=resend|accept decides by itself.
     """
     from coupons.addresses import parse_address
 

@@ -60,7 +60,7 @@ async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportC
 
     One that is `repeatable` keeps it: the same id again must not have been spent on a command without a file.
     """
-    from coupons.database import TROUBLE
+    from coupons.database import TRANSIENT_ERRORS
     from coupons.store import uploads
 
     upload = await _upload(connection, file, command)
@@ -68,7 +68,7 @@ async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportC
         await publish(command)
     except BaseException:
         if not repeatable:
-            with suppress(*TROUBLE):
+            with suppress(*TRANSIENT_ERRORS):
                 await uploads.drop(connection, upload.id)
         raise
 

@@ -79,7 +79,7 @@ class Desk:
         log.info("command published", command=str(command.id), type=command.type)
 
     async def pause(self, sendout_id: UUID) -> Sendout:
-        """Returns it as it is then; what is `in_hand` is still being sent. Raises NotFound, Refused."""
+        """Returns it as it is then; what is `in_flight` is still being sent. Raises NotFound, Refused."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await sendout_of(connection, sendout_id)
             await sendouts.pause(connection, sendout_id, "paused by a person")

@@ -99,7 +99,7 @@ class Api:
             return _json({"sendout": sendout, "problems": await sendout_views.problems(connection, sendout_id)})
 
     async def pause(self, request: Request) -> Response:
-        """The sendout as it is then; mails `in_hand` are still being sent."""
+        """The sendout as it is then; mails `in_flight` are still being sent."""
         return _json(await self._desk.pause(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:

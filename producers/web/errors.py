@@ -11,27 +11,27 @@ from starlette.types import ExceptionHandler
 
 from coupons.broker import BrokerUnavailable
 from coupons.commands import InvalidCommand
-from coupons.database import TROUBLE, DatabaseUnavailable
-from coupons.errors import Told
+from coupons.database import TRANSIENT_ERRORS, DatabaseUnavailable
+from coupons.errors import UserError
 from coupons.permission_errors import denial
 from producers.web.templating import page
 
 log = structlog.get_logger()
 
 
-class InvalidRequest(Told):
+class InvalidRequest(UserError):
     """The request itself makes no sense."""
 
 
-class NotFound(Told):
+class NotFound(UserError):
     """There is no such thing, or not yet: a sendout or import is there once a worker has noted its command."""
 
 
-class TooLarge(Told):
+class TooLarge(UserError):
     """A body is longer than is taken; the rest of it was not read."""
 
 
-class UnsupportedType(Told):
+class UnsupportedType(UserError):
     """A body of another type than is taken."""
 
 
@@ -65,7 +65,7 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     """What passes: the same request may be made again, commands with the same id."""
-    reason = str(error) if isinstance(error, Told) else "the database does not answer; try again in a moment"
+    reason = str(error) if isinstance(error, UserError) else "the database does not answer; try again in a moment"
     log.warning("unavailable", reason=reason, error=type(error).__name__)
     return told(request, 503, [reason], {"Retry-After": "2"})
 
@@ -90,9 +90,9 @@ HANDLERS: dict[type[Exception], ExceptionHandler] = {
     TooLarge: _as(413),
     BrokerUnavailable: _unavailable,
     DatabaseUnavailable: _unavailable,
-    **dict.fromkeys(TROUBLE, _unavailable),
+    **dict.fromkeys(TRANSIENT_ERRORS, _unavailable),
     InsufficientPrivilegeError: _denied,
-    Told: _as(409),  # Refused above all
+    UserError: _as(409),  # Refused above all
     HTTPException: _http,
     ClientDisconnect: _gone,
     Exception: _defect,

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store import groups, imports, lists, sendout_views
 from coupons.store.groups import Group
 from coupons.store.imports import Import
@@ -29,7 +29,7 @@ async def import_of(connection: Connection, import_id: UUID) -> Import:
 async def list_of(connection: Connection, name: str) -> CouponList:
     try:
         (found,) = await lists.named(connection, name)
-    except Refused as error:
+    except Conflict as error:
         raise NotFound(str(error)) from None
     return found
 
@@ -37,5 +37,5 @@ async def list_of(connection: Connection, name: str) -> CouponList:
 async def group_of(connection: Connection, name: str) -> Group:
     try:
         return await groups.named(connection, name)
-    except Refused as error:
+    except Conflict as error:
         raise NotFound(str(error)) from None

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from coupons.commands import ResumeSendout
 from coupons.database import Connection, Pool
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store import inbox, restore_guard, sendout_views
 from coupons.store.sendout_views import RESUMABLE, Sendout
 from producers.web import ACQUIRE_SECONDS
@@ -49,7 +49,7 @@ class Pages:
             found = await sendout_of(connection, sendout_id)
             problems = await sendout_views.problems(connection, sendout_id)
             resuming = await _resuming(connection, found, request.query_params.get("command", ""))
-        live = resuming == "requested" or not found.ended or found.in_hand > 0
+        live = resuming == "requested" or not found.ended or found.in_flight > 0
         return page("sendout.html", live=live, sendout=found, problems=problems, resuming=resuming)
 
     async def resume(self, request: Request) -> Response:
@@ -85,7 +85,7 @@ async def _resuming(connection: Connection, sendout: Sendout, command: str) -> s
         return ""
     try:
         return "in vain" if await inbox.is_known(connection, command_id) else "requested"
-    except Refused:
+    except Conflict:
         return "in vain"
 
 

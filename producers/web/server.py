@@ -12,7 +12,7 @@ import uvicorn
 
 from coupons import logs
 from coupons.database import pooled
-from coupons.errors import Told
+from coupons.errors import UserError
 from coupons.migrate import check_current
 from coupons.settings import Settings
 from producers.web.app import build
@@ -23,7 +23,7 @@ DRAIN_SECONDS = 10
 """What requests in hand get to come to their end."""
 
 
-class CannotListen(Told):
+class CannotListen(UserError):
     """The address is in use, not ours, or open to others without a token."""
 
 

@@ -14,7 +14,7 @@ def test_the_import_that_covers_it_resumes_it(shop: Shop) -> None:
     """Two lists, one filled: nobody is mailed. Both: the oldest sendout goes, and everybody has one mail of it."""
     shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:5], "summer-20": SUMMER[:5]})
     with shop.worker(sweep_seconds=1), shop.worker(sweep_seconds=1):
-        oldest, younger = (send(shop, "--resume-when-covered")["id"] for _ in range(2))
+        oldest, younger = (send(shop, "--auto-resume")["id"] for _ in range(2))
         by_hand = send(shop)["id"]
         shop.import_codes("spring-10", SPRING[5:20])
         assert [shop.state(each) for each in (oldest, younger, by_hand)] == ["interrupted"] * 3
@@ -44,7 +44,7 @@ def only_shows_it(shop: Shop, sendout: str) -> None:
     assert hint in shop.coupons("outbox", "--status", "interrupted").out
     assert hint in shop.coupons("show", sendout).out
     (found,) = shop.coupons("outbox", "--status", "interrupted", "--json").json
-    assert (found["id"], found["covered"], found["resume_when_covered"]) == (sendout, True, False)
+    assert (found["id"], found["covered"], found["auto_resume"]) == (sendout, True, False)
 
 
 def test_codes_that_come_back_resume_it_too(shop: Shop) -> None:
@@ -54,7 +54,7 @@ def test_codes_that_come_back_resume_it_too(shop: Shop) -> None:
         later = ("send", "--message", "both", "--group", "customers", "--start-at", "2100-01-01T00:00")
         first = shop.coupons(*later).out.strip()
         shop.becomes("sending", first)
-        second = send(shop, "--resume-when-covered")["id"]
+        second = send(shop, "--auto-resume")["id"]
         shop.coupons("cancel", first)
         shop.becomes("finished", second)
         assert_own_codes(shop.mails(), CUSTOMERS, SPRING[:20], SUMMER[:20])

@@ -9,7 +9,7 @@ from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(2_500)
 SPRING = codes("SPRING", 2_500)
-LEISURELY: dict[str, Any] = {"window": 1, "batches": 1, "batch_size": 100}
+LEISURELY: dict[str, Any] = {"max_in_flight": 1, "concurrent_batches": 1, "batch_size": 100}
 """One mail at a time, some 600 a second: there are four seconds to intervene."""
 
 

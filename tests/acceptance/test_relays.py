@@ -10,7 +10,7 @@ from tests.acceptance.mails import assert_own_codes, received
 from tests.acceptance.processes import eventually
 from tests.acceptance.system import Shop, addresses, codes
 
-QUICK: dict[str, Any] = {"smtp_backoff_seconds": 0.2, "smtp_longest_backoff_seconds": 0.5, "sweep_seconds": 1}
+QUICK: dict[str, Any] = {"smtp_backoff_seconds": 0.2, "smtp_max_backoff_seconds": 0.5, "sweep_seconds": 1}
 ACTS_SECONDS = 2.0
 START_SECONDS = 1.0
 """The command itself needs a while to start."""

@@ -21,8 +21,8 @@ from tests.services import execute
 
 CUSTOMERS = addresses(300)
 SPRING = codes("SPRING", 400)
-WINDOW = 40
-PACE: dict[str, Any] = {"batch_size": 20, "window": WINDOW, "sweep_seconds": 1}
+MAX_IN_FLIGHT = 40
+PACE: dict[str, Any] = {"batch_size": 20, "max_in_flight": MAX_IN_FLIGHT, "sweep_seconds": 1}
 REFUSED = "epoch is not accepted"
 
 
@@ -74,7 +74,7 @@ def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
             assert numbers["open"] == len(
                 [*filter(lambda state: state == "pending", shop.deliveries(sendout).values())]
             )
-            assert numbers["open"] <= len(CUSTOMERS) - 60 + WINDOW
+            assert numbers["open"] <= len(CUSTOMERS) - 60 + MAX_IN_FLIGHT
             assert refused["since"]["lists"] == [{"name": "spring-10", "free": 100, "promised": promised(shop)}]
             assert "restored from a dump" in shop.coupons("doctor", code=FAILED).out
             eventually(lambda: "coupons epoch accept" in shop.coupons("outbox").out, "the Outbox to say why")
@@ -125,7 +125,7 @@ def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
                 assert "timeline 2, accepted was 1" in refused["refusal"]
                 assert numbers["open"] + numbers["uncertain"] >= len(CUSTOMERS) - 150
                 before = Counter(mail.recipient for mail in shop.mails())
-                assert sum(before.values()) <= had_come + WINDOW
+                assert sum(before.values()) <= had_come + MAX_IN_FLIGHT
                 assert {*before.values()} == {1}
 
                 shop.coupons("epoch", "accept", "--yes")

@@ -42,7 +42,9 @@ def working(shop: Shop, urls: dict[str, str]) -> Iterator[None]:
     """A worker for each role, each with the login of its own, sweeping all the time. None meets a defect."""
     with ExitStack() as stack:
         for role, login in WORKERS.items():
-            stack.enter_context(shop.worker(role, database_url=urls[login], sweep_seconds=0.5, uncertain="accept"))
+            stack.enter_context(
+                shop.worker(role, database_url=urls[login], sweep_seconds=0.5, uncertain_policy="accept")
+            )
         yield
 
 
@@ -83,7 +85,7 @@ def test_the_story_needs_no_right_that_a_role_has_not(
     """Three workers with three logins: import, interrupted, resumed by the import, every mail with its own code."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:150]})
     sendout = ("send", "--message", "spring-voucher", "--group", "customers", "--wait", "--json")
-    interrupted = desk.coupons(*sendout, "--resume-when-covered", code=INTERRUPTED).json
+    interrupted = desk.coupons(*sendout, "--auto-resume", code=INTERRUPTED).json
     assert interrupted["lists"][0]["missing"] == 50
     desk.import_codes("spring-10", SPRING[150:])
     shop.becomes("finished", interrupted["id"])

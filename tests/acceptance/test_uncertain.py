@@ -54,9 +54,9 @@ def test_uncertain_mails_are_listed_and_decided_about_by_a_person(slow_shop: Sho
 
 @pytest.mark.parametrize(("how", "copies"), [("resend", 2), ("accept", 1)])
 def test_the_setting_decides_where_nobody_is_asked(shop: Shop, how: str, copies: int) -> None:
-    """COUPONS_UNCERTAIN: the relay took the mail and died before it said so; it is sent again, or counted as sent."""
+    """COUPONS_UNCERTAIN_POLICY: the relay took the mail and died before it said so: sent again, or counted as sent."""
     audience = [*addresses(2), "droponce.me@example.org"]
-    with shop.worker(uncertain=how, sweep_seconds=0.5):
+    with shop.worker(uncertain_policy=how, sweep_seconds=0.5):
         shop.has("spring-voucher", "customers", audience, {"spring-10": codes("SPRING", 3)})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.becomes_all("sent", sendout)
@@ -69,7 +69,7 @@ def test_the_setting_decides_where_nobody_is_asked(shop: Shop, how: str, copies:
 
 def test_every_answer_of_the_relay_is_shown(shop: Shop) -> None:
     """`show --replies` and `who --email` have what was said before the last answer, too."""
-    with shop.worker(uncertain="resend", sweep_seconds=0.5):
+    with shop.worker(uncertain_policy="resend", sweep_seconds=0.5):
         shop.has("spring", "two", ["droponce.it@example.org", "ada@example.org"], {"spring": codes("SPRING", 2)})
         sendout = shop.begin_sending("spring", "two")
         shop.becomes_all("sent", sendout)

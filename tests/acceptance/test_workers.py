@@ -10,8 +10,8 @@ from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(2_000)
 SPRING = codes("SPRING", 2_000)
-WINDOW = 40
-SMALL_BATCHES: dict[str, Any] = {"batch_size": 100, "window": WINDOW}
+MAX_IN_FLIGHT = 40
+SMALL_BATCHES: dict[str, Any] = {"batch_size": 100, "max_in_flight": MAX_IN_FLIGHT}
 IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, **SMALL_BATCHES}
 
 
@@ -28,7 +28,7 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on
     sent = {address for address, state in states.items() if state == "sent"}
     uncertain = {address for address, state in states.items() if state == "uncertain"}
     assert sent | uncertain == set(CUSTOMERS)
-    assert len(uncertain) <= WINDOW
+    assert len(uncertain) <= MAX_IN_FLIGHT
     mails = shop.mails(sendout)
     assert_own_codes(mails, {mail.recipient for mail in mails}, SPRING)
     assert sent <= {mail.recipient for mail in mails}

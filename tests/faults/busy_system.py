@@ -14,12 +14,12 @@ from tests.faults.lab import END_SECONDS, Fleet, Lab, codes_of, size
 RECIPIENTS = size(short=200, long=1_500)
 CODES = size(short=10_000, long=200_000)
 WORKERS = 2
-WINDOW = 40
+MAX_IN_FLIGHT = 40
 CONNECTIONS = 4
 """To the relay, of each worker; each has one mail at most whose final dot waits for its answer."""
 SINK_SECONDS = 0.1
 """The sink answers so late, that a sendout is long enough to be hit."""
-QUICK_RELAY: dict[str, Any] = {"smtp_backoff_seconds": 0.1, "smtp_longest_backoff_seconds": 0.5}
+QUICK_RELAY: dict[str, Any] = {"smtp_backoff_seconds": 0.1, "smtp_max_backoff_seconds": 0.5}
 BEGUN = 40
 """Mails that have come when a fault begins."""
 
@@ -63,7 +63,7 @@ def busy(
     lab.sink.start(delay=SINK_SECONDS)
     name = lab.stocked(recipients)
     patience: dict[str, Any] = {
-        "window": WINDOW,
+        "max_in_flight": MAX_IN_FLIGHT,
         "smtp_connections": CONNECTIONS,
         "import_folder": lab.file("x", "").parent,
     }

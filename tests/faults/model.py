@@ -7,7 +7,7 @@ from uuid import UUID
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout
 from coupons.database import Connection, connected
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import lists, messages, sendout_views, sendouts, uncertain, uploads
 from coupons.store.lists import Shortage
@@ -19,7 +19,9 @@ from tests.faults.model_oracle import Decided, wrongs
 from tests.faults.model_worker import Worker
 from workers.loops import AT_ONCE
 
-SETTINGS = Settings(batch_size=5, window=2, smtp_connections=1, heartbeat_seconds=44, lease_seconds=45, give_up_hours=5)
+SETTINGS = Settings(
+    batch_size=5, max_in_flight=2, smtp_connections=1, heartbeat_seconds=44, lease_seconds=45, retry_hours=5
+)
 """A few recipients are several batches, a batch is several flushes. No heart beats: only fences keep out who sleeps."""
 TIMES = {
     "delivery": ("due_at", "deferred_since"),
@@ -29,14 +31,14 @@ TIMES = {
 }
 """Two hours later each lease is over, and all that was deferred is due."""
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-KEPT = ("schema_migration", "spent_code_key", "epoch")
+KEPT = ("schema_migration", "retired_code_key", "epoch")
 """What a new database holds already."""
 BUSY = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 STATES = "SELECT id, state FROM sendout UNION ALL SELECT id, state FROM import_job ORDER BY id"
-IN_HAND = "SELECT sendout_id, unnest(in_hand) AS number FROM delivery_batch"
+IN_HAND = "SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch"
 OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
@@ -47,7 +49,7 @@ ROUNDS = 20
 class Shop:
     def __init__(self, url: str, connection: Connection, looking: Connection, stack: AsyncExitStack) -> None:
         """`looking`: a second connection, for the network while a worker is at work."""
-        self.network = Network(SETTINGS.lease_seconds, self.in_hand)
+        self.network = Network(SETTINGS.lease_seconds, self.in_flight)
         self.workers: list[Worker] = []
         self.unheard: list[Command] = []
         """Commands whose worker died or stood still before it had noted them: the broker brings them again."""
@@ -81,7 +83,7 @@ class Shop:
     async def ask(self, *acts: Awaitable[object]) -> None:
         """One after the other. A person may be refused."""
         for act in acts:
-            with suppress(Refused):
+            with suppress(Conflict):
                 await act
 
     async def create_list(self, name: str, shortage: Shortage) -> None:
@@ -192,7 +194,7 @@ class Shop:
         """Of every sendout and import."""
         return [tuple(row) for row in await self.connection.fetch(STATES)]
 
-    async def in_hand(self) -> set[tuple[UUID, int]]:
+    async def in_flight(self) -> set[tuple[UUID, int]]:
         return {(row["sendout_id"], row["number"]) for row in await self._looking.fetch(IN_HAND)}
 
     async def check(self, *, ended: bool = False) -> None:

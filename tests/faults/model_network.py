@@ -86,7 +86,7 @@ class Network:
     """What all relays have really delivered, and when the time has last gone on by more than a lease."""
 
     lease_seconds: float
-    in_hand: Callable[[], Awaitable[Collection[tuple[UUID, int]]]]
+    in_flight: Callable[[], Awaitable[Collection[tuple[UUID, int]]]]
     """What the database says just now that workers have in hand."""
     ledger: list[Mail] = field(default_factory=list)
     unintended: list[str] = field(default_factory=list)
@@ -97,9 +97,9 @@ class Network:
         self.went_on_at = asyncio.get_running_loop().time()
 
     async def look(self, handed_over: Sequence[Envelope]) -> None:
-        in_hand = await self.in_hand()
+        in_flight = await self.in_flight()
         mails = [Mail.read(envelope) for envelope in handed_over]
-        self.unintended += [f"handed over without intent: {mail}" for mail in mails if mail.key not in in_hand]
+        self.unintended += [f"handed over without intent: {mail}" for mail in mails if mail.key not in in_flight]
 
     def is_too_late(self, until: float | None) -> bool:
         """A limit that was set before the time went on by a lease is over."""

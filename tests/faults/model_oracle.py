@@ -13,7 +13,7 @@ FINAL = ("sent", "refused", "uncertain", "cancelled")
 NOT_STARTED = ("queued", "preparing", "interrupted", "failed")
 BOOKS = """
 SELECT d.sendout_id, d.number, d.address, d.state, d.was_uncertain, s.state AS sendout,
-       d.number = ANY (b.in_hand) AS in_hand
+       d.number = ANY (b.in_flight) AS in_flight
 FROM delivery d JOIN sendout s ON s.id = d.sendout_id
 JOIN delivery_batch b ON b.sendout_id = d.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
 """
@@ -45,7 +45,7 @@ class Entry:
     state: str
     was_uncertain: bool
     sendout: str
-    in_hand: bool
+    in_flight: bool
 
     @property
     def key(self) -> tuple[UUID, int]:
@@ -96,7 +96,7 @@ def _told(mails: Sequence[Mail], books: dict[tuple[UUID, int], Entry], decided: 
             yield f"O7: {mail} is no delivery's"
         elif entry.sendout in NOT_STARTED:
             yield f"O5: {mail}, and its sendout is {entry.sendout}"
-        elif not (entry.state in {"sent", "uncertain"} or entry.in_hand or entry.was_uncertain):
+        elif not (entry.state in {"sent", "uncertain"} or entry.in_flight or entry.was_uncertain):
             yield f"O7: {mail}, and the books say {entry.state}"
     mailed = {mail.key for mail in mails}
     for entry in books.values():

@@ -8,8 +8,8 @@ from typing import Any, Self, cast
 
 import pytest
 
-from coupons.database import TROUBLE, Pool, pooled
-from coupons.errors import LeaseLost, Refused
+from coupons.database import TRANSIENT_ERRORS, Pool, pooled
+from coupons.errors import Conflict, LeaseLost
 from coupons.settings import Settings
 from coupons.smtp import Relays
 from tests.faults.model_interaction_points import Contacts, Fault, WatchedPool, tell
@@ -73,7 +73,7 @@ class Worker:
         return self._body is not None
 
     async def does(self, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
-        """What came of it: its result, LeaseLost, Refused or a trouble that was to come. Raises what is a defect."""
+        """What came of it: its result, LeaseLost, Conflict or a trouble that was to come. Raises what is a defect."""
         assert self._body is None
         self._had_trouble = False
         self._body = asyncio.create_task(work)
@@ -116,7 +116,7 @@ class Worker:
         error = body.exception()
         if error is None:
             return body.result()
-        if isinstance(error, (LeaseLost, Refused)) or (self._had_trouble and isinstance(error, TROUBLE)):
+        if isinstance(error, (LeaseLost, Conflict)) or (self._had_trouble and isinstance(error, TRANSIENT_ERRORS)):
             tell(f"{self.contacts.name}: {type(error).__name__}: {error}")
             return error
         raise error

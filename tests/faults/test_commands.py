@@ -68,7 +68,7 @@ def other(command: Command) -> Command:
         case ImportCoupons():
             return command.model_copy(update={"codes": ("X",)})
         case StartSendout():
-            return command.model_copy(update={"resume_when_covered": True})
+            return command.model_copy(update={"auto_resume": True})
         case ResumeSendout():
             return command.model_copy(update={"sendout": uuid4()})
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from structlog.testing import capture_logs
 
 from coupons.commands import Command, ImportCoupons, Recipient, ResumeSendout, StartSendout
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store.imports import Mode
 from coupons.store.lists import Shortage
 from coupons.store.uncertain import Resolution
@@ -152,7 +152,7 @@ class AnyOrder(RuleBasedStateMachine):
             message="m",
             group=None if to else GROUP,
             recipients=tuple(Recipient(email=each) for each in to) if to else None,
-            resume_when_covered=by_itself,
+            auto_resume=by_itself,
         )
         return self.comes(command, which, fault).id
 
@@ -197,7 +197,7 @@ class AnyOrder(RuleBasedStateMachine):
         before = self.run(self.shop.states())
         again = ResumeSendout(id=command.id, sendout=UUID(int=0)) if other else command
         came_of = self.run(self.shop.comes(again, self.worker(which)))
-        assert isinstance(came_of, Refused) or not other
+        assert isinstance(came_of, Conflict) or not other
         assert self.run(self.shop.states()) == before
 
     # --- workers -------------------------------------------------------------------------------------------------

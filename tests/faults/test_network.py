@@ -14,7 +14,17 @@ from uuid import UUID
 import pytest
 
 from tests.acceptance.processes import Worker
-from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WINDOW, WORKERS, Busy, begin_import, busy, hurried, until
+from tests.faults.busy_system import (
+    CONNECTIONS,
+    MAX_IN_FLIGHT,
+    QUICK_RELAY,
+    WORKERS,
+    Busy,
+    begin_import,
+    busy,
+    hurried,
+    until,
+)
 from tests.faults.lab import LONG, Lab, size
 from tests.faults.proxy import BOTH, TO_CLIENT, TO_SERVER, Direction, FaultProxy
 
@@ -187,7 +197,7 @@ def test_half_open(lab: Lab, service: str) -> None:
         recovered = at_work_again(work, service, meanwhile)
         work.ends()
         lab.ends(meanwhile)
-    held = {"database": WINDOW, "broker": 0}
+    held = {"database": MAX_IN_FLIGHT, "broker": 0}
     lab.judged(f"half-open connections to {service}", recovered=recovered, most_uncertain=held[service])
 
 

@@ -142,7 +142,7 @@ async def test_a_statement_whose_client_was_killed_holds_nobody_up(
         await other.execute("SELECT FROM recipient_group FOR UPDATE")
         say(f"client killed: its lock was free after {time.monotonic() - ended:.1f} s")
         assert time.monotonic() - ended < LIMIT_SECONDS
-        with pytest.raises(database.TROUBLE):
+        with pytest.raises(database.TRANSIENT_ERRORS):
             await running
 
 

@@ -17,7 +17,7 @@ BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"
 """The last state of the program that knows three migrations. It runs with the packages of today's environment, which is
 the limit of this proof: it is about the database and the queues, which both versions share.
 """
-WINDOW = 40
+MAX_IN_FLIGHT = 40
 OLD_WORKERS = 2
 PACKAGES = ("coupons", "producers", "workers")
 
@@ -63,7 +63,8 @@ def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, mo
             environment.setenv("PYTHONPATH", str(program_before))
             lab.coupons("migrate")
             workers = [
-                old.enter_context(lab.worker(batch_size=100, window=WINDOW, **IMPATIENT)) for _ in range(OLD_WORKERS)
+                old.enter_context(lab.worker(batch_size=100, window=MAX_IN_FLIGHT, **IMPATIENT))
+                for _ in range(OLD_WORKERS)
             ]
             lab.prepare("upgrade", "upgrade", people, lists)
             begun = [lab.begin_sending("upgrade", "upgrade")]
@@ -73,7 +74,7 @@ def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, mo
         lab.coupons("epoch", "accept", "--yes")
         assert not any(worker.is_dead for worker in workers)
         for _ in range(2):
-            new.enter_context(lab.worker(batch_size=100, window=WINDOW, **IMPATIENT))
+            new.enter_context(lab.worker(batch_size=100, max_in_flight=MAX_IN_FLIGHT, **IMPATIENT))
         begun.append(lab.begin_sending("upgrade", "upgrade"))
         lab.becomes("sending", begun[1])
         old.close()
@@ -82,4 +83,4 @@ def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, mo
             environment.setenv("PYTHONPATH", str(program_before))
             assert "the database is newer than this program" in lab.coupons("worker", code=FAILED).err
         lab.ends(*begun)
-    lab.judged("old and new workers side by side", most_uncertain=OLD_WORKERS * WINDOW)
+    lab.judged("old and new workers side by side", most_uncertain=OLD_WORKERS * MAX_IN_FLIGHT)

@@ -15,19 +15,25 @@ from coupons.failpoints import PLACES
 from tests.acceptance.processes import Worker, eventually
 from tests.faults.lab import IMPATIENT, LONG, Lab, codes_of, size
 
-WINDOW = 40
-SMALL: dict[str, Any] = {**IMPATIENT, "lease_seconds": 1.5, "batch_size": 20, "window": WINDOW, "smtp_connections": 2}
+MAX_IN_FLIGHT = 40
+SMALL: dict[str, Any] = {
+    **IMPATIENT,
+    "lease_seconds": 1.5,
+    "batch_size": 20,
+    "max_in_flight": MAX_IN_FLIGHT,
+    "smtp_connections": 2,
+}
 """Many batches, so that there is always one more for whoever comes next."""
-MAILS_IN_HAND = ("deliver.handed_over", "deliver.intended", "deliver.outcomes", "deliver.recorded")
+MAILS_IN_FLIGHT = ("deliver.handed_over", "deliver.intended", "deliver.outcomes", "deliver.recorded")
 DIE_IN_SHORT = (
     "intake.noted",
     "import.taken",
     "import.removing",
     "sendout.prepared",
-    *MAILS_IN_HAND,
+    *MAILS_IN_FLIGHT,
     "sweep.recovered",
 )
-ASKED_IN_SHORT = ("intake.noted", "import.staged", "deliver.bound", *MAILS_IN_HAND)
+ASKED_IN_SHORT = ("intake.noted", "import.staged", "deliver.bound", *MAILS_IN_FLIGHT)
 
 
 def test_random_kills(lab: Lab) -> None:
@@ -35,7 +41,7 @@ def test_random_kills(lab: Lab) -> None:
     lab.sink.kill()
     lab.sink.start(delay=size(short=30, long=80) / 1_000)  # so that there is something to kill
     least = size(short=3, long=500)
-    with lab.fleet(size(short=3, long=4), window=WINDOW) as fleet:
+    with lab.fleet(size(short=3, long=4), max_in_flight=MAX_IN_FLIGHT) as fleet:
         recipients = size(short=400, long=200_000)
         while recipients:
             sendout = lab.sending(recipients)
@@ -45,7 +51,7 @@ def test_random_kills(lab: Lab) -> None:
         "kill -9 of a random worker",
         rounds=fleet.killed,
         recovered=lab.longest_silence(),
-        most_uncertain=fleet.killed * WINDOW,
+        most_uncertain=fleet.killed * MAX_IN_FLIGHT,
     )
 
 
@@ -54,8 +60,10 @@ def test_a_kill_at_every_failpoint(lab: Lab) -> None:
     passed = everywhere(lab, lambda place: dies(lab, place), only=None if LONG else DIE_IN_SHORT)
     assert {*passed} == {*(PLACES if LONG else DIE_IN_SHORT)}
     recovered = finishes(lab)
-    deaths = 1 + sum(place in MAILS_IN_HAND for place in passed)
-    lab.judged("kill -9 at every failpoint", rounds=len(passed), recovered=recovered, most_uncertain=deaths * WINDOW)
+    deaths = 1 + sum(place in MAILS_IN_FLIGHT for place in passed)
+    lab.judged(
+        "kill -9 at every failpoint", rounds=len(passed), recovered=recovered, most_uncertain=deaths * MAX_IN_FLIGHT
+    )
 
 
 def test_sigterm_in_each_phase(lab: Lab) -> None:
@@ -65,10 +73,12 @@ def test_sigterm_in_each_phase(lab: Lab) -> None:
     """
     asked = everywhere(lab, lambda place: is_asked_to_end(lab, place), only=None if LONG else ASKED_IN_SHORT)
     recovered = finishes(lab)
-    lab.judged("SIGTERM in each phase", rounds=len(asked), recovered=recovered, most_uncertain=WINDOW if LONG else 0)
+    lab.judged(
+        "SIGTERM in each phase", rounds=len(asked), recovered=recovered, most_uncertain=MAX_IN_FLIGHT if LONG else 0
+    )
 
 
-@pytest.mark.parametrize("place", ["deliver.claimed", *MAILS_IN_HAND] if LONG else ["deliver.outcomes"])
+@pytest.mark.parametrize("place", ["deliver.claimed", *MAILS_IN_FLIGHT] if LONG else ["deliver.outcomes"])
 def test_sigstop_past_the_lease(lab: Lab, place: str) -> None:
     """Others take over from a worker that stands still; when it goes on, it mails nobody and records nothing."""
     rounds = size(short=1, long=2)
@@ -83,7 +93,7 @@ def test_sigstop_past_the_lease(lab: Lab, place: str) -> None:
     lab.judged(
         f"SIGSTOP past the lease, at {place}",
         rounds=rounds,
-        most_uncertain=0 if place == "deliver.claimed" else rounds * WINDOW,
+        most_uncertain=0 if place == "deliver.claimed" else rounds * MAX_IN_FLIGHT,
     )
 
 

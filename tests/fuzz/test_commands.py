@@ -16,7 +16,7 @@ VALUE = "SPRING-7K2"
 ID = "11111111-2222-4333-8444-555555555555"
 FIELDS = (
     *("type", "id", "list", "group", "mode", "codes", "source", "format", "message", "recipients", "sendout"),
-    *("start_at", "per_hour", "over_minutes", "resume_when_covered", "email", "attributes", "first_name"),
+    *("start_at", "per_hour", "over_minutes", "auto_resume", "email", "attributes", "first_name"),
     *("kind", "separator", "encoding", "column", "header"),
 )
 WORDS = (

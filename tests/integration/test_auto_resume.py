@@ -27,7 +27,7 @@ async def begun(
     message = "-".join(of_lists)
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM message WHERE name = $1)", message):
         await save_message(connection, message, *of_lists)
-    command = StartSendout(id=uuid4(), message=message, group="g", resume_when_covered=resumes)
+    command = StartSendout(id=uuid4(), message=message, group="g", auto_resume=resumes)
     async with connection.transaction():
         await sendouts.create(connection, command, batch_size=1_000)
     assert isinstance(await prepare(connection), as_decided)
@@ -69,7 +69,7 @@ async def test_a_sendout_is_covered_once_every_list_has_enough(connection: Conne
     await more(connection, "b", 1)
     found = await sendout_views.named(connection, sendout_id)
     assert found.covered
-    assert found.resume_when_covered
+    assert found.auto_resume
     assert not found.ended
 
 
@@ -82,7 +82,7 @@ async def test_whoever_fills_a_list_is_told_whom_it_covers(connection: Connectio
     await interrupted(connection, "a", "b")
     await more(connection, "a", 10)
     covered = await sendout_views.covered_by(connection, "a")
-    assert [(each.id, each.message, each.resume_when_covered) for each in covered] == [
+    assert [(each.id, each.message, each.auto_resume) for each in covered] == [
         (by_hand, "a", False),
         (by_itself, "a", True),
     ]
@@ -119,7 +119,7 @@ async def test_the_console_shows_it_beside_the_button(connection: Connection) ->
     shown = await console(connection)
     assert "covered</span>" in shown
     assert "it can be resumed." in shown
-    await connection.execute("UPDATE sendout SET resume_when_covered = true")
+    await connection.execute("UPDATE sendout SET auto_resume = true")
     assert "it resumes by itself in a moment." in await console(connection)
 
 
@@ -217,7 +217,7 @@ async def test_the_option_is_kept(connection: Connection, resumes: bool) -> None
     """As the command said it."""
     await stocked(connection, a=10)
     sendout_id = await begun(connection, "a", resumes=resumes)
-    assert (await sendout_views.named(connection, sendout_id)).resume_when_covered is resumes
+    assert (await sendout_views.named(connection, sendout_id)).auto_resume is resumes
 
 
 def test_a_command_without_the_option_is_what_it_always_was() -> None:
@@ -225,4 +225,4 @@ def test_a_command_without_the_option_is_what_it_always_was() -> None:
     content = {"type": "sendout", "message": "m", "group": "g", "recipients": None}
     before = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
     assert StartSendout(message="m", group="g").digest() == before
-    assert StartSendout(message="m", group="g", resume_when_covered=True).digest() != before
+    assert StartSendout(message="m", group="g", auto_resume=True).digest() != before

@@ -37,7 +37,7 @@ async def handing_over(
     connection: Connection, pool: Pool, sink: Sink, *, per_hour: int = 0
 ) -> AsyncIterator[tuple[UUID, "asyncio.Task[object]"]]:
     """A sendout of one batch, and the task that hands it over."""
-    settings = Settings(window=100)
+    settings = Settings(max_in_flight=100)
     await add_list(connection, "a", RECIPIENTS)
     await add_group(connection, "g", RECIPIENTS)
     await save_message(connection, "m", "a")
@@ -100,7 +100,7 @@ async def test_a_pause_takes_back_what_is_not_on_the_wire(connection: Connection
             async with asyncio.timeout(2):
                 await task
         found = await sendout_views.named(connection, sendout_id)
-        assert (found.sent, found.in_hand, found.uncertain) == (len(sink.mails()), 0, 0)
+        assert (found.sent, found.in_flight, found.uncertain) == (len(sink.mails()), 0, 0)
         assert found.sent < RECIPIENTS
 
 
@@ -141,5 +141,5 @@ async def test_a_mail_that_cannot_be_written_costs_the_others_nothing(
             with pytest.raises(ZeroDivisionError):
                 await task
         found = await sendout_views.named(connection, sendout_id)
-        assert (found.sent, found.in_hand) == (len(sink.mails()), 0)
+        assert (found.sent, found.in_flight) == (len(sink.mails()), 0)
         assert found.sent > 0

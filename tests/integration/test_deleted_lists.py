@@ -8,7 +8,7 @@ import pytest
 from coupons.admission import Granted
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store import deliveries, imports, invariants, lists, lookup, messages, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Conclusion, Outcome
 from producers.web.templating import page
@@ -35,7 +35,7 @@ async def sent(connection: Connection, *, codes: int = 15, first: Outcome = "sen
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     outcomes = [Conclusion(each, first if each.number == 1 else "sent", "a reply") for each in due]
     await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=outcomes, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), conclusions=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
     )
     assert await sendouts.settle(connection, sendout_id)
     return sendout_id
@@ -55,8 +55,8 @@ async def test_codes_that_were_sent_stay_known_by_their_hash(connection: Connect
     """And only by it: the codes themselves are gone, those that nobody got without a trace."""
     await sent(connection)
     assert await deleted(connection) == 10
-    assert (await count(connection, "coupon"), await count(connection, "spent_code")) == (0, 10)
-    known = "SELECT count(*) FROM spent_code, spent_code_key WHERE hash = spent_hash(key, $1)"
+    assert (await count(connection, "coupon"), await count(connection, "retired_code")) == (0, 10)
+    known = "SELECT count(*) FROM retired_code, retired_code_key WHERE hash = retired_code_hash(key, $1)"
     assert [await connection.fetchval(known, f"A-{number:09}") for number in (0, 9, 10, 14)] == [1, 1, 0, 0]
 
 
@@ -64,7 +64,7 @@ async def test_a_list_that_nobody_names_leaves_nothing(connection: Connection) -
     """Nobody has anything of it, and there is no row to look at."""
     await add_list(connection, "a", 5)
     assert await deleted(connection) == 0
-    tables = ("coupon_list", "coupon", "import_job", "spent_code")
+    tables = ("coupon_list", "coupon", "import_job", "retired_code")
     assert [await count(connection, table) for table in tables] == [0, 0, 0, 0]
 
 
@@ -75,9 +75,9 @@ async def test_a_list_that_a_message_names_leaves_its_name_behind(connection: Co
     await deleted(connection)
     assert await lists.all_of(connection, archived=True) == []
     for refused in (lists.named, lists.archive, lists.restore, lists.delete):
-        with pytest.raises(Refused, match="there is no list a"):
+        with pytest.raises(Conflict, match="there is no list a"):
             await refused(connection, "a")
-    with pytest.raises(Refused, match="there is no list a"):
+    with pytest.raises(Conflict, match="there is no list a"):
         await lists.copy(connection, "a", "b")
     assert (await messages.named(connection, "m")).lists == ["a"]
 
@@ -88,7 +88,7 @@ async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -
     await deleted(connection)
     await add_list(connection, "a", 0)
     await add_codes(connection, "a", ["NEW-1", "NEW-2"])
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(Conflict, match="exists already"):
         await add_list(connection, "a", 0)
     await lists.change(connection, "a", description="new", shortage=None, alternative_text=None, preview_text=None)
     await lists.copy(connection, "a", "b")
@@ -98,7 +98,7 @@ async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -
     await deleted(connection)
     left = await connection.fetch("SELECT description FROM coupon_list WHERE name = 'a'")
     assert [row["description"] for row in left] == [""]
-    assert await count(connection, "spent_code") == 10
+    assert await count(connection, "retired_code") == 10
 
 
 async def test_a_message_is_saved_again_before_it_is_sent_again(connection: Connection) -> None:
@@ -108,10 +108,10 @@ async def test_a_message_is_saved_again_before_it_is_sent_again(connection: Conn
     await save_message(connection, "m", "a")
     await deleted(connection)
     command = StartSendout(message="m", group="g")
-    with pytest.raises(Refused, match="list a was deleted: save message m again"):
+    with pytest.raises(Conflict, match="list a was deleted: save message m again"):
         await sendouts.check(connection, command)
     await add_list(connection, "a", 5)
-    with pytest.raises(Refused, match="list a was deleted: save message m again"):
+    with pytest.raises(Conflict, match="list a was deleted: save message m again"):
         await sendouts.create(connection, command, batch_size=10)
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
@@ -122,7 +122,7 @@ async def test_a_message_cannot_name_a_deleted_list(connection: Connection) -> N
     """As one that never was."""
     await sent(connection)
     await deleted(connection)
-    with pytest.raises(Refused, match="there is no list a"):
+    with pytest.raises(Conflict, match="there is no list a"):
         await save_message(connection, "m", "a")
 
 
@@ -133,12 +133,12 @@ async def test_a_list_that_a_sendout_needs_stays(connection: Connection) -> None
     await save_message(connection, "m", "a")
     sendout_id = await start(connection, "m", "g")
     await lists.archive(connection, "a")
-    with pytest.raises(Refused, match=f"list a is needed by sendout {sendout_id}, which is not finished"):
+    with pytest.raises(Conflict, match=f"list a is needed by sendout {sendout_id}, which is not finished"):
         await lists.delete(connection, "a")
     await lists.restore(connection, "a")
     await prepare(connection)
     await connection.execute("UPDATE coupon_list SET archived_at = now()")
-    with pytest.raises(Refused, match="which is not finished"):
+    with pytest.raises(Conflict, match="which is not finished"):
         await lists.delete(connection, "a")
     await sendouts.cancel(connection, sendout_id)
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
@@ -150,11 +150,11 @@ async def test_a_list_that_a_sendout_needs_stays(connection: Connection) -> None
 async def test_a_list_in_use_or_being_filled_stays(connection: Connection) -> None:
     """It is archived first, and its imports end first."""
     await add_list(connection, "a", 5)
-    with pytest.raises(Refused, match="archive it first"):
+    with pytest.raises(Conflict, match="archive it first"):
         await lists.delete(connection, "a")
     await lists.archive(connection, "a")
     await connection.execute("UPDATE import_job SET state = 'running', finished_at = NULL")
-    with pytest.raises(Refused, match="is being imported into"):
+    with pytest.raises(Conflict, match="is being imported into"):
         await lists.delete(connection, "a")
 
 
@@ -162,7 +162,7 @@ async def test_a_list_with_uncertain_mails_stays_until_they_are_decided_about(co
     """One that is sent again must have the same code; one that is accepted was sent."""
     sendout_id = await sent(connection, first="uncertain")
     await lists.archive(connection, "a")
-    with pytest.raises(Refused, match=f"uncertain mails of sendout {sendout_id}: decide about these first"):
+    with pytest.raises(Conflict, match=f"uncertain mails of sendout {sendout_id}: decide about these first"):
         await lists.delete(connection, "a")
     await uncertain.resolve(connection, sendout_id, "accept")
     assert await lists.delete(connection, "a") == 10
@@ -214,7 +214,7 @@ async def test_a_sendout_that_comes_too_late_for_its_list_is_refused(connection:
     async with other.transaction():
         sendout_id = await start(other, "m", "g")
         await deleted(connection)
-    with pytest.raises(Refused, match="list a is deleted"):
+    with pytest.raises(Conflict, match="list a is deleted"):
         await prepare(connection)
     assert [each.deleted for each in (await sendout_views.named(connection, sendout_id)).lists] == [True]
 
@@ -231,7 +231,7 @@ async def test_a_list_that_is_just_being_taken_waits(connection: Connection, oth
         await lists.archive(connection, "a")
         deletion = asyncio.create_task(lists.delete(connection, "a"))
         await until_blocked(other)
-    with pytest.raises(Refused, match="which is not finished"):
+    with pytest.raises(Conflict, match="which is not finished"):
         await deletion
 
 
@@ -245,4 +245,4 @@ async def test_two_lists_go_at_once(connection: Connection, other: Connection) -
         await lists.archive(connection, name)
     await connection.execute("UPDATE coupon SET sendout_id = gen_random_uuid(), delivery_number = 1")
     assert {*await asyncio.gather(lists.delete(connection, "a"), lists.delete(other, "b"))} == {20_000}
-    assert await count(connection, "spent_code") == 20_000
+    assert await count(connection, "retired_code") == 20_000

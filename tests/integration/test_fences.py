@@ -64,7 +64,7 @@ async def record(
     batch: Batch,
     *conclusions: Conclusion,
     flush: UUID | None = None,
-    in_hand: tuple[int, ...] = (),
+    in_flight: tuple[int, ...] = (),
     intents: tuple[int, ...] = (),
 ) -> bool:
     return await deliveries.record(
@@ -72,7 +72,7 @@ async def record(
         batch,
         flush=flush or uuid4(),
         conclusions=conclusions,
-        in_hand=in_hand,
+        in_flight=in_flight,
         intents=intents,
         lease_seconds=LEASE_SECONDS,
     )
@@ -325,8 +325,8 @@ async def test_what_has_no_outcome_yet_stays_in_hand(connection: Connection) -> 
     await started(connection)
     batch, (first, *_) = await bound(connection)
     await record(connection, batch, intents=(1, 2))
-    await record(connection, batch, become(first, "sent"), in_hand=(2,), intents=(3,))
-    assert await connection.fetchval("SELECT in_hand FROM delivery_batch") == [2, 3]
+    await record(connection, batch, become(first, "sent"), in_flight=(2,), intents=(3,))
+    assert await connection.fetchval("SELECT in_flight FROM delivery_batch") == [2, 3]
 
 
 async def test_a_flush_that_permitted_nothing_says_so_again(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from coupons import broker
 from coupons.broker import publishing
 from coupons.commands import ImportCoupons
 from coupons.database import Connection, Pool, pooled
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import inbox
 from coupons.topology import declare, queue_name
@@ -38,7 +38,7 @@ async def test_an_id_belongs_to_one_command(connection: Connection) -> None:
     """The same id with other content is another command, and is not taken."""
     command = ImportCoupons(list="a", codes=("X",))
     await inbox.accept(connection, command)
-    with pytest.raises(Refused, match="belongs to another command"):
+    with pytest.raises(Conflict, match="belongs to another command"):
         await inbox.accept(connection, command.model_copy(update={"codes": ("Y",)}))
 
 
@@ -47,9 +47,9 @@ async def test_a_refusal_is_kept(connection: Connection) -> None:
     command = ImportCoupons(list="a", codes=("X",))
     for _ in range(2):
         await inbox.refuse(connection, command, "there is no list a")
-    with pytest.raises(Refused, match="there is no list a"):
+    with pytest.raises(Conflict, match="there is no list a"):
         await inbox.accept(connection, command)
-    with pytest.raises(Refused, match="there is no list a"):
+    with pytest.raises(Conflict, match="there is no list a"):
         await inbox.is_known(connection, command.id)
 
 

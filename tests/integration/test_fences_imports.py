@@ -9,7 +9,7 @@ import pytest
 
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, connected, pooled
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.files.codes import check
 from coupons.settings import Settings
 from coupons.sources import text as texts
@@ -204,7 +204,7 @@ async def test_an_import_that_comes_too_late_for_its_list_is_refused(connection:
         await lists.delete(other, "a")
         noting = asyncio.create_task(noted(connection))
         await until_blocked(other)
-    with pytest.raises(Refused, match="there is no list a"):
+    with pytest.raises(Conflict, match="there is no list a"):
         await noting
 
 
@@ -251,7 +251,7 @@ async def test_a_file_that_is_not_whole_is_not_imported(connection: Connection) 
     await add_list(connection, "a")
     upload_id = await uploaded(connection, b"A\n")
     await connection.execute("UPDATE upload SET bytes = NULL")
-    with pytest.raises(Refused, match="there is no upload"):
+    with pytest.raises(Conflict, match="there is no upload"):
         await imports.create(connection, ImportCoupons(list="a", source=f"upload:{upload_id}"))
 
 

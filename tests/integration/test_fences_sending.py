@@ -71,7 +71,7 @@ class Work:
 async def ready(
     connection: Connection, pool: Pool, folder: Path, *sink: str, lease_seconds: float = 45
 ) -> AsyncIterator[Work]:
-    settings = Settings(window=100, lease_seconds=lease_seconds, heartbeat_seconds=lease_seconds / 4)
+    settings = Settings(max_in_flight=100, lease_seconds=lease_seconds, heartbeat_seconds=lease_seconds / 4)
     await add_list(connection, "a", RECIPIENTS)
     await add_group(connection, "g", RECIPIENTS)
     await save_message(connection, "m", "a")
@@ -156,7 +156,7 @@ async def test_no_mail_leaves_after_the_lease(connection: Connection, pool: Pool
         await work.run()
     found = await sendout_views.named(connection, work.sendout_id)
     assert found.open > 0
-    assert (found.sent, found.in_hand) == (len(work.mailed()), 0)
+    assert (found.sent, found.in_flight) == (len(work.mailed()), 0)
 
 
 async def test_outcomes_whose_commit_got_no_answer_are_recorded_once(
@@ -191,9 +191,9 @@ async def test_a_worker_that_dies_leaves_all_that_is_in_hand(
         running.cancel()
         await asyncio.wait([running])
     known = "SELECT array_agg(number) FROM delivery WHERE state = 'sent'"
-    recorded, in_hand = (
+    recorded, in_flight = (
         await connection.fetchval(known),
-        await connection.fetchval("SELECT in_hand FROM delivery_batch"),
+        await connection.fetchval("SELECT in_flight FROM delivery_batch"),
     )
-    assert work.mailed() <= {*recorded, *in_hand}
+    assert work.mailed() <= {*recorded, *in_flight}
     assert work.mailed() > {*recorded}

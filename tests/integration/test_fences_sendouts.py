@@ -9,7 +9,7 @@ import pytest
 from coupons.admission import Granted, Short
 from coupons.commands import ImportCoupons, Recipient, StartSendout
 from coupons.database import Connection, connected
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.store import deliveries, imports, lists, sendout_views, sendouts
 from coupons.store.deliveries import Conclusion
 from coupons.store.sendouts import Claim
@@ -57,7 +57,7 @@ async def mailed(connection: Connection) -> None:
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
     sent = [Conclusion(each, "sent", "250") for each in due]
     await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=sent, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), conclusions=sent, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
     )
     await deliveries.release(connection, batch)
 
@@ -155,7 +155,7 @@ async def test_two_that_resume_at_once_promise_once(connection: Connection, othe
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
         again = asyncio.create_task(sendouts.resume(other, sendout_id))
         await until_blocked(connection)
-    with pytest.raises(Refused, match="is sending"):
+    with pytest.raises(Conflict, match="is sending"):
         await again
     (found,) = await lists.named(connection, "a")
     assert (found.available, found.promised) == (19, 10)
@@ -193,7 +193,7 @@ async def test_a_list_that_was_archived_meanwhile_promises_nothing(connection: C
     await stocked(connection)
     await start(connection, "m", "g")
     await connection.execute("UPDATE coupon_list SET archived_at = now()")
-    with pytest.raises(Refused, match="list a is archived"):
+    with pytest.raises(Conflict, match="list a is archived"):
         await prepare(connection)
     (found,) = await lists.named(connection, "a")
     assert (found.available, found.promised) == (10, 0)
@@ -202,7 +202,7 @@ async def test_a_list_that_was_archived_meanwhile_promises_nothing(connection: C
 async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connection) -> None:
     """What it has now is partly to go; when the import has ended, it is looked again."""
     await stocked(connection, codes=9)
-    command = StartSendout(message="m", group="g", resume_when_covered=True)
+    command = StartSendout(message="m", group="g", auto_resume=True)
     async with connection.transaction():
         await sendouts.create(connection, command, batch_size=10)
     assert isinstance(await prepare(connection), Short)
@@ -219,7 +219,7 @@ async def test_a_list_that_a_sendout_needs_is_not_archived(connection: Connectio
     """Nor can it be deleted then: its codes go on to the sendout's recipients."""
     await stocked(connection)
     sendout_id = await sending(connection)
-    with pytest.raises(Refused, match="needs it"):
+    with pytest.raises(Conflict, match="needs it"):
         await lists.archive(connection, "a")
     await mailed(connection)
     assert await sendouts.settle(connection, sendout_id)
@@ -248,9 +248,9 @@ async def test_what_has_ended_stays_as_it_is(connection: Connection) -> None:
     interrupted = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
     for sendout_id in (finished, interrupted):
-        with pytest.raises(Refused, match="only a sending one"):
+        with pytest.raises(Conflict, match="only a sending one"):
             await sendouts.pause(connection, sendout_id, "by a test")
-    with pytest.raises(Refused, match="finished already"):
+    with pytest.raises(Conflict, match="finished already"):
         await sendouts.cancel(connection, finished)
     assert await state_of(connection, finished) == "finished"
     assert await state_of(connection, interrupted) == "interrupted"

@@ -13,7 +13,7 @@ from asyncpg import DiskFullError, QueryCanceledError
 from coupons import import_engine
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.files.code_reader import FileFormat
 from coupons.files.codes import Reason, Rejected, check, streamed_rejections_csv
 from coupons.settings import Settings
@@ -203,14 +203,14 @@ async def send_one(connection: Connection, name: str) -> None:
     of_lists = await deliveries.lists_of(connection, batch.sendout_id)
     outcomes = [Conclusion(each, "sent", "250") for each in await deliveries.due(connection, batch, of_lists)]
     assert await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=outcomes, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), conclusions=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
     )
 
 
 async def test_codes_that_a_deleted_list_has_sent_are_known_by_their_hash(connection: Connection, pool: Pool) -> None:
     """Whatever the list is called now, nobody gets a code that somebody else was sent."""
     await add_list(connection, "a")
-    await connection.execute("INSERT INTO spent_code SELECT spent_hash(key, 'SPENT') FROM spent_code_key")
+    await connection.execute("INSERT INTO retired_code SELECT retired_code_hash(key, 'SPENT') FROM retired_code_key")
     import_id = await send(connection, "NEW\nSPENT\n")
     assert (await done(connection, pool, import_id)).added == 1
     assert await reasons(connection, import_id) == [(2, Reason.SENT)]
@@ -231,7 +231,7 @@ async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection,
     found = await done(connection, pool, import_id)
     assert (found.added, found.kept, found.removed, found.rejected) == (2, 1, 8, 2)
     assert await reasons(connection, import_id) == [(4, Reason.DUPLICATE), (5, Reason.DUPLICATE)]
-    assert (found.left_promised, found.left_bound) == (1, 0)
+    assert (found.kept_reserved, found.kept_assigned) == (1, 0)
     (a,) = await lists.named(connection, "a")
     assert (a.total, a.available, a.promised) == (4, 0, 4)
 
@@ -245,7 +245,7 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
     await prepare(connection)
     import_id = await send(connection, "".join(f"A-{number:09}\n" for number in range(5)) + "NOWHERE\n", mode="delete")
     found = await done(connection, pool, import_id)
-    assert (found.removed, found.rejected, found.left_promised) == (2, 4, 3)
+    assert (found.removed, found.rejected, found.kept_reserved) == (2, 4, 3)
     assert await reasons(connection, import_id) == [
         (3, Reason.PROMISED), (4, Reason.PROMISED), (5, Reason.PROMISED), (6, Reason.NOT_IN_LIST),
     ]  # fmt: skip
@@ -278,7 +278,7 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connecti
     assert lines == await reasons(connection, import_id)
     assert (verdict.added, verdict.kept, verdict.removed) == (found.added, found.kept, found.removed)
     if mode == "replace":
-        assert verdict.left_promised == found.left_promised > 0
+        assert verdict.kept_reserved == found.kept_reserved > 0
 
 
 async def test_codes_in_a_command_are_no_file(connection: Connection, pool: Pool) -> None:
@@ -344,7 +344,7 @@ async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytes
         await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE finished_at IS NULL")
         dies_at += 1
     assert dies_at > 1 or (step == "remove" and (into, mode) != ("list", "replace"))
-    for name in ("state", "lines", "blank", "added", "removed", "kept", "rejected", "left_promised", "left_bound"):
+    for name in ("state", "lines", "blank", "added", "removed", "kept", "rejected", "kept_reserved", "kept_assigned"):
         assert getattr(found, name) == getattr(whole, name), name
     assert await reasons(connection, victim) == await reasons(connection, survivor)
     assert await contents(connection, into, "a") == await contents(connection, into, "b")
@@ -470,7 +470,7 @@ async def test_an_upload_that_is_gone_is_no_short_file(connection: Connection) -
     reading = uploads.pieces_of(connection, upload)
     assert await anext(reading) == b"A\n"
     await connection.execute("DELETE FROM upload")
-    with pytest.raises(Refused, match="no upload"):
+    with pytest.raises(Conflict, match="no upload"):
         await anext(reading)
 
 
@@ -635,7 +635,7 @@ async def test_a_cancelled_import_keeps_its_chunks_and_takes_no_more(
     assert 0 < found.added < 100
     assert len(await codes_of(connection)) == found.added
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
-    with pytest.raises(Refused, match="cancelled already"):
+    with pytest.raises(Conflict, match="cancelled already"):
         await imports.cancel(connection, import_id)
 
 
@@ -704,7 +704,7 @@ async def test_an_upload_that_is_too_large_leaves_nothing(connection: Connection
         yield b"A" * 60
         yield b"B" * 60
 
-    with pytest.raises(Refused, match="COUPONS_IMPORT_MAX_BYTES"):
+    with pytest.raises(Conflict, match="COUPONS_IMPORT_MAX_BYTES"):
         await uploads.keep(connection, "codes.txt", pieces(), max_bytes=100)
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
 

@@ -16,7 +16,7 @@ from coupons import broker
 from coupons.broker import BrokerUnavailable, Sender, publishing
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool, pooled
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import imports, inbox
 from coupons.topology import REASON, queue_name
@@ -133,7 +133,7 @@ async def test_a_refused_command_is_answered_the_same_again(
     async with taking(pool, broker_url) as sender:
         await sender.send("import", command.body())
         ((_, first),) = await rejected(channel, 1)
-        with pytest.raises(Refused, match="there is no list a"):
+        with pytest.raises(Conflict, match="there is no list a"):
             await inbox.is_known(connection, command.id)
         await add_list(connection, "a")
         await sender.send("import", command.body())

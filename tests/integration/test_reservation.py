@@ -8,7 +8,7 @@ import pytest
 
 from coupons.admission import Granted, Short
 from coupons.database import Connection, connected
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.store import deliveries, lists, sendout_views, sendouts
 from coupons.store.deliveries import Batch, Conclusion
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
@@ -75,7 +75,7 @@ async def test_resuming_counts_again(connection: Connection) -> None:
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
     assert (await sendout_views.named(connection, sendout_id)).state == "sending"
-    with pytest.raises(Refused, match="is sending: only interrupted or paused ones"):
+    with pytest.raises(Conflict, match="is sending: only interrupted or paused ones"):
         await sendouts.resume(connection, sendout_id)
 
 
@@ -340,7 +340,7 @@ async def record(
         batch,
         flush=flush or uuid4(),
         conclusions=conclusions or [],
-        in_hand=[],
+        in_flight=[],
         intents=intents or [],
         lease_seconds=LEASE_SECONDS,
     )

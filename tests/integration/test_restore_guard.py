@@ -9,7 +9,7 @@ import pytest
 
 from coupons import migrate
 from coupons.database import Connection, connected
-from coupons.errors import LeaseLost, Refused
+from coupons.errors import Conflict, LeaseLost
 from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion
 from coupons.store.restore_guard import UnownedCodes
@@ -67,7 +67,7 @@ async def record(connection: Connection, batch: Batch, *, intents: Sequence[int]
         batch,
         flush=uuid4(),
         conclusions=[Conclusion(each, "sent", "250") for each in due],
-        in_hand=[],
+        in_flight=[],
         intents=intents,
         lease_seconds=LEASE_SECONDS,
     )
@@ -182,7 +182,7 @@ async def test_a_promoted_replica_sends_nothing_until_it_is_accepted(tmp_path: P
                 await send_one_batch(connection)
                 async with connected(replica_url) as promoted:
                     assert "replica" in await refusal(promoted)
-                    with pytest.raises(Refused, match="cannot be accepted"):
+                    with pytest.raises(Conflict, match="cannot be accepted"):
                         await restore_guard.accept(promoted)
                     await promote(replica_url)
                     assert "timeline 2, accepted was 1" in await refusal(promoted)
@@ -251,7 +251,7 @@ async def test_what_a_dead_worker_left_waits_for_that_too(connection: Connection
     assert batch
     await deliveries.bind(connection, batch, {})
     await record(connection, batch, intents=[1, 2, 3])
-    await connection.execute("UPDATE delivery_batch SET lease_until = now() WHERE in_hand <> '{}'")
+    await connection.execute("UPDATE delivery_batch SET lease_until = now() WHERE in_flight <> '{}'")
     await go_back(connection)
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 0
     await restore_guard.accept(connection)
@@ -364,7 +364,7 @@ async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
     await go_back(connection)
     seen = await restore_guard.state(connection)
     await go_back(connection)
-    with pytest.raises(Refused, match="look again"):
+    with pytest.raises(Conflict, match="look again"):
         await restore_guard.accept(connection, seen=seen)
     assert await restore_guard.refusal(connection)
     await restore_guard.accept(connection, seen=await restore_guard.state(connection))
@@ -374,7 +374,7 @@ async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
 async def test_a_nested_transaction_accepts_nothing(connection: Connection) -> None:
     """The row would have another number than the epoch notes, and would look restored."""
     await go_back(connection)
-    with pytest.raises(Refused, match="within another transaction"):
+    with pytest.raises(Conflict, match="within another transaction"):
         async with connection.transaction():
             await restore_guard.accept(connection)
     assert await restore_guard.refusal(connection)
@@ -410,7 +410,7 @@ async def test_nothing_is_cancelled_before_that(connection: Connection) -> None:
     """To cancel gives codes back that may have been sent since; a sendout without recipients holds none."""
     sendout_id = await begun(connection)
     await go_back(connection)
-    with pytest.raises(Refused, match="pause it"):
+    with pytest.raises(Conflict, match="pause it"):
         await sendouts.cancel(connection, sendout_id)
     assert (await list_a(connection)).promised == 30
 
@@ -425,7 +425,7 @@ async def test_nobody_is_promised_codes_before_that(connection: Connection) -> N
     waiting = await start(connection, "m", "many")
     await go_back(connection)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
-    with pytest.raises(Refused, match="epoch accept"):
+    with pytest.raises(Conflict, match="epoch accept"):
         await sendouts.resume(connection, interrupted)
     assert await sendouts.claim(connection, owner="test", lease_seconds=60) is None
     await restore_guard.accept(connection)

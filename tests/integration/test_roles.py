@@ -206,7 +206,7 @@ ORDER BY 1, 2, 3, 4
 async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Connection) -> None:
     """A process sweeps for its own roles only: with something to do for each, all of it is done, by the right one."""
     await stale(connection)
-    settings = Settings(_env_file=None, uncertain="accept")
+    settings = Settings(_env_file=None, uncertain_policy="accept")
     for role, login_role in (("import", "importer"), ("deliver", "sender"), ("sendout", "preparer")):
         async with pooled(await login(logins, login_role), size=2) as pool:
             nudges = Nudges(Signals((role,)))
@@ -228,7 +228,8 @@ async def stale(connection: Connection) -> None:
     await prepare(connection)
     await connection.execute(
         """
-        UPDATE delivery_batch SET in_hand = '{1}', lease_token = gen_random_uuid(), lease_until = now() - interval '1 h'
+        UPDATE delivery_batch SET in_flight = '{1}', lease_token = gen_random_uuid(),
+            lease_until = now() - interval '1 h'
         WHERE sendout_id = $1
         """,
         first,
@@ -243,7 +244,7 @@ async def stale(connection: Connection) -> None:
     )
     second = await start(connection, "voucher", "three")
     await prepare(connection)
-    await connection.execute("UPDATE sendout SET resume_when_covered = true WHERE id = $1", second)
+    await connection.execute("UPDATE sendout SET auto_resume = true WHERE id = $1", second)
     await add_codes(connection, "spring-10", ["A-1", "A-2", "A-3"])
 
 
@@ -273,8 +274,8 @@ THE_OWNERS = [
     "UPDATE epoch SET ended_at = now()",
     "DELETE FROM epoch",
     "INSERT INTO epoch (number, cluster, timeline, database) SELECT 1, n.* FROM this_database() n",
-    "INSERT INTO spent_code VALUES (sha256('A'))",
-    "DELETE FROM spent_code",
+    "INSERT INTO retired_code VALUES (sha256('A'))",
+    "DELETE FROM retired_code",
     "DELETE FROM sendout",
     "DELETE FROM delivery",
     "UPDATE coupon SET code = 'MINE'",
@@ -300,8 +301,8 @@ BEYOND_CODES = [
     "COPY coupon TO STDOUT",
     "SELECT texts FROM import_rejection",
     "SELECT * FROM import_rejection",
-    "SELECT key FROM spent_code_key",
-    "SELECT hash FROM spent_code",
+    "SELECT key FROM retired_code_key",
+    "SELECT hash FROM retired_code",
     "SELECT data FROM upload_chunk",
 ]
 BEYOND_STOCK = [
@@ -311,7 +312,7 @@ BEYOND_STOCK = [
 BEYOND_OWNERSHIP = ["UPDATE coupon SET sendout_id = NULL", "UPDATE coupon SET delivery_number = 1"]
 BEYOND_MAIL = [
     "UPDATE delivery SET state = 'sent'",
-    "UPDATE delivery_batch SET in_hand = '{{}}'",
+    "UPDATE delivery_batch SET in_flight = '{{}}'",
     "INSERT INTO delivery_attempt VALUES (gen_random_uuid(), 1, 1, 'deferred', '')",
     "INSERT INTO throttle VALUES ('mail', now())",
 ]

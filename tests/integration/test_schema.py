@@ -84,14 +84,14 @@ async def test_a_migration_that_fails_leaves_nothing(
 
 
 STOCK = """
-INSERT INTO spent_code VALUES (decode(repeat('ab', 32), 'hex'));
+INSERT INTO retired_code VALUES (decode(repeat('ab', 32), 'hex'));
 INSERT INTO command (id, type, digest) VALUES (gen_random_uuid(), 'import', '');
 INSERT INTO message_file VALUES (1, 'x.pdf', 'application/pdf', false, '');
 INSERT INTO upload (id, name) VALUES (gen_random_uuid(), 'codes.txt');
 INSERT INTO upload_chunk SELECT id, 0, '' FROM upload;
 INSERT INTO import_event (import_id, text) SELECT id, 'x' FROM import_job;
 INSERT INTO import_rejection SELECT id, 1, '{1}', '{x}', '{duplicate}' FROM import_job;
-INSERT INTO known_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
+INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO throttle (name, next_at) VALUES ('mail', now());
 """
@@ -111,8 +111,8 @@ FORBIDDEN = {
     f"VALUES (1, 'A-000000000', {NOBODY})",
     "coupon_owner: two codes of a list for one delivery": "UPDATE coupon "
     "SET sendout_id = (SELECT id FROM sendout), delivery_number = 1",
-    "spent_code_pkey: a spent code twice": "INSERT INTO spent_code SELECT * FROM spent_code",
-    "spent_code_key_pkey: a second key": "INSERT INTO spent_code_key SELECT * FROM spent_code_key",
+    "retired_code_pkey: a spent code twice": "INSERT INTO retired_code SELECT * FROM retired_code",
+    "retired_code_key_pkey: a second key": "INSERT INTO retired_code_key SELECT * FROM retired_code_key",
     "recipient_group_pkey: a group's id twice": "INSERT INTO recipient_group (id, name) "
     "OVERRIDING SYSTEM VALUE VALUES (1, 'h')",
     "recipient_group_name_key: a group's name twice": "INSERT INTO recipient_group (name) VALUES ('g')",
@@ -126,7 +126,7 @@ FORBIDDEN = {
     "upload_pkey: an upload's id twice": "INSERT INTO upload SELECT * FROM upload",
     "upload_chunk_pkey: a piece of a file twice": "INSERT INTO upload_chunk SELECT * FROM upload_chunk",
     "import_job_pkey: an import's id twice": "INSERT INTO import_job SELECT * FROM import_job",
-    "known_chunk_pkey: a known chunk twice": "INSERT INTO known_chunk SELECT * FROM known_chunk",
+    "imported_chunk_pkey: a known chunk twice": "INSERT INTO imported_chunk SELECT * FROM imported_chunk",
     "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
     "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
     "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",
@@ -145,7 +145,7 @@ FORBIDDEN = {
     "upload_chunk_upload_id_fkey: a piece of no file": f"UPDATE upload_chunk SET upload_id = {NOBODY}",
     "import_job_list_id_fkey: an import into no list": OF_THE_LIST.format("list_id = 9"),
     "import_job_group_id_fkey: an import into no group": "UPDATE import_job SET group_id = 9 WHERE group_id = 1",
-    "known_chunk_list_id_fkey: a known chunk of no list": "UPDATE known_chunk SET list_id = 9",
+    "imported_chunk_list_id_fkey: a known chunk of no list": "UPDATE imported_chunk SET list_id = 9",
     "import_event_import_id_fkey: an event of no import": f"UPDATE import_event SET import_id = {NOBODY}",
     "import_rejection_import_id_fkey: a line of no import": f"UPDATE import_rejection SET import_id = {NOBODY}",
     "sendout_message_id_fkey: a sendout of no message": "UPDATE sendout SET message_id = 9",
@@ -173,9 +173,10 @@ FORBIDDEN = {
     "coupon_list_check: more available than there are": "UPDATE coupon_list SET available = total + 1",
     "coupon_list_removed_check: fewer than none removed": "UPDATE coupon_list SET removed = -1",
     "deleted_is_empty: a deleted list with codes": "UPDATE coupon_list SET deleted_at = now(), archived_at = now()",
-    "spent_code_hash_check: a spent code that is no hash": "INSERT INTO spent_code VALUES ('A-000000000')",
-    "spent_code_key_key_check: a short key": "UPDATE spent_code_key SET key = 'short'",
-    "spent_code_key_one_check: another second key": "INSERT INTO spent_code_key SELECT false, key FROM spent_code_key",
+    "retired_code_hash_check: a spent code that is no hash": "INSERT INTO retired_code VALUES ('A-000000000')",
+    "retired_code_key_key_check: a short key": "UPDATE retired_code_key SET key = 'short'",
+    "retired_code_key_one_check: another second key": "INSERT INTO retired_code_key "
+    "SELECT false, key FROM retired_code_key",
     # groups and messages
     "recipient_group_name_check: a group name in capitals": "UPDATE recipient_group SET name = 'G'",
     "recipient_address_key_check: a key that is no address": "UPDATE recipient SET address_key = 'x' "
@@ -202,13 +203,13 @@ FORBIDDEN = {
     "import_job_kept_check: fewer than none kept": OF_THE_LIST.format("kept = -1, blank = blank + 1"),
     "import_job_rejected_check: fewer than none rejected": OF_THE_LIST.format("rejected = -1, blank = blank + 1"),
     "import_job_removed_check: fewer than none removed": OF_THE_LIST.format("removed = -1"),
-    "import_job_left_promised_check: fewer than none left": OF_THE_LIST.format("left_promised = -1"),
-    "import_job_left_bound_check: fewer than none left bound": OF_THE_LIST.format("left_bound = -1"),
+    "import_job_kept_reserved_check: fewer than none left": OF_THE_LIST.format("kept_reserved = -1"),
+    "import_job_kept_assigned_check: fewer than none left bound": OF_THE_LIST.format("kept_assigned = -1"),
     "import_job_position_check: a position before the beginning": OF_THE_LIST.format("position = -1"),
     "import_job_digest_check: a digest that is none": OF_THE_LIST.format("digest = 'x'"),
     "what_was_read_is_known: a position in nobody knows what": OF_THE_LIST.format("digest = NULL, position = 1"),
     "each_line_has_a_reason: a rejected line without a reason": "UPDATE import_rejection SET reasons = '{}'",
-    "known_chunk_digest_check: a known chunk that is no digest": "UPDATE known_chunk SET digest = 'x'",
+    "imported_chunk_digest_check: a known chunk that is no digest": "UPDATE imported_chunk SET digest = 'x'",
     # sendouts
     "sendout_state_check: a sendout in an unknown state": "UPDATE sendout SET state = 'done'",
     "sendout_per_hour_check: a pace of nothing": "UPDATE sendout SET per_hour = 0",
@@ -228,9 +229,9 @@ FORBIDDEN = {
     # batches and deliveries
     "batch_adds_up: an outcome that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
     "closed_when_nothing_is_open: a closed batch with open mails": "UPDATE delivery_batch SET closed = true",
-    "in_hand_is_open: more in hand than open": "UPDATE delivery_batch "
-    f"SET lease_token = {NOBODY}, in_hand = '{{1,2,3,4,5,6}}'",
-    "in_hand_under_a_lease: mails in nobody's hand": "UPDATE delivery_batch SET in_hand = '{1}'",
+    "in_flight_is_open: more in hand than open": "UPDATE delivery_batch "
+    f"SET lease_token = {NOBODY}, in_flight = '{{1,2,3,4,5,6}}'",
+    "in_flight_under_a_lease: mails in nobody's hand": "UPDATE delivery_batch SET in_flight = '{1}'",
     "delivery_batch_sent_check: fewer than none sent": "UPDATE delivery_batch SET sent = -1, open = open + 1",
     "delivery_batch_refused_check: fewer than none refused": "UPDATE delivery_batch SET refused = -1, open = open + 1",
     "delivery_batch_uncertain_check: fewer than none uncertain": "UPDATE delivery_batch "

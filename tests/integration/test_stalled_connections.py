@@ -49,7 +49,7 @@ async def sendout_in_batches(connection: Connection, batch_size: int = BATCH) ->
 async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> AsyncIterator["asyncio.Task[None]"]:
     """A worker that delivers one batch after the other, to relays that it would wait ten minutes for."""
     signals = Signals(("deliver",))
-    chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, window=window)
+    chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, max_in_flight=window)
     async with (
         Relays(
             SmtpAddress.parse_all(f"smtp://127.0.0.1:{server.port}"),
@@ -99,11 +99,11 @@ async def test_other_batches_do_not_wait_for_silent_connections(
             leases_end = await connection.fetchval("SELECT max(lease_until) FROM delivery_batch")
             await comes_true(connection, "SELECT clock_timestamp() > $1", leases_end)
             found = await sendout_views.named(connection, sendout_id)
-            assert (found.state, found.sent, found.in_hand) == ("sending", RECIPIENTS - held, held)
+            assert (found.state, found.sent, found.in_flight) == ("sending", RECIPIENTS - held, held)
             assert not loop.done()
             asyncio.get_running_loop().call_later(1, forget, server)
         found = await sendout_views.named(connection, sendout_id)
-        assert (found.in_hand, found.uncertain) == (0, 1)
+        assert (found.in_flight, found.uncertain) == (0, 1)
         assert len(server.accepted) == len(set(server.accepted))
 
 
@@ -117,13 +117,13 @@ async def test_what_was_put_off_does_not_wait_for_silent_connections(
         async with delivering(pool, server, window=6):
             await until(lambda: bool(server.mails))
             await sendouts.pause(connection, sendout_id, "by a test")
-            await comes_true(connection, "SELECT max(cardinality(in_hand)) = 1 FROM delivery_batch")
+            await comes_true(connection, "SELECT max(cardinality(in_flight)) = 1 FROM delivery_batch")
             assert len(set(server.accepted)) < RECIPIENTS - 1
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
             await all_but_one_are_sent(server)
         found = await sendout_views.named(connection, sendout_id)
-        assert (found.sent, found.in_hand, found.uncertain) == (RECIPIENTS - 1, 0, 1)
+        assert (found.sent, found.in_flight, found.uncertain) == (RECIPIENTS - 1, 0, 1)
         assert len(server.accepted) == RECIPIENTS - 1
 
 
@@ -138,7 +138,7 @@ async def test_what_an_outage_put_off_does_not_wait_for_them_either(
             await all_but_one_are_sent(server)
             assert len(server.verbs) == 4
         found = await sendout_views.named(connection, sendout_id)
-        assert (found.sent, found.in_hand, found.uncertain, found.waiting) == (RECIPIENTS - 1, 0, 1, None)
+        assert (found.sent, found.in_flight, found.uncertain, found.waiting) == (RECIPIENTS - 1, 0, 1, None)
         assert len(server.accepted) == RECIPIENTS - 1
 
 
@@ -151,7 +151,7 @@ async def test_a_sendout_is_paused_before_they_have_answered(
     async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
         async with delivering(pool, server):
             await comes_true(connection, "SELECT state = 'paused' FROM sendout WHERE id = $1", sendout_id)
-            assert (await sendout_views.named(connection, sendout_id)).in_hand == 1
+            assert (await sendout_views.named(connection, sendout_id)).in_flight == 1
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
             await all_but_one_are_sent(server)

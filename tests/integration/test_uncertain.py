@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from coupons.database import Connection
-from coupons.errors import Refused
+from coupons.errors import Conflict
 from coupons.store import deliveries, lookup, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Conclusion
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
@@ -37,7 +37,13 @@ async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
             for each in due
         ]
         await deliveries.record(
-            connection, batch, flush=uuid4(), conclusions=outcomes, in_hand=[], intents=[], lease_seconds=LEASE_SECONDS
+            connection,
+            batch,
+            flush=uuid4(),
+            conclusions=outcomes,
+            in_flight=[],
+            intents=[],
+            lease_seconds=LEASE_SECONDS,
         )
         await deliveries.release(connection, batch)
         numbers += [each.number for each in due]
@@ -89,7 +95,7 @@ async def test_nothing_of_a_cancelled_sendout_is_sent_again(connection: Connecti
     """It can only be accepted."""
     sendout_id = await finished_with_uncertain(connection)
     await connection.execute("UPDATE sendout SET state = 'cancelled'")
-    with pytest.raises(Refused, match="can only be accepted"):
+    with pytest.raises(Conflict, match="can only be accepted"):
         await uncertain.resolve(connection, sendout_id, "resend")
     assert await uncertain.resolve_all(connection, "resend") == 0
     assert await uncertain.resolve(connection, sendout_id, "accept") == 3
@@ -120,7 +126,7 @@ async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: C
         batch,
         flush=uuid4(),
         conclusions=[refused(first, "550 5.1.1 unknown")],
-        in_hand=[],
+        in_flight=[],
         intents=[],
         lease_seconds=LEASE_SECONDS,
     )
@@ -142,14 +148,14 @@ async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendo
     assert batch
     await deliveries.bind(connection, batch, {})
     await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=[], in_hand=[], intents=[1, 2, 3], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), conclusions=[], in_flight=[], intents=[1, 2, 3], lease_seconds=LEASE_SECONDS
     )
     await sendouts.pause(connection, sendout_id, "by a test")
     assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 0
     await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
     assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 3
     found = await sendout_views.named(connection, sendout_id)
-    assert (found.state, found.uncertain, found.in_hand, found.held) == ("paused", 3, 0, 0)
+    assert (found.state, found.uncertain, found.in_flight, found.held) == ("paused", 3, 0, 0)
 
 
 async def test_every_answer_is_kept(connection: Connection) -> None:

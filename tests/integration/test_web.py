@@ -328,7 +328,7 @@ async def record(
         batch,
         flush=uuid4(),
         conclusions=conclusions,
-        in_hand=(),
+        in_flight=(),
         intents=intents,
         lease_seconds=LEASE_SECONDS,
     )
@@ -403,7 +403,7 @@ async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection
     assert (await site.post(f"{path}/uncertain", json={"how": "resend"})).json() == {"mails": 2}
     assert (await site.get(f"{path}/uncertain")).json() == []
     paused = (await site.post(f"{path}/pause")).json()
-    assert (paused["state"], paused["in_hand"], paused["open"]) == ("paused", 0, 2)
+    assert (paused["state"], paused["in_flight"], paused["open"]) == ("paused", 0, 2)
     assert (await site.post(f"{path}/cancel")).json()["state"] == "cancelled"
     nobody = f"/api/sendouts/{uuid4()}"
     for response in (

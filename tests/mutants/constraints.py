@@ -36,7 +36,7 @@ EXEMPT = {
     "sendout_list_list": FOR_SPEED,
     "sendout_open": FOR_SPEED,
     "coupon_list_total_check": "implied: coupon_list_check wants 0 ≤ available ≤ total",
-    "delivery_batch_open_check": "implied: in_hand_is_open wants 0 ≤ cardinality(in_hand) ≤ open",
+    "delivery_batch_open_check": "implied: in_flight_is_open wants 0 ≤ cardinality(in_flight) ≤ open",
     "import_job_lines_check": "implied: every_line_explained makes it a sum of what is not negative",
     "sendout_list_bound_check": "implied: sendout_list_sent_check and sent_was_bound want 0 ≤ sent ≤ bound",
     "sendout_list_needed_check": "implied: promise_within_need wants 0 ≤ promised ≤ needed",

@@ -44,7 +44,9 @@ def calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 def test_no_log_line_has_a_traceback() -> None:
     """An error's text may hold codes (Postgres says them in DETAIL): its class and its place are logged, never more."""
-    sources = [file for folder in ("coupons", "producers", "sandbox", "workers") for file in (ROOT / folder).rglob("*.py")]
+    sources = [
+        file for folder in ("coupons", "producers", "sandbox", "workers") for file in (ROOT / folder).rglob("*.py")
+    ]
     found = [
         f"{file.relative_to(ROOT)}:{call.lineno}"
         for file in sources

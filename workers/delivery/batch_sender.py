@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from coupons import failpoints
-from coupons.database import TROUBLE, Pool
+from coupons.database import TRANSIENT_ERRORS, Pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
@@ -85,11 +85,11 @@ class Handover:
         self._writer = writer
         self._signals = signals
         self._lease_seconds = settings.lease_seconds
-        self._policy = Policy(denials, batch.sendout_id, give_up_seconds=settings.give_up_hours * 3_600)
+        self._policy = Policy(denials, batch.sendout_id, give_up_seconds=settings.retry_hours * 3_600)
         self._window = window
         self._only_silence = only_silence
         self._booking: Booking | None = None
-        self._in_hand: set[int] = set()
+        self._in_flight: set[int] = set()
         self._settled: set[int] = set()  # of these, what has an outcome
         self._concluded: list[Conclusion] = []  # to be recorded
         self._put_off: list[Delivery] = []  # not mailed, and not concluded either
@@ -116,7 +116,7 @@ class Handover:
 
     async def _work(self, waiting: deque[Delivery], share: Share, *, again: bool = True) -> None:
         """`again`: what was put off may be tried once more, if there is time for that."""
-        while waiting or self._in_hand or self._concluded:
+        while waiting or self._in_flight or self._concluded:
             room = await self._room(share, len(waiting))
             written = self._write_next(waiting, room)
             self._use_turns(len(written))
@@ -131,7 +131,7 @@ class Handover:
                 if again and may_send and (due := self._due_again(share)):
                     waiting.extend(due)
                     continue
-            if self._in_hand:
+            if self._in_flight:
                 is_patient = not (waiting or self._put_off) and self._is_silent
                 await self._outcomes(PATIENT_LOOK_SECONDS if is_patient else LOOK_SECONDS)
             elif waiting and not room:
@@ -156,7 +156,7 @@ class Handover:
     @property
     def _is_silent(self) -> bool:
         """Whether silent connections hold all that is in hand."""
-        return 0 < len(self._in_hand) == self._relays.silent().count(self)
+        return 0 < len(self._in_flight) == self._relays.silent().count(self)
 
     def _put_off_for_now(self, deliveries: Iterable[Delivery]) -> None:
         if put_off := [*deliveries]:
@@ -177,7 +177,7 @@ class Handover:
     async def _pause_now(self) -> None:
         """Nor need people wait for them to be told, who may mend the cause and resume the sendout before they come."""
         if self._ending.pause_for:
-            with suppress(*TROUBLE):  # the next look tries again
+            with suppress(*TRANSIENT_ERRORS):  # the next look tries again
                 await pause(self._pool, self._batch.sendout_id, self._ending.pause_for)
                 self._ending = Ending()
 
@@ -201,7 +201,7 @@ class Handover:
 
     async def _flush(self, written: Written, share: Share) -> bool:
         """Record what came in and the intent for what is written, then hand it over; False: nothing more may be."""
-        if not (self._in_hand or self._concluded or written):
+        if not (self._in_flight or self._concluded or written):
             return True
         until = asyncio.get_running_loop().time() + self._lease_seconds  # the flush renews the lease
         if self._concluded:
@@ -210,18 +210,18 @@ class Handover:
         settled, self._settled = self._settled, set()
         share.take(len(written))
         try:
-            may_send = await self._record(concluded, self._in_hand - settled, list(written))
+            may_send = await self._record(concluded, self._in_flight - settled, list(written))
             failpoints.reached("deliver.recorded" if concluded else "deliver.intended")
         except BaseException:  # what is not recorded must not be taken for never handed over
             self._concluded, self._settled = concluded + self._concluded, settled | self._settled
             share.give_back(len(written))
             raise
-        self._in_hand -= settled
+        self._in_flight -= settled
         self._flushed_at = time.monotonic()
         self._window.note(len(settled))
         share.give_back(len(settled))
         if may_send:
-            self._in_hand.update(written)
+            self._in_flight.update(written)
             self._hand_over(written, until)
         else:
             share.give_back(len(written))
@@ -239,7 +239,7 @@ class Handover:
         """People need not be told any more why nothing does."""
         if self._batch.waiting and not self._moved:
             self._moved = True
-            with suppress(*TROUBLE):
+            with suppress(*TRANSIENT_ERRORS):
                 async with self._pool.acquire() as connection:
                     await sendouts.wait(connection, self._batch.sendout_id, None)
 
@@ -252,7 +252,7 @@ class Handover:
                 self._relays.hand_over(envelope, partial(self._report, delivery), of=self, until=until)
         failpoints.reached("deliver.handed_over")
 
-    async def _record(self, concluded: list[Conclusion], in_hand: set[int], intents: list[int]) -> bool:
+    async def _record(self, concluded: list[Conclusion], in_flight: set[int], intents: list[int]) -> bool:
         """Try again while the lease lasts: outcomes that are not recorded would be uncertain."""
         flush = uuid4()
         while True:
@@ -263,11 +263,11 @@ class Handover:
                         self._batch,
                         flush=flush,
                         conclusions=concluded,
-                        in_hand=in_hand,
+                        in_flight=in_flight,
                         intents=intents,
                         lease_seconds=self._lease_seconds,
                     )
-            except TROUBLE as error:
+            except TRANSIENT_ERRORS as error:
                 log.warning("database trouble, outcomes wait", error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -296,7 +296,7 @@ class Handover:
 
     @property
     def _has_enough(self) -> bool:
-        return 2 * len(self._settled) >= len(self._in_hand)
+        return 2 * len(self._settled) >= len(self._in_flight)
 
     async def _outcomes(self, look_seconds: float) -> None:
         """Until half of what is in hand has an outcome, some have waited long enough for the others, or it is time to

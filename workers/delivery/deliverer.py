@@ -6,8 +6,8 @@ from uuid import UUID
 import structlog
 
 from coupons import failpoints
-from coupons.database import TROUBLE, Connection, Pool
-from coupons.errors import Told
+from coupons.database import TRANSIENT_ERRORS, Connection, Pool
+from coupons.errors import UserError
 from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
@@ -50,7 +50,7 @@ class Deliverer:
         self._relays = relays
         self._throttle = Throttle(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
         self._denials = Denials()
-        self._window = Window(settings.window, least=2 * settings.smtp_connections)
+        self._window = Window(settings.max_in_flight, least=2 * settings.smtp_connections)
         self._signals = signals
         self._settings = settings
         self._owner = owner
@@ -149,7 +149,7 @@ class Deliverer:
         while True:
             try:
                 return await self._prepare(batch)
-            except TROUBLE as error:
+            except TRANSIENT_ERRORS as error:
                 log.warning("database trouble, trying again", role="deliver", error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -159,7 +159,7 @@ class Deliverer:
         failpoints.reached("deliver.bound")
         try:
             writer = await self._writer_of(batch.sendout_id)
-        except Told as error:
+        except UserError as error:
             return Ending(pause_for=f"its message cannot be compiled: {error}")
         async with self._pool.acquire() as connection:
             return writer, await deliveries.due(connection, batch, writer.lists)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from coupons.database import TROUBLE, Pool
+from coupons.database import TRANSIENT_ERRORS, Pool
 from coupons.store import rate_limit
 from workers.loops import RETRY_SECONDS
 
@@ -37,7 +37,7 @@ class Throttle:
         try:
             async with self._pool.acquire() as connection:
                 seconds = await rate_limit.book(connection, seconds=booked / self._per_second)
-        except TROUBLE as error:
+        except TRANSIENT_ERRORS as error:
             log.warning("database trouble, no turn was booked", error=type(error).__name__)
             return Booking(0, time.monotonic() + RETRY_SECONDS)
         return Booking(booked, time.monotonic() + seconds)

@@ -25,7 +25,7 @@ class Window:
         self._most = most
         self._least = least
         self._shares: set[Share] = set()
-        self._in_hand = 0
+        self._in_flight = 0
         self._freed = asyncio.Event()
         self._per_second = 0.0
         self._outcomes = 0
@@ -48,12 +48,12 @@ class Window:
 
     @property
     def free(self) -> int:
-        return self.size - self._in_hand
+        return self.size - self._in_flight
 
     @property
     def left(self) -> int:
         """How many more there may ever be in hand."""
-        return self._most - self._in_hand
+        return self._most - self._in_flight
 
     @property
     def part(self) -> int:
@@ -76,7 +76,7 @@ class Window:
 
     def move(self, mails: int) -> None:
         """So many more in hand; or fewer, of which those who wait for room are told."""
-        self._in_hand += mails
+        self._in_flight += mails
         if mails < 0:
             self._freed.set()
 
