@@ -252,9 +252,8 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
         if sendout and sendout["recipients"] and (refusal := await restore_guard.refusal(connection)):
             raise Conflict(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
-            raise Conflict(
-                f"sendout {sendout_id} is {(await sendout_views.named(connection, sendout_id)).state} already"
-            )
+            state = (await sendout_views.named(connection, sendout_id)).state
+            raise Conflict(f"sendout {sendout_id} is {state} already")
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.return_unbound, sendout_id)
 
