@@ -336,13 +336,15 @@ CREATE TABLE delivery (
     changed_at     timestamptz,
     deferred_since timestamptz,  -- its first deferral: it is given up when this is too long ago
     was_uncertain  boolean NOT NULL DEFAULT false,
+    never_resend   boolean NOT NULL DEFAULT false,  -- set by the restore guard: it may have been sent with another code
     PRIMARY KEY (sendout_id, number),
     -- `who --email` looks here. Not the other way round: of a sendout that came after the last ANALYZE the planner
     -- expects one row, and reads all its deliveries by whatever index begins with its id (310 mails/s instead of 8,000).
     CONSTRAINT one_mail_per_address UNIQUE (address_key, sendout_id),
     CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL)),
     -- One of its mails may have arrived: whatever a later attempt brings, its codes are nobody else's.
-    CONSTRAINT uncertain_keeps_its_code CHECK (NOT was_uncertain OR state NOT IN ('refused', 'cancelled'))
+    CONSTRAINT uncertain_keeps_its_code CHECK (NOT was_uncertain OR state NOT IN ('refused', 'cancelled')),
+    CONSTRAINT never_resent CHECK (NOT never_resend OR state IN ('uncertain', 'sent'))
 ) WITH (fillfactor = 60);
 
 -- What became of an attempt that was not the last one: with `delivery.reply`, every answer that a relay ever gave.

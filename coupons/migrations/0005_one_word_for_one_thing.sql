@@ -21,3 +21,11 @@ ALTER TABLE known_chunk RENAME TO imported_chunk;
 ALTER TABLE imported_chunk RENAME CONSTRAINT known_chunk_pkey TO imported_chunk_pkey;
 ALTER TABLE imported_chunk RENAME CONSTRAINT known_chunk_digest_check TO imported_chunk_digest_check;
 ALTER TABLE imported_chunk RENAME CONSTRAINT known_chunk_list_id_fkey TO imported_chunk_list_id_fkey;
+
+-- A mail that must never be sent again was recognized by the text of its reply.
+ALTER TABLE delivery ADD COLUMN never_resend boolean NOT NULL DEFAULT false;
+UPDATE delivery d SET never_resend = true
+FROM delivery_batch b
+WHERE b.uncertain > 0 AND d.sendout_id = b.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
+  AND d.state = 'uncertain' AND d.reply = 'may have been sent after the backup, then perhaps with another code';
+ALTER TABLE delivery ADD CONSTRAINT never_resent CHECK (NOT never_resend OR state IN ('uncertain', 'sent'));

@@ -15,7 +15,6 @@ from coupons.errors import Conflict
 from coupons.store import deliveries
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.store.queries import Queries
-from coupons.store.uncertain import MAY_HAVE_GONE
 
 SQL = Queries("restore_guard.sql")
 ACCEPT_SECONDS = 3_600
@@ -27,6 +26,7 @@ _REASONS = {
     "is_copy": "the database is a copy of another one",
 }
 """The first that is so; a dump that was restored on another server is both."""
+_REPLY = "may have been sent after the backup, perhaps with another code"
 _LOCKED_SECONDS = 0.05
 _BIND_TRIES = 1_200
 _LEASE_SECONDS = 24 * 3_600
@@ -160,11 +160,12 @@ async def _make_uncertain(connection: Connection) -> int:
             connection,
             batch,
             flush=uuid4(),
-            conclusions=[Conclusion(Delivery(n, "", {}, 0), "uncertain", MAY_HAVE_GONE) for n in numbers],
+            conclusions=[Conclusion(Delivery(n, "", {}, 0), "uncertain", _REPLY) for n in numbers],
             in_flight=[],
             intents=[],
             lease_seconds=_LEASE_SECONDS,
         )
+        await connection.execute(SQL.never_resend, batch.sendout_id, numbers)
         await deliveries.release(connection, batch)
         count += len(numbers)
     return count

@@ -71,3 +71,6 @@ WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (start_at IS NU
 -- open: a batch's deliveries without an outcome
 SELECT number FROM delivery
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('pending', 'deferred') ORDER BY number;
+
+-- never_resend: mails that may have been sent after the backup, then with another code of the same list
+UPDATE delivery SET never_resend = true WHERE sendout_id = $1 AND number = ANY ($2::integer[]);

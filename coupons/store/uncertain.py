@@ -19,8 +19,6 @@ SQL = Queries("uncertain.sql")
 AT_ONCE = 1_000
 MOST_ATTEMPTS = 3
 """A mail that was uncertain so often is left to a person: something about it ends the connection each time."""
-MAY_HAVE_GONE = "may have been sent after the backup, then perhaps with another code"
-"""The reply of such a mail: sent again, its recipient might have two codes of a list."""
 RESOLVE_SECONDS = 600
 """Of a sendout with a million uncertain mails."""
 _ANY = 2**31 - 1
@@ -57,7 +55,7 @@ async def resolve(
 ) -> int:
     """Send uncertain mails again, or count them as sent; returns how many. None of `address_keys` means all.
 
-    What was tried `most_attempts` times stays as it is, and what MAY_HAVE_GONE is never sent again.
+    Mails with `most_attempts` attempts stay as they are. Mails marked `never_resend` are not sent again.
 
     Raises:
         Conflict: there is no such sendout, or nothing of a cancelled one is to be sent again.
@@ -71,8 +69,8 @@ async def resolve(
         if how == "resend" and sendout["state"] == "cancelled":
             raise Conflict(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
         await connection.execute(f"SET LOCAL statement_timeout = '{RESOLVE_SECONDS}s'")
-        never = MAY_HAVE_GONE if how == "resend" else None
-        chosen = [row["number"] for row in await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts, never)]
+        rows = await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts, how == "resend")
+        chosen = [row["number"] for row in rows]
         if not chosen:
             return 0
         if how == "resend":

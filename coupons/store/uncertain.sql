@@ -9,15 +9,16 @@ FROM delivery_batch b CROSS JOIN LATERAL (
 WHERE b.sendout_id = $1 AND b.uncertain > 0 AND d.number > $2
 ORDER BY d.number LIMIT $3;
 
--- chosen: of these, with $2 address keys, or all for NULL; tried fewer than $3 times, and not with the reply $4
+-- chosen: uncertain mails to the address keys $2, or all for NULL, with fewer than $3 attempts; without those that are
+-- never resent if they are to be resent ($4)
 SELECT d.number
 FROM delivery_batch b CROSS JOIN LATERAL (
-    SELECT number, address_key, attempts, reply FROM delivery
+    SELECT number, address_key, attempts, never_resend FROM delivery
     WHERE sendout_id = b.sendout_id AND number BETWEEN b.first_delivery AND b.last_delivery AND state = 'uncertain'
     OFFSET 0
 ) d
 WHERE b.sendout_id = $1 AND b.uncertain > 0 AND ($2::text[] IS NULL OR d.address_key = ANY ($2)) AND d.attempts < $3
-  AND ($4::text IS NULL OR d.reply IS DISTINCT FROM $4)
+  AND NOT ($4 AND d.never_resend)
 ORDER BY d.number;
 
 -- lock: the sendout's row, until the transaction ends

@@ -245,6 +245,8 @@ FORBIDDEN = {
     "deferred_is_due: a deferred mail that is never due": "UPDATE delivery SET state = 'deferred' WHERE number = 1",
     "uncertain_keeps_its_code: a code taken back from somebody who may have it": "UPDATE delivery "
     "SET was_uncertain = true, state = 'refused'",
+    "never_resent: a mail that may have been sent with another code is sent again": "UPDATE delivery "
+    "SET never_resend = true WHERE number = 1",
     "delivery_attempt_attempt_check: an attempt before the first": "UPDATE delivery_attempt SET attempt = 0",
     "delivery_attempt_outcome_check: an attempt that was the last": "UPDATE delivery_attempt SET outcome = 'sent'",
     "epoch_number_check: an epoch before the first": "UPDATE epoch SET number = 0",
