@@ -2,13 +2,21 @@
 
 from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
 from coupons.smtp.connection import Timeouts
-from coupons.smtp.outcomes import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
-from coupons.smtp.queue import TOO_LATE
+from coupons.smtp.outcomes import (
+    Deferred,
+    Outcome,
+    Phase,
+    Refused,
+    SenderRefused,
+    Sent,
+    Uncertain,
+    Unreachable,
+    UnreachableCause,
+)
 from coupons.smtp.relay import Limits
 from coupons.smtp.relays import Outage, Relays
 
 __all__ = [
-    "TOO_LATE",
     "Deferred",
     "Limits",
     "Outage",
@@ -24,4 +32,5 @@ __all__ = [
     "Tls",
     "Uncertain",
     "Unreachable",
+    "UnreachableCause",
 ]

@@ -56,12 +56,26 @@ class SenderRefused:
     phase: Phase = Phase.MAIL
 
 
+class UnreachableCause(Enum):
+    """Why a mail was not handed over."""
+
+    RELAY = "no relay could be used"
+    DEADLINE = "its deadline passed"
+    CANCELLED = "its owner cancelled it"
+    SHUTDOWN = "the process is shutting down"
+
+
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The relay cannot be talked to, it is too late, or we are shutting down: nothing was sent, no attempt counts."""
+    """The mail was not handed over: nothing was sent, and no attempt counts."""
 
     explanation: str
+    cause: UnreachableCause = UnreachableCause.RELAY
 
+
+PAST_DEADLINE = Unreachable("not sent before its deadline", UnreachableCause.DEADLINE)
+SHUTTING_DOWN = Unreachable("shutting down", UnreachableCause.SHUTDOWN)
+CANCELLED = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
 Outcome = Sent | Refused | Deferred | Uncertain | SenderRefused | Unreachable
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from coupons.mail import Envelope
-from coupons.smtp.outcomes import Deferred, Outcome, Unreachable
+from coupons.smtp.outcomes import CANCELLED, PAST_DEADLINE, SHUTTING_DOWN, Deferred, Outcome, Unreachable
 
-TOO_LATE = "too late"
 MOST_RETURNS = 10
 """A mail that comes back so often, each time with its connection dead before MAIL was answered, is the cause."""
 
@@ -33,17 +32,17 @@ class Waiting:
         self._mails: deque[Mail] = deque()
         self._concluded: deque[tuple[Mail, Outcome]] = deque()
         self._telling = False
-        self.closed_for: str | None = None
+        self.closed = False
         self.surprise: BaseException | None = None
 
     def __len__(self) -> int:
         return len(self._mails)
 
     def add(self, mail: Mail) -> None:
-        if self.closed_for is None:
-            self._mails.append(mail)
+        if self.closed:
+            self.conclude(mail, SHUTTING_DOWN)
         else:
-            self.conclude(mail, Unreachable(self.closed_for))
+            self._mails.append(mail)
 
     def next(self, now: float) -> Mail | None:
         """The first mail that may still be handed over at this time of the loop; those before it are concluded."""
@@ -51,35 +50,35 @@ class Waiting:
             mail = self._mails.popleft()
             if now <= mail.until:
                 return mail
-            self.conclude(mail, Unreachable(TOO_LATE))
+            self.conclude(mail, PAST_DEADLINE)
         return None
 
     def take_back(self, mail: Mail, reason: str, *, suspect: bool) -> None:
         """A mail that nothing was at stake for is the next one again. `suspect`: it may have broken the connection."""
         mail.returns += suspect
-        if self.closed_for is not None:
-            self.conclude(mail, Unreachable(self.closed_for))
+        if self.closed:
+            self.conclude(mail, SHUTTING_DOWN)
         elif mail.returns > MOST_RETURNS:
             self.conclude(mail, Deferred(reason))
         else:
             self._mails.appendleft(mail)
 
-    def give_up(self, reason: str) -> None:
-        """Conclude all that waits as unreachable."""
+    def give_up(self, outcome: Unreachable) -> None:
+        """Conclude every waiting mail."""
         while self._mails:
-            self.conclude(self._mails.popleft(), Unreachable(reason))
+            self.conclude(self._mails.popleft(), outcome)
 
-    def withdraw(self, of: object, reason: str) -> None:
+    def withdraw(self, of: object) -> None:
         mails, self._mails = self._mails, deque()
         for mail in mails:
             if mail.of is of:
-                self.conclude(mail, Unreachable(reason))
+                self.conclude(mail, CANCELLED)
             else:
                 self._mails.append(mail)
 
-    def close(self, reason: str) -> None:
-        self.closed_for = reason
-        self.give_up(reason)
+    def close(self) -> None:
+        self.closed = True
+        self.give_up(SHUTTING_DOWN)
 
     def conclude(self, mail: Mail, outcome: Outcome) -> None:
         self._concluded.append((mail, outcome))

@@ -199,7 +199,7 @@ class Relay:
         return self._waiting.next(now)
 
     def rested(self, connection: Connection) -> None:
-        if self._is_enough(connection) or self._waiting.closed_for is not None:
+        if self._is_enough(connection) or self._waiting.closed:
             self._part_with(connection)
             self._changed()
         else:
@@ -354,7 +354,7 @@ class Relay:
 
     def _back_off(self) -> None:
         """With jitter, lest all workers ask at once. Connections that fail together count as one failure."""
-        if self._blocked is None and self._waiting.closed_for is None:
+        if self._blocked is None and not self._waiting.closed:
             doubled = max(2 * self._backoff, self._limits.backoff_seconds)
             self._backoff = min(doubled, self._limits.longest_backoff_seconds)
             seconds = self._backoff * random.uniform(0.5, 1)  # noqa: S311 - no secret

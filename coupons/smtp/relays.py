@@ -13,12 +13,10 @@ from coupons.mail import Envelope
 from coupons.smtp.address import SmtpAddress
 from coupons.smtp.connect import OpeningError
 from coupons.smtp.connection import Timeouts
-from coupons.smtp.outcomes import Outcome, Unreachable
+from coupons.smtp.outcomes import SHUTTING_DOWN, Outcome, Unreachable
 from coupons.smtp.queue import Mail, Waiting
 from coupons.smtp.relay import Kind, Limits, Relay
 
-SHUTTING_DOWN = "shutting down"
-WITHDRAWN = "withdrawn"
 _LOAD = attrgetter("load")
 
 
@@ -76,7 +74,7 @@ class Relays:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Hand back what is waiting, give what is in flight a moment, then interrupt it."""
-        self._waiting.close(SHUTTING_DOWN)
+        self._waiting.close()
         for relay in self._relays:
             relay.leave()
         self._waiting.tell()
@@ -87,7 +85,7 @@ class Relays:
             pass
         finally:
             for relay in self._relays:
-                relay.stop(SHUTTING_DOWN)
+                relay.stop(SHUTTING_DOWN.explanation)
             self._waiting.tell()
         await self._gone()
         if self._waiting.surprise is not None and error is None:
@@ -99,19 +97,19 @@ class Relays:
         """Have the mail sent as soon as a connection is free; `report` is called with what became of it.
 
         `of` is whoever may withdraw it. After `until`, a time of the running loop, its first byte is not written any
-        more: it is `Unreachable("too late")`, told when its turn comes.
+        more: it is `Unreachable` with the cause DEADLINE, reported when its turn comes.
         """
         self._waiting.add(Mail(envelope, report, of, math.inf if until is None else until))
         self._dispatch()
         self._waiting.tell()
 
     def withdraw(self, of: object) -> None:
-        """Report every mail of this owner that no connection has begun with as `Unreachable("withdrawn")`."""
-        self._waiting.withdraw(of, WITHDRAWN)
+        """Report every mail of this owner that no connection has begun with as `Unreachable`, CANCELLED."""
+        self._waiting.withdraw(of)
         self._waiting.tell()
 
     def hand_back(self) -> None:
-        """Report every mail that no connection has begun with as `Unreachable("shutting down")`."""
+        """Report every mail that no connection has begun with as `Unreachable`, SHUTDOWN."""
         self._waiting.give_up(SHUTTING_DOWN)
         self._waiting.tell()
 
@@ -169,7 +167,7 @@ class Relays:
         finally:
             self._dispatching = False
         if self._waiting and (outage := self._settled_outage()):
-            self._waiting.give_up(outage.reason)
+            self._waiting.give_up(Unreachable(outage.reason))
 
     def _dispatch_one(self) -> bool:
         """Put one more connection to work, or open one; no more than there are mails for."""

@@ -18,18 +18,19 @@ from enum import Enum
 
 from coupons.mail import Envelope
 from coupons.smtp.outcomes import (
+    PAST_DEADLINE,
+    SHUTTING_DOWN,
     Outcome,
     OutOfStepError,
     Phase,
     Refused,
     Sent,
-    Unreachable,
     is_pressure,
     is_setback,
     judged,
     lost,
 )
-from coupons.smtp.queue import TOO_LATE, Mail
+from coupons.smtp.queue import Mail
 from coupons.smtp.replies import ReplyReader, explained
 
 CLOSING = b"421"  # RFC 5321 3.8: the relay closes the connection after it
@@ -203,7 +204,7 @@ class Dialogue:
         """It was not written. What the relay said of it counts, unless that may have been about something else."""
         never_mind = self.pipelining and loss in (Loss.OUT_OF_STEP, Loss.TIMEOUT)
         if loss is Loss.STOPPED:
-            self.settled.append((mail, Unreachable(reason)))
+            self.settled.append((mail, SHUTTING_DOWN))
         elif never_mind or (self._phase is Phase.MAIL and self._refusal is None):
             self.returned.append(mail)
         else:
@@ -329,8 +330,8 @@ class Dialogue:
 
     def _hand_over(self, mail: Mail) -> None:
         if self._now > mail.until:  # and the relay waits for it: the only way out is to close the connection
-            self.farewell = TOO_LATE
-            self._settle_begun(Unreachable(TOO_LATE))
+            self.farewell = PAST_DEADLINE.explanation
+            self._settle_begun(PAST_DEADLINE)
             return
         self._out.append(self._wire)
         self.awaited.append(Phase.DOT)

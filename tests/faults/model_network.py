@@ -13,7 +13,6 @@ from uuid import UUID
 
 from coupons.mail import Envelope
 from coupons.smtp import (
-    TOO_LATE,
     Deferred,
     Outage,
     Outcome,
@@ -23,6 +22,7 @@ from coupons.smtp import (
     Sent,
     Uncertain,
     Unreachable,
+    UnreachableCause,
 )
 from tests.faults.model_interaction_points import Contacts, Dead
 
@@ -152,7 +152,7 @@ class Wire:
     def withdraw(self, of: object) -> None:
         for mail in self._unanswered:
             if mail.of is of and mail.outcome is None:
-                mail.outcome = Unreachable("withdrawn")
+                mail.outcome = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
     def silent(self) -> list[object]:
         """Its relays answer, or their connections are lost: no work is left behind that a death had to end."""
@@ -183,7 +183,7 @@ class Wire:
 
     def _begin(self, mail: _HandedOver) -> None:
         if self._is_too_late(mail):
-            mail.outcome = Unreachable(TOO_LATE)
+            mail.outcome = Unreachable("not sent before its deadline", UnreachableCause.DEADLINE)
             return
         mail.outcome = mail.fate.answer
         if mail.fate.arrives:

@@ -4,6 +4,7 @@ import pytest
 
 from coupons.mail import Envelope
 from coupons.smtp import Deferred, Outcome, Refused, Sent, Timeouts, Uncertain, Unreachable
+from coupons.smtp.outcomes import PAST_DEADLINE, SHUTTING_DOWN
 from tests.smtp_client import MAIL, relays_to, until
 from tests.smtp_server import CUT, HANG, PIPELINING, Act, Script, serving
 
@@ -71,7 +72,7 @@ async def test_mail_that_is_begun_is_not_written_after_its_time(way: Script) -> 
             relays.hand_over(MAIL, outcomes.append, until=until_time)
         await until(lambda: len(outcomes) == 3)
         assert relays.outage is None
-    assert outcomes == [Sent("250 2.0.0 queued"), Unreachable("too late"), Sent("250 2.0.0 queued")]
+    assert outcomes == [Sent("250 2.0.0 queued"), PAST_DEADLINE, Sent("250 2.0.0 queued")]
     assert len(server.mails) == len(server.said) == 2
 
 
@@ -83,7 +84,7 @@ async def test_mail_whose_time_is_over_is_not_begun() -> None:
         for until_time in (now - 1, now - 1, now + 60):
             relays.hand_over(MAIL, outcomes.append, until=until_time)
         await until(lambda: len(outcomes) == 3)
-    assert outcomes == [Unreachable("too late")] * 2 + [Sent("250 2.0.0 queued")]
+    assert outcomes == [PAST_DEADLINE] * 2 + [Sent("250 2.0.0 queued")]
     assert server.verbs == [["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]]
 
 
@@ -116,7 +117,7 @@ async def test_leaving_hands_back_what_was_not_begun() -> None:
                 relays.hand_over(MAIL, outcomes.append)
             await server.hanging.wait()
         relays.hand_over(MAIL, outcomes.append)
-    assert outcomes == [Unreachable("shutting down")] * 2 + [Uncertain("shutting down"), Unreachable("shutting down")]
+    assert outcomes == [SHUTTING_DOWN] * 2 + [Uncertain("shutting down"), SHUTTING_DOWN]
 
 
 async def test_leaving_before_the_dot_sends_nothing() -> None:
@@ -125,7 +126,7 @@ async def test_leaving_before_the_dot_sends_nothing() -> None:
     async with serving({"RCPT": HANG}) as server, relays_to(server, closing_seconds=0) as relays:
         relays.hand_over(MAIL, outcomes.append)
         await server.hanging.wait()
-    assert outcomes == [Unreachable("shutting down")]
+    assert outcomes == [SHUTTING_DOWN]
     assert server.mails == []
 
 

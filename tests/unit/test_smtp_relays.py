@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from coupons.smtp import Deferred, Outcome, Refused, Relays, Sent, SmtpAddress, Timeouts, Uncertain, Unreachable
+from coupons.smtp.outcomes import CANCELLED
 from coupons.smtp.relay import FAILURES_IN_A_ROW, Kind, Trouble
 from tests.smtp_client import MAIL, mail_to, outcomes_of, relays_to, until
 from tests.smtp_server import CUT, EHLO, HANG, PIPELINING, Act, Script, serving
@@ -378,7 +379,7 @@ async def test_withdrawn_mails_are_those_of_one_owner_that_are_not_begun() -> No
             relays.hand_over(mail_to(name), into(name), owner)
         await until(lambda: bool(server.said) and "DATA" in server.verbs[0])
         relays.withdraw(mine)
-        assert outcomes == {"m2": Unreachable("withdrawn"), "m3": Unreachable("withdrawn")}
+        assert outcomes == {"m2": CANCELLED, "m3": CANCELLED}
         await until(lambda: len(outcomes) == 5)
     assert [outcomes[name] for name in ("m1", "o1", "n1")] == [QUEUED] * 3
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coupons.mail import Envelope
 from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
-from coupons.smtp.outcomes import OutOfStepError
+from coupons.smtp.outcomes import PAST_DEADLINE, SHUTTING_DOWN, OutOfStepError
 from coupons.smtp.queue import MOST_RETURNS, Mail, Waiting
 from coupons.smtp.session import Dialogue, Loss, Offers
 from tests.smtp_client import mail_to
@@ -287,8 +287,8 @@ def test_mail_is_not_written_after_its_time() -> None:
     dialogue.begin(Mail(mail_to("b"), lambda _: None, until=5.0))
     dialogue.output()
     dialogue.receive(OK + OK + OK + GO, now=5.1)
-    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok"), Unreachable("too late")]
-    assert dialogue.farewell == "too late"
+    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok"), PAST_DEADLINE]
+    assert dialogue.farewell == PAST_DEADLINE.explanation
     assert not dialogue.wants_mail
     assert dialogue.output() == b""
 
@@ -297,5 +297,5 @@ def test_stop_tells_what_was_at_stake() -> None:
     """What is written is uncertain; what is only begun was not sent."""
     dialogue = dialogue_with("a", "b")
     dialogue.end(Loss.STOPPED, "shutting down")
-    assert [outcome for _, outcome in dialogue.settled] == [Uncertain("shutting down"), Unreachable("shutting down")]
+    assert [outcome for _, outcome in dialogue.settled] == [Uncertain("shutting down"), SHUTTING_DOWN]
     assert dialogue.returned == []

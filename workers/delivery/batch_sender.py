@@ -21,7 +21,7 @@ from coupons.database import TRANSIENT_ERRORS, Pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
-from coupons.smtp import TOO_LATE, Outcome, Relays, Unreachable
+from coupons.smtp import Outcome, Relays, Unreachable, UnreachableCause
 from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch, Conclusion, Delivery
 from coupons.templates.rendering import RenderError
@@ -247,7 +247,7 @@ class Handover:
         """A mail that waits for a connection for longer than the lease lasts comes back."""
         for delivery, envelope in written.values():
             if self._signals.stopping:  # since the flush began
-                self._report(delivery, Unreachable("the worker stops"))
+                self._report(delivery, Unreachable("the worker stops", UnreachableCause.SHUTDOWN))
             else:
                 self._relays.hand_over(envelope, partial(self._report, delivery), of=self, until=until)
         failpoints.reached("deliver.handed_over")
@@ -278,20 +278,20 @@ class Handover:
             case Pause(reason):
                 self._put_off_for_now([delivery])
                 self._ending = Ending(pause_for=reason)
-            case StandStill(reason):
+            case StandStill(reason, cause):
                 self._put_off_for_now([delivery])
-                self._stand_still(reason)
+                self._stand_still(reason, cause)
         self._settled.add(delivery.number)
         if self._has_enough:
             self._enough.set()
 
-    def _stand_still(self, reason: str) -> None:
+    def _stand_still(self, reason: str, cause: UnreachableCause) -> None:
         """Nothing is handed over for now; in an outage no batch is claimed before a relay is tried again."""
         if self._ending.pause_for:
             return
         if outage := self._relays.outage:
             self._ending = Ending(waiting=outage.reason)
-        elif not (self._signals.stopping or self._withdrawn or reason == TOO_LATE):
+        elif not (self._signals.stopping or self._withdrawn or cause is UnreachableCause.DEADLINE):
             self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=reason)
 
     @property

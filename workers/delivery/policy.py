@@ -4,7 +4,17 @@ import random
 from dataclasses import dataclass
 from uuid import UUID
 
-from coupons.smtp import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp import (
+    Deferred,
+    Outcome,
+    Phase,
+    Refused,
+    SenderRefused,
+    Sent,
+    Uncertain,
+    Unreachable,
+    UnreachableCause,
+)
 from coupons.store.deliveries import Conclusion, Delivery
 from workers.delivery.denials import Denials
 
@@ -26,6 +36,7 @@ class StandStill:
     """The mail was not handed over and is as before; the next one would fare no better now."""
 
     reason: str
+    cause: UnreachableCause = UnreachableCause.RELAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,8 @@ class Policy:
                 return self._perhaps_denied(delivery, reply)
             case SenderRefused(reply):
                 return Pause(f"the relay refuses the sender: {reply}")
-            case Unreachable(reason):
-                return StandStill(reason)
+            case Unreachable(reason, cause):
+                return StandStill(reason, cause)
 
     def _perhaps_denied(self, delivery: Delivery, reply: str) -> Conclusion:
         """Us, or this recipient? Asked again later, when others were taken, it is the recipient."""
