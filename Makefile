@@ -17,8 +17,8 @@ demo: $(VENV)/installed ## Tell the whole story on real services: too few codes,
 test: $(VENV)/installed-dev ## Run all tests on real services; COUPONS_TEST_SERVICES=docker|local|address chooses which
 	@tests/run_parallel $(BIN)/python
 
-faults: $(VENV)/installed-dev ## Prove it under every fault, in more than half an hour; write the table of docs/reliability.md
-	@tests/faults/run_long $(BIN)/python docs/reliability.md
+faults: $(VENV)/installed-dev ## Prove it under every fault, in more than half an hour; write the table of docs/explanation/reliability.md
+	@tests/faults/run_long $(BIN)/python docs/explanation/reliability.md
 
 mutants: $(VENV)/installed-dev ## Remove each constraint, fence and intent row in turn: some test must fail for each
 	$(BIN)/python -m tests.mutants
@@ -36,7 +36,7 @@ check: $(VENV)/installed-dev ## Check format, lint, types and who may import who
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed-dev ## Measure everything; write bench/results.json and docs/performance.md
+bench: $(VENV)/installed-dev ## Measure everything; write bench/results.json and docs/explanation/performance.md
 	$(BIN)/python -m bench
 
 bench-sending: $(VENV)/installed-dev ## Measure only how fast sending is; ONLY=engine,latency only parts of that
@@ -45,8 +45,10 @@ bench-sending: $(VENV)/installed-dev ## Measure only how fast sending is; ONLY=e
 bench-import: $(VENV)/installed-dev ## Measure only how fast importing is; ONLY=codes,large,recipients only parts of that
 	$(BIN)/python -m bench importing $(if $(ONLY),--only $(ONLY))
 
-docs: $(VENV)/installed-dev ## Write docs/settings.md and docs/contract/ from the models
+docs: $(VENV)/installed-dev ## Write the generated reference pages and build the site into .site/
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/check_site.py .site
 
 picture: $(VENV)/installed-dev ## Write docs/demo.svg, the terminal of `make demo`
 	$(BIN)/python docs/picture.py
@@ -59,7 +61,7 @@ lock: $(VENV)/installed-dev ## Write the lock files anew, with the newest versio
 	  --extra demo --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove all that was made here, the environment too
-	rm -rf $(VENV) .venv-audit .demo .test .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-audit .demo .test .bench .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Exactly the locked versions, once: again only when a lock or pyproject.toml is newer.

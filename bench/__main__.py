@@ -2,8 +2,8 @@
 
 `python -m bench` measures everything, `python -m bench sending [--only engine,latency]` how fast sending is (or parts
 of that), `python -m bench importing [--only codes]` how fast importing is, `python -m bench report` writes the tables
-of docs/performance.md. Absolute figures are this machine's of this minute: compare ratios, whose two sides are measured
-by turns.
+of docs/explanation/performance.md. Absolute figures are this machine's of this minute: compare ratios, whose two sides
+are measured by turns.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""`python -m bench report`: the table of docs/performance.md, from bench/results.json and nothing else."""
+"""`python -m bench report`: the table of docs/explanation/performance.md, from bench/results.json and nothing else."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.json")
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "performance.md"
 BEGIN = "<!-- begin: python -m bench report -->"
 END = "<!-- end: python -m bench report -->"
 

@@ -1,7 +1,7 @@
 """The contract: what a producer may publish, and how bytes become a command.
 
 A command is a JSON object in UTF-8. `id` is chosen by the publisher and becomes the id of the import or sendout; the
-same id again is the same command. docs/contract/ holds the same as JSON Schema, made from these models.
+same id again is the same command. docs/reference/contract/ holds the same as JSON Schema, made from these models.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a person is told whose login the database refuses; which rights a login can have stands in docs/roles.sql."""
+"""The error message for a login that the database refuses; docs/reference/roles.sql has the rights of each role."""
 
 import asyncpg
 
@@ -11,4 +11,4 @@ def denial(error: asyncpg.InsufficientPrivilegeError) -> str:
     words = str(error).splitlines()[0]
     if words.split()[-1].strip('"') in CODES:
         return "this login may not do that with codes: members of coupons_codes see them, the owner deletes them"
-    return f"this login may not do that: {words} (docs/roles.sql)"
+    return f"this login may not do that: {words} (docs/reference/roles.sql)"

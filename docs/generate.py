@@ -1,4 +1,7 @@
-"""Writes docs/settings.md and docs/contract/*.schema.json from the models. `make docs`; a test guards against drift."""
+"""Writes the generated pages of docs/reference/: settings and the JSON Schemas of the contract, from the models.
+
+`make docs` runs it; a test fails if a page differs from what it would write.
+"""
 
 import json
 import sys
@@ -11,6 +14,7 @@ from coupons.commands import type_of
 from coupons.settings import PREFIX, Settings
 
 DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference"
 HEAD = """# Settings
 
 Made by `make docs` from `coupons/settings.py`. Each is an environment variable, a line in a `.env` file in the working
@@ -49,8 +53,8 @@ def schemas() -> dict[str, str]:
 
 def generated() -> dict[Path, str]:
     """Everything that this script writes."""
-    contract = {DOCS / "contract" / name: text for name, text in schemas().items()}
-    return {DOCS / "settings.md": settings_table(), **contract}
+    contract = {REFERENCE / "contract" / name: text for name, text in schemas().items()}
+    return {REFERENCE / "settings.md": settings_table(), **contract}
 
 
 if __name__ == "__main__":

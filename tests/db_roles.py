@@ -1,4 +1,4 @@
-"""Logins of the roles in docs/roles.sql, made as an operator makes them."""
+"""Logins of the roles in docs/reference/roles.sql, made as an operator makes them."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-ROLES_SQL = (Path(__file__).parents[1] / "docs/roles.sql").read_text(encoding="utf-8")
+ROLES_SQL = (Path(__file__).parents[1] / "docs/reference/roles.sql").read_text(encoding="utf-8")
 
 
 class Logins:

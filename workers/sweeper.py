@@ -18,7 +18,7 @@ ROLES = ("deliver", "sendout", "import")
 
 
 class Sweeper:
-    """Each process sweeps for its own roles, so that none needs the rights of another one (docs/roles.sql).
+    """Each process sweeps for its own roles, so that none needs the rights of another one (docs/reference/roles.sql).
 
     Everything else is found by the roles themselves: each looks for work once in a sweep interval.
     """

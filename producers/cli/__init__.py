@@ -40,8 +40,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with rejected lines, 4 inter
 def main(context: click.Context) -> None:
     """Mail every recipient a coupon code of their own: never a code twice, never a mail without its code.
 
-    Settings come from COUPONS_DATABASE_URL, COUPONS_BROKER_URL, COUPONS_SMTP_URL and others (docs/settings.md).
-    Results go to stdout, progress and errors to stderr; listings take --json.
+    Settings come from COUPONS_DATABASE_URL, COUPONS_BROKER_URL, COUPONS_SMTP_URL and others
+    (docs/reference/settings.md). Results go to stdout, progress and errors to stderr; listings take --json.
     """
     if os.environ.get("NO_COLOR"):  # no-color.org; click itself only looks whether it writes to a terminal
         context.color = False

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: what was done, how often, and what came of it.
+"""The table of docs/explanation/reliability.md: what was done, how often, and what came of it.
 
 `python -m tests.faults.report PAGE ROWS…` prints that of several sessions, and puts it into the page.
 """

@@ -1,4 +1,4 @@
-"""docs/roles.sql: each process may do its work, and nothing else. Every role is tried with a login of its own."""
+"""docs/reference/roles.sql: each process may do its work and nothing else. Each role has a login of its own here."""
 
 import re
 import secrets

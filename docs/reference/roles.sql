@@ -2,7 +2,7 @@
 --
 -- Run it as the owner, the user of `coupons migrate`, and again after each migration; a second run changes nothing:
 --
---     psql "$COUPONS_DATABASE_URL" -v ON_ERROR_STOP=1 -f docs/roles.sql
+--     psql "$COUPONS_DATABASE_URL" -v ON_ERROR_STOP=1 -f docs/reference/roles.sql
 --
 -- Roles belong to the server: making them takes CREATEROLE, once, and running this again does not. They have neither
 -- login nor password. Each process gets a login of its own, a member of one of them or of several:
