@@ -152,19 +152,23 @@ class _Frozen(BaseModel):
 
 
 class Format(_Frozen):
-    """How a file is to be read; what is not said is found in the file itself, but never its encoding."""
+    """How to read the file. Omitted fields are detected from the file, except the encoding."""
 
     later = ("header",)
 
-    kind: Literal["txt", "csv"] | None = None
-    separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = None
-    encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown), AfterValidator(_encoding)] = "utf-8"
+    kind: Literal["txt", "csv"] | None = Field(None, description="One code per line (txt), or columns (csv)")
+    separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = Field(
+        None, description="Column separator of a csv file"
+    )
+    encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown), AfterValidator(_encoding)] = Field(
+        "utf-8", description="Text encoding: the name of a Python codec"
+    )
     column: (
         Annotated[str, Field(max_length=200), AfterValidator(_shown)]
         | Annotated[int, Field(ge=1, le=MAX_COLUMN)]
         | None
-    ) = None
-    header: bool | None = None
+    ) = Field(None, description="Column of the codes or addresses: its name or its number, counted from 1")
+    header: bool | None = Field(None, description="Whether the first line of a csv file names the columns")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -176,7 +180,7 @@ class Format(_Frozen):
 
 
 class Recipient(_Frozen):
-    """`email` is checked and cleaned; attributes are what the message's template may print."""
+    """An address, and the attributes that the message's template may print."""
 
     email: Annotated[str, AfterValidator(_address)]
     attributes: Annotated[
@@ -185,7 +189,9 @@ class Recipient(_Frozen):
 
 
 class _Command(_Frozen):
-    id: UUID = Field(default_factory=uuid4)
+    id: UUID = Field(
+        default_factory=uuid4, description="Idempotency key, chosen by the publisher: a repeated id is the same command"
+    )
 
     def body(self) -> bytes:
         """The bytes to publish."""
@@ -198,17 +204,26 @@ class _Command(_Frozen):
 
 
 class ImportCoupons(_Command):
-    """Add codes to a list, replace its free codes, or delete codes from it; or the same with a group's recipients."""
+    """Import codes into a list, or recipients into a group."""
 
     later = ("group",)
 
     type: Literal["import"] = "import"
-    list: Name | None = None
-    group: Name | None = Field(None, description="Instead of a list: recipients, from a CSV file with a header")
-    mode: Literal["add", "replace", "delete"] = "add"
-    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None = None
-    source: Source | None = None
-    format: Format = Format()
+    list: Name | None = Field(None, description="List to import codes into; either `list` or `group` is required")
+    group: Name | None = Field(
+        None, description="Group to import recipients into, from a csv file with a header; created if missing"
+    )
+    mode: Literal["add", "replace", "delete"] = Field(
+        "add",
+        description="Add the codes or recipients, replace all available ones with them, or delete them",
+    )
+    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None = Field(
+        None, description="The codes themselves; either `codes` or `source` is required"
+    )
+    source: Source | None = Field(
+        None, description="Where the file is: `upload:ID`, `file:PATH`, `https://HOST/PATH` or `s3://BUCKET/KEY`"
+    )
+    format: Format = Field(Format(), description="How to read the file of `source`")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -228,27 +243,25 @@ class ImportCoupons(_Command):
 
 
 class StartSendout(_Command):
-    """Mail a message to everybody of a group, or to the recipients that come with the command."""
+    """Mail a message to the recipients of a group, or to the recipients given in the command."""
 
     later = ("start_at", "per_hour", "over_minutes", "auto_resume")
 
     type: Literal["sendout"] = "sendout"
-    message: Name
-    group: Name | None = None
+    message: Name = Field(description="Name of the message; its newest version is sent")
+    group: Name | None = Field(None, description="Group to send to; either `group` or `recipients` is required")
     recipients: (
         Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None
-    ) = None
+    ) = Field(None, description="Recipients to send to, instead of a group")
     start_at: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
-        None, description="Nobody is mailed before; with a time zone"
+        None, description="Time before which no mail is sent, with a time zone"
     )
-    per_hour: Annotated[int, Field(ge=1, le=MAX_PER_HOUR)] | None = Field(
-        None, description="At most so many mails an hour"
-    )
+    per_hour: Annotated[int, Field(ge=1, le=MAX_PER_HOUR)] | None = Field(None, description="Maximum mails per hour")
     over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
-        None, description="Spread the mails evenly over so long"
+        None, description="Spread the mails evenly over this many minutes"
     )
     auto_resume: bool = Field(
-        False, description="If it is interrupted: resume it by itself, once its lists have enough codes"
+        False, description="If interrupted, resume automatically once the lists have enough codes"
     )
 
     @model_validator(mode="after")
@@ -265,10 +278,10 @@ class StartSendout(_Command):
 
 
 class ResumeSendout(_Command):
-    """Send what was interrupted for want of codes, or paused."""
+    """Resume a sendout that is interrupted (not enough codes) or paused."""
 
     type: Literal["resume"] = "resume"
-    sendout: UUID
+    sendout: UUID = Field(description="Id of the sendout")
 
 
 type_of: dict[str, type[BaseModel]] = {"import": ImportCoupons, "sendout": StartSendout, "resume": ResumeSendout}

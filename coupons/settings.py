@@ -1,14 +1,15 @@
-"""Every setting, with its one default. Read once, in `main`, and passed on by name.
+"""All settings and their defaults. `main` reads them once and passes them on by name.
 
-From the environment, a `.env` file in the working folder, or files in the folder that `COUPONS_SECRETS_DIR` names
-(one file a setting, as container engines mount secrets).
+They come from the environment, a `.env` file in the working folder, or the folder that `COUPONS_SECRETS_DIR` names
+(one file per setting, as container engines mount secrets).
 """
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args, get_origin
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coupons.batching import paced_batch
@@ -18,142 +19,211 @@ PREFIX = "COUPONS_"
 
 
 class SettingsError(UserError):
-    """A setting is missing or wrong."""
+    """A setting has an invalid value."""
 
 
 class Settings(BaseSettings):
-    """The field's name in capitals after `COUPONS_` is the variable's name."""
+    """The environment variable of a field is `COUPONS_` and the field's name in capitals."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     activated: bool = Field(
-        True, description="Whether this system has the Coupon Manager; if not, every command is refused"
+        True, description="Whether the Coupon Manager is activated on this system; `false` rejects every command"
     )
 
-    database_url: SecretStr = Field(SecretStr("postgresql://coupons@127.0.0.1/coupons"), description="PostgreSQL")
-    broker_url: SecretStr = Field(SecretStr("amqp://guest:guest@127.0.0.1/"), description="RabbitMQ")
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://coupons@127.0.0.1/coupons"), description="PostgreSQL connection URL"
+    )
+    broker_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1/"), description="RabbitMQ connection URL: `amqp://…` or `amqps://…`"
+    )
     smtp_url: SecretStr = Field(
         SecretStr("smtp://127.0.0.1:25"),
-        description="Relays, separated by blanks: `smtp://user:password@host:587` (STARTTLS required unless loopback "
-        "or `?tls=none`), `smtps://…`; `?weight=2` for twice the connections",
+        description="SMTP relays, separated by spaces: `smtp://user:password@host:587` (requires STARTTLS, except on "
+        "loopback or with `?tls=none`) or `smtps://…`; `?weight=2` gives a relay twice as many connections",
     )
 
     default_from: str = Field(
-        "", description="`From` of messages that name no sender of their own: `Shop <shop@example.org>`"
+        "",
+        description="`From` header of messages saved without a sender of their own, such as `Shop <shop@example.org>`",
     )
     bounce_address: str = Field(
         "",
-        description="Envelope sender, where bounces go; `{id}` in it (`bounces+{id}@example.org`) says whose it was. "
-        "Empty: the sender's address",
+        description="Envelope sender, which receives bounces; `{id}`, as in `bounces+{id}@example.org`, is replaced by "
+        "the local part of the mail's Message-ID, which identifies the delivery. Empty: the address in `From`",
     )
     unsubscribe_url: str = Field(
-        "", description="`List-Unsubscribe` (one click, RFC 8058); `{address}` and `{message_id}` are filled in"
+        "",
+        description="URL of the `List-Unsubscribe` header (one click, RFC 8058); `{address}` and `{message_id}` are "
+        "filled in. Empty: no header",
     )
+    mails_per_hour: int = Field(
+        0,
+        ge=0,
+        description="Maximum mails per hour of all workers together; every worker needs the same value. 0: no limit",
+    )
+    uncertain_policy: Literal["ask", "resend", "accept"] = Field(
+        "ask",
+        description="What to do with uncertain mails, which the relay may have accepted: `ask` leaves the decision to "
+        "an operator, `resend` sends them again, `accept` counts them as sent",
+    )
+    retry_hours: float = Field(
+        24, gt=0, description="How long a deferred delivery is retried before it is refused and its code is returned"
+    )
+
     smtp_connections: int = Field(
         10,
         ge=1,
         le=200,
-        description="Most connections to all relays, per worker process; twice as many while some are silent for 30 s",
+        description="Maximum SMTP connections per worker process, all relays together; up to twice as many while some "
+        "have been silent for 30 s",
     )
-    smtp_mails_per_connection: int = Field(1_000, ge=0, description="Then a connection is opened anew; 0: never")
-    smtp_idle_seconds: float = Field(30, gt=0, description="A connection without mail is closed after")
+    smtp_mails_per_connection: int = Field(
+        1_000, ge=0, description="Mails sent over an SMTP connection before it is replaced; 0: no limit"
+    )
+    smtp_idle_seconds: float = Field(30, gt=0, description="Idle time after which an SMTP connection is closed")
     smtp_final_reply_timeout_seconds: float = Field(
-        600, gt=0, description="A mail that was handed over, and not answered for within, is uncertain"
+        600, gt=0, description="How long to wait for a relay's final reply to a mail before the mail is uncertain"
     )
-    smtp_backoff_seconds: float = Field(1, gt=0, description="A relay that fails is tried again after, then doubling")
-    smtp_max_backoff_seconds: float = Field(60, gt=0, description="… up to")
-    smtp_ehlo_hostname: str = Field("", description="Name said in EHLO; empty: this machine's")
-    mails_per_hour: int = Field(0, ge=0, description="Limit of all workers together, the same for each; 0: none")
-    uncertain_policy: Literal["ask", "resend", "accept"] = Field(
-        "ask",
-        description="What becomes of mails that may have been sent: a person decides, sent again, or counted as sent",
+    smtp_backoff_seconds: float = Field(
+        1, gt=0, description="Delay before the first retry of a failing relay; it doubles with each further failure"
     )
-    retry_hours: float = Field(24, gt=0, description="A deferred delivery is given up, its code returned, after")
+    smtp_max_backoff_seconds: float = Field(60, gt=0, description="Maximum delay between retries of a failing relay")
+    smtp_ehlo_hostname: str = Field(
+        "", description="Host name that the worker sends in EHLO. Empty: the name of this machine"
+    )
 
-    import_folder: Path | None = Field(None, description="The only folder that `file:` sources may name; unset: none")
+    import_folder: Path | None = Field(
+        None, description="Folder that `file:` sources are read from. Empty: `file:` sources are rejected"
+    )
     import_hosts: str = Field(
         "",
-        description="The only hosts that `https:` sources may name, separated by blanks or commas: `shop.example`, "
-        "`files.example:8443`",
+        description="Hosts that `https:` sources may name, separated by spaces or commas: `shop.example`, "
+        "`files.example:8443`. Empty: none",
     )
     import_private_hosts: bool = Field(
-        False, description="Whether these hosts may have addresses that are not public: loopback, a local network"
+        False, description="Whether these hosts may have private addresses, such as loopback or a local network"
     )
     import_buckets: str = Field(
         "",
-        description="The only buckets that `s3:` sources may name, separated by blanks or commas; credentials and "
-        "endpoint are in the usual variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, "
+        description="Buckets that `s3:` sources may name, separated by spaces or commas. Empty: none. The credentials "
+        "and the endpoint come from the usual variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, "
         "`AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`",
     )
     import_max_bytes: int = Field(
-        2_000_000_000, gt=0, description="A source that is larger, or unpacks (gzip, zip) to more, is refused"
+        2_000_000_000, gt=0, description="Maximum size of a source, and again of its unpacked content (gzip, zip)"
     )
     import_max_ratio: int = Field(
-        200, gt=0, description="A source that unpacks to more than so many times its size is refused"
+        200, gt=0, description="Maximum ratio of a source's unpacked size to its packed size (gzip, zip)"
     )
-    import_max_lines: int = Field(100_000_000, gt=0, description="A source with more lines is refused")
-
+    import_max_lines: int = Field(100_000_000, gt=0, description="Maximum number of lines of a source")
     rejected_lines_retention_days: int = Field(
-        90, ge=1, description="For so long the lines that an import did not take are kept; they hold codes or addresses"
+        90, ge=1, description="How long the rejected lines of an import are kept; they contain codes or addresses"
     )
 
-    batch_size: int = Field(1_000, ge=1, le=5_000, description="Deliveries that a worker claims at once")
-    concurrent_batches: int = Field(2, ge=1, le=16, description="Batches that a worker delivers at the same time")
-    max_in_flight: int = Field(200, ge=1, le=5_000, description="Most mails that a killed worker leaves uncertain")
+    batch_size: int = Field(1_000, ge=1, le=5_000, description="Maximum number of deliveries in a batch")
+    concurrent_batches: int = Field(
+        2, ge=1, le=16, description="Batches that a worker process delivers at the same time"
+    )
+    max_in_flight: int = Field(
+        200,
+        ge=1,
+        le=5_000,
+        description="Maximum mails in flight per worker process: the most that become uncertain if it is killed",
+    )
     lease_seconds: float = Field(
-        45, gt=0, description="A worker that is silent for so long has lost its work to others"
+        45,
+        gt=0,
+        description="How long a worker keeps its work without renewing its lease; then another worker takes over",
     )
-    heartbeat_seconds: float = Field(10, gt=0, description="Leases are renewed every")
-    sweep_seconds: float = Field(15, gt=0, description="Work that no command announced is looked for every")
-
-    log_format: Literal["console", "json"] = Field("console", description="How logs look on stderr")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least level that is logged"
+    heartbeat_seconds: float = Field(
+        10, gt=0, description="Interval at which a worker renews its leases; less than `COUPONS_LEASE_SECONDS`"
+    )
+    sweep_seconds: float = Field(
+        15, gt=0, description="Interval at which a worker looks for work that no command announced"
     )
 
-    health_host: str = Field("127.0.0.1", description="Where `coupons worker` answers `/livez` and `/readyz`")
+    log_format: Literal["console", "json"] = Field("console", description="Format of the log on stderr")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
+    health_host: str = Field(
+        "127.0.0.1", description="Address that a worker listens on for health checks (`/livez` and `/readyz`)"
+    )
     health_port: int = Field(
-        0, ge=0, le=65_535, description="Its port, which `coupons ready` asks too; 0: it answers nowhere"
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of a worker's health checks, which `coupons ready` uses as well; 0: no health checks",
     )
 
-    web_host: str = Field("127.0.0.1", description="Where `coupons web` listens")
-    web_port: int = Field(8080, ge=0, le=65_535, description="Its port")
+    web_host: str = Field("127.0.0.1", description="Address that `coupons web` listens on")
+    web_port: int = Field(8080, ge=0, le=65_535, description="Port that `coupons web` listens on; 0: any free port")
     web_token: SecretStr = Field(
-        SecretStr(""), description="Bearer token of the HTTP API, password of the console; required off loopback"
+        SecretStr(""),
+        description="Bearer token of the HTTP API and password of the web console (with any user name); required "
+        "unless `COUPONS_WEB_HOST` is a loopback address",
     )
 
     @model_validator(mode="after")
-    def _beats_before_it_expires(self) -> Self:
+    def _check_heartbeat(self) -> Self:
         if self.heartbeat_seconds >= self.lease_seconds:
             raise ValueError("COUPONS_HEARTBEAT_SECONDS must be less than COUPONS_LEASE_SECONDS")
         return self
 
     @property
     def effective_batch_size(self) -> int:
-        """Deliveries of a batch: fewer where the limit of all workers would have a worker hold it for long."""
+        """`batch_size`, or less with `mails_per_hour`, so that no worker holds a batch for long."""
         return paced_batch(self.batch_size, self.mails_per_hour or None)
 
     def require_activated(self) -> None:
-        """Raises Conflict on a system that has no Coupon Manager."""
+        """Raises Conflict if the Coupon Manager is not activated."""
         if not self.activated:
             raise Conflict("the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)")
 
 
-def load() -> Settings:
+def load_settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: one line that names each variable that is wrong, never its value.
+        SettingsError: one line that names each invalid variable, but never its value, which may be a misplaced secret.
     """
     secrets = os.environ.get(f"{PREFIX}SECRETS_DIR")
     try:
         return Settings(_secrets_dir=secrets) if secrets else Settings()
     except ValidationError as error:
-        wrong = (_told(e["loc"], e["msg"]) for e in error.errors(include_input=False))
-        raise SettingsError("; ".join(wrong)) from None
+        reasons = (_reason(each["loc"], each["msg"]) for each in error.errors(include_input=False))
+        raise SettingsError("; ".join(reasons)) from None
 
 
-def _told(place: tuple[int | str, ...], text: str) -> str:
-    return f"{PREFIX}{str(place[0]).upper()}: {text}" if place else text
+def _reason(path: tuple[int | str, ...], text: str) -> str:
+    if not path:
+        return text.removeprefix("Value error, ")  # pydantic's prefix for a check of the whole model
+    name = str(path[0])
+    return f"{PREFIX}{name.upper()}: must be {valid_values(Settings.model_fields[name])}"
+
+
+def valid_values(setting: FieldInfo) -> str:
+    """The values that a setting accepts, in words: `an integer from 1 to 200`."""
+    kind = setting.annotation
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is bool:
+        return "true or false"
+    if kind in (int, float):
+        return f"{'an integer' if kind is int else 'a number'} {_range(setting)}"
+    return "a path" if kind == Path | None else "text"
+
+
+def _range(setting: FieldInfo) -> str:
+    limits = {
+        name: getattr(each, name) for each in setting.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
+    }
+    match limits:
+        case {"ge": least, "le": most}:
+            return f"from {least} to {most}"
+        case {"ge": least}:
+            return f"of at least {least}"
+        case {"gt": bound}:
+            return f"greater than {bound}"
+    return ""

@@ -6,45 +6,76 @@
 import json
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from coupons.commands import type_of
-from coupons.settings import PREFIX, Settings
+from coupons.settings import PREFIX, Settings, valid_values
 
 DOCS = Path(__file__).parent
 REFERENCE = DOCS / "reference"
-HEAD = """# Settings
 
-Made by `make docs` from `coupons/settings.py`. Each is an environment variable, a line in a `.env` file in the working
-folder, or a file in the folder that `COUPONS_SECRETS_DIR` names (one file a setting, called like the variable in lower
-case).
+INTRODUCTION = """# Settings
 
-| variable | default | what it is |
-| --- | --- | --- |
+Written by `make docs` from `coupons/settings.py`. A setting is an environment variable, a line in a `.env` file in the
+working folder, or a file in the folder that `COUPONS_SECRETS_DIR` names: one file per setting, named like the variable
+in lower case, as container engines mount secrets. The environment has precedence over `.env`, and `.env` over the
+folder.
 """
+SECTIONS = {
+    "activated": "Activation",
+    "database_url": "Services",
+    "default_from": "Sending",
+    "smtp_connections": "SMTP connections",
+    "import_folder": "Imports",
+    "batch_size": "Workers",
+    "log_format": "Logs and health checks",
+    "web_host": "Web console and HTTP API",
+}
+"""The first setting of each section, and the section's heading."""
+TABLE_HEAD = """
+| Variable | Type | Default | Description |
+| --- | --- | --- | --- |
+"""
+UNITS = ("bytes", "seconds", "hours", "days")
+"""The last word of a setting's name, if that is the unit of its number."""
 
 
-def settings_table() -> str:
-    rows = (
-        f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description} |\n"
-        for name, field in Settings.model_fields.items()
-    )
-    return HEAD + "".join(rows)
+def settings_page() -> str:
+    text = INTRODUCTION
+    for name, setting in Settings.model_fields.items():
+        if name in SECTIONS:
+            text += f"\n## {SECTIONS[name]}\n{TABLE_HEAD}"
+        cells = (f"`{PREFIX}{name.upper()}`", _type(name, setting), _default(name, setting), setting.description)
+        text += f"| {' | '.join(map(str, cells))} |\n"
+    return text
 
 
-def _default(field: FieldInfo) -> str:
-    default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-    return f"`{default}`" if default not in ("", None) else "–"  # noqa: RUF001 - a dash, in prose
+def _type(name: str, setting: FieldInfo) -> str:
+    if name.endswith("_url"):
+        return "URL"
+    if get_origin(setting.annotation) is Literal:
+        return ", ".join(f"`{each}`" for each in get_args(setting.annotation))
+    return valid_values(setting).removeprefix("an ").removeprefix("a ")
+
+
+def _default(name: str, setting: FieldInfo) -> str:
+    default = setting.default.get_secret_value() if isinstance(setting.default, SecretStr) else setting.default
+    if default in ("", None):
+        return "empty"
+    value = json.dumps(default) if isinstance(default, bool) else default
+    unit = name.rpartition("_")[2]
+    return f"`{value}`" + (f" {unit.removesuffix('s') if value == 1 else unit}" if unit in UNITS else "")
 
 
 def schemas() -> dict[str, str]:
-    """File name → JSON Schema of one command, as publishers in any language need it: `type` and `id` are required."""
+    """JSON Schemas of the commands by file name. They require `type` and `id`, which the Python models fill in."""
     files = {}
     for name, model in type_of.items():
         schema = model.model_json_schema()
-        schema["required"] = ["type", "id", *(each for each in schema.get("required", []))]
+        schema["required"] = ["type", "id", *schema.get("required", [])]
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["properties"]["id"].pop("default", None)
         files[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
@@ -52,9 +83,9 @@ def schemas() -> dict[str, str]:
 
 
 def generated() -> dict[Path, str]:
-    """Everything that this script writes."""
+    """The text of each file that this script writes."""
     contract = {REFERENCE / "contract" / name: text for name, text in schemas().items()}
-    return {REFERENCE / "settings.md": settings_table(), **contract}
+    return {REFERENCE / "settings.md": settings_page(), **contract}
 
 
 if __name__ == "__main__":

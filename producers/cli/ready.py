@@ -57,10 +57,10 @@ def ready(seconds: float, url: str | None, json_output: bool) -> None:
 
 def _local_url() -> str:
     from coupons.errors import UserError
-    from coupons.settings import load
+    from coupons.settings import load_settings
 
     try:
-        return url_of(load())
+        return url_of(load_settings())
     except UserError as error:
         raise Failed(str(error)) from None
 

@@ -75,9 +75,9 @@ def nothing_begun() -> Iterator[None]:
 
 def settings() -> "Settings":
     """Of this process, if the Coupon Manager is activated on this system."""
-    from coupons.settings import load
+    from coupons.settings import load_settings
 
-    loaded = load()
+    loaded = load_settings()
     loaded.require_activated()
     return loaded
 

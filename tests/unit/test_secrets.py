@@ -9,7 +9,7 @@ import pytest
 
 from coupons.commands import ImportCoupons, InvalidCommand, decode
 from coupons.mail import Envelope
-from coupons.settings import Settings, SettingsError, load
+from coupons.settings import Settings, SettingsError, load_settings
 from coupons.smtp import SmtpAddress
 from coupons.store.deliveries import Conclusion, Delivery
 from coupons.templates.rendering import Coupon
@@ -73,7 +73,7 @@ def test_settings_come_from_a_folder_of_secrets(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("COUPONS_WEB_TOKEN", raising=False)
     monkeypatch.setenv("COUPONS_SECRETS_DIR", str(tmp_path))
     (tmp_path / "coupons_web_token").write_text(f"{PASSWORD}\n")
-    assert load().web_token.get_secret_value() == PASSWORD
+    assert load_settings().web_token.get_secret_value() == PASSWORD
 
 
 def test_wrong_settings_are_named_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_wrong_settings_are_named_and_not_shown(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COUPONS_WEB_PORT", PASSWORD)
     with pytest.raises(SettingsError) as caught:
-        load()
+        load_settings()
     assert "COUPONS_WEB_PORT" in str(caught.value)
     assert PASSWORD not in str(caught.value)
 
