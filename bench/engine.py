@@ -41,7 +41,7 @@ async def mails_per_s(smtp_url: str, mails: int) -> float:
                 room.clear()
                 await room.wait()
             in_flight += 1
-            relays.hand_over(write(number), report)
+            relays.submit(write(number), report)
         while in_flight:
             room.clear()
             await room.wait()

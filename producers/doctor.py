@@ -102,7 +102,7 @@ async def _relay(settings: Settings) -> Finding:
     """Connect, negotiate TLS and authenticate, as a worker would; no mail is sent."""
     try:
         addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
-        unreachable = await Relays(addresses, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).reach()
+        unreachable = await Relays(addresses, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).check()
     except UserError as error:
         return Finding("relay", well=False, says=str(error))
     if unreachable:

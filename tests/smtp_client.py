@@ -57,7 +57,7 @@ async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:
         outcomes[name] = outcome
 
     for name in names:
-        relays.hand_over(mail_to(name), partial(note, name))
+        relays.submit(mail_to(name), partial(note, name))
     await until(lambda: len(outcomes) == len(names))
     return outcomes
 

@@ -111,7 +111,7 @@ def _end_on_signals(signals: Signals, relays: Relays, taking: "asyncio.Task[None
         log.info("worker stopping: what is in hand comes to its end")
         signals.stop()
         taking.cancel()
-        relays.hand_back()
+        relays.cancel_queued()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)

@@ -16,9 +16,9 @@ MOST_RETURNS = 10
 class Mail:
     envelope: Envelope
     report: Callable[[Outcome], None] = field(repr=False)
-    of: object = None
-    until: float = math.inf
-    """The loop's time after which it may not be handed over any more."""
+    owner: object = None
+    deadline: float = math.inf
+    """A time of the loop; the mail is never sent after it."""
     returns: int = 0
 
 
@@ -48,7 +48,7 @@ class Waiting:
         """The first mail that may still be handed over at this time of the loop; those before it are concluded."""
         while self._mails:
             mail = self._mails.popleft()
-            if now <= mail.until:
+            if now <= mail.deadline:
                 return mail
             self.conclude(mail, PAST_DEADLINE)
         return None
@@ -68,10 +68,10 @@ class Waiting:
         while self._mails:
             self.conclude(self._mails.popleft(), outcome)
 
-    def withdraw(self, of: object) -> None:
+    def cancel_for(self, owner: object) -> None:
         mails, self._mails = self._mails, deque()
         for mail in mails:
-            if mail.of is of:
+            if mail.owner is owner:
                 self.conclude(mail, CANCELLED)
             else:
                 self._mails.append(mail)

@@ -87,7 +87,7 @@ class Relay:
         self.pace = 0.0
         """Seconds for a mail, smoothed; 0: not known."""
         self.trouble: Trouble | None = None
-        self.lock_step: str | None = None
+        self.not_pipelined: str | None = None
         """Why nothing is pipelined to this relay any more, although it offers to take that."""
         self.idle_seconds = limits.idle_seconds
         self._address = address
@@ -158,7 +158,7 @@ class Relay:
         self._opening.add(task)
         task.add_done_callback(self._opened)
 
-    async def reach(self) -> None:
+    async def check(self) -> None:
         """Open a connection and take leave. Raises OpeningError."""
         connection = await self._connect()
         self._leaving.add(connection)
@@ -292,7 +292,7 @@ class Relay:
             local_hostname=self._local_hostname,
             seconds=self._timeouts.connect_seconds,
         )
-        pipelining = self.lock_step is None
+        pipelining = self.not_pipelined is None
         return Connection(opened, relay=self, waiting=self._waiting, timeouts=self._timeouts, pipelining=pipelining)
 
     def _opened(self, task: asyncio.Task[Connection]) -> None:
@@ -320,7 +320,7 @@ class Relay:
         return bool(paces) and self.pace > SLOW_FACTOR * min(paces)
 
     def _pipeline_no_more(self, reason: str) -> None:
-        self.lock_step = self.lock_step or reason
+        self.not_pipelined = self.not_pipelined or reason
         for connection in list(self._connections):
             self._part_with(connection)
 

@@ -91,39 +91,43 @@ class Relays:
         if self._waiting.surprise is not None and error is None:
             raise self._waiting.surprise
 
-    def hand_over(
-        self, envelope: Envelope, report: Callable[[Outcome], None], of: object = None, until: float | None = None
+    def submit(
+        self,
+        envelope: Envelope,
+        report: Callable[[Outcome], None],
+        owner: object = None,
+        deadline: float | None = None,
     ) -> None:
-        """Have the mail sent as soon as a connection is free; `report` is called with what became of it.
+        """Queue the mail; the next free connection sends it, and `report` is called with its outcome.
 
-        `of` is whoever may withdraw it. After `until`, a time of the running loop, its first byte is not written any
-        more: it is `Unreachable` with the cause DEADLINE, reported when its turn comes.
+        `owner` identifies the mail's owner to `cancel_for`. The mail is never sent after `deadline`, a time of the
+        running loop: then it is reported as `Unreachable` with the cause DEADLINE when its turn comes.
         """
-        self._waiting.add(Mail(envelope, report, of, math.inf if until is None else until))
+        self._waiting.add(Mail(envelope, report, owner, math.inf if deadline is None else deadline))
         self._dispatch()
         self._waiting.tell()
 
-    def withdraw(self, of: object) -> None:
-        """Report every mail of this owner that no connection has begun with as `Unreachable`, CANCELLED."""
-        self._waiting.withdraw(of)
+    def cancel_for(self, owner: object) -> None:
+        """Report every queued mail of this owner as `Unreachable` with the cause CANCELLED."""
+        self._waiting.cancel_for(owner)
         self._waiting.tell()
 
-    def hand_back(self) -> None:
-        """Report every mail that no connection has begun with as `Unreachable`, SHUTDOWN."""
+    def cancel_queued(self) -> None:
+        """Report every queued mail as `Unreachable` with the cause SHUTDOWN."""
         self._waiting.give_up(SHUTTING_DOWN)
         self._waiting.tell()
 
     async def send(self, envelope: Envelope) -> Outcome:
-        """What became of this one mail."""
+        """Submit one mail and wait for its outcome."""
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.hand_over(envelope, lambda outcome: None if done.done() else done.set_result(outcome))
+        self.submit(envelope, lambda outcome: None if done.done() else done.set_result(outcome))
         return await done
 
-    async def reach(self) -> Unreachable | None:
-        """Whether every relay lets us in now, up to and including authentication; what keeps the first from that."""
+    async def check(self) -> Unreachable | None:
+        """Connect and authenticate to every relay, without sending mail. Returns the first failure."""
         for relay in self._relays:
             try:
-                await relay.reach()
+                await relay.check()
             except OpeningError as error:
                 return Unreachable(f"relay {relay.name}: {error}")
         return None
@@ -143,14 +147,14 @@ class Relays:
             retry_seconds=min(relay.retry_seconds for relay in self._relays),
         )
 
-    def silent(self) -> list[object]:
-        """Of each mail that waits for its answer on a connection that has become silent, whose (`of`) it is."""
-        return [mail.of for relay in self._relays for mail in relay.silent]
+    def stalled_owners(self) -> list[object]:
+        """The owner of each mail on a stalled connection; an owner of several mails is listed once per mail."""
+        return [mail.owner for relay in self._relays for mail in relay.silent]
 
     @property
-    def lock_step(self) -> dict[str, str]:
-        """The relays (host and port) that offer PIPELINING and do not keep to it, and how that was seen."""
-        return {relay.name: relay.lock_step for relay in self._relays if relay.lock_step is not None}
+    def not_pipelined(self) -> dict[str, str]:
+        """The relays (host and port) that offer PIPELINING and violate it, and how each violation was noticed."""
+        return {relay.name: relay.not_pipelined for relay in self._relays if relay.not_pipelined is not None}
 
     async def _gone(self) -> None:
         for relay in self._relays:

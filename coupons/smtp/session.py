@@ -329,7 +329,7 @@ class Dialogue:
             self._hand_over(self._begun)
 
     def _hand_over(self, mail: Mail) -> None:
-        if self._now > mail.until:  # and the relay waits for it: the only way out is to close the connection
+        if self._now > mail.deadline:  # and the relay waits for it: the only way out is to close the connection
             self.farewell = PAST_DEADLINE.explanation
             self._settle_begun(PAST_DEADLINE)
             return

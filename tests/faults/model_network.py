@@ -110,8 +110,8 @@ class Network:
 class _HandedOver:
     envelope: Envelope
     report: Callable[[Outcome], None]
-    of: object
-    until: float | None
+    owner: object
+    deadline: float | None
     fate: Fate
     outcome: Outcome | None = None
     """Decided already, not told yet."""
@@ -121,7 +121,7 @@ class Wire:
     """One worker's `Relays`: a mail that is handed over meets the next of the fates; later ones are sent.
 
     As the real ones do: each mail is reported once, never while it is handed over; what waits can be withdrawn; after
-    its `until` no mail is begun.
+    its deadline no mail is begun.
     """
 
     def __init__(self, network: Network, contacts: Contacts) -> None:
@@ -137,28 +137,32 @@ class Wire:
         self._fates = deque(FATES[each] for each in fates)
         self.outage = Outage("no relay answers", datetime.now(UTC), 1.0) if outage else None
 
-    def hand_over(
-        self, envelope: Envelope, report: Callable[[Outcome], None], of: object = None, until: float | None = None
+    def submit(
+        self,
+        envelope: Envelope,
+        report: Callable[[Outcome], None],
+        owner: object = None,
+        deadline: float | None = None,
     ) -> None:
         self._contacts.hands_over(envelope.rcpt_to)
         fate = self._fates.popleft() if self._fates else FATES["sent"]
-        mail = _HandedOver(envelope, report, of, until, fate)
+        mail = _HandedOver(envelope, report, owner, deadline, fate)
         self._unanswered.append(mail)
         if not fate.waits:
             self._begin(mail)
         if self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._answer())
 
-    def withdraw(self, of: object) -> None:
+    def cancel_for(self, owner: object) -> None:
         for mail in self._unanswered:
-            if mail.of is of and mail.outcome is None:
+            if mail.owner is owner and mail.outcome is None:
                 mail.outcome = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
-    def silent(self) -> list[object]:
+    def stalled_owners(self) -> list[object]:
         """Its relays answer, or their connections are lost: no work is left behind that a death had to end."""
         return []
 
-    def hand_back(self) -> None:
+    def cancel_queued(self) -> None:
         """Workers of the model are never told to stop."""
 
     async def _answer(self) -> None:
@@ -179,7 +183,7 @@ class Wire:
             mail.report(mail.outcome)
 
     def _is_too_late(self, mail: _HandedOver) -> bool:
-        return self._network.is_too_late(mail.until)
+        return self._network.is_too_late(mail.deadline)
 
     def _begin(self, mail: _HandedOver) -> None:
         if self._is_too_late(mail):

@@ -79,7 +79,7 @@ def test_no_damage_on_the_line_makes_one_mails_reply_anothers(
     """Each mail has one outcome; what is called sent was accepted, what is called refused or deferred was not."""
     settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
-    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, of=number) for number in range(count))
+    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     lines = relays(chance, damages, accepted)
     while mails:
         dialogue = Dialogue(Offers(), pipelining=pipelining)
@@ -90,7 +90,7 @@ def test_no_damage_on_the_line_makes_one_mails_reply_anothers(
         settled += dialogue.settled
         mails.extendleft(dialogue.returned)
     next(lines)
-    outcomes = {mail.of: outcome for mail, outcome in settled}
+    outcomes = {mail.owner: outcome for mail, outcome in settled}
     assert len(settled) == len(outcomes) == count
     assert len(set(accepted)) == len(accepted)
     for number, outcome in outcomes.items():
@@ -121,7 +121,7 @@ def test_any_speech_leaves_each_mail_one_outcome(
 ) -> None:
     """Mails are settled once or given back, never more are in it than two, and a body is only written after a 354."""
     dialogue = Dialogue(Offers(eight_bit=True, size=10_000), pipelining=pipelining)
-    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, of=number) for number in range(count))
+    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     begun: list[Mail] = []
     for piece in cut(speech, cuts):
         while dialogue.wants_mail and mails:
@@ -141,7 +141,7 @@ def test_any_speech_leaves_each_mail_one_outcome(
     assert written <= speech.count(b"354")
     dialogue.end(loss, "a reason")
     ended = [mail for mail, _ in dialogue.settled] + dialogue.returned
-    assert sorted(str(mail.of) for mail in ended) == sorted(str(mail.of) for mail in begun)
+    assert sorted(str(mail.owner) for mail in ended) == sorted(str(mail.owner) for mail in begun)
     for _, outcome in dialogue.settled:
         assert len(outcome.explanation) <= MAX_EXPLANATION
         assert outcome.explanation.isprintable()

@@ -85,7 +85,7 @@ async def hand_over(url: str, envelopes: list[Envelope]) -> dict[str, Outcome]:
 
     async with Relays(SmtpAddress.parse_all(url), limits=Limits(connections=5)) as relays:
         for each in envelopes:
-            relays.hand_over(each, partial(report, each.rcpt_to))
+            relays.submit(each, partial(report, each.rcpt_to))
         await finished.wait()
     return outcomes
 

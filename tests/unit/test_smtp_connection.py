@@ -68,8 +68,8 @@ async def test_mail_that_is_begun_is_not_written_after_its_time(way: Script) -> 
     outcomes: list[Outcome] = []
     async with serving(late, way) as server, relays_to(server) as relays:
         now = asyncio.get_running_loop().time()
-        for until_time in (None, now + 0.09, None):
-            relays.hand_over(MAIL, outcomes.append, until=until_time)
+        for deadline in (None, now + 0.09, None):
+            relays.submit(MAIL, outcomes.append, deadline=deadline)
         await until(lambda: len(outcomes) == 3)
         assert relays.outage is None
     assert outcomes == [Sent("250 2.0.0 queued"), PAST_DEADLINE, Sent("250 2.0.0 queued")]
@@ -81,8 +81,8 @@ async def test_mail_whose_time_is_over_is_not_begun() -> None:
     outcomes: list[Outcome] = []
     async with serving() as server, relays_to(server) as relays:
         now = asyncio.get_running_loop().time()
-        for until_time in (now - 1, now - 1, now + 60):
-            relays.hand_over(MAIL, outcomes.append, until=until_time)
+        for deadline in (now - 1, now - 1, now + 60):
+            relays.submit(MAIL, outcomes.append, deadline=deadline)
         await until(lambda: len(outcomes) == 3)
     assert outcomes == [PAST_DEADLINE] * 2 + [Sent("250 2.0.0 queued")]
     assert server.verbs == [["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]]
@@ -114,9 +114,9 @@ async def test_leaving_hands_back_what_was_not_begun() -> None:
     async with serving({"DOT": HANG}) as server:
         async with relays_to(server, closing_seconds=0) as relays:
             for _ in range(3):
-                relays.hand_over(MAIL, outcomes.append)
+                relays.submit(MAIL, outcomes.append)
             await server.hanging.wait()
-        relays.hand_over(MAIL, outcomes.append)
+        relays.submit(MAIL, outcomes.append)
     assert outcomes == [SHUTTING_DOWN] * 2 + [Uncertain("shutting down"), SHUTTING_DOWN]
 
 
@@ -124,7 +124,7 @@ async def test_leaving_before_the_dot_sends_nothing() -> None:
     """A mail that was begun but not handed over is as good as not begun."""
     outcomes: list[Outcome] = []
     async with serving({"RCPT": HANG}) as server, relays_to(server, closing_seconds=0) as relays:
-        relays.hand_over(MAIL, outcomes.append)
+        relays.submit(MAIL, outcomes.append)
         await server.hanging.wait()
     assert outcomes == [SHUTTING_DOWN]
     assert server.mails == []
@@ -134,7 +134,7 @@ async def test_leaving_lets_a_mail_in_flight_come_to_its_end() -> None:
     """A mail whose reply is a moment away does not become uncertain."""
     outcomes: list[Outcome] = []
     async with serving() as server, relays_to(server) as relays:
-        relays.hand_over(MAIL, outcomes.append)
+        relays.submit(MAIL, outcomes.append)
         await until(lambda: bool(server.said) and "MAIL" in server.verbs[0])
     assert outcomes == [Sent("250 2.0.0 queued")]
 
@@ -157,7 +157,7 @@ async def test_defect_in_a_report_is_not_swallowed() -> None:
 
     with pytest.raises(ZeroDivisionError):
         async with serving() as server, relays_to(server) as relays:
-            relays.hand_over(MAIL, fail)
+            relays.submit(MAIL, fail)
             assert isinstance(await relays.send(MAIL), Sent)
 
 

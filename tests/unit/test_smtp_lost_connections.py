@@ -21,7 +21,7 @@ async def test_relay_killed_at_full_speed_leaves_no_wrong_outcome(
     with process(ledger, way) as (server, port):
         async with Relays(SmtpAddress.parse_all(f"smtp://127.0.0.1:{port}")) as relays:
             for name in names:
-                relays.hand_over(mail_to(name), partial(outcomes.__setitem__, name))
+                relays.submit(mail_to(name), partial(outcomes.__setitem__, name))
             await until(lambda: len(outcomes) > 20)
             server.send_signal(how)
             await until(lambda: len(outcomes) == len(names))

@@ -256,8 +256,8 @@ async def test_host_that_cannot_exist_is_an_outage() -> None:
 async def test_reach_names_the_relay_that_is_out_of_reach() -> None:
     """Of several, the first; a relay that lets us in is left politely, without a mail."""
     async with serving() as open_one, serving(CLOSED) as closed:
-        assert await relays_to(open_one).reach() is None
-        assert await relays_to(open_one, closed).reach() == Unreachable(
+        assert await relays_to(open_one).check() is None
+        assert await relays_to(open_one, closed).check() == Unreachable(
             f"relay 127.0.0.1:{closed.port}: 554 5.7.1 closed"
         )
     assert open_one.verbs == [["EHLO", "QUIT"]] * 2
@@ -376,9 +376,9 @@ async def test_withdrawn_mails_are_those_of_one_owner_that_are_not_begun() -> No
     mine, other = object(), object()
     async with serving({"DOT": Act("250 2.0.0 queued\r\n", delay=0.1)}) as server, relays_to(server) as relays:
         for name, owner in [("m1", mine), ("m2", mine), ("o1", other), ("m3", mine), ("n1", None)]:
-            relays.hand_over(mail_to(name), into(name), owner)
+            relays.submit(mail_to(name), into(name), owner)
         await until(lambda: bool(server.said) and "DATA" in server.verbs[0])
-        relays.withdraw(mine)
+        relays.cancel_for(mine)
         assert outcomes == {"m2": CANCELLED, "m3": CANCELLED}
         await until(lambda: len(outcomes) == 5)
     assert [outcomes[name] for name in ("m1", "o1", "n1")] == [QUEUED] * 3
@@ -395,14 +395,14 @@ async def test_report_may_hand_over_the_next_mail() -> None:
         deepest = max(deepest, depth)
         outcomes.append(outcome)
         if len(outcomes) < 100:
-            relays.hand_over(MAIL, report)
+            relays.submit(MAIL, report)
         depth -= 1
 
     for script in (PIPELINING, {}, CLOSED):
         outcomes.clear()
         async with serving(script) as server, relays_to(server, connections=2) as relays:
-            relays.hand_over(MAIL, report)
-            relays.hand_over(MAIL, report)
+            relays.submit(MAIL, report)
+            relays.submit(MAIL, report)
             await until(lambda: len(outcomes) == 101)
     assert deepest == 1
 

@@ -141,7 +141,7 @@ def test_no_misbehaviour_makes_one_mails_reply_anothers(
     """Each mail has one outcome; what is called sent was accepted, and what is called refused or deferred was not."""
     settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
-    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, of=number) for number in range(count))
+    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     relays = connections(chance, lies, accepted)
     while mails:
         dialogue = Dialogue(Offers(), pipelining=pipelining)
@@ -152,7 +152,7 @@ def test_no_misbehaviour_makes_one_mails_reply_anothers(
         settled += dialogue.settled
         mails.extendleft(dialogue.returned)
     next(relays)
-    outcomes = {mail.of: outcome for mail, outcome in settled}
+    outcomes = {mail.owner: outcome for mail, outcome in settled}
     assert len(settled) == len(outcomes) == count
     assert len(set(accepted)) == len(accepted)
     for number, outcome in outcomes.items():
@@ -284,7 +284,7 @@ def test_mail_that_is_written_is_not_kept() -> None:
 def test_mail_is_not_written_after_its_time() -> None:
     """What was written before it has its verdict; the relay waits for a mail, so nothing more can be said to it."""
     dialogue = dialogue_with("a")
-    dialogue.begin(Mail(mail_to("b"), lambda _: None, until=5.0))
+    dialogue.begin(Mail(mail_to("b"), lambda _: None, deadline=5.0))
     dialogue.output()
     dialogue.receive(OK + OK + OK + GO, now=5.1)
     assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok"), PAST_DEADLINE]

@@ -55,12 +55,12 @@ async def test_it_is_known_whose_mails_are_silent(monkeypatch: pytest.MonkeyPatc
         relays_to(server, timeouts=Timeouts(dot_seconds=1)) as relays,
     ):
         for owner in ("first", *["second"] * 4):
-            relays.hand_over(mail_to("ada"), outcomes.append, of=owner)
-        assert relays.silent() == []
+            relays.submit(mail_to("ada"), outcomes.append, owner=owner)
+        assert relays.stalled_owners() == []
         await until(lambda: len(outcomes) >= 3)
-        assert relays.silent() == (["first", "second"] if way else ["first"])
+        assert relays.stalled_owners() == (["first", "second"] if way else ["first"])
         await until(lambda: len(outcomes) == 5)
-        assert relays.silent() == []
+        assert relays.stalled_owners() == []
 
 
 @BOTH_WAYS
@@ -69,9 +69,9 @@ async def test_connection_that_is_left_waits_as_long(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=2)}) as server, relays_to(server) as relays:
-        relays.hand_over(mail_to("ada"), outcomes.append, of="whoever")
+        relays.submit(mail_to("ada"), outcomes.append, owner="whoever")
         await until(lambda: bool(server.mails))
         relays._relays[0].leave()
-        await until(lambda: relays.silent() == ["whoever"])
+        await until(lambda: relays.stalled_owners() == ["whoever"])
         await until(lambda: bool(outcomes))
     assert [type(outcome) for outcome in outcomes] == [Sent]

@@ -218,7 +218,7 @@ async def test_end_of_a_mail_and_beginning_of_the_next_go_out_together() -> None
     answer_late: Script = {**PIPELINING, "DOT": Act("", then="hang")}
     async with serving(answer_late) as server, relays_to(server, closing_seconds=0) as relays:
         for name in "ab":
-            relays.hand_over(mail_to(name), lambda _: None)
+            relays.submit(mail_to(name), lambda _: None)
         await server.hanging.wait()
         session = next(iter(server.sessions))
         assert session.read.startswith(b"MAIL FROM:<shop@example.org> RET=HDRS\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
@@ -297,7 +297,7 @@ async def test_no_lie_makes_one_mails_reply_anothers(lie: str, connections: int,
     ):
         outcomes = await outcomes_of(relays, *names)
         if way and lie.startswith("discards"):
-            assert len(relays.lock_step) == 1
+            assert len(relays.not_pipelined) == 1
             assert set(map(type, outcomes.values())) == {Sent}
     accepted = [recipient[4:].partition("@")[0] for recipient in server.accepted]
     assert len(accepted) == len(set(accepted))

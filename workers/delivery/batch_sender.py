@@ -150,13 +150,13 @@ class Handover:
         return min(room, self._booking.mails)
 
     def _room_in_window(self, share: Share) -> int:
-        silent = self._relays.silent()
+        silent = self._relays.stalled_owners()
         return share.room(freed=len(self._settled), silent=silent.count(self), all_silent=len(silent))
 
     @property
     def _is_silent(self) -> bool:
         """Whether silent connections hold all that is in hand."""
-        return 0 < len(self._in_flight) == self._relays.silent().count(self)
+        return 0 < len(self._in_flight) == self._relays.stalled_owners().count(self)
 
     def _put_off_for_now(self, deliveries: Iterable[Delivery]) -> None:
         if put_off := [*deliveries]:
@@ -233,7 +233,7 @@ class Handover:
 
     def _withdraw(self) -> None:
         self._withdrawn = True
-        self._relays.withdraw(self)
+        self._relays.cancel_for(self)
 
     async def _moves(self) -> None:
         """People need not be told any more why nothing does."""
@@ -249,7 +249,7 @@ class Handover:
             if self._signals.stopping:  # since the flush began
                 self._report(delivery, Unreachable("the worker stops", UnreachableCause.SHUTDOWN))
             else:
-                self._relays.hand_over(envelope, partial(self._report, delivery), of=self, until=until)
+                self._relays.submit(envelope, partial(self._report, delivery), owner=self, deadline=until)
         failpoints.reached("deliver.handed_over")
 
     async def _record(self, concluded: list[Conclusion], in_flight: set[int], intents: list[int]) -> bool:
