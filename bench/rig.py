@@ -27,10 +27,12 @@ from producers.client import Publisher
 from sandbox.process import free_ports, is_free, running, wait_until
 from sandbox.services import Services
 from tests.factories import add_codes, add_group, add_list, save_message
+from tests.waiting import until
 
 COUPONS = Path(sys.executable).with_name("coupons")
 PROGRAMS = Path("/usr/sbin")  # Debian's, which only root has on its PATH
 POLL_SECONDS = 0.05
+LIMIT_SECONDS = 3_600
 CONNECTIONS = 10
 
 HTML = "<p>Hello {{ first_name }},</p>\n" + "<p>the days are getting longer, and there is a lot to plant.</p>\n" * 25
@@ -106,8 +108,7 @@ async def seconds_until(
     async with Publisher.connect(services.broker_url) as publisher:
         begun = time.perf_counter()
         await publisher.publish(command)
-        while not await fact():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(POLL_SECONDS)
+        await until(fact, "the command to be done", within=LIMIT_SECONDS, every=POLL_SECONDS)
         return time.perf_counter() - begun
 
 

@@ -1,6 +1,5 @@
 """How fast sending is, beside others on the same machine at the same time; each part names the figures it gives."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from bench.profile import profile
 from bench.rig import Rig, neighbours, resident_mib, rig, smtp_sink, smtp_source
 from sandbox.services import Services
 from tests.postfix import Postfix, private_postfix
+from tests.waiting import until
 
 ROUNDS = 3
 ENGINE_MAILS = 50_000
@@ -96,9 +96,7 @@ async def postfix_relay(shop: Rig, sink: str) -> Figures:
 async def drained(postfix: Postfix, measured: Awaitable[float]) -> float:
     """The figure; what the measuring left in the relay's queue is waited for, so that the next finds it empty."""
     figure = await measured
-    async with asyncio.timeout(DRAIN_LIMIT_SECONDS):
-        while postfix.queued():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.1)
+    await until(lambda: not postfix.queued(), "an empty queue", within=DRAIN_LIMIT_SECONDS, seen=postfix.queued)
     return figure
 
 

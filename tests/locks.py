@@ -1,10 +1,10 @@
 """Who waits for whom: so that a test of two at once waits for a fact, and not for time."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from coupons.database import Connection
+from tests.waiting import until
 
 AT_ONCE_SECONDS = 20.0
 """What waits for nobody takes a thousandth of it."""
@@ -13,9 +13,7 @@ AT_ONCE_SECONDS = 20.0
 async def until_blocked(connection: Connection) -> None:
     """Until somebody waits for this connection's locks."""
     waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
-    async with asyncio.timeout(AT_ONCE_SECONDS):
-        while not await connection.fetchval(waits):  # noqa: ASYNC110 - another connection waits
-            await asyncio.sleep(0.01)
+    await until(lambda: connection.fetchval(waits), "another session to wait for a lock")
 
 
 @asynccontextmanager

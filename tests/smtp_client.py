@@ -1,16 +1,14 @@
 """Mails to scripted servers."""
 
-import asyncio
-from collections.abc import Callable
 from functools import partial
 
 from coupons.mail import Envelope
 from coupons.smtp import Limits, Outcome, Relays, SmtpAddress, Timeouts
 from tests.smtp_server import Script, ScriptedServer, serving
+from tests.waiting import until
 
 MAIL = Envelope.plain("shop@example.org", "ada@example.org", b"Subject: Hello\r\n\r\n.Ada\r\n..\r\n")
 SENT_AS = b"Subject: Hello\r\n\r\n..Ada\r\n...\r\n.\r\n"
-PATIENCE_SECONDS = 10
 
 
 def mail_to(name: str) -> Envelope:
@@ -58,11 +56,5 @@ async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:
 
     for name in names:
         relays.submit(mail_to(name), partial(note, name))
-    await until(lambda: len(outcomes) == len(names))
+    await until(lambda: len(outcomes) == len(names), f"{len(names)} outcomes", seen=lambda: outcomes)
     return outcomes
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not fact():  # noqa: ASYNC110 the fact is what the other end has seen
-            await asyncio.sleep(0.005)

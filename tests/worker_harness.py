@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from coupons.database import Connection, connected, pooled
 from coupons.health import Health
 from coupons.settings import Settings
 from tests.factories import add_list
+from tests.waiting import until
 from workers.health import Condition
 from workers.importer import Importer
 from workers.intake import Intake
@@ -27,7 +28,6 @@ ROLE = "import"
 LIST = "spring-10"
 LIMIT_SECONDS = 60.0
 """After any fault has ended, a worker is at work again within, without a person."""
-POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class AtWork:
         begun = time.monotonic()
         command = await self.publish()
         async with connected(self.database_url) as connection:
-            await until(lambda: is_done(connection, command))
+            await until(lambda: is_done(connection, command), within=LIMIT_SECONDS)
         return time.monotonic() - begun
 
 
@@ -88,15 +88,9 @@ async def at_work(
             condition.began(intake, [taking, working])
             worker = AtWork(condition.health(), database_url, broker_url)
             try:
-                await until(worker.is_ready)
+                await until(worker.is_ready, within=LIMIT_SECONDS)
                 yield worker
                 assert condition.is_live()
             finally:
                 signals.stop()
                 taking.cancel()
-
-
-async def until(fact: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not await fact():  # noqa: ASYNC110 - what is waited for happens elsewhere
-            await asyncio.sleep(POLL_SECONDS)

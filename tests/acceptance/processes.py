@@ -6,31 +6,26 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sandbox.services import Services
 from tests.acceptance import forks
 from tests.acceptance.forks import Forked
 from tests.factories import SENDER
+from tests.waiting import LIMIT_SECONDS, eventually
 
 COUPONS = Path(sys.executable).with_name("coupons")
 DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED = range(5)
 """Exit codes."""
 
-LIMIT_SECONDS = 30.0
-"""For anything to happen; what is waited for takes a tenth of it."""
 COMMAND_LIMIT_SECONDS = 60
-POLL_SECONDS = 0.05
 
 SETTINGS = {"COUPONS_DEFAULT_FROM": SENDER, "TERM": "xterm-256color"}
 NOT_INHERITED = ("COUPONS_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +201,6 @@ class Programs:
             stdout=stdout,
             stderr=stderr,
         )
-
-
-def eventually(fact: Callable[[], T | None], what: str) -> T:
-    """Poll until `fact` says something true, and return it."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not (found := fact()):
-        assert time.monotonic() < deadline, f"waited {LIMIT_SECONDS:.0f} s for {what}"
-        time.sleep(POLL_SECONDS)
-    return found
 
 
 def _variables(settings: dict[str, object]) -> dict[str, str]:

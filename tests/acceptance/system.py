@@ -17,8 +17,9 @@ from sandbox.ledger import Mail
 from sandbox.services import Services, Sink
 from tests.acceptance import queues
 from tests.acceptance.mails import Received, received
-from tests.acceptance.processes import DONE, Programs, Result, eventually
+from tests.acceptance.processes import DONE, Programs, Result
 from tests.factories import stock
+from tests.waiting import eventually
 
 Arguments = tuple[object, ...]
 
@@ -178,7 +179,7 @@ class Shop(Programs):
 
     def becomes(self, state: str, job: UUID | str) -> None:
         """Wait until a sendout or an import is in this state."""
-        eventually(lambda: self.state(job) == state, f"{job} to be {state}")
+        eventually(lambda: self.state(job) == state, f"{job} to be {state}", seen=lambda: self.state(job))
 
     def becomes_all(self, state: str, sendout: UUID | str) -> None:
         """Wait until every delivery is in this state."""

@@ -7,9 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.acceptance.processes import FAILED, REJECTED_LINES, Result, eventually
+from tests.acceptance.processes import FAILED, REJECTED_LINES, Result
 from tests.acceptance.queues import Dead, body
 from tests.acceptance.system import Shop, addresses, codes, letter
+from tests.waiting import eventually
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06\x00\x00\x00\x1f\xf3\xffa"
 TWO_LINES = "ada@example.org\nBcc: everybody@example.org"

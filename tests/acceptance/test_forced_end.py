@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from tests.acceptance.processes import DONE, FAILED, eventually
+from tests.acceptance.processes import DONE, FAILED
 from tests.acceptance.system import Shop
 from tests.acceptance.test_workers import CUSTOMERS, IMPATIENT, SPRING
 from tests.smtp_server import Act, process
+from tests.waiting import eventually
 
 
 def test_the_second_request_to_end_does_not_wait(shop: Shop, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import DONE, FAILED, eventually
+from tests.acceptance.processes import DONE, FAILED
 from tests.acceptance.system import Shop
+from tests.waiting import eventually
 
 LINES = 200_000
 

@@ -12,10 +12,11 @@ from obstore import put
 from obstore.store import S3Store
 
 from sandbox.services import Services, Sink
-from tests.acceptance.processes import FAILED, eventually
+from tests.acceptance.processes import FAILED
 from tests.acceptance.system import Shop, codes
 from tests.smtp_server import KEY_AND_CERTIFICATE, server_tls
 from tests.sources_servers import BUCKET, Reply, object_store, redirect, web_server
+from tests.waiting import eventually
 
 LINES = 20_000
 TXT = "".join(f"{code}\n" for code in codes("SPRING", LINES)).encode()

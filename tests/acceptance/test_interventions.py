@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import FAILED, INTERRUPTED, eventually
+from tests.acceptance.processes import FAILED, INTERRUPTED
 from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
 
 CUSTOMERS = addresses(2_500)
 SPRING = codes("SPRING", 2_500)

@@ -4,8 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import eventually
 from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
 
 
 def test_a_refused_recipient_gives_the_code_back(open_shop: Shop) -> None:

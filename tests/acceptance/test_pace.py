@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import WRONG_USAGE, eventually
+from tests.acceptance.processes import WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
 
 AT_ONCE = timedelta(milliseconds=5)
 """Clocks of the database and of the sink are read at different moments."""

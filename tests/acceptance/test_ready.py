@@ -10,8 +10,9 @@ from urllib.request import urlopen
 
 from sandbox.process import free_ports
 from tests.acceptance.gateway import Gate
-from tests.acceptance.processes import FAILED, Result, eventually
+from tests.acceptance.processes import FAILED, Result
 from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
 
 READY = {"database": True, "consumers": True, "accepting": True, "epoch": True}
 

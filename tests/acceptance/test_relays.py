@@ -7,8 +7,8 @@ from typing import Any
 from sandbox.services import private_sink
 from tests.acceptance.gateway import Gate
 from tests.acceptance.mails import assert_own_codes, received
-from tests.acceptance.processes import eventually
 from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
 
 QUICK: dict[str, Any] = {"smtp_backoff_seconds": 0.2, "smtp_max_backoff_seconds": 0.5, "sweep_seconds": 1}
 ACTS_SECONDS = 2.0

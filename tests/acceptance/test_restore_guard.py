@@ -14,10 +14,11 @@ import pytest
 
 from sandbox.services import Services, Sink, private_sink
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import FAILED, WRONG_USAGE, eventually
+from tests.acceptance.processes import FAILED, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 from tests.clusters import Cluster, cluster, cut_off, named, promote
 from tests.services import execute
+from tests.waiting import eventually
 
 CUSTOMERS = addresses(300)
 SPRING = codes("SPRING", 400)

@@ -13,9 +13,10 @@ import pytest
 
 from sandbox.services import Services, Sink
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import COUPONS, FAILED, INTERRUPTED, REJECTED_LINES, SETTINGS, eventually
+from tests.acceptance.processes import COUPONS, FAILED, INTERRUPTED, REJECTED_LINES, SETTINGS
 from tests.acceptance.system import Shop, addresses, codes
 from tests.db_roles import logins_to
+from tests.waiting import eventually
 
 CUSTOMERS = addresses(200)
 SPRING = codes("SPRING", 260)

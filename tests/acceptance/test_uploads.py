@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import COUPONS, DONE, FAILED, SETTINGS, eventually
+from tests.acceptance.processes import COUPONS, DONE, FAILED, SETTINGS
 from tests.acceptance.system import Shop, codes
+from tests.waiting import eventually
 
 ID = "11111111-2222-4333-8444-555555555555"
 NOWHERE = "amqp://127.0.0.1:1/"

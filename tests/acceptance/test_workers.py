@@ -5,8 +5,9 @@ from typing import Any
 from coupons.commands import StartSendout
 from tests.acceptance.gateway import Gate
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import DONE, eventually
+from tests.acceptance.processes import DONE
 from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
 
 CUSTOMERS = addresses(2_000)
 SPRING = codes("SPRING", 2_000)

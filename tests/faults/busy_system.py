@@ -1,15 +1,14 @@
 """A shop in the middle of a sendout and an import: something for a fault to hit."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from coupons.commands import ImportCoupons
-from tests.acceptance.processes import POLL_SECONDS
 from tests.faults.lab import END_SECONDS, Fleet, Lab, codes_of, size
+from tests.waiting import eventually
 
 RECIPIENTS = size(short=200, long=1_500)
 CODES = size(short=10_000, long=200_000)
@@ -39,9 +38,13 @@ class Busy:
         self.imports.append(begin_import(self.lab, self.list_name, f"{self.list_name}new{self.total}", count))
         self.total += count
 
+    def states(self) -> list[str]:
+        """The states of the sendout and the imports."""
+        return [self.lab.state(job) for job in (self.sendout, *self.imports)]
+
     @property
     def is_done(self) -> bool:
-        return {self.lab.state(job) for job in (self.sendout, *self.imports)} == {"finished"}
+        return {*self.states()} == {"finished"}
 
     def at_work_again(self) -> float:
         """Seconds until mails leave again, or there is nothing left to do."""
@@ -50,7 +53,9 @@ class Busy:
 
     def ends(self) -> None:
         """All of it, and every code of the files is in the list once."""
-        until(lambda: hurried(self.lab) and self.is_done, "the end")
+        eventually(
+            lambda: hurried(self.lab) and self.is_done, "all jobs to finish", within=END_SECONDS, seen=self.states
+        )
         assert self.lab.list_named(self.list_name).total == self.total
 
 
@@ -87,10 +92,3 @@ def begin_import(lab: Lab, list_name: str, prefix: str, count: int) -> UUID:
     command = ImportCoupons(list=list_name, source=file.as_uri())
     lab.publish(command)
     return command.id
-
-
-def until(fact: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + END_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline, f"waited {END_SECONDS} s for {what}"
-        time.sleep(POLL_SECONDS)

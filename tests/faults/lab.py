@@ -20,10 +20,11 @@ from uuid import UUID
 
 from sandbox.process import free_ports
 from sandbox.services import Services, Sink
-from tests.acceptance.processes import POLL_SECONDS, Worker
+from tests.acceptance.processes import Worker
 from tests.acceptance.system import Shop
 from tests.faults.oracle import Verdict, judge
 from tests.faults.proxy import FaultProxy
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 LONG = os.environ.get("COUPONS_FAULTS") == "long"
@@ -147,19 +148,17 @@ class Lab(Shop):
 
     def ends(self, *sendouts: UUID, within: float = END_SECONDS) -> None:
         """Wait until each is finished."""
-        deadline = time.monotonic() + within
-        for sendout in sendouts:
-            while (state := self.state(sendout)) != "finished":
-                assert time.monotonic() < deadline, f"{sendout} is still {state} after {within:.0f} s"
-                time.sleep(POLL_SECONDS)
+
+        def states() -> list[str]:
+            return [self.state(sendout) for sendout in sendouts]
+
+        eventually(lambda: {*states()} <= {"finished"}, "all sendouts to finish", within=within, seen=states)
 
     def recovers(self, at_work: Callable[[], object] | None = None) -> float:
         """Seconds from now, when a fault has just ended, until mails leave again, or until this is so."""
         begun, before = time.monotonic(), self.mailed()
         fact = at_work or (lambda: self.mailed() > before)
-        while not fact():
-            assert time.monotonic() < begun + RECOVERY_SECONDS, "nobody is at work again within a minute"
-            time.sleep(POLL_SECONDS)
+        eventually(fact, "the workers to recover", within=RECOVERY_SECONDS)
         return time.monotonic() - begun
 
     def longest_silence(self) -> float:
@@ -236,11 +235,15 @@ class Fleet:
 
     def kill_until(self, fact: Callable[[], object], pauses: tuple[float, float], within: float = END_SECONDS) -> None:
         """Kill one again and again, with a pause of so many seconds, from … to, until something is so."""
-        deadline = time.monotonic() + within
-        while not fact():
-            assert time.monotonic() < deadline, f"still not so after {self.killed} kills"
+
+        def holds() -> bool:
+            if fact():
+                return True
             time.sleep(self._lab.random.uniform(*pauses))
             self.kill_one()
+            return False
+
+        eventually(holds, "all work to finish", within=within, every=0, seen=lambda: f"{self.killed} kills")
 
     def signal(self, place: int, number: signal.Signals) -> None:
         os.kill(self.workers[place].pid, number)

@@ -12,9 +12,9 @@ from aio_pika import DeliveryMode, Message
 
 from coupons.commands import Command, ImportCoupons, Recipient, ResumeSendout, StartSendout
 from coupons.topology import COMMANDS, EXCHANGE, queue_name
-from tests.acceptance.processes import eventually
 from tests.faults import poison
 from tests.faults.lab import SECRETS, Lab, codes_of, size
+from tests.waiting import eventually
 
 COPIES = 3
 

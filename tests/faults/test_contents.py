@@ -4,7 +4,6 @@ import csv
 import io
 import re
 import subprocess
-import time
 from collections.abc import Sequence
 from email import message_from_bytes
 from email.header import decode_header, make_header
@@ -19,6 +18,7 @@ from tests.acceptance.processes import REJECTED_LINES, Worker
 from tests.faults import injections
 from tests.faults.lab import END_SECONDS, Lab, codes_of, size
 from tests.faults.oracle import read
+from tests.waiting import eventually
 
 HEADERS = {"From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"}
 RUNS_AS_FORMULA = re.compile(r"(^|[,;|\t])[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
@@ -147,10 +147,18 @@ def test_messages_that_cannot_be_mails(lab: Lab) -> None:
     ended = {"lacking": "failed", "flood": "finished", "endless": "paused", "hidden": "finished", "fine": "finished"}
     with lab.fleet(1) as fleet:
         lab.publish(*commands.values())
-        deadline = time.monotonic() + END_SECONDS
-        while {name: lab.state(command.id) for name, command in commands.items()} != ended:
-            assert time.monotonic() < deadline
+
+        def states() -> dict[str, str]:
+            return {name: lab.state(command.id) for name, command in commands.items()}
+
+        def all_ended() -> bool:
+            nonlocal peak
+            if states() == ended:
+                return True
             peak = max(peak, rss_mb(fleet.workers[0]))
+            return False
+
+        eventually(all_ended, "all sendouts to end", within=END_SECONDS, every=0, seen=states)
     said = {
         name: lab.rows("SELECT reason FROM sendout WHERE id = $1", commands[name].id)[0]["reason"] for name in names
     }

@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from coupons.commands import Recipient, StartSendout
-from tests.acceptance.processes import INTERRUPTED, REJECTED_LINES, eventually
+from tests.acceptance.processes import INTERRUPTED, REJECTED_LINES
 from tests.faults.lab import Lab, codes_of
+from tests.waiting import eventually
 
 SPELLINGS = {
     "ada@xn--bcher-kva.example": [

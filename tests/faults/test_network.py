@@ -23,10 +23,10 @@ from tests.faults.busy_system import (
     begin_import,
     busy,
     hurried,
-    until,
 )
-from tests.faults.lab import LONG, Lab, size
+from tests.faults.lab import END_SECONDS, LONG, Lab, size
 from tests.faults.proxy import BOTH, TO_CLIENT, TO_SERVER, Direction, FaultProxy
+from tests.waiting import eventually
 
 HASTY: dict[str, Any] = {"lease_seconds": 4, "heartbeat_seconds": 0.5, "sweep_seconds": 2}
 """Work that lost its transaction is taken up again after the lease."""
@@ -87,9 +87,11 @@ def lose_each_reply(lab: Lab, folder: Path) -> int:
         ]
         importing = begin_import(lab, f"{name}-0", f"{name}new", 10_000)
         sendout = lab.begin_sending(name, name)
-        until(lambda: sum(each.loses_reply() for each in halting) == len(halting), "all places")
+        eventually(
+            lambda: sum(each.loses_reply() for each in halting) == len(halting), "all places", within=END_SECONDS
+        )
         lab.ends(sendout)
-        until(lambda: lab.state(importing) == "finished", "the import")
+        eventually(lambda: lab.state(importing) == "finished", "the import", within=END_SECONDS)
         assert lab.list_named(f"{name}-0").total == 10_120
         return sum(each.proxy.replies_lost for each in halting)
 

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,10 @@ from uuid import UUID
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.store.imports import Mode
-from tests.acceptance.processes import POLL_SECONDS, eventually
 from tests.acceptance.system import letter
 from tests.faults.lab import END_SECONDS, Fleet, Lab, codes_of, size
 from tests.faults.oracle import read
+from tests.waiting import eventually
 
 CLIENTS = 3
 
@@ -231,14 +230,20 @@ def published(lab: Lab, case: Twice, round_: int) -> list[ImportCoupons]:
 
 def all_end(lab: Lab, fleet: Fleet, imports: Sequence[UUID], places: Iterator[str]) -> None:
     """Meanwhile replace whoever has died at a failpoint by somebody who is going to die at the next one."""
-    deadline = time.monotonic() + END_SECONDS
-    while {*map(lab.state, imports)} != {"finished"}:
-        assert time.monotonic() < deadline, [*map(lab.state, imports)]
+
+    def states() -> list[str]:
+        return [*map(lab.state, imports)]
+
+    def all_finished() -> bool:
+        if {*states()} == {"finished"}:
+            return True
         for place, worker in enumerate(fleet.workers):
             if worker.is_dead:
                 fleet.killed += 1
                 fleet.replace(place, failpoints=next(places, ""))
-        time.sleep(POLL_SECONDS)
+        return False
+
+    eventually(all_finished, "all imports to finish", within=END_SECONDS, seen=states)
 
 
 def every_code_is_there_once(lab: Lab, case: Twice, commands: Sequence[ImportCoupons]) -> None:

@@ -22,7 +22,8 @@ from coupons.broker import BrokerUnavailable
 from coupons.database import Connection, connected
 from sandbox.rabbitmq import Broker
 from tests.faults.proxy import FaultProxy
-from tests.worker_harness import LIMIT_SECONDS, LIST, ROLE, AtWork, at_work, is_done, until
+from tests.waiting import until
+from tests.worker_harness import LIMIT_SECONDS, LIST, ROLE, AtWork, at_work, is_done
 from workers import intake, loops
 
 LONG = os.environ.get("COUPONS_FAULTS") == "long"
@@ -100,10 +101,10 @@ async def test_a_worker_whose_statement_was_under_way_works_again(
         async with other.transaction():
             await other.execute("SELECT FROM coupon_list WHERE name = $1 FOR UPDATE", LIST)
             command = await worker.publish()
-            await until(lambda: other.fetchval(WAITING))
+            await until(lambda: other.fetchval(WAITING), within=LIMIT_SECONDS)
             await fault(to_database)
             ended = time.monotonic()
-        await until(lambda: is_done(other, command))
+        await until(lambda: is_done(other, command), within=LIMIT_SECONDS)
         await worker.works()
         await recovered(worker, ended, f"{fault.__name__} to PostgreSQL", say)
         assert await other.fetchval("SELECT total FROM coupon_list WHERE name = $1", LIST) == 2
@@ -123,7 +124,7 @@ async def test_readiness_tells_of_a_silent_database_in_time(
         assert (answer["database"], answer["consumers"]) == (False, True)
         assert answer["reasons"]["database"] in {health.SILENT, "cannot be reached (TimeoutError)"}
         to_database.heal()
-        await until(worker.is_ready)
+        await until(worker.is_ready, within=LIMIT_SECONDS)
 
 
 async def test_a_statement_whose_client_was_killed_holds_nobody_up(
@@ -136,7 +137,7 @@ async def test_a_statement_whose_client_was_killed_holds_nobody_up(
         await transaction.start()
         await killed.execute("SET LOCAL statement_timeout = '1h'")
         running = asyncio.create_task(killed.execute(LOCKING, timeout=3_600))
-        await until(lambda: other.fetchval(SLEEPING))
+        await until(lambda: other.fetchval(SLEEPING), within=LIMIT_SECONDS)
         to_database.cut()
         ended = time.monotonic()
         await other.execute("SELECT FROM recipient_group FOR UPDATE")
@@ -153,7 +154,7 @@ async def test_a_worker_whose_broker_was_silent_consumes_again(
     """The way to RabbitMQ fails while it waits for commands: it finds out, and registers its consumer anew."""
     async with at_work(database_url, broker_url, over_broker=to_broker.url) as worker:
         failing = asyncio.create_task(timed(fault, to_broker))
-        await until(lambda: lacks_consumers(worker))
+        await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
         ended = await failing
         await worker.works()
         await recovered(worker, ended, f"{fault.__name__} to RabbitMQ", say)
@@ -164,8 +165,8 @@ async def test_a_queue_that_is_deleted_is_consumed_again(database_url: str, brok
     async with at_work(database_url, broker_url) as worker:
         async with amqp.connected(broker_url, "test") as connection:
             await (await connection.channel()).queue_delete(topology.queue_name(ROLE))
-        await until(lambda: lacks_consumers(worker))
-        await until(worker.is_ready)
+        await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
+        await until(worker.is_ready, within=LIMIT_SECONDS)
         await worker.works()
 
 
@@ -177,9 +178,9 @@ async def test_connections_that_the_broker_closes_are_made_anew(
         if broker.control:
             command = "close_all_connections", "--global", "test"
             closing = asyncio.create_task(asyncio.to_thread(broker.rabbitmqctl, *command))
-            await until(lambda: lacks_consumers(worker))
+            await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
             await closing
-        await until(worker.is_ready)
+        await until(worker.is_ready, within=LIMIT_SECONDS)
         await worker.works()
 
 
@@ -200,8 +201,8 @@ async def test_a_consumer_that_was_lost_unseen_is_found_missing(
         assert isinstance(channel, aiormq.Channel)
         for tag in list(channel.consumers):
             await channel.basic_cancel(tag)
-        await until(lambda: lacks_consumers(worker))
-        await until(worker.is_ready)
+        await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
+        await until(worker.is_ready, within=LIMIT_SECONDS)
         await worker.works()
 
 
@@ -235,7 +236,7 @@ async def lacks_consumers(worker: AtWork) -> bool:
 
 
 async def recovered(worker: AtWork, ended: float, what: str, say: Say) -> None:
-    await until(worker.is_ready)
+    await until(worker.is_ready, within=LIMIT_SECONDS)
     seconds = time.monotonic() - ended
     say(f"{what}: at work again after {seconds:.1f} s")
     assert seconds < LIMIT_SECONDS

@@ -15,12 +15,13 @@ from coupons.broker import connected
 from coupons.migrate import migrate
 from sandbox.rabbitmq import Broker, private_rabbitmq
 from sandbox.services import Services
-from tests.acceptance.processes import DONE, FAILED, eventually
+from tests.acceptance.processes import DONE, FAILED
 from tests.faults import postgres
-from tests.faults.busy_system import WORKERS, busy, until
-from tests.faults.lab import FaultySink, Lab, Row, size
+from tests.faults.busy_system import WORKERS, busy
+from tests.faults.lab import END_SECONDS, FaultySink, Lab, Row, size
 from tests.faults.postgres import Postgres
 from tests.services import QUEUES
+from tests.waiting import eventually
 
 LEASE_SECONDS = size(short=8, long=20)
 """Longer than a restart takes: then nobody may be uncertain."""
@@ -172,15 +173,22 @@ def test_queues_are_deleted(broker_lab: Lab) -> None:
             lab.delete_queues(*QUEUES)
             recovered = max(recovered, lab.recovers(partial(is_begun, lab, name)))
         work.ends()
-        until(lambda: all(row["state"] == "finished" for row in lab.rows("SELECT state FROM sendout")), "all sendouts")
+        all_sendouts_finish(lab)
     lab.judged("the queues are deleted under the workers", rounds=rounds, recovered=recovered)
+
+
+def all_sendouts_finish(lab: Lab) -> None:
+    def states() -> set[str]:
+        return {row["state"] for row in lab.rows("SELECT state FROM sendout")}
+
+    eventually(lambda: states() == {"finished"}, "all sendouts to finish", within=END_SECONDS, seen=states)
 
 
 def is_begun(lab: Lab, name: str) -> bool:
     """Whether there are queues that take a sendout, and a worker that takes it out."""
     result = lab.begin("send", "--message", name, "--group", name)()
     if result.code == DONE:
-        until(partial(lab.state, result.out.strip()), "a worker that takes it")
+        eventually(partial(lab.state, result.out.strip()), "a worker that takes it", within=END_SECONDS)
     else:
         assert "start a worker" in result.err
     return result.code == DONE
@@ -202,5 +210,5 @@ def test_broker_has_no_memory(broker_lab: Lab, node: Broker) -> None:
         finally:
             node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
         recovered = lab.recovers(lambda: is_begun(lab, name))
-        until(lambda: all(row["state"] == "finished" for row in lab.rows("SELECT state FROM sendout")), "all sendouts")
+        all_sendouts_finish(lab)
     lab.judged("the broker has no memory", recovered=recovered)

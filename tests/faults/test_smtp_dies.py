@@ -12,11 +12,11 @@ import pytest
 from coupons.database import pooled
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
-from tests.acceptance.processes import eventually
 from tests.factories import SENDER
-from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WORKERS, hurried, until
+from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WORKERS, hurried
 from tests.faults.lab import END_SECONDS, LONG, Lab, size
 from tests.faults.sink import DIARY, queued_as
+from tests.waiting import eventually
 from workers.delivery.deliverer import Deliverer
 from workers.loops import Signals
 
@@ -55,7 +55,7 @@ def test_relay_is_killed(lab: Lab) -> None:
     with lab.fleet(WORKERS, **HASTY):
         sendout = lab.sending(rounds * 100)
         for number in range(rounds):
-            until(partial(are_mailed, lab, 50 * number + 50), "mails")
+            eventually(partial(are_mailed, lab, 50 * number + 50), "mails", within=END_SECONDS)
             lab.sink.kill()
             lab.sink.start(delay=0.05)
             recovered = max(recovered, lab.recovers())
@@ -108,7 +108,7 @@ def are_mailed(lab: Lab, least: int) -> bool:
 
 
 def ends(lab: Lab, sendout: UUID) -> None:
-    until(lambda: hurried(lab) and lab.state(sendout) == "finished", "its end")
+    eventually(lambda: hurried(lab) and lab.state(sendout) == "finished", "its end", within=END_SECONDS)
 
 
 def uncertain_and_mailed(lab: Lab) -> int:

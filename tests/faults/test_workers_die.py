@@ -12,8 +12,9 @@ from uuid import UUID
 import pytest
 
 from coupons.failpoints import PLACES
-from tests.acceptance.processes import Worker, eventually
+from tests.acceptance.processes import Worker
 from tests.faults.lab import IMPATIENT, LONG, Lab, codes_of, size
+from tests.waiting import eventually
 
 MAX_IN_FLIGHT = 40
 SMALL: dict[str, Any] = {

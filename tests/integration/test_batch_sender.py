@@ -15,6 +15,7 @@ from coupons.smtp import Limits, Relays, SmtpAddress
 from coupons.store import deliveries, messages, sendout_views, sendouts
 from sandbox.services import Sink, private_sink
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
+from tests.waiting import until
 from workers.delivery.batch_sender import Handover
 from workers.delivery.denials import Denials
 from workers.delivery.rate_limit import Throttle
@@ -71,10 +72,8 @@ async def handing_over(
 
 
 async def mails_came(sink: Sink, least: int) -> int:
-    async with asyncio.timeout(20):
-        while len(mails := sink.mails()) < least:  # noqa: ASYNC110 - the sink is another process
-            await asyncio.sleep(0.01)
-    return len(mails)
+    await until(lambda: len(sink.mails()) >= least, f"{least} mails")
+    return len(sink.mails())
 
 
 async def test_whoever_lost_the_lease_hands_nothing_more_over(

@@ -13,6 +13,7 @@ from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion, Delivery, Outcome
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
+from tests.waiting import until
 from workers.delivery.policy import refused
 
 OVER = "UPDATE delivery_batch SET lease_until = now() - interval '1 s'"
@@ -235,9 +236,7 @@ async def test_a_batch_that_is_being_flushed_is_not_taken_when_its_lease_ends(
 
 
 async def until_over(connection: Connection) -> None:
-    async with asyncio.timeout(AT_ONCE_SECONDS):
-        while not await connection.fetchval("SELECT lease_until < now() FROM delivery_batch"):  # noqa: ASYNC110 - the database's clock
-            await asyncio.sleep(0.01)
+    await until(lambda: connection.fetchval("SELECT lease_until < now() FROM delivery_batch"), "the lease to expire")
 
 
 # --- codes -----------------------------------------------------------------------------------------------------------

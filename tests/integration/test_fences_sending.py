@@ -21,6 +21,7 @@ from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.locks import locked, until_blocked
+from tests.waiting import until
 from workers.delivery import batch_sender
 from workers.delivery.batch_sender import Ending, Handover
 from workers.delivery.denials import Denials
@@ -62,9 +63,7 @@ class Work:
 
     async def comes(self) -> None:
         """Until the first mail has come."""
-        async with asyncio.timeout(20):
-            while not self.mailed():  # noqa: ASYNC110 - the sink is another process
-                await asyncio.sleep(0.01)
+        await until(self.mailed, "the first mail")
 
 
 @asynccontextmanager
@@ -185,9 +184,7 @@ async def test_a_worker_that_dies_leaves_all_that_is_in_hand(
     """Every mail that came is recorded, or stands in its batch's hand: handed over lately or several flushes ago."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
-        async with asyncio.timeout(20):
-            while not (await sendout_views.named(connection, work.sendout_id)).sent:  # noqa: ASYNC110 - the worker flushes
-                await asyncio.sleep(0.01)
+        await until(lambda: connection.fetchval("SELECT sum(sent) > 0 FROM delivery_batch"), "the first flush")
         running.cancel()
         await asyncio.wait([running])
     known = "SELECT array_agg(number) FROM delivery WHERE state = 'sent'"

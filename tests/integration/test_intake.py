@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from coupons.settings import Settings
 from coupons.store import imports, inbox
 from coupons.topology import REASON, queue_name
 from tests.factories import add_group, add_list, save_message
+from tests.waiting import until
 from workers.intake import Intake
 from workers.loops import Signals
 from workers.main import ROLES
@@ -55,7 +56,7 @@ async def taking(pool: Pool, broker_url: str, *, activated: bool = True) -> Asyn
     )
     task = asyncio.create_task(intake.run())
     try:
-        await until(lambda: consumed(broker_url))
+        await until(lambda: consumed(broker_url), every=0.05)
         async with publishing(broker_url) as sender:
             yield sender
     finally:
@@ -71,12 +72,6 @@ async def consumed(broker_url: str) -> bool:
         except ChannelClosed:
             return False
         return bool(queue.declaration_result.consumer_count)
-
-
-async def until(fact: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not await fact():  # noqa: ASYNC110 - what is waited for happens elsewhere
-            await asyncio.sleep(0.05)
 
 
 async def rejected(channel: AbstractChannel, count: int) -> list[tuple[bytes, str]]:

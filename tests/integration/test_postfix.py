@@ -15,6 +15,7 @@ from coupons.templates.rendering import Coupon, Parts, Template
 from sandbox.process import ServiceError
 from sandbox.services import Sink
 from tests.postfix import Postfix, private_postfix, require
+from tests.waiting import until
 
 SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
 MAILS = 200
@@ -48,9 +49,7 @@ async def test_each_mail_comes_through_postfix_once_and_whole(postfix: Postfix, 
     outcomes = await hand_over(postfix.url, list(envelopes.values()))
     assert all(isinstance(outcomes[address], Sent) for address in envelopes)
 
-    async with asyncio.timeout(ARRIVAL_SECONDS):
-        while postfix.queued():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.05)
+    await until(lambda: not postfix.queued(), "an empty queue", within=ARRIVAL_SECONDS, seen=postfix.queued)
     arrived = sink.mails()
     assert sorted(mail.rcpt_to[0] for mail in arrived) == sorted(envelopes)
     for mail in arrived:

@@ -17,6 +17,7 @@ from coupons.store.restore_guard import UnownedCodes
 from tests.clusters import Cluster, cluster, cut_off, named, promote
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import database, execute
+from tests.waiting import until
 from tests.web import opened
 
 
@@ -499,6 +500,4 @@ async def locks(connection: Connection, which: str) -> None:
     found = f"""
         SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
         WHERE d.datname = current_database() AND {which}"""
-    async with asyncio.timeout(20):
-        while not await connection.fetchval(found):  # noqa: ASYNC110 - the database cannot tell
-            await asyncio.sleep(0.01)
+    await until(lambda: connection.fetchval(found), "the lock")

@@ -3,7 +3,6 @@
 import smtplib
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import pytest
 
 from sandbox.process import is_free
 from sandbox.services import Services, Sink
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("guest", ["first", "second"])
@@ -72,7 +72,4 @@ def test_services_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
         port = urlsplit(process.stdout.readline().decode().strip()).port or 0
         assert not is_free(port)
         process.kill()
-    deadline = time.monotonic() + 10
-    while not is_free(port):
-        assert time.monotonic() < deadline, "the sink still listens"
-        time.sleep(0.02)
+    eventually(lambda: is_free(port), "the sink to end")

@@ -12,10 +12,9 @@ from coupons.database import Connection, Pool, pooled
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress
 from coupons.store import sendout_views, sendouts
-from tests import worker_harness
 from tests.factories import add_group, add_list, prepare, save_message, start
-from tests.smtp_client import until
 from tests.smtp_server import HANG, PIPELINING, Act, ScriptedServer, serving
+from tests.waiting import until
 from workers.delivery import batch_sender
 from workers.delivery.deliverer import Deliverer
 from workers.loops import Signals, work
@@ -66,10 +65,7 @@ async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> A
 
 
 async def comes_true(connection: Connection, query: str, *arguments: object) -> None:
-    async def is_true() -> bool:
-        return bool(await connection.fetchval(query, *arguments))
-
-    await worker_harness.until(is_true)
+    await until(lambda: connection.fetchval(query, *arguments), query)
 
 
 def forget(server: ScriptedServer) -> None:

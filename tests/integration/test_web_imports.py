@@ -35,6 +35,7 @@ from tests.factories import (
     start,
     take_codes,
 )
+from tests.waiting import until
 from tests.web import OURS, Queues, errors, note, opened, upload
 from workers.importer import Importer
 from workers.loops import AT_ONCE, Signals
@@ -309,9 +310,7 @@ async def stalling(port: int, path: str) -> AsyncIterator[asyncio.StreamReader]:
 
 async def uploading(connection: Connection, count: int) -> None:
     """Wait until so many files are on their way."""
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while await connection.fetchval("SELECT count(*) FROM upload") < count:  # noqa: ASYNC110 - the database does not tell
-            await asyncio.sleep(0.01)
+    await until(lambda: connection.fetchval("SELECT count(*) >= $1 FROM upload", count), f"{count} uploads")
 
 
 # --- an import while it runs ---------------------------------------------------------------------------------------

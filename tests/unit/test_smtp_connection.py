@@ -5,8 +5,9 @@ import pytest
 from coupons.mail import Envelope
 from coupons.smtp import Deferred, Outcome, Refused, Sent, Timeouts, Uncertain, Unreachable
 from coupons.smtp.outcomes import PAST_DEADLINE, SHUTTING_DOWN
-from tests.smtp_client import MAIL, relays_to, until
+from tests.smtp_client import MAIL, relays_to
 from tests.smtp_server import CUT, HANG, PIPELINING, Act, Script, serving
+from tests.waiting import until
 
 
 async def test_connection_is_used_again_after_a_refusal() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from coupons.smtp import Deferred, Outcome, Refused, Relays, Sent, SmtpAddress, Uncertain, Unreachable
-from tests.smtp_client import mail_to, until
+from tests.smtp_client import mail_to
 from tests.smtp_server import PIPELINING, Script, process
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

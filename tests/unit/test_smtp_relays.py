@@ -9,8 +9,9 @@ import pytest
 from coupons.smtp import Deferred, Outcome, Refused, Relays, Sent, SmtpAddress, Timeouts, Uncertain, Unreachable
 from coupons.smtp.outcomes import CANCELLED
 from coupons.smtp.relay import FAILURES_IN_A_ROW, Kind, Trouble
-from tests.smtp_client import MAIL, mail_to, outcomes_of, relays_to, until
+from tests.smtp_client import MAIL, mail_to, outcomes_of, relays_to
 from tests.smtp_server import CUT, EHLO, HANG, PIPELINING, Act, Script, serving
+from tests.waiting import until
 
 QUEUED = Sent("250 2.0.0 queued")
 CLOSED: Script = {"GREETING": "554 5.7.1 closed\r\n"}

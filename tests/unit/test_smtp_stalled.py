@@ -3,8 +3,9 @@
 import pytest
 
 from coupons.smtp import Outcome, Sent, Timeouts, Uncertain, connection
-from tests.smtp_client import mail_to, outcomes_of, relays_to, until
+from tests.smtp_client import mail_to, outcomes_of, relays_to
 from tests.smtp_server import HANG, PIPELINING, Act, Script, serving
+from tests.waiting import until
 
 BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 
