@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, whose data are dumped, restored, backed up and promoted by its own programs."""
+"""A private PostgreSQL server for tests of dump, restore, base backup and promotion with PostgreSQL's own programs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from tests.services import execute
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A data folder, and the port that its server listens on while it runs."""
+    """A data folder and the port of its server."""
 
     programs: postgres.Programs
     home: Path
@@ -28,25 +28,25 @@ class Cluster:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """Yields its URL; at the end of the block the server dies as if killed, and loses nothing."""
+        """Run the server and yield its URL; at the end of the block it stops as if killed, without losing data."""
         with postgres.server(self.programs, self.home / self.data, self.port, self.logs / "postgres.log", durable=True):
             yield self.url
 
     def dump(self, url: str, *options: str) -> Path:
-        """What `pg_dump` makes of a database."""
+        """Dump a database with `pg_dump`."""
         file = self.home / "dump"
         self._run("pg_dump", f"--file={file}", *options, url)
         return file
 
     def replay(self, url: str, file: Path) -> None:
-        """Let `psql` run a dump as it does by default: errors don't stop it."""
+        """Restore a plain dump with `psql`, which by default continues after errors."""
         self._run("psql", "--quiet", f"--file={file}", url)
 
     def restore(self, url: str, file: Path, *options: str) -> None:
         self._run("pg_restore", f"--dbname={url}", *options, file)
 
     def replica(self) -> "Cluster":
-        """A base backup of the running server that follows it once it runs itself."""
+        """A streaming replica, made from a base backup of the running server."""
         source = f"host=127.0.0.1 port={self.port} user={postgres.NAME} password={self.password}"
         self._run("pg_basebackup", f"--pgdata={self.home / 'replica'}", f"--dbname={source}", "-R", "--checkpoint=fast")
         return replace(self, data="replica", port=free_ports(1)[0])
@@ -57,7 +57,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A new one, which is gone at the end of the block."""
+    """A new cluster, removed at the end of the block."""
     account = postgres.unprivileged_account()
     with postgres.home_of(account, folder) as home:
         programs = postgres.Programs(postgres.reachable(postgres.installed_programs(), home, account), account)
@@ -67,7 +67,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 async def cut_off(replica_url: str) -> None:
-    """From now on the replica gets nothing from its primary."""
+    """Stop replication from the primary."""
     await execute(replica_url, "ALTER SYSTEM SET primary_conninfo = ''")
     await execute(replica_url, "SELECT pg_reload_conf()")
 
@@ -76,6 +76,6 @@ async def promote(replica_url: str) -> None:
     await execute(replica_url, "SELECT pg_promote()")
 
 
-def named(url: str, database: str) -> str:
-    """The same server's URL of a database."""
-    return urlsplit(url)._replace(path=f"/{database}").geturl()
+def with_database(url: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()

@@ -1,4 +1,4 @@
-"""Services for tests. They start when the first test asks for one; unit tests start none."""
+"""Fixtures for the services. They start when the first test requests one; unit tests start none."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -24,18 +24,18 @@ from tests.services import (
 
 ROOT = Path(__file__).parent.parent
 
-KIND_SENTENCES = {
+KIND_DESCRIPTIONS = {
     "address": "at the addresses in the environment",
     "docker": f"in containers of {POSTGRES_IMAGE} and {RABBITMQ_IMAGE}, started by testcontainers",
     "local": "private local programs under .test/",
 }
 
-MOST_LOGS = 8
+MAX_LOGS = 8
 
 
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Prints a line at once, where pytest would keep it for failures only."""
+    """Prints a line at once, past pytest's capturing of output."""
     plugins = request.config.pluginmanager
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     assert reporter
@@ -52,7 +52,7 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def service_kind(say: Callable[[str], None]) -> str:
     kind = choose_kind(os.environ)
-    say(f"PostgreSQL and RabbitMQ: {KIND_SENTENCES[kind]}")
+    say(f"PostgreSQL and RabbitMQ: {KIND_DESCRIPTIONS[kind]}")
     return kind
 
 
@@ -71,7 +71,7 @@ def postgres_url(service_kind: str, service_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def template_database(postgres_url: str) -> AsyncIterator[str]:
-    """The name of a database in which every migration is applied: a copy of it takes a tenth of the time."""
+    """The name of a migrated database. Copying it takes a tenth of the time of migrating an empty one."""
     async with database(postgres_url) as url:
         await migrate(url)
         yield urlsplit(url).path.removeprefix("/")
@@ -104,31 +104,31 @@ def virtual_hosts(broker: Broker) -> VirtualHosts:
 
 @pytest.fixture
 async def broker_url(broker: Broker, virtual_hosts: VirtualHosts) -> str:
-    """A new, empty virtual host; a broker that is only an address has its queues deleted instead."""
+    """A new, empty virtual host. If the broker is given by its address, its queues are deleted instead."""
     if broker.control:
-        return virtual_hosts.fresh()
+        return virtual_hosts.take()
     await delete_queues(broker.url)
     return broker.url
 
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[Sink]:
-    """A mail sink of the test's own, in a process of its own."""
+    """A mail sink for this test, in its own process."""
     with private_sink(tmp_path / "mails.jsonl") as sink:
         yield sink
 
 
 @pytest.fixture
 def services(database_url: str, broker_url: str, sink: Sink) -> Services:
-    """A new database, a new virtual host and a new sink; `sink` beside it is the same one."""
+    """A new database, a new virtual host and the test's `sink`."""
     return Services(database_url, broker_url, sink.url, sink.ledger)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What workers said stands below what failed."""
+    """Append the workers' logs to the report of a failed test."""
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         logs = [log for each in item.funcargs.values() for log in getattr(each, "worker_logs", [])]
-        report.sections += [(f"log of {log.name}", log.read_text()) for log in logs[-MOST_LOGS:]]
+        report.sections += [(f"log of {log.name}", log.read_text()) for log in logs[-MAX_LOGS:]]
     return report

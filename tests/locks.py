@@ -1,4 +1,4 @@
-"""Who waits for whom: so that a test of two at once waits for a fact, and not for time."""
+"""Row locks and lock waits, so that tests of two concurrent sessions wait for facts and not for time."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,18 +7,18 @@ from coupons.database import Connection
 from tests.waiting import until
 
 AT_ONCE_SECONDS = 20.0
-"""What waits for nobody takes a thousandth of it."""
+"""Limit for a statement that must not wait for a lock; it takes a thousandth of that."""
 
 
 async def until_blocked(connection: Connection) -> None:
-    """Until somebody waits for this connection's locks."""
+    """Wait until another session waits for a lock of this connection."""
     waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
     await until(lambda: connection.fetchval(waits), "another session to wait for a lock")
 
 
 @asynccontextmanager
 async def locked(connection: Connection, rows: str) -> AsyncIterator[None]:
-    """These rows (`delivery WHERE number = 1`) are somebody's, for as long as the block runs; they are free before."""
+    """Lock these rows (`delivery WHERE number = 1`) during the block; fail if they are locked already."""
     async with connection.transaction():
         await connection.execute(f"SELECT FROM {rows} FOR NO KEY UPDATE NOWAIT")
         yield

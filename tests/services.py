@@ -1,4 +1,4 @@
-"""The real services under the tests: those at given addresses, else containers, else private local programs."""
+"""The real services of the tests: at given addresses, else in containers, else as private local programs."""
 
 import base64
 import errno
@@ -29,17 +29,17 @@ RABBITMQ_IMAGE = rabbitmq.IMAGE
 QUEUES = ("coupons.import", "coupons.sendout", "coupons.resume", "coupons.deliver", "coupons.dead")
 
 CONTAINER_LIMIT_SECONDS = 90
-PASSWORD = secrets.token_hex(12)  # of containers: a word of its own, which nothing may repeat
+PASSWORD = secrets.token_hex(12)  # of containers; random, so that tests of secrets find it in any output
 PULL_LIMIT_SECONDS = 300
 EMPTY = "template1"
 VIRTUAL_HOSTS_AT_ONCE = 16  # one rabbitmqctl takes 0.5 s, for one virtual host or for sixteen
 
 
 def choose_kind(environment: Mapping[str, str]) -> str:
-    """What the environment forces (COUPONS_TEST_SERVICES=address|docker|local), else the first kind that is there."""
+    """The kind that COUPONS_TEST_SERVICES (address, docker or local) sets, else the first available kind."""
     if forced := environment.get("COUPONS_TEST_SERVICES"):
         if forced not in KINDS:
-            raise ServiceError(f"COUPONS_TEST_SERVICES is {forced!r}, not one of {', '.join(KINDS)}")
+            raise ServiceError(f"COUPONS_TEST_SERVICES is {forced!r}; expected one of {', '.join(KINDS)}")
         return forced
     if all(environment.get(name) for name in ADDRESSES):
         return "address"
@@ -49,7 +49,7 @@ def choose_kind(environment: Mapping[str, str]) -> str:
 
 
 def has_image(image: str) -> bool:
-    """Whether the Docker engine has the image, or could pull it."""
+    """Whether the Docker engine has the image or can pull it."""
     if rabbitmq.succeeds(["docker", "image", "inspect", image]):
         return True
     pull = ["docker", "pull", "--quiet", image]
@@ -64,7 +64,7 @@ def address(name: str) -> str:
 
 @contextmanager
 def session_folder(root: Path) -> Iterator[Path]:
-    """Yields a folder of this process alone, and removes it at the end. What a killed session left goes first."""
+    """Yields a folder for this process and removes it at the end. Removes folders of killed sessions first."""
     root.mkdir(exist_ok=True)
     for old in root.glob("*"):
         if not is_alive(int(old.name)):
@@ -81,7 +81,7 @@ def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except OSError as error:
-        return error.errno == errno.EPERM  # it is there, and another user's
+        return error.errno == errno.EPERM  # the process exists and belongs to another user
     return True
 
 
@@ -92,7 +92,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def postgres_server(kind: str, folder: Path) -> Iterator[str]:
-    """Yields the URL of a database whose user may create further ones."""
+    """Yields the URL of a database whose user may create databases."""
     if kind == "address":
         yield address(ADDRESSES[0])
     elif kind == "docker":
@@ -105,7 +105,7 @@ def postgres_server(kind: str, folder: Path) -> Iterator[str]:
         }
         command = ["postgres", "-c", f"max_connections={postgres.MAX_CONNECTIONS}", *options]
         with container(POSTGRES_IMAGE, 5432, settings, command) as (name, host, port):
-            # over TCP: the image's first server, which only sets up the database, listens on a socket alone
+            # over TCP: the image's first server, which only initializes the database, listens on a Unix socket
             wait_for(
                 POSTGRES_IMAGE, lambda: rabbitmq.succeeds(["docker", "exec", name, "pg_isready", "-h", "127.0.0.1"])
             )
@@ -117,7 +117,7 @@ def postgres_server(kind: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def rabbitmq_server(kind: str, folder: Path, *, say: Callable[[str], None]) -> Iterator[Broker]:
-    """Yields a broker; one that is only an address has no control command."""
+    """Yields a broker; a broker at a given address has no control command."""
     if kind == "address":
         yield Broker(address(ADDRESSES[1]), control=())
     elif kind == "docker":
@@ -135,11 +135,11 @@ def rabbitmq_server(kind: str, folder: Path, *, say: Callable[[str], None]) -> I
 def container(
     image: str, port: int, environment: dict[str, str], command: list[str] | None = None
 ) -> Iterator[tuple[str, str, int]]:
-    """Yields a started container's id, host and mapped port."""
+    """Yields the id, host and mapped port of a running container."""
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 
-    # testcontainers' reaper removes what a killed session leaves. Where its image can't be had, nothing else is lost.
+    # testcontainers' reaper removes containers of killed sessions. Tests also run without its image.
     if not testcontainers_config.ryuk_disabled:
         testcontainers_config.ryuk_disabled = not has_image(testcontainers_config.ryuk_image)
     described = DockerContainer(image).with_exposed_ports(port)
@@ -159,9 +159,9 @@ def wait_for(name: str, ready: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def database(server_url: str, template: str = EMPTY) -> AsyncIterator[str]:
-    """Yields the URL of a new database, a copy of `template` whose epoch is accepted.
+    """Yields the URL of a new database: a copy of `template`, accepted by the restore guard.
 
-    Drops it at the end, whoever is still connected.
+    Drops it at the end, even if sessions are still connected.
     """
     name = f"coupons_test_{secrets.token_hex(6)}"
     await execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -184,21 +184,21 @@ async def execute(url: str, statement: str) -> None:
 
 
 class VirtualHosts:
-    """Gives every test a virtual host of its own, made sixteen at a time. They go when their broker goes."""
+    """Gives each test its own virtual host; creates sixteen at a time. They are removed with their broker."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.unused: list[str] = []
 
-    def fresh(self) -> str:
-        """The URL of a virtual host that nobody has used."""
+    def take(self) -> str:
+        """The URL of an unused virtual host."""
         if not self.unused:
             self.unused = [f"test-{secrets.token_hex(6)}" for _ in range(VIRTUAL_HOSTS_AT_ONCE)]
             self.add(self.unused)
         return self.broker.url.rstrip("/") + "/" + self.unused.pop()
 
     def add(self, names: list[str]) -> None:
-        """Imports them as definitions: many in one call, and the same call for a container, which has no stdin here."""
+        """Create virtual hosts by importing definitions: many in one call, and without stdin, as containers need it."""
         user = urlsplit(self.broker.url).username
         everything = {"user": user, "configure": ".*", "write": ".*", "read": ".*"}
         definitions = {
@@ -208,11 +208,11 @@ class VirtualHosts:
         encoded = base64.b64encode(json.dumps(definitions).encode()).decode()
         answer = self.broker.rabbitmqctl("eval", f'rabbit_definitions:import_raw(base64:decode(<<"{encoded}">>)).')
         if answer.strip() != "ok":
-            raise ServiceError(f"RabbitMQ made no virtual hosts: {answer}")
+            raise ServiceError(f"RabbitMQ did not create the virtual hosts: {answer}")
 
 
 async def delete_queues(broker_url: str) -> None:
-    """Empties the only virtual host that an address offers."""
+    """Delete our queues: a broker at a given address has a single virtual host."""
     connection = await aio_pika.connect(broker_url)
     async with connection, connection.channel() as channel:
         for queue in QUEUES:

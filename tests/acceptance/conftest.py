@@ -49,7 +49,7 @@ async def open_services(
     if not broker.control:
         await delete_queues(broker.url)
     async with database(postgres_url, template_database) as url:
-        broker_url = virtual_hosts.fresh() if broker.control else broker.url
+        broker_url = virtual_hosts.take() if broker.control else broker.url
         yield Services(url, broker_url, open_sink.url, open_sink.ledger)
 
 

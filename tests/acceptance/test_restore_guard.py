@@ -16,7 +16,7 @@ from sandbox.services import Services, Sink, private_sink
 from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.processes import FAILED, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
-from tests.clusters import Cluster, cluster, cut_off, named, promote
+from tests.clusters import Cluster, cluster, cut_off, promote, with_database
 from tests.services import execute
 from tests.waiting import eventually
 
@@ -65,8 +65,8 @@ def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
         assert_own_codes(mailed, CUSTOMERS, SPRING)
 
         asyncio.run(execute(url, "CREATE DATABASE restored TEMPLATE template0"))
-        server.replay(named(url, "restored"), dump)
-        shop = shop_at(named(url, "restored"), broker_url, slow_sink, tmp_path / "restored")
+        server.replay(with_database(url, "restored"), dump)
+        shop = shop_at(with_database(url, "restored"), broker_url, slow_sink, tmp_path / "restored")
         with shop.worker(**PACE) as worker:
             worker.says(REFUSED)
             refused = shop.coupons("epoch", "show", "--json", code=FAILED).json

@@ -1,4 +1,4 @@
-"""How hard is tried: by default some seconds in all, with COUPONS_FUZZ_EXAMPLES=20000 some minutes (`make fuzz`)."""
+"""Settings and strategies. Fuzzing takes seconds by default, minutes with COUPONS_FUZZ_EXAMPLES=20000 (`make fuzz`)."""
 
 import os
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 SHORT = 100
 EXAMPLES = int(os.environ.get("COUPONS_FUZZ_EXAMPLES", str(SHORT)))
 LIMIT_SECONDS = 10
-"""For one example, on a machine that may be busy: what takes as long as its input asks for takes longer."""
+"""Limit for one example on a busy machine; an input that controls the running time exceeds it."""
 
 
 def fuzzed(share: float = 1) -> settings:
-    """`share`: of the examples, for what takes long."""
+    """Settings of a fuzz test; a slow test runs only this `share` of the examples."""
     return settings(
         max_examples=max(10, round(EXAMPLES * share)),
         deadline=timedelta(seconds=LIMIT_SECONDS),
-        derandomize=EXAMPLES == SHORT,  # `make test` is the same each time
+        derandomize=EXAMPLES == SHORT,  # `make test` tries the same examples each time
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
 
@@ -28,14 +28,14 @@ CUTS = st.lists(st.floats(0, 1), max_size=8)
 
 
 def cut(data: bytes, cuts: Sequence[float]) -> list[bytes]:
-    """The data in pieces, cut at these fractions of it."""
+    """Split the data at these fractions of its length."""
     places = sorted({0, len(data), *(round(each * len(data)) for each in cuts)})
     return [data[start:end] for start, end in pairwise(places)]
 
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """A few bytes of something whole are changed, missing, more, or come again."""
+    """Valid data with up to four spans replaced, repeated or removed."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(0, 4))):
         start = draw(st.integers(0, len(data)))

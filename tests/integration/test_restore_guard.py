@@ -14,7 +14,7 @@ from coupons.errors import Conflict, LeaseLost
 from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion
 from coupons.store.restore_guard import UnownedCodes
-from tests.clusters import Cluster, cluster, cut_off, named, promote
+from tests.clusters import Cluster, cluster, cut_off, promote, with_database
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import database, execute
 from tests.waiting import until
@@ -142,7 +142,7 @@ async def before_there_were_epochs(server: Cluster, origin: str) -> str:
 async def new_database(server: Cluster, template: str = "template0") -> str:
     name = f"other_{uuid4().hex[:12]}"
     await execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    return named(server.url, name)
+    return with_database(server.url, name)
 
 
 WAYS: dict[Callable[[Cluster, str], Awaitable[str]], str] = {
@@ -206,14 +206,14 @@ async def test_what_happens_every_day_is_no_restore(tmp_path: Path) -> None:
     with cluster(tmp_path) as own:
         with own.running() as url:
             await execute(url, "CREATE DATABASE shop")
-            await migrate.migrate(named(url, "shop"))
+            await migrate.migrate(with_database(url, "shop"))
             for statement in ("VACUUM FULL", "VACUUM (FREEZE)", "ANALYZE", "REINDEX TABLE epoch", "CHECKPOINT"):
-                await execute(named(url, "shop"), statement)
+                await execute(with_database(url, "shop"), statement)
             await execute(url, "ALTER DATABASE shop RENAME TO store")
-            async with connected(named(url, "store")) as connection:
+            async with connected(with_database(url, "store")) as connection:
                 await begun(connection)
         with own.running() as url:
-            async with connected(named(url, "store")) as connection:
+            async with connected(with_database(url, "store")) as connection:
                 assert await restore_guard.refusal(connection) is None
                 await send_one_batch(connection)
 

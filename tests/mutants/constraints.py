@@ -1,4 +1,4 @@
-"""A mutant for each thing that the database itself refuses, read from a migrated database: so none is forgotten."""
+"""A mutant for each constraint, trigger and index, read from a migrated database: so none is forgotten."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ WHERE relnamespace = 'public'::regnamespace AND NOT EXISTS (SELECT FROM pg_const
 ORDER BY name
 """
 
-FOR_SPEED = "only makes a query fast: nothing more is written without it"
+FOR_SPEED = "only makes a query fast: the database accepts no other data without it"
 EXEMPT = {
     "coupon_free": FOR_SPEED,
     "delivery_batch_due": FOR_SPEED,
@@ -37,11 +37,11 @@ EXEMPT = {
     "sendout_open": FOR_SPEED,
     "coupon_list_total_check": "implied: coupon_list_check wants 0 ≤ available ≤ total",
     "delivery_batch_open_check": "implied: in_flight_is_open wants 0 ≤ cardinality(in_flight) ≤ open",
-    "import_job_lines_check": "implied: every_line_explained makes it a sum of what is not negative",
+    "import_job_lines_check": "implied: every_line_explained makes it a sum of non-negative numbers",
     "sendout_list_bound_check": "implied: sendout_list_sent_check and sent_was_bound want 0 ≤ sent ≤ bound",
     "sendout_list_needed_check": "implied: promise_within_need wants 0 ≤ promised ≤ needed",
 }
-"""What no test can notice the loss of, and why. It stays in the schema: it is faster, or says what is meant."""
+"""Objects whose removal no test can detect, and the reason. They stay: for speed, or to state the rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class Guard:
 
 
 async def guards(connection: Connection) -> list[Guard]:
-    """Of a migrated database, all that is not exempt."""
+    """The guards of a migrated database that are not exempt."""
     found = [Guard(**row) for row in await connection.fetch(_GUARDS)]
     return [guard for guard in found if guard.name not in EXEMPT]
 
 
-def without(guard: Guard) -> Mutant:
-    """The database without it. Its cases in the test of the schema begin with its name."""
+def removal_of(guard: Guard) -> Mutant:
+    """A migration that removes the guard. The guard's cases in the test of the schema begin with its name."""
     why = " ".join(guard.definition.split())
     return Mutant(guard.name, MIGRATION, "", f"{guard.removal};\n", why, (REFUSALS, "-k", guard.name))

@@ -1,4 +1,4 @@
-"""Where mutants are tried: a copy of the tree for each, on services that stay up for all of them."""
+"""Runs the tests of mutants: each in a copy of the tree, on services that stay up for all of them."""
 
 import os
 import re
@@ -19,10 +19,10 @@ from tests.services import VirtualHosts, choose_kind, postgres_server, rabbitmq_
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60
-"""For the tests of one mutant. One that keeps them from ending is noticed."""
+"""Limit for the tests of one mutant. A mutant that makes them hang counts as caught."""
 BASE_LIMIT_SECONDS = 600
 NO_TESTS = 5
-"""Exit code of pytest."""
+"""Exit code of pytest when it selects no test."""
 PACKAGES = ("coupons", "producers", "sandbox", "workers", "tests.factories")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::\S+.*?)(?: - (.*))?$", re.MULTILINE)
 _BROKEN = re.compile(
@@ -30,19 +30,19 @@ _BROKEN = re.compile(
     r"|Undefined\w+Error|IndeterminateDatatypeError|AmbiguousColumnError|DatatypeMismatchError)\b.*",
     re.MULTILINE,
 )
-"""What a mistake in a mutant looks like: it would be noticed by any test."""
+"""Errors of a broken mutant, which would make any test fail."""
 
 
 class Fate(Enum):
     CAUGHT = "caught"
-    ENDLESS = "caught, never ends"
+    TIMED_OUT = "caught, timed out"
     SURVIVED = "SURVIVED"
     BROKEN = "BROKEN"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`by`: the first test that failed, or what is wrong."""
+    """`by`: the first test that failed, or the reason for any other fate."""
 
     mutant: Mutant
     fate: Fate
@@ -50,53 +50,53 @@ class Verdict:
     seconds: float
 
 
-class LaboratoryError(Exception):
-    """The tests do not pass where nothing was taken away, or the copy is not what they test."""
+class BaselineError(Exception):
+    """The tests fail on the unchanged code, or do not test the copy."""
 
 
-class Laboratory:
-    """The tree as it is now. Tests of its copies run in lanes, each with a virtual host of its own."""
+class Runner:
+    """Copies `base`, a snapshot of the tree, for each mutant. Tests run in lanes, each with its own virtual host."""
 
     def __init__(self, base: Path, lanes: Sequence[Mapping[str, str]]) -> None:
         self.lanes = lanes
         self._base = base
 
     def check(self, mutants: Sequence[Mutant]) -> float:
-        """The seconds in which their tests pass on the unchanged copy. Raises LaboratoryError, StaleError."""
+        """Seconds that the tests of these mutants take on the unchanged code. Raises BaselineError, StaleError."""
         for mutant in mutants:
             mutant.changed(self._base)
         where = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]))"
-        found = self._run(self._base, self.lanes[0], "-c", where, *PACKAGES, limit_seconds=LIMIT_SECONDS)[1]
+        found = self._python(self._base, self.lanes[0], "-c", where, *PACKAGES, limit_seconds=LIMIT_SECONDS)[1]
         if not all(Path(each).is_relative_to(self._base) for each in found.split()):
-            raise LaboratoryError(f"not the copy is tested: {found}")
+            raise BaselineError(f"the tests import other code than the copy: {found}")
         begun = time.monotonic()
         tests = sorted({each for mutant in mutants for each in mutant.tests if each.startswith("tests/")})
         code, out = self._pytest(self._base, self.lanes[0], tests, limit_seconds=BASE_LIMIT_SECONDS)
         if code != 0:
-            raise LaboratoryError(f"with nothing taken away:\n{out}")
+            raise BaselineError(f"the tests fail on the unchanged code:\n{out}")
         return time.monotonic() - begun
 
-    def try_out(self, mutant: Mutant, lane: Mapping[str, str]) -> Verdict:
-        """Raises StaleError."""
+    def run(self, mutant: Mutant, lane: Mapping[str, str]) -> Verdict:
+        """Run the tests of a mutant. Raises StaleError."""
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="coupons-mutant-") as folder:
             tree = Path(folder) / "tree"
             shutil.copytree(self._base, tree, ignore=shutil.ignore_patterns(".test"))
             mutant.apply(tree)
             code, out = self._pytest(tree, lane, ["-x", *mutant.tests], limit_seconds=LIMIT_SECONDS)
-        fate, by = _judged(code, out)
+        fate, by = _classify(code, out)
         return Verdict(mutant, fate, by, time.monotonic() - begun)
 
     def _pytest(
         self, tree: Path, lane: Mapping[str, str], arguments: Sequence[str], *, limit_seconds: float
     ) -> tuple[int | None, str]:
         options = ("-q", "--no-header", "-p", "no:cacheprovider", "--tb=short", "-rfE")
-        return self._run(tree, lane, "-m", "pytest", *options, *arguments, limit_seconds=limit_seconds)
+        return self._python(tree, lane, "-m", "pytest", *options, *arguments, limit_seconds=limit_seconds)
 
-    def _run(
+    def _python(
         self, tree: Path, lane: Mapping[str, str], *arguments: str, limit_seconds: float
     ) -> tuple[int | None, str]:
-        """The exit code, None if it had to be ended, and what was written. What stands in `tree` is imported first."""
+        """Run Python with `tree` first on its path. Returns the exit code, None after the limit, and the output."""
         environment = os.environ | lane | {"PYTHONPATH": str(tree), "COLUMNS": "200"}
         with subprocess.Popen(
             [sys.executable, *arguments], cwd=tree, env=environment, text=True,
@@ -110,20 +110,20 @@ class Laboratory:
             return process.returncode, out
 
 
-def _judged(code: int | None, out: str) -> tuple[Fate, str]:
+def _classify(code: int | None, out: str) -> tuple[Fate, str]:
     failed, broken = _FAILED.search(out), _BROKEN.search(out)
     if code is None:
-        return Fate.ENDLESS, f"no end in {LIMIT_SECONDS} s"
+        return Fate.TIMED_OUT, f"not finished within {LIMIT_SECONDS} s"
     if code in (0, NO_TESTS):
-        return Fate.SURVIVED, "every test passes" if code == 0 else "no test is about it"
+        return Fate.SURVIVED, "every test passes" if code == 0 else "no test is selected"
     if code != 1 or failed is None or broken:
         return Fate.BROKEN, broken[0] if broken else out[-2_000:]
     return Fate.CAUGHT, failed[1].rpartition("/")[2]
 
 
 @contextmanager
-def laboratory() -> Iterator[Laboratory]:
-    """A snapshot of the tree, with what git does not know yet, and the services."""
+def open_runner() -> Iterator[Runner]:
+    """Yields a runner with a snapshot of the tree, including untracked files, and with running services."""
     with (
         session_folder(ROOT / ".test") as services,
         tempfile.TemporaryDirectory(prefix="coupons-mutants-") as folder,
@@ -133,9 +133,9 @@ def laboratory() -> Iterator[Laboratory]:
         base = Path(folder)
         _snapshot(base)
         hosts = VirtualHosts(broker)
-        urls = [hosts.fresh() for _ in range(2)] if broker.control else [broker.url]
+        urls = [hosts.take() for _ in range(2)] if broker.control else [broker.url]
         service = {"COUPONS_TEST_SERVICES": "address", "COUPONS_TEST_DATABASE_URL": database_url}
-        yield Laboratory(base, [service | {"COUPONS_TEST_BROKER_URL": url} for url in urls])
+        yield Runner(base, [service | {"COUPONS_TEST_BROKER_URL": url} for url in urls])
 
 
 def _snapshot(base: Path) -> None:
