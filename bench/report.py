@@ -1,4 +1,4 @@
-"""`python -m bench report`: the table of docs/explanation/performance.md, from bench/results.json and nothing else."""
+"""`python -m bench report`: writes the tables of docs/explanation/performance.md from bench/results.json alone."""
 
 import json
 from dataclasses import dataclass
@@ -12,54 +12,56 @@ END = "<!-- end: python -m bench report -->"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure with what it must reach, and the two absolute figures that it compares, ours first."""
+    """A figure with its target and the two absolute figures that it compares: ours and the baseline's."""
 
     figure: str
     meaning: str
     target: str
     ours: str = ""
-    beside: str = ""
+    baseline: str = ""
 
 
 ROWS = (
-    Row("engine_vs_smtp_source", "engine alone, beside `smtp-source`", "≥ 1.0", "engine_mails_per_s",
+    Row("engine_vs_smtp_source", "SMTP engine alone, compared with `smtp-source`", "≥ 1.0", "engine_mails_per_s",
         "smtp_source_mails_per_s"),
-    Row("end_to_end_vs_smtp_source", "end to end, beside `smtp-source`", "≥ 0.35", "end_to_end_smtp_sink_mails_per_s",
-        "smtp_source_mails_per_s"),
-    Row("end_to_end_vs_naive", "end to end, beside a job a recipient", "≥ 15", "end_to_end_smtp_sink_mails_per_s",
-        "naive_mails_per_s"),
-    Row("end_to_end_vs_post_office", "end to end, beside django-post-office", "≥ 5",
+    Row("end_to_end_vs_smtp_source", "end to end, compared with `smtp-source`", "≥ 0.35",
+        "end_to_end_smtp_sink_mails_per_s", "smtp_source_mails_per_s"),
+    Row("end_to_end_vs_naive", "end to end, compared with one job per recipient", "≥ 15",
+        "end_to_end_smtp_sink_mails_per_s", "naive_mails_per_s"),
+    Row("end_to_end_vs_post_office", "end to end, compared with django-post-office", "≥ 5",
         "end_to_end_smtp_sink_mails_per_s", "post_office_mails_per_s"),
-    Row("postfix_relay_vs_smtp_source", "into Postfix's queue on disk, beside `smtp-source`", "≥ 0.7",
+    Row("postfix_relay_vs_smtp_source", "into Postfix's on-disk queue, compared with `smtp-source`", "≥ 0.7",
         "postfix_relay_mails_per_s", "postfix_smtp_source_mails_per_s"),
-    Row("latency_20ms_mails_per_s", "mails/s, 20 ms away in each direction", "≥ 200"),
-    Row("flat_1m_vs_50k", "a million recipients, beside 50,000", "≥ 0.8", "million_mails_per_s",
+    Row("latency_20ms_mails_per_s", "mails/s with 20 ms of latency in each direction", "≥ 200"),
+    Row("flat_1m_vs_50k", "a million recipients, compared with 50,000", "≥ 0.8", "million_mails_per_s",
         "end_to_end_smtp_sink_mails_per_s"),
-    Row("worker_rss_mib", "MiB of memory, the most a worker had", "≤ 200"),
-    Row("two_workers_vs_one", "two workers, beside one", "≥ 1.0", "two_workers_mails_per_s", "one_worker_mails_per_s"),
+    Row("worker_rss_mib", "peak memory of a worker, MiB", "≤ 200"),
+    Row("two_workers_vs_one", "two workers, compared with one", "≥ 1.0", "two_workers_mails_per_s",
+        "one_worker_mails_per_s"),
 )  # fmt: skip
 IMPORT_ROWS = (
-    Row("import_vs_copy", "a million new codes, beside `COPY`", "≥ 0.5", "import_codes_per_s", "copy_codes_per_s"),
-    Row("reimport_vs_first", "the same million again, beside the first time", "≥ 3", "reimport_codes_per_s",
+    Row("import_vs_copy", "a million new codes, compared with `COPY`", "≥ 0.5", "import_codes_per_s",
+        "copy_codes_per_s"),
+    Row("reimport_vs_first", "the same million again, compared with the first time", "≥ 3", "reimport_codes_per_s",
         "import_codes_per_s"),
-    Row("import_10m_vs_1m", "ten million codes, beside one million", "≥ 0.7", "import_10m_codes_per_s",
+    Row("import_10m_vs_1m", "ten million codes, compared with one million", "≥ 0.7", "import_10m_codes_per_s",
         "import_codes_per_s"),
-    Row("import_rss_mib", "MiB of memory, the most the worker had in all of this", "≤ 150"),
-    Row("recipients_vs_copy", "a million recipients with five attributes, beside `COPY`", "≥ 0.4",
+    Row("import_rss_mib", "peak memory of the worker over all imports, MiB", "≤ 150"),
+    Row("recipients_vs_copy", "a million recipients with five attributes, compared with `COPY`", "≥ 0.4",
         "import_recipients_per_s", "copy_recipients_per_s"),
 )  # fmt: skip
 
 
 def table(rows: tuple[Row, ...], unit: str, figures: dict[str, float]) -> str:
-    """Markdown; a figure that was not measured is a dash."""
+    """A Markdown table; a figure that was not measured is a dash."""
 
     def shown(name: str) -> str:
         return f"{figures[name]:,}" if name in figures else "—"
 
-    lines = [f"| What | Must be | Is | {unit} | Beside | Name |", "|---|---:|---:|---:|---:|---|"]
+    lines = [f"| What | Target | Measured | {unit} | Baseline | Name |", "|---|---:|---:|---:|---:|---|"]
     for row in rows:
-        ours, beside = (shown(name) if name else "" for name in (row.ours, row.beside))
-        lines.append(f"| {row.meaning} | {row.target} | {shown(row.figure)} | {ours} | {beside} | `{row.figure}` |")
+        ours, baseline = (shown(name) if name else "" for name in (row.ours, row.baseline))
+        lines.append(f"| {row.meaning} | {row.target} | {shown(row.figure)} | {ours} | {baseline} | `{row.figure}` |")
     return "\n".join(lines)
 
 
@@ -70,25 +72,25 @@ def cores(figures: dict[str, float]) -> str:
 
 
 AREAS = {
-    "mail": "rendering and encoding the mails (`coupons/mail`, `coupons/templates`)",
-    "smtp_write": "handing them to the kernel: one write a mail",
-    "smtp_dialogue": "the SMTP dialogue, pools and queue (`coupons/smtp`)",
+    "mail": "rendering and encoding mails (`coupons/mail`, `coupons/templates`)",
+    "smtp_write": "handing mails to the kernel: one write per mail",
+    "smtp_dialogue": "the SMTP session, pools and queue (`coupons/smtp`)",
     "database": "codes, intents and outcomes (`coupons/store`, asyncpg)",
-    "handover": "window, batches, leases (`workers`)",
-    "event_loop": "waiting for sockets and reading them (uvloop)",
-    "other": "the rest",
+    "handover": "in-flight window, batches, leases (`workers`)",
+    "event_loop": "waiting for sockets and reading from them (uvloop)",
+    "other": "everything else",
 }
 
 
 def profile(figures: dict[str, float]) -> str:
-    """Where a worker's time goes, as a table."""
+    """Where a worker spends its time, as a table."""
     rows = [f"| {meaning} | {100 * figures[f'profile_{area}']:.0f} % |" for area, meaning in AREAS.items()
             if f"profile_{area}" in figures]  # fmt: skip
-    return "\n".join(["| A worker's time while it sends | Part |", "|---|---:|", *rows]) if rows else ""
+    return "\n".join(["| A worker's time while it sends | Share |", "|---|---:|", *rows]) if rows else ""
 
 
 def write() -> None:
-    """Replaces the marked block of the page; what stands around it is written by hand."""
+    """Replaces the marked block of the page; the text around it is written by hand."""
     figures = json.loads(RESULTS.read_text(encoding="utf-8"))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]

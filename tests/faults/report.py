@@ -1,6 +1,6 @@
-"""The table of docs/explanation/reliability.md: what was done, how often, and what came of it.
+"""The table of docs/explanation/reliability.md: each fault, how often it was injected, and the result.
 
-`python -m tests.faults.report PAGE ROWS…` prints that of several sessions, and puts it into the page.
+`python -m tests.faults.report PAGE ROWS…` prints the table of several sessions and writes it into the page.
 """
 
 import json
@@ -13,11 +13,11 @@ from tests.faults.lab import Row
 
 BEGIN = "<!-- begin: make faults -->"
 END = "<!-- end: make faults -->"
-HEADER = ("Fault", "Rounds", "Mails", "Lost", "Twice", "Two codes", "Uncertain", "Seconds to recover")
+HEADER = ("Fault", "Rounds", "Mails", "Lost", "Duplicates", "Two codes", "Uncertain", "Recovery (s)")
 
 
 def printed(rows: Sequence[Row]) -> str:
-    """Markdown, with the sums of what can be added up; recovery is the longest."""
+    """A Markdown table whose last row has the sums, and the longest recovery."""
     lines = [f"| {' | '.join(HEADER)} |", f"|---|{'---:|' * (len(HEADER) - 1)}"]
     return "\n".join([*lines, *map(_line, rows), _line(_sum(rows))])
 
@@ -31,7 +31,7 @@ def _line(row: Row) -> str:
 def _sum(rows: Sequence[Row]) -> Row:
     recovered = [row.recovered_seconds for row in rows if row.recovered_seconds is not None]
     return Row(
-        "**all**",
+        "**total**",
         rounds=sum(row.rounds for row in rows),
         mails=sum(row.mails for row in rows),
         lost=sum(row.lost for row in rows),
@@ -43,7 +43,7 @@ def _sum(rows: Sequence[Row]) -> Row:
 
 
 def keep(file: Path, rows: Sequence[Row]) -> None:
-    """A JSON line each."""
+    """Write one JSON line per row."""
     file.write_text("".join(f"{json.dumps(asdict(row))}\n" for row in rows), encoding="utf-8")
 
 
@@ -52,7 +52,7 @@ def kept(file: Path) -> list[Row]:
 
 
 def write(page: Path, rows: Sequence[Row]) -> None:
-    """Put the table in place of the one between the two marks."""
+    """Replace the table between the two marks."""
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
@@ -63,7 +63,7 @@ def main() -> None:
     page, *files = map(Path, sys.argv[1:])
     rows = [row for file in files for row in kept(file)]
     write(page, rows)
-    print(printed(rows))  # noqa: T201 - that is what it is called for
+    print(printed(rows))  # noqa: T201 - the program's output
 
 
 if __name__ == "__main__":
