@@ -1,15 +1,14 @@
-"""The contract: what a producer may publish, and how bytes become a command.
+"""The contract: the commands that producers may publish, and how bytes are decoded into one.
 
-A command is a JSON object in UTF-8. `id` is chosen by the publisher and becomes the id of the import or sendout; the
-same id again is the same command. docs/reference/contract/ holds the same as JSON Schema, made from these models.
+A command is a JSON object in UTF-8. The publisher chooses its `id`, which is an idempotency key and becomes the id of
+the import or sendout. docs/reference/contract/ contains the same as JSON Schema, generated from these models.
 """
 
 import hashlib
 import json
-import re
 from collections import Counter
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID, uuid4
 
 from pydantic import (
@@ -25,33 +24,36 @@ from pydantic import (
 )
 
 from coupons.addresses import AddressError, parse_address
+from coupons.attributes import (
+    CONTROL,
+    MAX_ATTRIBUTE_CHARS,
+    MAX_ATTRIBUTE_NAME,
+    MAX_ATTRIBUTES,
+    RESERVED,
+    is_attribute_name,
+)
 from coupons.errors import UserError
-from coupons.files.code_reader import FileFormat, is_encoding
-from coupons.files.codes import list_name
-from coupons.templates.rendering import RESERVED
+from coupons.files.format import FileFormat, is_encoding
+from coupons.names import parse_name
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 MAX_COMMAND_BYTES = 1_048_576
 MAX_INLINE = 1_000
-"""Codes or recipients in a command's own body; more go through `source` or a group."""
+"""Codes or recipients in the body of a command; a larger number needs a `source` or a group."""
 MAX_MINUTES = 60 * 24 * 31
 MAX_PER_HOUR = 1_000_000_000
 FIRST_YEAR, LAST_YEAR = 1970, 9998
-"""Of a start: in any time zone it is a date that Python and Postgres have."""
+"""Of a start time: in every time zone, Python and Postgres can represent these years."""
 MAX_COLUMN = 10_000
 MAX_REASONS = 100
-"""Of an invalid command: a mebibyte can have half a million errors, which are 22 MB in words."""
-MAX_ATTRIBUTES = 100
-MAX_ATTRIBUTE_CHARS = 1_000
+"""Of an invalid command: one mebibyte can contain half a million errors, 22 MB of text."""
 SOURCES = ("upload", "file", "https", "s3")
-
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
-"""What no attribute and no source may hold; joiners are letters' parts in names, and allowed."""
-
-_ATTRIBUTE = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
 
 class InvalidCommand(UserError):
-    """Not a command: every reason, and none of the values (codes are money)."""
+    """The command is invalid. `reasons` contain no values, because codes are money."""
 
     def __init__(self, reasons: list[str]) -> None:
         self.reasons = reasons
@@ -62,11 +64,11 @@ def _source(text: str) -> str:
     scheme, _, rest = text.partition(":")
     if scheme.lower() not in SOURCES:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}:' for scheme in SOURCES)}")
-    return f"{scheme.lower()}:{_one_spelling(rest) if scheme.lower() == 'upload' else rest}"
+    return f"{scheme.lower()}:{_canonical_id(rest) if scheme.lower() == 'upload' else rest}"
 
 
-def _one_spelling(upload_id: str) -> str:
-    """An import is looked for by what its source says."""
+def _canonical_id(upload_id: str) -> str:
+    """Imports are looked up by their source, so an upload id needs one spelling."""
     try:
         return str(UUID(upload_id))
     except ValueError:
@@ -74,25 +76,25 @@ def _one_spelling(upload_id: str) -> str:
 
 
 def _attribute(name: str) -> str:
-    if not _ATTRIBUTE.fullmatch(name) or name in RESERVED:
-        raise ValueError("an attribute's name is lower-case letters, digits and _, and not a reserved word")
+    if not is_attribute_name(name) or name in RESERVED:
+        raise ValueError("an attribute name consists of lower-case letters, digits and _, and is not a reserved word")
     return name
 
 
-def _shown(text: str) -> str:
+def _printable(text: str) -> str:
     if CONTROL(text):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     return text
 
 
 def _encoding(text: str) -> str:
     if not is_encoding(text):
-        raise ValueError("there is no encoding of this name")
+        raise ValueError("unknown encoding")
     return text
 
 
 def _separator(text: str) -> str:
-    return text if text == "\t" else _shown(text)
+    return text if text == "\t" else _printable(text)
 
 
 def _unicode(text: str) -> str:
@@ -105,16 +107,22 @@ def _unicode(text: str) -> str:
 
 def _start(at: datetime) -> datetime:
     if not FIRST_YEAR <= at.year <= LAST_YEAR:
-        raise ValueError(f"the year must be one of {FIRST_YEAR} to {LAST_YEAR}")
+        raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
     return at
 
 
-def _at_most(most: int) -> BeforeValidator:
-    """Counted before each of too many is looked at: half a million of them take two seconds."""
+def _items(most: int, *, least: int = 0) -> BeforeValidator:
+    """Counts the items before they are validated: half a million take two seconds.
+
+    pydantic's `min_length` counts valid items only: it would also report an array of one invalid item as empty.
+    """
 
     def count(items: Any) -> Any:
-        if isinstance(items, list | dict) and len(items) > most:
-            raise ValueError(f"{len(items)} of them, at most {most} are taken")
+        if isinstance(items, list | tuple | dict):
+            if len(items) > most:
+                raise ValueError(f"{len(items)} items exceed the limit of {most}")
+            if len(items) < least:
+                raise ValueError("must not be empty")
         return items
 
     return BeforeValidator(count)
@@ -128,22 +136,22 @@ def _address(text: str) -> str:
     raise ValueError(reason)  # not chained: the error quotes the address
 
 
-Name = Annotated[str, AfterValidator(list_name)]
-Source = Annotated[str, Field(max_length=2_000), AfterValidator(_shown), AfterValidator(_source)]
+Name = Annotated[str, AfterValidator(parse_name)]
+Source = Annotated[str, Field(max_length=2_000), AfterValidator(_printable), AfterValidator(_source)]
 Code = Annotated[str, AfterValidator(_unicode)]
-Attribute = Annotated[str, Field(max_length=50), AfterValidator(_attribute)]
-AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_shown)]
+Attribute = Annotated[str, Field(max_length=MAX_ATTRIBUTE_NAME), AfterValidator(_attribute)]
+AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_printable)]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     later: ClassVar[tuple[str, ...]] = ()
-    """Fields that did not always exist: left at their defaults, they leave a command's digest as it was."""
+    """Fields added in later versions: with their default value, they do not change the digest of a command."""
 
-    def unsaid(self) -> dict[str, Any]:
-        """The fields that the digest leaves out."""
-        inner = {name: value.unsaid() for name, value in self if isinstance(value, _Frozen)}
+    def excluded_from_digest(self) -> dict[str, Any]:
+        """The fields that the digest omits."""
+        inner = {name: value.excluded_from_digest() for name, value in self if isinstance(value, _Frozen)}
         return inner | {name: True for name in self.later if getattr(self, name) == self._default(name)}
 
     @classmethod
@@ -160,18 +168,18 @@ class Format(_Frozen):
     separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = Field(
         None, description="Column separator of a csv file"
     )
-    encoding: Annotated[str, Field(max_length=40), AfterValidator(_shown), AfterValidator(_encoding)] = Field(
+    encoding: Annotated[str, Field(max_length=40), AfterValidator(_printable), AfterValidator(_encoding)] = Field(
         "utf-8", description="Text encoding: the name of a Python codec"
     )
     column: (
-        Annotated[str, Field(max_length=200), AfterValidator(_shown)]
+        Annotated[str, Field(max_length=200), AfterValidator(_printable)]
         | Annotated[int, Field(ge=1, le=MAX_COLUMN)]
         | None
     ) = Field(None, description="Column of the codes or addresses: its name or its number, counted from 1")
     header: bool | None = Field(None, description="Whether the first line of a csv file names the columns")
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _is_consistent(self) -> Self:
         self.as_file_format()  # raises FileError, a ValueError: a txt file with columns
         return self
 
@@ -183,9 +191,7 @@ class Recipient(_Frozen):
     """An address, and the attributes that the message's template may print."""
 
     email: Annotated[str, AfterValidator(_address)]
-    attributes: Annotated[
-        dict[Attribute, AttributeText], Field(max_length=MAX_ATTRIBUTES), _at_most(MAX_ATTRIBUTES)
-    ] = {}
+    attributes: Annotated[dict[Attribute, AttributeText], Field(max_length=MAX_ATTRIBUTES), _items(MAX_ATTRIBUTES)] = {}
 
 
 class _Command(_Frozen):
@@ -198,8 +204,8 @@ class _Command(_Frozen):
         return self.model_dump_json(exclude_none=True).encode()
 
     def digest(self) -> bytes:
-        """What two commands of one id must share: sha256 of the content."""
-        content = self.model_dump(mode="json", exclude={"id": True, **self.unsaid()})
+        """SHA-256 of the content, which two commands with one id must share."""
+        content = self.model_dump(mode="json", exclude={"id": True, **self.excluded_from_digest()})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
@@ -217,9 +223,14 @@ class ImportCoupons(_Command):
         "add",
         description="Add the codes or recipients, replace all available ones with them, or delete them",
     )
-    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None = Field(
-        None, description="The codes themselves; either `codes` or `source` is required"
-    )
+    codes: (
+        Annotated[
+            tuple[Code, ...],
+            Field(max_length=MAX_INLINE, json_schema_extra={"minItems": 1}),
+            _items(MAX_INLINE, least=1),
+        ]
+        | None
+    ) = Field(None, description="The codes themselves; either `codes` or `source` is required")
     source: Source | None = Field(
         None, description="Where the file is: `upload:ID`, `file:PATH`, `https://HOST/PATH` or `s3://BUCKET/KEY`"
     )
@@ -228,17 +239,17 @@ class ImportCoupons(_Command):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.codes is None) == (self.source is None):
-            raise ValueError("needs either codes or source")
+            raise ValueError("either codes or source is required")
         return self
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if (self.list is None) == (self.group is None):
-            raise ValueError("needs either list or group")
+            raise ValueError("either list or group is required")
         if self.group is not None and self.codes is not None:
-            raise ValueError("codes are for a list; a group needs a source")
+            raise ValueError("codes can only be imported into a list; a group needs a source")
         if self.group is not None and (self.format.kind == "txt" or self.format.header is False):
-            raise ValueError("recipients are read from a csv file with a header")
+            raise ValueError("recipients need a csv file with a header")
         return self
 
 
@@ -251,7 +262,12 @@ class StartSendout(_Command):
     message: Name = Field(description="Name of the message; its newest version is sent")
     group: Name | None = Field(None, description="Group to send to; either `group` or `recipients` is required")
     recipients: (
-        Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_INLINE), _at_most(MAX_INLINE)] | None
+        Annotated[
+            tuple[Recipient, ...],
+            Field(max_length=MAX_INLINE, json_schema_extra={"minItems": 1}),
+            _items(MAX_INLINE, least=1),
+        ]
+        | None
     ) = Field(None, description="Recipients to send to, instead of a group")
     start_at: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
         None, description="Time before which no mail is sent, with a time zone"
@@ -267,13 +283,13 @@ class StartSendout(_Command):
     @model_validator(mode="after")
     def _one_pace(self) -> Self:
         if self.per_hour is not None and self.over_minutes is not None:
-            raise ValueError("needs at most one of per_hour and over_minutes")
+            raise ValueError("per_hour and over_minutes cannot be combined")
         return self
 
     @model_validator(mode="after")
     def _one_audience(self) -> Self:
         if (self.group is None) == (self.recipients is None):
-            raise ValueError("needs either group or recipients")
+            raise ValueError("either group or recipients is required")
         return self
 
 
@@ -284,26 +300,46 @@ class ResumeSendout(_Command):
     sendout: UUID = Field(description="Id of the sendout")
 
 
+_MESSAGES = {
+    "missing": "required",
+    "extra_forbidden": "unknown field",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "exceeds the limit of {max_length} characters",
+    "too_long": "exceeds the limit of {max_length} items",
+    "string": "must be a valid Unicode string",
+    "int": "must be an integer",
+    "bool": "must be true or false",
+    "uuid": "must be a UUID",
+    "datetime": "must be a date and time with a time zone (RFC 3339)",
+    "timezone": "must be a date and time with a time zone (RFC 3339)",
+    "tuple": "must be an array",
+    "dict": "must be an object",
+    "model": "must be an object",
+}
+"""By pydantic's error type, or by the part of it before the first underscore."""
+
 type_of: dict[str, type[BaseModel]] = {"import": ImportCoupons, "sendout": StartSendout, "resume": ResumeSendout}
 Command = ImportCoupons | StartSendout | ResumeSendout
 _ADAPTER: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 
 
 def decode(body: bytes) -> Command:
-    """The command in an AMQP message's body.
+    """Decode the body of an AMQP message.
 
-    Raises:
-        InvalidCommand: with all its errors at once; `id` must be given, since only the publisher can repeat it.
+    Raises InvalidCommand with all errors at once. `id` is required: only the publisher can reuse it for a retry.
     """
     if len(body) > MAX_COMMAND_BYTES:
-        raise InvalidCommand([f"{len(body)} bytes, at most {MAX_COMMAND_BYTES} are taken"])
+        raise InvalidCommand([f"{len(body)} bytes exceed the limit of {MAX_COMMAND_BYTES}"])
     try:
-        content = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        content = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise InvalidCommand(["not JSON in UTF-8"]) from None
+        raise InvalidCommand(["not valid UTF-8 JSON"]) from None
     if not isinstance(content, dict):
         raise InvalidCommand(["not a JSON object"])
-    missing_id = [] if "id" in content else ["id: Field required"]
+    missing_id = [] if "id" in content else [f"id: {_MESSAGES['missing']}"]
     try:
         command = _ADAPTER.validate_python(content, strict=False)
     except ValidationError as error:
@@ -314,34 +350,43 @@ def decode(body: bytes) -> Command:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two fields of one name counts depends on who reads it."""
+    """JSON readers disagree on which of two fields with one name counts."""
     content = dict(pairs)
     if len(content) < len(pairs):
         [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidCommand([f"{_name(repeated)}: is there twice"])
+        raise InvalidCommand([f"{_name(repeated)}: duplicate field"])
     return content
 
 
-def _refuse_constant(name: str) -> float:
+def _reject_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
 def reasons_of(error: ValidationError) -> list[str]:
     """Each error as `field: what is wrong`, without the value; the first MAX_REASONS of them."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [_reason(each["type"], each["loc"], each["msg"]) for each in errors[:MAX_REASONS]]
-    return [*told, f"and {len(errors) - MAX_REASONS} more"] if len(errors) > MAX_REASONS else told
+    errors = error.errors(include_url=False, include_input=False)
+    reasons = [_reason(each) for each in errors[:MAX_REASONS]]
+    return [*reasons, f"and {len(errors) - MAX_REASONS} more"] if len(errors) > MAX_REASONS else reasons
 
 
-def _reason(kind: str, place: tuple[int | str, ...], text: str) -> str:
-    """As `field: what is wrong`; places begin with the command's type, which is no field."""
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
+def _reason(error: "ErrorDetails") -> str:
+    """As `field: what is wrong`; a location begins with the command's type, which is not a field."""
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"type: must be one of {', '.join(type_of)}"
-    field = ".".join(map(_name, place[1:] if place[:1] and place[0] in type_of else place))
-    reason = text.removeprefix("Value error, ")  # pydantic's words for what a check of ours said
+    location = error["loc"]
+    field = ".".join(map(_name, location[1:] if location[:1] and location[0] in type_of else location))
+    reason = _message(error["type"], error.get("ctx", {}))
     return f"{field}: {reason}" if field else reason
 
 
+def _message(kind: str, context: dict[str, Any]) -> str:
+    """Our own words for an error of pydantic, whose texts address developers."""
+    if kind == "value_error":
+        return str(context["error"])
+    family = kind.partition("_")[0]
+    return _MESSAGES.get(kind, _MESSAGES.get(family, "invalid value")).format_map(context)
+
+
 def _name(part: int | str) -> str:
-    """A field's name, or a position; what a publisher made up may be an address or a code, and is not repeated."""
-    return str(part) if isinstance(part, int) or _ATTRIBUTE.fullmatch(part) else "…"
+    """A field's name or a position. An arbitrary name may be an address or a code, and is not repeated."""
+    return str(part) if isinstance(part, int) or is_attribute_name(part) else "…"

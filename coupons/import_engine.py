@@ -15,11 +15,13 @@ from typing import Any, Self
 from coupons import failpoints
 from coupons.database import Connection
 from coupons.errors import Conflict
-from coupons.files.code_reader import CodeReader, FileFormat
-from coupons.files.codes import CODE, Checked, Rejected
+from coupons.files.code_reader import CodeReader
+from coupons.files.codes import CheckedCodes
 from coupons.files.decoding import FileError
+from coupons.files.format import FileFormat
 from coupons.files.inline_reader import InlineReader
 from coupons.files.recipient_reader import EMAIL, CheckedRecipients, RecipientReader
+from coupons.files.rejections import CODE, Rejected
 from coupons.sources import Rules, Source, SourceError, Text
 from coupons.store import groups, import_chunks, imports
 from coupons.store.import_chunks import Verdict
@@ -136,7 +138,7 @@ class _Reading:
         self._max_lines = max_lines
         self._digest = hashlib.sha256()
 
-    def read(self, piece: _Piece, name: str) -> list[Checked | CheckedRecipients]:
+    def read(self, piece: _Piece, name: str) -> list[CheckedCodes | CheckedRecipients]:
         """The checked lines of one more piece; with the last one, those that were not complete before."""
         if self.reader is None:
             self.reader = _reader_of(self._target, self._format, name)
@@ -214,12 +216,12 @@ class _Taking:
         for connection in (self.idle, self._busy):
             await import_chunks.end(connection)
 
-    async def stage(self, read: list[Checked | CheckedRecipients]) -> None:
+    async def stage(self, read: list[CheckedCodes | CheckedRecipients]) -> None:
         await imports.check_held(self.idle, self._job)
         for lines in read:
             await _stage(self.idle, lines)
             self._lines, self._blank = self._lines + len(lines.lines), self._blank + lines.blank
-            if isinstance(lines, Checked):
+            if isinstance(lines, CheckedCodes):
                 self._digest.update("\n".join((*lines.codes, "")).encode())
 
     async def take(self, position: Position) -> None:
@@ -239,9 +241,9 @@ class _Taking:
             failpoints.reached("import.taken")
 
 
-async def _stage(connection: Connection, lines: Checked | CheckedRecipients) -> None:
+async def _stage(connection: Connection, lines: CheckedCodes | CheckedRecipients) -> None:
     match lines:
-        case Checked():
+        case CheckedCodes():
             await import_chunks.stage_codes(connection, lines)
         case CheckedRecipients():
             await import_chunks.stage_recipients(connection, lines)
@@ -257,14 +259,14 @@ def _ends_chunk(job: Job, pieces: int) -> bool:
 
 async def _note_what_is_seen(connection: Connection, job: Job, reading: _Reading, text: Text) -> None:
     """Once, with the first lines that are taken; before these, a group learns which attributes its recipients have."""
-    if reading.noted or not reading.reader or not reading.reader.seen:
+    if reading.noted or not reading.reader or not reading.reader.description:
         return
     reading.noted = True
     if isinstance(reading.reader, RecipientReader):
         await imports.keep_columns(connection, job, reading.columns)
         if job.mode != "delete":
             await groups.extend(connection, job.target.id, reading.reader.attributes)
-    await imports.note(connection, job.id, f"reads {text.name} as {reading.reader.seen}")
+    await imports.note(connection, job.id, f"reads {text.name} as {reading.reader.description}")
 
 
 async def _remove_replaced(

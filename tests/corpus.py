@@ -1,4 +1,4 @@
-"""Nasty files, as shops, spreadsheets and accidents make them, and what must become of each. Made in memory."""
+"""Difficult files, as shops, spreadsheets and accidents produce them, with their expected results."""
 
 import io
 import struct
@@ -7,28 +7,28 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coupons.files.code_reader import FileFormat
-from coupons.files.codes import MAX_CODE_CHARS, Reason
+from coupons.files.format import FileFormat
+from coupons.files.rejections import MAX_CODE_CHARS, Reason
 
 Codes = list[tuple[int, str]]
-Refusals = list[tuple[int, Reason]]
+Rejections = list[tuple[int, Reason]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """`data` read as `format`: the codes with their lines, and the refused lines; or an error that has all `error`."""
+    """`data` read as `format`: the codes and the rejected lines, by line; or an error that contains all of `error`."""
 
     name: str
     data: bytes
-    taken: Codes = field(default_factory=list)
-    rejected: Refusals = field(default_factory=list)
+    accepted: Codes = field(default_factory=list)
+    rejected: Rejections = field(default_factory=list)
     blank: int = 0
     error: tuple[str, ...] = ()
     format: FileFormat = field(default_factory=FileFormat)
 
 
 def one_line(characters: int) -> Iterator[bytes]:
-    """So many characters without a line end, in pieces of 1 MiB."""
+    """The given number of characters without a line end, in pieces of 1 MiB."""
     piece = b"x" * (1 << 20)
     for _ in range(characters >> 20):
         yield piece
@@ -52,7 +52,7 @@ def png() -> bytes:
 
 
 def xlsx() -> bytes:
-    """As much of a workbook as its first bytes tell."""
+    """The parts of a workbook by which it is recognized."""
     workbook = io.BytesIO()
     with zipfile.ZipFile(workbook, "w") as members:
         members.writestr("[Content_Types].xml", "<Types/>")
@@ -104,19 +104,19 @@ CASES = [
     # --- spreadsheets ---
     Case("excel csv in cp1252", TABLE.encode("cp1252"), OF_TABLE, format=CP1252),
     Case(
-        "excel csv in cp1252, not said", TABLE.encode("cp1252"),
-        error=("line 2: the bytes fc are not utf-8", "likely are cp1252"),
+        "excel csv in cp1252, encoding not specified", TABLE.encode("cp1252"),
+        error=("line 2: the bytes fc are not utf-8", "likely cp1252"),
     ),
     Case("excel csv in utf-8", TABLE.encode("utf-8-sig"), OF_TABLE),
     Case("excel unicode text", TABLE.replace(";", "\t").encode("utf-16"), OF_TABLE),
     Case("the same, big endian", b"\xfe\xff" + TABLE.replace(";", "\t").encode("utf-16-be"), OF_TABLE),
     Case("the same without its mark", TABLE.replace("ü", "u").replace(";", "\t").encode("utf-16-le"),
          error=("line 1: NUL bytes (00)", "utf-16-le")),
-    Case("the same without its mark, said", TABLE.replace(";", "\t").encode("utf-16-le"), OF_TABLE,
+    Case("the same without its mark, encoding specified", TABLE.replace(";", "\t").encode("utf-16-le"), OF_TABLE,
          format=FileFormat(encoding="utf-16-le")),
     Case("sep line", ("sep=;\r\n" + TABLE).encode(), [(3, "GRÜN-1"), (4, "GRÜN-2")]),
     Case("sep line in quotes, with tabs", b'"sep=\t"\r\ncode\tx\r\nA1\t\r\n', [(3, "A1")]),
-    Case("columns that a spreadsheet left", b"code;eur;;\nA1;5;;\nB2;5;;\n;;;\n", [(2, "A1"), (3, "B2")], blank=1),
+    Case("empty columns of a spreadsheet", b"code;eur;;\nA1;5;;\nB2;5;;\n;;;\n", [(2, "A1"), (3, "B2")], blank=1),
     Case("damage", "\n".join([*DAMAGED, "A1"]).encode(), [(len(DAMAGED) + 1, "A1")],
          [(line, Reason.EXCEL) for line in range(1, len(DAMAGED) + 1)], format=TXT),
     Case("no damage", "\n".join(UNDAMAGED).encode(), list(enumerate(UNDAMAGED, 1))),
@@ -126,14 +126,14 @@ CASES = [
     Case("quotes over lines", b'name;code\n"Ada\nLovelace";A1\n"B\r\n\r\nC";"B2"\n"";"C""3"\n',
          [(2, "A1"), (4, "B2"), (7, 'C"3')]),
     Case("a line end in a code", b'code;x\n"A\n1";\nB2;\n', [(4, "B2")], [(2, Reason.CONTROL)]),
-    Case("an open quote", b'code;x\nA1;"\nB2;\n', error=("line 2: broken quotes",)),
+    Case("an open quote", b'code;x\nA1;"\nB2;\n', error=("line 2: invalid quoting",)),
     Case("an open quote in a long file", b'code;x\nA1;"x\n' + (b"B2;" + b"y" * 400 + b"\n") * 200,
-         error=("line 2: more than 65536 characters; is a quote never closed?",)),
-    Case("text behind a quote", b'code;x\nA1;\n"B2"C;\n', error=("line 3: broken quotes",)),
+         error=("line 2: record exceeds 65536 characters; is a closing quote missing?",)),
+    Case("text after a quote", b'code;x\nA1;\n"B2"C;\n', error=("line 3: invalid quoting",)),
     Case("ragged rows", b"code;x\nA1;\nB2\nC3;1;2\nD4;1;\n", [(2, "A1"), (5, "D4")],
          [(3, Reason.COLUMNS), (4, Reason.COLUMNS)]),
-    Case("two code columns", b"code;name;Coupon\nA1;x;B1\n", error=("line 1: columns 1 and 3 could be meant",)),
-    Case("the same header twice", b"code;code\nA1;B1\n", error=("line 1: columns 1 and 2 could be meant",)),
+    Case("two code columns", b"code;name;Coupon\nA1;x;B1\n", error=("line 1: ambiguous column name (1, 3)",)),
+    Case("the same header twice", b"code;code\nA1;B1\n", error=("line 1: ambiguous column name (1, 2)",)),
     Case("the same header twice, by number", b"code;code\nA1;B1\n", [(2, "B1")], format=FileFormat(column=2)),
     Case("header only", b"code;x\n"),
     # --- lines ---
@@ -155,12 +155,12 @@ CASES = [
     Case("odd spaces", "A 1\nB  2\nC\u00a03\n\u00a0D4\u2003\n".encode(), [(1, "A 1"), (4, "D4")],
          [(2, Reason.SPACES), (3, Reason.SPACES)]),
     Case("half a pair in utf-16", "\ufeffA1\n".encode("utf-16-le") + b"\x3d\xd8" + "\n".encode("utf-16-le"),
-         error=("line 2: the bytes 3d d8 are not utf-16-le", "Mend that line")),
+         error=("line 2: the bytes 3d d8 are not utf-16-le", "Fix that line")),
     Case("the other half", "\ufeffA1\n".encode("utf-16-le") + b"\x00\xdc" + "\n".encode("utf-16-le"),
          error=("line 2: the bytes 00 dc are not utf-16-le",)),
     Case("surrogates in utf-8", b"A1\nB\xed\xa0\xbd\xed\xb8\x80\n", error=("line 2: the bytes ed are not utf-8",)),
     Case("a stray cp1252 byte", stray_byte(),
-         error=("line 70001: the bytes dc are not utf-8, but those before are. Mend that line", "likely are cp1252")),
+         error=("line 70001: the bytes dc are not utf-8, although earlier lines are. Fix that line", "likely cp1252")),
     Case("cut off inside a character", "A1\nGRÜ".encode()[:-1], error=("line 2: the bytes c3 are not utf-8",)),
     Case("utf-8 read as cp1252", "GRÜN\n".encode(), [(1, "GRÃœN")], format=CP1252),
     Case("urls and placeholders", b"https://a.example/1\nwww.a.example\n{{ code }}\n%%code%%\nA1\n", [(5, "A1")],
@@ -168,11 +168,11 @@ CASES = [
     Case("a line of 64 Ki characters", b"A1\n" + b"x" * 65_536 + b"\nB2\n", [(1, "A1"), (3, "B2")],
          [(2, Reason.TOO_LONG)]),
     Case("a longer line", b"A1\n" + b"x" * 65_537 + b"\nB2\n", error=("line 2: more than 65536 characters",)),
-    # --- no text ---
+    # --- not text ---
     Case("png", png(), error=("looks like a picture, not text",)),
     Case("xlsx", xlsx(), error=("looks like an Excel file", "save it as CSV")),
     Case("pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", error=("looks like a PDF file", "as CSV")),
-    Case("gzip in gzip", zlib.compress(b"A1\n", wbits=31), error=("looks like a file packed twice",)),
+    Case("gzip in gzip", zlib.compress(b"A1\n", wbits=31), error=("looks like a file compressed twice",)),
     Case("zeros", bytes(100_000), error=("line 1: ",)),
 ]  # fmt: skip
 

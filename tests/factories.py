@@ -9,7 +9,7 @@ from coupons.addresses import parse_address
 from coupons.admission import Granted, Short
 from coupons.commands import ImportCoupons, StartSendout
 from coupons.database import Connection, connected
-from coupons.files.codes import Checked, check
+from coupons.files.codes import CheckedCodes, check_codes
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.store import groups, import_chunks, imports, lists, messages, sendouts
 from coupons.store.import_chunks import Chunk
@@ -48,7 +48,9 @@ async def add_codes(connection: Connection, name: str, codes: Sequence[str]) -> 
     job = await claimed(connection, command.id)
     for start in range(0, len(codes), AT_ONCE):
         chunk = codes[start : start + AT_ONCE]
-        await take_codes(connection, job, check(range(start + 1, start + 1 + len(chunk)), chunk), position=start + 1)
+        await take_codes(
+            connection, job, check_codes(range(start + 1, start + 1 + len(chunk)), chunk), position=start + 1
+        )
     await imports.finish(connection, job)
     return command.id
 
@@ -89,7 +91,7 @@ async def claimed(connection: Connection, import_id: UUID, lease_token: UUID | N
     return job
 
 
-async def take_codes(connection: Connection, job: Job, checked: Checked, *, position: int) -> None:
+async def take_codes(connection: Connection, job: Job, checked: CheckedCodes, *, position: int) -> None:
     """One chunk of checked lines; `position` bytes of the source are then done. Raises LeaseLost."""
     await import_chunks.begin(connection)
     await import_chunks.stage_codes(connection, checked)

@@ -1,1 +1,1 @@
-"""Reads files of codes and of recipients: decoding, CSV rows, columns, checks of each line."""
+"""Readers of code and recipient files: decoding, CSV rows, columns, checks of each line."""

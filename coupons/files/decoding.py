@@ -1,7 +1,7 @@
-"""Bytes of a file in, whole lines of text out, whatever the pieces in which the bytes come.
+"""Turns the bytes of a file into whole lines of text, however the bytes are cut into pieces.
 
-The encoding is the byte order mark's or the one that was said, never a guess. What is no text in it is a `FileError`
-that names the line and, for a person to choose from, the encodings in which that line could be read.
+The encoding is that of the byte order mark, or the given one, never a guess. Bytes that are not text in this encoding
+raise a `FileError` that names the line and suggests encodings in which it can be read.
 """
 
 import codecs
@@ -11,21 +11,21 @@ import re
 from coupons.errors import UserError
 
 MAX_RECORD_CHARS = 65_536
-"""Of a line, or of a CSV record over several lines: a quote that never closes must not eat the file."""
+"""Of a line, or of a CSV record over several lines: an unclosed quote must not swallow the file."""
 
-MAX_LIKELY = 3  # encodings that an error suggests
+MAX_LIKELY = 3  # encodings that an error message suggests
 
 _HEAD_BYTES = 8
-_MANY_NULS = 4  # in a line; of UTF-16 that is read as UTF-8, every second character is one
-_BINARY = {  # one packing, gzip or zip, is taken off before: what still begins like one was packed twice
-    b"PK\x03\x04": "an Excel file, or a file packed twice, not text: save it as CSV or plain text, packed once at most",
-    b"\x1f\x8b": "a file packed twice, not text: pack it once at most",
+_MANY_NULS = 4  # in a line; in UTF-16 read as UTF-8, every second character is a NUL
+_BINARY = {  # one layer of gzip or zip is already removed: a file that still begins like one was packed twice
+    b"PK\x03\x04": "an Excel file or a file compressed twice, not text: save it as CSV or plain text, compressed once",
+    b"\x1f\x8b": "a file compressed twice, not text: compress it once",
     b"\xd0\xcf\x11\xe0": "an old Excel file, not text: save it as CSV or plain text",
     b"%PDF-1.": "a PDF file, not text: export it as CSV or plain text",
     b"\x89PNG": "a picture, not text",
     b"\xff\xd8\xff": "a picture, not text",
 }
-_BYTE_ORDER_MARKS = {  # UTF-32 first: in little-endian its mark begins with that of UTF-16
+_BYTE_ORDER_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF8: "utf-8",
@@ -34,8 +34,8 @@ _BYTE_ORDER_MARKS = {  # UTF-32 first: in little-endian its mark begins with tha
 }
 _NEED_A_MARK = ("utf-16", "utf-32")
 
-# What programs of Western and Central Europe write, the more common first. In most of them any byte is some character,
-# so they are told apart by what the characters are: the "ü" of cp1252 is a superscript 3 in cp850.
+# Encodings that programs in Western and Central Europe write, the most common first. In most of them every byte is a
+# character, so the characters tell them apart: the "ü" of cp1252 is a superscript 3 in cp850.
 _CANDIDATES = ("utf-8", "utf-16-le", "utf-16-be", "cp1252", "iso-8859-15", "cp1250", "cp850", "mac-roman")
 _COMMON = frozenset("ÄÖÜäöüßÀàÂâÇçÉéÈèÊêËëÎîÏïÔôÙùÛûÑñÁáÍíÓóÚúÅåÆæØøŒœ€\t\u00a0")
 _QUOTES_AND_DASHES = frozenset("\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2026\u00a7\u00b0\u00ab\u00bb")
@@ -43,13 +43,13 @@ _LAST_LATIN = "\u024f"
 
 
 class FileError(UserError, ValueError):
-    """The file is not text, or not what it was said to be: one line that names file, line and remedy, never a code."""
+    """The file is not text or does not match its format: one line with file, line and remedy, without any code."""
 
 
 class Lines:
-    """Bytes in, whole lines out, with the number of the first. CR, LF and CRLF end a line, and nothing else does.
+    """Turns bytes into whole lines; `feed` also returns the number of the first. Only CR, LF and CRLF end a line.
 
-    `feed` raises FileError; what was fed is of no use afterwards.
+    `feed` raises FileError; the object cannot be used afterwards.
     """
 
     def __init__(self, encoding: str, name: str) -> None:
@@ -65,7 +65,7 @@ class Lines:
 
     @property
     def encoding(self) -> str:
-        """How the bytes are read, in words; what the byte order mark says is known with the first line."""
+        """The encoding in words; a byte order mark is only known once the first line was read."""
         return f"{self._encoding} (byte order mark)" if self._marked else self._encoding
 
     def feed(self, data: bytes, *, final: bool = False) -> tuple[int, list[str]]:
@@ -75,7 +75,7 @@ class Lines:
                 return self._next, []
             self._decoder, data = self._open(self._head)
         first = self._next
-        lines = self._cut(self._decoded(self._decoder, data, final=final), final=final)
+        lines = self._cut(self._decode(self._decoder, data, final=final), final=final)
         self._next += len(lines)
         self._is_empty = self._is_empty and not any(map(str.strip, lines))
         if final and self._is_empty:
@@ -83,46 +83,48 @@ class Lines:
         return first, lines
 
     def _open(self, head: bytes) -> tuple[io.IncrementalNewlineDecoder, bytes]:
-        """The decoder, and the bytes after the byte order mark, which outweighs the encoding that was given."""
-        for magic, thing in _BINARY.items():
+        """The decoder, and the bytes after the byte order mark, which overrides the given encoding."""
+        for magic, description in _BINARY.items():
             if head.startswith(magic):
-                raise FileError(f"{self._name} looks like {thing}")
+                raise FileError(f"{self._name} looks like {description}")
         mark = next((mark for mark in _BYTE_ORDER_MARKS if head.startswith(mark)), b"")
         self._marked, self._encoding = bool(mark), _BYTE_ORDER_MARKS.get(mark, self._encoding)
         if self._encoding in _NEED_A_MARK:
             raise FileError(
-                f"{self._name} has no byte order mark: say {self._encoding}-le (Windows) or {self._encoding}-be"
+                f"{self._name} has no byte order mark: specify {self._encoding}-le (Windows) or {self._encoding}-be"
             )
         decoder = codecs.getincrementaldecoder(self._encoding)("strict")
         return io.IncrementalNewlineDecoder(decoder, translate=True), head[len(mark) :]
 
-    def _decoded(self, decoder: io.IncrementalNewlineDecoder, data: bytes, *, final: bool) -> str:
+    def _decode(self, decoder: io.IncrementalNewlineDecoder, data: bytes, *, final: bool) -> str:
         try:
             text = decoder.decode(data, final)
         except UnicodeDecodeError as error:
-            raise self._undecodable(error, after_cr=bool(decoder.getstate()[1] & 1)) from None  # it holds the data
+            raise self._decoding_error(
+                error, after_cr=bool(decoder.getstate()[1] & 1)
+            ) from None  # it contains the data
         self._is_ascii = self._is_ascii and text.isascii()
         return text
 
-    def _undecodable(self, error: UnicodeDecodeError, *, after_cr: bool) -> FileError:
-        """The same error however the bytes were cut: of its line it knows what stands before the wrong bytes."""
+    def _decoding_error(self, error: UnicodeDecodeError, *, after_cr: bool) -> FileError:
+        """The same error however the bytes are cut. It looks only at the part of the line before the invalid bytes."""
         start, end = error.start, max(error.end, error.start + 1)
         before = "\r" * after_cr + error.object[:start].decode(self._encoding, "replace")
         line = self._next + len(self._cut(re.sub(r"\r\n?", "\n", before), final=False))
         begun = self._tail.encode(self._encoding, "replace")
-        likely = likely_encodings(begun + error.object[start:end], but=self._encoding)
+        likely = likely_encodings(begun + error.object[start:end], exclude=self._encoding)
         return FileError(
             f"{self._name}, line {line}: the bytes {error.object[start:end][:4].hex(' ')} are not {self._encoding}"
-            f"{self._remedy(before)}{_in_words(likely)}"
+            f"{self._remedy(before)}{_suggestion(likely)}"
         )
 
     def _remedy(self, before: str) -> str:
-        """Another encoding is no remedy where the file's own is known; letters beyond ASCII are UTF-8 by no chance."""
+        """No other encoding is suggested if the file's is certain: earlier non-ASCII text is not UTF-8 by chance."""
         if self._marked:
-            return ", but its byte order mark says so. Mend that line"
+            return ", although its byte order mark says so. Fix that line"
         if self._encoding == "utf-8" and not (self._is_ascii and before.isascii()):
-            return ", but those before are. Mend that line"
-        return ". Say which encoding it is"
+            return ", although earlier lines are. Fix that line"
+        return ". Specify the encoding"
 
     def _cut(self, text: str, *, final: bool) -> list[str]:
         text = self._tail + text
@@ -137,24 +139,24 @@ class Lines:
         return lines
 
     def _check_nuls(self, lines: list[str]) -> None:
-        """One NUL is a character that the check of the line refuses; many are no text."""
+        """The check of the line rejects a single NUL as a character; many NULs mean that the file is not text."""
         for number, line in enumerate(lines, self._next):
             if line.count("\0") >= max(_MANY_NULS, len(line) / 4):
                 raise FileError(
-                    f"{self._name}, line {number}: NUL bytes (00). Either this is no text, or it is utf-16-le or"
-                    " utf-16-be without a byte order mark: then say so"
+                    f"{self._name}, line {number}: NUL bytes (00). This is not text, or it is UTF-16 without a byte"
+                    " order mark: then specify utf-16-le or utf-16-be"
                 )
 
 
-def likely_encodings(line: bytes, but: str) -> list[str]:
-    """Those in which a line, from its beginning on, reads as Latin text: best first, at most three, without `but`."""
-    readings = {encoding: _strangeness(line, encoding) for encoding in _CANDIDATES if encoding != but}
+def likely_encodings(line: bytes, exclude: str) -> list[str]:
+    """Encodings in which the beginning of a line reads as Latin text: best first, at most three, without `exclude`."""
+    readings = {encoding: _strangeness(line, encoding) for encoding in _CANDIDATES if encoding != exclude}
     found = [(strangeness, encoding) for encoding, strangeness in readings.items() if strangeness is not None]
     return [encoding for _, encoding in sorted(found, key=lambda reading: reading[0])][:MAX_LIKELY]
 
 
 def _strangeness(line: bytes, encoding: str) -> int | None:
-    """0 where every character is common; None where the bytes are no text, or most of it is not Latin."""
+    """0 if every character is common; None if the bytes are not text, or mostly not Latin text."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(line)  # the line may end inside a character
     except UnicodeDecodeError:
@@ -171,6 +173,6 @@ def _strange(character: str) -> int:
     return 1 if character in _QUOTES_AND_DASHES or (character.isalpha() and character <= _LAST_LATIN) else 2
 
 
-def _in_words(encodings: list[str]) -> str:
+def _suggestion(encodings: list[str]) -> str:
     *others, last = encodings or [""]
-    return f"; likely {'are' if others else 'is'} {', '.join(others)}{' or ' * bool(others)}{last}" if last else ""
+    return f"; likely {', '.join(others)}{' or ' * bool(others)}{last}" if last else ""

@@ -1,23 +1,23 @@
-"""Codes that came with a command: one JSON text a line, so that nothing in them is taken for a part of a file."""
+"""Reads the codes of a command: one JSON string per line, so that no code is mistaken for file syntax."""
 
 import json
 
-from coupons.files.codes import Checked, check
+from coupons.files.codes import CheckedCodes, check_codes
 
 
 class InlineReader:
-    """As a `CodeReader`; the number of a line is the code's place in the command."""
+    """Like `CodeReader`; the line number is the position of the code in the command."""
 
-    seen = "codes of the command"
+    description = "codes of the command"
 
     def __init__(self) -> None:
         self._lines = 0
         self._tail = b""
 
-    def feed(self, data: bytes) -> Checked:
+    def feed(self, data: bytes) -> CheckedCodes:
         *lines, self._tail = (self._tail + data).split(b"\n")
         first, self._lines = self._lines + 1, self._lines + len(lines)
-        return check(range(first, first + len(lines)), [json.loads(line) for line in lines])
+        return check_codes(range(first, first + len(lines)), [json.loads(line) for line in lines])
 
-    def finish(self) -> Checked:
-        return Checked([], [], [], 0)
+    def finish(self) -> CheckedCodes:
+        return CheckedCodes([], [], [], 0)

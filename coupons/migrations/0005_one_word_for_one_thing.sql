@@ -29,3 +29,6 @@ FROM delivery_batch b
 WHERE b.uncertain > 0 AND d.sendout_id = b.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
   AND d.state = 'uncertain' AND d.reply = 'may have been sent after the backup, then perhaps with another code';
 ALTER TABLE delivery ADD CONSTRAINT never_resent CHECK (NOT never_resend OR state IN ('uncertain', 'sent'));
+
+UPDATE import_rejection SET reasons = array_replace(array_replace(reasons, 'promised', 'reserved'), 'bound', 'assigned')
+WHERE reasons && ARRAY['promised', 'bound'];

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
-from coupons.files.codes import Checked, Rejected
+from coupons.files.codes import CheckedCodes
 from coupons.files.recipient_reader import CheckedRecipients
+from coupons.files.rejections import Rejected
 from coupons.store import imports
 from coupons.store.imports import Job, Mode, Position, Taken, Target, as_rejected
 from coupons.store.queries import Queries
@@ -43,8 +44,8 @@ RETURNING cardinality(lines) AS rejected"""
 
 
 _REJECT_NOT_TAKEN = f"""{_rejecting(SQL.not_taken)},
-          cardinality(array_positions(reasons, 'promised')) AS promised,
-          cardinality(array_positions(reasons, 'bound')) AS bound"""
+          cardinality(array_positions(reasons, 'reserved')) AS reserved,
+          cardinality(array_positions(reasons, 'assigned')) AS assigned"""
 _REJECT_ALL_KNOWN = _rejecting(SQL.all_known)
 _REJECT_STAGED = _rejecting(SQL.staged_rejections)
 
@@ -75,7 +76,7 @@ async def end(connection: Connection) -> None:
         await begin(connection)
 
 
-async def stage_codes(connection: Connection, checked: Checked) -> None:
+async def stage_codes(connection: Connection, checked: CheckedCodes) -> None:
     await connection.copy_records_to_table(
         "staged_code", records=zip(checked.lines, checked.codes, strict=True), columns=["line", "code"]
     )
@@ -199,8 +200,8 @@ async def _reject(connection: Connection, statement: str, taken: Taken, *argumen
     rows = await connection.fetch(statement, *arguments, timeout=TAKE_SECONDS)
     return taken.but(
         rejected=sum(row["rejected"] for row in rows),
-        kept_reserved=sum(row.get("promised", 0) for row in rows),
-        kept_assigned=sum(row.get("bound", 0) for row in rows),
+        kept_reserved=sum(row.get("reserved", 0) for row in rows),
+        kept_assigned=sum(row.get("assigned", 0) for row in rows),
     )
 
 

@@ -131,10 +131,10 @@ SELECT line, text, reason FROM (
            CASE WHEN $2 = 'delete' THEN
                     CASE WHEN k.taken AND r.line IS NULL THEN NULL
                          WHEN k.code IS NULL OR k.spent OR k.taken THEN 'not_in_list'
-                         WHEN k.sendout_id IS NULL THEN 'promised'
+                         WHEN k.sendout_id IS NULL THEN 'reserved'
                          WHEN (SELECT state FROM delivery d
                                WHERE d.sendout_id = k.sendout_id AND d.number = k.delivery_number) = 'sent' THEN 'sent'
-                         ELSE 'bound' END
+                         ELSE 'assigned' END
                 WHEN k.code IS NULL OR k.taken THEN CASE WHEN r.line IS NOT NULL THEN 'duplicate' END
                 WHEN k.import_id = $1 THEN 'duplicate'
                 WHEN k.spent THEN 'sent'

@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
-from coupons.files.codes import Reason, Rejected
 from coupons.files.recipient_reader import EMAIL
+from coupons.files.rejections import Reason, Rejected
 from coupons.store import lists, uploads
 from coupons.store.queries import Queries
 

@@ -12,16 +12,12 @@ from urllib.parse import quote
 
 import minijinja
 
+from coupons.attributes import RESERVED
 from coupons.errors import UserError
 from coupons.templates.analysis import Reader, chunks_of, list_key, problem_line
 
 MAX_RENDERED = 1 << 20  # characters of all parts of one mail
 FUEL = 300_000  # instructions of a mail, some 75,000 placeholders: the language has no loops, so this is a second lock
-
-RESERVED = frozenset({"coupon", "has_coupon", "self", "loop", "super", "caller"}) | frozenset(
-    {"and", "or", "not", "is", "in", "if", "elif", "else", "for", "true", "false", "none", "True", "False", "None"}
-)
-"""Names that the language keeps for itself: no attribute of a recipient can be called so."""
 
 _UNMAILABLE = re.compile("[\0\ud800-\udfff]")  # neither UTF-8 nor a database's text holds these
 _IN_SUBJECT_A_SPACE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")

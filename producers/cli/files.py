@@ -17,8 +17,8 @@ import click
 from producers.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from coupons.files.code_reader import FileFormat
-    from coupons.files.codes import Rejected
+    from coupons.files.format import FileFormat
+    from coupons.files.rejections import Rejected
     from coupons.sources import Source
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -120,7 +120,7 @@ async def sha256_of(file: BinaryIO) -> bytes | None:
 
 
 async def write_rejected(file: TextIO, rejected: "AsyncIterator[Rejected]", columns: Sequence[str]) -> None:
-    from coupons.files.codes import streamed_rejections_csv
+    from coupons.files.rejections import streamed_rejections_csv
 
     async for line in streamed_rejections_csv(rejected, columns):
         file.write(line)

@@ -28,7 +28,7 @@ from producers.cli.runtime import Failed, asynchronous, database, settings
 
 if TYPE_CHECKING:
     from coupons.database import Connection
-    from coupons.files.code_reader import FileFormat
+    from coupons.files.format import FileFormat
     from coupons.sources import Rules, Source
     from coupons.store.imports import Import, Job, Mode, Waiting
 
@@ -64,11 +64,11 @@ async def import_file(
     print. An address that the group has already gets the new attributes. No worker is needed; ended with Ctrl-C, the
     import keeps what was committed until then. Exit code 3: done, but some lines were not taken.
     """
-    from coupons.files.code_reader import FileFormat
-    from coupons.files.codes import list_name
+    from coupons.files.format import FileFormat
+    from coupons.names import parse_name
     from coupons.store import imports
 
-    name = list_name(group)
+    name = parse_name(group)
     format_ = FileFormat(kind="csv", separator=separator, encoding=encoding, column=number_or_name(column))
     if dry_run:
         return await _dry_run(file, name, mode, format_, rejected, json_output=json_output)

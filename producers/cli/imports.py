@@ -21,7 +21,7 @@ from producers.cli.upload import send_import
 
 if TYPE_CHECKING:
     from coupons.database import Connection
-    from coupons.files.code_reader import FileFormat
+    from coupons.files.format import FileFormat
     from coupons.import_engine import Judgement
     from coupons.store.imports import Event, Import, Mode, Target
 
@@ -57,15 +57,17 @@ async def import_file(
     later with `coupons show ID --rejected`.
     """
     from coupons.commands import Format
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
 
     if rejected and not (wait or dry_run):
         raise click.UsageError("--rejected needs --wait or --dry-run")
     format_ = Format(kind=kind, separator=separator, encoding=encoding, column=number_or_name(column), header=header)
     if dry_run:
-        return await _dry_run(file, list_name(list_), mode, format_.as_file_format(), rejected, json_output=json_output)
+        return await _dry_run(
+            file, parse_name(list_), mode, format_.as_file_format(), rejected, json_output=json_output
+        )
     with nothing_begun():
-        import_id = await send_import(file, list_name(list_), mode, format_, id_)
+        import_id = await send_import(file, parse_name(list_), mode, format_, id_)
     if not wait:
         emit_json({"id": import_id}) if json_output else click.echo(import_id)
         return None
@@ -203,7 +205,7 @@ async def judge(
 
 
 def _counts(found: "Judgement") -> dict[str, int]:
-    from coupons.files.codes import Reason
+    from coupons.files.rejections import Reason
 
     verdict = found.verdict
     reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}
@@ -215,8 +217,8 @@ def _in_words(counts: dict[str, int]) -> str:
     """Every line is counted once: new, known for one reason or another, invalid, blank."""
     words = {
         "new": "new", "kept": "kept", "removed": "to be removed", "duplicate": "duplicate in file",
-        "in_list": "already in list", "sent": "already sent", "bound": "belong to recipients",
-        "promised": "promised to sendouts", "not_in_list": "not in list", "blank": "blank",
+        "in_list": "already in list", "sent": "already sent", "assigned": "already assigned",
+        "reserved": "reserved for sendouts", "not_in_list": "not in list", "blank": "blank",
     }  # fmt: skip
     invalid = counts["lines"] - sum(counts[name] for name in words)
     parts = [f"{amount(counts[name])} {word}" for name, word in words.items() if counts[name] or name == "new"]

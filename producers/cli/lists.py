@@ -33,15 +33,15 @@ async def create(
     name: str, description: str, shortage: "Shortage", alternative_text: str, preview_text: str | None
 ) -> None:
     """Create an empty list. Its name is kept in lower case and never changes, because messages hold it."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
         await lists.create(
-            connection, list_name(name), description=description, shortage=shortage,
+            connection, parse_name(name), description=description, shortage=shortage,
             alternative_text=alternative_text, preview_text=preview_text,
         )  # fmt: skip
-    click.echo(f"list {list_name(name)} created")
+    click.echo(f"list {parse_name(name)} created")
 
 
 @lists.command()
@@ -59,15 +59,15 @@ async def change(
     preview_text: str | None,
 ) -> None:
     """Change a list's settings. An interrupted sendout sees them when it is resumed."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
         await lists.change(
-            connection, list_name(name), description=description, shortage=shortage,
+            connection, parse_name(name), description=description, shortage=shortage,
             alternative_text=alternative_text, preview_text=preview_text,
         )  # fmt: skip
-    click.echo(f"list {list_name(name)} changed")
+    click.echo(f"list {parse_name(name)} changed")
 
 
 @lists.command("ls")
@@ -102,11 +102,11 @@ async def ls(archived: bool, json_output: bool) -> None:
 @asynchronous
 async def show(name: str, json_output: bool) -> None:
     """One list: settings, numbers and its last imports."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import imports, lists
 
     async with database() as connection:
-        (found,) = await lists.named(connection, list_name(name))
+        (found,) = await lists.named(connection, parse_name(name))
         jobs = await imports.of_list(connection, found.name)
     if json_output:
         emit_json([found, *jobs])
@@ -137,12 +137,12 @@ async def show(name: str, json_output: bool) -> None:
 @asynchronous
 async def copy(name: str, new_name: str) -> None:
     """A new, empty list with another one's settings. Codes are never copied."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
-        await lists.copy(connection, list_name(name), list_name(new_name))
-    click.echo(f"list {list_name(new_name)} created")
+        await lists.copy(connection, parse_name(name), parse_name(new_name))
+    click.echo(f"list {parse_name(new_name)} created")
 
 
 @lists.command()
@@ -150,12 +150,12 @@ async def copy(name: str, new_name: str) -> None:
 @asynchronous
 async def archive(name: str) -> None:
     """Take a list out of use; refused while a sendout needs it."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
-        await lists.archive(connection, list_name(name))
-    click.echo(f"list {list_name(name)} archived")
+        await lists.archive(connection, parse_name(name))
+    click.echo(f"list {parse_name(name)} archived")
 
 
 @lists.command()
@@ -163,12 +163,12 @@ async def archive(name: str) -> None:
 @asynchronous
 async def restore(name: str) -> None:
     """Bring an archived list back."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
-        await lists.restore(connection, list_name(name))
-    click.echo(f"list {list_name(name)} restored")
+        await lists.restore(connection, parse_name(name))
+    click.echo(f"list {parse_name(name)} restored")
 
 
 @lists.command()
@@ -181,11 +181,11 @@ async def delete(name: str, yes: bool) -> None:
     Codes that were sent stay known by their hash: no list takes them again, and `coupons who --code` says so. Messages
     that name the list cannot be sent until they are saved again; its sendouts stay in the outbox. The name is free.
     """
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
-        (found,) = await lists.named(connection, list_name(name))
+        (found,) = await lists.named(connection, parse_name(name))
         if not yes:
             click.confirm(
                 f"{_kept(found.sent)}. Delete list {found.name} and its {amount(found.total)} codes?", abort=True

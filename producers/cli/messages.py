@@ -53,7 +53,7 @@ async def save(
 
     Every list that it names must exist, every attribute must be known from a group or from --attribute.
     """
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import messages
     from coupons.templates.rendering import Parts
 
@@ -64,7 +64,7 @@ async def save(
     files = [_file(each, inline=False) for each in attachments] + [_file(each, inline=True) for each in images]
     async with database() as connection:
         saved = await messages.save(
-            connection, list_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes,
+            connection, parse_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes,
             headers=_headers(headers), files=files,
         )  # fmt: skip
     lists = f", codes of {', '.join(saved.lists)}" if saved.lists else ", no codes"
@@ -126,12 +126,12 @@ async def ls(json_output: bool) -> None:
 @asynchronous
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
     """Print a message as a recipient would see it, with preview texts in place of codes."""
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.store import messages
     from coupons.templates.rendering import Template
 
     async with database() as connection:
-        message = await messages.named(connection, list_name(name))
+        message = await messages.named(connection, parse_name(name))
         coupons = await _preview_coupons(connection, message.lists)
     values = {**{each: f"[{each}]" for each in message.attributes}, "email": "[email]", **_values(attributes)}
     parts = Template(message.parts).render(values, coupons)
@@ -152,13 +152,13 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     """Mail a message to one address, with preview texts in place of codes: no code is used."""
     from coupons.addresses import parse_address
-    from coupons.files.codes import list_name
+    from coupons.names import parse_name
     from coupons.smtp import Deferred, Limits, Refused, Relays, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
 
     address = parse_address(to).address
     loaded = settings()
     async with database() as connection:
-        envelope = await _test_mail(connection, list_name(name), address, _values(attributes), loaded.unsubscribe_url)
+        envelope = await _test_mail(connection, parse_name(name), address, _values(attributes), loaded.unsubscribe_url)
     addresses = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
     async with Relays(
         addresses, limits=Limits(connections=1), local_hostname=loaded.smtp_ehlo_hostname or None

@@ -72,7 +72,7 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
 @asynchronous
 async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> None:
     """One sendout or import, with everything that is known about it."""
-    from coupons.files.codes import streamed_rejections_csv
+    from coupons.files.rejections import streamed_rejections_csv
     from coupons.store import imports, lookup, sendout_views
 
     async with database() as connection:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from coupons.files.codes import Rejected
+    from coupons.files.rejections import Rejected
 
 REJECTED_SHOWN = 5
 COLOURS = {
@@ -77,7 +77,7 @@ def moment(at: datetime) -> str:
 
 
 def _cell(value: object) -> str:
-    from coupons.files.codes import csv_cell
+    from coupons.files.rejections import csv_cell
 
     if value is None or isinstance(value, int | float):
         return "" if value is None else str(value)

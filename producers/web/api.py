@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
-from coupons.files.codes import streamed_rejections_csv
+from coupons.files.rejections import streamed_rejections_csv
 from coupons.sources.source import file_name
 from coupons.store import groups, imports, lists, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
@@ -116,7 +116,7 @@ class Api:
         try:
             decision = from_json(await _json_in(request, MAX_DECISION_BYTES))
         except ValueError:
-            raise InvalidRequest("not JSON in UTF-8") from None
+            raise InvalidRequest("not valid UTF-8 JSON") from None
         return _json({"mails": await self._desk.resolve(request.path_params["id"], resolution_in(decision))})
 
     # --- imports ---------------------------------------------------------------------------------------------------

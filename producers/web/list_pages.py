@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from coupons.commands import ImportCoupons, decode
 from coupons.database import Connection, Pool
-from coupons.files.codes import Rejected
+from coupons.files.rejections import Rejected
 from coupons.permission_errors import denial
 from coupons.store import groups, imports, lists, sendout_views
 from coupons.store.imports import Import

@@ -1,6 +1,6 @@
 """What people write into addresses, attributes and codes to get something else than a line of text out of a mail."""
 
-from coupons.commands import MAX_ATTRIBUTE_CHARS
+from coupons.attributes import MAX_ATTRIBUTE_CHARS
 from tests.unit.test_mail_chunks import INJECTIONS
 
 FORMULAS = (

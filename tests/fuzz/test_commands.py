@@ -1,4 +1,4 @@
-"""Whatever bytes stand in a queue: a command, or all that is wrong with it and none of its values."""
+"""Arbitrary bytes in a queue: a command, or all its errors without its values."""
 
 import json
 from datetime import UTC
@@ -12,7 +12,7 @@ from coupons.commands import MAX_COMMAND_BYTES, MAX_REASONS, InvalidCommand, Sta
 from tests.fuzz.fuzzing import damaged, fuzzed
 
 VALUE = "SPRING-7K2"
-"""In every text that a publisher made up: no reason may repeat it."""
+"""Part of every text that a publisher chooses: no reason may repeat it."""
 ID = "11111111-2222-4333-8444-555555555555"
 FIELDS = (
     *("type", "id", "list", "group", "mode", "codes", "source", "format", "message", "recipients", "sendout"),
@@ -53,8 +53,8 @@ WHOLE: list[dict[str, Any]] = [
 
 
 @st.composite
-def nearly(draw: st.DrawFn) -> bytes:
-    """A command of which some fields are anything."""
+def almost_valid(draw: st.DrawFn) -> bytes:
+    """A command in which some fields have arbitrary values."""
     content = dict(draw(st.sampled_from(WHOLE)))
     content |= draw(st.dictionaries(st.sampled_from(FIELDS) | TEXTS, VALUES, max_size=3))
     for name in draw(st.sets(st.sampled_from(sorted(content)), max_size=2)):
@@ -63,7 +63,7 @@ def nearly(draw: st.DrawFn) -> bytes:
 
 
 BODIES = (
-    nearly()
+    almost_valid()
     | damaged(st.sampled_from(WHOLE).map(lambda content: json.dumps(content).encode()))
     | VALUES.map(lambda content: json.dumps(content).encode())
     | st.binary(max_size=300)
@@ -75,22 +75,22 @@ def check(body: bytes) -> None:
         command = decode(body)
     except InvalidCommand as error:
         assert error.reasons
-        assert len(error.reasons) <= MAX_REASONS + 2  # a missing id, and how many more there are
+        assert len(error.reasons) <= MAX_REASONS + 2  # plus the missing id and the number of further errors
         assert VALUE not in str(error)
-        str(error).encode()  # it stands in a header and in logs
+        str(error).encode()  # it goes into a header and logs
         return
     assert decode(command.body()) == command
     assert len(command.digest()) == 32
     if isinstance(command, StartSendout):
         float(command.per_hour or 1)
         if command.start_at:
-            command.start_at.astimezone(UTC)  # as the database wants them
+            command.start_at.astimezone(UTC)  # as the database stores it
 
 
 @fuzzed()
 @given(BODIES)
-def test_any_body_is_a_command_or_told_why_not(body: bytes) -> None:
-    """What is read is published and stored as it is; a reason never repeats what the publisher wrote."""
+def test_any_body_is_a_command_or_rejected(body: bytes) -> None:
+    """A valid command survives its own body; a reason never repeats a publisher's value."""
     check(body)
 
 
@@ -101,8 +101,8 @@ def test_any_body_is_a_command_or_told_why_not(body: bytes) -> None:
     st.integers(MAX_COMMAND_BYTES - 40, MAX_COMMAND_BYTES + 40) | st.integers(0, 100_000),
     st.sampled_from([b"", b"]", b"]}", b"0]}", b"0}", b'"}']),
 )  # fmt: skip
-def test_a_mebibyte_of_anything_is_answered_at_once(start: bytes, again: bytes, size: int, end: bytes) -> None:
-    """Nested, repeated, numbers of a million digits: told in a few lines, within seconds."""
+def test_a_mebibyte_of_anything_is_rejected_quickly(start: bytes, again: bytes, size: int, end: bytes) -> None:
+    """Nested or repeated values and numbers with a million digits give a few lines within seconds."""
     numbered = b"%d" in again
     count = max(0, size - len(start)) // len(again)
     body = b"".join(again % number for number in range(count)) if numbered else again * count
@@ -111,7 +111,7 @@ def test_a_mebibyte_of_anything_is_answered_at_once(start: bytes, again: bytes, 
 
 @fuzzed(0.05)
 @given(st.sampled_from(["codes", "recipients", "attributes", "unknown"]), st.integers(900, 150_000), VALUES)
-def test_a_mebibyte_of_errors_is_told_in_a_few_lines(what: str, count: int, value: object) -> None:
+def test_a_mebibyte_of_errors_gives_a_few_lines(what: str, count: int, value: object) -> None:
     """However many fields or items are wrong."""
     content: dict[str, Any] = {"type": "sendout", "id": ID, "message": "m"}
     match what:
@@ -131,18 +131,18 @@ def sendout(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (sendout().decode().encode("utf-16"), "not JSON in UTF-8"),
-        (sendout(per_hour=float("nan")), "not JSON in UTF-8"),
-        (sendout().replace(b"{", b'{"message": "other", ', 1), "message: is there twice"),
-        (sendout(per_hour=10**400), "per_hour: Input should be less than or equal to 1000000000"),
-        (sendout(start_at="9999-12-31T23:59:59-14:00"), "start_at: the year must be one of 1970 to 9998"),
-        (sendout(start_at="0001-01-01T00:00:00+14:00"), "start_at: the year must be one of 1970 to 9998"),
-        (json.dumps(WHOLE[1] | {"format": {"encoding": VALUE}}).encode(), "format.encoding: there is no encoding"),
-        (json.dumps(WHOLE[0] | {"codes": [0] * 300_000}).encode(), "codes: 300000 of them, at most 1000 are taken"),
+        (sendout().decode().encode("utf-16"), "not valid UTF-8 JSON"),
+        (sendout(per_hour=float("nan")), "not valid UTF-8 JSON"),
+        (sendout().replace(b"{", b'{"message": "other", ', 1), "message: duplicate field"),
+        (sendout(per_hour=10**400), "per_hour: must be at most 1000000000"),
+        (sendout(start_at="9999-12-31T23:59:59-14:00"), "start_at: the year must be between 1970 and 9998"),
+        (sendout(start_at="0001-01-01T00:00:00+14:00"), "start_at: the year must be between 1970 and 9998"),
+        (json.dumps(WHOLE[1] | {"format": {"encoding": VALUE}}).encode(), "format.encoding: unknown encoding"),
+        (json.dumps(WHOLE[0] | {"codes": [0] * 300_000}).encode(), "codes: 300000 items exceed the limit of 1000"),
     ],
 )
-def test_what_was_found_stays_mended(body: bytes, reason: str) -> None:
-    """Each was taken once, and failed later or meant two things, or was told in 22 MB."""
+def test_earlier_findings_stay_fixed(body: bytes, reason: str) -> None:
+    """Each of these was once accepted and failed later, was ambiguous, or gave 22 MB of errors."""
     with pytest.raises(InvalidCommand) as caught:
         decode(body)
     assert reason in str(caught.value)

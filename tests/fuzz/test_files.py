@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds: codes or recipients, each line accounted for, or one line that says why it is none."""
+"""Arbitrary bytes as a file: every line is accounted for, or one error line explains why the file is unreadable."""
 
 import codecs
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from functools import partial
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from coupons.files.code_reader import CodeReader, FileFormat, is_encoding
-from coupons.files.codes import Checked
+from coupons.files.code_reader import CodeReader
+from coupons.files.codes import CheckedCodes
 from coupons.files.decoding import FileError
+from coupons.files.format import FileFormat, is_encoding
 from coupons.files.recipient_reader import RecipientReader
 from tests.fuzz.fuzzing import CUTS, cut, damaged, fuzzed
 
@@ -35,7 +36,7 @@ PIECES = st.sampled_from([
 
 @st.composite
 def tables(draw: st.DrawFn) -> bytes:
-    """Text of what files are made of, in some encoding that is often the right one."""
+    """Text made of typical parts of files, in an encoding that is often the right one."""
     text = "".join(draw(st.lists(PIECES, max_size=30)))
     mark = draw(st.sampled_from([b"", b"", b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE]))
     encoding = draw(st.sampled_from([*OFTEN, *ENCODINGS]))
@@ -47,66 +48,64 @@ FILES = tables() | damaged(tables()) | st.binary(max_size=200)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a file: its lines with what they are, how many were blank, and why it could not be read on."""
+    """The result for a file: accepted and rejected lines, the number of blank lines, and the error that ended it."""
 
-    taken: list[tuple[int, str]]
+    accepted: list[tuple[int, str]]
     rejected: list[int]
     blank: int
-    seen: str
+    description: str
     error: str
 
 
 def outcome(reader: CodeReader | RecipientReader, pieces: list[bytes]) -> Outcome:
-    taken: list[tuple[int, str]] = []
+    accepted: list[tuple[int, str]] = []
     rejected: list[int] = []
     blank, error = 0, ""
     steps = [*(partial(reader.feed, piece) for piece in pieces), reader.finish]
     try:
         for step in steps:
             found = step()
-            taken += zip(found.lines, found.codes if isinstance(found, Checked) else found.addresses, strict=True)
+            accepted += zip(
+                found.lines, found.codes if isinstance(found, CheckedCodes) else found.addresses, strict=True
+            )
             rejected += [each.line for each in found.rejected]
             blank += found.blank
-    except FileError as told:
-        error = str(told)
-    return Outcome(taken, rejected, blank, reader.seen, error)
+    except FileError as caught:
+        error = str(caught)
+    return Outcome(accepted, rejected, blank, reader.description, error)
 
 
 @fuzzed()
 @given(FILES, FORMATS, CUTS, st.sampled_from(["codes.txt", "codes.csv", "codes"]))
-def test_any_file_of_codes_is_read_or_told_why_not(
-    data: bytes, file_format: FileFormat, cuts: list[float], name: str
-) -> None:
-    """However it is cut, the same comes of it; every line is a code, refused, blank, or the header."""
+def test_any_code_file_is_read_or_rejected(data: bytes, file_format: FileFormat, cuts: list[float], name: str) -> None:
+    """The result does not depend on the cuts; every line is a code, rejected, blank, or the header."""
     whole = outcome(CodeReader(file_format, name), [data])
     check(whole, outcome(CodeReader(file_format, name), cut(data, cuts)))
-    for _, code in whole.taken:
+    for _, code in whole.accepted:
         assert 1 <= len(code) <= 200
         assert code.isprintable()
 
 
 @fuzzed()
 @given(FILES, FORMATS, CUTS)
-def test_any_file_of_recipients_is_read_or_told_why_not(
-    data: bytes, file_format: FileFormat, cuts: list[float]
-) -> None:
-    """As with codes; each address that is taken is one."""
+def test_any_recipient_file_is_read_or_rejected(data: bytes, file_format: FileFormat, cuts: list[float]) -> None:
+    """As for codes; each accepted address is one address."""
     assume(file_format.kind != "txt" and file_format.header is not False)
     whole = outcome(RecipientReader(file_format, "people.csv"), [data])
     check(whole, outcome(RecipientReader(file_format, "people.csv"), cut(data, cuts)))
-    for _, address in whole.taken:
+    for _, address in whole.accepted:
         assert address.count("@") == 1
         assert address.isprintable()
 
 
 def check(found: Outcome, in_pieces: Outcome) -> None:
-    """No line is two things, and an error is one line without what may be a code.
+    """No line has two results, and an error is one line without a possible code.
 
-    In pieces, the same; of two errors the one that comes first, and before it what stood in whole pieces.
+    Cut into pieces, the file gives the same; or the first of two errors, and before it the lines of whole pieces.
     """
     assert in_pieces == found or (found.error and in_pieces.error)
-    assert in_pieces.taken[: len(found.taken)] == found.taken
-    lines = [line for line, _ in found.taken] + found.rejected
+    assert in_pieces.accepted[: len(found.accepted)] == found.accepted
+    lines = [line for line, _ in found.accepted] + found.rejected
     assert len(set(lines)) == len(lines)
     assert sorted(found.rejected) == found.rejected
     if found.error:
@@ -121,10 +120,10 @@ def check(found: Outcome, in_pieces: Outcome) -> None:
     st.sampled_from(["utf-8", "utf-16-le", "utf-32-be"]),
 )
 def test_each_line_of_a_txt_file_is_counted_once(pieces: list[str], encoding: str) -> None:
-    """As many lines as the text has, whatever stands in them."""
+    """The counts add up to the number of lines in the text."""
     text = "".join(pieces).encode(encoding, "replace").decode(encoding)
     found = outcome(CodeReader(FileFormat(kind="txt", encoding=encoding)), [text.encode(encoding)])
     assume(not found.error and not text.startswith("\ufeff"))
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    assert len(found.taken) + len(found.rejected) + found.blank == len(lines)
-    assert {line for line, _ in found.taken} | {*found.rejected} <= {*range(1, len(lines) + 1)}
+    assert len(found.accepted) + len(found.rejected) + found.blank == len(lines)
+    assert {line for line, _ in found.accepted} | {*found.rejected} <= {*range(1, len(lines) + 1)}

@@ -10,7 +10,7 @@ import pytest
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, connected, pooled
 from coupons.errors import Conflict, LeaseLost
-from coupons.files.codes import check
+from coupons.files.codes import check_codes
 from coupons.settings import Settings
 from coupons.sources import text as texts
 from coupons.store import import_chunks, imports, lists, uploads
@@ -71,7 +71,7 @@ async def held(connection: Connection, *, mode: Mode = "add") -> Job:
 
 
 async def take(connection: Connection, job: Job, codes: list[str]) -> None:
-    await take_codes(connection, job, check(range(1, len(codes) + 1), codes), position=1)
+    await take_codes(connection, job, check_codes(range(1, len(codes) + 1), codes), position=1)
 
 
 async def codes_of(connection: Connection) -> list[str]:

@@ -14,8 +14,9 @@ from coupons import import_engine
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
 from coupons.errors import Conflict, LeaseLost
-from coupons.files.code_reader import FileFormat
-from coupons.files.codes import Reason, Rejected, check, streamed_rejections_csv
+from coupons.files.codes import check_codes
+from coupons.files.format import FileFormat
+from coupons.files.rejections import Reason, Rejected, streamed_rejections_csv
 from coupons.settings import Settings
 from coupons.sources import Rules, Source
 from coupons.sources import text as texts
@@ -247,7 +248,7 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
     found = await done(connection, pool, import_id)
     assert (found.removed, found.rejected, found.kept_reserved) == (2, 4, 3)
     assert await reasons(connection, import_id) == [
-        (3, Reason.PROMISED), (4, Reason.PROMISED), (5, Reason.PROMISED), (6, Reason.NOT_IN_LIST),
+        (3, Reason.RESERVED), (4, Reason.RESERVED), (5, Reason.RESERVED), (6, Reason.NOT_IN_LIST),
     ]  # fmt: skip
 
 
@@ -541,7 +542,7 @@ async def test_two_chunks_of_the_same_codes_in_another_order_do_not_deadlock(
 
     async def take(job: Job, order: list[str]) -> None:
         async with pool.acquire() as own:
-            await take_codes(own, job, check(range(1, len(order) + 1), order), position=1)
+            await take_codes(own, job, check_codes(range(1, len(order) + 1), order), position=1)
 
     await asyncio.gather(take(first, codes), take(second, codes[::-1]))
     assert await codes_of(connection) == codes
@@ -553,11 +554,11 @@ async def test_a_chunk_is_not_taken_twice_nor_without_the_lease(connection: Conn
     """Compare-and-set: of the same position, of an ended lease, of another's, nothing is written."""
     await add_list(connection, "a")
     job = await claimed(connection, await send(connection, "X\n"))
-    await take_codes(connection, job, check([1], ["A"]), position=10)
+    await take_codes(connection, job, check_codes([1], ["A"]), position=10)
     for spoilt in ("position = 10", "lease_until = now() - interval '1 s'", "lease_token = gen_random_uuid()"):
         await connection.execute(f"UPDATE import_job SET {spoilt}")
         with pytest.raises(LeaseLost):
-            await take_codes(connection, job, check([2], ["B"]), position=10 if "position" in spoilt else 20)
+            await take_codes(connection, job, check_codes([2], ["B"]), position=10 if "position" in spoilt else 20)
     assert await codes_of(connection) == ["A"]
 
 
@@ -736,8 +737,8 @@ async def test_a_dry_run_and_the_import_keep_the_same_rows(connection: Connectio
     kept = [line async for line in streamed_rejections_csv(imports.rejections(connection, import_id), found.columns)]
     assert kept == judged
     assert kept[0] == "\ufeffline;email;name;groesse;reason\r\n"
-    assert '42;"nobody";"Zoë";"";"is not exactly one e-mail address"\r\n' in kept
-    assert '43;"P1@example.org";"\ufffd";"\'x";"holds a control character or one that nobody can see"\r\n' in kept
+    assert '42;"nobody";"Zoë";"";"not exactly one e-mail address"\r\n' in kept
+    assert '43;"P1@example.org";"\ufffd";"\'x";"contains a control or invisible character"\r\n' in kept
     assert kept[-1].startswith('45;"p1@example.org";"\u200c";"4;""2";')
 
 

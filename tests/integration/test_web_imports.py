@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, pooled
-from coupons.files.codes import check
+from coupons.files.codes import check_codes
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
 from coupons.store import imports, sendout_views, sendouts, uploads
@@ -115,7 +115,9 @@ async def running(connection: Connection) -> UUID:
     job = await claimed(connection, command.id)
     await imports.opened(connection, job, 5_000)
     await imports.note(connection, job.id, "taken by w1")
-    await take_codes(connection, job, check(range(1, 2_001), [f"A{number}" for number in range(2_000)]), position=2_000)
+    await take_codes(
+        connection, job, check_codes(range(1, 2_001), [f"A{number}" for number in range(2_000)]), position=2_000
+    )
     await connection.execute("UPDATE import_job SET claimed_at = progressed_at - interval '2 s'")
     return command.id
 
@@ -472,7 +474,7 @@ async def test_rejected_recipients_come_under_a_header_that_can_be_imported(
     """Their column is called email, as the import of a group wants it."""
     import_id = await imported(connection, pool, "email\nada@example.org\nnobody\n", group="customers")
     text = (await site.get(f"/api/imports/{import_id}/rejections.csv")).content.decode("utf-8-sig")
-    assert text.splitlines() == ["line;email;reason", '3;"nobody";"is not exactly one e-mail address"']
+    assert text.splitlines() == ["line;email;reason", '3;"nobody";"not exactly one e-mail address"']
 
 
 async def test_a_slow_reader_holds_no_connection_to_the_database(
@@ -542,7 +544,7 @@ async def test_a_group_is_imported_without_a_command_line(
     text = (await site.get(response.headers["location"])).text
     assert '<a href="/groups/customers">customers</a>' in text
     assert numbers(text) == {"Added": "2", "Not taken": "1"}
-    assert cells(text)[1:4] == ["4", "nobody", "is not exactly one e-mail address"]
+    assert cells(text)[1:4] == ["4", "nobody", "not exactly one e-mail address"]
     text = (await site.get("/groups")).text
     assert re.findall(r'<td class="n[^"]*">(\d+)</td>', text) == ["2"]
     text = (await site.get("/groups/customers")).text

@@ -1,4 +1,4 @@
-"""Files of shops and CRMs, byte by byte: what is in them is read exactly, or the file is refused with its line."""
+"""Code files of shops and CRMs, byte by byte: they are read exactly or rejected with the line of the error."""
 
 import csv
 import io
@@ -8,18 +8,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from coupons.files.code_reader import CODE_COLUMNS, CodeReader, FileFormat, RowReader, plain
-from coupons.files.codes import Checked, Reason, check
-from coupons.files.csv_rows import SEPARATORS, Rows
+from coupons.files.code_reader import CodeReader
+from coupons.files.codes import CheckedCodes, check_codes
+from coupons.files.csv_rows import SEPARATORS, RowReader, Rows
 from coupons.files.decoding import MAX_RECORD_CHARS, FileError, likely_encodings
+from coupons.files.format import CODE_COLUMNS, FileFormat, normalized_header
+from coupons.files.rejections import Reason
 
-UNSAID = FileFormat()
+DETECTED = FileFormat()
 CSV = FileFormat(kind="csv")
 TXT = FileFormat(kind="txt")
 
 
 def is_code(text: str) -> bool:
-    return check([1], [text]).codes == [text]
+    return check_codes([1], [text]).codes == [text]
 
 
 CODES = st.lists(
@@ -41,10 +43,12 @@ def pieces(data: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
     return (data[start:end] for start, end in zip([0, *ends], ends, strict=False))
 
 
-def read(data: bytes, file_format: FileFormat = UNSAID, name: str = "the file", cuts: Sequence[int] = ()) -> Checked:
+def read(
+    data: bytes, file_format: FileFormat = DETECTED, name: str = "the file", cuts: Sequence[int] = ()
+) -> CheckedCodes:
     reader = CodeReader(file_format, name)
     batches = [*(reader.feed(piece) for piece in pieces(data, cuts)), reader.finish()]
-    return Checked(
+    return CheckedCodes(
         [line for batch in batches for line in batch.lines],
         [code for batch in batches for code in batch.codes],
         [rejected for batch in batches for rejected in batch.rejected],
@@ -62,7 +66,7 @@ def rows_of(batches: Sequence[Rows]) -> list[tuple[str, ...]]:
     return [row for batch in batches for row in zip(*batch.columns, strict=True)]
 
 
-def error(data: bytes, file_format: FileFormat = UNSAID, name: str = "spring.csv") -> str:
+def error(data: bytes, file_format: FileFormat = DETECTED, name: str = "spring.csv") -> str:
     with pytest.raises(FileError) as caught:
         read(data, file_format, name)
     assert "\n" not in str(caught.value)
@@ -76,35 +80,35 @@ def csv_bytes(rows: Sequence[Sequence[str]], dialect: Dialect, encoding: str) ->
     return text.getvalue().encode(encoding)
 
 
-# --- what is written is read back ----------------------------------------------------------------------------------
+# --- reading back what was written ----------------------------------------------------------------------------------
 
 
 @given(CODES, LINE_ENDS, ENCODINGS, st.booleans(), CUTS)
 def test_a_txt_file_reads_back_exactly(
     codes: list[str], line_end: str, encoding: str, last_line_ends: bool, cuts: list[int]
 ) -> None:
-    """Whatever the encoding, the line ends and the pieces in which it comes, every code is there with its line."""
+    """Every code is read with its line number, in any encoding, with any line ends and in any pieces."""
     data = (line_end.join(codes) + line_end * last_line_ends).encode(encoding)
     checked = read(data, FileFormat(kind="txt", encoding=given_encoding(encoding)), cuts=cuts)
-    assert checked == Checked(list(range(1, len(codes) + 1)), codes, [], 0)
+    assert checked == CheckedCodes(list(range(1, len(codes) + 1)), codes, [], 0)
 
 
 @given(CODES, st.lists(NOTES, min_size=30, max_size=30), DIALECTS, ENCODINGS, CUTS)
 def test_a_quoted_csv_file_reads_back_exactly(
     codes: list[str], notes: list[str], dialect: Dialect, encoding: str, cuts: list[int]
 ) -> None:
-    """Quotes, separators and line ends inside quoted cells never move a code or its line number."""
+    """Quotes, separators and line ends inside quoted cells never shift a code or its line number."""
     rows = [("Note", " CODE "), *zip(notes, codes, strict=False)]
     data = csv_bytes(rows, dialect, encoding)
     checked = read(data, FileFormat(kind="csv", encoding=given_encoding(encoding)), cuts=cuts)
     starts = [2]
     for note in notes[: len(codes) - 1]:
         starts.append(starts[-1] + 1 + note.count("\n"))
-    assert checked == Checked(starts, codes, [], 0)
+    assert checked == CheckedCodes(starts, codes, [], 0)
 
 
 @given(CODES, st.sampled_from(SEPARATORS), LINE_ENDS, CUTS)
-def test_a_csv_file_with_the_quotes_it_needs_reads_back_exactly(
+def test_a_csv_file_with_minimal_quoting_reads_back_exactly(
     codes: list[str], separator: str, line_end: str, cuts: list[int]
 ) -> None:
     """Quoted and bare cells may be mixed, as most programs write them."""
@@ -122,12 +126,12 @@ HEADERS = st.sampled_from(sorted(CODE_COLUMNS)).flatmap(
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[bytes, list[str]]:
-    """A table that says nothing of itself, and its codes. A table of one column would have no separator to be found."""
+    """A table that does not declare its format, and its codes. It has several columns, to have a separator."""
     codes, header, names = draw(CODES), draw(HEADERS), draw(NAMES)
-    assume(not {plain(name) for name in names} & CODE_COLUMNS)
+    assume(not {normalized_header(name) for name in names} & CODE_COLUMNS)
     place = draw(st.integers(0, len(names)))
     all_quoted = draw(st.booleans())
-    note = NOTES if all_quoted else NOTES.filter(lambda text: "\n" not in text)  # which the writer forgets to quote
+    note = NOTES if all_quoted else NOTES.filter(lambda text: "\n" not in text)  # csv.writer does not quote these
     notes = st.lists(note, min_size=len(names), max_size=len(names))
     rows = [(header, names), *((code, draw(notes)) for code in codes)]
     separator, line_end = draw(DIALECTS)
@@ -143,18 +147,16 @@ def tables(draw: st.DrawFn) -> tuple[bytes, list[str]]:
 
 
 @given(tables(), CUTS)
-def test_a_table_of_which_nothing_is_said_reads_back_exactly(table: tuple[bytes, list[str]], cuts: list[int]) -> None:
-    """Its separator, its header and the column of the codes are found, wherever that stands among any others."""
+def test_an_undeclared_table_reads_back_exactly(table: tuple[bytes, list[str]], cuts: list[int]) -> None:
+    """Separator, header and code column are detected, wherever the column is."""
     data, codes = table
     checked = read(data, name="spring.csv", cuts=cuts)
     assert (checked.codes, checked.rejected, checked.blank) == (codes, [], 0)
 
 
 @given(CODES, LINE_ENDS, st.integers(0, 400), CUTS)
-def test_what_is_given_out_depends_on_the_bytes_alone(
-    codes: list[str], line_end: str, position: int, cuts: list[int]
-) -> None:
-    """After the same bytes the same codes are out, however they were cut: an import can go on at a position."""
+def test_codes_depend_on_the_bytes_alone(codes: list[str], line_end: str, position: int, cuts: list[int]) -> None:
+    """The same bytes give the same codes however they are cut, so an import can resume at a position."""
     data = csv_bytes([("code", "note"), *((code, "a\nb") for code in codes)], (";", line_end), "utf-8")[:position]
     whole, cut = CodeReader(CSV), CodeReader(CSV)
     assert whole.feed(data).codes == [code for piece in pieces(data, cuts) for code in cut.feed(piece).codes]
@@ -167,14 +169,14 @@ def test_what_is_given_out_depends_on_the_bytes_alone(
     ),
     CUTS,
 )
-def test_rows_are_the_same_whether_they_are_plain_or_not(text: str, cuts: list[int]) -> None:
-    """Pieces in which every row is plain are cut by columns, others by the csv module: nobody can tell which."""
+def test_the_fast_path_and_the_csv_module_give_the_same_rows(text: str, cuts: list[int]) -> None:
+    """Regular pieces are split by columns, the others by the csv module, with the same result."""
     data = f"code;b;c\n{text}\n".encode()
     at_once, in_pieces = outcome(data, []), outcome(data, [9, *cuts])
     assert at_once == in_pieces
 
 
-def outcome(data: bytes, cuts: Sequence[int]) -> Checked | str:
+def outcome(data: bytes, cuts: Sequence[int]) -> CheckedCodes | str:
     try:
         return read(data, CSV, cuts=cuts)
     except FileError as broken:
@@ -182,11 +184,11 @@ def outcome(data: bytes, cuts: Sequence[int]) -> Checked | str:
 
 
 def given_encoding(encoding: str) -> str:
-    """What has to be said: nothing where the file begins with a byte order mark."""
+    """The encoding to specify: none if the file begins with a byte order mark."""
     return "utf-8" if encoding in {"utf-8-sig", "utf-16"} else encoding
 
 
-# --- what kind of file it is ---------------------------------------------------------------------------------------
+# --- the kind of file --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,34 +202,34 @@ def given_encoding(encoding: str) -> str:
         "\n\ncode;eur\nA1;5\nB2;5",
     ],
 )
-def test_the_first_line_says_what_kind_of_file_it_is(text: str) -> None:
-    """A header, a quote, a separator or `sep=` makes a table; without any, a line is a code."""
+def test_the_first_line_decides_the_kind_of_file(text: str) -> None:
+    """A header, a quote, a separator or `sep=` means csv; otherwise each line is a code."""
     assert read(text.encode()).codes == ["A1", "B2"]
 
 
 def test_a_name_that_ends_in_csv_makes_a_table() -> None:
-    """The only column of a .csv without a header holds the codes."""
+    """The only column of a .csv file without a header contains the codes."""
     assert read(b"A1\nB2\n", name="Spring.CSV").codes == ["A1", "B2"]
 
 
-def test_a_txt_file_is_taken_line_by_line() -> None:
-    """Said to be txt, a line is a code with all its separators and quotes."""
+def test_a_txt_file_is_read_line_by_line() -> None:
+    """With kind txt, a line is a code with all its separators and quotes."""
     assert read(b'A1;5\n"B2"\ncode\n', TXT).codes == ["A1;5", '"B2"', "code"]
 
 
-def test_a_sep_line_names_the_separator_and_is_no_code() -> None:
-    """Excel's `sep=` in the first line is honoured, and the lines are counted as they stand in the file."""
+def test_a_sep_line_declares_the_separator_and_is_not_a_code() -> None:
+    """Excel's `sep=` in the first line is honoured; it counts as a line of the file."""
     checked = read(b"sep=:\r\nname:code\r\nAda, Countess:A1\r\n")
     assert (checked.lines, checked.codes) == ([3], ["A1"])
 
 
-def test_the_separator_that_cuts_most_cells_is_taken() -> None:
-    """A decimal comma or a listing in a header does not make the comma the separator."""
+def test_the_separator_that_gives_most_cells_is_used() -> None:
+    """A decimal comma or a comma in a header does not make the comma the separator."""
     assert read(b"name, first;code;price, net\nAda;A1;1,50\n").codes == ["A1"]
 
 
 def test_a_given_separator_wins() -> None:
-    """Any single character can be given."""
+    """Any single character can be specified."""
     assert read(b"code^name;x\nA1^Ada\n", FileFormat(separator="^")).codes == ["A1"]
 
 
@@ -242,94 +244,94 @@ def test_a_given_separator_wins() -> None:
         *("Aktionsnummer", "Code number", "Serial", "Serial No.", "Seriennummer", "Gift card number", "Code:"),
     ],
 )
-def test_the_column_of_codes_is_known_by_its_name(header: str) -> None:
+def test_the_code_column_is_detected_by_its_name(header: str) -> None:
     """In English and German, in any case and spelling."""
     assert read(f"name;{header};eur\nAda;A1;5\n".encode()).codes == ["A1"]
 
 
 @pytest.mark.parametrize("column", ["bon no 1", " Bon No 1 ", 2, "2"])
 def test_a_column_is_given_by_name_or_number(column: str | int) -> None:
-    """Names ignore case and spaces around; numbers begin at 1."""
+    """Names ignore case and surrounding spaces; numbers are 1-based."""
     assert read(b"name;Bon No 1;code\nAda;A1;x\n", FileFormat(column=column)).codes == ["A1"]
 
 
 def test_a_table_may_have_no_header() -> None:
-    """Where the column is given by its number, a first row with a digit in it is data."""
+    """If the column is given by number, a first row with a digit is data."""
     assert read(b"Ada;A1\nBob;B2\n", FileFormat(column=2)).codes == ["A1", "B2"]
 
 
 def test_a_first_row_of_words_is_a_header() -> None:
-    """Where the column is given by its number: a header must never be mailed as a code."""
+    """If the column is given by number: a header must never be mailed as a code."""
     assert read(b"Name;Bon\nAda;A1\n", FileFormat(column=2)).codes == ["A1"]
 
 
-def test_header_can_be_said() -> None:
-    """What is said is not looked for: a header with digits, a first code without, a code that is called "code"."""
+def test_header_can_be_specified() -> None:
+    """The option overrides detection: headers with digits, first codes without, and a code "code" can be read."""
     assert read(b"Name;Bon 1\nAda;A1\n", FileFormat(column=2, header=True)).codes == ["A1"]
     assert read(b"Ada;AB\nBob;BC\n", FileFormat(column=2, header=False)).codes == ["AB", "BC"]
     assert read(b"code\nA1\n", FileFormat(header=False)).codes == ["code", "A1"]
 
 
-def test_columns_are_listed_when_none_is_meant() -> None:
-    """Without a known name the error says what there is to choose from."""
+def test_an_unknown_code_column_lists_the_columns() -> None:
+    """The error shows the columns to choose from."""
     assert error(b"Name;Bon\nAda;A1\n") == (
-        "spring.csv, line 1: which column holds the codes? Say its name or number (its columns are 1 'Name', 2 'Bon')"
+        "spring.csv, line 1: specify the code column by name or number (the columns are 1 'Name', 2 'Bon')"
     )
-    assert "there is no column 'x': its columns are 1 'Name', 2 'Bon'" in error(b"Name;Bon\n", FileFormat(column="x"))
-    assert "there is no column 3: its columns" in error(b"Name;Bon\n", FileFormat(column=3))
+    assert "no column 'x': the columns are 1 'Name', 2 'Bon'" in error(b"Name;Bon\n", FileFormat(column="x"))
+    assert "no column 3: the columns" in error(b"Name;Bon\n", FileFormat(column=3))
 
 
-def test_an_error_never_shows_what_may_be_a_code() -> None:
+def test_an_error_never_shows_a_possible_code() -> None:
     """The first row of a table without a header is counted, not shown."""
     message = error(b"Ada;SECRET1;5\nBob;SECRET2;5\n")
-    assert "it has 3 columns" in message
+    assert "the file has 3 columns" in message
     assert "SECRET" not in message
 
 
 @pytest.mark.parametrize("row", ["SOMMERGLUECK;FRUEHLING", "ada;SOMMERGLUECK;eur", "Serialität;Gutscheinling"])
 def test_codes_of_letters_alone_are_not_shown_either(row: str) -> None:
-    """A row is shown where one of its cells is a name that only a header has, and never because it looks like words."""
+    """A row is shown only if one of its cells is a known header name, not because it looks like words."""
     for file_format in (CSV, FileFormat(column="Code"), FileFormat(column=9)):
         message = error(f"{row}\n{row}\n".encode(), file_format)
-        assert f"it has {row.count(';') + 1} columns" in message
+        assert f"the file has {row.count(';') + 1} columns" in message
         assert not [cell for cell in row.split(";") if cell in message]
 
 
 def test_a_known_name_shows_the_header() -> None:
-    """Whatever its other names are."""
+    """One known name is enough to show all of them."""
     assert "1 'Marke', 2 'Kundennummer'" in error(b"Marke;Kundennummer\nA;1\n")
     assert "1 'Codes', 2 'Marke'" in error(b"Codes;Marke\nA;1\n", FileFormat(column="Bon"))
 
 
 def test_a_long_header_is_not_listed_in_full() -> None:
-    """An error stays a line that can be read."""
+    """The error remains one readable line."""
     message = error(";".join(["x" * 60_000, *"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"]).encode())
     assert len(message) < 1_000
 
 
-def test_two_columns_that_could_be_meant_are_refused() -> None:
-    """It is never guessed which of them holds the codes."""
-    assert "columns 1 and 3 could be meant" in error(b"coupon;eur;code\nA1;5;B2\n")
+def test_an_ambiguous_code_column_is_rejected() -> None:
+    """The reader never guesses which column contains the codes."""
+    assert "ambiguous column name (1, 3): use its number" in error(b"coupon;eur;code\nA1;5;B2\n")
 
 
 def test_a_row_of_another_width_is_rejected() -> None:
-    """One that is too short or too long may be shifted, so that another cell would be mailed; the others are taken."""
+    """A row that is too short or too long may be shifted and another cell would be mailed. Other rows are accepted."""
     checked = read(b"code;eur\nA1;5\nB2\nC3;1;50\nD4;5;;\n\n;\n", name="a.csv")
     assert (checked.lines, checked.codes, checked.blank) == ([2, 5], ["A1", "D4"], 2)
     assert [(each.line, each.reason) for each in checked.rejected] == [(3, Reason.COLUMNS), (4, Reason.COLUMNS)]
     shown = checked.rejected[1].value
     assert shown == "C3\ufffd1\ufffd50"
-    assert check([1], [shown]).codes == [], "not mended, it would be a code"
+    assert check_codes([1], [shown]).codes == [], "an unfixed row must not become a code"
 
 
 def test_blank_lines_are_counted() -> None:
-    """In both kinds of file, before the first line and after, and their numbers count."""
-    assert read(b"\n \nA1\n\t\nB2\n\n", TXT) == Checked([3, 5], ["A1", "B2"], [], 4)
-    assert read(b"\n \ncode;eur\nA1;5\n\n;\nB2;5\n") == Checked([4, 7], ["A1", "B2"], [], 4)
+    """In both kinds of file, before and after the first line, blank lines count in the line numbers."""
+    assert read(b"\n \nA1\n\t\nB2\n\n", TXT) == CheckedCodes([3, 5], ["A1", "B2"], [], 4)
+    assert read(b"\n \ncode;eur\nA1;5\n\n;\nB2;5\n") == CheckedCodes([4, 7], ["A1", "B2"], [], 4)
 
 
-def test_rejected_lines_come_in_their_order() -> None:
-    """Whatever they are rejected for."""
+def test_rejected_lines_keep_their_order() -> None:
+    """Whatever the reasons are."""
     checked = read(b"code;eur\nwww.a;1\nB2\n{{x}};2\n", name="a.csv")
     assert [each.line for each in checked.rejected] == [2, 3, 4]
 
@@ -337,66 +339,66 @@ def test_rejected_lines_come_in_their_order() -> None:
 # --- quotes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_break_in_a_code_is_rejected_with_the_line_where_it_begins() -> None:
-    """It is read as one code, and that is none."""
+def test_a_line_break_in_a_code_is_rejected_with_its_first_line() -> None:
+    """It is read as one code, which is invalid."""
     checked = read(b'code;eur\n"A\r\n1";5\nB2;5\n')
     assert [(each.line, each.value, each.reason) for each in checked.rejected] == [(2, "A\ufffd1", Reason.CONTROL)]
     assert (checked.lines, checked.codes) == ([4], ["B2"])
 
 
-def test_an_inch_mark_inside_a_cell_is_a_letter() -> None:
-    """A quote quotes only at a cell's beginning."""
+def test_an_inch_mark_inside_a_cell_is_text() -> None:
+    """A quote only opens a quoted cell at the beginning of the cell."""
     assert read(b'screen;code\n5" wide;A1\n 6"; B2\n').codes == ["A1", "B2"]
 
 
-def test_a_quote_behind_spaces_quotes() -> None:
+def test_a_quote_after_spaces_opens_a_quoted_cell() -> None:
     """Some programs write a space after each separator."""
     assert read(b'name, code\n"A, B", "C1"\n"A", "D, 2"\n').codes == ["C1", "D, 2"]
 
 
 @pytest.mark.parametrize("cuts", [[], [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]])
-def test_text_after_a_closing_quote_is_refused(cuts: list[int]) -> None:
-    """The csv module alone would make ABC of "AB"C."""
-    with pytest.raises(FileError, match=r"spring.csv, line 3: broken quotes"):
+def test_text_after_a_closing_quote_is_rejected(cuts: list[int]) -> None:
+    """The csv module alone would read "AB"C as ABC."""
+    with pytest.raises(FileError, match=r"spring.csv, line 3: invalid quoting"):
         read(b'code\n"A1"\n"AB"C\nD4\n', CSV, "spring.csv", cuts)
 
 
-def test_broken_quotes_are_refused_where_they_stand() -> None:
-    """Not at the end of the file, up to which everything would have to be held."""
+def test_invalid_quoting_is_rejected_at_its_line() -> None:
+    """The error is not delayed to the end of the file, which would keep the whole rest in memory."""
     reader = CodeReader(CSV, "spring.csv")
-    with pytest.raises(FileError, match="line 3: broken quotes"):
+    with pytest.raises(FileError, match="line 3: invalid quoting"):
         reader.feed(b'code\n"A1"\n"AB"C\nD4\n')
 
 
 def test_a_lone_quote_opens_a_cell() -> None:
-    """It is no empty cell in quotes, also among lines that are."""
-    with pytest.raises(FileError, match="line 2: broken quotes"):
+    """It is not an empty quoted cell, even among quoted lines."""
+    with pytest.raises(FileError, match="line 2: invalid quoting"):
         read(b'code\n"\n"A1"\n', CSV, "spring.csv", cuts=[5])
 
 
-def test_a_quote_that_never_closes_does_not_eat_the_file() -> None:
-    """It is refused after 64 Ki characters, with the line where it opens."""
+def test_an_unclosed_quote_does_not_swallow_the_file() -> None:
+    """It is rejected after 64 Ki characters, with the line where it opens."""
     reader = CodeReader(CSV, "spring.csv")
     reader.feed(b"code;note\nA1;x\n")
     reader.feed(b'B2;"never closed\n' + b"C3;y\n" * 10_000)
-    with pytest.raises(FileError, match=r"line 3: more than 65536 characters; is a quote never closed\?"):
+    with pytest.raises(FileError, match=r"line 3: record exceeds 65536 characters; is a closing quote missing\?"):
         reader.feed(b"C3;y\n" * 10_000)
-    assert "line 2: broken quotes" in error(b'code\n"A1\nB2\n')
+    assert "line 2: invalid quoting" in error(b'code\n"A1\nB2\n')
 
 
-def test_a_long_record_is_refused_however_it_comes() -> None:
-    """Also where its quote does close, in one piece or many."""
+def test_a_long_record_is_rejected_however_it_is_cut() -> None:
+    """Even if its quote does close."""
     data = b'code;note\nA1;"' + b"x\n" * MAX_RECORD_CHARS + b'"\n'
     for cuts in ([], list(range(0, len(data), 4_096))):
-        with pytest.raises(FileError, match="line 2: more than"):
+        with pytest.raises(FileError, match="line 2: record exceeds"):
             read(data, CSV, "spring.csv", cuts)
 
 
-# --- what is no text -----------------------------------------------------------------------------------------------
+# --- bytes that are not text ---------------------------------------------------------------------------------------
 
 
-def test_a_line_without_an_end_is_refused() -> None:
-    """Memory stays bounded: a gigabyte of one line is refused after its first 64 Ki characters."""
+def test_an_endless_line_is_rejected() -> None:
+    """Memory stays bounded: a gigabyte in one line is rejected after 64 Ki characters."""
     reader = CodeReader(TXT, "spring.txt")
     reader.feed(b"A1\n" + b"x" * MAX_RECORD_CHARS)
     with pytest.raises(FileError, match=r"spring.txt, line 2: more than 65536 characters without a line end"):
@@ -406,85 +408,84 @@ def test_a_line_without_an_end_is_refused() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\n \r\n\n"])
 @pytest.mark.parametrize("file_format", [FileFormat(), TXT, CSV])
-def test_an_empty_file_is_refused(data: bytes, file_format: FileFormat) -> None:
-    """So is one of blank lines alone: somebody exported the wrong thing."""
+def test_an_empty_file_is_rejected(data: bytes, file_format: FileFormat) -> None:
+    """So is a file of blank lines: it must be the wrong export."""
     assert error(data, file_format) == "spring.csv is empty"
 
 
 @pytest.mark.parametrize(
-    ("head", "thing"),
+    ("head", "description"),
     [
         (
             b"PK\x03\x04\x14\x00",
-            "an Excel file, or a file packed twice, not text: save it as CSV or plain text, packed once at most",
+            "an Excel file or a file compressed twice, not text: save it as CSV or plain text, compressed once",
         ),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel file, not text: save it as CSV or plain text"),
         (b"\x89PNG\r\n\x1a\n", "a picture, not text"),
         (b"%PDF-1.7\n", "a PDF file, not text: export it as CSV or plain text"),
-        (b"\x1f\x8b\x08", "a file packed twice, not text: pack it once at most"),
+        (b"\x1f\x8b\x08", "a file compressed twice, not text: compress it once"),
     ],
 )
-def test_a_binary_file_is_called_by_its_name(head: bytes, thing: str) -> None:
-    """The error says what the file is, also where it comes byte by byte."""
-    assert error(head) == f"spring.csv looks like {thing}"
-    with pytest.raises(FileError, match=thing):
+def test_a_binary_file_is_identified(head: bytes, description: str) -> None:
+    """The error names the file type, also if the file arrives byte by byte."""
+    assert error(head) == f"spring.csv looks like {description}"
+    with pytest.raises(FileError, match=description):
         read(head + b"\x00" * 20, name="spring.csv", cuts=range(9))
 
 
-def test_many_nuls_are_no_text() -> None:
-    """UTF-16 without its mark, and most binary files, are full of them."""
+def test_many_nuls_are_not_text() -> None:
+    """UTF-16 without a byte order mark, and most binary files, are full of NULs."""
     message = error("CODE1234\r\nCODE5678".encode("utf-16-le"))
     assert message.startswith("spring.csv, line 1: NUL bytes (00). ")
     assert "utf-16-le" in message
 
 
-def test_a_single_nul_is_a_character_of_its_line() -> None:
-    """That line is rejected, the others are taken."""
+def test_a_single_nul_only_rejects_its_line() -> None:
+    """The other lines are accepted."""
     checked = read(b"ABCDEF\nABC\x00DEF\nGHI\n", TXT)
     assert (checked.codes, [each.reason for each in checked.rejected]) == (["ABCDEF", "GHI"], [Reason.CONTROL])
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
-def test_bytes_of_another_encoding_are_refused_with_their_line(line_end: bytes, cuts: list[int]) -> None:
-    """They are shown, but never guessed at."""
+def test_bytes_of_another_encoding_are_rejected_with_their_line(line_end: bytes, cuts: list[int]) -> None:
+    """The error shows the bytes; the encoding is never guessed."""
     data = line_end.join([b"CODE1", b"CODE2", "über".encode("cp1252"), b"C3"])
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
     assert str(caught.value) == (
-        "spring.txt, line 3: the bytes fc are not utf-8. Say which encoding it is;"
-        " likely are cp1252, iso-8859-15 or cp1250"
+        "spring.txt, line 3: the bytes fc are not utf-8. Specify the encoding; likely cp1252, iso-8859-15 or cp1250"
     )
 
 
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
-def test_a_stray_byte_in_a_utf_8_file_is_to_be_mended(cuts: list[int]) -> None:
-    """Where umlauts before it were UTF-8, the file has no other encoding that could be said."""
+def test_a_stray_byte_in_a_utf_8_file_must_be_fixed(cuts: list[int]) -> None:
+    """Earlier umlauts in UTF-8 show that no other encoding would help."""
     with pytest.raises(FileError) as caught:
         read("CODE1\nüber\n".encode() + b"gr\xfcn\nC4\n", TXT, "spring.txt", cuts)
     assert str(caught.value) == (
-        "spring.txt, line 3: the bytes fc are not utf-8, but those before are. Mend that line;"
-        " likely are cp1252, iso-8859-15 or cp1250"
+        "spring.txt, line 3: the bytes fc are not utf-8, although earlier lines are. Fix that line;"
+        " likely cp1252, iso-8859-15 or cp1250"
     )
 
 
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
-def test_a_byte_order_mark_is_not_outweighed_by_an_encoding(cuts: list[int]) -> None:
-    """So the remedy is another: nothing can be said that would help."""
+def test_an_encoding_does_not_override_a_byte_order_mark(cuts: list[int]) -> None:
+    """So the error does not ask for an encoding: none would help."""
     data = "\ufeffCODE1\r\nCODE".encode("utf-16-le") + b"\x00\xd8" + "\r\n".encode("utf-16-le")
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
     assert str(caught.value) == (
-        "spring.txt, line 2: the bytes 00 d8 are not utf-16-le, but its byte order mark says so. Mend that line"
+        "spring.txt, line 2: the bytes 00 d8 are not utf-16-le, although its byte order mark says so. Fix that line"
     )
 
 
 @pytest.mark.parametrize("text", ["Größe M", "naïve café", "10 € für Zoë", "ÄÖÜäöüß"])
 @pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-15", "cp850", "mac-roman", "utf-8", "utf-16-le", "utf-16-be"])
 def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encoding: str) -> None:
-    """At most three are named, so that a person can try them."""
+    """At most three are suggested, few enough to try."""
     if encoding != "cp850" or "€" not in text:
-        likely = likely_encodings(text.encode(encoding), but="ascii")
+        likely = likely_encodings(text.encode(encoding), exclude="ascii")
         assert encoding in likely
         assert len(likely) <= 3
 
@@ -504,31 +505,31 @@ def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encodi
     ],
 )
 def test_the_likeliest_encoding_comes_first(line: bytes, best: str) -> None:
-    """It is the one that makes the commonest letters of the bytes, also where the line ends inside a character."""
-    assert likely_encodings(line, but="ascii")[0] == best
+    """It gives the most common letters, also if the line ends inside a character."""
+    assert likely_encodings(line, exclude="ascii")[0] == best
 
 
 @pytest.mark.parametrize("line", [b"\x07\x07\x07\xff", b"\x00\x00\x00\xff"])
-def test_no_encoding_is_likely_for_what_reads_as_no_text(line: bytes) -> None:
-    """Nothing is suggested rather than anything that decodes."""
-    assert likely_encodings(line, but="utf-8") == []
-    assert likely_encodings(b"\xfc", but="cp1252")[0] != "cp1252"
+def test_no_encoding_is_suggested_for_bytes_that_are_not_text(line: bytes) -> None:
+    """No suggestion is better than an encoding that merely decodes."""
+    assert likely_encodings(line, exclude="utf-8") == []
+    assert likely_encodings(b"\xfc", exclude="cp1252")[0] != "cp1252"
 
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "gb18030", "iso2022_jp", "ascii", "utf-7", "utf-16-le"])
-def test_any_given_encoding_names_the_line_too(encoding: str) -> None:
-    """Also those whose characters are of several bytes, or that change their state in between."""
+def test_errors_name_the_line_in_any_encoding(encoding: str) -> None:
+    """Also in multi-byte and stateful encodings."""
     data = "A1\nB2\n".encode(encoding) + b"\xff\xff\xff\xdc\xff"
     assert "spring.csv, line 3: the bytes " in error(data, FileFormat(kind="txt", encoding=encoding))
 
 
-def test_a_file_that_ends_inside_a_character_is_refused() -> None:
-    """It was cut off somewhere on its way."""
+def test_a_file_that_ends_inside_a_character_is_rejected() -> None:
+    """The file was truncated on its way."""
     assert "line 2: the bytes c3 are not utf-8" in error("A1\nfü".encode()[:-1], TXT)
 
 
-def test_the_cause_that_holds_the_bytes_is_not_kept() -> None:
-    """A decoding error carries the data, that is codes, into every log."""
+def test_an_error_has_no_cause_with_the_bytes() -> None:
+    """A decoding error would carry the data, and so codes, into every log."""
     with pytest.raises(FileError) as caught:
         read(b"SECRET1\n\xfc\n", TXT)
     assert caught.value.__cause__ is None
@@ -536,19 +537,19 @@ def test_the_cause_that_holds_the_bytes_is_not_kept() -> None:
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_byte_order_mark_outweighs_the_encoding() -> None:
-    """What stands in the file is better known than what was said about it."""
+def test_a_byte_order_mark_overrides_the_encoding() -> None:
+    """The file itself is more reliable than the option."""
     assert read(b"\xef\xbb\xbfAB\xc3\x9c\n", FileFormat(kind="txt", encoding="cp1252")).codes == ["ABÜ"]
     assert read("ABÜ\n".encode("utf-32")).codes == ["ABÜ"]
 
 
-def test_utf_16_needs_to_know_its_byte_order() -> None:
-    """Said to be utf-16 without a byte order mark, a file could be read in two ways."""
-    assert "has no byte order mark: say utf-16-le" in error(b"A\x001\x00\n\x00B\x00", FileFormat(encoding="utf-16"))
+def test_utf_16_needs_a_byte_order() -> None:
+    """Without a byte order mark, utf-16 could mean two encodings."""
+    assert "has no byte order mark: specify utf-16-le" in error(b"A\x001\x00\n\x00B\x00", FileFormat(encoding="utf-16"))
 
 
-def test_other_line_separators_end_no_line() -> None:
-    """A form feed or Unicode's own line separator is a control character of its line."""
+def test_other_line_separators_do_not_end_a_line() -> None:
+    """A form feed or Unicode's own line separator is a control character in its line."""
     checked = read("A\x0cB\nA\u2028B\nA\x85B\n".encode(), TXT)
     assert [(each.line, each.reason) for each in checked.rejected] == [(line, Reason.CONTROL) for line in (1, 2, 3)]
 
@@ -556,51 +557,51 @@ def test_other_line_separators_end_no_line() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"encoding": "klingon"}, "there is no encoding 'klingon'"),
-        ({"encoding": "zlib"}, "there is no encoding 'zlib'"),
-        ({"encoding": "unicode_escape"}, "there is no encoding 'unicode_escape'"),
-        ({"encoding": "utf\x008"}, "there is no encoding"),
-        ({"separator": ";;"}, "a separator is one character"),
-        ({"separator": '"'}, "a separator is one character"),
+        ({"encoding": "klingon"}, "unknown encoding 'klingon'"),
+        ({"encoding": "zlib"}, "unknown encoding 'zlib'"),
+        ({"encoding": "unicode_escape"}, "unknown encoding 'unicode_escape'"),
+        ({"encoding": "utf\x008"}, "unknown encoding"),
+        ({"separator": ";;"}, "a separator must be one character"),
+        ({"separator": '"'}, "a separator must be one character"),
         ({"kind": "txt", "column": "code"}, "a txt file has no columns"),
     ],
 )
-def test_a_format_that_cannot_be_meant_is_refused(arguments: dict[str, str], reason: str) -> None:
+def test_an_impossible_format_is_rejected(arguments: dict[str, str], reason: str) -> None:
     """Before any file is opened."""
     with pytest.raises(FileError, match=reason):
-        FileFormat(**arguments)  # type: ignore[arg-type] # what comes in is not typed either
+        FileFormat(**arguments)  # type: ignore[arg-type] # invalid arguments on purpose
 
 
-# --- how it is read ------------------------------------------------------------------------------------------------
+# --- the description -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("data", "file_format", "seen"),
+    ("data", "file_format", "description"),
     [
-        (b"A1\n", UNSAID, "txt, utf-8"),
+        (b"A1\n", DETECTED, "txt, utf-8"),
         ("A1\n".encode("utf-16"), TXT, "txt, utf-16-le (byte order mark)"),
-        (b"eur;Code\n5;A1\n", UNSAID, 'csv, separator ";", column 2, with a header, utf-8'),
+        (b"eur;Code\n5;A1\n", DETECTED, 'csv, separator ";", column 2, with a header, utf-8'),
         (b"5\tA1\n5\tB2\n", FileFormat(column=2, encoding="latin1"),
          "csv, separator TAB, column 2, without a header, iso8859-1"),
-        (b"sep=|\r\nA1\r\n", UNSAID, 'csv, separator "|", column 1, without a header, utf-8'),
+        (b"sep=|\r\nA1\r\n", DETECTED, 'csv, separator "|", column 1, without a header, utf-8'),
     ],
 )  # fmt: skip
-def test_a_reader_says_how_it_reads(data: bytes, file_format: FileFormat, seen: str) -> None:
-    """Once the first line was seen, whole or in pieces, and without any cell: it may be a code."""
+def test_a_reader_describes_the_format(data: bytes, file_format: FileFormat, description: str) -> None:
+    """After the first line, whole or in pieces, and without any cell, which may be a code."""
     reader = CodeReader(file_format)
     reader.feed(b"")
-    assert not reader.seen
+    assert not reader.description
     for piece in pieces(data, range(len(data))):
         reader.feed(piece)
     reader.finish()
-    assert reader.seen == seen
+    assert reader.description == description
 
 
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 
 def test_rows_come_under_their_header() -> None:
-    """The header's cells are stripped, its nameless columns at the end left out; rows are as wide as it is."""
+    """Header cells are stripped and nameless columns at the end dropped; rows are as wide as the header."""
     header, batches = read_rows(b"\n E-Mail ;Name;;\na@b.de;Ada;;\n\nb@b.de;Bob;x;\nc@b.de\n")
     assert header == ["E-Mail", "Name"]
     assert rows_of(batches) == [("a@b.de", "Ada")]
@@ -610,7 +611,7 @@ def test_rows_come_under_their_header() -> None:
 
 @pytest.mark.parametrize("file_format", [TXT, FileFormat(header=False)])
 def test_rows_need_a_header(file_format: FileFormat) -> None:
-    """What is said to have none is refused before it is read."""
+    """A format without a header is rejected before the file is read."""
     with pytest.raises(FileError, match="must be read as a csv file with a header line"):
         RowReader(file_format, "people.csv")
 
@@ -622,7 +623,7 @@ def test_rows_need_a_header(file_format: FileFormat) -> None:
     CUTS,
 )
 def test_rows_read_back_exactly(rows: list[tuple[str, ...]], dialect: Dialect, encoding: str, cuts: list[int]) -> None:
-    """Cells of any text, in any dialect, encoding and pieces."""
+    """Cells with any text, in any dialect, encoding and pieces."""
     data = csv_bytes([("email", "a b", "c"), *rows], dialect, encoding)
     header, batches = read_rows(data, FileFormat(encoding=given_encoding(encoding)), cuts)
     assert header == ["email", "a b", "c"]

@@ -1,7 +1,7 @@
-"""The contract: what is a command, and what is told about everything else."""
+"""The contract: valid commands, and the reasons for rejecting others."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import pytest
@@ -45,14 +45,14 @@ def test_each_command_of_the_contract_is_read() -> None:
 
 
 @given(st.sampled_from(["add", "replace", "delete"]), st.lists(st.text(max_size=20), min_size=1, max_size=5))
-def test_what_is_published_is_what_is_read(mode: Literal["add", "replace", "delete"], codes: list[str]) -> None:
-    """A command survives its own body, whatever its codes are."""
+def test_a_command_survives_its_own_body(mode: Literal["add", "replace", "delete"], codes: list[str]) -> None:
+    """Whatever its codes are."""
     command = ImportCoupons(list="spring-10", mode=mode, codes=tuple(codes))
     assert decode(command.body()) == command
 
 
-def test_every_error_is_told_at_once() -> None:
-    """One answer names all that is wrong, so that a publisher in another language mends it in one go."""
+def test_all_errors_are_reported_at_once() -> None:
+    """A publisher can fix a command in one step."""
     reasons = reasons_for({"type": "import", "list": "a/b", "mode": "append", "codes": [], "colour": "red"})
     assert [reason.partition(":")[0] for reason in reasons] == ["id", "list", "mode", "codes", "colour"]
 
@@ -63,14 +63,14 @@ def test_every_error_is_told_at_once() -> None:
         ({"type": "explode", "id": ID}, "type"),
         ({"id": ID}, "type"),
         (["import"], "not a JSON object"),
-        ({"type": "resume", "sendout": ID}, "id: Field required"),
+        ({"type": "resume", "sendout": ID}, "id: required"),
         ({"type": "resume", "id": "7", "sendout": ID}, "id"),
-        ({"type": "import", "id": ID, "list": "a"}, "needs either codes or source"),
+        ({"type": "import", "id": ID, "list": "a"}, "either codes or source is required"),
         ({"type": "import", "id": ID, "list": "a", "codes": ["x"], "source": "file:///x"}, "either codes or source"),
         ({"type": "import", "id": ID, "list": "a", "source": "ftp://x/y"}, "must begin with one of"),
         ({"type": "import", "id": ID, "list": "a", "codes": ["x"] * 1001}, "codes"),
         ({"type": "import", "id": ID, "list": "a", "source": "file:///a", "format": {"encoding": "y"}}, "encoding"),
-        ({"type": "sendout", "id": ID, "message": "m"}, "needs either group or recipients"),
+        ({"type": "sendout", "id": ID, "message": "m"}, "either group or recipients is required"),
         ({"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": "a@b.de\nBcc: x"}]}, "0.email"),
         (
             {
@@ -81,28 +81,59 @@ def test_every_error_is_told_at_once() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_command_is_told_why(content: object, reason: str) -> None:
+def test_an_invalid_command_has_a_reason(content: object, reason: str) -> None:
     """The reason names the field or the rule."""
     assert any(reason in each for each in reasons_for(content))
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": 5}, "id: must be a UUID"),
+        ({"id": "x"}, "id: must be a UUID"),
+        ({"message": 7}, "message: must be a valid Unicode string"),
+        ({"colour": "red"}, "colour: unknown field"),
+        ({"recipients": []}, "recipients: must not be empty"),
+        ({"recipients": {"a": 1}}, "recipients: must be an array"),
+        ({"recipients": [7]}, "recipients.0: must be an object"),
+        ({"recipients": [{}]}, "recipients.0.email: required"),
+        ({"recipients": [{"email": "a@b.de", "attributes": []}]}, "recipients.0.attributes: must be an object"),
+        (
+            {"recipients": [{"email": "a@b.de", "attributes": {"a": "x" * 1001}}]},
+            "attributes.a: exceeds the limit of 1000 characters",
+        ),
+        ({"per_hour": 0}, "per_hour: must be at least 1"),
+        ({"per_hour": 1.5}, "per_hour: must be an integer"),
+        ({"over_minutes": 10**9}, "over_minutes: must be at most 44640"),
+        ({"auto_resume": "maybe"}, "auto_resume: must be true or false"),
+        ({"start_at": "tomorrow"}, "start_at: must be a date and time with a time zone (RFC 3339)"),
+        ({"start_at": "2030-01-01T09:00:00"}, "start_at: must be a date and time with a time zone (RFC 3339)"),
+    ],
+)
+def test_a_reason_is_in_our_own_words(changes: dict[str, Any], reason: str) -> None:
+    """The texts of pydantic address developers, not publishers."""
+    content = {"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": "a@b.de"}]} | changes
+    [found] = reasons_for(content)
+    assert found.endswith(reason)
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'"' + b"x" * MAX_COMMAND_BYTES + b'"'])
-def test_any_other_bytes_are_refused(body: bytes) -> None:
-    """Nothing that can stand in a queue makes the decoder raise anything else."""
+def test_other_bytes_are_rejected(body: bytes) -> None:
+    """The decoder raises nothing but InvalidCommand."""
     with pytest.raises(InvalidCommand):
         decode(body)
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_refused(body: bytes) -> None:
+def test_random_bytes_are_rejected(body: bytes) -> None:
     """Random bytes are never a command."""
     with pytest.raises(InvalidCommand):
         decode(body)
 
 
 @pytest.mark.parametrize("value", ["\\u0000", "\\n", "\\ud800", "\\u2028"])
-def test_what_no_mail_can_show_is_refused(value: str) -> None:
-    """Attributes and sources come from JSON, which can write what neither Postgres nor a mail takes."""
+def test_characters_that_mails_cannot_contain_are_rejected(value: str) -> None:
+    """JSON can encode characters that neither Postgres nor a mail accepts."""
     recipients = f'[{{"email":"a@example.org","attributes":{{"first_name":"{value}"}}}}]'
     for rest in (
         f'"type":"sendout","message":"m","recipients":{recipients}',
@@ -123,7 +154,7 @@ def test_a_reason_never_quotes_a_value() -> None:
 
 
 def test_the_same_content_has_the_same_digest() -> None:
-    """The id is not part of it: two commands of one id are the same if their content is."""
+    """The id is not part of the content."""
     one = ResumeSendout(sendout=UUID(ID))
     assert one.digest() == ResumeSendout(sendout=UUID(ID)).digest()
     assert one.digest() != ResumeSendout(sendout=uuid4()).digest()

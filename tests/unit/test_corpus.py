@@ -1,4 +1,4 @@
-"""Nasty files end as is written beside each, however they are cut; any dialect of any program is read back exactly."""
+"""Difficult files give their expected results however they are cut; any CSV dialect is read back exactly."""
 
 import tracemalloc
 from collections.abc import Iterable, Sequence
@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupons.files.code_reader import CodeReader, FileFormat
-from coupons.files.codes import Reason, check, rejections_csv
+from coupons.files.code_reader import CodeReader
+from coupons.files.codes import check_codes
 from coupons.files.csv_rows import SEPARATORS
 from coupons.files.decoding import FileError
-from tests.corpus import CASES, Case, Codes, Refusals, one_line, pieces
+from coupons.files.format import FileFormat
+from coupons.files.rejections import Reason, rejections_csv
+from tests.corpus import CASES, Case, Codes, Rejections, one_line, pieces
 
-Outcome = tuple[Codes, Refusals, int]
+Outcome = tuple[Codes, Rejections, int]
 
 
 def read(chunks: Iterable[bytes], file_format: FileFormat) -> Outcome:
@@ -31,8 +33,8 @@ def read(chunks: Iterable[bytes], file_format: FileFormat) -> Outcome:
 
 @pytest.mark.parametrize("size", [1, 7, 4_096, 1 << 20])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_nasty_file_ends_as_is_written_beside_it(case: Case, size: int) -> None:
-    """Whatever the pieces in which it comes: each line is taken, or refused with its reason; or the whole file is."""
+def test_a_difficult_file_has_its_expected_result(case: Case, size: int) -> None:
+    """However it is cut: each line is accepted or rejected with its reason, or the whole file is rejected."""
     if case.error:
         with pytest.raises(FileError) as caught:
             read(pieces(case.data, size), case.format)
@@ -41,11 +43,11 @@ def test_a_nasty_file_ends_as_is_written_beside_it(case: Case, size: int) -> Non
         for part in case.error:
             assert part in str(caught.value)
     else:
-        assert read(pieces(case.data, size), case.format) == (case.taken, case.rejected, case.blank)
+        assert read(pieces(case.data, size), case.format) == (case.accepted, case.rejected, case.blank)
 
 
-def test_a_gigabyte_of_one_line_is_refused_in_little_memory() -> None:
-    """After its first piece; what comes behind is never asked for."""
+def test_a_gigabyte_in_one_line_is_rejected_in_little_memory() -> None:
+    """After its first piece; the rest is never read."""
     line = one_line(1 << 30)
     tracemalloc.start()
     try:
@@ -59,26 +61,26 @@ def test_a_gigabyte_of_one_line_is_refused_in_little_memory() -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.rejected], ids=lambda case: case.name)
-def test_only_what_was_mended_is_taken_from_the_rejected_lines(case: Case) -> None:
-    """The lines come back as a CSV; one that nobody mended is refused again, with all others."""
+def test_only_fixed_lines_of_a_rejection_report_are_accepted(case: Case) -> None:
+    """Unfixed lines of the re-imported CSV are rejected again."""
     reader = CodeReader(case.format, "spring")
     rejected = reader.feed(case.data).rejected + reader.finish().rejected
     _, *lines = rejections_csv(rejected)
-    taken, refused, _ = read(["".join(rejections_csv(rejected)).encode()], FileFormat())
-    assert not taken
-    assert len(refused) == len(rejected)
+    accepted, again, _ = read(["".join(rejections_csv(rejected)).encode()], FileFormat())
+    assert not accepted
+    assert len(again) == len(rejected)
     for index, each in enumerate(rejected):
-        mended = [*lines[:index], f'{each.line};"MENDED";""\r\n', *lines[index + 1 :]]
-        taken, refused, _ = read(["".join(["\ufeffline;code;reason\r\n", *mended]).encode()], FileFormat())
-        assert [code for _, code in taken] == ["MENDED"]
-        assert len(refused) == len(rejected) - 1
+        fixed = [*lines[:index], f'{each.line};"FIXED";""\r\n', *lines[index + 1 :]]
+        accepted, again, _ = read(["".join(["\ufeffline;code;reason\r\n", *fixed]).encode()], FileFormat())
+        assert [code for _, code in accepted] == ["FIXED"]
+        assert len(again) == len(rejected) - 1
 
 
 # --- any dialect ---------------------------------------------------------------------------------------------------
 
 
 def is_code(text: str) -> bool:
-    return check([1], [text]).codes == [text]
+    return check_codes([1], [text]).codes == [text]
 
 
 LETTERS = "ABCxyz0189-_. ÄÖß€/#;,|=\"'"
@@ -93,7 +95,7 @@ SIZES = st.sampled_from([1, 7, 64, 1 << 20])
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[bytes, FileFormat, list[str]]:
-    """A CSV as some program writes it, how it must be said to be read, and the codes in it."""
+    """A CSV file as some program writes it, the format to specify, and its codes."""
     codes = draw(st.lists(CODES, min_size=1, max_size=20))
     before, after = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     separator, line_end = draw(st.sampled_from(SEPARATORS)), draw(st.sampled_from(["\n", "\r\n", "\r"]))
@@ -130,10 +132,10 @@ def cell_of(cell: str, separator: str, quoting: str, *, quote_anyway: bool) -> s
 
 @given(tables(), SIZES)
 def test_a_table_in_any_dialect_is_read_back_exactly(table: tuple[bytes, FileFormat, list[str]], size: int) -> None:
-    """Any separator, quoting, line end, encoding, header or none, with any columns around the codes."""
+    """Any separator, quoting, line end and encoding, with or without a header, with any other columns."""
     data, file_format, codes = table
-    taken, rejected, blank = read(pieces(data, size), file_format)
-    assert [code for _, code in taken] == codes
+    accepted, rejected, blank = read(pieces(data, size), file_format)
+    assert [code for _, code in accepted] == codes
     assert (rejected, blank) == ([], 0)
 
 
@@ -141,14 +143,14 @@ def test_a_table_in_any_dialect_is_read_back_exactly(table: tuple[bytes, FileFor
 def test_a_txt_file_in_any_encoding_is_read_back_exactly(
     codes: Sequence[str], line_end: str, encoding: str, size: int
 ) -> None:
-    """One code a line, each with its number."""
+    """One code per line, each with its line number."""
     file_format = FileFormat(kind="txt", encoding="utf-8" if encoding in MARKED else encoding)
     data = line_end.join(codes).encode(encoding)
     assert read(pieces(data, size), file_format) == (list(enumerate(codes, 1)), [], 0)
 
 
 def test_every_reason_that_a_file_alone_can_give_is_in_the_corpus() -> None:
-    """The others need the list, or are those of recipients."""
+    """Other reasons depend on the list or concern recipients."""
     found = {reason for case in CASES for _, reason in case.rejected}
     assert found == {
         *(Reason.TOO_LONG, Reason.CONTROL, Reason.SPACES, Reason.EXCEL, Reason.URL, Reason.PLACEHOLDER, Reason.COLUMNS),

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coupons.attributes import RESERVED
 from coupons.templates.rendering import (
     MAX_RENDERED,
-    RESERVED,
     Coupon,
     Names,
     Parts,

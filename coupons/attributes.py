@@ -1,0 +1,32 @@
+"""Attributes of recipients: how they are named, and what their values may contain."""
+
+import re
+import unicodedata
+
+MAX_ATTRIBUTES = 100
+MAX_ATTRIBUTE_CHARS = 1_000
+MAX_ATTRIBUTE_NAME = 50
+"""Characters."""
+
+RESERVED = frozenset({"coupon", "has_coupon", "self", "loop", "super", "caller"}) | frozenset(
+    {"and", "or", "not", "is", "in", "if", "elif", "else", "for", "true", "false", "none", "True", "False", "None"}
+)
+"""Words of the template language: an attribute cannot have one of these names."""
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
+"""Finds a character that no attribute value may contain. Joiners are allowed: they are parts of letters in names."""
+
+is_attribute_name = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII).fullmatch
+
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o", "ł": "l"})
+
+
+def attribute_name(header: str) -> str:
+    """The attribute's name for a column header: "First Name" is first_name, "Größe (cm)" is groesse_cm.
+
+    Empty if no letter or digit of the header has an ASCII form.
+    """
+    composed = unicodedata.normalize("NFC", header).lower().translate(_UMLAUTS)
+    letters = unicodedata.normalize("NFKD", composed).encode("ascii", "ignore").decode("ascii")
+    name = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")
+    return f"_{name}" if name[:1].isdigit() else name

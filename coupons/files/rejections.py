@@ -1,0 +1,124 @@
+"""Rejected lines of an import: their reasons, and the CSV file in which users fix and re-import them."""
+
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+MAX_CODE_CHARS = 200
+MAX_SHOWN_CHARS = 500
+"""Of a rejected value. Longer than a code may be, so that a truncated value is rejected again."""
+
+CODE = ("code",)
+"""The columns between line and reason for a rejected code."""
+
+
+class Reason(StrEnum):
+    """Why a line was rejected. The value is stored, the sentence is shown."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str = "") -> Self:  # the default only makes Reason("url") pass type checks
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    TOO_LONG = "too_long", f"longer than {MAX_CODE_CHARS} characters"
+    CONTROL = "control", "contains a control or invisible character"
+    SPACES = "spaces", "contains white space other than single spaces"
+    EXCEL = "excel", "damaged by a spreadsheet: export the column as text"
+    URL = "url", "looks like a URL"
+    PLACEHOLDER = "placeholder", "looks like a placeholder that was never filled in"
+    COLUMNS = "columns", "does not have as many columns as the first line"
+    DUPLICATE = "duplicate", "duplicate of an earlier line"
+    IN_LIST = "in_list", "already in the list"
+    ASSIGNED = "assigned", "already assigned to a recipient"
+    RESERVED = "reserved", "reserved for a sendout"
+    NOT_IN_LIST = "not_in_list", "not in the list"
+    SENT = "sent", "already sent"
+    NO_ADDRESS = "no_address", "no e-mail address"
+    BAD_ADDRESS = "bad_address", "not exactly one e-mail address"
+    LONG_ATTRIBUTE = "long_attribute", "an attribute is too long"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One rejected line, made by `reject`; `value` can be shown and stored as it is.
+
+    `row` is the whole line of a recipient, by column name; `value` is its address.
+    """
+
+    line: int
+    value: str
+    reason: Reason
+    row: Mapping[str, str] | None = None
+
+
+# Printable for Python, but invisible: joiners, fillers, variation selectors. U+FFFD marks earlier damage, and replaces
+# invisible characters in `Rejected.value`.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\ufffd]").search
+
+# Spreadsheets run a cell that begins like this as a formula (OWASP, CSV Injection; the last four are the full-width
+# forms). The same applies after another separator, where the spreadsheet of another locale splits the cell. A leading '
+# makes the cell text.
+_FORMULA = re.compile("(^|[,;|])('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
+_ESCAPED_FORMULA = re.compile("(^|[,;|])'('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def has_invisible(text: str) -> bool:
+    """Unprintable are Unicode's controls, format characters (zero-width, right-to-left), surrogates, unassigned."""
+    return not text.isprintable() or _INVISIBLE(text) is not None
+
+
+def reject(line: int, value: str, reason: Reason) -> Rejected:
+    """A rejected line in a form that can be stored and shown: U+FFFD replaces every invisible character.
+
+    The check rejects U+FFFD too, so an unfixed line of `rejections_csv` is rejected again.
+    """
+    shown = value if len(value) <= MAX_SHOWN_CHARS else value[: MAX_SHOWN_CHARS - 1] + "…"
+    if has_invisible(shown):
+        shown = "".join("\ufffd" if has_invisible(character) else character for character in shown)
+    return Rejected(line, shown, reason)
+
+
+def rejections_csv(rejected: Iterable[Rejected], columns: Sequence[str] = CODE) -> Iterator[str]:
+    """The lines of a CSV file to fix and re-import: `line;<columns>;reason`, to be encoded as UTF-8.
+
+    The first column holds the values. The file begins with a byte order mark: without it, Excel shows umlauts as two
+    letters. A cell that a spreadsheet would run as a formula gets a leading ', which the readers remove again.
+    """
+    yield _head(columns)
+    for each in rejected:
+        yield _line(each, columns)
+
+
+async def streamed_rejections_csv(
+    rejected: AsyncIterable[Rejected], columns: Sequence[str] = CODE
+) -> AsyncIterator[str]:
+    """The same for an asynchronous stream of rejected lines."""
+    yield _head(columns)
+    async for each in rejected:
+        yield _line(each, columns)
+
+
+def _head(columns: Sequence[str]) -> str:
+    return f"\ufeffline;{';'.join(columns)};reason\r\n"
+
+
+def _line(rejected: Rejected, columns: Sequence[str]) -> str:
+    cells = csv_cell(rejected.value)
+    if rejected.row:
+        cells = ";".join([cells, *(csv_cell(rejected.row.get(name, "")) for name in columns[1:])])
+    return f'{rejected.line};{cells};"{rejected.reason.sentence}"\r\n'
+
+
+def csv_cell(text: str) -> str:
+    """A quoted cell; a leading ' escapes what a spreadsheet would run as a formula."""
+    return '"' + _FORMULA.sub(r"\1'\2", text).replace('"', '""') + '"'
+
+
+def cell_text(cell: str) -> str:
+    """The text that `csv_cell` escaped, from a cell without its quotes."""
+    return _ESCAPED_FORMULA.sub(r"\1\2", cell) if "'" in cell else cell
