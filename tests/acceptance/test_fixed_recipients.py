@@ -52,4 +52,4 @@ def test_a_dry_run_the_import_and_show_make_the_same_report(open_shop: Shop, tmp
     done = open_shop.coupons(*arguments, after, code=REJECTED_LINES).json
     assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
     assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
-    assert '8;"ADA@example.org";"Eva";"6";"is in this file already, further up"' in after.read_text()
+    assert '8;"ADA@example.org";"Eva";"6";"duplicate of an earlier line"' in after.read_text()

@@ -56,8 +56,8 @@ def test_codes_that_a_list_has_or_has_sent_are_not_taken_again(open_shop: Shop) 
     result = open_shop.import_codes("known", codes("KNOWN", 3), "--json", code=REJECTED_LINES).json
     assert (result["added"], result["rejected"]) == (1, 2)
     table = open_shop.coupons("show", result["id"], "--rejected").out
-    assert '1;"KNOWN-00001";"has been sent already"' in table
-    assert '2;"KNOWN-00002";"is in the list already"' in table
+    assert '1;"KNOWN-00001";"already sent"' in table
+    assert '2;"KNOWN-00002";"already in the list"' in table
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(open_shop: Shop) -> None:
@@ -137,7 +137,7 @@ def test_delete_takes_free_codes_out_and_explains_the_others(open_shop: Shop) ->
     result = open_shop.import_codes("deleted", file, "--mode", "delete", "--json", code=REJECTED_LINES).json
     assert (result["removed"], result["rejected"]) == (1, 2)
     table = open_shop.coupons("show", result["id"], "--rejected").out
-    assert '1;"GONE-00001";"has been sent already"' in table
+    assert '1;"GONE-00001";"already sent"' in table
     assert '3;"GONE-00009";"is not in the list"' in table
     assert in_list(open_shop, "deleted") == ["GONE-00001", "GONE-00003", "GONE-00004"]
 

@@ -226,7 +226,7 @@ async def test_rejected_lines_are_a_csv_file_to_mend(site: AsyncClient, connecti
         assert response.headers["content-disposition"] == f'attachment; filename="rejected-{import_id}.csv"'
         assert response.content.decode("utf-8-sig").splitlines() == [
             "line;code;reason",
-            '2;"A1";"is in this file already, further up"',
+            '2;"A1";"duplicate of an earlier line"',
             '3;"1.2E+11";"damaged by a spreadsheet: export the column as text"',
         ]
 

@@ -387,8 +387,8 @@ async def test_an_import_explains_the_lines_that_it_did_not_take(
     assert numbers(text) == {"Added": "3", "Blank lines": "1", "Not taken": "31"}
     found = cells(text)
     assert found[:2] == ["30", "1"]
-    assert "is in this file already, further up" in text
-    assert found[2:5] == ["4", "A1", "is in this file already, further up"]
+    assert "duplicate of an earlier line" in text
+    assert found[2:5] == ["4", "A1", "duplicate of an earlier line"]
     assert found[5:8] == ["5", "http://example.org/0", "looks like a URL"]
     assert "http://example.org/18" in found
     assert "http://example.org/19" not in found
