@@ -1,4 +1,4 @@
-"""Writes docs/demo.svg: the terminal of `coupons demo`, as it is when the story has ended. `make picture`."""
+"""Writes docs/demo.svg, the final terminal of `coupons demo`: `make picture`."""
 
 import io
 import os
@@ -17,13 +17,13 @@ PICTURE = Path(__file__).with_name("demo.svg")
 COUPONS = Path(sys.executable).with_name("coupons")
 COLUMNS, LINES = 140, 200
 WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
-"""Rich links fonts of a web service; a picture should not ask anybody for anything."""
+"""Rich links fonts of a web service; the picture must not load anything."""
 COLOURS = {"default": None, "brown": "yellow"}
-"""What pyte calls differently."""
+"""Colours whose names differ between pyte and Rich."""
 
 
-def recorded() -> pyte.Screen:
-    """The screen that the demo leaves, on a terminal tall enough for all of it."""
+def record() -> pyte.Screen:
+    """Run the demo and return its final screen, on a terminal that is tall enough for all of it."""
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
 
@@ -38,8 +38,8 @@ def recorded() -> pyte.Screen:
     return screen
 
 
-def drawn(screen: pyte.Screen) -> str:
-    """The screen as SVG."""
+def draw(screen: pyte.Screen) -> str:
+    """Return the screen as SVG."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     last = max(number for number, line in enumerate(screen.display) if line.strip())
     for number in range(last + 1):
@@ -57,4 +57,4 @@ def _colour(name: str) -> str | None:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(drawn(recorded()), encoding="utf-8")
+    PICTURE.write_text(draw(record()), encoding="utf-8")
