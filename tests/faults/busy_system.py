@@ -1,4 +1,4 @@
-"""A shop in the middle of a sendout and an import: something for a fault to hit."""
+"""A shop in the middle of a sendout and an import, for faults to hit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,27 +15,27 @@ CODES = size(short=10_000, long=200_000)
 WORKERS = 2
 MAX_IN_FLIGHT = 40
 CONNECTIONS = 4
-"""To the relay, of each worker; each has one mail at most whose final dot waits for its answer."""
-SINK_SECONDS = 0.1
-"""The sink answers so late, that a sendout is long enough to be hit."""
+"""Connections of each worker to the relay. On each at most one mail waits for its final reply."""
+SINK_DELAY_SECONDS = 0.1
+"""The sink delays its replies, so that the sendout lasts long enough to be hit."""
 QUICK_RELAY: dict[str, Any] = {"smtp_backoff_seconds": 0.1, "smtp_max_backoff_seconds": 0.5}
-BEGUN = 40
-"""Mails that have come when a fault begins."""
+MAILS_BEFORE_FAULT = 40
+"""A fault begins after this many mails."""
 
 
 @dataclass(slots=True)
-class Busy:
+class BusySystem:
     lab: Lab
     fleet: Fleet
     sendout: UUID
     list_name: str
     total: int
-    """Codes that the list will have."""
+    """How many codes the list has at the end."""
     imports: list[UUID] = field(default_factory=list)
 
-    def imports_codes(self, count: int) -> None:
-        """Begin an import of so many new ones."""
-        self.imports.append(begin_import(self.lab, self.list_name, f"{self.list_name}new{self.total}", count))
+    def start_import(self, count: int) -> None:
+        """Start an import of new codes."""
+        self.imports.append(start_import(self.lab, self.list_name, f"{self.list_name}new{self.total}", count))
         self.total += count
 
     def states(self) -> list[str]:
@@ -46,48 +46,48 @@ class Busy:
     def is_done(self) -> bool:
         return {*self.states()} == {"finished"}
 
-    def at_work_again(self) -> float:
-        """Seconds until mails leave again, or there is nothing left to do."""
-        before = self.lab.mailed()
-        return self.lab.recovers(lambda: self.lab.mailed() > before or self.is_done)
+    def time_recovery(self) -> float:
+        """Seconds until mails arrive again or all jobs are finished."""
+        before = self.lab.mail_count()
+        return self.lab.time_recovery(lambda: self.lab.mail_count() > before or self.is_done)
 
-    def ends(self) -> None:
-        """All of it, and every code of the files is in the list once."""
+    def wait_finished(self) -> None:
+        """Wait until all jobs are finished; every code of the files must be in the list once."""
         eventually(
-            lambda: hurried(self.lab) and self.is_done, "all jobs to finish", within=END_SECONDS, seen=self.states
+            lambda: make_due(self.lab) and self.is_done, "all jobs to finish", within=END_SECONDS, seen=self.states
         )
         assert self.lab.list_named(self.list_name).total == self.total
 
 
 @contextmanager
-def busy(
+def busy_system(
     lab: Lab, *, workers: int = WORKERS, recipients: int = RECIPIENTS, codes: int = CODES, **settings: object
-) -> Iterator[Busy]:
-    """So many workers send to so many people and import so many codes."""
+) -> Iterator[BusySystem]:
+    """Run workers that send a sendout and import codes."""
     lab.sink.kill()
-    lab.sink.start(delay=SINK_SECONDS)
-    name = lab.stocked(recipients)
-    patience: dict[str, Any] = {
+    lab.sink.start(delay=SINK_DELAY_SECONDS)
+    name = lab.add_message(recipients)
+    defaults: dict[str, Any] = {
         "max_in_flight": MAX_IN_FLIGHT,
         "smtp_connections": CONNECTIONS,
         "import_folder": lab.file("x", "").parent,
     }
-    with lab.fleet(workers, **{**patience, **settings}) as fleet:
-        work = Busy(lab, fleet, lab.begin_sending(name, name), f"{name}-0", recipients)
-        lab.mails_come(BEGUN)
-        work.imports_codes(codes)
+    with lab.fleet(workers, **{**defaults, **settings}) as fleet:
+        work = BusySystem(lab, fleet, lab.begin_sending(name, name), f"{name}-0", recipients)
+        lab.mails_come(MAILS_BEFORE_FAULT)
+        work.start_import(codes)
         yield work
 
 
-def hurried(lab: Lab) -> bool:
-    """Deferred mails, and batches that came back, are due now, and not in a minute."""
+def make_due(lab: Lab) -> bool:
+    """Make deferred mails and released batches due now instead of in a minute. Returns True."""
     lab.rows("UPDATE delivery SET due_at = now() WHERE state = 'deferred' AND due_at > now()")
     lab.rows("UPDATE delivery_batch SET due_at = now() WHERE NOT closed AND due_at > now()")
     return True
 
 
-def begin_import(lab: Lab, list_name: str, prefix: str, count: int) -> UUID:
-    """Of new codes, from a file beside the others of the lab."""
+def start_import(lab: Lab, list_name: str, prefix: str, count: int) -> UUID:
+    """Start an import of new codes from a file in the lab's folder."""
     file = lab.file(f"{prefix}.txt", "".join(f"{code}\n" for code in codes_of(prefix, count)))
     command = ImportCoupons(list=list_name, source=file.as_uri())
     lab.publish(command)

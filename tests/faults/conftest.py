@@ -1,4 +1,4 @@
-"""A lab for each test, and the table of all that was tried."""
+"""A lab for each test, and the table of all results."""
 
 import os
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ pytest.register_assert_rewrite("tests.acceptance.processes", "tests.acceptance.s
 
 from coupons import broker, topology  # noqa: E402 - rewriting must be asked for before the import
 from sandbox.services import Services  # noqa: E402 - as above
-from tests.faults.lab import LONG, FaultySink, Lab, Row  # noqa: E402 - as above
-from tests.faults.report import keep, printed  # noqa: E402 - as above
+from tests.faults.lab import LONG, FaultResult, FaultySink, Lab  # noqa: E402 - as above
+from tests.faults.report import render, save  # noqa: E402 - as above
 
-TABLE = pytest.StashKey[list[Row]]()
+RESULTS = pytest.StashKey[list[FaultResult]]()
 
 
 @pytest.fixture(scope="session")
-def table(request: pytest.FixtureRequest) -> list[Row]:
-    return request.config.stash.setdefault(TABLE, [])
+def results(request: pytest.FixtureRequest) -> list[FaultResult]:
+    return request.config.stash.setdefault(RESULTS, [])
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def faulty_sink(tmp_path: Path) -> Iterator[FaultySink]:
 
 
 @pytest.fixture
-async def lab(services: Services, faulty_sink: FaultySink, tmp_path: Path, table: list[Row]) -> Lab:
-    """Its queues are there already, as if a worker had run before."""
+async def lab(services: Services, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]) -> Lab:
+    """A lab whose queues exist, as if a worker had run before."""
     async with broker.connected(services.broker_url, "fault lab") as connection:
         await topology.declare(await connection.channel())
-    return Lab(services, faulty_sink, tmp_path, table)
+    return Lab(services, faulty_sink, tmp_path, results)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes a minute or more, so that only `make faults` runs it")
+    config.addinivalue_line("markers", "long: takes a minute or more; only `make faults` runs it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is for `make faults` alone is deselected, of which pytest gives the number."""
+    """Deselect the tests that only `make faults` runs."""
     later = [item for item in items if item.get_closest_marker("long") and not LONG]
     items[:] = [item for item in items if item not in later]
     config.hook.pytest_deselected(items=later)
@@ -49,8 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table; COUPONS_FAULTS_ROWS names a file that keeps its rows."""
-    if rows := config.stash.get(TABLE, []):
+    if rows := config.stash.get(RESULTS, []):
         terminalreporter.write_sep("=", "faults")
-        terminalreporter.write_line(printed(rows))
+        terminalreporter.write_line(render(rows))
         if file := os.environ.get("COUPONS_FAULTS_ROWS"):
-            keep(Path(file), rows)
+            save(Path(file), rows)

@@ -1,4 +1,4 @@
-"""A shop under faults: its services behind proxies, its workers to be killed, an oracle that judges what came of it."""
+"""A system under faults: services behind proxies, workers that can be killed, an oracle that checks the result."""
 
 import asyncio
 import json
@@ -22,42 +22,42 @@ from sandbox.process import free_ports
 from sandbox.services import Services, Sink
 from tests.acceptance.processes import Worker
 from tests.acceptance.system import Shop
-from tests.faults.oracle import Verdict, judge
+from tests.faults.oracle import Verdict, check_sendouts
 from tests.faults.proxy import FaultProxy
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 LONG = os.environ.get("COUPONS_FAULTS") == "long"
 RECOVERY_SECONDS = 60
-"""After a fault has ended, everybody is at work again within, without a person."""
+"""Limit for the workers to recover automatically after a fault has ended."""
 END_SECONDS = 1_800 if LONG else 60
-IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 0.5, "sweep_seconds": 1}
-"""Settings of workers whose work is taken over soon."""
+QUICK_TAKEOVER: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 0.5, "sweep_seconds": 1}
+"""Settings with which other workers soon take over the work of a dead one."""
 SECRETS = re.compile(r"@example\.|\b[A-Z]+-\d{5,9}\b")
-"""What no log may hold: all addresses and codes of these tests look so."""
+"""No log may match: all addresses and codes of these tests do."""
 
 
 def size(*, short: int, long: int) -> int:
-    """How much of something: in `make test`, and in `make faults`."""
+    """A number that is smaller in `make test` than in `make faults`."""
     return long if LONG else short
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table."""
+class FaultResult:
+    """A row of the table in docs/explanation/reliability.md."""
 
     fault: str
     rounds: int
     mails: int
     lost: int
-    twice: int
+    duplicates: int
     two_codes: int
     uncertain: int
     recovered_seconds: float | None
 
 
 class FaultySink:
-    """`python -m tests.faults.sink`: it can be killed, and started again on the same port with the same ledger."""
+    """`python -m tests.faults.sink`: can be killed and restarted on the same port with the same ledger."""
 
     def __init__(self, ledger: Path, **options: object) -> None:
         self.ledger = ledger
@@ -67,9 +67,9 @@ class FaultySink:
         self.start(**options)
 
     def start(self, **options: object) -> None:
-        """Anew, with these options: `odds` as JSON, `seed`, `delay`."""
+        """Start the sink, or restart it, with these options: `odds` as JSON, `seed`, `delay`."""
         if self.ledger.exists() and self.ledger.read_bytes()[-1:] not in (b"", b"\n"):
-            with self.ledger.open("ab") as torn:  # it was killed in the middle of a line
+            with self.ledger.open("ab") as torn:  # the sink was killed in the middle of a line
                 torn.write(b"\n")
         chosen = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "tests.faults.sink", "--ledger", str(self.ledger), "--port", str(self._port)]
@@ -87,22 +87,22 @@ class FaultySink:
 
 
 class Lab(Shop):
-    """A shop with its sink; what it does itself goes past the proxies, only its workers go through them."""
+    """A shop with its own sink. Only its workers connect through the proxies."""
 
-    def __init__(self, services: Services, sink: FaultySink, folder: Path, table: list[Row]) -> None:
+    def __init__(self, services: Services, sink: FaultySink, folder: Path, results: list[FaultResult]) -> None:
         self.direct = replace(services, smtp_url=sink.url, ledger=sink.ledger)
         super().__init__(self.direct, sink.as_sink(), folder)
         self.sink = sink
         self.random = random.Random(20_261)
-        self._table = table
-        self._recipients: dict[UUID, int] = {}  # how many people each sendout must have
-        self._through: dict[str, str] = {}  # addresses of proxies that workers get instead of the services'
+        self._results = results
+        self._recipients: dict[UUID, int] = {}  # how many recipients each sendout must have
+        self._through: dict[str, str] = {}  # URLs of proxies that replace those of the services for workers
 
     # --- faults ---
 
     @contextmanager
-    def proxied(self, service: str) -> Iterator[FaultProxy]:
-        """From here on workers that are started reach `database`, `broker` or `smtp` through a proxy."""
+    def proxy_to(self, service: str) -> Iterator[FaultProxy]:
+        """Workers started in the block reach `database`, `broker` or `smtp` through the yielded proxy."""
         name = f"{service}_url"
         with FaultProxy(getattr(self.direct, name)) as proxy:
             before, self._through = self._through, {**self._through, name: proxy.url}
@@ -118,15 +118,15 @@ class Lab(Shop):
 
     @contextmanager
     def fleet(self, count: int, **settings: object) -> Iterator["Fleet"]:
-        """So many workers that are replaced when they die. At the end those that live stop well."""
-        fleet = Fleet(self, {**IMPATIENT, **settings})
+        """Run `count` workers; killed workers are replaced. At the end the running ones stop gracefully."""
+        fleet = Fleet(self, {**QUICK_TAKEOVER, **settings})
         with fleet.running(count):
             yield fleet
 
-    # --- what a fault test is made of ---
+    # --- steps of a fault test ---
 
-    def stocked(self, recipients: int, lists: int = 3, *, spare: int = 0) -> str:
-        """A message to so many people, with a code of each of so many lists for everybody; returns its name."""
+    def add_message(self, recipients: int, lists: int = 3, *, spare: int = 0) -> str:
+        """Add a message, a group and lists with a code for each recipient, plus `spare` codes; return their name."""
         name = f"fault-{len(self.rows('SELECT id FROM message')) + 1}"
         people = [f"{name}-{number}@example.org" for number in range(recipients)]
         codes = {
@@ -135,63 +135,69 @@ class Lab(Shop):
         self.has(name, name, people, codes)
         return name
 
-    def sending(self, recipients: int, lists: int = 3) -> UUID:
-        """Such a sendout, begun."""
-        name = self.stocked(recipients, lists)
+    def start_sendout(self, recipients: int, lists: int = 3) -> UUID:
+        """Add a message and start its sendout."""
+        name = self.add_message(recipients, lists)
         sendout = self.begin_sending(name, name)
         self._recipients[sendout] = recipients
         return sendout
 
-    def mailed(self) -> int:
+    def mail_count(self) -> int:
         """How many mails the sink has accepted."""
         return self.sink.ledger.read_bytes().count(b"\n")
 
-    def ends(self, *sendouts: UUID, within: float = END_SECONDS) -> None:
-        """Wait until each is finished."""
+    def wait_finished(self, *sendouts: UUID, within: float = END_SECONDS) -> None:
+        """Wait until each of these jobs is finished."""
 
         def states() -> list[str]:
             return [self.state(sendout) for sendout in sendouts]
 
         eventually(lambda: {*states()} <= {"finished"}, "all sendouts to finish", within=within, seen=states)
 
-    def recovers(self, at_work: Callable[[], object] | None = None) -> float:
-        """Seconds from now, when a fault has just ended, until mails leave again, or until this is so."""
-        begun, before = time.monotonic(), self.mailed()
-        fact = at_work or (lambda: self.mailed() > before)
-        eventually(fact, "the workers to recover", within=RECOVERY_SECONDS)
+    def time_recovery(self, recovered: Callable[[], object] | None = None) -> float:
+        """Seconds from now, the end of a fault, until `recovered` is true, by default until mails arrive again."""
+        begun, before = time.monotonic(), self.mail_count()
+        eventually(recovered or (lambda: self.mail_count() > before), "the workers to recover", within=RECOVERY_SECONDS)
         return time.monotonic() - begun
 
-    def longest_silence(self) -> float:
-        """Seconds between two mails, at most: how long everybody was at a loss."""
+    def longest_gap(self) -> float:
+        """The longest time between two mails, in seconds."""
         with self.sink.ledger.open(encoding="utf-8") as lines:
             times = [
                 datetime.fromisoformat(json.loads(line)["at"]).timestamp() for line in lines if line.endswith("}\n")
             ]
         return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
-    def judged(
+    def check(
         self,
         fault: str,
         *,
         rounds: int = 1,
         recovered: float | None = None,
-        most_uncertain: int = 0,
+        max_uncertain: int = 0,
         rejected: int = 0,
     ) -> Verdict:
-        """Ask the oracle; nothing may be wrong, and no more uncertain than that. The table gets a line.
+        """Check the rules of the oracle and the limit of uncertain mails; add a row to the table.
 
-        Commands of these tests name their sources, so that no queue holds codes or addresses; `rejected` is how many
-        others were published and must be in the dead queue.
+        `rejected` is the number of commands that must be in the dead queue. All others name their sources, so that no
+        queue holds codes or addresses.
         """
-        verdict = asyncio.run(judge(self.direct.database_url, self.sink.ledger, recipients=self._recipients))
-        row = Row(
-            fault, rounds, verdict.mails, verdict.lost, verdict.twice, verdict.two_codes, verdict.uncertain, recovered
+        verdict = asyncio.run(check_sendouts(self.direct.database_url, self.sink.ledger, recipients=self._recipients))
+        row = FaultResult(
+            fault,
+            rounds,
+            verdict.mails,
+            verdict.lost,
+            verdict.duplicates,
+            verdict.two_codes,
+            verdict.uncertain,
+            recovered,
         )
-        self._table.append(row)
+        self._results.append(row)
         assert verdict.wrong == [], f"{fault}: {asdict(row)}"
-        assert verdict.uncertain <= most_uncertain, f"{fault}: {asdict(row)}"
+        assert verdict.uncertain <= max_uncertain, f"{fault}: {asdict(row)}"
         assert self.secrets_in_logs() == []  # O9
-        dead = len(self.dead())  # a rejection whose acknowledgement is lost is there again
+        dead = len(self.dead())  # a rejection whose acknowledgement was lost is there twice
         assert dead >= rejected if rejected else dead == 0  # O9
         assert recovered is None or recovered <= RECOVERY_SECONDS
         return verdict
@@ -201,7 +207,7 @@ class Lab(Shop):
 
 
 class Fleet:
-    """Workers by their places, 0 to n-1: whoever dies is replaced at once."""
+    """Workers in places 0 to n-1."""
 
     def __init__(self, lab: Lab, settings: dict[str, object]) -> None:
         self._lab = lab
@@ -213,34 +219,34 @@ class Fleet:
     @contextmanager
     def running(self, count: int) -> Iterator[None]:
         with self._stack:
-            self.workers = [self._started(ready=True) for _ in range(count)]
+            self.workers = [self._start(ready=True) for _ in range(count)]
             yield
             for worker in self.workers:
-                worker.says("taking commands")  # one that is asked to end before that has nothing to end well
+                worker.says("taking commands")  # before that a worker has no graceful shutdown
 
-    def _started(self, *, ready: bool = False, **settings: object) -> Worker:
+    def _start(self, *, ready: bool = False, **settings: object) -> Worker:
         return self._stack.enter_context(self._lab.worker(ready=ready, **{**self._settings, **settings}))
 
     def replace(self, place: int, *, ready: bool = False, **settings: object) -> Worker:
-        """Start another one at this place, perhaps with other settings; the one before must be dead or dying."""
-        self.workers[place] = self._started(ready=ready, **settings)
+        """Start a worker in this place, with these settings; the previous one must be dead or dying."""
+        self.workers[place] = self._start(ready=ready, **settings)
         return self.workers[place]
 
-    def kill_one(self) -> None:
-        """Kill -9 whom chance chooses, and replace it."""
+    def kill_random(self) -> None:
+        """Kill -9 a random worker and replace it."""
         place = self._lab.random.randrange(len(self.workers))
         self.workers[place].kill()
         self.killed += 1
         self.replace(place)
 
     def kill_until(self, fact: Callable[[], object], pauses: tuple[float, float], within: float = END_SECONDS) -> None:
-        """Kill one again and again, with a pause of so many seconds, from … to, until something is so."""
+        """Kill random workers until `fact` holds, with pauses of random length (from, to) in seconds."""
 
         def holds() -> bool:
             if fact():
                 return True
             time.sleep(self._lab.random.uniform(*pauses))
-            self.kill_one()
+            self.kill_random()
             return False
 
         eventually(holds, "all work to finish", within=within, every=0, seen=lambda: f"{self.killed} kills")
@@ -250,7 +256,7 @@ class Fleet:
 
 
 def codes_of(list_name: str, count: int) -> Sequence[str]:
-    """`FAULTA-0000001` and so on, of a list's name without its digits and hyphens, which are in it as letters."""
+    """`FAULTA-0000001` and so on: the prefix is the list's name in capitals, digits as letters, without hyphens."""
     prefix = "".join(
         each for each in list_name.upper().translate(str.maketrans("0123456789", "QRSTUVWXYZ")) if each.isalpha()
     )

@@ -9,61 +9,61 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.faults.lab import Row
+from tests.faults.lab import FaultResult
 
 BEGIN = "<!-- begin: make faults -->"
 END = "<!-- end: make faults -->"
 HEADER = ("Fault", "Rounds", "Mails", "Lost", "Duplicates", "Two codes", "Uncertain", "Recovery (s)")
 
 
-def printed(rows: Sequence[Row]) -> str:
+def render(rows: Sequence[FaultResult]) -> str:
     """A Markdown table whose last row has the sums, and the longest recovery."""
     lines = [f"| {' | '.join(HEADER)} |", f"|---|{'---:|' * (len(HEADER) - 1)}"]
     return "\n".join([*lines, *map(_line, rows), _line(_sum(rows))])
 
 
-def _line(row: Row) -> str:
+def _line(row: FaultResult) -> str:
     recovered = "—" if row.recovered_seconds is None else f"{row.recovered_seconds:.1f}"
-    numbers = (row.rounds, row.mails, row.lost, row.twice, row.two_codes, row.uncertain)
+    numbers = (row.rounds, row.mails, row.lost, row.duplicates, row.two_codes, row.uncertain)
     return f"| {' | '.join([row.fault, *(f'{number:,}' for number in numbers), recovered])} |"
 
 
-def _sum(rows: Sequence[Row]) -> Row:
+def _sum(rows: Sequence[FaultResult]) -> FaultResult:
     recovered = [row.recovered_seconds for row in rows if row.recovered_seconds is not None]
-    return Row(
+    return FaultResult(
         "**total**",
         rounds=sum(row.rounds for row in rows),
         mails=sum(row.mails for row in rows),
         lost=sum(row.lost for row in rows),
-        twice=sum(row.twice for row in rows),
+        duplicates=sum(row.duplicates for row in rows),
         two_codes=sum(row.two_codes for row in rows),
         uncertain=sum(row.uncertain for row in rows),
         recovered_seconds=max(recovered, default=None),
     )
 
 
-def keep(file: Path, rows: Sequence[Row]) -> None:
+def save(file: Path, rows: Sequence[FaultResult]) -> None:
     """Write one JSON line per row."""
     file.write_text("".join(f"{json.dumps(asdict(row))}\n" for row in rows), encoding="utf-8")
 
 
-def kept(file: Path) -> list[Row]:
-    return [Row(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+def load(file: Path) -> list[FaultResult]:
+    return [FaultResult(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def write(page: Path, rows: Sequence[Row]) -> None:
+def write(page: Path, rows: Sequence[FaultResult]) -> None:
     """Replace the table between the two marks."""
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n{printed(rows)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{render(rows)}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
     page, *files = map(Path, sys.argv[1:])
-    rows = [row for file in files for row in kept(file)]
+    rows = [row for file in files for row in load(file)]
     write(page, rows)
-    print(printed(rows))  # noqa: T201 - the program's output
+    print(render(rows))  # noqa: T201 - the program's output
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from coupons.commands import StartSendout
 from tests.acceptance.processes import Worker
 from tests.acceptance.test_pace import AT_ONCE
-from tests.faults.lab import END_SECONDS, IMPATIENT, Lab, size
+from tests.faults.lab import END_SECONDS, QUICK_TAKEOVER, Lab, size
 from tests.faults.oracle import read
 from tests.waiting import eventually
 
@@ -59,7 +59,7 @@ def started(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             environment.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")  # no machine's does jump
             environment.setenv("FAKETIME_NO_CACHE", "1")
             environment.setenv("FAKETIME_TIMESTAMP_FILE" if isinstance(clock, Path) else "FAKETIME", str(clock))
-            return stack.enter_context(lab.worker(batch_size=BATCH, **IMPATIENT))
+            return stack.enter_context(lab.worker(batch_size=BATCH, **QUICK_TAKEOVER))
 
     with ExitStack() as stack:
         yield start
@@ -90,10 +90,10 @@ def test_clocks_that_are_wrong_and_jump(lab: Lab, started: Started, tmp_path: Pa
     fast, slow, _ = started("+6h"), started("-6h"), started(jumping)
     assert says_the_time(fast) - says_the_time(slow) > timedelta(hours=11)
     start_at = datetime.now(UTC) + timedelta(seconds=size(short=1, long=20))
-    name = lab.stocked(size(short=200, long=3_000), lists=1)
+    name = lab.add_message(size(short=200, long=3_000), lists=1)
     later = StartSendout(message=name, group=name, start_at=start_at, per_hour=PER_HOUR)
     lab.publish(later)
-    now = lab.sending(size(short=600, long=20_000))
+    now = lab.start_sendout(size(short=600, long=20_000))
     jumps = 0
 
     def states() -> set[str]:
@@ -110,4 +110,4 @@ def test_clocks_that_are_wrong_and_jump(lab: Lab, started: Started, tmp_path: Pa
     eventually(both_finished, "both sendouts to finish", within=END_SECONDS, every=0, seen=states)
     for number, at in enumerate(arrivals(lab, later.id)):
         assert at >= start_at + timedelta(seconds=number // BATCH * BATCH * 3_600 / PER_HOUR) - AT_ONCE
-    lab.judged("clocks that are wrong and jump", rounds=jumps)
+    lab.check("clocks that are wrong and jump", rounds=jumps)

@@ -111,15 +111,15 @@ def test_commands_three_times_in_any_order(lab: Lab) -> None:
     commands: list[Command] = [*imports, *sendouts, *singles]
     with lab.fleet(2):
         come_shuffled(lab, commands)
-        lab.ends(*(each.id for each in imports))
+        lab.wait_finished(*(each.id for each in imports))
         begun = [each.id for each in (*sendouts, *singles)]
         eventually(lambda: {*map(lab.state, begun)} <= {"finished", "interrupted"}, "the sendouts to rest")
         resumes = [ResumeSendout(sendout=each) for each in begun if lab.state(each) == "interrupted"]
         come_shuffled(lab, resumes)
-        lab.ends(*begun)
+        lab.wait_finished(*begun)
         are_taken(lab)
     commands += resumes
-    before, told, mailed = lab.contents(), answers(lab, commands), lab.mailed()
+    before, told, mailed = lab.contents(), answers(lab, commands), lab.mail_count()
     rejected = len(lab.dead())
     with lab.fleet(1):
         come_shuffled(lab, commands)
@@ -130,9 +130,9 @@ def test_commands_three_times_in_any_order(lab: Lab) -> None:
     assert {each.reason for each in refused[rejected:]} == {
         f"id {each.id} belongs to another command" for each in commands
     }
-    assert (lab.contents(), answers(lab, commands), lab.mailed()) == (before, told, mailed)
+    assert (lab.contents(), answers(lab, commands), lab.mail_count()) == (before, told, mailed)
     assert mailed == len(names) * (count + 1)
-    lab.judged(
+    lab.check(
         "every command three times, reordered, replayed", rounds=len(commands) * (2 * COPIES + 2), rejected=len(refused)
     )
 
@@ -183,4 +183,4 @@ def test_poison(lab: Lab) -> None:
     assert [reason for reason in reasons.values() if SECRETS.search(reason) or "\n" in reason] == []
     assert lab.rows("SELECT FROM sendout") == []
     assert lab.list_named(poison.LIST).total == len(goods)
-    lab.judged("poison bodies", rounds=len(bad), rejected=len(bad))
+    lab.check("poison bodies", rounds=len(bad), rejected=len(bad))

@@ -93,7 +93,7 @@ def test_injections(lab: Lab, tmp_path: Path) -> None:
         email = is_only_a_mail(mails[address])
         assert str(make_header(decode_header(email["Subject"]))) == f"For {name}"
         assert received(mails[address]).text == f"Dear {name}, yours: {code_of[address]}\n"
-    lab.judged("header, address and CSV injections", rounds=len(people) + len(bad) + len(injections.REFUSED_CODES))
+    lab.check("header, address and CSV injections", rounds=len(people) + len(bad) + len(injections.REFUSED_CODES))
 
 
 # --- messages ------------------------------------------------------------------------------------------------------
@@ -179,4 +179,4 @@ def test_messages_that_cannot_be_mails(lab: Lab) -> None:
     }
     assert len(mailed) == count + count // 2
     assert peak < MOST_RSS_MB
-    lab.judged("messages that cannot be mails", rounds=len(names))
+    lab.check("messages that cannot be mails", rounds=len(names))

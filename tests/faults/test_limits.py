@@ -39,12 +39,12 @@ def test_exact_fit_one_short_and_nobody_left(lab: Lab) -> None:
         interrupted = lab.send("short", "short", code=INTERRUPTED)
         assert interrupted["lists"][0]["missing"] == 1
         lab.becomes("failed", left)
-        assert lab.mailed() == 20
+        assert lab.mail_count() == 20
         lab.import_codes("short", short[:1])
         assert lab.resume(interrupted["id"])["sent"] == 20
     assert [lab.list_named(name).available for name in ("exact", "short", "left")] == [0, 0, 1]
     assert lab.rows("SELECT reason FROM sendout WHERE id = $1", left) == [{"reason": "its group has no recipients"}]
-    lab.judged("exact fit, one short, nobody left", rounds=3)
+    lab.check("exact fit, one short, nobody left", rounds=3)
 
 
 def test_spellings_of_one_address(lab: Lab) -> None:
@@ -57,10 +57,10 @@ def test_spellings_of_one_address(lab: Lab) -> None:
     with lab.fleet(1):
         from_file = UUID(lab.send("spelt", "spelt")["id"])
         lab.publish(from_command)
-        lab.ends(from_command.id)
+        lab.wait_finished(from_command.id)
     for sendout in (from_file, from_command.id):
         assert sorted(mail.recipient.lower() for mail in lab.mails(sendout)) == sorted(map(str.lower, MAILED))
         assert {address.lower() for address in lab.deliveries(sendout)} == {address.lower() for address in SPELLINGS}
     assert lab.deliveries(from_file) == {address: "sent" if address in MAILED else "refused" for address in SPELLINGS}
     assert lab.list_named("spelt").available == 2
-    lab.judged("one address in several spellings", rounds=len(spellings))
+    lab.check("one address in several spellings", rounds=len(spellings))

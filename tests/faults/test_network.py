@@ -19,10 +19,10 @@ from tests.faults.busy_system import (
     MAX_IN_FLIGHT,
     QUICK_RELAY,
     WORKERS,
-    Busy,
-    begin_import,
-    busy,
-    hurried,
+    BusySystem,
+    busy_system,
+    make_due,
+    start_import,
 )
 from tests.faults.lab import END_SECONDS, LONG, Lab, size
 from tests.faults.proxy import BOTH, TO_CLIENT, TO_SERVER, Direction, FaultProxy
@@ -74,30 +74,30 @@ def test_reply_to_commit_is_lost(lab: Lab, tmp_path: Path) -> None:
     rounds = size(short=1, long=5)
     lost = sum(lose_each_reply(lab, tmp_path) for _ in range(rounds))
     assert lost == rounds * len([*SENDING, *IMPORTING])
-    lab.judged("the reply to COMMIT lost, once for each kind of transaction", rounds=lost)
+    lab.check("the reply to COMMIT lost, once for each kind of transaction", rounds=lost)
 
 
 def lose_each_reply(lab: Lab, folder: Path) -> int:
     """During a sendout and an import; how many were lost."""
-    name = lab.stocked(120)
+    name = lab.add_message(120)
     with ExitStack() as stack:
         halting = [
             halting_at(lab, stack, SENDING, "sendout", "deliver"),
             halting_at(lab, stack, IMPORTING, "import", import_folder=folder),
         ]
-        importing = begin_import(lab, f"{name}-0", f"{name}new", 10_000)
+        importing = start_import(lab, f"{name}-0", f"{name}new", 10_000)
         sendout = lab.begin_sending(name, name)
         eventually(
             lambda: sum(each.loses_reply() for each in halting) == len(halting), "all places", within=END_SECONDS
         )
-        lab.ends(sendout)
+        lab.wait_finished(sendout)
         eventually(lambda: lab.state(importing) == "finished", "the import", within=END_SECONDS)
         assert lab.list_named(f"{name}-0").total == 10_120
         return sum(each.proxy.replies_lost for each in halting)
 
 
 def halting_at(lab: Lab, stack: ExitStack, places: dict[str, bytes], *roles: str, **settings: Any) -> Halting:
-    proxy = stack.enter_context(lab.proxied("database"))
+    proxy = stack.enter_context(lab.proxy_to("database"))
     settings = {**HASTY, "failpoints": " ".join(f"{place}=stop" for place in places), **settings}
     worker = stack.enter_context(lab.worker(*roles, **settings))
     return Halting(worker, proxy, deque(places.values()))
@@ -111,13 +111,13 @@ def is_stopped(worker: Worker) -> bool:
 @pytest.mark.long
 def test_replies_are_lost_at_random(lab: Lab) -> None:
     """Of one commit in ten and one request in a hundred: nothing is lost or done twice, and nobody is uncertain."""
-    with lab.proxied("database") as proxy, busy(lab, **PATIENT) as work:
+    with lab.proxy_to("database") as proxy, busy_system(lab, **PATIENT) as work:
         proxy.lose_replies({b"COMMIT": 0.1, b"": 0.01})
-        work.ends()
+        work.wait_finished()
         lost = proxy.replies_lost
         proxy.heal()
     assert lost
-    lab.judged("replies of the database lost at random", rounds=lost)
+    lab.check("replies of the database lost at random", rounds=lost)
 
 
 # --- silence -------------------------------------------------------------------------------------------------------
@@ -135,24 +135,24 @@ def test_black_hole(lab: Lab, silent: tuple[str, ...], directions: tuple[Directi
     """Nothing passes for a while, and nobody is told: within a minute of its end all are at work, nobody uncertain."""
     seconds = size(short=3, long=12)
     with ExitStack() as stack:
-        proxies = [stack.enter_context(lab.proxied(service)) for service in silent]
-        work = stack.enter_context(busy(lab, **PATIENT))
+        proxies = [stack.enter_context(lab.proxy_to(service)) for service in silent]
+        work = stack.enter_context(busy_system(lab, **PATIENT))
         for proxy in proxies:
             proxy.stall(*directions)
-        meanwhile = lab.sending(10)
+        meanwhile = lab.start_sendout(10)
         time.sleep(seconds)
         for proxy in proxies:
             proxy.heal()
-        recovered = max(at_work_again(work, service, meanwhile) for service in silent)
-        work.ends()
-        lab.ends(meanwhile)
+        recovered = max(time_recovery_of(work, service, meanwhile) for service in silent)
+        work.wait_finished()
+        lab.wait_finished(meanwhile)
     fault = f"black hole of {seconds} s before {name_of(silent)}, {name_of(directions)}"
-    lab.judged(fault, recovered=recovered)
+    lab.check(fault, recovered=recovered)
 
 
-def at_work_again(work: Busy, service: str, meanwhile: UUID) -> float:
+def time_recovery_of(work: BusySystem, service: str, meanwhile: UUID) -> float:
     """Seconds until mails leave again, or, as they always do without a broker, until commands are taken again."""
-    return work.lab.recovers(lambda: work.lab.state(meanwhile)) if service == "broker" else work.at_work_again()
+    return work.lab.time_recovery(lambda: work.lab.state(meanwhile)) if service == "broker" else work.time_recovery()
 
 
 # --- connections that end ------------------------------------------------------------------------------------------
@@ -162,45 +162,45 @@ def at_work_again(work: Busy, service: str, meanwhile: UUID) -> float:
 def test_connections_are_cut(lab: Lab, service: str) -> None:
     """Anywhere in a request or an answer: all goes on with new connections, and only the relay's can be uncertain."""
     rounds, recovered = size(short=3, long=40), 0.0
-    with lab.proxied(service) as proxy, busy(lab, **PATIENT, **QUICK_RELAY) as work:
+    with lab.proxy_to(service) as proxy, busy_system(lab, **PATIENT, **QUICK_RELAY) as work:
         for number in range(rounds):
             proxy.cut_after(lab.random.choice(OCTETS), BOTH[number % 2])
-            meanwhile = lab.sending(5, 1) if service == "broker" else None
-            recovered = max(recovered, at_work_again(work, service, meanwhile or work.sendout))
+            meanwhile = lab.start_sendout(5, 1) if service == "broker" else None
+            recovered = max(recovered, time_recovery_of(work, service, meanwhile or work.sendout))
         proxy.cut()
-        work.ends()
+        work.wait_finished()
     most = (rounds + 1) * WORKERS * CONNECTIONS if service == "smtp" else 0
     assert proxy.cuts >= rounds / 2  # a connection may have ended before so many bytes
-    lab.judged(f"connections to {service} cut anywhere", rounds=proxy.cuts, recovered=recovered, most_uncertain=most)
+    lab.check(f"connections to {service} cut anywhere", rounds=proxy.cuts, recovered=recovered, max_uncertain=most)
 
 
 @pytest.mark.long
 def test_network_is_slow(lab: Lab) -> None:
     """A tenth of a second each way, to everybody: it takes longer, and that is all."""
     with (
-        lab.proxied("database") as database,
-        lab.proxied("broker") as broker,
-        lab.proxied("smtp") as smtp,
-        busy(lab, **PATIENT) as work,
+        lab.proxy_to("database") as database,
+        lab.proxy_to("broker") as broker,
+        lab.proxy_to("smtp") as smtp,
+        busy_system(lab, **PATIENT) as work,
     ):
         for proxy in (database, broker, smtp):
             proxy.delay(0.1)
-        work.ends()
-    lab.judged("0.1 s of delay, each way, to every service")
+        work.wait_finished()
+    lab.check("0.1 s of delay, each way, to every service")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("service", ["database", "broker"])
 def test_half_open(lab: Lab, service: str) -> None:
     """No connection that there is ever hears anything again, new ones pass: at work within a minute, by themselves."""
-    with lab.proxied(service) as proxy, busy(lab, workers=1, recipients=900, **HASTY) as work:
+    with lab.proxy_to(service) as proxy, busy_system(lab, workers=1, recipients=900, **HASTY) as work:
         proxy.forget()
-        meanwhile = lab.sending(10)
-        recovered = at_work_again(work, service, meanwhile)
-        work.ends()
-        lab.ends(meanwhile)
+        meanwhile = lab.start_sendout(10)
+        recovered = time_recovery_of(work, service, meanwhile)
+        work.wait_finished()
+        lab.wait_finished(meanwhile)
     held = {"database": MAX_IN_FLIGHT, "broker": 0}
-    lab.judged(f"half-open connections to {service}", recovered=recovered, most_uncertain=held[service])
+    lab.check(f"half-open connections to {service}", recovered=recovered, max_uncertain=held[service])
 
 
 @pytest.mark.long
@@ -211,18 +211,18 @@ def test_half_open_relay(lab: Lab) -> None:
     recipients, meanwhile_recipients = 400, 10
     lease = {"lease_seconds": 45, "heartbeat_seconds": 10}  # longer than mails wait for the first new connection
     with (
-        lab.proxied("smtp") as proxy,
-        busy(lab, workers=1, recipients=recipients, batch_size=30, **lease, **QUICK_RELAY) as work,
+        lab.proxy_to("smtp") as proxy,
+        busy_system(lab, workers=1, recipients=recipients, batch_size=30, **lease, **QUICK_RELAY) as work,
     ):
         proxy.forget()
-        meanwhile = lab.sending(meanwhile_recipients)
+        meanwhile = lab.start_sendout(meanwhile_recipients)
         others = recipients + meanwhile_recipients - 2 * CONNECTIONS
-        recovered = lab.recovers(lambda: hurried(lab) and called_sent(lab) >= others)
+        recovered = lab.time_recovery(lambda: make_due(lab) and called_sent(lab) >= others)
         assert lab.state(work.sendout) == "sending"
         proxy.cut()
-        work.ends()
-        lab.ends(meanwhile)
-    lab.judged("half-open connections to smtp", recovered=recovered, most_uncertain=CONNECTIONS)
+        work.wait_finished()
+        lab.wait_finished(meanwhile)
+    lab.check("half-open connections to smtp", recovered=recovered, max_uncertain=CONNECTIONS)
 
 
 def called_sent(lab: Lab) -> int:

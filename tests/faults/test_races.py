@@ -99,7 +99,7 @@ def interrupted(lab: Lab, sendouts: Sequence[UUID]) -> list[UUID]:
 
 def comes_to_rest(lab: Lab, of: Rush) -> None:
     """Wait until no import and no sendout has anything to do."""
-    lab.ends(*(each.id for each in of.imports))
+    lab.wait_finished(*(each.id for each in of.imports))
     states = "SELECT state FROM sendout WHERE state NOT IN ('finished', 'interrupted')"
     eventually(
         lambda: len(lab.rows("SELECT FROM sendout")) == len(of.sendouts) and not lab.rows(states),
@@ -122,7 +122,7 @@ def is_decided_by_the_numbers(lab: Lab, sendout: UUID) -> None:
     lab.publish(again)
     eventually(lambda: is_noted(lab, again), "the resume to be noted")
     if all(want.available >= want.needed for want in before):
-        lab.ends(sendout)
+        lab.wait_finished(sendout)
     else:
         assert lab.state(sendout) == "interrupted"
         after = wants(lab, sendout)
@@ -164,10 +164,10 @@ def test_shortage_races(lab: Lab) -> None:
         left = interrupted(lab, of.ids)
         fill_up(lab, of, left)
         publish_from_everywhere(lab, [ResumeSendout(sendout=sendout) for sendout in left * 2])
-        lab.ends(*of.ids)
+        lab.wait_finished(*of.ids)
         assert [lab.list_named(name).available for name in LISTS] == [0, 0, 0]
         assert len(fleet.workers) == size(short=2, long=4)
-    lab.judged("shortage races, resumed twice at once", rounds=len(of.ids), rejected=len(left))
+    lab.check("shortage races, resumed twice at once", rounds=len(of.ids), rejected=len(left))
 
 
 def size_of_groups() -> tuple[int, int]:
@@ -278,4 +278,4 @@ def test_imports_of_one_file_at_once(lab: Lab, tmp_path: Path) -> None:
             for case in CASES:
                 every_code_is_there_once(lab, case, commands[case])
         assert fleet.killed
-    lab.judged("two imports of one file, killed anywhere", rounds=fleet.killed)
+    lab.check("two imports of one file, killed anywhere", rounds=fleet.killed)

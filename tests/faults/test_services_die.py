@@ -17,8 +17,8 @@ from sandbox.rabbitmq import Broker, private_rabbitmq
 from sandbox.services import Services
 from tests.acceptance.processes import DONE, FAILED
 from tests.faults import postgres
-from tests.faults.busy_system import WORKERS, busy
-from tests.faults.lab import END_SECONDS, FaultySink, Lab, Row, size
+from tests.faults.busy_system import WORKERS, busy_system
+from tests.faults.lab import END_SECONDS, FaultResult, FaultySink, Lab, size
 from tests.faults.postgres import Postgres
 from tests.services import QUEUES
 from tests.waiting import eventually
@@ -41,7 +41,7 @@ class Shelf:
     broker_url: str
     sink: FaultySink
     folder: Path
-    table: list[Row]
+    results: list[FaultResult]
 
     @contextmanager
     def lab(self, *, small: bool) -> Iterator[tuple[Postgres, Lab]]:
@@ -49,13 +49,13 @@ class Shelf:
         with postgres.private(self.folder, small=small) as server:
             asyncio.run(migrate(server.url))
             services = Services(server.url, self.broker_url, self.sink.url, self.sink.ledger)
-            yield server, Lab(services, self.sink, self.folder, self.table)
+            yield server, Lab(services, self.sink, self.folder, self.results)
 
 
 @pytest.fixture
-async def shelf(broker_url: str, faulty_sink: FaultySink, tmp_path: Path, table: list[Row]) -> Shelf:
+async def shelf(broker_url: str, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]) -> Shelf:
     await declare_queues(broker_url)
-    return Shelf(broker_url, faulty_sink, tmp_path, table)
+    return Shelf(broker_url, faulty_sink, tmp_path, results)
 
 
 async def declare_queues(broker_url: str) -> None:
@@ -68,15 +68,15 @@ def test_database_dies(shelf: Shelf) -> None:
     rounds, pause = size(short=1, long=6), size(short=2, long=20)
     recovered = 0.0
     with shelf.lab(small=False) as (server, lab):
-        with busy(lab, recipients=size(short=200, long=12_000), lease_seconds=LEASE_SECONDS) as work:
+        with busy_system(lab, recipients=size(short=200, long=12_000), lease_seconds=LEASE_SECONDS) as work:
             for _ in range(rounds):
-                work.imports_codes(size(short=10_000, long=100_000))
+                work.start_import(size(short=10_000, long=100_000))
                 time.sleep(pause)
                 server.die()
                 server.start()
-                recovered = max(recovered, work.at_work_again())
-            work.ends()
-        lab.judged("PostgreSQL dies (immediate)", rounds=rounds, recovered=recovered)
+                recovered = max(recovered, work.time_recovery())
+            work.wait_finished()
+        lab.check("PostgreSQL dies (immediate)", rounds=rounds, recovered=recovered)
 
 
 @pytest.mark.long
@@ -85,19 +85,19 @@ def test_disk_is_full(shelf: Shelf) -> None:
     rounds = size(short=1, long=3)
     with shelf.lab(small=True) as (server, lab):
         recovered = max(runs_out_of_room(server, lab) for _ in range(rounds))
-        lab.judged("no room on PostgreSQL's disk", rounds=rounds, recovered=recovered)
+        lab.check("no room on PostgreSQL's disk", rounds=rounds, recovered=recovered)
 
 
 def runs_out_of_room(server: Postgres, lab: Lab) -> float:
     """Seconds to recover."""
-    with busy(lab, codes=10_000, lease_seconds=LEASE_SECONDS) as work:
+    with busy_system(lab, codes=10_000, lease_seconds=LEASE_SECONDS) as work:
         server.fill()
-        work.imports_codes(size(short=20_000, long=100_000))
+        work.start_import(size(short=20_000, long=100_000))
         eventually(lambda: server.is_full, "somebody to notice")
         time.sleep(size(short=0, long=10))
         server.make_room()
-        recovered = work.at_work_again()
-        work.ends()
+        recovered = work.time_recovery()
+        work.wait_finished()
     return recovered
 
 
@@ -120,46 +120,46 @@ async def broker_lab(lab: Lab, broker: Broker, node: Broker, shelf: Shelf) -> La
     if node is broker:
         return lab
     await declare_queues(node.url)
-    return Lab(replace(lab.direct, broker_url=node.url), shelf.sink, shelf.folder, shelf.table)
+    return Lab(replace(lab.direct, broker_url=node.url), shelf.sink, shelf.folder, shelf.results)
 
 
 @pytest.mark.long
 def test_broker_closes_connections(broker_lab: Lab, node: Broker) -> None:
     """Every two seconds: no command is lost or carried out twice, and a sendout does not mind."""
     lab, rounds, recovered = broker_lab, size(short=2, long=30), 0.0
-    with busy(lab) as work:
+    with busy_system(lab) as work:
         meanwhile = []
         for _ in range(rounds):
             node.rabbitmqctl("close_all_connections", "--global", "a test")
             began = time.monotonic()
-            meanwhile.append(lab.sending(5, lists=1))
-            recovered = max(recovered, lab.recovers(partial(lab.state, meanwhile[-1])))
+            meanwhile.append(lab.start_sendout(5, lists=1))
+            recovered = max(recovered, lab.time_recovery(partial(lab.state, meanwhile[-1])))
             time.sleep(max(0, began + 2 - time.monotonic()))
-        work.ends()
-        lab.ends(*meanwhile)
+        work.wait_finished()
+        lab.wait_finished(*meanwhile)
         assert all(worker.log.count("no broker, trying again") > rounds / 2 for worker in work.fleet.workers)
-    lab.judged("the broker closes all connections, every 2 s", rounds=rounds, recovered=recovered)
+    lab.check("the broker closes all connections, every 2 s", rounds=rounds, recovered=recovered)
 
 
 @pytest.mark.long
 def test_broker_stops(broker_lab: Lab, node: Broker) -> None:
     """For a whole sendout, which comes to its end by the sweep; what was published before is taken when it is back."""
     lab = broker_lab
-    with busy(lab) as work:
+    with busy_system(lab) as work:
         for worker in work.fleet.workers:
             worker.stop()
-        before = lab.sending(10)
+        before = lab.start_sendout(10)
         node.rabbitmqctl("stop_app")
         try:
             for place in range(WORKERS):
                 work.fleet.replace(place)
-            work.ends()
+            work.wait_finished()
             time.sleep(size(short=0, long=60))
         finally:
             node.rabbitmqctl("start_app")
-        recovered = lab.recovers(lambda: lab.state(before))
-        lab.ends(before)
-    lab.judged("the broker stops for a whole sendout", recovered=recovered)
+        recovered = lab.time_recovery(lambda: lab.state(before))
+        lab.wait_finished(before)
+    lab.check("the broker stops for a whole sendout", recovered=recovered)
 
 
 @pytest.mark.long
@@ -167,14 +167,14 @@ def test_queues_are_deleted(broker_lab: Lab) -> None:
     """Under the workers: they declare them again and consume; whoever publishes meanwhile is told."""
     lab, rounds = broker_lab, size(short=1, long=10)
     recovered = 0.0
-    with busy(lab) as work:
+    with busy_system(lab) as work:
         for _ in range(rounds):
-            name = lab.stocked(5)
+            name = lab.add_message(5)
             lab.delete_queues(*QUEUES)
-            recovered = max(recovered, lab.recovers(partial(is_begun, lab, name)))
-        work.ends()
+            recovered = max(recovered, lab.time_recovery(partial(is_begun, lab, name)))
+        work.wait_finished()
         all_sendouts_finish(lab)
-    lab.judged("the queues are deleted under the workers", rounds=rounds, recovered=recovered)
+    lab.check("the queues are deleted under the workers", rounds=rounds, recovered=recovered)
 
 
 def all_sendouts_finish(lab: Lab) -> None:
@@ -198,17 +198,17 @@ def is_begun(lab: Lab, name: str) -> bool:
 def test_broker_has_no_memory(broker_lab: Lab, node: Broker) -> None:
     """Publishers are told so in time; a sendout goes on; with memory again what is published is taken."""
     lab = broker_lab
-    with busy(lab) as work:
+    with busy_system(lab) as work:
         node.rabbitmqctl("set_vm_memory_high_watermark", "0")
         try:
-            name = lab.stocked(5)
+            name = lab.add_message(5)
             began = time.monotonic()
             result = lab.begin("send", "--message", name, "--group", name)()
             assert time.monotonic() < began + TOLD_SECONDS
             assert (result.code, result.err.count("\n")) == (FAILED, 1), result
-            work.ends()
+            work.wait_finished()
         finally:
             node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-        recovered = lab.recovers(lambda: is_begun(lab, name))
+        recovered = lab.time_recovery(lambda: is_begun(lab, name))
         all_sendouts_finish(lab)
-    lab.judged("the broker has no memory", recovered=recovered)
+    lab.check("the broker has no memory", recovered=recovered)

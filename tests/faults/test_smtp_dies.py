@@ -13,7 +13,7 @@ from coupons.database import pooled
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from tests.factories import SENDER
-from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WORKERS, hurried
+from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WORKERS, make_due
 from tests.faults.lab import END_SECONDS, LONG, Lab, size
 from tests.faults.sink import DIARY, queued_as
 from tests.waiting import eventually
@@ -36,11 +36,11 @@ def test_relay_dies(lab: Lab, moments: tuple[str, ...]) -> None:
     """Before the dot nobody is uncertain; after it each is, keeps the codes, and is never mailed again."""
     misbehaves(lab, dict.fromkeys(moments, SHARE))
     with lab.fleet(WORKERS, **HASTY):
-        sendout = lab.sending(size(short=300, long=3_000), LISTS)
+        sendout = lab.start_sendout(size(short=300, long=3_000), LISTS)
         ends(lab, sendout)
     came = misfortunes(lab)
     deaths = sum(came[moment] for moment in WITH_THE_DOT)
-    verdict = lab.judged(f"the relay dies: {', '.join(moments)}", rounds=came.total(), most_uncertain=deaths)
+    verdict = lab.check(f"the relay dies: {', '.join(moments)}", rounds=came.total(), max_uncertain=deaths)
     assert came.keys() == set(moments)
     assert verdict.uncertain == deaths
     assert uncertain_and_mailed(lab) == came["QUEUED"]
@@ -53,15 +53,15 @@ def test_relay_is_killed(lab: Lab) -> None:
     misbehaves(lab, {}, delay=0.05)
     rounds, recovered = size(short=2, long=30), 0.0
     with lab.fleet(WORKERS, **HASTY):
-        sendout = lab.sending(rounds * 100)
+        sendout = lab.start_sendout(rounds * 100)
         for number in range(rounds):
             eventually(partial(are_mailed, lab, 50 * number + 50), "mails", within=END_SECONDS)
             lab.sink.kill()
             lab.sink.start(delay=0.05)
-            recovered = max(recovered, lab.recovers())
+            recovered = max(recovered, lab.time_recovery())
         ends(lab, sendout)
     most = rounds * WORKERS * CONNECTIONS
-    lab.judged("the relay is killed -9", rounds=rounds, recovered=recovered, most_uncertain=most)
+    lab.check("the relay is killed -9", rounds=rounds, recovered=recovered, max_uncertain=most)
     assert_replies_are_their_own(lab)
 
 
@@ -69,27 +69,27 @@ def test_relay_is_away(lab: Lab) -> None:
     """From before the sendout, for long: no attempt is counted, people see why, and it goes on within a minute."""
     lab.sink.kill()
     with lab.fleet(WORKERS, **({} if LONG else QUICK_RELAY)):
-        sendout = lab.sending(size(short=100, long=2_000))
+        sendout = lab.start_sendout(size(short=100, long=2_000))
         eventually(lambda: waiting_for(lab, sendout), "a sendout that waits")
         time.sleep(size(short=2, long=150))
         assert attempts(lab) == {0}
         lab.sink.start()
-        recovered = lab.recovers()
-        lab.ends(sendout)
+        recovered = lab.time_recovery()
+        lab.wait_finished(sendout)
     assert attempts(lab) == {1}
-    lab.judged("no relay for long", recovered=recovered)
+    lab.check("no relay for long", recovered=recovered)
 
 
 def test_reply_comes_after_its_timeout(lab: Lab) -> None:
     """It is never taken for another mail's: a mail is called sent for its own reply, or uncertain."""
     misbehaves(lab, {"LATE": 0.05}, late=1.0)
     with lab.worker("sendout"):
-        sendout = lab.sending(size(short=150, long=3_000))
+        sendout = lab.start_sendout(size(short=150, long=3_000))
         lab.becomes("sending", sendout)
     asyncio.run(deliver_impatiently(lab, sendout))
     came = misfortunes(lab)["LATE"]
     assert came
-    lab.judged("replies after their timeout", rounds=came, most_uncertain=came)
+    lab.check("replies after their timeout", rounds=came, max_uncertain=came)
     assert_replies_are_their_own(lab)
 
 
@@ -104,11 +104,11 @@ def misfortunes(lab: Lab) -> Counter[str]:
 
 
 def are_mailed(lab: Lab, least: int) -> bool:
-    return hurried(lab) and lab.mailed() >= least
+    return make_due(lab) and lab.mail_count() >= least
 
 
 def ends(lab: Lab, sendout: UUID) -> None:
-    eventually(lambda: hurried(lab) and lab.state(sendout) == "finished", "its end", within=END_SECONDS)
+    eventually(lambda: make_due(lab) and lab.state(sendout) == "finished", "its end", within=END_SECONDS)
 
 
 def uncertain_and_mailed(lab: Lab) -> int:
@@ -160,5 +160,5 @@ async def deliver_impatiently(lab: Lab, sendout: UUID) -> None:
         )
         async with asyncio.timeout(END_SECONDS):
             while await pool.fetchval("SELECT state FROM sendout WHERE id = $1", sendout) != "finished":
-                await asyncio.to_thread(hurried, lab)
+                await asyncio.to_thread(make_due, lab)
                 await deliverer.step()

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.services import Services
 from tests.acceptance.processes import FAILED
-from tests.faults.lab import IMPATIENT, ROOT, FaultySink, Lab, Row, size
+from tests.faults.lab import QUICK_TAKEOVER, ROOT, FaultResult, FaultySink, Lab, size
 
 BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"
 """The last state of the program that knows three migrations. It runs with the packages of today's environment, which is
@@ -41,10 +41,10 @@ def program_before(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def old_lab(
-    services: Services, empty_database_url: str, faulty_sink: FaultySink, tmp_path: Path, table: list[Row]
+    services: Services, empty_database_url: str, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]
 ) -> Lab:
     """A lab whose database has no table yet."""
-    return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, table)
+    return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, results)
 
 
 @pytest.mark.long
@@ -63,18 +63,18 @@ def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, mo
             environment.setenv("PYTHONPATH", str(program_before))
             lab.coupons("migrate")
             workers = [
-                old.enter_context(lab.worker(batch_size=100, window=MAX_IN_FLIGHT, **IMPATIENT))
+                old.enter_context(lab.worker(batch_size=100, window=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
                 for _ in range(OLD_WORKERS)
             ]
             lab.prepare("upgrade", "upgrade", people, lists)
             begun = [lab.begin_sending("upgrade", "upgrade")]
         lab.mails_come(50)
         lab.coupons("migrate")
-        lab.mails_come(lab.mailed() + 50)  # the old workers go on
+        lab.mails_come(lab.mail_count() + 50)  # the old workers go on
         lab.coupons("epoch", "accept", "--yes")
         assert not any(worker.is_dead for worker in workers)
         for _ in range(2):
-            new.enter_context(lab.worker(batch_size=100, max_in_flight=MAX_IN_FLIGHT, **IMPATIENT))
+            new.enter_context(lab.worker(batch_size=100, max_in_flight=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
         begun.append(lab.begin_sending("upgrade", "upgrade"))
         lab.becomes("sending", begun[1])
         old.close()
@@ -82,5 +82,5 @@ def test_old_and_new_workers_side_by_side(old_lab: Lab, program_before: Path, mo
         with monkeypatch.context() as environment:
             environment.setenv("PYTHONPATH", str(program_before))
             assert "the database is newer than this program" in lab.coupons("worker", code=FAILED).err
-        lab.ends(*begun)
-    lab.judged("old and new workers side by side", most_uncertain=OLD_WORKERS * MAX_IN_FLIGHT)
+        lab.wait_finished(*begun)
+    lab.check("old and new workers side by side", max_uncertain=OLD_WORKERS * MAX_IN_FLIGHT)

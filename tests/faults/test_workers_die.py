@@ -13,12 +13,12 @@ import pytest
 
 from coupons.failpoints import PLACES
 from tests.acceptance.processes import Worker
-from tests.faults.lab import IMPATIENT, LONG, Lab, codes_of, size
+from tests.faults.lab import LONG, QUICK_TAKEOVER, Lab, codes_of, size
 from tests.waiting import eventually
 
 MAX_IN_FLIGHT = 40
 SMALL: dict[str, Any] = {
-    **IMPATIENT,
+    **QUICK_TAKEOVER,
     "lease_seconds": 1.5,
     "batch_size": 20,
     "max_in_flight": MAX_IN_FLIGHT,
@@ -45,14 +45,14 @@ def test_random_kills(lab: Lab) -> None:
     with lab.fleet(size(short=3, long=4), max_in_flight=MAX_IN_FLIGHT) as fleet:
         recipients = size(short=400, long=200_000)
         while recipients:
-            sendout = lab.sending(recipients)
+            sendout = lab.start_sendout(recipients)
             fleet.kill_until(lambda: lab.state(sendout) == "finished", (0.5, size(short=1, long=3)))  # noqa: B023 - called in this turn
             recipients = 0 if fleet.killed >= least else max(size(short=100, long=500), recipients // 10)
-    lab.judged(
+    lab.check(
         "kill -9 of a random worker",
         rounds=fleet.killed,
-        recovered=lab.longest_silence(),
-        most_uncertain=fleet.killed * MAX_IN_FLIGHT,
+        recovered=lab.longest_gap(),
+        max_uncertain=fleet.killed * MAX_IN_FLIGHT,
     )
 
 
@@ -62,8 +62,8 @@ def test_a_kill_at_every_failpoint(lab: Lab) -> None:
     assert {*passed} == {*(PLACES if LONG else DIE_IN_SHORT)}
     recovered = finishes(lab)
     deaths = 1 + sum(place in MAILS_IN_FLIGHT for place in passed)
-    lab.judged(
-        "kill -9 at every failpoint", rounds=len(passed), recovered=recovered, most_uncertain=deaths * MAX_IN_FLIGHT
+    lab.check(
+        "kill -9 at every failpoint", rounds=len(passed), recovered=recovered, max_uncertain=deaths * MAX_IN_FLIGHT
     )
 
 
@@ -74,8 +74,8 @@ def test_sigterm_in_each_phase(lab: Lab) -> None:
     """
     asked = everywhere(lab, lambda place: is_asked_to_end(lab, place), only=None if LONG else ASKED_IN_SHORT)
     recovered = finishes(lab)
-    lab.judged(
-        "SIGTERM in each phase", rounds=len(asked), recovered=recovered, most_uncertain=MAX_IN_FLIGHT if LONG else 0
+    lab.check(
+        "SIGTERM in each phase", rounds=len(asked), recovered=recovered, max_uncertain=MAX_IN_FLIGHT if LONG else 0
     )
 
 
@@ -85,16 +85,16 @@ def test_sigstop_past_the_lease(lab: Lab, place: str) -> None:
     rounds = size(short=1, long=2)
     for _ in range(rounds):
         with stopped_at(lab, place) as still:
-            sendout = lab.sending(size(short=60, long=1_000), lists=1)
+            sendout = lab.start_sendout(size(short=60, long=1_000), lists=1)
             waits_there(still, place)
             with lab.worker(**SMALL):
-                lab.ends(sendout)
+                lab.wait_finished(sendout)
                 os.kill(still.pid, signal.SIGCONT)
                 still.says("lease lost")
-    lab.judged(
+    lab.check(
         f"SIGSTOP past the lease, at {place}",
         rounds=rounds,
-        most_uncertain=0 if place == "deliver.claimed" else rounds * MAX_IN_FLIGHT,
+        max_uncertain=0 if place == "deliver.claimed" else rounds * MAX_IN_FLIGHT,
     )
 
 
@@ -119,10 +119,10 @@ def everywhere(lab: Lab, do: Callable[[str], None], *, only: tuple[str, ...] | N
     lab.coupons("list", "create", "replaced")
     lab.coupons("import", codes_file(lab, "old"), "--list", "replaced")
     at(*of("intake"), *of("import"), work=partial(replaces, lab))
-    at(*of("sendout"), work=partial(lab.sending, 40, lists=1))
-    lab.sending(size(short=600, long=5_000), lists=2)
+    at(*of("sendout"), work=partial(lab.start_sendout, 40, lists=1))
+    lab.start_sendout(size(short=600, long=5_000), lists=2)
     at(*of("deliver", but="deliver.closed"))
-    cancelled = lab.sending(100, lists=1)
+    cancelled = lab.start_sendout(100, lists=1)
     while lab.state(cancelled) != "sending":  # it may have been another's admission
         dies(lab, "sendout.admitted")
     lab.coupons("cancel", cancelled)
@@ -184,8 +184,8 @@ def waits_there(worker: Worker, place: str) -> None:
 
 def finishes(lab: Lab) -> float:
     """Seconds until a worker to whom nothing happens has brought everything to its end."""
-    with lab.worker(**IMPATIENT):
-        seconds = lab.recovers(lambda: not unfinished(lab))
+    with lab.worker(**QUICK_TAKEOVER):
+        seconds = lab.time_recovery(lambda: not unfinished(lab))
     (replaced,) = (each for each in lab.rows("SELECT * FROM coupon_list WHERE name = 'replaced'"))
     assert (replaced["total"], replaced["available"]) == (60, 60)
     assert {row["code"] for row in lab.rows("SELECT code FROM coupon WHERE list_id = $1", replaced["id"])} == {
