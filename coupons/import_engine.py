@@ -22,7 +22,7 @@ from coupons.files.format import FileFormat
 from coupons.files.inline_reader import InlineReader
 from coupons.files.recipient_reader import EMAIL, CheckedRecipients, RecipientReader
 from coupons.files.rejections import CODE, Rejected
-from coupons.sources import Rules, Source, SourceError, Text
+from coupons.sources import Source, SourceError, SourceLimits, Text
 from coupons.store import groups, import_chunks, imports
 from coupons.store.import_chunks import Verdict
 from coupons.store.imports import Job, Mode, Position, Target
@@ -52,20 +52,20 @@ class Judgement:
 
 
 async def carry_out(
-    connections: tuple[Connection, Connection], job: Job, source: Source, rules: Rules, *,
+    connections: tuple[Connection, Connection], job: Job, source: Source, limits: SourceLimits, *,
     max_lines: int, lease_seconds: float, stopping: Callable[[], bool],
 ) -> bool:  # fmt: skip
     """Take the source's lines in; False if the process was to stop before their end.
 
     Raises:
         FileError, SourceError, Conflict: it cannot be read on; whole chunks stay.
-        SourceInterrupted: not for now.
+        SourceUnavailable: not for now.
         LeaseLost: somebody else has the import, or a person has cancelled it.
     """
     await imports.opened(connections[0], job, source.size)
     reading = _Reading(job.target, job.format, max_lines)
     async with _Taking(connections, job, lease_seconds) as taking:
-        async for piece, text in _pieces(source, rules):
+        async for piece, text in _pieces(source, limits):
             lines = reading.read(piece, text.name)
             if _is_taken(job, reading, piece, source):
                 continue
@@ -83,17 +83,17 @@ async def carry_out(
 
 @asynccontextmanager
 async def judged(
-    connection: Connection, target: Target, source: Source, rules: Rules, *,
+    connection: Connection, target: Target, source: Source, limits: SourceLimits, *,
     mode: Mode, file_format: FileFormat, max_lines: int,
 ) -> AsyncIterator[Judgement]:  # fmt: skip
     """What an import of the source would do, with nothing written: the same reader, the same checks, the same lists.
 
-    Raises FileError, SourceError, SourceInterrupted, Conflict.
+    Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
     reading = _Reading(target, asdict(file_format), max_lines)
     taken = blank = 0
     await import_chunks.begin(connection)
-    async for piece, text in _pieces(source, rules):
+    async for piece, text in _pieces(source, limits):
         for lines in reading.read(piece, text.name):
             await _stage(connection, lines)
             taken, blank = taken + len(lines.lines), blank + lines.blank
@@ -113,9 +113,9 @@ class _Piece:
     is_last: bool
 
 
-async def _pieces(source: Source, rules: Rules) -> AsyncIterator[tuple[_Piece, Text]]:
+async def _pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tuple[_Piece, Text]]:
     """The pieces of the text; what is the last one is known of each. Raises FileError if there is none."""
-    text = Text(source, rules)
+    text = Text(source, limits)
     held: bytes | None = None
     async for data in text:
         if held is not None:
@@ -165,7 +165,7 @@ class _Reading:
         return self._digest.digest()
 
     def reached(self, text: Text) -> Position:
-        return Position(self.position, self.digest, text.read)
+        return Position(self.position, self.digest, text.source_bytes)
 
 
 def _reader_of(target: Target, file_format: dict[str, Any], name: str) -> Reader:

@@ -1,4 +1,4 @@
-"""Servers that files are fetched from: one that answers as it is told, however badly, and one that speaks S3."""
+"""Servers for sources: a web server with scripted, possibly invalid responses, and an S3 server."""
 
 import asyncio
 import logging
@@ -16,22 +16,22 @@ BUCKET = "shop"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What comes of a request. `says` is the Content-Length, by default the true one, and none if negative."""
+    """The response to a request. The Content-Length is the true one by default, and omitted if negative."""
 
     body: bytes = b""
     status: str = "200 OK"
     headers: tuple[str, ...] = ()
-    says: int | None = None
+    declared_length: int | None = None
     chunked: bool = False
     then: str = "close"
-    """`close`: the end, in good order; `cut`: the connection is reset; `hang`: nothing more comes."""
+    """`close`: a regular end; `cut`: the connection is reset; `hang`: no more data."""
 
     def __bytes__(self) -> bytes:
         lines = [f"HTTP/1.1 {self.status}", *self.headers]
         if self.chunked:
             lines.append("Transfer-Encoding: chunked")
-        elif self.says is None or self.says >= 0:
-            lines.append(f"Content-Length: {len(self.body) if self.says is None else self.says}")
+        elif self.declared_length is None or self.declared_length >= 0:
+            lines.append(f"Content-Length: {len(self.body) if self.declared_length is None else self.declared_length}")
         return "\r\n".join([*lines, "", ""]).encode() + (_chunks(self.body) if self.chunked else self.body)
 
 
@@ -46,15 +46,15 @@ def redirect(location: str, status: str = "302 Found") -> Reply:
 
 @dataclass
 class WebServer:
-    """`replies` by path, without the query; a reply of plain bytes is sent as it is, and nothing more comes."""
+    """`replies` by path, without the query; a reply of plain bytes is sent as it is, and the connection stays open."""
 
     replies: Mapping[str, Reply | bytes]
     port: int = 0
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     """The heads of the requests."""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a client has gone from a connection that hangs."""
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a client has closed a hanging connection."""
 
     @property
     def host(self) -> str:
@@ -71,7 +71,7 @@ class WebServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.asked.append(head)
+        self.requests.append(head)
         reply = self.replies.get(head.split()[1].partition("?")[0], Reply(status="404 Not Found"))
         writer.write(bytes(reply))
         then = reply.then if isinstance(reply, Reply) else "hang"
@@ -79,7 +79,7 @@ class WebServer:
             self.hanging.set()
             with suppress(ConnectionError, ssl.SSLError):
                 await reader.read()
-            self.left.set()
+            self.disconnected.set()
         await writer.drain()
         if then == "cut":
             writer.transport.abort()
@@ -100,7 +100,7 @@ async def web_server(
 
 @contextmanager
 def object_store() -> Iterator[str]:
-    """The URL of an S3 server in memory, with a bucket of the name BUCKET."""
+    """The URL of an in-memory S3 server with the bucket BUCKET."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

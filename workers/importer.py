@@ -12,7 +12,7 @@ from coupons.errors import Conflict, LeaseLost
 from coupons.files.decoding import FileError
 from coupons.lease import kept
 from coupons.settings import Settings
-from coupons.sources import Rules, Source, SourceError, SourceInterrupted, open_source
+from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
 from coupons.store import imports, uploads
 from coupons.store.imports import Job
 from workers.auto_resume import resume_covered
@@ -34,7 +34,7 @@ class Importer:
         self._signals = signals
         self._nudges = nudges
         self._settings = settings
-        self._rules = Rules.of(settings)
+        self._limits = SourceLimits.from_settings(settings)
         self._owner = owner
 
     async def step(self) -> float | None:
@@ -65,7 +65,7 @@ class Importer:
                 await self._ended(connection, job, whole=whole)
             except LeaseLost:
                 raise
-            except SourceInterrupted as error:
+            except SourceUnavailable as error:
                 await self._interrupted(job, str(error))
             except (FileError, SourceError, Conflict) as error:
                 await self._failed(connection, job, str(error))
@@ -78,9 +78,9 @@ class Importer:
                 await self._interrupted(job, f"a defect, {type(error).__name__}")
 
     async def _carry_out(self, connections: tuple[Connection, Connection], job: Job) -> bool:
-        async with opened(self._pool, job, self._rules) as source:
+        async with opened(self._pool, job, self._limits) as source:
             return await import_engine.carry_out(
-                connections, job, source, self._rules,
+                connections, job, source, self._limits,
                 max_lines=self._settings.import_max_lines,
                 lease_seconds=self._settings.lease_seconds,
                 stopping=lambda: self._signals.stopping,
@@ -115,8 +115,8 @@ class Importer:
 
 
 @asynccontextmanager
-async def opened(pool: Pool, job: Job, rules: Rules) -> AsyncIterator[Source]:
-    """The import's source. Raises Conflict, SourceError, SourceInterrupted."""
+async def opened(pool: Pool, job: Job, limits: SourceLimits) -> AsyncIterator[Source]:
+    """The import's source. Raises Conflict, SourceError, SourceUnavailable."""
     if job.source.startswith(imports.LOCAL):
         raise Conflict("the command that read it came to no end: import the file again")
     if upload_id := uploads.id_in(job.source):
@@ -125,5 +125,5 @@ async def opened(pool: Pool, job: Job, rules: Rules) -> AsyncIterator[Source]:
             raise Conflict(f"there is no upload {upload_id}")
         yield Source(upload.name, upload.bytes, uploads.pieces_of(pool, upload))
         return
-    async with open_source(job.source, rules) as source:
+    async with open_source(job.source, limits) as source:
         yield source

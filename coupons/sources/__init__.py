@@ -1,10 +1,11 @@
-"""Where imports come from: files under a folder, of configured hosts, of configured buckets; packed or not.
+"""Sources of imports: files of a folder, of allowed hosts and of allowed buckets, compressed or not.
 
-    async with open_source("https://shop.example/spring.csv.gz", Rules.of(settings)) as source:
-        async for piece in Text(source, rules):
-            take(reader.feed(piece))
+    limits = SourceLimits.from_settings(settings)
+    async with open_source("https://shop.example/spring.csv.gz", limits) as source:
+        async for piece in Text(source, limits):
+            process(reader.feed(piece))
 
-Nothing holds a file in memory, and nothing that somebody else has made, a name, a size or a packed file, is believed.
+No file is held in memory. Names, sizes and compressed data come from outside and are never trusted.
 """
 
 from collections.abc import AsyncIterator
@@ -12,30 +13,30 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from coupons.sources import https, local, s3
-from coupons.sources.limits import Rules
-from coupons.sources.source import PIECE_BYTES, Source, SourceError, SourceInterrupted
+from coupons.sources.limits import SourceLimits
+from coupons.sources.source import PIECE_BYTES, Source, SourceError, SourceUnavailable
 from coupons.sources.text import Text
 
-__all__ = ["PIECE_BYTES", "Rules", "Source", "SourceError", "SourceInterrupted", "Text", "open_source"]
+__all__ = ["PIECE_BYTES", "Source", "SourceError", "SourceLimits", "SourceUnavailable", "Text", "open_source"]
 
-_OPENERS = {"file": local.opened, "https": https.fetched, "s3": s3.streamed}
+_OPENERS = {"file": local.open_file, "https": https.open_url, "s3": s3.open_object}
 
 
 @asynccontextmanager
-async def open_source(url: str, rules: Rules) -> AsyncIterator[Source]:
-    """The source that a `file:`, `https:` or `s3:` URL names; leaving the context ends whatever reads from it.
+async def open_source(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
+    """The source for a `file:`, `https:` or `s3:` URL; leaving the context aborts pending reads.
 
     Raises:
-        SourceError: the rules do not allow it, it is not there, or is too large.
-        SourceInterrupted: it cannot be reached for now.
+        SourceError: the source is not allowed, does not exist or is too large.
+        SourceUnavailable: the source cannot be reached at present.
     """
     try:
         scheme = urlsplit(url).scheme
     except ValueError:
-        raise SourceError("the source is not a URL: its host is malformed") from None
+        raise SourceError("the source is not a valid URL: malformed host") from None
     if scheme not in _OPENERS:
-        raise SourceError("sources of this kind are not offered; use an upload, file:, https: or s3:")
-    async with _OPENERS[scheme](url, rules) as source:
+        raise SourceError("unsupported source: use upload:, file:, https: or s3:")
+    async with _OPENERS[scheme](url, limits) as source:
         if source.size is not None:
-            rules.check_size(source.name, source.size)
+            limits.check_size(source.name, source.size)
         yield source

@@ -1,4 +1,4 @@
-"""Text out of gzip and zip, in parts that are small however well the text was packed."""
+"""Common parts of gzip and zip decompression: the output comes in small parts, whatever the compression ratio."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,14 +8,14 @@ HEAD_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some text, and how many bytes of the source have been unpacked with it altogether."""
+    """Some text, and the number of source bytes consumed up to its end."""
 
     text: bytes
-    packed: int
+    source_bytes: int
 
 
-def packing(head: bytes) -> Literal["gzip", "zip"] | None:
-    """How a source is packed, by its first HEAD_BYTES; names lie."""
+def detect_compression(head: bytes) -> Literal["gzip", "zip"] | None:
+    """The compression of a source by its first HEAD_BYTES, because names are unreliable."""
     if head.startswith(b"\x1f\x8b\x08"):
         return "gzip"
     return "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None

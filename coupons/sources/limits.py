@@ -1,4 +1,4 @@
-"""What may be imported from where, and how much of it."""
+"""Limits for sources: allowed folder, hosts and buckets, and maximum sizes."""
 
 import re
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ _HOST = re.compile(r"([^\W_][\w.-]*|\[[0-9a-f:.]+\])(:\d+)?").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """`hosts` are `host` (port 443) or `host:port` in lower case; `private_hosts` lets them be in a local network.
+class SourceLimits:
+    """`hosts` are `host` (port 443) or `host:port` in lower case; `private_hosts` allows hosts in a local network.
 
-    `max_bytes` is for a source and again for what it unpacks to; `max_ratio` is the most of unpacked to packed.
+    `max_bytes` applies to a source and again to its decompressed text; `max_ratio` is the maximum compression ratio.
     """
 
     folder: Path | None
@@ -26,42 +26,41 @@ class Rules:
     max_ratio: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Raises SettingsError for a host that cannot be one, such as a URL."""
-        hosts = _listed(settings.import_hosts.lower())
+    def from_settings(cls, settings: Settings) -> Self:
+        """Raises SettingsError for an entry that is not a host, such as a URL."""
+        hosts = _split(settings.import_hosts.lower())
         for host in hosts:
             if not _HOST(host):
-                raise SettingsError("COUPONS_IMPORT_HOSTS: write only hosts, shop.example or shop.example:8443")
+                raise SettingsError("COUPONS_IMPORT_HOSTS: list hosts only, such as shop.example or shop.example:8443")
         return cls(
             folder=settings.import_folder,
             hosts=hosts,
             private_hosts=settings.import_private_hosts,
-            buckets=_listed(settings.import_buckets),
+            buckets=_split(settings.import_buckets),
             max_bytes=settings.import_max_bytes,
             max_ratio=settings.import_max_ratio,
         )
 
     def check_size(self, name: str, size: int) -> None:
-        """Raises SourceError for a source that is too large."""
+        """Raises SourceError if the source is too large."""
         if size > self.max_bytes:
-            raise SourceError(f"{name} has {size} bytes, at most {self.max_bytes} are taken (COUPONS_IMPORT_MAX_BYTES)")
+            raise SourceError(f"{name}: {size} bytes exceed the limit of {self.max_bytes} (COUPONS_IMPORT_MAX_BYTES)")
 
-    def check_unpacked(self, name: str, *, unpacked: int, packed: int) -> None:
-        """Raises SourceError if too much comes of so many bytes of a source.
+    def check_decompressed(self, name: str, *, size: int, source_bytes: int) -> None:
+        """Raises SourceError if `source_bytes` of a source decompress to a size beyond the limits.
 
-        The ratio counts from the second piece on: a short text of one repeated line is no bomb.
+        The ratio counts from the second piece on: a short text of one repeated line is not a decompression bomb.
         """
-        if unpacked > self.max_bytes:
+        if size > self.max_bytes:
             raise SourceError(
-                f"{name} has more than {self.max_bytes} bytes when unpacked, that many are taken"
-                " (COUPONS_IMPORT_MAX_BYTES)"
+                f"{name} exceeds the limit of {self.max_bytes} bytes when decompressed (COUPONS_IMPORT_MAX_BYTES)"
             )
-        if unpacked > PIECE_BYTES and unpacked > packed * self.max_ratio:
+        if size > PIECE_BYTES and size > source_bytes * self.max_ratio:
             raise SourceError(
-                f"{name} unpacks to more than {self.max_ratio} times its size: send it unpacked, if it is in order"
-                " (COUPONS_IMPORT_MAX_RATIO)"
+                f"{name} decompresses to more than {self.max_ratio} times its size; if this is correct, send it"
+                " uncompressed (COUPONS_IMPORT_MAX_RATIO)"
             )
 
 
-def _listed(text: str) -> frozenset[str]:
+def _split(text: str) -> frozenset[str]:
     return frozenset(text.replace(",", " ").split())

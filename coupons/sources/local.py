@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from coupons.sources.limits import Rules
+from coupons.sources.limits import SourceLimits
 from coupons.sources.source import PIECE_BYTES, Source, SourceError, file_name
-from coupons.sources.threads import in_thread
+from coupons.sources.threads import run_in_thread
 
 
 @asynccontextmanager
-async def opened(url: str, rules: Rules) -> AsyncIterator[Source]:
-    """The file that a `file:` URL names.
+async def open_file(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
+    """The file of a `file:` URL.
 
-    Raises:
-        SourceError: no folder is set, the path leads out of it, or there is no file that can be read.
+    Raises SourceError if no folder is set, the path leads outside it, or there is no readable file.
     """
-    if rules.folder is None:
-        raise SourceError("file: sources are off: COUPONS_IMPORT_FOLDER is not set")
+    if limits.folder is None:
+        raise SourceError("file: sources are disabled: COUPONS_IMPORT_FOLDER is not set")
     path = unquote(urlsplit(url).path)
     name = file_name(path, "the folder")
-    with _told(name):
-        file = await in_thread(partial(_open, path, rules.folder, name))
+    with _translate_os_errors(name):
+        file = await run_in_thread(partial(_open, path, limits.folder, name))
     with file:
         yield Source(name, os.fstat(file.fileno()).st_size, _pieces(file, name))
 
@@ -34,30 +33,30 @@ async def opened(url: str, rules: Rules) -> AsyncIterator[Source]:
 def _open(text: str, folder: Path, name: str) -> BinaryIO:
     path = Path(text).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise SourceError(f"{name} is not in {folder}, the folder of file: sources")
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open() takes no opener
+        raise SourceError(f"{name} is not in {folder}, the folder for file: sources")
+    file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - Path.open() takes no opener
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise SourceError(f"{name} is not a file")
+        raise SourceError(f"{name} is not a regular file")
     return file
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """A fifo would have its reader wait for a writer; a link can only have come after the path was resolved."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Opening a FIFO would wait for a writer. A symbolic link must be newer than the resolved path: not followed."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 async def _pieces(file: BinaryIO, name: str) -> AsyncIterator[bytes]:
-    with _told(name):
-        while piece := await in_thread(partial(file.read, PIECE_BYTES)):
+    with _translate_os_errors(name):
+        while piece := await run_in_thread(partial(file.read, PIECE_BYTES)):
             yield piece
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _translate_os_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}") from error
-    except (RuntimeError, ValueError) as error:  # a link to itself; a NUL in the path
-        raise SourceError(f"{name} cannot be read: there is no such path") from error
+    except (RuntimeError, ValueError) as error:  # a circular link; a NUL in the path
+        raise SourceError(f"{name} cannot be read: invalid path") from error

@@ -1,7 +1,7 @@
-"""Connections to hosts that anybody may name, but not to everything that a host's name may lead to.
+"""Connections to hosts of https: sources, by default to public addresses only.
 
-A name is looked up once and the connection made to exactly the address that was checked: one looked up again could by
-then lead to this machine or its network (DNS rebinding).
+The host name is resolved once, and the connection uses exactly the checked address: resolved again, the name could
+point to this machine or its network (DNS rebinding).
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from coupons.sources.source import SourceError
 
 CONNECT_SECONDS = 10
 
-_GLOBAL_UNICAST = ip_network("2000::/3")  # all that IANA has given out of IPv6
+_GLOBAL_UNICAST = ip_network("2000::/3")  # everything that IANA has assigned in IPv6
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 _NOT_PUBLIC = (  # in IANA's special-purpose registries; Python 3.11 calls them global
     ip_network("192.0.0.0/24"),
@@ -21,37 +21,37 @@ _NOT_PUBLIC = (  # in IANA's special-purpose registries; Python 3.11 calls them 
 )
 
 
-async def connected(host: str, port: int, *, private: bool) -> socket.socket:
-    """A socket connected to the host, non-blocking.
+async def connect(host: str, port: int, *, private: bool) -> socket.socket:
+    """A non-blocking socket connected to the host.
 
     Raises:
-        SourceError: an address of the host is not public, and `private` does not allow that.
+        SourceError: an address of the host is not public, and `private` is not set.
         OSError: the host is unknown or does not answer.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if not private and not all(is_public(ip_address(address[0])) for *_, address in found):
-        raise SourceError(f"{host} is not in the public network (COUPONS_IMPORT_PRIVATE_HOSTS allows such hosts)")
+        raise SourceError(f"{host} is not a public host (COUPONS_IMPORT_PRIVATE_HOSTS allows private hosts)")
     failure = OSError("no address")
     for family, kind, protocol, _, address in found:
         try:
-            return await _connected(family, kind, protocol, address)
+            return await _connect(family, kind, protocol, address)
         except OSError as error:
             failure = error
     raise failure
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one of the public network, and leads to no other through a gateway."""
-    if inner := _inner(address):
-        return is_public(inner)
+    """Whether an address is public and does not lead to a private one through a gateway."""
+    if embedded := _embedded(address):
+        return is_public(embedded)
     if address.version == 6 and address not in _GLOBAL_UNICAST:
         return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
 
 
-def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for: mapped, 6to4 or NAT64."""
+def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
+    """The IPv4 address embedded in an IPv6 address: mapped, 6to4 or NAT64."""
     if isinstance(address, IPv4Address):
         return None
     if address in _NAT64:
@@ -59,7 +59,7 @@ def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-async def _connected(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+async def _connect(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
     connection = socket.socket(family, kind, protocol)
     try:
         connection.setblocking(False)

@@ -1,7 +1,7 @@
-"""`s3:` sources: objects of configured buckets, in whatever store speaks S3.
+"""`s3:` sources: objects of allowed buckets, in any store that speaks S3.
 
-Credentials, region and endpoint come from the environment, under the names that every tool for S3 knows: AWS_REGION,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP …
+Credentials, region and endpoint come from the usual environment variables: AWS_REGION, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP …
 """
 
 import os
@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from coupons.sources.limits import Rules
-from coupons.sources.source import Source, SourceError, SourceInterrupted, file_name
+from coupons.sources.limits import SourceLimits
+from coupons.sources.source import Source, SourceError, SourceUnavailable, file_name
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -20,46 +20,46 @@ if TYPE_CHECKING:
 GATHER_BYTES = 262_144
 _CONNECT = timedelta(seconds=10)
 _READ = timedelta(seconds=60)
-_WHOLE = timedelta(days=7)  # 30 s by default, which is no time for a large file
-_RETRIES = 2  # of a request, a body that broke off included; the rest is up to whoever asked
+_WHOLE = timedelta(days=7)  # the default of 30 s is too short for a large file
+_RETRIES = 2  # per request, including aborted bodies; the import itself is retried later
 
 
 @asynccontextmanager
-async def streamed(url: str, rules: Rules) -> AsyncIterator[Source]:
-    """The object that `s3://bucket/key` names.
+async def open_object(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
+    """The object `s3://bucket/key`.
 
     Raises:
-        SourceError: another bucket than those configured, no such object, or no right to read it.
-        SourceInterrupted: the store's or the network's trouble.
+        SourceError: the bucket is not allowed, the object does not exist, or access is denied.
+        SourceUnavailable: the store or the network fails.
     """
-    bucket, key = _place(url)
+    bucket, key = _bucket_and_key(url)
     name = file_name(key, "the object")
-    if bucket not in rules.buckets:
-        raise SourceError(f"{name}: {bucket} is not among the buckets of s3: sources (COUPONS_IMPORT_BUCKETS)")
-    with _told(name, bucket):
+    if bucket not in limits.buckets:
+        raise SourceError(f"{name}: {bucket} is not an allowed bucket (COUPONS_IMPORT_BUCKETS)")
+    with _translate_s3_errors(name, bucket):
         found = await _get(bucket, key)
     yield Source(name, found.meta["size"], _pieces(found, name, bucket))
 
 
-def _place(url: str) -> tuple[str, str]:
-    """Bucket and key. An empty key would list the bucket."""
+def _bucket_and_key(url: str) -> tuple[str, str]:
+    """An empty key would list the bucket."""
     split = urlsplit(url)
     key = unquote(split.path.removeprefix("/"))
     if not split.netloc or not key or split.query or split.fragment:
-        raise SourceError("an s3: source is written s3://bucket/key, with %3F for ? and %23 for # in the key")
+        raise SourceError("an s3: source has the form s3://bucket/key, with %3F for ? and %23 for # in the key")
     if "@" in split.netloc:
-        raise SourceError("an s3: source may hold neither user nor password: credentials are in AWS_…")
+        raise SourceError("an s3: source must not contain a user or password: set the credentials in AWS_…")
     return split.netloc, key
 
 
 async def _get(bucket: str, key: str) -> "GetResult":
-    import obstore  # noqa: PLC0415 - costs 20 ms, which `coupons --help` has not
+    import obstore  # noqa: PLC0415 - costs 20 ms, too long for `coupons --help`
     from obstore.store import S3Store  # noqa: PLC0415 - as above
 
     store = S3Store(
         bucket,
         client_options={
-            "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true"},  # not read beside options
+            "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true"},  # not read otherwise
             "connect_timeout": _CONNECT,
             "read_timeout": _READ,
             "timeout": _WHOLE,
@@ -70,22 +70,22 @@ async def _get(bucket: str, key: str) -> "GetResult":
 
 
 async def _pieces(found: "GetResult", name: str, bucket: str) -> AsyncIterator[bytes]:
-    with _told(name, bucket):
+    with _translate_s3_errors(name, bucket):
         async for piece in found.stream(min_chunk_size=GATHER_BYTES):
             yield bytes(piece)
 
 
 @contextmanager
-def _told(name: str, bucket: str) -> Iterator[None]:
+def _translate_s3_errors(name: str, bucket: str) -> Iterator[None]:
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError  # noqa: PLC0415 - as above
 
     try:
         yield
     except (FileNotFoundError, ValueError) as error:  # ValueError: a key such as a//b
-        raise SourceError(f"{name} is not in the bucket {bucket}, or there is no such bucket") from error
+        raise SourceError(f"{name}: no such object in bucket {bucket}, or no such bucket") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise SourceError(f"{name}: the bucket {bucket} may not be read with the credentials in AWS_…") from error
-    except Exception as error:  # a malformed endpoint ends in a panic, which is an Exception of obstore's own
-        raise SourceInterrupted(
-            f"{name}: the bucket {bucket} cannot be reached or broke off; are AWS_ENDPOINT_URL and AWS_REGION right?"
+        raise SourceError(f"{name}: access to bucket {bucket} denied with the credentials in AWS_…") from error
+    except Exception as error:  # a malformed endpoint causes a panic, an Exception of obstore
+        raise SourceUnavailable(
+            f"{name}: bucket {bucket} unreachable or connection lost; check AWS_ENDPOINT_URL and AWS_REGION"
         ) from error

@@ -1,4 +1,4 @@
-"""What a source is, whatever it comes from, and how reading it ends badly."""
+"""A source of any kind, and its errors."""
 
 import posixpath
 from collections.abc import AsyncIterator
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from coupons.errors import UserError
 
 PIECE_BYTES = 1_048_576
-"""In which a source's text is handed on."""
+"""Size of the pieces in which readers get the text of a source."""
 
 
 class SourceError(UserError):
-    """A source may not be read, cannot be, or is not what it should be: trying again is of no use."""
+    """A source is not allowed, not readable or not valid: a retry cannot help."""
 
 
-class SourceInterrupted(UserError):
-    """A source could not be read to its end for now: trying again later may help."""
+class SourceUnavailable(UserError):
+    """A source cannot be reached or read to its end at present: a later retry may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Bytes of one file.
+    """The bytes of one file.
 
-    `name` is what errors call it: the file's, without path or query. `size` is in bytes as stored or sent, None if
-    that is not known. `pieces` are of any size and come once; they raise SourceError or SourceInterrupted.
+    Errors show `name`: the file name, without path or query. `size` is in bytes as stored or sent, None if unknown.
+    `pieces` have any size and can be read once; they raise SourceError or SourceUnavailable.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Source:
     pieces: AsyncIterator[bytes]
 
 
-def file_name(path: str, otherwise: str) -> str:
-    """The last part of a path, fit to be shown on one line."""
+def file_name(path: str, default: str) -> str:
+    """The last part of a path, printable on one line."""
     name = posixpath.basename(path)
-    return "".join(character if character.isprintable() else "?" for character in name) or otherwise
+    return "".join(character if character.isprintable() else "?" for character in name) or default

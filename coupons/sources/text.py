@@ -1,60 +1,60 @@
-"""What the readers of codes and recipients get: text, whatever it came in."""
+"""The text of a source, decompressed, for the readers of codes and recipients."""
 
 from collections.abc import AsyncIterator
 
-from coupons.sources.compression import HEAD_BYTES, Part, packing
-from coupons.sources.gzipped import gunzipped
-from coupons.sources.limits import Rules
+from coupons.sources.compression import HEAD_BYTES, Part, detect_compression
+from coupons.sources.gzipped import gunzip
+from coupons.sources.limits import SourceLimits
 from coupons.sources.source import PIECE_BYTES, Source
-from coupons.sources.zipped import only_member
+from coupons.sources.zipped import open_member
 
 
 class Text:
-    """A source's text, unpacked if it is gzip or zip, in pieces of PIECE_BYTES; the last one may be shorter.
+    """A source's text, decompressed if it is gzip or zip, in pieces of PIECE_BYTES; the last one may be shorter.
 
-    So the same text gives the same pieces in every run, however its bytes come in and however they are packed. To be
-    read once; raises SourceError and SourceInterrupted. What is packed twice is not unpacked twice.
+    The same text gives the same pieces in every run, however its bytes arrive and are compressed. It can be read once;
+    raises SourceError and SourceUnavailable. Only one layer of compression is removed.
 
-    `read` is how many bytes of the source are in the pieces so far. `name` is what the text is called: the source's
-    name without `.gz`, and from the first piece on that of the file in a zip.
+    `source_bytes` is the number of source bytes consumed by the pieces so far. `name` is the source's name without
+    `.gz`; for a zip, from the first piece on, the name of the file in it.
     """
 
-    def __init__(self, source: Source, rules: Rules) -> None:
+    def __init__(self, source: Source, limits: SourceLimits) -> None:
         self.name = source.name.removesuffix(".gz")
-        self.read = 0
+        self.source_bytes = 0
         self._source = source
-        self._rules = rules
+        self._limits = limits
         self._received = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         held = bytearray()
         async for part in self._checked():
             held += part.text
-            self.read = part.packed
+            self.source_bytes = part.source_bytes
             while len(held) >= PIECE_BYTES:
                 yield bytes(held[:PIECE_BYTES])
                 del held[:PIECE_BYTES]
-        self.read = self._received
+        self.source_bytes = self._received
         if held:
             yield bytes(held)
 
     async def _checked(self) -> AsyncIterator[Part]:
-        unpacked = 0
+        size = 0
         async for part in self._parts():
-            unpacked += len(part.text)
-            self._rules.check_unpacked(self._source.name, unpacked=unpacked, packed=part.packed)
+            size += len(part.text)
+            self._limits.check_decompressed(self._source.name, size=size, source_bytes=part.source_bytes)
             yield part
 
     async def _parts(self) -> AsyncIterator[Part]:
         pieces = self._pieces()
         head = await _head(pieces)
-        whole = _after(head, pieces)
-        match packing(head):
+        whole = _prepend(head, pieces)
+        match detect_compression(head):
             case "gzip":
-                async for part in gunzipped(whole, self._source.name):
+                async for part in gunzip(whole, self._source.name):
                     yield part
             case "zip":
-                async with only_member(whole, self._source.name, self._rules) as member:
+                async with open_member(whole, self._source.name, self._limits) as member:
                     self.name = member.name
                     async for part in member.parts:
                         yield part
@@ -63,15 +63,15 @@ class Text:
                     yield Part(piece, self._received)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        """The source's own, counted: a server may send more than it said, or not have said."""
+        """The pieces of the source, counted: a server may send more than the declared length, or declare none."""
         async for piece in self._source.pieces:
             self._received += len(piece)
-            self._rules.check_size(self._source.name, self._received)
+            self._limits.check_size(self._source.name, self._received)
             yield piece
 
 
 async def _head(pieces: AsyncIterator[bytes]) -> bytes:
-    """The first pieces, until their bytes tell how the source is packed."""
+    """The first pieces, with enough bytes to detect the compression."""
     head = b""
     async for piece in pieces:
         head += piece
@@ -80,7 +80,7 @@ async def _head(pieces: AsyncIterator[bytes]) -> bytes:
     return head
 
 
-async def _after(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _prepend(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield head
     async for piece in pieces:
         yield piece

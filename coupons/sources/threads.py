@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop."""
+"""Blocking calls in threads."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(call: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
-    """What the call returns or raises; a caller that is cancelled waits for its end, which `interrupt` brings about.
+async def run_in_thread(call: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
+    """Run the call in a thread. If cancelled, end the call with `interrupt` and wait for its end.
 
-    `asyncio.to_thread` alone leaves the thread behind, and whoever then closes the file closes it under its hands: the
-    descriptor may by then be another file's.
+    `asyncio.to_thread` alone abandons the thread, which may then use a file descriptor that is already closed and
+    reused for another file.
     """
     running = asyncio.ensure_future(asyncio.to_thread(call))
     try:

@@ -1,4 +1,4 @@
-"""Text out of a zip that holds one file."""
+"""Decompression of a zip archive that contains one file."""
 
 import io
 import struct
@@ -11,22 +11,22 @@ from functools import partial
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from coupons.sources.compression import Part
-from coupons.sources.limits import Rules
-from coupons.sources.source import PIECE_BYTES, SourceError, SourceInterrupted, file_name
-from coupons.sources.threads import in_thread
+from coupons.sources.limits import SourceLimits
+from coupons.sources.source import PIECE_BYTES, SourceError, SourceUnavailable, file_name
+from coupons.sources.threads import run_in_thread
 
-_READ_BYTES = 262_144  # read ahead of packed data too: a bomb's ratio is seen at most 200 times as many bytes late
+_READ_BYTES = 262_144  # zipfile reads ahead: the ratio of a bomb is detected at most 200 times this late
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
-_DOCUMENTS = {  # by a file that each of them has within
+_DOCUMENTS = {  # by a file that each of them contains
     "xl/workbook.xml": "an Excel workbook",
     "[Content_Types].xml": "an Office document",
     "META-INF/manifest.xml": "an OpenDocument file",
 }
-_DAMAGE = (  # what zipfile raises, by 250,000 damaged files
+_DAMAGE = (  # the errors of zipfile for 250,000 damaged files
     BadZipFile,
     EOFError,
     IndexError,
-    NotImplementedError,  # its name for a packing that it does not know
+    NotImplementedError,  # for an unknown compression method
     OSError,
     OverflowError,
     ValueError,
@@ -42,49 +42,47 @@ class Member:
 
 
 @asynccontextmanager
-async def only_member(pieces: AsyncIterator[bytes], name: str, rules: Rules) -> AsyncIterator[Member]:
-    """The one file in a zip. As a zip's directory stands at its end, it is first written to a file without a name.
+async def open_member(pieces: AsyncIterator[bytes], name: str, limits: SourceLimits) -> AsyncIterator[Member]:
+    """The only file in a zip. The directory of a zip is at its end, so it is first written to an unnamed file.
 
     Raises:
-        SourceError: it holds several files or none, needs a password, is damaged, or unpacks to too much; or nothing
-            can be written here at all.
-        SourceInterrupted: this machine's disk has no room for it.
+        SourceError: the zip has no file or several, needs a password, is damaged or exceeds a limit; or this machine
+            has no writable folder.
+        SourceUnavailable: the disk is full.
     """
     with _spool(name) as spool:
         await _write(pieces, spool, name)
-        with _told(name):
-            file = _Sparing(spool.fileno(), closefd=False)
-            archive = await in_thread(partial(ZipFile, file))
+        with _translate_zip_errors(name):
+            file = _BoundedFile(spool.fileno(), closefd=False)
+            archive = await run_in_thread(partial(ZipFile, file))
             info = _only_file(archive, name)
-            rules.check_unpacked(name, unpacked=info.file_size, packed=info.compress_size)
+            limits.check_decompressed(name, size=info.file_size, source_bytes=info.compress_size)
         yield Member(file_name(info.filename, name), _parts(archive, info, file, name))
 
 
-class _Sparing(io.FileIO):
-    """A file that is not read in one go: zipfile does so with whatever a zip calls its directory, gigabytes too."""
+class _BoundedFile(io.FileIO):
+    """Bounds each read: zipfile reads the directory of a zip in one piece, however large it claims to be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        some = super().read(size if size is not None and 0 <= size <= PIECE_BYTES else PIECE_BYTES + 1)
-        if len(some) > PIECE_BYTES:
+        data = super().read(size if size is not None and 0 <= size <= PIECE_BYTES else PIECE_BYTES + 1)
+        if len(data) > PIECE_BYTES:
             raise BadZipFile("the directory is too large")
-        return some
+        return data
 
 
 def _spool(name: str) -> io.FileIO:
     try:
         return tempfile.TemporaryFile(buffering=0)
-    except OSError as error:  # a read-only container, say
-        raise SourceError(
-            f"{name} is a zip, and there is no folder to unpack it in: name one that can be written to (TMPDIR)"
-        ) from error
+    except OSError as error:  # for example in a read-only container
+        raise SourceError(f"{name} is a zip, and there is no writable folder to unpack it in: set TMPDIR") from error
 
 
 async def _write(pieces: AsyncIterator[bytes], spool: io.FileIO, name: str) -> None:
     try:
         async for piece in pieces:
-            await in_thread(partial(_write_whole, spool, piece))
+            await run_in_thread(partial(_write_whole, spool, piece))
     except OSError as error:
-        raise SourceInterrupted(f"{name} cannot be unpacked in TMPDIR: {error.strerror}") from error
+        raise SourceUnavailable(f"{name} cannot be unpacked in TMPDIR: {error.strerror}") from error
 
 
 def _write_whole(spool: io.FileIO, piece: bytes) -> None:
@@ -100,25 +98,25 @@ def _only_file(archive: ZipFile, name: str) -> ZipInfo:
         if inner in names:
             raise SourceError(f"{name} is {document}: save it as CSV")
     if len(files) != 1:
-        raise SourceError(f"{name} is a zip with {len(files) or 'no'} files: it must hold exactly one")
+        raise SourceError(f"{name} is a zip with {len(files) or 'no'} files: it must contain exactly one")
     [file] = files
     if file.flag_bits & _ENCRYPTED:
-        raise SourceError(f"{name} is a zip with a password: pack it without one")
-    if file.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:  # zipfile unpacks the others without a bound
-        raise SourceError(f"{name} is packed in a way that few can read: pack it as a plain zip, or gzip")
+        raise SourceError(f"{name} is a password-protected zip: remove the password")
+    if file.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:  # zipfile decompresses others without a bound
+        raise SourceError(f"{name} uses an unsupported compression method: compress it as a standard zip or gzip")
     return file
 
 
 async def _parts(archive: ZipFile, info: ZipInfo, file: io.FileIO, name: str) -> AsyncIterator[Part]:
-    with _told(name):
-        packed = await in_thread(partial(archive.open, info))
-        while text := await in_thread(partial(packed.read, _READ_BYTES)):
+    with _translate_zip_errors(name):
+        member = await run_in_thread(partial(archive.open, info))
+        while text := await run_in_thread(partial(member.read, _READ_BYTES)):
             yield Part(text, file.tell())
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _translate_zip_errors(name: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise SourceError(f"{name} is damaged or cut short: its zip data is wrong; send it again") from error
+        raise SourceError(f"{name} is damaged or truncated (invalid zip data); send it again") from error

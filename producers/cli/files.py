@@ -97,10 +97,10 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
     from coupons.files.code_reader import CodeReader
     from coupons.files.recipient_reader import RecipientReader
     from coupons.settings import load_settings
-    from coupons.sources import Rules, Text
+    from coupons.sources import SourceLimits, Text
 
     with _told(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
-        text = Text(source_of(beginning), Rules.of(load_settings()))
+        text = Text(source_of(beginning), SourceLimits.from_settings(load_settings()))
         async for piece in text:
             (RecipientReader if recipients else CodeReader)(format_, text.name).feed(piece)
             return

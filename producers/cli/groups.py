@@ -29,7 +29,7 @@ from producers.cli.runtime import Failed, asynchronous, database, settings
 if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.files.format import FileFormat
-    from coupons.sources import Rules, Source
+    from coupons.sources import Source, SourceLimits
     from coupons.store.imports import Import, Job, Mode, Waiting
 
 
@@ -114,11 +114,11 @@ async def _import(file: BinaryIO | str, group: str, mode: "Mode", format_: "File
 async def _carry_out(connection: "Connection", waiting: "Waiting", file: BinaryIO | str) -> None:
     from coupons import import_engine
     from coupons.lease import kept
-    from coupons.sources import Rules
+    from coupons.sources import SourceLimits
     from coupons.store import imports
 
     known = settings()
-    rules = Rules.of(known)
+    rules = SourceLimits.from_settings(known)
     job = await _claimed(connection, waiting, known.lease_seconds)
     async with database() as other, database() as beating, _opened(file, rules) as source:
         renew = partial(imports.renew, beating, job, lease_seconds=known.lease_seconds)
@@ -149,7 +149,7 @@ async def _claimed(connection: "Connection", waiting: "Waiting", lease_seconds: 
 
 
 @asynccontextmanager
-async def _opened(file: BinaryIO | str, rules: "Rules") -> "AsyncIterator[Source]":
+async def _opened(file: BinaryIO | str, rules: "SourceLimits") -> "AsyncIterator[Source]":
     from coupons.sources import open_source
 
     if isinstance(file, str):

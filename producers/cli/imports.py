@@ -172,9 +172,9 @@ async def judge(
     from contextlib import AsyncExitStack
 
     from coupons import import_engine
-    from coupons.sources import Rules, open_source
+    from coupons.sources import SourceLimits, open_source
 
-    rules = Rules.of(settings())
+    rules = SourceLimits.from_settings(settings())
     async with AsyncExitStack() as stack:
         stack.enter_context(nothing_begun())
         show = stack.enter_context(bar("reading"))

@@ -60,7 +60,7 @@ class Api:
 
     async def take_file(self, request: Request) -> Response:
         """201: the body is kept as a file called `name`; an import command says where it is by its `source`."""
-        name = file_name(request.query_params.get("name", ""), otherwise="upload")
+        name = file_name(request.query_params.get("name", ""), default="upload")
         kept = await self._desk.keep(name, limited(request, self._import_max_bytes))
         return JSONResponse({"id": str(kept.id), "source": f"upload:{kept.id}", "bytes": kept.bytes}, 201)
 

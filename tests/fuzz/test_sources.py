@@ -1,4 +1,4 @@
-"""Whatever a source holds, packed or not: its text, within bounds of size and memory, or one line that says why not."""
+"""Arbitrary sources, compressed or not: their text within limits of size and memory, or one error line."""
 
 import asyncio
 import gzip
@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.settings import Settings
-from coupons.sources import Rules, Source, SourceError, SourceInterrupted, Text
+from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, Text
 from tests.fuzz.fuzzing import CUTS, cut, damaged, fuzzed
 
 MOST_BYTES = 200_000
-RULES = Rules.of(Settings(_env_file=None, import_max_bytes=MOST_BYTES))
+LIMITS = SourceLimits.from_settings(Settings(_env_file=None, import_max_bytes=MOST_BYTES))
 MEMORY = 24 << 20
-"""Pieces of 1 MiB, a few at a time; what a source unpacks to is held nowhere."""
+"""A few pieces of 1 MiB; the decompressed text is never held as a whole."""
 TEXTS = st.binary(max_size=500) | st.integers(0, 4_000_000).map(bytes) | st.just(b"SPRING-0001\n" * 9_000)
 
 
@@ -37,36 +37,36 @@ GZIPPED = st.lists(TEXTS, min_size=1, max_size=3).map(lambda members: b"".join(m
 WHOLE = TEXTS | GZIPPED | zipped()
 
 
-async def unpacked(pieces: list[bytes]) -> tuple[bytes, str]:
-    """The text as far as it could be read, and why no further."""
+async def decompress(pieces: list[bytes]) -> tuple[bytes, str]:
+    """The text up to the error, and the error."""
 
-    async def coming() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece
 
-    text = Text(Source("codes", None, coming()), RULES)
+    text = Text(Source("codes", None, stream()), LIMITS)
     read = bytearray()
     try:
         async for piece in text:
             read += piece
-    except (SourceError, SourceInterrupted) as error:
+    except (SourceError, SourceUnavailable) as error:
         return bytes(read), str(error)
     return bytes(read), ""
 
 
 @fuzzed()
 @given(WHOLE | damaged(WHOLE) | st.binary(max_size=100).map(lambda tail: b"\x1f\x8b\x08" + tail), CUTS)
-def test_any_source_is_read_within_bounds_or_told_why_not(data: bytes, cuts: list[float]) -> None:
-    """Never more than the limit, never much in memory, and the same however the bytes come in."""
+def test_any_source_is_read_within_bounds_or_rejected(data: bytes, cuts: list[float]) -> None:
+    """Never more than the limit, never much memory, and the same result however the bytes are cut."""
     tracemalloc.start()
     try:
-        read, error = asyncio.run(unpacked(cut(data, cuts)))
+        read, error = asyncio.run(decompress(cut(data, cuts)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert len(read) <= MOST_BYTES
     assert peak - len(data) < MEMORY
     assert "\n" not in error
-    again, why = asyncio.run(unpacked([data]))
+    again, why = asyncio.run(decompress([data]))
     assert bool(why) == bool(error)
     assert again == read or error

@@ -18,7 +18,7 @@ from coupons.files.codes import check_codes
 from coupons.files.format import FileFormat
 from coupons.files.rejections import Reason, Rejected, streamed_rejections_csv
 from coupons.settings import Settings
-from coupons.sources import Rules, Source
+from coupons.sources import Source, SourceLimits
 from coupons.sources import text as texts
 from coupons.store import deliveries, groups, import_chunks, imports, lists, uploads
 from coupons.store.deliveries import Conclusion
@@ -267,7 +267,7 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connecti
     async def pieces() -> AsyncIterator[bytes]:
         yield "\n".join(codes).encode()
 
-    source, rules = Source("codes.txt", None, pieces()), Rules.of(Settings())
+    source, rules = Source("codes.txt", None, pieces()), SourceLimits.from_settings(Settings())
     async with import_engine.judged(
         connection, Target(a.id, "a", is_group=False), source, rules,
         mode=mode, file_format=FileFormat(kind="txt"), max_lines=1_000,
@@ -728,7 +728,8 @@ async def test_a_dry_run_and_the_import_keep_the_same_rows(connection: Connectio
         yield text.encode()
 
     async with import_engine.judged(
-        connection, Target(group.id, "g", is_group=True), Source("people.csv", None, pieces()), Rules.of(Settings()),
+        connection, Target(group.id, "g", is_group=True), Source("people.csv", None, pieces()),
+        SourceLimits.from_settings(Settings()),
         mode=mode, file_format=FileFormat(kind="csv"), max_lines=1_000,
     ) as judgement:  # fmt: skip
         judged = [line async for line in streamed_rejections_csv(judgement.rejected, judgement.columns)]

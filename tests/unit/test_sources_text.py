@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupons.settings import Settings, SettingsError
-from coupons.sources import PIECE_BYTES, Rules, Source, SourceError, SourceInterrupted, Text
+from coupons.sources import PIECE_BYTES, Source, SourceError, SourceLimits, SourceUnavailable, Text
 
 MIB = 1_048_576
 CODES = b"".join(b"SPRING-%07d\n" % number for number in range(180_000))  # 2.7 MB
 NAME = "codes.csv"
 
 
-def rules(**others: Any) -> Rules:
-    return Rules.of(Settings(_env_file=None, **others))
+def limits(**others: Any) -> SourceLimits:
+    return SourceLimits.from_settings(Settings(_env_file=None, **others))
 
 
 def text_of(pieces: Iterable[bytes], name: str = NAME, **others: Any) -> Text:
@@ -34,14 +34,14 @@ def text_of(pieces: Iterable[bytes], name: str = NAME, **others: Any) -> Text:
         for piece in pieces:
             yield piece
 
-    return Text(Source(name, None, all_pieces()), rules(**others))
+    return Text(Source(name, None, all_pieces()), limits(**others))
 
 
 async def read(text: Text) -> list[bytes]:
     return [piece async for piece in text]
 
 
-async def unpacked(packed: bytes, **others: Any) -> bytes:
+async def decompressed(packed: bytes, **others: Any) -> bytes:
     return b"".join(await read(text_of([packed], **others)))
 
 
@@ -54,9 +54,9 @@ def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> b
 
 
 def bomb() -> bytes:
-    """A gzip of 1 MB that unpacks to 1 GiB of zeros."""
+    """A gzip of 1 MB that decompresses to 1 GiB of zeros."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    mebibyte = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)  # may stand any number of times in a row
+    mebibyte = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)  # can be repeated any number of times
     return gzip.compress(b"")[:10] + mebibyte * 1_024 + b"\x03\x00" + bytes(8)
 
 
@@ -72,93 +72,93 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 PLAIN_PIECES = [CODES[start : start + PIECE_BYTES] for start in range(0, len(CODES), PIECE_BYTES)]
-PACKED = {"plain": CODES, "gzip": gzip.compress(CODES), "zip": zipped((NAME, CODES))}
+COMPRESSED = {"plain": CODES, "gzip": gzip.compress(CODES), "zip": zipped((NAME, CODES))}
 
 
-@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("compression", COMPRESSED)
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.floats(0, 1), max_size=20))
-def test_pieces_are_the_same_however_the_bytes_come_in(packing: str, cuts: list[float]) -> None:
-    """Packed or not and cut anywhere, a text comes in the same pieces of PIECE_BYTES."""
-    source = PACKED[packing]
+def test_pieces_do_not_depend_on_compression_or_cuts(compression: str, cuts: list[float]) -> None:
+    """A text always has the same pieces of PIECE_BYTES."""
+    source = COMPRESSED[compression]
     places = sorted({0, len(source), *(round(cut * len(source)) for cut in cuts)})
     text = text_of([source[start:end] for start, end in pairwise(places)])
     assert asyncio.run(read(text)) == PLAIN_PIECES
-    assert text.read == len(source)
+    assert text.source_bytes == len(source)
 
 
-@pytest.mark.parametrize("packing", PACKED)
-async def test_single_bytes_are_a_source_too(packing: str) -> None:
-    """The head that tells how a source is packed may come byte by byte."""
-    short = {"plain": b"A\nB\n", "gzip": gzip.compress(b"A\nB\n"), "zip": zipped((NAME, b"A\nB\n"))}[packing]
+@pytest.mark.parametrize("compression", COMPRESSED)
+async def test_a_source_may_arrive_byte_by_byte(compression: str) -> None:
+    """Also its first bytes, which show the compression."""
+    short = {"plain": b"A\nB\n", "gzip": gzip.compress(b"A\nB\n"), "zip": zipped((NAME, b"A\nB\n"))}[compression]
     assert await read(text_of(bytes([byte]) for byte in short)) == [b"A\nB\n"]
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [b"", b""], [gzip.compress(b"")], [zipped((NAME, b""))]])
 async def test_an_empty_source_has_no_pieces(pieces: list[bytes]) -> None:
-    """Nothing comes of nothing, packed or not."""
+    """Compressed or not."""
     assert await read(text_of(pieces)) == []
 
 
 @pytest.mark.parametrize("packed", [b"A", b"\x1f", b"PK", b"\x1f\x8bA\n", b"PK\n"])
-async def test_short_and_odd_texts_are_left_as_they_are(packed: bytes) -> None:
-    """What only begins like a packed file is a text."""
-    assert await unpacked(packed) == packed
+async def test_short_and_unusual_texts_are_unchanged(packed: bytes) -> None:
+    """A text may begin like a compressed file."""
+    assert await decompressed(packed) == packed
 
 
 async def test_progress_counts_bytes_of_the_source() -> None:
-    """`read` rises with each piece, in packed bytes, and ends at the source's size."""
-    for source in PACKED.values():
+    """`source_bytes` rises with each piece, in compressed bytes, up to the size of the source."""
+    for source in COMPRESSED.values():
         text = text_of([source[start : start + 50_000] for start in range(0, len(source), 50_000)])
-        seen = [text.read async for _ in text]
+        seen = [text.source_bytes async for _ in text]
         assert seen == sorted(seen)
-        assert 0 < seen[0] <= seen[-1] <= text.read == len(source)
+        assert 0 < seen[0] <= seen[-1] <= text.source_bytes == len(source)
 
 
-async def test_members_of_a_gzip_follow_each_other() -> None:
-    """`cat a.gz b.gz` is a gzip file, with zeros between and behind them too."""
+async def test_a_gzip_may_have_several_members() -> None:
+    """`cat a.gz b.gz` is a gzip file, also with zeros between and after the members."""
     one, two = gzip.compress(b"A\n"), gzip.compress(b"B\n")
-    assert await unpacked(one + two) == b"A\nB\n"
-    assert await unpacked(one + bytes(512) + two + bytes(100_000)) == b"A\nB\n"
+    assert await decompressed(one + two) == b"A\nB\n"
+    assert await decompressed(one + bytes(512) + two + bytes(100_000)) == b"A\nB\n"
 
 
 @pytest.mark.parametrize("lost", [1, 4, 8, 9, 1_000])
-async def test_gzip_that_is_cut_short_is_refused(lost: int) -> None:
-    """Even if all its text has come: its checksum has not."""
-    with pytest.raises(SourceError, match=r"codes\.csv is cut short"):
-        await unpacked(PACKED["gzip"][:-lost])
+async def test_a_truncated_gzip_is_rejected(lost: int) -> None:
+    """Even if only its checksum is missing."""
+    with pytest.raises(SourceError, match=r"codes\.csv is truncated"):
+        await decompressed(COMPRESSED["gzip"][:-lost])
 
 
-async def test_second_member_that_is_cut_short_is_refused() -> None:
-    """A whole member does not make a whole file."""
-    with pytest.raises(SourceError, match="is cut short"):
-        await unpacked(gzip.compress(b"A\n") + gzip.compress(b"B\n")[:5])
+async def test_a_truncated_second_member_is_rejected() -> None:
+    """One whole member is not the whole file."""
+    with pytest.raises(SourceError, match="is truncated"):
+        await decompressed(gzip.compress(b"A\n") + gzip.compress(b"B\n")[:5])
 
 
-@pytest.mark.parametrize("place", [-8, -4, len(PACKED["gzip"]) // 2])
-async def test_damaged_gzip_is_refused(place: int) -> None:
+@pytest.mark.parametrize("place", [-8, -4, len(COMPRESSED["gzip"]) // 2])
+async def test_a_damaged_gzip_is_rejected(place: int) -> None:
     """Checksum, length and data are verified."""
-    damaged = bytearray(PACKED["gzip"])
+    damaged = bytearray(COMPRESSED["gzip"])
     damaged[place] ^= 0xFF
     with pytest.raises(SourceError, match=r"codes\.csv is damaged"):
-        await unpacked(bytes(damaged))
+        await decompressed(bytes(damaged))
 
 
-async def test_what_follows_a_gzip_must_be_one() -> None:
-    """Something else behind a member is damage, not text to pass over."""
+async def test_only_gzip_may_follow_gzip() -> None:
+    """Other data after a member is damage, not ignored."""
     with pytest.raises(SourceError, match="is damaged"):
-        await unpacked(gzip.compress(b"A\n") + b"B\n")
+        await decompressed(gzip.compress(b"A\n") + b"B\n")
 
 
-async def test_packed_twice_is_unpacked_once() -> None:
-    """What is in a gzip is handed on as it is; the readers say that it is no text."""
+async def test_only_one_layer_is_decompressed() -> None:
+    """The readers then report that the content is not text."""
     inner = gzip.compress(b"A\n")
-    assert await unpacked(gzip.compress(inner)) == inner
-    assert await unpacked(zipped(("a.gz", inner))) == inner
+    assert await decompressed(gzip.compress(inner)) == inner
+    assert await decompressed(zipped(("a.gz", inner))) == inner
 
 
-async def test_gzip_bomb_is_stopped_before_it_goes_off() -> None:
-    """1 GiB of zeros in 1 MB costs a few pieces' memory and is refused with the second one."""
+async def test_a_gzip_bomb_is_stopped_early() -> None:
+    """1 GiB of zeros in 1 MB is rejected at the second piece, with the memory of a few pieces."""
     packed = bomb()
     assert len(packed) < 1.1 * MIB
     text = text_of([packed])
@@ -167,66 +167,66 @@ async def test_gzip_bomb_is_stopped_before_it_goes_off() -> None:
     assert peak[0] < 8 * MIB
 
 
-async def test_zip_bomb_is_not_even_opened() -> None:
-    """A zip says how much comes of it."""
+async def test_a_zip_bomb_is_not_opened() -> None:
+    """A zip declares its decompressed size."""
     with peak_memory() as peak:
         packed = zipped((NAME, bytes(64 * MIB)))
     with peak_memory() as peak, pytest.raises(SourceError, match="more than 200 times its size"):
-        await unpacked(packed)
+        await decompressed(packed)
     assert peak[0] < 2 * MIB
 
 
-async def test_zip_that_lies_about_its_size_is_damaged() -> None:
-    """No more is unpacked than it says, and then the checksum does not fit."""
+async def test_a_zip_with_a_wrong_size_is_damaged() -> None:
+    """No more than the declared size is decompressed, and then the checksum is wrong."""
     packed = zipped((NAME, bytes(64 * MIB))).replace(struct.pack("<L", 64 * MIB), struct.pack("<L", 5_000))
     with peak_memory() as peak, pytest.raises(SourceError, match=r"codes\.csv is damaged"):
-        await unpacked(packed)
+        await decompressed(packed)
     assert peak[0] < 4 * MIB
 
 
-async def test_text_that_packs_well_is_no_bomb() -> None:
-    """The ratio counts from the second mebibyte on, and what is allowed is a setting."""
-    assert await unpacked(gzip.compress(bytes(MIB))) == bytes(MIB)
-    assert await unpacked(gzip.compress(bytes(3 * MIB)), import_max_ratio=2_000) == bytes(3 * MIB)
+async def test_a_highly_compressible_text_is_not_a_bomb() -> None:
+    """The ratio counts from the second mebibyte on, and its limit is a setting."""
+    assert await decompressed(gzip.compress(bytes(MIB))) == bytes(MIB)
+    assert await decompressed(gzip.compress(bytes(3 * MIB)), import_max_ratio=2_000) == bytes(3 * MIB)
     with pytest.raises(SourceError, match="more than 200 times"):
-        await unpacked(gzip.compress(bytes(MIB + 1)))
+        await decompressed(gzip.compress(bytes(MIB + 1)))
 
 
-@pytest.mark.parametrize("packing", ["gzip", "zip"])
-async def test_what_is_unpacked_has_a_cap(packing: str) -> None:
-    """A source's limit in bytes is that of its text too."""
-    assert await unpacked(PACKED[packing], import_max_bytes=len(CODES)) == CODES
-    with pytest.raises(SourceError, match=r"more than 2699999 bytes when unpacked.*COUPONS_IMPORT_MAX_BYTES"):
-        await unpacked(PACKED[packing], import_max_bytes=len(CODES) - 1)
+@pytest.mark.parametrize("compression", ["gzip", "zip"])
+async def test_the_decompressed_size_is_limited(compression: str) -> None:
+    """The limit for a source applies to its text too."""
+    assert await decompressed(COMPRESSED[compression], import_max_bytes=len(CODES)) == CODES
+    with pytest.raises(SourceError, match=r"limit of 2699999 bytes when decompressed.*COUPONS_IMPORT_MAX_BYTES"):
+        await decompressed(COMPRESSED[compression], import_max_bytes=len(CODES) - 1)
 
 
-@pytest.mark.parametrize("packing", PACKED)
-async def test_a_source_has_a_cap_whatever_it_says(packing: str) -> None:
-    """The bytes that come are counted: no size need be known, or true; and a zip is not spooled beyond."""
-    source = PACKED[packing]
-    taken = 0
+@pytest.mark.parametrize("compression", COMPRESSED)
+async def test_the_received_size_is_limited(compression: str) -> None:
+    """The received bytes are counted, whatever size is declared; a zip is not spooled beyond the limit."""
+    source = COMPRESSED[compression]
+    pieces = 0
 
     def endless() -> Iterator[bytes]:
-        nonlocal taken
+        nonlocal pieces
         while True:
-            taken += 1
+            pieces += 1
             yield source
 
     with pytest.raises(SourceError, match="COUPONS_IMPORT_MAX_BYTES"):
         await read(text_of(endless(), import_max_bytes=10_000_000))
-    assert taken <= 10_000_000 // len(source) + 1
+    assert pieces <= 10_000_000 // len(source) + 1
 
 
-async def test_folders_and_a_macs_notes_are_no_files_of_a_zip() -> None:
-    """What a Mac packs has a second file that nobody put there."""
+async def test_folders_and_macos_metadata_in_a_zip_are_ignored() -> None:
+    """A zip created on a Mac contains a second, hidden file."""
     packed = zipped(("export/", b""), ("export/codes.csv", b"A\n"), ("__MACOSX/export/._codes.csv", b"\0\5\26\7"))
     text = text_of([packed], "export.zip")
     assert await read(text) == [b"A\n"]
     assert text.name == NAME
 
 
-async def test_text_is_called_without_its_packing() -> None:
-    """Readers see by a file's name whether it is a CSV."""
+async def test_the_name_of_a_text_has_no_gz_suffix() -> None:
+    """Readers recognize a CSV file by its name."""
     assert text_of([], "codes.csv.gz").name == NAME
     assert text_of([], "codes.csv").name == NAME
 
@@ -234,9 +234,9 @@ async def test_text_is_called_without_its_packing() -> None:
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ([], "export.zip is a zip with no files: it must hold exactly one"),
+        ([], "export.zip is a zip with no files: it must contain exactly one"),
         (["a/"], "export.zip is a zip with no files"),
-        (["a.csv", "b.csv", "c.csv"], "export.zip is a zip with 3 files: it must hold exactly one"),
+        (["a.csv", "b.csv", "c.csv"], "export.zip is a zip with 3 files: it must contain exactly one"),
         (
             ["[Content_Types].xml", "xl/workbook.xml", "xl/styles.xml"],
             "export.zip is an Excel workbook: save it as CSV",
@@ -245,64 +245,64 @@ async def test_text_is_called_without_its_packing() -> None:
         (["mimetype", "META-INF/manifest.xml", "content.xml"], "export.zip is an OpenDocument file: save it as CSV"),
     ],
 )
-async def test_zip_holds_one_file(members: list[str], reason: str) -> None:
-    """Which of several is meant is not guessed, and what an office program made is called by its name."""
+async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> None:
+    """The file is never guessed, and office documents are identified."""
     packed = zipped(*((name, b"") for name in members))
-    with pytest.raises(SourceError) as told:
+    with pytest.raises(SourceError) as caught:
         await read(text_of([packed], "export.zip"))
-    assert str(told.value).startswith(reason)
+    assert str(caught.value).startswith(reason)
 
 
-async def test_zip_with_a_password_is_refused() -> None:
-    """As is said, and not as damage."""
+async def test_a_password_protected_zip_is_rejected() -> None:
+    """With this reason, not as damaged."""
     packed = bytearray(zipped((NAME, b"A\n")))
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         packed[packed.index(signature) + flags] |= 1
-    with pytest.raises(SourceError, match="is a zip with a password: pack it without one"):
-        await unpacked(bytes(packed))
+    with pytest.raises(SourceError, match="is a password-protected zip: remove the password"):
+        await decompressed(bytes(packed))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-async def test_zip_is_packed_as_zips_are(method: int) -> None:
-    """Other methods would be unpacked without a bound: a few bytes of bzip2 hold gigabytes."""
-    with pytest.raises(SourceError, match="pack it as a plain zip, or gzip"):
-        await unpacked(zipped((NAME, CODES), method=method))
+async def test_a_zip_must_use_a_standard_method(method: int) -> None:
+    """Other methods would be decompressed without a bound: a few bytes of bzip2 hold gigabytes."""
+    with pytest.raises(SourceError, match="unsupported compression method"):
+        await decompressed(zipped((NAME, CODES), method=method))
 
 
-async def test_stored_zip_is_read() -> None:
-    """A zip need not be packed at all."""
-    assert await unpacked(zipped((NAME, CODES), method=zipfile.ZIP_STORED)) == CODES
+async def test_an_uncompressed_zip_is_read() -> None:
+    """A zip need not be compressed."""
+    assert await decompressed(zipped((NAME, CODES), method=zipfile.ZIP_STORED)) == CODES
 
 
 @pytest.mark.parametrize("kept", [4, 30, 100, -1, -22, -60])
-async def test_zip_that_is_cut_short_is_refused(kept: int) -> None:
-    """Its directory is missing, or part of it."""
-    with pytest.raises(SourceError, match=r"codes\.csv is damaged or cut short"):
-        await unpacked(PACKED["zip"][:kept])
+async def test_a_truncated_zip_is_rejected(kept: int) -> None:
+    """All or part of its directory is missing."""
+    with pytest.raises(SourceError, match=r"codes\.csv is damaged or truncated"):
+        await decompressed(COMPRESSED["zip"][:kept])
 
 
-async def test_damaged_zip_is_refused() -> None:
-    """The checksum is compared."""
+async def test_a_damaged_zip_is_rejected() -> None:
+    """The checksum is verified."""
     damaged = bytearray(zipped((NAME, b"SPRING-1\n"), method=zipfile.ZIP_STORED))
     damaged[damaged.index(b"SPRING-1")] ^= 1
     with pytest.raises(SourceError, match="is damaged"):
-        await unpacked(bytes(damaged))
+        await decompressed(bytes(damaged))
 
 
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 127), byte=st.integers(0, 255))
-def test_any_damage_to_a_zip_is_told(place: int, byte: int) -> None:
-    """One wrong byte anywhere ends in the right text or in a SourceError, never in another error."""
+def test_any_damage_to_a_zip_is_detected(place: int, byte: int) -> None:
+    """With one wrong byte anywhere, the text is correct or SourceError is raised, never another error."""
     damaged = bytearray(zipped((NAME, b"SPRING-1\nSPRING-2\n")))
     damaged[place % len(damaged)] = byte
     try:
-        assert asyncio.run(unpacked(bytes(damaged))) in (b"SPRING-1\nSPRING-2\n", bytes(damaged))
+        assert asyncio.run(decompressed(bytes(damaged))) in (b"SPRING-1\nSPRING-2\n", bytes(damaged))
     except SourceError as error:
         assert "SPRING" not in str(error)
 
 
-async def test_zip_directory_is_not_believed() -> None:
-    """A directory as large as the zip says it is would be taken in at once: here 100 MB of what is none."""
+async def test_the_directory_size_of_a_zip_is_not_trusted() -> None:
+    """Zipfile would read all of it into memory: here 100 MB of zeros."""
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 100_000_000, 4, 0)
     pieces = [b"PK\x03\x04", *[bytes(MIB)] * 100, end]
     with peak_memory() as peak, pytest.raises(SourceError, match="is damaged"):
@@ -310,30 +310,30 @@ async def test_zip_directory_is_not_believed() -> None:
     assert peak[0] < 4 * MIB
 
 
-async def test_no_room_for_a_zip_passes() -> None:
-    """A full disk is no fault of the file: it can be tried again."""
+async def test_a_full_disk_is_unavailable() -> None:
+    """The file is not at fault: the import can be retried."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
     try:
-        with pytest.raises(SourceInterrupted, match=r"codes\.csv cannot be unpacked in TMPDIR: File too large"):
+        with pytest.raises(SourceUnavailable, match=r"codes\.csv cannot be unpacked in TMPDIR: File too large"):
             await read(text_of([b"PK\x03\x04", *[bytes(MIB)] * 3]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_machine_without_a_folder_for_zips_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a read-only container no trying again helps, but a setting does."""
+async def test_a_missing_temporary_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a read-only container a retry does not help, but a setting does."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    with pytest.raises(SourceError, match=r"codes\.csv is a zip, and there is no folder to unpack it in: .*TMPDIR"):
-        await unpacked(PACKED["zip"])
+    with pytest.raises(SourceError, match=r"codes\.csv is a zip, and there is no writable folder .*TMPDIR"):
+        await decompressed(COMPRESSED["zip"])
 
 
-def test_rules_come_from_settings() -> None:
-    """Hosts and buckets are lists, with blanks or commas between."""
-    made = rules(
+def test_limits_come_from_settings() -> None:
+    """Hosts and buckets are lists, separated by spaces or commas."""
+    made = limits(
         import_folder="/srv/import", import_hosts="Shop.example, files.example:8443\n[::1]:443", import_buckets="a,b c"
     )
-    assert made == Rules(
+    assert made == SourceLimits(
         folder=Path("/srv/import"),
         hosts=frozenset({"shop.example", "files.example:8443", "[::1]:443"}),
         private_hosts=False,
@@ -341,14 +341,14 @@ def test_rules_come_from_settings() -> None:
         max_bytes=2_000_000_000,
         max_ratio=200,
     )
-    assert rules().hosts == rules().buckets == frozenset()
+    assert limits().hosts == limits().buckets == frozenset()
 
 
 @pytest.mark.parametrize(
     "host", ["https://shop.example", "shop.example/codes", "*.shop.example", "user:pw@shop.example"]
 )
-def test_host_that_is_none_is_a_wrong_setting(host: str) -> None:
-    """It would match nothing, and nobody would know why."""
-    with pytest.raises(SettingsError, match="COUPONS_IMPORT_HOSTS") as told:
-        rules(import_hosts=host)
-    assert host not in str(told.value)
+def test_an_invalid_host_is_a_settings_error(host: str) -> None:
+    """It would silently match no host."""
+    with pytest.raises(SettingsError, match="COUPONS_IMPORT_HOSTS") as caught:
+        limits(import_hosts=host)
+    assert host not in str(caught.value)
