@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,21 @@ from starlette.requests import Request
 
 from coupons.broker import publishing
 from coupons.commands import ImportCoupons
-from coupons.database import Connection, connected, pooled
+from coupons.database import Connection, Pool, connected, pooled
 from coupons.health import Health
 from coupons.settings import Settings
+from coupons.smtp import Relays
+from coupons.store.deliveries import Batch
 from tests.factories import add_list
 from tests.waiting import until
+from workers.delivery.batch_sender import BatchSender
+from workers.delivery.in_flight import InFlight
+from workers.delivery.policy import Policy, RejectionStreaks
+from workers.delivery.rate_limit import RateLimit
+from workers.delivery.recorder import Recorder
+from workers.delivery.renderer import Renderer
+from workers.delivery.send_budget import SendBudget
+from workers.delivery.window import Window
 from workers.health import Condition
 from workers.importer import Importer
 from workers.intake import Intake
@@ -94,3 +104,31 @@ async def at_work(
             finally:
                 signals.stop()
                 taking.cancel()
+
+
+@contextmanager
+def batch_sender(
+    pool: Pool,
+    batch: Batch,
+    renderer: Renderer,
+    relays: Relays,
+    *,
+    window: int,
+    lease_seconds: float = 45,
+    mails_per_hour: int = 0,
+) -> Iterator[BatchSender]:
+    """What sends a batch, in a worker of its own, with up to 100 mails in flight and at least `window`."""
+    signals = Signals(("deliver",))
+    rate_limit = RateLimit(pool=pool, per_hour=mails_per_hour) if mails_per_hour else None
+    in_flight = InFlight()
+    with Window(100, least=window, stalled_owners=relays.stalled_owners).share(in_flight) as share:
+        yield BatchSender(
+            in_flight=in_flight,
+            budget=SendBudget(share, rate_limit, signals),
+            recorder=Recorder(pool, batch, lease_seconds=lease_seconds),
+            renderer=renderer,
+            policy=Policy(RejectionStreaks(), batch.sendout_id, retry_seconds=86_400),
+            relays=relays,
+            signals=signals,
+            on_only_stalled=lambda: None,
+        )

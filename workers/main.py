@@ -69,7 +69,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
         log.info("worker started", roles=roles, owner=owner)
         async with asyncio.TaskGroup() as group:
             deliverer = Deliverer(
-                pool=pool, relays=relays, signals=signals, settings=settings, owner=owner, lingering=group
+                pool=pool, relays=relays, signals=signals, settings=settings, owner=owner, background=group
             )
             steps = {
                 "import": [Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=owner).step]

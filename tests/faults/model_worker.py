@@ -40,7 +40,7 @@ class Worker:
     """One process: what it works on comes to its end, stands still, or dies."""
 
     def __init__(
-        self, name: str, real_pool: Pool, network: Network, settings: Settings, lingering: asyncio.TaskGroup
+        self, name: str, real_pool: Pool, network: Network, settings: Settings, background: asyncio.TaskGroup
     ) -> None:
         self.contacts = Contacts(name, real_pool)
         self.wire = Wire(network, self.contacts)
@@ -51,7 +51,7 @@ class Worker:
         self.importer = Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=name)
         self.preparer = Preparer(pool=pool, nudges=nudges, settings=settings, owner=name)
         self.deliverer = Deliverer(
-            pool=pool, relays=relays, signals=signals, settings=settings, owner=name, lingering=lingering
+            pool=pool, relays=relays, signals=signals, settings=settings, owner=name, background=background
         )
         self.sweeper = Sweeper(pool=pool, nudges=nudges, settings=settings, owner=name)
         self._body: asyncio.Task[Any] | None = None
@@ -60,8 +60,8 @@ class Worker:
     @classmethod
     @asynccontextmanager
     async def started(cls, name: str, database_url: str, network: Network, settings: Settings) -> AsyncIterator[Self]:
-        async with pooled(database_url, size=CONNECTIONS) as pool, asyncio.TaskGroup() as lingering:
-            worker = cls(name, pool, network, settings, lingering)
+        async with pooled(database_url, size=CONNECTIONS) as pool, asyncio.TaskGroup() as background:
+            worker = cls(name, pool, network, settings, background)
             try:
                 yield worker
             finally:

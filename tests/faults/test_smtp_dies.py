@@ -156,7 +156,7 @@ async def deliver_impatiently(lab: Lab, sendout: UUID) -> None:
     ):
         signals = Signals(("deliver",))
         deliverer = Deliverer(
-            pool=pool, relays=relays, signals=signals, settings=settings, owner="test", lingering=group
+            pool=pool, relays=relays, signals=signals, settings=settings, owner="test", background=group
         )
         async with asyncio.timeout(END_SECONDS):
             while await pool.fetchval("SELECT state FROM sendout WHERE id = $1", sendout) != "finished":

@@ -1,4 +1,4 @@
-"""A worker hands mails over under its lease, and records what became of them: on a real database and a real relay."""
+"""A worker sends a batch under its lease and records the outcomes: with a real database and a real relay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,18 +10,16 @@ import pytest
 
 from coupons.database import Connection, Pool, pooled
 from coupons.errors import LeaseLost
+from coupons.mail import Envelope
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress
 from coupons.store import deliveries, messages, sendout_views, sendouts
+from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.waiting import until
-from workers.delivery.batch_sender import Handover
-from workers.delivery.denials import Denials
-from workers.delivery.rate_limit import Throttle
-from workers.delivery.renderer import Writer
-from workers.delivery.window import Window
-from workers.loops import Signals
+from tests.worker_harness import batch_sender
+from workers.delivery.renderer import Renderer
 
 RECIPIENTS = 100
 SLOW = ("--delay", "0.05")
@@ -34,11 +32,10 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def handing_over(
-    connection: Connection, pool: Pool, sink: Sink, *, per_hour: int = 0
+async def sending(
+    connection: Connection, pool: Pool, sink: Sink, *, mails_per_hour: int = 0
 ) -> AsyncIterator[tuple[UUID, "asyncio.Task[object]"]]:
-    """A sendout of one batch, and the task that hands it over."""
-    settings = Settings(max_in_flight=100)
+    """A sendout of one batch, and the task that sends it."""
     await add_list(connection, "a", RECIPIENTS)
     await add_group(connection, "g", RECIPIENTS)
     await save_message(connection, "m", "a")
@@ -49,52 +46,42 @@ async def handing_over(
     await deliveries.bind(connection, batch, {})
     lists = await deliveries.lists_of(connection, sendout_id)
     message = await messages.of_sendout(connection, sendout_id)
+    renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
+    due = await deliveries.due(connection, batch, lists)
     async with Relays(SmtpAddress.parse_all(sink.url), limits=Limits(connections=2)) as relays:
-        handover = Handover(
-            pool=pool,
-            relays=relays,
-            throttle=Throttle(pool=pool, per_hour=per_hour) if per_hour else None,
-            denials=Denials(),
-            window=Window(100, least=50),
-            batch=batch,
-            writer=Writer(message, [], lists, settings=settings),
-            signals=Signals(("deliver",)),
-            settings=settings,
-            only_silence=asyncio.Event(),
-        )
-        due = await deliveries.due(connection, batch, lists)
-        task: asyncio.Task[object] = asyncio.create_task(handover.run(due))
-        try:
-            yield sendout_id, task
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+        with batch_sender(pool, batch, renderer, relays, window=50, mails_per_hour=mails_per_hour) as sender:
+            task: asyncio.Task[object] = asyncio.create_task(sender.run(due))
+            try:
+                yield sendout_id, task
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
 
 
-async def mails_came(sink: Sink, least: int) -> int:
+async def mails_arrive(sink: Sink, least: int) -> int:
     await until(lambda: len(sink.mails()) >= least, f"{least} mails")
     return len(sink.mails())
 
 
-async def test_whoever_lost_the_lease_hands_nothing_more_over(
+async def test_a_worker_that_lost_its_lease_hands_over_no_more_mails(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """Mails that wait for a connection are taken back; only those on the wire still arrive."""
+    """Queued mails are taken back; only mails that are being transmitted still arrive."""
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
-        async with handing_over(connection, pool, sink) as (_, task):
-            await mails_came(sink, 5)
+        async with sending(connection, pool, sink) as (_, task):
+            await mails_arrive(sink, 5)
             await connection.execute("UPDATE delivery_batch SET lease_token = gen_random_uuid()")
             with pytest.raises(LeaseLost):
                 await task
-            had_come = len(sink.mails())
-        assert len(sink.mails()) <= had_come + 4  # two connections, each with one under way and one behind it
+            arrived = len(sink.mails())
+        assert len(sink.mails()) <= arrived + 4  # two connections: one mail being sent and one behind it on each
 
 
-async def test_a_pause_takes_back_what_is_not_on_the_wire(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """Within two seconds, and every mail that came is recorded."""
+async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Pool, tmp_path: Path) -> None:
+    """The pause acts within two seconds, and every mail that arrived is recorded."""
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
-        async with handing_over(connection, pool, sink) as (sendout_id, task):
-            await mails_came(sink, 5)
+        async with sending(connection, pool, sink) as (sendout_id, task):
+            await mails_arrive(sink, 5)
             await sendouts.pause(connection, sendout_id, "by a test")
             async with asyncio.timeout(2):
                 await task
@@ -103,13 +90,13 @@ async def test_a_pause_takes_back_what_is_not_on_the_wire(connection: Connection
         assert found.sent < RECIPIENTS
 
 
-async def test_a_database_that_goes_away_while_turns_are_booked_costs_no_outcome(
+async def test_a_lost_database_connection_costs_no_outcome_under_a_rate_limit(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """The next turn is booked when it is back; what was in hand is recorded as what it became."""
+    """The next slot is booked when the database is back, and mails in flight get their real outcomes."""
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
-        async with handing_over(connection, pool, sink, per_hour=3_600 * 200) as (sendout_id, task):
-            await mails_came(sink, 5)
+        async with sending(connection, pool, sink, mails_per_hour=3_600 * 200) as (sendout_id, task):
+            await mails_arrive(sink, 5)
             await connection.execute("ALTER TABLE throttle RENAME TO away")
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -123,20 +110,20 @@ async def test_a_database_that_goes_away_while_turns_are_booked_costs_no_outcome
         assert len(sink.mails()) == RECIPIENTS
 
 
-async def test_a_mail_that_cannot_be_written_costs_the_others_nothing(
+async def test_an_internal_error_leaves_no_mail_without_its_outcome(
     connection: Connection, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect ends the work on the batch, but not before all that is in hand has its outcome."""
-    write = Writer.write
+    """An error while rendering ends the work on the batch, after every mail in flight has its outcome."""
+    render = Renderer.render
 
-    def fails_at_60(self: Writer, sendout_id: UUID, delivery: deliveries.Delivery) -> object:
+    def fails_at_60(self: Renderer, delivery: Delivery) -> Envelope:
         if delivery.number == 60:
             raise ZeroDivisionError
-        return write(self, sendout_id, delivery)
+        return render(self, delivery)
 
-    monkeypatch.setattr(Writer, "write", fails_at_60)
+    monkeypatch.setattr(Renderer, "render", fails_at_60)
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
-        async with handing_over(connection, pool, sink) as (sendout_id, task):
+        async with sending(connection, pool, sink) as (sendout_id, task):
             with pytest.raises(ZeroDivisionError):
                 await task
         found = await sendout_views.named(connection, sendout_id)

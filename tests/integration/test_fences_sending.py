@@ -1,4 +1,4 @@
-"""Each fence between the intent and the mail, by itself, on a real database and a real relay."""
+"""Each fence between a mail's intent and its sending, checked on its own with a real database and a real relay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,17 +22,15 @@ from sandbox.services import Sink, private_sink
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.locks import locked, until_blocked
 from tests.waiting import until
-from workers.delivery import batch_sender
-from workers.delivery.batch_sender import Ending, Handover
-from workers.delivery.denials import Denials
-from workers.delivery.renderer import Writer
-from workers.delivery.window import Window
-from workers.loops import Signals
+from tests.worker_harness import batch_sender
+from workers.delivery import recorder
+from workers.delivery.batch_sender import BatchResult, BatchSender
+from workers.delivery.renderer import Renderer
 
 RECIPIENTS = 60
 WINDOW = 50
 SLOW = ("--delay", "0.05")
-APART = "apart@example.org"
+OTHER = "other@example.org"
 
 
 @pytest.fixture
@@ -43,34 +41,33 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch that is ready to be handed over, to a relay with a connection that is open already."""
+    """A batch that is ready to be sent, to a relay with a connection that is open already."""
 
     sendout_id: UUID
-    handover: Handover
+    sender: BatchSender
     due: list[Delivery]
     relays: Relays
     sink: Sink
-    apart: Envelope
-    """A mail that is nobody's."""
+    other_mail: Envelope
+    """A mail that does not belong to the batch."""
 
-    def run(self) -> "asyncio.Task[Ending]":
-        return asyncio.create_task(self.handover.run(self.due))
+    def run(self) -> "asyncio.Task[BatchResult | None]":
+        return asyncio.create_task(self.sender.run(self.due))
 
-    def mailed(self) -> set[int]:
-        """The numbers of the deliveries whose mails have come."""
+    def arrived(self) -> set[int]:
+        """The numbers of the deliveries whose mails have arrived."""
         numbers = {delivery.address: delivery.number for delivery in self.due}
-        return {numbers[mail.rcpt_to[0]] for mail in self.sink.mails() if mail.rcpt_to[0] != APART}
+        return {numbers[mail.rcpt_to[0]] for mail in self.sink.mails() if mail.rcpt_to[0] != OTHER}
 
-    async def comes(self) -> None:
-        """Until the first mail has come."""
-        await until(self.mailed, "the first mail")
+    async def first_arrives(self) -> None:
+        """Wait until the first mail has arrived."""
+        await until(self.arrived, "the first mail")
 
 
 @asynccontextmanager
 async def ready(
     connection: Connection, pool: Pool, folder: Path, *sink: str, lease_seconds: float = 45
 ) -> AsyncIterator[Work]:
-    settings = Settings(max_in_flight=100, lease_seconds=lease_seconds, heartbeat_seconds=lease_seconds / 4)
     await add_list(connection, "a", RECIPIENTS)
     await add_group(connection, "g", RECIPIENTS)
     await save_message(connection, "m", "a")
@@ -81,30 +78,20 @@ async def ready(
     await deliveries.bind(connection, batch, {})
     lists = await deliveries.lists_of(connection, sendout_id)
     due = await deliveries.due(connection, batch, lists)
-    writer = Writer(await messages.of_sendout(connection, sendout_id), [], lists, settings=settings)
+    message = await messages.of_sendout(connection, sendout_id)
+    renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
     with private_sink(folder / "mails.jsonl", *sink) as receiving:
         async with Relays(SmtpAddress.parse_all(receiving.url), limits=Limits(connections=1)) as relays:
-            apart = writer.write(sendout_id, Delivery(999, APART, {"first_name": "Zoë"}, 0, codes={1: "APART"}))
-            await relays.send(apart)
-            work = Handover(
-                pool=pool,
-                relays=relays,
-                throttle=None,
-                denials=Denials(),
-                window=Window(100, least=WINDOW),
-                batch=batch,
-                writer=writer,
-                signals=Signals(("deliver",)),
-                settings=settings,
-                only_silence=asyncio.Event(),
-            )
-            yield Work(sendout_id, work, due, relays, receiving, apart)
+            other_mail = renderer.render(Delivery(999, OTHER, {"first_name": "Zoë"}, 0, codes={1: "OTHER"}))
+            await relays.send(other_mail)
+            with batch_sender(pool, batch, renderer, relays, window=WINDOW, lease_seconds=lease_seconds) as sender:
+                yield Work(sendout_id, sender, due, relays, receiving, other_mail)
 
 
 async def test_no_mail_leaves_before_its_intent_is_committed(
     connection: Connection, other: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """While the database dawdles the relay waits; where the intent cannot be written, nothing was mailed."""
+    """The relay waits for a slow database. If the intent cannot be committed, no mail was sent."""
     async with ready(connection, pool, tmp_path) as work:
         async with locked(other, "delivery_batch"):
             running = work.run()
@@ -112,85 +99,84 @@ async def test_no_mail_leaves_before_its_intent_is_committed(
             await other.execute("UPDATE delivery_batch SET lease_token = gen_random_uuid()")
         with pytest.raises(LeaseLost):
             await running
-    assert work.mailed() == set()
+    assert work.arrived() == set()
 
 
 async def test_a_sendout_that_was_paused_before_its_first_mail_sends_none(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """The answer to the intent is no."""
+    """The flush reports that its intents must not be sent."""
     async with ready(connection, pool, tmp_path) as work:
         await sendouts.pause(connection, work.sendout_id, "by a test")
         await work.run()
-    assert work.mailed() == set()
+    assert work.arrived() == set()
 
 
-async def test_whoever_lost_the_lease_takes_back_what_waits(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """A mail that is handed over after that is the next one: only what was on the wire comes before it."""
+async def test_a_worker_that_lost_its_lease_takes_back_queued_mails(
+    connection: Connection, pool: Pool, tmp_path: Path
+) -> None:
+    """A mail that is submitted later is the next one: only mails that were being transmitted arrive before it."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
-        await work.comes()
+        await work.first_arrives()
         await connection.execute("UPDATE delivery_batch SET lease_token = gen_random_uuid()")
         with pytest.raises(LeaseLost):
             await running
-        had_come = len(work.mailed())
-        await work.relays.send(work.apart)
-        assert len(work.mailed()) <= had_come + 2
+        arrived = len(work.arrived())
+        await work.relays.send(work.other_mail)
+        assert len(work.arrived()) <= arrived + 2
 
 
-async def test_a_pause_takes_back_what_waits(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """Of the window of mails that were handed over, the smaller part comes."""
+async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Pool, tmp_path: Path) -> None:
+    """Less than half of the window of submitted mails arrives."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
-        await work.comes()
+        await work.first_arrives()
         await sendouts.pause(connection, work.sendout_id, "by a test")
         await running
-        assert len(work.mailed()) < WINDOW / 2
-    assert (await sendout_views.named(connection, work.sendout_id)).sent == len(work.mailed())
+        assert len(work.arrived()) < WINDOW / 2
+    assert (await sendout_views.named(connection, work.sendout_id)).sent == len(work.arrived())
 
 
 async def test_no_mail_leaves_after_the_lease(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """What waits for a slow relay for longer comes back, and is tried again under another lease."""
+    """Mails that wait for a slow relay for longer come back, and are sent under another lease."""
     async with ready(connection, pool, tmp_path, *SLOW, lease_seconds=1) as work:
         await work.run()
     found = await sendout_views.named(connection, work.sendout_id)
     assert found.open > 0
-    assert (found.sent, found.in_flight) == (len(work.mailed()), 0)
+    assert (found.sent, found.in_flight) == (len(work.arrived()), 0)
 
 
-async def test_outcomes_whose_commit_got_no_answer_are_recorded_once(
+async def test_outcomes_are_recorded_once_although_the_commit_was_not_confirmed(
     connection: Connection, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flush is tried until it is answered, and is the same one each time: here, twice."""
+    """A flush is retried under the same id until it is confirmed: here, twice."""
     record, is_lost = deliveries.record, cycle((True, False))
 
-    async def without_an_answer(*arguments: Any, **named: Any) -> bool:
+    async def without_confirmation(*arguments: Any, **named: Any) -> bool:
         may_send = await record(*arguments, **named)
         if next(is_lost):
             raise ConnectionResetError
         return may_send
 
-    monkeypatch.setattr(deliveries, "record", without_an_answer)
-    monkeypatch.setattr(batch_sender, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(deliveries, "record", without_confirmation)
+    monkeypatch.setattr(recorder, "RETRY_SECONDS", 0)
     async with ready(connection, pool, tmp_path) as work:
         await work.run()
     found = await sendout_views.named(connection, work.sendout_id)
     assert (found.sent, found.open, found.uncertain) == (RECIPIENTS, 0, 0)
 
 
-async def test_a_worker_that_dies_leaves_all_that_is_in_hand(
+async def test_a_dead_worker_leaves_every_unrecorded_mail_in_flight(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """Every mail that came is recorded, or stands in its batch's hand: handed over lately or several flushes ago."""
+    """Every mail that arrived is recorded or in flight in the database, however many flushes ago it was handed over."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
         await until(lambda: connection.fetchval("SELECT sum(sent) > 0 FROM delivery_batch"), "the first flush")
         running.cancel()
         await asyncio.wait([running])
-    known = "SELECT array_agg(number) FROM delivery WHERE state = 'sent'"
-    recorded, in_flight = (
-        await connection.fetchval(known),
-        await connection.fetchval("SELECT in_flight FROM delivery_batch"),
-    )
-    assert work.mailed() <= {*recorded, *in_flight}
-    assert work.mailed() > {*recorded}
+    recorded = await connection.fetchval("SELECT array_agg(number) FROM delivery WHERE state = 'sent'")
+    in_flight = await connection.fetchval("SELECT in_flight FROM delivery_batch")
+    assert work.arrived() <= {*recorded, *in_flight}
+    assert work.arrived() > {*recorded}

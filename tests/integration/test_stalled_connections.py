@@ -56,7 +56,9 @@ async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> A
         ) as relays,
         asyncio.TaskGroup() as group,
     ):
-        deliverer = Deliverer(pool=pool, relays=relays, signals=signals, settings=chosen, owner="test", lingering=group)
+        deliverer = Deliverer(
+            pool=pool, relays=relays, signals=signals, settings=chosen, owner="test", background=group
+        )
         loop = group.create_task(work("deliver", deliverer.step, signals, sweep_seconds=0.2))
         try:
             yield loop
@@ -160,7 +162,7 @@ async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, po
     await sendout_in_batches(connection)
     async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
         await until(lambda: bool(server.mails))
-        (working,) = [task for task in asyncio.all_tasks() if "Deliverer._work_on" in repr(task)]
+        (working,) = [task for task in asyncio.all_tasks() if "Deliverer._deliver" in repr(task)]
         loop.cancel()
         await asyncio.wait([loop])
         assert working.cancelled()

@@ -21,7 +21,7 @@ from coupons.store.messages import Message
 from coupons.templates import rendering
 from coupons.templates.rendering import Coupon, Parts, RenderError, Template, TemplateError
 from tests.smtp_server import serving
-from workers.delivery.renderer import Writer
+from workers.delivery.renderer import Renderer
 
 SENDOUT = UUID(int=1)
 
@@ -101,28 +101,28 @@ async def test_connection_that_is_given_up_is_cut() -> None:
 # --- whose codes a mail holds ----------------------------------------------------------------------------------------
 
 
-def writer_of(*, shortage: str = "pause") -> Writer:
+def renderer_for(*, shortage: str = "pause") -> Renderer:
     message = Message(
         id=1, name="m", version=1, sender="shop@example.org", reply_to=None,
         subject="A voucher", text='{{ coupon("a") }}', html=None,
         attributes=[], headers={}, created_at=datetime.now(UTC), lists=["a"], deleted_lists=[], files=[],
     )  # fmt: skip
-    return Writer(message, [], [BatchList(1, "a", shortage, "Sorry.")], settings=Settings())  # type: ignore[arg-type] # one of two words
+    return Renderer(SENDOUT, message, [], [BatchList(1, "a", shortage, "Sorry.")], settings=Settings())  # type: ignore[arg-type] # one of two words
 
 
 def test_who_has_no_code_gets_no_mail() -> None:
     """Of a list that pauses, that is; of one that does not, its text stands in."""
     without = Delivery(1, "ada@example.org", {}, 0)
     with pytest.raises(RenderError, match="no code of list a"):
-        writer_of().write(SENDOUT, without)
-    assert b"Sorry." in writer_of(shortage="text").write(SENDOUT, without).data
+        renderer_for().render(without)
+    assert b"Sorry." in renderer_for(shortage="text").render(without).data
 
 
 def test_each_mail_has_its_own_code() -> None:
     """And none of the mail before it."""
-    writer = writer_of()
+    renderer = renderer_for()
     mails = [
-        writer.write(SENDOUT, Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).data
+        renderer.render(Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).data
         for number in range(3)
     ]
     held = [[number for number in range(3) if f"CODE-{number}".encode() in mail] for mail in mails]

@@ -4,20 +4,38 @@ from uuid import UUID
 
 import pytest
 
-from coupons.smtp import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp import (
+    Deferred,
+    Outcome,
+    Phase,
+    Refused,
+    SenderRefused,
+    Sent,
+    Uncertain,
+    Unreachable,
+    UnreachableCause,
+)
 from coupons.store.deliveries import Conclusion, Delivery
-from workers.delivery.denials import MOST, Denials
-from workers.delivery.policy import JITTER, Pause, Policy, StandStill, retry_in
+from workers.delivery.policy import (
+    JITTER,
+    REJECTIONS_IN_A_ROW,
+    HoldOff,
+    Pause,
+    Policy,
+    Postpone,
+    RejectionStreaks,
+    retry_in,
+)
 
 SENDOUT = UUID(int=1)
-DENIED = SenderRefused("550 5.7.1 relaying denied", Phase.RCPT)
-FRESH = Delivery(1, "ada@example.org", {}, 0)
-TRIED = Delivery(1, "ada@example.org", {}, 1)
-UNSURE = Delivery(1, "ada@example.org", {}, 1, was_uncertain=True)
+POLICY_REJECTION = SenderRefused("550 5.7.1 relaying denied", Phase.RCPT)
+UNTRIED = Delivery(1, "ada@example.org", {}, 0)
+TRIED_ONCE = Delivery(1, "ada@example.org", {}, 1)
+ONCE_UNCERTAIN = Delivery(1, "ada@example.org", {}, 1, was_uncertain=True)
 
 
-def policy() -> Policy:
-    return Policy(Denials(), SENDOUT, give_up_seconds=86_400)
+def policy(*, retry_seconds: float = 86_400) -> Policy:
+    return Policy(RejectionStreaks(), SENDOUT, retry_seconds=retry_seconds)
 
 
 @pytest.mark.parametrize(
@@ -29,71 +47,77 @@ def policy() -> Policy:
         (Uncertain("the connection was lost"), "uncertain"),
     ],
 )
-def test_an_outcome_concludes_a_delivery(outcome: Outcome, state: str) -> None:
-    """With the relay's words."""
-    verdict = policy().verdict(FRESH, outcome)
+def test_an_outcome_gives_a_delivery_its_state(outcome: Outcome, state: str) -> None:
+    """The relay's reply is kept."""
+    verdict = policy().verdict(UNTRIED, outcome)
     assert isinstance(verdict, Conclusion)
     assert (verdict.outcome, verdict.reply) == (state, outcome.explanation)
 
 
 def test_a_deferred_mail_is_due_again_in_about_a_minute() -> None:
-    """Spread, so that what was deferred together does not come back together."""
+    """The delay varies, so that mails that were deferred together do not come back together."""
     waits = {
-        verdict.due_in for _ in range(20) if isinstance(verdict := policy().verdict(FRESH, Deferred("4")), Conclusion)
+        verdict.due_in for _ in range(20) if isinstance(verdict := policy().verdict(UNTRIED, Deferred("4")), Conclusion)
     }
     assert len(waits) == 20
     assert all(wait and 60 * (1 - JITTER) <= wait <= 60 * (1 + JITTER) for wait in waits)
 
 
-def test_a_mail_that_was_not_handed_over_is_as_before() -> None:
-    """No attempt is counted."""
-    assert policy().verdict(FRESH, Unreachable("no route")) == StandStill("no route")
+def test_an_unreachable_relay_makes_the_batch_hold_off() -> None:
+    """The delivery is as before, and no attempt is counted."""
+    assert policy().verdict(UNTRIED, Unreachable("no route")) == HoldOff("no route")
+
+
+@pytest.mark.parametrize("cause", [cause for cause in UnreachableCause if cause is not UnreachableCause.RELAY])
+def test_a_mail_that_was_taken_back_says_nothing_about_the_relay(cause: UnreachableCause) -> None:
+    """The mail is postponed, and the batch goes on."""
+    assert policy().verdict(UNTRIED, Unreachable("any text", cause)) == Postpone()
 
 
 def test_a_relay_that_refuses_our_sender_pauses_the_sendout() -> None:
-    """At MAIL it can be nobody but us."""
-    assert policy().verdict(FRESH, SenderRefused("530 5.7.0 authenticate", Phase.MAIL)) == Pause(
+    """A rejection at MAIL cannot be about a recipient."""
+    assert policy().verdict(UNTRIED, SenderRefused("530 5.7.0 authenticate", Phase.MAIL)) == Pause(
         "the relay refuses the sender: 530 5.7.0 authenticate"
     )
 
 
-def test_one_recipient_that_a_policy_refuses_does_not_stop_the_others() -> None:
-    """It is asked again later, and refused if it is the only one."""
+def test_one_policy_rejection_does_not_stop_other_recipients() -> None:
+    """The recipient is tried once more, and refused if only this recipient is rejected again."""
     decides = policy()
-    first = decides.verdict(FRESH, DENIED)
+    first = decides.verdict(UNTRIED, POLICY_REJECTION)
     assert isinstance(first, Conclusion)
     assert first.outcome == "deferred"
-    decides.verdict(FRESH, Sent("250 ok"))
-    second = decides.verdict(TRIED, DENIED)
+    decides.verdict(UNTRIED, Sent("250 ok"))
+    second = decides.verdict(TRIED_ONCE, POLICY_REJECTION)
     assert isinstance(second, Conclusion)
     assert second.outcome == "refused"
 
 
-def test_several_recipients_in_a_row_that_a_policy_refuses_pause_the_sendout() -> None:
-    """Then it is us; resumed, it is counted anew."""
+def test_several_policy_rejections_in_a_row_pause_the_sendout() -> None:
+    """Several rejections in a row are about the sender. After a resume they are counted from zero again."""
     decides = policy()
     for _ in range(2):
-        verdicts = [decides.verdict(FRESH, DENIED) for _ in range(MOST)]
-        assert [isinstance(each, Pause) for each in verdicts] == [False] * (MOST - 1) + [True]
+        verdicts = [decides.verdict(UNTRIED, POLICY_REJECTION) for _ in range(REJECTIONS_IN_A_ROW)]
+        assert [isinstance(each, Pause) for each in verdicts] == [False] * (REJECTIONS_IN_A_ROW - 1) + [True]
 
 
 @pytest.mark.parametrize("outcome", [Refused("550 5.1.1 unknown"), Deferred("451 later")])
-def test_codes_of_a_mail_that_may_have_arrived_stay(outcome: Outcome) -> None:
-    """Whatever becomes of the next attempt, refused or given up: they are nobody else's."""
-    verdict = Policy(Denials(), SENDOUT, give_up_seconds=1).verdict(UNSURE, outcome)
+def test_a_mail_that_may_have_arrived_keeps_its_codes(outcome: Outcome) -> None:
+    """Even if the next attempt is refused or given up, the delivery stays uncertain."""
+    verdict = policy(retry_seconds=1).verdict(ONCE_UNCERTAIN, outcome)
     assert isinstance(verdict, Conclusion)
     assert verdict.outcome == "uncertain"
     assert outcome.explanation in verdict.reply
 
 
 @pytest.mark.parametrize(("attempts", "seconds"), [(0, 60), (1, 120), (2, 240), (5, 1_920), (6, 3_600), (5_000, 3_600)])
-def test_waits_double_up_to_an_hour(attempts: int, seconds: float) -> None:
-    """However often it was tried."""
+def test_retry_delays_double_up_to_an_hour(attempts: int, seconds: float) -> None:
+    """The limit holds for any number of attempts."""
     assert retry_in(attempts, 0, 1e9) == seconds
 
 
 def test_a_delivery_is_given_up_when_it_gets_too_old() -> None:
-    """The next attempt would be later than what is allowed since the first."""
+    """No attempt is made later than the limit after the first one."""
     assert retry_in(0, 0, 60) == 60
     assert retry_in(3, 600, 1_080) == 480
     assert retry_in(3, 601, 1_080) is None

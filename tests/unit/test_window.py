@@ -1,81 +1,137 @@
-"""How many mails may be in hand."""
+"""How many mails may be in flight."""
 
 import time
+from collections.abc import Iterable
 
 import pytest
 
+from workers.delivery.in_flight import InFlight
 from workers.delivery.window import Window
 
 LEAST = 20
 
 
-def test_a_window_begins_small() -> None:
-    """Until it is known how fast the relay is, few mails are at stake."""
+def hand_over(in_flight: InFlight, numbers: Iterable[int]) -> None:
+    in_flight.begin_flush(numbers)
+    in_flight.commit(may_send=True)
+
+
+def settle(in_flight: InFlight, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        in_flight.settle(number, None)
+
+
+def record(in_flight: InFlight) -> None:
+    in_flight.begin_flush([])
+    in_flight.commit(may_send=True)
+
+
+def test_a_window_starts_small() -> None:
+    """Until the relay's speed is known, few mails are at risk."""
     assert Window(200, least=LEAST).size == LEAST
 
 
-def test_a_window_never_exceeds_its_most() -> None:
-    """Not even at the beginning."""
+def test_a_window_never_exceeds_its_limit() -> None:
+    """The limit holds from the start."""
     assert Window(5, least=LEAST).size == 5
 
 
-def test_a_window_is_what_the_relay_takes_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It grows to the most that is allowed, and shrinks again."""
+def test_a_window_holds_what_the_relay_accepts_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows up to its limit, and shrinks again."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     window = Window(200, least=LEAST)
 
-    def sends(per_second: int) -> int:
+    def size_at(per_second: int) -> int:
         for _ in range(20):
             now[0] += 1
-            window.note(per_second)
+            window.release(per_second)
         return window.size
 
-    assert [sends(1_000), sends(30), sends(0)] == [200, pytest.approx(30, abs=1), LEAST]
+    assert [size_at(1_000), size_at(30), size_at(0)] == [200, pytest.approx(30, abs=1), LEAST]
 
 
 def test_batches_share_a_window() -> None:
-    """One has it all; of two each has half, and the second waits until the first has less in hand."""
+    """One batch has all of it. Two have half each, and the second waits until the first has fewer mails in flight."""
     window = Window(LEAST, least=LEAST)
-    with window.share() as first:
-        first.take(first.room(freed=0))
-        assert first.taken == LEAST
-        with window.share() as second:
-            assert second.room(freed=0) == 0
-            assert first.room(freed=4) == 0
-            first.give_back(4)
-            assert second.room(freed=0) == 4
-        assert first.room(freed=0) == 4
+    first_mails, second_mails = InFlight(), InFlight()
+    with window.share(first_mails) as first:
+        assert first.room(100) == LEAST
+        hand_over(first_mails, range(LEAST))
+        with window.share(second_mails) as second:
+            assert second.room(100) == 0
+            settle(first_mails, range(4))
+            assert first.room(100) == 0
+            record(first_mails)
+            assert second.room(100) == 4
+        assert first.room(100) == 4
 
 
-def test_what_a_batch_leaves_in_hand_is_given_back() -> None:
+def test_settled_mails_make_room_for_the_next_flush() -> None:
+    """The transaction that records their outcomes also commits the intents of the next mails."""
+    window, mails = Window(LEAST, least=LEAST), InFlight()
+    with window.share(mails) as share:
+        hand_over(mails, range(LEAST))
+        settle(mails, range(3))
+        assert share.room(100) == 3
+
+
+def test_a_batch_is_granted_no_more_than_it_wants() -> None:
+    """A window with room for more stays free for the others."""
+    window = Window(LEAST, least=LEAST)
+    with window.share(InFlight()) as share:
+        assert share.room(7) == 7
+
+
+def test_a_batch_that_wants_no_room_leaves_its_part_to_the_others() -> None:
+    """The last mails of a batch do not halve the window for the next one."""
+    window = Window(100, least=100)
+    with window.share(InFlight()) as first, window.share(InFlight()) as second:
+        assert second.room(100) == 50
+        assert first.room(0) == 0
+        assert second.room(100) == 100
+        assert first.room(1) == 1
+        assert second.room(100) == 50
+
+
+def test_a_batch_gives_its_room_back_when_it_ends() -> None:
     """However its work ends."""
-    window = Window(LEAST, least=LEAST)
-    with pytest.raises(ZeroDivisionError), window.share() as share:
-        share.take(7)
+    window, mails = Window(LEAST, least=LEAST), InFlight()
+    with pytest.raises(ZeroDivisionError), window.share(mails):
+        hand_over(mails, range(7))
+        assert window.in_flight == 7
         raise ZeroDivisionError
-    assert window.free == LEAST
+    assert window.in_flight == 0
 
 
-def test_mails_on_silent_connections_leave_the_others_their_room() -> None:
-    """Neither their own batch nor another one waits for answers that may not come for ten minutes."""
-    window = Window(100, least=LEAST)
-    with window.share() as first, window.share() as second:
-        first.take(10)
-        second.take(10)
-        assert first.room(freed=0) == second.room(freed=0) == 0
-        assert first.room(freed=0, silent=8, all_silent=8) == 8
-        assert second.room(freed=3, all_silent=8) == 3
-        first.leave()
-        assert second.room(freed=3, all_silent=8) == 3 + 8
+def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
+    """Neither their own batch nor another one waits for replies that may take ten minutes."""
+    stalled: list[object] = []
+    window = Window(100, least=LEAST, stalled_owners=lambda: stalled)
+    first_mails, second_mails = InFlight(), InFlight()
+    with window.share(first_mails) as first, window.share(second_mails) as second:
+        hand_over(first_mails, range(10))
+        hand_over(second_mails, range(10))
+        assert first.room(100) == second.room(100) == 0
+        stalled[:] = [first_mails] * 8
+        assert first.room(100) == 8
+        settle(second_mails, range(3))
+        assert second.room(100) == 3
+        first.room(0)
+        assert second.room(100) == 3 + 8
 
 
-def test_silent_mails_count_towards_the_most() -> None:
-    """A worker that is killed leaves as many uncertain as was promised, whatever its relays do."""
-    window = Window(25, least=LEAST)
-    with window.share() as share:
-        share.take(20)
-        assert share.room(freed=0, silent=20, all_silent=20) == 5
-        share.take(5)
-        assert share.room(freed=0, silent=25, all_silent=25) == 0
-        assert share.room(freed=2, silent=23, all_silent=23) == 2
+def test_stalled_mails_count_towards_the_limit() -> None:
+    """A killed worker leaves no more uncertain mails than its limit, whatever its relays do."""
+    stalled: list[object] = []
+    window, mails = Window(25, least=LEAST, stalled_owners=lambda: stalled), InFlight()
+    with window.share(mails) as share:
+        hand_over(mails, range(20))
+        stalled[:] = [mails] * 20
+        assert share.room(100) == 5
+        hand_over(mails, range(20, 25))
+        stalled[:] = [mails] * 25
+        assert share.room(100) == 0
+        settle(mails, range(2))
+        stalled[:] = [mails] * 23
+        assert share.room(100) == 2

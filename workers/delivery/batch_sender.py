@@ -1,317 +1,244 @@
-"""Hand the mails of one batch over, with the intent committed before each and the outcomes soon after.
+"""Hand over the mails of one batch, with the intent committed before each mail and its outcome soon after.
 
-What is between intent and recorded outcome is uncertain if the worker is killed: a window of mails, no more. One
-transaction records the outcomes that came in and the intent for as many new mails; the next one starts when half of
-what is in hand has an outcome, so that the relay never waits for the database.
+If the worker is killed, the mails between intent and recorded outcome are uncertain: one window of mails, no more. One
+transaction records the outcomes that came in and the intents of the next mails. The next flush begins when half of the
+mails in flight have their outcomes, so that the relay never waits for the database.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from uuid import UUID, uuid4
-
-import structlog
 
 from coupons import failpoints
-from coupons.database import TRANSIENT_ERRORS, Pool
+from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
-from coupons.settings import Settings
 from coupons.smtp import Outcome, Relays, Unreachable, UnreachableCause
-from coupons.store import deliveries, sendouts
-from coupons.store.deliveries import Batch, Conclusion, Delivery
+from coupons.store.deliveries import Conclusion, Delivery
 from coupons.templates.rendering import RenderError
-from workers.delivery.denials import Denials
-from workers.delivery.policy import Pause, Policy, StandStill, refused
-from workers.delivery.rate_limit import Booking, Throttle
-from workers.delivery.renderer import Writer
-from workers.delivery.window import Share, Window
-from workers.loops import RETRY_SECONDS, Signals, happens
+from workers.delivery.backlog import Backlog
+from workers.delivery.in_flight import InFlight
+from workers.delivery.policy import HoldOff, Pause, Policy, Postpone, refused
+from workers.delivery.recorder import Recorder
+from workers.delivery.renderer import Renderer
+from workers.delivery.send_budget import SendBudget
+from workers.loops import Signals, happens
 
-log = structlog.get_logger()
 FLUSH_SECONDS = 0.1
-"""An outcome waits at most so long to be recorded with others."""
-WRITE_SECONDS = 0.1
-"""Writing mails keeps everything else waiting, heartbeats too; a single one that gets too long takes 0.06 s."""
+"""The longest time that an outcome waits to be recorded together with others."""
+RENDER_SECONDS = 0.1
+"""Rendering blocks everything else, heartbeats too. A single mail that exceeds the size limit takes 0.06 s."""
 LOOK_SECONDS, PATIENT_LOOK_SECONDS = 1.0, 5.0
-"""Without any outcome, it is looked so often whether the sendout was paused; the second one if only silence is left."""
+"""Without outcomes, the time between two flushes, which notice a pause. The longer one is for stalled mails only."""
 UNREACHABLE_SECONDS = 15.0
-"""Mails that came back although relays can be used are tried again after, and any while others wait in silence."""
+"""Delay before postponed mails are retried, in this batch's next turn or while other mails are stalled."""
+STOPPING = Unreachable("the worker is shutting down", UnreachableCause.SHUTDOWN)
+
+Mail = tuple[Delivery, Envelope]
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """How the work on a batch ended: to go on not before so many seconds, waiting for something, or to be paused."""
+class BatchResult:
+    """Why a batch was left before each of its mails had an outcome. Without any reason: its sendout is not sending."""
 
-    not_within: float = 0
-    waiting: str | None = None
-    pause_for: str | None = None
-
-
-Written = dict[int, tuple[Delivery, Envelope]]
-
-
-async def pause(pool: Pool, sendout_id: UUID, reason: str) -> None:
-    """If it is sending; until a person resumes it."""
-    async with pool.acquire() as connection:
-        if await sendouts.pause_if_sending(connection, sendout_id, reason):
-            log.error("sendout paused", sendout=str(sendout_id), reason=reason)
+    retry_after_seconds: float = 0
+    waiting_reason: str | None = None
+    """Shown with the sendout while it makes no progress."""
+    pause_reason: str | None = None
+    """The sendout is to be paused."""
 
 
-class Handover:
+NOT_SENDING = BatchResult()
+
+
+class BatchSender:
+    """Sends the mails of one batch, from the worker's claim to its last outcome."""
+
     def __init__(
         self,
         *,
-        pool: Pool,
+        in_flight: InFlight,
+        budget: SendBudget,
+        recorder: Recorder,
+        renderer: Renderer,
+        policy: Policy,
         relays: Relays,
-        throttle: Throttle | None,
-        denials: Denials,
-        window: Window,
-        batch: Batch,
-        writer: Writer,
         signals: Signals,
-        settings: Settings,
-        only_silence: asyncio.Event,
+        on_only_stalled: Callable[[], None],
     ) -> None:
-        """`only_silence` is set once nothing is left but to wait for silent connections, which may take long."""
-        self._pool = pool
+        """`on_only_stalled` is called once only mails on stalled connections are left, whose replies may take long."""
+        self._in_flight = in_flight
+        self._budget = budget
+        self._recorder = recorder
+        self._renderer = renderer
+        self._policy = policy
         self._relays = relays
-        self._throttle = throttle
-        self._batch = batch
-        self._writer = writer
         self._signals = signals
-        self._lease_seconds = settings.lease_seconds
-        self._policy = Policy(denials, batch.sendout_id, give_up_seconds=settings.retry_hours * 3_600)
-        self._window = window
-        self._only_silence = only_silence
-        self._booking: Booking | None = None
-        self._in_flight: set[int] = set()
-        self._settled: set[int] = set()  # of these, what has an outcome
-        self._concluded: list[Conclusion] = []  # to be recorded
-        self._put_off: list[Delivery] = []  # not mailed, and not concluded either
-        self._put_off_at = 0.0
-        self._flushed_at = time.monotonic()
-        self._enough = asyncio.Event()
-        self._withdrawn = False
-        self._moved = False
-        self._ending = Ending()
+        self._on_only_stalled = on_only_stalled
+        self._backlog = Backlog()
+        self._half_settled = asyncio.Event()
+        self._result: BatchResult | None = None
 
-    async def run(self, due: Sequence[Delivery]) -> Ending:
-        """Until every mail has an outcome, or there is a reason to stop; raises LeaseLost."""
-        with self._window.share() as share:
-            try:
-                await self._work(deque(due), share)
-            except (LeaseLost, asyncio.CancelledError):
-                self._withdraw()  # others decide about what is in hand; nothing more may leave
-                raise
-            except Exception:  # a defect: what is in hand is not its fault
-                self._withdraw()
-                await self._work(deque(), share, again=False)
-                raise
-        return self._ending
-
-    async def _work(self, waiting: deque[Delivery], share: Share, *, again: bool = True) -> None:
-        """`again`: what was put off may be tried once more, if there is time for that."""
-        while waiting or self._in_flight or self._concluded:
-            room = await self._room(share, len(waiting))
-            written = self._write_next(waiting, room)
-            self._use_turns(len(written))
-            may_send = await self._flush(written, share)
-            if not may_send or self._signals.stopping or self._ending != Ending():
-                self._put_off_for_now(waiting)
-                waiting.clear()
-            if not waiting and self._is_silent:
-                self._only_silence.set()
-                share.leave()
-                await self._pause_now()
-                if again and may_send and (due := self._due_again(share)):
-                    waiting.extend(due)
-                    continue
-            if self._in_flight:
-                is_patient = not (waiting or self._put_off) and self._is_silent
-                await self._outcomes(PATIENT_LOOK_SECONDS if is_patient else LOOK_SECONDS)
-            elif waiting and not room:
-                await self._turn()
-
-    async def _room(self, share: Share, wanted: int) -> int:
-        """For how many of the mails that are wanted the window and the limit of all workers have room now."""
-        room = min(wanted, self._room_in_window(share))
-        if self._throttle is None or not room:
-            return room
-        if self._booking is None:
-            self._booking = await self._throttle.book(room)
-            room = min(room, self._room_in_window(share))  # others may have taken some meanwhile
-        if self._booking.at > time.monotonic():
-            return 0
-        return min(room, self._booking.mails)
-
-    def _room_in_window(self, share: Share) -> int:
-        silent = self._relays.stalled_owners()
-        return share.room(freed=len(self._settled), silent=silent.count(self), all_silent=len(silent))
-
-    @property
-    def _is_silent(self) -> bool:
-        """Whether silent connections hold all that is in hand."""
-        return 0 < len(self._in_flight) == self._relays.stalled_owners().count(self)
-
-    def _put_off_for_now(self, deliveries: Iterable[Delivery]) -> None:
-        if put_off := [*deliveries]:
-            self._put_off.extend(put_off)
-            self._put_off_at = time.monotonic()
-
-    def _due_again(self, share: Share) -> list[Delivery]:
-        """What was put off need not wait for answers that may be minutes away."""
-        if not self._put_off or time.monotonic() < self._put_off_at + UNREACHABLE_SECONDS:
-            return []
-        if self._signals.stopping or self._ending.pause_for or self._relays.outage:
-            return []
-        due, self._put_off = self._put_off, []
-        self._ending, self._withdrawn = Ending(), False
-        share.join()
-        return due
-
-    async def _pause_now(self) -> None:
-        """Nor need people wait for them to be told, who may mend the cause and resume the sendout before they come."""
-        if self._ending.pause_for:
-            with suppress(*TRANSIENT_ERRORS):  # the next look tries again
-                await pause(self._pool, self._batch.sendout_id, self._ending.pause_for)
-                self._ending = Ending()
-
-    def _use_turns(self, mails: int) -> None:
-        """So many of those that were booked; the others stay."""
-        if self._booking and mails:
-            left = self._booking.mails - mails
-            self._booking = replace(self._booking, mails=left) if left > 0 else None
-
-    def _write_next(self, waiting: deque[Delivery], room: int) -> Written:
-        """As many mails as there is room and time for; what cannot be written is refused with the reason."""
-        written: Written = {}
-        until = time.monotonic() + WRITE_SECONDS
-        while waiting and len(written) < room and time.monotonic() < until:
-            delivery = waiting.popleft()
-            try:
-                written[delivery.number] = (delivery, self._writer.write(self._batch.sendout_id, delivery))
-            except RenderError as error:
-                self._concluded.append(refused(delivery, str(error), attempted=False))
-        return written
-
-    async def _flush(self, written: Written, share: Share) -> bool:
-        """Record what came in and the intent for what is written, then hand it over; False: nothing more may be."""
-        if not (self._in_flight or self._concluded or written):
-            return True
-        until = asyncio.get_running_loop().time() + self._lease_seconds  # the flush renews the lease
-        if self._concluded:
-            failpoints.reached("deliver.outcomes")
-        concluded, self._concluded = self._concluded, []
-        settled, self._settled = self._settled, set()
-        share.take(len(written))
+    async def run(self, due: Sequence[Delivery]) -> BatchResult | None:
+        """Send until every mail has an outcome (None), or there is a reason to stop. Raises LeaseLost."""
+        self._backlog.waiting.extend(due)
         try:
-            may_send = await self._record(concluded, self._in_flight - settled, list(written))
-            failpoints.reached("deliver.recorded" if concluded else "deliver.intended")
-        except BaseException:  # what is not recorded must not be taken for never handed over
-            self._concluded, self._settled = concluded + self._concluded, settled | self._settled
-            share.give_back(len(written))
+            await self._send()
+        except (LeaseLost, asyncio.CancelledError):
+            self._stop_sending()  # another worker decides about the mails in flight; no more mails may leave
             raise
-        self._in_flight -= settled
-        self._flushed_at = time.monotonic()
-        self._window.note(len(settled))
-        share.give_back(len(settled))
+        except Exception:  # an internal error: the mails in flight still get their outcomes
+            self._stop_sending()
+            self._backlog.close()
+            await self._send()
+            raise
+        return self._result
+
+    async def _send(self) -> None:
+        while self._backlog.waiting or self._in_flight.needs_flush:
+            may_send = await self._flush(await self._render_next())
+            self._postpone_unless(may_send=may_send)
+            await self._report_only_stalled()
+            if not self._retry_postponed(may_send=may_send):
+                await self._wait_for_progress()
+
+    # --- render and hand over -----------------------------------------------------------------------------------------
+
+    async def _render_next(self) -> list[Mail]:
+        """The next mails that the budget and the time for rendering allow; one that cannot be rendered is refused."""
+        granted = await self._budget.acquire(len(self._backlog.waiting))
+        mails: list[Mail] = []
+        end = time.monotonic() + RENDER_SECONDS
+        while self._backlog.waiting and len(mails) < granted and time.monotonic() < end:
+            delivery = self._backlog.waiting.popleft()
+            try:
+                mails.append((delivery, self._renderer.render(delivery)))
+            except RenderError as error:
+                self._in_flight.add_result(refused(delivery, str(error), attempted=False))
+        self._budget.refund(granted - len(mails))
+        return mails
+
+    async def _flush(self, mails: Sequence[Mail]) -> bool:
+        """Record outcomes and the intents for these mails, then hand them over; False if mails must not be sent."""
+        if not (self._in_flight.needs_flush or mails):
+            return True
+        deadline = asyncio.get_running_loop().time() + self._recorder.lease_seconds  # the flush renews the lease
+        flush = self._in_flight.begin_flush(delivery.number for delivery, _ in mails)
+        try:
+            if flush.results:
+                failpoints.reached("deliver.outcomes")
+            may_send = await self._recorder.record(flush)
+            failpoints.reached("deliver.recorded" if flush.results else "deliver.intended")
+        except BaseException:
+            self._in_flight.rollback()
+            raise
+        self._in_flight.commit(may_send=may_send)
+        self._budget.release(len(flush.settled))
         if may_send:
-            self._in_flight.update(written)
-            self._hand_over(written, until)
+            self._hand_over(mails, deadline)
         else:
-            share.give_back(len(written))
-            self._put_off_for_now(delivery for delivery, _ in written.values())
-            self._withdraw()
-        if any(each.outcome == "sent" for each in concluded):
-            await self._moves()
+            self._backlog.postpone(delivery for delivery, _ in mails)
+            self._stop_sending()
+        if any(result.outcome == "sent" for result in flush.results):
+            await self._recorder.clear_waiting_reason()
         return may_send
 
-    def _withdraw(self) -> None:
-        self._withdrawn = True
-        self._relays.cancel_for(self)
-
-    async def _moves(self) -> None:
-        """People need not be told any more why nothing does."""
-        if self._batch.waiting and not self._moved:
-            self._moved = True
-            with suppress(*TRANSIENT_ERRORS):
-                async with self._pool.acquire() as connection:
-                    await sendouts.wait(connection, self._batch.sendout_id, None)
-
-    def _hand_over(self, written: Written, until: float) -> None:
-        """A mail that waits for a connection for longer than the lease lasts comes back."""
-        for delivery, envelope in written.values():
+    def _hand_over(self, mails: Iterable[Mail], deadline: float) -> None:
+        """A mail that is still queued when the lease ends comes back."""
+        for delivery, envelope in mails:
             if self._signals.stopping:  # since the flush began
-                self._report(delivery, Unreachable("the worker stops", UnreachableCause.SHUTDOWN))
+                self._settle(delivery, STOPPING)
             else:
-                self._relays.submit(envelope, partial(self._report, delivery), owner=self, deadline=until)
+                report = partial(self._settle, delivery)
+                self._relays.submit(envelope, report, owner=self._in_flight, deadline=deadline)
         failpoints.reached("deliver.handed_over")
 
-    async def _record(self, concluded: list[Conclusion], in_flight: set[int], intents: list[int]) -> bool:
-        """Try again while the lease lasts: outcomes that are not recorded would be uncertain."""
-        flush = uuid4()
-        while True:
-            try:
-                async with self._pool.acquire() as connection:
-                    return await deliveries.record(
-                        connection,
-                        self._batch,
-                        flush=flush,
-                        conclusions=concluded,
-                        in_flight=in_flight,
-                        intents=intents,
-                        lease_seconds=self._lease_seconds,
-                    )
-            except TRANSIENT_ERRORS as error:
-                log.warning("database trouble, outcomes wait", error=type(error).__name__)
-                await asyncio.sleep(RETRY_SECONDS)
+    def _stop_sending(self) -> None:
+        self._result = self._result or NOT_SENDING
+        self._relays.cancel_for(self._in_flight)
 
-    def _report(self, delivery: Delivery, outcome: Outcome) -> None:
+    # --- settle -------------------------------------------------------------------------------------------------------
+
+    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """A mail in flight has its outcome."""
+        result = None
         match self._policy.verdict(delivery, outcome):
             case Conclusion() as conclusion:
-                self._concluded.append(conclusion)
+                result = conclusion
             case Pause(reason):
-                self._put_off_for_now([delivery])
-                self._ending = Ending(pause_for=reason)
-            case StandStill(reason, cause):
-                self._put_off_for_now([delivery])
-                self._stand_still(reason, cause)
-        self._settled.add(delivery.number)
-        if self._has_enough:
-            self._enough.set()
+                self._backlog.postpone([delivery])
+                self._result = BatchResult(pause_reason=reason)
+            case HoldOff(reason):
+                self._backlog.postpone([delivery])
+                self._hold_off(reason)
+            case Postpone():
+                self._backlog.postpone([delivery])
+        self._in_flight.settle(delivery.number, result)
+        if self._in_flight.is_half_settled:
+            self._half_settled.set()
 
-    def _stand_still(self, reason: str, cause: UnreachableCause) -> None:
-        """Nothing is handed over for now; in an outage no batch is claimed before a relay is tried again."""
-        if self._ending.pause_for:
+    def _hold_off(self, reason: str) -> None:
+        """Hand over no more mails for now. In an outage no batch is claimed before a relay is tried again."""
+        if self._result is not None and self._result.pause_reason:
             return
         if outage := self._relays.outage:
-            self._ending = Ending(waiting=outage.reason)
-        elif not (self._signals.stopping or self._withdrawn or cause is UnreachableCause.DEADLINE):
-            self._ending = Ending(not_within=UNREACHABLE_SECONDS, waiting=reason)
+            self._result = BatchResult(waiting_reason=outage.reason)
+        elif self._result is None and not self._signals.stopping:
+            self._result = BatchResult(retry_after_seconds=UNREACHABLE_SECONDS, waiting_reason=reason)
+
+    # --- postpone and retry -------------------------------------------------------------------------------------------
+
+    def _postpone_unless(self, *, may_send: bool) -> None:
+        if not may_send or self._signals.stopping or self._result is not None:
+            self._backlog.postpone_waiting()
+
+    async def _report_only_stalled(self) -> None:
+        """Other batches need not wait for stalled mails, nor an operator for the reason of a pause: the operator may
+        fix the cause and resume the sendout before their replies come.
+        """
+        if not self._is_only_stalled:
+            return
+        self._on_only_stalled()
+        if self._result is not None and self._result.pause_reason:
+            with suppress(*TRANSIENT_ERRORS):  # tried again with the next flush
+                await self._recorder.pause_sendout(self._result.pause_reason)
+                self._result = NOT_SENDING
+
+    def _retry_postponed(self, *, may_send: bool) -> bool:
+        """Postponed mails need not wait for replies that may be minutes away."""
+        if not self._is_only_stalled or not may_send or self._signals.stopping or self._relays.outage:
+            return False
+        if self._result is not None and self._result.pause_reason:
+            return False
+        if not self._backlog.retry_postponed(after_seconds=UNREACHABLE_SECONDS):
+            return False
+        self._result = None
+        return True
 
     @property
-    def _has_enough(self) -> bool:
-        return 2 * len(self._settled) >= len(self._in_flight)
+    def _is_only_stalled(self) -> bool:
+        """Whether nothing is left to do but to wait for mails on stalled connections."""
+        if self._backlog.waiting or self._in_flight.is_empty:
+            return False
+        return self._relays.stalled_owners().count(self._in_flight) == len(self._in_flight)
 
-    async def _outcomes(self, look_seconds: float) -> None:
-        """Until half of what is in hand has an outcome, some have waited long enough for the others, or it is time to
-        look at the sendout.
-        """
-        while not self._has_enough:
-            self._enough.clear()
-            await happens(self._enough, FLUSH_SECONDS)
-            if self._settled or time.monotonic() > self._flushed_at + look_seconds:
+    # --- wait ---------------------------------------------------------------------------------------------------------
+
+    async def _wait_for_progress(self) -> None:
+        if not self._in_flight.is_empty:
+            is_patient = self._is_only_stalled and not self._backlog.has_postponed
+            await self._wait_for_outcomes(PATIENT_LOOK_SECONDS if is_patient else LOOK_SECONDS)
+        elif self._backlog.waiting:
+            await self._budget.wait()
+
+    async def _wait_for_outcomes(self, at_most_seconds: float) -> None:
+        """Until half of the mails in flight have outcomes, an outcome has waited long enough, or a flush is due."""
+        end = time.monotonic() + at_most_seconds
+        while not self._in_flight.is_half_settled:
+            self._half_settled.clear()
+            await happens(self._half_settled, FLUSH_SECONDS)
+            if self._in_flight.settled or time.monotonic() > end:
                 return
-
-    async def _turn(self) -> None:
-        """Until there may be room: the turn that was booked has come, or another batch has less in hand."""
-        seconds = self._booking.at - time.monotonic() if self._booking else 0
-        if seconds > 0:
-            await self._signals.sleep(seconds)
-        else:
-            await self._window.wait(LOOK_SECONDS)

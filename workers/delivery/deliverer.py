@@ -1,33 +1,30 @@
-"""The deliver role: claim a batch, bind its codes, hand its mails over, hand it back."""
+"""The deliver role: claim a batch, assign its codes, send its mails, release it."""
 
 import asyncio
-from uuid import UUID
+from collections.abc import Callable
 
 import structlog
 
 from coupons import failpoints
-from coupons.database import TRANSIENT_ERRORS, Connection, Pool
-from coupons.errors import UserError
+from coupons.database import Connection, Pool
 from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
-from coupons.store import deliveries, messages, restore_guard, sendouts
-from coupons.store.deliveries import Batch, Delivery
-from workers.delivery.batch_sender import Ending, Handover, pause
-from workers.delivery.denials import Denials
-from workers.delivery.rate_limit import Throttle
-from workers.delivery.renderer import Writer
+from coupons.store import deliveries, restore_guard, sendouts
+from coupons.store.deliveries import Batch
+from workers.delivery.batch_loader import BatchLoader, LoadedBatch
+from workers.delivery.batch_sender import BatchResult, BatchSender
+from workers.delivery.in_flight import InFlight
+from workers.delivery.policy import Policy, RejectionStreaks
+from workers.delivery.rate_limit import RateLimit
+from workers.delivery.recorder import Recorder, pause_sendout
+from workers.delivery.send_budget import SendBudget
 from workers.delivery.window import Window
-from workers.loops import AT_ONCE, RETRY_SECONDS, Signals, attempt
+from workers.loops import AT_ONCE, Signals, attempt
 
 log = structlog.get_logger()
-BIND_PAUSE_SECONDS = 0.05
-BIND_TRIES = 100
-UNBOUND_SECONDS = 5.0
-"""A promised code that is locked elsewhere comes free within a transaction's time; if it does not, look later."""
-ACCEPTED_SECONDS = 5.0
-"""While nothing may be sent from these data, it is looked so often whether somebody has accepted them."""
-WRITERS_KEPT = 8
+GUARD_SECONDS = 5.0
+"""The interval at which the restore guard is checked while it stops sending."""
 
 
 class Deliverer:
@@ -39,28 +36,29 @@ class Deliverer:
         signals: Signals,
         settings: Settings,
         owner: str,
-        lingering: asyncio.TaskGroup,
+        background: asyncio.TaskGroup,
     ) -> None:
-        """In `lingering`, batches that only wait for silent connections come to their ends.
+        """Batches that only wait for stalled connections finish in `background`.
 
-        There are seldom more than those that were in hand when the connections fell silent, as later mails go over
-        others; each holds a silent mail, so there are never more than the window has mails.
+        There are seldom more than were being sent when the connections stalled, as later mails use other connections.
+        Each holds a stalled mail, so there are never more than the window has mails.
         """
         self._pool = pool
         self._relays = relays
-        self._throttle = Throttle(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
-        self._denials = Denials()
-        self._window = Window(settings.max_in_flight, least=2 * settings.smtp_connections)
+        self._rate_limit = RateLimit(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
+        self._streaks = RejectionStreaks()
+        self._window = Window(
+            settings.max_in_flight, least=2 * settings.smtp_connections, stalled_owners=relays.stalled_owners
+        )
+        self._loader = BatchLoader(pool=pool, settings=settings)
         self._signals = signals
         self._settings = settings
         self._owner = owner
-        self._lingering = lingering
-        self._cursors: dict[int, int] = {}
-        self._writers: dict[UUID, Writer] = {}
-        self._refusal: str | None = None
+        self._background = background
+        self._blocked_by: str | None = None
 
     async def step(self) -> float | None:
-        """Deliver one batch, but for what may take long to be answered; otherwise when there may be one."""
+        """Deliver one batch, except mails on stalled connections. Without one, return when there may be one."""
         outage = self._relays.outage
         async with self._pool.acquire() as connection:
             batch = await deliveries.claim(
@@ -70,131 +68,97 @@ class Deliverer:
                 only_cancelled=outage is not None,
             )
             if batch is None:
-                return await self._wait(connection, outage)
+                return await self._next_step(connection, outage)
         failpoints.reached("deliver.claimed")
-        only_silence = asyncio.Event()
-        work = asyncio.create_task(self._work_on(batch, only_silence))
-        work.add_done_callback(lambda _: only_silence.set())
+        await self._deliver_in_task(batch)
+        return AT_ONCE
+
+    async def _next_step(self, connection: Connection, outage: Outage | None) -> float | None:
+        """Seconds until there may be a batch. No attempt is counted; the sendouts show why they make no progress."""
+        if await self._is_blocked(connection):
+            return GUARD_SECONDS
+        if outage is None:
+            return await deliveries.next_due(connection)
+        log.warning("no relay available", reason=outage.reason)
+        await sendouts.wait_all(connection, outage.reason)
+        return outage.retry_seconds
+
+    async def _is_blocked(self, connection: Connection) -> bool:
+        """Whether the restore guard stops sending; the reason is logged once."""
+        reason = await restore_guard.refusal(connection)
+        known, self._blocked_by = self._blocked_by, reason
+        if reason and reason != known:
+            log.warning("sending blocked by the restore guard", reason=reason)
+        if reason:
+            await sendouts.wait_all(connection, reason)
+        return reason is not None
+
+    async def _deliver_in_task(self, batch: Batch) -> None:
+        """Returns once the batch is delivered, or only waits for stalled mails: the role then claims another batch."""
+        only_stalled = asyncio.Event()
+        work = asyncio.create_task(self._deliver(batch, only_stalled.set))
+        work.add_done_callback(lambda _: only_stalled.set())
         try:
-            await only_silence.wait()
+            await only_stalled.wait()
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             raise
         if work.done():
             work.result()
-        else:  # its answers may be minutes away, and other batches need not wait for them
-            self._lingering.create_task(attempt("deliver", lambda: work))
-        return AT_ONCE
+        else:
+            self._background.create_task(attempt("deliver", lambda: work))
 
-    async def _work_on(self, batch: Batch, only_silence: asyncio.Event) -> None:
+    async def _deliver(self, batch: Batch, on_only_stalled: Callable[[], None]) -> None:
         async with kept(
             lambda: self._renew(batch),
             every=self._settings.heartbeat_seconds,
             expires_after=self._settings.lease_seconds,
         ):
-            ending = await self._deliver(batch, only_silence)
-        await self._hand_back(batch, ending)
-
-    async def _wait(self, connection: Connection, outage: Outage | None) -> float | None:
-        """Nothing is claimed to be mailed and no attempt is counted; people see why nothing moves."""
-        if await self._is_refused(connection):
-            return ACCEPTED_SECONDS
-        if outage is None:
-            return await deliveries.next_due(connection)
-        log.warning("no relay can be used", reason=outage.reason)
-        await sendouts.wait_all(connection, outage.reason)
-        return outage.retry_seconds
-
-    async def _is_refused(self, connection: Connection) -> bool:
-        """Whether the database's data went back in time; said once."""
-        refusal = await restore_guard.refusal(connection)
-        known, self._refusal = self._refusal, refusal
-        if refusal and refusal != known:
-            log.warning("the database's epoch is not accepted", reason=refusal)
-        if refusal:
-            await sendouts.wait_all(connection, refusal)
-        return refusal is not None
+            result = await self._process(batch, on_only_stalled)
+        await self._release(batch, result or BatchResult())
 
     async def _renew(self, batch: Batch) -> None:
         async with self._pool.acquire() as connection:
             await deliveries.renew(connection, batch, lease_seconds=self._settings.lease_seconds)
 
-    async def _deliver(self, batch: Batch, only_silence: asyncio.Event) -> Ending:
+    async def _process(self, batch: Batch, on_only_stalled: Callable[[], None]) -> BatchResult | None:
         if batch.sendout_state == "cancelled":
-            async with self._pool.acquire() as connection:
-                await deliveries.close(connection, batch)
-            failpoints.reached("deliver.closed")
-            return Ending()
-        prepared = await self._prepared(batch)
-        if isinstance(prepared, Ending):
-            return prepared
-        writer, due = prepared
-        handover = Handover(
-            pool=self._pool,
-            relays=self._relays,
-            throttle=self._throttle,
-            denials=self._denials,
-            window=self._window,
-            batch=batch,
-            writer=writer,
-            signals=self._signals,
-            settings=self._settings,
-            only_silence=only_silence,
-        )
-        return await handover.run(due)
+            await self._close(batch)
+            return None
+        match await self._loader.load(batch):
+            case LoadedBatch() as loaded:
+                return await self._send(batch, loaded, on_only_stalled)
+            case BatchResult() as result:
+                return result
 
-    async def _prepared(self, batch: Batch) -> Ending | tuple[Writer, list[Delivery]]:
-        """The mails to be written, or why there are none; tried again as long as the lease lasts."""
-        while True:
-            try:
-                return await self._prepare(batch)
-            except TRANSIENT_ERRORS as error:
-                log.warning("database trouble, trying again", role="deliver", error=type(error).__name__)
-                await asyncio.sleep(RETRY_SECONDS)
-
-    async def _prepare(self, batch: Batch) -> Ending | tuple[Writer, list[Delivery]]:
-        if unbound := await self._bind(batch):
-            return unbound
-        failpoints.reached("deliver.bound")
-        try:
-            writer = await self._writer_of(batch.sendout_id)
-        except UserError as error:
-            return Ending(pause_for=f"its message cannot be compiled: {error}")
+    async def _close(self, batch: Batch) -> None:
         async with self._pool.acquire() as connection:
-            return writer, await deliveries.due(connection, batch, writer.lists)
+            await deliveries.close(connection, batch)
+        failpoints.reached("deliver.closed")
 
-    async def _bind(self, batch: Batch) -> Ending | None:
-        """None once every mail has its codes, as far as the promise goes."""
-        for _ in range(BIND_TRIES):
-            async with self._pool.acquire() as connection:
-                try:
-                    if await deliveries.bind(connection, batch, self._cursors):
-                        return None
-                except deliveries.NotSending:
-                    return Ending()
-            await asyncio.sleep(BIND_PAUSE_SECONDS)
-        return Ending(not_within=UNBOUND_SECONDS, waiting="promised codes are locked by another transaction")
+    async def _send(self, batch: Batch, loaded: LoadedBatch, on_only_stalled: Callable[[], None]) -> BatchResult | None:
+        in_flight = InFlight()
+        with self._window.share(in_flight) as share:
+            sender = BatchSender(
+                in_flight=in_flight,
+                budget=SendBudget(share, self._rate_limit, self._signals),
+                recorder=Recorder(self._pool, batch, lease_seconds=self._settings.lease_seconds),
+                renderer=loaded.renderer,
+                policy=Policy(self._streaks, batch.sendout_id, retry_seconds=self._settings.retry_hours * 3_600),
+                relays=self._relays,
+                signals=self._signals,
+                on_only_stalled=on_only_stalled,
+            )
+            return await sender.run(loaded.due)
 
-    async def _writer_of(self, sendout_id: UUID) -> Writer:
-        """Compiled once for each sendout; a sendout's message and lists never change while it sends."""
-        if sendout_id not in self._writers:
-            async with self._pool.acquire() as connection:
-                message = await messages.of_sendout(connection, sendout_id)
-                files = await messages.files_of(connection, message.id)
-                lists = await deliveries.lists_of(connection, sendout_id)
-            if len(self._writers) >= WRITERS_KEPT:
-                self._writers.pop(next(iter(self._writers)))
-            self._writers[sendout_id] = Writer(message, files, lists, settings=self._settings)
-        return self._writers[sendout_id]
-
-    async def _hand_back(self, batch: Batch, ending: Ending) -> None:
-        if ending.pause_for:
-            await pause(self._pool, batch.sendout_id, ending.pause_for)
+    async def _release(self, batch: Batch, result: BatchResult) -> None:
+        if result.pause_reason:
+            await pause_sendout(self._pool, batch.sendout_id, result.pause_reason)
         async with self._pool.acquire() as connection:
             failpoints.reached("deliver.delivered")
-            await deliveries.release(connection, batch, not_within=ending.not_within)
+            await deliveries.release(connection, batch, not_within=result.retry_after_seconds)
             failpoints.reached("deliver.released")
-            await sendouts.wait(connection, batch.sendout_id, ending.waiting)
+            await sendouts.wait(connection, batch.sendout_id, result.waiting_reason)
             if await sendouts.settle(connection, batch.sendout_id):
                 log.info("sendout finished", sendout=str(batch.sendout_id))

@@ -1,4 +1,4 @@
-"""The limit that all workers share: so many mails an hour, whoever sends them."""
+"""The rate limit that all workers share: a number of mails per hour, booked in the database."""
 
 import time
 from dataclasses import dataclass
@@ -11,33 +11,46 @@ from workers.loops import RETRY_SECONDS
 
 log = structlog.get_logger()
 
-BOOKED_SECONDS = 1.0
-"""A worker books at most so many seconds' mails at once."""
+MAX_SLOT_SECONDS = 1.0
+"""A worker books at most the mails of this time at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
-    """So many mails may leave, not before `at` (of `time.monotonic`)."""
+class Slot:
+    """A number of mails that may leave, not before `at` (of `time.monotonic`)."""
 
     mails: int
     at: float
 
+    @property
+    def available(self) -> int:
+        """The mails that may leave now."""
+        return self.mails if self._has_come else 0
 
-class Throttle:
+    @property
+    def is_used_up(self) -> bool:
+        return self._has_come and not self.mails
+
+    @property
+    def _has_come(self) -> bool:
+        return self.at <= time.monotonic()
+
+
+class RateLimit:
     def __init__(self, *, pool: Pool, per_hour: int) -> None:
         self._pool = pool
         self._per_second = per_hour / 3_600
 
-    async def book(self, mails: int) -> Booking:
-        """The next turns that nobody has booked: nobody polls, and who waits knows for how long.
+    async def book(self, mails: int) -> Slot:
+        """Book the next free slot of all workers, for at most `mails`. No worker polls: a slot says when it comes.
 
-        While the database is away these are no turns, after a while.
+        While the database is unavailable the slot is empty, and comes after a retry interval.
         """
-        booked = max(1, min(mails, int(self._per_second * BOOKED_SECONDS)))
+        booked = max(1, min(mails, int(self._per_second * MAX_SLOT_SECONDS)))
         try:
             async with self._pool.acquire() as connection:
                 seconds = await rate_limit.book(connection, seconds=booked / self._per_second)
         except TRANSIENT_ERRORS as error:
-            log.warning("database trouble, no turn was booked", error=type(error).__name__)
-            return Booking(0, time.monotonic() + RETRY_SECONDS)
-        return Booking(booked, time.monotonic() + seconds)
+            log.warning("database unavailable, retrying", role="deliver", error=type(error).__name__)
+            return Slot(0, time.monotonic() + RETRY_SECONDS)
+        return Slot(booked, time.monotonic() + seconds)

@@ -1,4 +1,4 @@
-"""Write the mails of one sendout: its message compiled once, each delivery's attributes and codes filled in."""
+"""Render the mails of one sendout: a message compiled once, with each delivery's attributes and codes filled in."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,12 +11,19 @@ from coupons.store.messages import Message
 from coupons.templates.rendering import Coupon, RenderError, Template
 
 
-class Writer:
+class Renderer:
     def __init__(
-        self, message: Message, files: Sequence[File], lists: Sequence[BatchList], *, settings: Settings
+        self,
+        sendout_id: UUID,
+        message: Message,
+        files: Sequence[File],
+        lists: Sequence[BatchList],
+        *,
+        settings: Settings,
     ) -> None:
-        """Raises EmailError: a setting cannot be used."""
+        """Raises EmailError: a setting is invalid."""
         self.lists = lists
+        self._sendout_id = sendout_id
         self._domain = parse_mailbox(message.sender).address.rpartition("@")[2]
         self._compiled = compile_email(
             template=Template(message.parts),
@@ -28,11 +35,11 @@ class Writer:
             files=files,
         )
 
-    def write(self, sendout_id: UUID, delivery: Delivery) -> Envelope:
-        """The delivery's mail. Raises RenderError: it has no such mail, and none may be handed over."""
+    def render(self, delivery: Delivery) -> Envelope:
+        """The delivery's mail. Raises RenderError: none can be rendered, and none may be sent."""
         return self._compiled.write(
             rcpt=delivery.address,
-            message_id=message_id(sendout_id, delivery.number, self._domain),
+            message_id=message_id(self._sendout_id, delivery.number, self._domain),
             date=datetime.now(UTC),
             attributes={**delivery.attributes, "email": delivery.address},
             coupons={each.name: _coupon(each, delivery) for each in self.lists},

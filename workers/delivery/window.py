@@ -1,117 +1,101 @@
-"""How many mails of a worker may be between intent and recorded outcome."""
+"""The in-flight window: how many mails of a worker may be between intent and recorded outcome."""
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from workers.delivery.in_flight import InFlight
 from workers.loops import happens
 
-SECONDS = 1.0
+WINDOW_SECONDS = 1.0
+"""The window holds as many mails as the relays take in this time."""
 _MEASURED_SECONDS = 0.1
 _WEIGHT = 0.3  # of the newest measurement
 
 
 class Window:
-    """As many as the relays take in a second, and never more than `most`.
+    """As many mails as the relays take in a second, and never more than `most`.
 
-    So a pause acts within two seconds however slow a relay is, and a worker that is killed leaves few uncertain. The
-    batches that a worker delivers at the same time share it; while one is claimed and bound, the others have it all.
-    Mails on silent connections, whose answers may be long in coming, count towards `most` only.
+    So a pause acts within two seconds however slow a relay is, and a worker that is killed leaves few mails uncertain.
+    The batches that a worker delivers at the same time share the window; while one is being claimed or its codes are
+    assigned, the others have all of it. Mails on stalled connections, whose replies may take long, count towards `most`
+    only.
     """
 
-    def __init__(self, most: int, *, least: int) -> None:
-        """`least`: enough for every connection to have a mail under way and one behind it."""
+    def __init__(self, most: int, *, least: int, stalled_owners: Callable[[], Sequence[object]] = tuple) -> None:
+        """`least`: enough for every connection to transmit one mail and have the next one ready.
+
+        `stalled_owners` lists the `InFlight` of each mail on a stalled connection.
+        """
         self._most = most
         self._least = least
+        self._stalled_owners = stalled_owners
         self._shares: set[Share] = set()
-        self._in_flight = 0
         self._freed = asyncio.Event()
         self._per_second = 0.0
         self._outcomes = 0
         self._since = time.monotonic()
 
     @contextmanager
-    def share(self) -> Iterator["Share"]:
-        """A batch's part, for as long as the block runs."""
-        share = Share(self)
-        share.join()
+    def share(self, in_flight: InFlight) -> Iterator["Share"]:
+        """A batch's share of the window, while the block runs."""
+        share = Share(self, in_flight)
+        self._shares.add(share)
         try:
             yield share
         finally:
-            share.leave()
-            share.give_back(share.taken)
+            self._shares.remove(share)
+            self._freed.set()
 
     @property
     def size(self) -> int:
-        return min(self._most, max(self._least, int(self._per_second * SECONDS)))
+        return min(self._most, max(self._least, int(self._per_second * WINDOW_SECONDS)))
 
     @property
-    def free(self) -> int:
-        return self.size - self._in_flight
+    def in_flight(self) -> int:
+        return sum(len(share.in_flight) for share in self._shares)
 
-    @property
-    def left(self) -> int:
-        """How many more there may ever be in hand."""
-        return self._most - self._in_flight
+    def room_for(self, share: "Share") -> int:
+        """How many mails this batch may have in flight in addition to those that it has; negative if too many are."""
+        stalled = self._stalled_owners()
+        part = self.size // max(1, sum(each.wants_room for each in self._shares))
+        unused = max(1, part) - (len(share.in_flight) - stalled.count(share.in_flight))
+        in_flight = self.in_flight
+        return min(unused, self.size - in_flight + len(stalled), self._most - in_flight)
 
-    @property
-    def part(self) -> int:
-        """What each of those that share it may have."""
-        return max(1, self.size // max(1, len(self._shares)))
-
-    def join(self, share: "Share") -> None:
-        self._shares.add(share)
-
-    def leave(self, share: "Share") -> None:
-        self._shares.discard(share)
-
-    def note(self, outcomes: int) -> None:
-        """So many more have come in."""
-        self._outcomes += outcomes
+    def release(self, mails: int) -> None:
+        """These mails have their outcomes recorded: measure the relays' speed, wake the batches that wait for room."""
+        self._freed.set()
+        self._outcomes += mails
         elapsed = time.monotonic() - self._since
         if elapsed >= _MEASURED_SECONDS:
             self._per_second += _WEIGHT * (self._outcomes / elapsed - self._per_second)
             self._outcomes, self._since = 0, time.monotonic()
 
-    def move(self, mails: int) -> None:
-        """So many more in hand; or fewer, of which those who wait for room are told."""
-        self._in_flight += mails
-        if mails < 0:
-            self._freed.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Until somebody has freed some room, but no longer than so many seconds."""
+    async def wait_for_room(self, seconds: float) -> None:
+        """Wait until another batch has freed room, but not longer than this."""
         self._freed.clear()
         await happens(self._freed, seconds)
 
 
 class Share:
-    def __init__(self, window: Window) -> None:
-        self.taken = 0
+    """What one batch may use of the window."""
+
+    def __init__(self, window: Window, in_flight: InFlight) -> None:
+        self.in_flight = in_flight
+        self.wants_room = True
+        """A batch that has no mail to hand over leaves its part of the window to the others."""
         self._window = window
 
-    def join(self) -> None:
-        """It asks for room again: the others leave it its part."""
-        self._window.join(self)
+    def room(self, wanted: int) -> int:
+        """How many of the `wanted` mails may be handed over with the next flush."""
+        self.wants_room = wanted > 0
+        return max(0, min(wanted, self.in_flight.settled + self._window.room_for(self)))
 
-    def leave(self) -> None:
-        """It asks for no more room: the others need not leave it any."""
-        self._window.leave(self)
+    def release(self, mails: int) -> None:
+        self._window.release(mails)
 
-    def room(self, *, freed: int, silent: int = 0, all_silent: int = 0) -> int:
-        """For how many mails there is room once so many of the batch's own are out of hand.
-
-        `silent` of its own, and `all_silent` of all in hand, are on silent connections, and in nobody's way.
-        """
-        window = self._window
-        part, free = window.part - (self.taken - silent), window.free + all_silent
-        return max(0, freed + min(part, free, window.left))
-
-    def take(self, mails: int) -> None:
-        self.taken += mails
-        self._window.move(mails)
-
-    def give_back(self, mails: int) -> None:
-        self.taken -= mails
-        self._window.move(-mails)
+    async def wait_for_room(self, seconds: float) -> None:
+        if not self.room(1):
+            await self._window.wait_for_room(seconds)

@@ -1,0 +1,43 @@
+"""The mails of one batch that are not in flight and have no outcome yet."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from coupons.store.deliveries import Delivery
+
+
+class Backlog:
+    """Mails that wait to be handed over, and postponed ones, which are tried again when some time has passed."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Delivery] = deque()
+        self._postponed: list[Delivery] = []
+        self._postponed_at = 0.0
+        self._is_closed = False
+
+    @property
+    def has_postponed(self) -> bool:
+        return bool(self._postponed)
+
+    def postpone(self, deliveries: Iterable[Delivery]) -> None:
+        if postponed := [*deliveries]:
+            self._postponed.extend(postponed)
+            self._postponed_at = time.monotonic()
+
+    def postpone_waiting(self) -> None:
+        self.postpone(self.waiting)
+        self.waiting.clear()
+
+    def retry_postponed(self, *, after_seconds: float) -> bool:
+        """If the last mail was postponed that long ago, all postponed mails wait again; returns whether any do."""
+        if self._is_closed or not self._postponed or time.monotonic() < self._postponed_at + after_seconds:
+            return False
+        self.waiting.extend(self._postponed)
+        self._postponed.clear()
+        return True
+
+    def close(self) -> None:
+        """No mail of the batch is handed over any more."""
+        self.postpone_waiting()
+        self._is_closed = True

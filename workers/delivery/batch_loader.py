@@ -1,0 +1,82 @@
+"""Load a claimed batch: assign its codes, compile its sendout's message, read the mails that are due."""
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from coupons import failpoints
+from coupons.database import TRANSIENT_ERRORS, Pool
+from coupons.errors import UserError
+from coupons.settings import Settings
+from coupons.store import deliveries, messages
+from coupons.store.deliveries import Batch, Delivery
+from workers.delivery.batch_sender import NOT_SENDING, BatchResult
+from workers.delivery.renderer import Renderer
+from workers.loops import RETRY_SECONDS
+
+log = structlog.get_logger()
+ASSIGN_PAUSE_SECONDS = 0.05
+ASSIGN_TRIES = 100
+LOCKED_CODES_SECONDS = 5.0
+"""Delay before a batch is retried whose reserved codes stay locked for longer than a transaction normally takes."""
+MAX_RENDERERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBatch:
+    renderer: Renderer
+    due: list[Delivery]
+
+
+class BatchLoader:
+    def __init__(self, *, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._cursors: dict[int, int] = {}
+        self._renderers: dict[UUID, Renderer] = {}
+
+    async def load(self, batch: Batch) -> LoadedBatch | BatchResult:
+        """The batch's due mails, or why none can be sent now. Retried for as long as the lease lasts."""
+        while True:
+            try:
+                return await self._load(batch)
+            except TRANSIENT_ERRORS as error:
+                log.warning("database unavailable, retrying", role="deliver", error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _load(self, batch: Batch) -> LoadedBatch | BatchResult:
+        if not_assigned := await self._assign_codes(batch):
+            return not_assigned
+        failpoints.reached("deliver.bound")
+        try:
+            renderer = await self._renderer_for(batch.sendout_id)
+        except UserError as error:
+            return BatchResult(pause_reason=f"its message cannot be compiled: {error}")
+        async with self._pool.acquire() as connection:
+            return LoadedBatch(renderer, await deliveries.due(connection, batch, renderer.lists))
+
+    async def _assign_codes(self, batch: Batch) -> BatchResult | None:
+        """None once every delivery has its codes, as far as the sendout's reservation goes."""
+        for _ in range(ASSIGN_TRIES):
+            async with self._pool.acquire() as connection:
+                try:
+                    if await deliveries.bind(connection, batch, self._cursors):
+                        return None
+                except deliveries.NotSending:
+                    return NOT_SENDING
+            await asyncio.sleep(ASSIGN_PAUSE_SECONDS)
+        return BatchResult(LOCKED_CODES_SECONDS, waiting_reason="reserved codes are locked by another transaction")
+
+    async def _renderer_for(self, sendout_id: UUID) -> Renderer:
+        """Compiled once per sendout: its message and lists never change while it sends."""
+        if sendout_id not in self._renderers:
+            async with self._pool.acquire() as connection:
+                message = await messages.of_sendout(connection, sendout_id)
+                files = await messages.files_of(connection, message.id)
+                lists = await deliveries.lists_of(connection, sendout_id)
+            if len(self._renderers) >= MAX_RENDERERS:
+                self._renderers.pop(next(iter(self._renderers)))
+            self._renderers[sendout_id] = Renderer(sendout_id, message, files, lists, settings=self._settings)
+        return self._renderers[sendout_id]

@@ -1,0 +1,93 @@
+"""Which mails of one batch are in flight: their intent is committed, and their outcome is not recorded yet."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coupons.store.deliveries import Conclusion
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """The content of one transaction: outcomes, and the intent to hand over the next mails."""
+
+    results: tuple[Conclusion, ...]
+    intents: tuple[int, ...]
+    in_flight: frozenset[int]
+    """Mails that were handed over earlier and have no outcome yet."""
+    settled: frozenset[int]
+    """Mails that are no longer in flight once the transaction is committed."""
+
+
+class InFlight:
+    """The set of mails that are uncertain if the worker dies now, and the results that are not recorded yet.
+
+    A mail enters with the commit of its intent, and leaves with the commit of its outcome. Outcomes may come in at any
+    time, also during a flush; they belong to the next one.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+        self._settled: set[int] = set()
+        self._results: list[Conclusion] = []
+        self._flush: Flush | None = None
+
+    def __len__(self) -> int:
+        """The mails in flight, and the ones whose intent is just being committed."""
+        return len(self._numbers) + (len(self._flush.intents) if self._flush else 0)
+
+    @property
+    def settled(self) -> int:
+        """The number of mails that leave with the next flush."""
+        return len(self._settled)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no intent is committed without a recorded outcome."""
+        return not self._numbers
+
+    @property
+    def is_half_settled(self) -> bool:
+        return 2 * len(self._settled) >= len(self._numbers)
+
+    @property
+    def needs_flush(self) -> bool:
+        """Whether any mail is in flight or any result is not recorded."""
+        return bool(self._numbers or self._results)
+
+    def settle(self, number: int, result: Conclusion | None) -> None:
+        """Settle a mail in flight. Without a result it was not handed over, and its delivery is as before."""
+        self._settled.add(number)
+        if result is not None:
+            self._results.append(result)
+
+    def add_result(self, result: Conclusion) -> None:
+        """Record the result of a mail that never was in flight."""
+        self._results.append(result)
+
+    def begin_flush(self, intents: Iterable[int]) -> Flush:
+        self._flush = Flush(
+            results=tuple(self._results),
+            intents=tuple(intents),
+            in_flight=frozenset(self._numbers - self._settled),
+            settled=frozenset(self._settled),
+        )
+        return self._flush
+
+    def commit(self, *, may_send: bool) -> None:
+        """The flush is committed; its intents are in flight now if they may be sent."""
+        flush = self._take_flush()
+        self._numbers -= flush.settled
+        self._settled -= flush.settled
+        del self._results[: len(flush.results)]
+        if may_send:
+            self._numbers.update(flush.intents)
+
+    def rollback(self) -> None:
+        """The flush failed: its results are still to be recorded, and its intents were not handed over."""
+        self._take_flush()
+
+    def _take_flush(self) -> Flush:
+        flush, self._flush = self._flush, None
+        if flush is None:
+            raise RuntimeError("no flush has begun")
+        return flush

@@ -1,0 +1,66 @@
+"""Write one batch's progress to the database: its flushes, and what the sendout's page says about it."""
+
+import asyncio
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+import structlog
+
+from coupons.database import TRANSIENT_ERRORS, Pool
+from coupons.store import deliveries, sendouts
+from coupons.store.deliveries import Batch
+from workers.delivery.in_flight import Flush
+from workers.loops import RETRY_SECONDS
+
+log = structlog.get_logger()
+
+
+class Recorder:
+    def __init__(self, pool: Pool, batch: Batch, *, lease_seconds: float) -> None:
+        self.lease_seconds = lease_seconds
+        self._pool = pool
+        self._batch = batch
+        self._shows_waiting_reason = batch.waiting is not None
+
+    async def record(self, flush: Flush) -> bool:
+        """Commit a flush, which renews the lease; returns whether its intents may be handed over.
+
+        It is retried for as long as the lease lasts, because outcomes that are not recorded become uncertain.
+
+        Raises:
+            LeaseLost: nothing was written, nothing more may be handed over.
+        """
+        flush_id = uuid4()
+        while True:
+            try:
+                async with self._pool.acquire() as connection:
+                    return await deliveries.record(
+                        connection,
+                        self._batch,
+                        flush=flush_id,
+                        conclusions=flush.results,
+                        in_flight=flush.in_flight,
+                        intents=flush.intents,
+                        lease_seconds=self.lease_seconds,
+                    )
+            except TRANSIENT_ERRORS as error:
+                log.warning("database unavailable, retrying", role="deliver", error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def clear_waiting_reason(self) -> None:
+        """The sendout makes progress: remove the reason why it made none, if the page shows one."""
+        if self._shows_waiting_reason:
+            self._shows_waiting_reason = False
+            with suppress(*TRANSIENT_ERRORS):
+                async with self._pool.acquire() as connection:
+                    await sendouts.wait(connection, self._batch.sendout_id, None)
+
+    async def pause_sendout(self, reason: str) -> None:
+        await pause_sendout(self._pool, self._batch.sendout_id, reason)
+
+
+async def pause_sendout(pool: Pool, sendout_id: UUID, reason: str) -> None:
+    """Pause the sendout if it is sending, until an operator resumes it."""
+    async with pool.acquire() as connection:
+        if await sendouts.pause_if_sending(connection, sendout_id, reason):
+            log.error("sendout paused", sendout=str(sendout_id), reason=reason)
