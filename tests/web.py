@@ -1,4 +1,4 @@
-"""The console and the HTTP API as a test opens them, and what it does with them."""
+"""A client of the console and the HTTP API, the queues behind them, and helpers for both."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,15 +15,15 @@ from coupons.store import inbox
 from producers.web.app import build
 from workers.intake import carry_out
 
-OURS = {"Sec-Fetch-Site": "same-origin"}
-"""What a browser says of a form on our own pages."""
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+"""The header that a browser sends with a form of our own pages."""
 
 
 @asynccontextmanager
-async def opened(
+async def web_client(
     *, database_url: str, broker_url: str, token: str = "", import_max_bytes: int = 10**9
 ) -> AsyncIterator[AsyncClient]:
-    """A client of a site with these settings."""
+    """A client of the application with these settings."""
     settings = Settings(
         _env_file=None,
         broker_url=SecretStr(broker_url),
@@ -37,7 +37,7 @@ async def opened(
 
 
 class Queues:
-    """The queues that workers declare, with nobody taking commands out of them but the test."""
+    """The queues that workers declare. Only the test consumes their commands."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -47,21 +47,21 @@ class Queues:
         async with connection, connection.channel() as channel:
             await topology.declare(channel)
 
-    async def commands(self) -> list[Command]:
-        """Take out all that was published."""
+    async def take_commands(self) -> list[Command]:
+        """Remove and return all published commands."""
         connection = await aio_pika.connect(self._url)
         async with connection, connection.channel() as channel:
-            found = []
+            commands = []
             for key in topology.COMMANDS:
                 queue = await channel.get_queue(topology.queue_name(key))
                 while message := await queue.get(no_ack=True, fail=False):
                     assert message.routing_key == key
-                    found.append(decode(message.body))
-            return found
+                    commands.append(decode(message.body))
+            return commands
 
 
-async def note(connection: Connection, command: Command) -> None:
-    """What a worker does with a command first."""
+async def consume(connection: Connection, command: Command) -> None:
+    """Accept and carry out the command, as a worker does."""
     async with connection.transaction():
         assert await inbox.accept(connection, command)
         await carry_out(connection, command, batch_size=1_000)
@@ -81,4 +81,4 @@ async def upload(
     fields: dict[str, str] | None = None,
 ) -> Response:
     data = {"mode": "add"} | (fields or {})
-    return await site.post(to, data=data, files={"file": (name, content)}, headers=OURS)
+    return await site.post(to, data=data, files={"file": (name, content)}, headers=SAME_ORIGIN)

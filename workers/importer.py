@@ -74,7 +74,7 @@ class Importer:
             except TRANSIENT_ERRORS as error:
                 await self._put_off(job, f"database trouble, {type(error).__name__}", seconds=TROUBLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - it would be tried for ever, and the list's other imports wait
-                log.error("defect", job=str(job.id), error=type(error).__name__, at=place(error))  # noqa: TRY400 - may hold codes
+                log.error("internal error", job=str(job.id), error=type(error).__name__, at=place(error))  # noqa: TRY400 - may hold codes
                 await self._interrupted(job, f"a defect, {type(error).__name__}")
 
     async def _carry_out(self, connections: tuple[Connection, Connection], job: Job) -> bool:

@@ -133,7 +133,7 @@ class Intake:
         except (InvalidCommand, Conflict) as error:
             await _reject(message, sender, str(error))
         except Exception as error:  # noqa: BLE001 - a command that meets a defect must not come back for ever
-            log.error("defect", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
+            log.error("internal error", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
             await _reject(message, sender, f"could not be carried out: {type(error).__name__}")
         failpoints.reached("intake.noted")
         await message.ack()

@@ -91,7 +91,7 @@ async def attempt(role: str, step: Step) -> float | None:
         # A library gave up what it waited for, and nobody asked this role to end, which it would do unseen.
         log.warning("given up by a library, trying again", role=role, at=place(error))
     except Exception as error:  # noqa: BLE001 - a defect met by one piece of work must not stop the others
-        log.error("defect", role=role, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
+        log.error("internal error", role=role, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
     await asyncio.sleep(RETRY_SECONDS)
     return AT_ONCE
 

@@ -1,4 +1,4 @@
-"""The web console and the HTTP API: what a browser or another program needs for the main story."""
+"""The web console and the HTTP API."""
 
 ACQUIRE_SECONDS = 5
-"""How long a request waits for a connection to the database, all of them being in use."""
+"""How long a request waits for a database connection while all of them are in use."""

@@ -1,6 +1,7 @@
-"""Where files and commands are handed in: what is known to be wrong is refused at once, every other command published.
+"""What pages and the API do: store files, publish commands, pause, cancel and resolve.
 
-What a person decides about a running sendout or import is no command: it counts as soon as it is written.
+A command that is known to be invalid is rejected at once. Pausing, cancelling and resolving are not commands: they are
+written to the database and take effect immediately.
 """
 
 import asyncio
@@ -20,95 +21,93 @@ from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
-from producers.web.lookups import import_of, sendout_of
-from producers.web.request_body import cut
+from producers.web.lookups import get_import, get_sendout
+from producers.web.request_body import rechunk
 
 log = structlog.get_logger()
-UPLOADS_AT_ONCE = 3
-"""Each holds a connection to the database for as long as its client takes; pages must still get one."""
-TURN_SECONDS = 10
-"""How long a file waits for its turn, its client having sent little of it yet."""
+MAX_CONCURRENT_UPLOADS = 3
+"""An upload holds a database connection until its client is done; the others are left for pages."""
+UPLOAD_WAIT_SECONDS = 10
+"""How long an upload waits for another one to finish; in the meantime its client has sent little of it."""
 
 
-class Desk:
+class Actions:
     def __init__(self, *, pool: Pool, broker_url: str, import_max_bytes: int) -> None:
         self._pool = pool
         self._broker_url = broker_url
         self._import_max_bytes = import_max_bytes
-        self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
 
-    async def keep(self, name: str, content: AsyncIterable[bytes]) -> Upload:
-        """Store a file, piece by piece as it comes in, for the import that is going to name it.
-
-        However it ends badly, what was stored is gone again.
+    async def store_upload(self, name: str, content: AsyncIterable[bytes]) -> Upload:
+        """Store a file as it arrives, for the import command that will name it. After an error nothing of it stays.
 
         Raises:
-            Refused: it is too large.
-            HTTPException: 503, others have been uploading for TURN_SECONDS.
+            Conflict: it is too large.
+            HTTPException: 503, no other upload finished within UPLOAD_WAIT_SECONDS.
         """
-        async with self._turn(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            kept = await uploads.keep(connection, name, cut(content), max_bytes=self._import_max_bytes)
-        log.info("file kept", upload=str(kept.id), bytes=kept.bytes)
-        return kept
+        async with self._upload_slot(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            upload = await uploads.keep(connection, name, rechunk(content), max_bytes=self._import_max_bytes)
+        log.info("upload stored", upload=str(upload.id), bytes=upload.bytes)
+        return upload
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _upload_slot(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(TURN_SECONDS):
+            async with asyncio.timeout(UPLOAD_WAIT_SECONDS):
                 await self._uploads.acquire()
         except TimeoutError:
-            reason = f"{UPLOADS_AT_ONCE} files are being uploaded already; try again in a moment"
-            raise HTTPException(503, reason, {"Retry-After": f"{TURN_SECONDS}"}) from None
+            reason = f"{MAX_CONCURRENT_UPLOADS} files are already being uploaded; please retry later"
+            raise HTTPException(503, reason, {"Retry-After": f"{UPLOAD_WAIT_SECONDS}"}) from None
         try:
             yield
         finally:
             self._uploads.release()
 
     async def submit(self, command: Command) -> None:
-        """Publish the command, over a connection of its own: 4 ms, and none that broke while nobody looked.
+        """Publish the command, over a new connection: it takes 4 ms, and cannot have broken while idle.
 
         Raises:
-            Refused: it cannot be done; nothing was published.
+            Conflict: it cannot be done; nothing was published.
             BrokerUnavailable: it may have been published all the same; submit it again.
         """
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            if not await inbox.is_repeated(connection, command):  # the same again answers the same
+            if not await inbox.is_repeated(connection, command):  # a repeated command gets the same answer
                 await _check(connection, command)
         async with Publisher.connect(self._broker_url) as publisher:
             await publisher.publish(command)
         log.info("command published", command=str(command.id), type=command.type)
 
     async def pause(self, sendout_id: UUID) -> Sendout:
-        """Returns it as it is then; what is `in_flight` is still being sent. Raises NotFound, Refused."""
+        """Returns the paused sendout; its mails `in_flight` are still being sent. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await sendout_of(connection, sendout_id)
-            await sendouts.pause(connection, sendout_id, "paused by a person")
-            log.info("sendout paused by a person", sendout=str(sendout_id))
+            await get_sendout(connection, sendout_id)
+            await sendouts.pause(connection, sendout_id, "paused by an operator")
+            log.info("sendout paused by an operator", sendout=str(sendout_id))
             return await sendout_views.named(connection, sendout_id)
 
     async def cancel(self, sendout_id: UUID) -> Sendout:
-        """As `pause`, for good."""
+        """Like `pause`, but final."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await sendout_of(connection, sendout_id)
+            await get_sendout(connection, sendout_id)
             await sendouts.cancel(connection, sendout_id)
-            log.info("sendout cancelled by a person", sendout=str(sendout_id))
+            log.info("sendout cancelled by an operator", sendout=str(sendout_id))
             return await sendout_views.named(connection, sendout_id)
 
-    async def resolve(self, sendout_id: UUID, how: Resolution) -> int:
-        """Send all uncertain mails again, or count them as sent; returns how many. Raises NotFound, Refused."""
+    async def resolve_uncertain(self, sendout_id: UUID, resolution: Resolution) -> int:
+        """Resend all uncertain mails, or count them as sent; returns their number. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await sendout_of(connection, sendout_id)
-            mails = await uncertain.resolve(connection, sendout_id, how)
-        log.info("uncertain mails resolved by a person", sendout=str(sendout_id), how=how, mails=mails)
+            await get_sendout(connection, sendout_id)
+            mails = await uncertain.resolve(connection, sendout_id, resolution)
+        log.info("uncertain mails resolved by an operator", sendout=str(sendout_id), resolution=resolution, mails=mails)
         return mails
 
     async def cancel_import(self, import_id: UUID) -> Import:
-        """End it now; what it has committed stays. Returns it as it is then. Raises NotFound, Refused."""
+        """Returns the cancelled import; the lines that it committed stay. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await import_of(connection, import_id)
+            await get_import(connection, import_id)
             await imports.cancel(connection, import_id)
-            log.info("import cancelled by a person", job=str(import_id))
-            return await import_of(connection, import_id)
+            log.info("import cancelled by an operator", job=str(import_id))
+            return await get_import(connection, import_id)
 
 
 async def _check(connection: Connection, command: Command) -> None:
@@ -122,7 +121,7 @@ async def _check(connection: Connection, command: Command) -> None:
 
 
 def location_of(command: Command) -> str:
-    """The path of what the command is about, in the console and, behind `/api`, in the API."""
+    """The path of the command's import or sendout in the console; the API adds the prefix `/api`."""
     match command:
         case ImportCoupons():
             return f"/imports/{command.id}"

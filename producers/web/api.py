@@ -1,4 +1,4 @@
-"""The HTTP API: JSON in the shapes of the contract and of the command line's `--json`."""
+"""The HTTP API. It accepts the commands of the contract and returns the same JSON as the command line's `--json`."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -15,175 +15,180 @@ from coupons.sources.source import file_name
 from coupons.store import groups, imports, lists, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS
-from producers.web.actions import Desk, location_of
+from producers.web.actions import Actions, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
-from producers.web.lookups import group_of, import_of, list_of, sendout_of
-from producers.web.request_body import limited, whole
+from producers.web.lookups import get_group, get_import, get_list, get_sendout
+from producers.web.request_body import read_all, read_limited
 
 STATES = ("queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed")
-LINES_AT_ONCE = 1_000
-MAX_DECISION_BYTES = 1_000
+LINES_PER_WRITE = 1_000
+"""Of a CSV response; a write for each line would take most of the time."""
+MAX_RESOLUTION_BYTES = 1_000
 
 
 class Api:
-    def __init__(self, *, pool: Pool, desk: Desk, import_max_bytes: int) -> None:
+    def __init__(self, *, pool: Pool, actions: Actions, import_max_bytes: int) -> None:
         self._pool = pool
-        self._desk = desk
+        self._actions = actions
         self._import_max_bytes = import_max_bytes
 
     def routes(self) -> list[Route]:
         return [
-            Route("/commands", self.take_command, methods=["POST"]),
-            Route("/uploads", self.take_file, methods=["POST"]),
-            Route("/lists", self.all_lists),
-            Route("/lists/{name}/imports", self.imports_of_list),
-            Route("/groups", self.all_groups),
-            Route("/groups/{name}/imports", self.imports_of_group),
-            Route("/sendouts", self.outbox),
-            Route("/sendouts/{id:uuid}", self.sendout),
+            Route("/commands", self.submit_command, methods=["POST"]),
+            Route("/uploads", self.upload_file, methods=["POST"]),
+            Route("/lists", self.show_lists),
+            Route("/lists/{name}/imports", self.show_list_imports),
+            Route("/groups", self.show_groups),
+            Route("/groups/{name}/imports", self.show_group_imports),
+            Route("/sendouts", self.show_sendouts),
+            Route("/sendouts/{id:uuid}", self.show_sendout),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
             Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
-            Route("/sendouts/{id:uuid}/uncertain", self.uncertain),
-            Route("/sendouts/{id:uuid}/uncertain", self.resolve, methods=["POST"]),
-            Route("/imports/{id:uuid}", self.import_job),
-            Route("/imports/{id:uuid}/events", self.import_events),
+            Route("/sendouts/{id:uuid}/uncertain", self.show_uncertain),
+            Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
+            Route("/imports/{id:uuid}", self.show_import),
+            Route("/imports/{id:uuid}/events", self.show_import_events),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
-            Route("/imports/{id:uuid}/rejections.csv", self.rejections),
+            Route("/imports/{id:uuid}/rejections.csv", self.download_rejected_lines),
         ]
 
-    async def take_command(self, request: Request) -> Response:
-        """202: published; what it is about is at `location` as soon as a worker has noted it."""
-        command = decode(await _json_in(request, MAX_COMMAND_BYTES))
-        await self._desk.submit(command)
+    async def submit_command(self, request: Request) -> Response:
+        """202: the command is published; its import or sendout is at `location` once a worker has consumed it."""
+        command = decode(await _read_json(request, MAX_COMMAND_BYTES))
+        await self._actions.submit(command)
         location = f"/api{location_of(command)}"
         return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
 
-    async def take_file(self, request: Request) -> Response:
-        """201: the body is kept as a file called `name`; an import command says where it is by its `source`."""
+    async def upload_file(self, request: Request) -> Response:
+        """201: the body is stored under the name in `?name=`; an import command passes the returned `source`."""
         name = file_name(request.query_params.get("name", ""), default="upload")
-        kept = await self._desk.keep(name, limited(request, self._import_max_bytes))
-        return JSONResponse({"id": str(kept.id), "source": f"upload:{kept.id}", "bytes": kept.bytes}, 201)
+        upload = await self._actions.store_upload(name, read_limited(request, self._import_max_bytes))
+        return JSONResponse({"id": str(upload.id), "source": f"upload:{upload.id}", "size_bytes": upload.bytes}, 201)
 
     # --- lists and groups ------------------------------------------------------------------------------------------
 
-    async def all_lists(self, _: Request) -> Response:
+    async def show_lists(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return _json(await lists.all_of(connection, archived=False))
 
-    async def imports_of_list(self, request: Request) -> Response:
-        """The newest ones."""
+    async def show_list_imports(self, request: Request) -> Response:
+        """The newest imports into the list."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await list_of(connection, request.path_params["name"])
+            found = await get_list(connection, request.path_params["name"])
             return _json(await imports.of_list(connection, found.name))
 
-    async def all_groups(self, _: Request) -> Response:
+    async def show_groups(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return _json(await groups.all_of(connection))
 
-    async def imports_of_group(self, request: Request) -> Response:
-        """The newest ones."""
+    async def show_group_imports(self, request: Request) -> Response:
+        """The newest imports into the group."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await group_of(connection, request.path_params["name"])
+            found = await get_group(connection, request.path_params["name"])
             return _json(await imports.of_group(connection, found.name))
 
     # --- sendouts --------------------------------------------------------------------------------------------------
 
-    async def outbox(self, request: Request) -> Response:
+    async def show_sendouts(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await sendout_views.newest(connection, state=status_in(request)))
+            return _json(await sendout_views.newest(connection, state=state_filter(request)))
 
-    async def sendout(self, request: Request) -> Response:
+    async def show_sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            sendout = await sendout_of(connection, sendout_id)
+            sendout = await get_sendout(connection, sendout_id)
             return _json({"sendout": sendout, "problems": await sendout_views.problems(connection, sendout_id)})
 
     async def pause(self, request: Request) -> Response:
-        """The sendout as it is then; mails `in_flight` are still being sent."""
-        return _json(await self._desk.pause(request.path_params["id"]))
+        """Returns the paused sendout; its mails `in_flight` are still being sent."""
+        return _json(await self._actions.pause(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
-        return _json(await self._desk.cancel(request.path_params["id"]))
+        return _json(await self._actions.cancel(request.path_params["id"]))
 
-    async def uncertain(self, request: Request) -> Response:
+    async def show_uncertain(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await sendout_of(connection, sendout_id)
+            await get_sendout(connection, sendout_id)
             return _json([each async for each in uncertain.listed(connection, sendout_id)])
 
-    async def resolve(self, request: Request) -> Response:
-        """`{"how": "resend"}` sends all uncertain mails again, `{"how": "accept"}` counts them as sent."""
+    async def resolve_uncertain(self, request: Request) -> Response:
+        """`{"resolution": "resend"}` resends all uncertain mails, `{"resolution": "accept"}` counts them as sent."""
         try:
-            decision = from_json(await _json_in(request, MAX_DECISION_BYTES))
+            body = from_json(await _read_json(request, MAX_RESOLUTION_BYTES))
         except ValueError:
             raise InvalidRequest("not valid UTF-8 JSON") from None
-        return _json({"mails": await self._desk.resolve(request.path_params["id"], resolution_in(decision))})
+        return _json(
+            {"mails": await self._actions.resolve_uncertain(request.path_params["id"], parse_resolution(body))}
+        )
 
     # --- imports ---------------------------------------------------------------------------------------------------
 
-    async def import_job(self, request: Request) -> Response:
+    async def show_import(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await import_of(connection, request.path_params["id"]))
+            return _json(await get_import(connection, request.path_params["id"]))
 
-    async def import_events(self, request: Request) -> Response:
-        """Its log, from the beginning."""
+    async def show_import_events(self, request: Request) -> Response:
+        """The log of the import, oldest event first."""
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await import_of(connection, import_id)
+            await get_import(connection, import_id)
             return _json(await imports.events(connection, import_id))
 
     async def cancel_import(self, request: Request) -> Response:
-        """The import as it is then; what it has committed stays."""
-        return _json(await self._desk.cancel_import(request.path_params["id"]))
+        """Returns the cancelled import; the lines that it committed stay."""
+        return _json(await self._actions.cancel_import(request.path_params["id"]))
 
-    async def rejections(self, request: Request) -> Response:
-        """The lines that were not taken, to be mended and imported again.
+    async def download_rejected_lines(self, request: Request) -> Response:
+        """The rejected lines as CSV, to be fixed and imported again.
 
-        Read from the pool: a client may take hours over them and must not hold a connection for so long.
+        Each block is read over a connection from the pool: a client may take hours, and must not hold one all the time.
         """
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            job = await import_of(connection, import_id)
-            await imports.first_rejections(connection, import_id, 1)  # who may not see them is told before it begins
+            job = await get_import(connection, import_id)
+            await imports.first_rejections(
+                connection, import_id, 1
+            )  # a missing permission is reported before the response starts
         lines = streamed_rejections_csv(imports.rejections(self._pool, import_id), job.columns)
         headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
-        return StreamingResponse(_in_pieces(lines), media_type="text/csv", headers=headers)
+        return StreamingResponse(_in_blocks(lines), media_type="text/csv", headers=headers)
 
 
-def status_in(request: Request) -> str | None:
-    """The status to filter by. Raises InvalidRequest."""
-    status = request.query_params.get("status") or None
-    if status is not None and status not in STATES:
-        raise InvalidRequest(f"status is one of {', '.join(STATES)}")
-    return status
+def state_filter(request: Request) -> str | None:
+    """The state to filter sendouts by, from `?state=`. Raises InvalidRequest."""
+    state = request.query_params.get("state") or None
+    if state is not None and state not in STATES:
+        raise InvalidRequest(f"state: must be one of {', '.join(STATES)}")
+    return state
 
 
-def resolution_in(decision: object) -> Resolution:
-    """What is to become of uncertain mails. Raises InvalidRequest."""
-    match decision:
-        case {"how": "resend"}:
+def parse_resolution(fields: object) -> Resolution:
+    """How to resolve uncertain mails. Raises InvalidRequest."""
+    match fields:
+        case {"resolution": "resend"}:
             return "resend"
-        case {"how": "accept"}:
+        case {"resolution": "accept"}:
             return "accept"
-    raise InvalidRequest("how is resend or accept")
+    raise InvalidRequest("resolution: must be resend or accept")
 
 
-async def _json_in(request: Request, most_bytes: int) -> bytes:
+async def _read_json(request: Request, most_bytes: int) -> bytes:
     """Raises UnsupportedType, TooLarge."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedType("the body must be application/json")
-    return await whole(request, most_bytes)
+        raise UnsupportedType("the Content-Type must be application/json")
+    return await read_all(request, most_bytes)
 
 
 def _json(value: object) -> Response:
     return Response(to_json(value), media_type="application/json")
 
 
-async def _in_pieces(lines: AsyncIterator[str]) -> AsyncIterator[str]:
-    held: list[str] = []
+async def _in_blocks(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    block: list[str] = []
     async for line in lines:
-        held.append(line)
-        if len(held) == LINES_AT_ONCE:
-            yield "".join(held)
-            held.clear()
-    yield "".join(held)
+        block.append(line)
+        if len(block) == LINES_PER_WRITE:
+            yield "".join(block)
+            block.clear()
+    yield "".join(block)

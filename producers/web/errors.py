@@ -1,4 +1,4 @@
-"""What goes wrong while a request is answered, and what the other side is told about it."""
+"""Errors of requests and their responses."""
 
 import traceback
 
@@ -20,81 +20,83 @@ log = structlog.get_logger()
 
 
 class InvalidRequest(UserError):
-    """The request itself makes no sense."""
+    """The request is malformed."""
 
 
 class NotFound(UserError):
-    """There is no such thing, or not yet: a sendout or import is there once a worker has noted its command."""
+    """The resource does not exist, or not yet: a worker creates sendouts and imports when it consumes their command."""
 
 
 class TooLarge(UserError):
-    """A body is longer than is taken; the rest of it was not read."""
+    """The body exceeds its limit; the rest of it was not read."""
 
 
 class UnsupportedType(UserError):
-    """A body of another type than is taken."""
+    """The body has another content type than the endpoint accepts."""
 
 
-def told(request: Request, status: int, reasons: list[str], headers: dict[str, str] | None = None) -> Response:
-    """`{"errors": […]}` for programs, a page for people."""
+def error_response(
+    request: Request, status: int, reasons: list[str], headers: dict[str, str] | None = None
+) -> Response:
+    """`{"errors": […]}` in the API, a page in the console."""
     if request.scope["path"].startswith("/api/"):
         return JSONResponse({"errors": reasons}, status, headers)
     return page("error.html", status=status, headers=headers, reasons=reasons)
 
 
-def _as(status: int) -> ExceptionHandler:
-    async def tell(request: Request, error: Exception) -> Response:
-        return told(request, status, [str(error)])
+def _with_status(status: int) -> ExceptionHandler:
+    async def handle(request: Request, error: Exception) -> Response:
+        return error_response(request, status, [str(error)])
 
-    return tell
+    return handle
 
 
 async def _invalid_command(request: Request, error: Exception) -> Response:
-    assert isinstance(error, InvalidCommand)  # noqa: S101 - so it is registered
-    return told(request, 422, error.reasons)
+    assert isinstance(error, InvalidCommand)  # noqa: S101 - HANDLERS registers it for this class
+    return error_response(request, 422, error.reasons)
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - so it is registered
-    return told(request, error.status_code, [str(error.detail)], dict(error.headers or {}))
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - HANDLERS registers it for this class
+    return error_response(request, error.status_code, [str(error.detail)], dict(error.headers or {}))
 
 
-async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # the client has left: nobody reads it
+async def _client_disconnected(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # Starlette needs a response, although no client reads it
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    """What passes: the same request may be made again, commands with the same id."""
-    reason = str(error) if isinstance(error, UserError) else "the database does not answer; try again in a moment"
-    log.warning("unavailable", reason=reason, error=type(error).__name__)
-    return told(request, 503, [reason], {"Retry-After": "2"})
+    """A transient error: the client may repeat the request, a command with the same id."""
+    reason = str(error) if isinstance(error, UserError) else "the database is unavailable; please retry"
+    log.warning("service unavailable", reason=reason, error=type(error).__name__)
+    return error_response(request, 503, [reason], {"Retry-After": "2"})
 
 
-async def _denied(request: Request, error: Exception) -> Response:
-    assert isinstance(error, InsufficientPrivilegeError)  # noqa: S101 - so it is registered
-    return told(request, 403, [denial(error)])
+async def _permission_denied(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InsufficientPrivilegeError)  # noqa: S101 - HANDLERS registers it for this class
+    return error_response(request, 403, [denial(error)])
 
 
-async def _defect(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
     frames = reversed(traceback.extract_tb(error.__traceback__)[-4:])
     at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames)
-    log.error("defect", error=type(error).__name__, at=at)  # not its text: that may hold codes
-    return told(request, 500, ["this is a defect of the Coupon Manager; its log says where"])
+    log.error("internal error", error=type(error).__name__, at=at)  # without its text, which may contain codes
+    return error_response(request, 500, ["internal error; see the server log"])
 
 
 HANDLERS: dict[type[Exception], ExceptionHandler] = {
     InvalidCommand: _invalid_command,
-    InvalidRequest: _as(422),
-    NotFound: _as(404),
-    UnsupportedType: _as(415),
-    TooLarge: _as(413),
+    InvalidRequest: _with_status(422),
+    NotFound: _with_status(404),
+    UnsupportedType: _with_status(415),
+    TooLarge: _with_status(413),
     BrokerUnavailable: _unavailable,
     DatabaseUnavailable: _unavailable,
     **dict.fromkeys(TRANSIENT_ERRORS, _unavailable),
-    InsufficientPrivilegeError: _denied,
-    UserError: _as(409),  # Refused above all
-    HTTPException: _http,
-    ClientDisconnect: _gone,
-    Exception: _defect,
+    InsufficientPrivilegeError: _permission_denied,
+    UserError: _with_status(409),  # Conflict above all
+    HTTPException: _http_error,
+    ClientDisconnect: _client_disconnected,
+    Exception: _internal_error,
 }
-"""By the most special class that an error has."""
+"""Starlette picks the handler of the most specific class."""

@@ -1,8 +1,8 @@
-"""Who may ask: the first thing that each request meets, and the headers that each answer carries.
+"""Authentication, cross-site protection and security headers, around the whole application.
 
-Without a token the server listens on loopback only. What threatens it there are other sites in the same browser: they
-may post to it (so a post must come from its own pages) or give it a name of theirs (so it answers to no name but
-localhost).
+Without a token the server listens on loopback only. Other sites in the same browser can still post to it, so a post
+must come from our own pages. They can also point a name of theirs to it (DNS rebinding), so it answers only to
+localhost.
 """
 
 import hmac
@@ -14,20 +14,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from producers.web.errors import told
+from producers.web.errors import error_response
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""For probes: they hold no token, and are told nothing but yes or no."""
+"""Health checks: probes have no token, and learn only which parts are ready."""
 
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer, a browser sends `Origin: null` to our own forms
+    "Referrer-Policy": "same-origin",  # with no-referrer, a browser sends `Origin: null` with our own forms
 }
 
-# An address written as one cannot be pointed elsewhere by a name server, a name can.
+# Numeric addresses are safe: DNS can point a name elsewhere, but not an address.
 _is_loopback = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE).fullmatch
 
 
@@ -37,21 +37,21 @@ class Guard:
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._refusal(Request(scope)) or self._app
-        await answer(scope, receive, _with_headers(scope, send))
+        app = self._error(Request(scope)) or self._app
+        await app(scope, receive, _with_headers(scope, send))
 
-    def _refusal(self, request: Request) -> Response | None:
+    def _error(self, request: Request) -> Response | None:
         if request.scope["path"] in OPEN_PATHS:
             return None
-        if self._token and not self._knows_token(request):
-            return told(request, 401, ["the token is needed (COUPONS_WEB_TOKEN)"], _challenge(request))
+        if self._token and not self._has_token(request):
+            return error_response(request, 401, ["authentication required (COUPONS_WEB_TOKEN)"], _challenge(request))
         if not self._token and not _is_loopback(request.headers.get("host", "")):
-            return told(request, 421, ["without COUPONS_WEB_TOKEN, this answers only to localhost"])
-        if request.method not in READING and not _is_from_here(request):
-            return told(request, 403, ["refused: this does not come from one of our own pages"])
+            return error_response(request, 421, ["without COUPONS_WEB_TOKEN, only requests to localhost are allowed"])
+        if request.method not in SAFE_METHODS and not _is_same_origin(request):
+            return error_response(request, 403, ["cross-site request blocked"])
         return None
 
-    def _knows_token(self, request: Request) -> bool:
+    def _has_token(self, request: Request) -> bool:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         given = ""
         if _is_api(request) and scheme.lower() == "bearer":
@@ -62,7 +62,7 @@ class Guard:
 
 
 def _is_api(request: Request) -> bool:
-    path: str = request.scope["path"]  # not request.url, which is made of the Host that the client sends
+    path: str = request.scope["path"]  # not request.url, which contains the client's Host header
     return path.startswith("/api/")
 
 
@@ -72,15 +72,15 @@ def _challenge(request: Request) -> dict[str, str]:
 
 
 def _password(credentials: str) -> str:
-    """Of `user:password` in Base64 (RFC 7617); the user's name may be anything."""
+    """The password in Base64 of `user:password` (RFC 7617). Any user name is valid."""
     try:
         return b64decode(credentials, validate=True).decode().partition(":")[2]
     except ValueError:  # neither Base64 nor UTF-8
         return ""
 
 
-def _is_from_here(request: Request) -> bool:
-    """Whether one of our own pages sent it; for the API also whether it is no browser, which would say its origin."""
+def _is_same_origin(request: Request) -> bool:
+    """Whether one of our pages sent the request or, for the API, a program: browsers always send an origin."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         return site in ("same-origin", "none")
@@ -90,7 +90,7 @@ def _is_from_here(request: Request) -> bool:
 
 
 def _with_headers(scope: Scope, send: Send) -> Send:
-    # A new version's style must show at once; what the console says must not stay on the disk of a shared computer.
+    # Browsers must load a new version's stylesheet at once, and must not keep pages on the disk of a shared computer.
     caching = "no-cache" if scope["path"].startswith("/static/") else "no-store"
 
     async def send_with_headers(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What the console answers to probes: yes or no and nothing else, for anybody may ask without a token."""
+"""Health checks of the console: booleans without reasons, because probes need no token."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What the path of a request names. Each raises NotFound."""
+"""The row that the path of a request names. Each function raises NotFound if there is none."""
 
 from uuid import UUID
 
@@ -12,21 +12,21 @@ from coupons.store.sendout_views import Sendout
 from producers.web.errors import NotFound
 
 
-async def sendout_of(connection: Connection, sendout_id: UUID) -> Sendout:
+async def get_sendout(connection: Connection, sendout_id: UUID) -> Sendout:
     found = await sendout_views.find(connection, sendout_id)
     if found is None:
         raise NotFound(f"there is no sendout {sendout_id}")
     return found
 
 
-async def import_of(connection: Connection, import_id: UUID) -> Import:
+async def get_import(connection: Connection, import_id: UUID) -> Import:
     found = await imports.find(connection, import_id)
     if found is None:
         raise NotFound(f"there is no import {import_id}")
     return found
 
 
-async def list_of(connection: Connection, name: str) -> CouponList:
+async def get_list(connection: Connection, name: str) -> CouponList:
     try:
         (found,) = await lists.named(connection, name)
     except Conflict as error:
@@ -34,7 +34,7 @@ async def list_of(connection: Connection, name: str) -> CouponList:
     return found
 
 
-async def group_of(connection: Connection, name: str) -> Group:
+async def get_group(connection: Connection, name: str) -> Group:
     try:
         return await groups.named(connection, name)
     except Conflict as error:

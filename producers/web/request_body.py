@@ -1,4 +1,4 @@
-"""Bodies of requests, read in pieces and never beyond a limit: a command, a file, a form, a form with a file."""
+"""Reads request bodies in chunks and up to a limit: commands, files, forms, forms with a file."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
@@ -15,64 +15,64 @@ from coupons.sources import PIECE_BYTES
 from producers.web.errors import InvalidRequest, TooLarge
 
 MAX_FIELDS_BYTES = 10_000
-"""Of a form without its file."""
+"""The limit of a form without its file."""
 
 IDLE_SECONDS = 30
-"""Without a byte: a client that has gone to sleep would keep others from what it holds."""
+"""How long a client may send nothing: a stalled upload holds a database connection."""
 
 
-async def limited(request: Request, most_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it comes in.
+async def read_limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it arrives.
 
     Raises:
-        TooLarge: before anything is read, if the client says its length.
-        HTTPException: 408, nothing has come for IDLE_SECONDS.
+        TooLarge: with a Content-Length, before anything is read.
+        HTTPException: 408, no data arrived for IDLE_SECONDS.
     """
     declared = request.headers.get("content-length", "")
     read = 0
-    if declared.isdecimal() and int(declared) > most_bytes:
-        raise TooLarge(f"{int(declared):,} bytes, at most {most_bytes:,} are taken")
-    async for piece in _arriving(request):
-        read += len(piece)
-        if read > most_bytes:
-            raise TooLarge(f"at most {most_bytes:,} bytes are taken")
-        yield piece
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise TooLarge(f"{int(declared):,} bytes exceed the limit of {max_bytes:,}")
+    async for chunk in _chunks(request):
+        read += len(chunk)
+        if read > max_bytes:
+            raise TooLarge(f"the body exceeds the limit of {max_bytes:,} bytes")
+        yield chunk
 
 
-async def _arriving(request: Request) -> AsyncIterator[bytes]:
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     stream = request.stream()
     while True:
         try:
             async with asyncio.timeout(IDLE_SECONDS):
-                piece = await anext(stream)
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            reason = f"nothing has come for {IDLE_SECONDS} s; send it again"
+            reason = f"no data received for {IDLE_SECONDS} s; please retry"
             raise HTTPException(408, reason, {"Connection": "close"}) from None
-        yield piece
+        yield chunk
 
 
-async def whole(request: Request, most_bytes: int) -> bytes:
+async def read_all(request: Request, max_bytes: int) -> bytes:
     """Raises TooLarge."""
-    return b"".join([piece async for piece in limited(request, most_bytes)])
+    return b"".join([chunk async for chunk in read_limited(request, max_bytes)])
 
 
-async def cut(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of PIECE_BYTES, whatever a network made of them; the last one may be shorter."""
-    held = bytearray()
-    async for part in parts:
-        held += part
-        while len(held) >= PIECE_BYTES:
-            yield bytes(held[:PIECE_BYTES])
-            del held[:PIECE_BYTES]
-    if held:
-        yield bytes(held)
+async def rechunk(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of PIECE_BYTES; the last one may be shorter."""
+    buffer = bytearray()
+    async for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= PIECE_BYTES:
+            yield bytes(buffer[:PIECE_BYTES])
+            del buffer[:PIECE_BYTES]
+    if buffer:
+        yield bytes(buffer)
 
 
-async def fields_of(request: Request) -> dict[str, str]:
+async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form without a file. Raises TooLarge."""
-    return dict(parse_qsl((await whole(request, MAX_FIELDS_BYTES)).decode("utf-8", "replace")))
+    return dict(parse_qsl((await read_all(request, MAX_FIELDS_BYTES)).decode("utf-8", "replace")))
 
 
 @dataclass(slots=True)
@@ -84,16 +84,16 @@ class _Part:
 
 
 class FileForm:
-    """A form whose last field is a file (RFC 7578): `read_fields` first, then `content`.
+    """A form whose last field is a file (RFC 7578): call `read_fields` first, then `content`.
 
-    Starlette's own parser spools the file to a temporary folder, which a container with a read-only disk has not got.
+    Starlette's parser spools the file to a temporary folder, which a container with a read-only disk does not have.
 
     Both methods raise InvalidRequest and TooLarge.
     """
 
-    def __init__(self, request: Request, *, most_bytes: int) -> None:
-        """`most_bytes` of the file, about: the form around it is allowed what it needs."""
-        self._body = limited(request, most_bytes + MAX_FIELDS_BYTES)
+    def __init__(self, request: Request, *, max_bytes: int) -> None:
+        """`max_bytes` limits the file approximately: the body may be larger by the form's other fields."""
+        self._body = read_limited(request, max_bytes + MAX_FIELDS_BYTES)
         self._parser = MultipartParser(
             _boundary(request),
             {
@@ -113,39 +113,39 @@ class FileForm:
         self._ended = False
 
     async def read_fields(self) -> dict[str, str]:
-        """All fields before the file."""
+        """The fields before the file."""
         while self._file is None and not self._ended:
             if self._read > MAX_FIELDS_BYTES:
-                raise TooLarge(f"the form has more than {MAX_FIELDS_BYTES:,} bytes before its file")
-            await self._read_on()
+                raise TooLarge(f"the form fields exceed the limit of {MAX_FIELDS_BYTES:,} bytes")
+            await self._read_more()
         if not self.file_name:
-            raise InvalidRequest("no file was chosen")
+            raise InvalidRequest("file: no file was selected")
         return {part.name: part.data.decode("utf-8", "replace") for part in self._parts if part is not self._file}
 
     @property
     def file_name(self) -> str:
-        """As the browser says it, without what cannot be seen; "" if there is no file."""
-        said = (self._file.file_name if self._file else None) or ""
-        return "".join(filter(str.isprintable, said))
+        """The name that the browser sent, without unprintable characters; "" if there is no file."""
+        name = (self._file.file_name if self._file else None) or ""
+        return "".join(filter(str.isprintable, name))
 
     async def content(self) -> AsyncIterator[bytes]:
-        """The file, in parts as they come in."""
+        """The file as it arrives."""
         data = self._file.data if self._file else bytearray()
         yield bytes(data)
         while not self._ended:
             data.clear()
-            await self._read_on()
+            await self._read_more()
             yield bytes(data)
 
-    async def _read_on(self) -> None:
+    async def _read_more(self) -> None:
         try:
-            piece = await anext(self._body)
-            self._parser.write(piece)
+            chunk = await anext(self._body)
+            self._parser.write(chunk)
         except StopAsyncIteration:
-            raise InvalidRequest("the form ends before its end") from None
+            raise InvalidRequest("incomplete form data") from None
         except FormParserError:
             raise InvalidRequest("the form is not multipart/form-data") from None
-        self._read += len(piece)
+        self._read += len(chunk)
 
     def _begin_part(self) -> None:
         self._parts.append(_Part())
@@ -169,7 +169,7 @@ class FileForm:
             self._file = part
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._file in (None, self._parts[-1]):  # nothing is kept of what follows the file
+        if self._file in (None, self._parts[-1]):  # fields after the file are dropped
             self._parts[-1].data += data[start:end]
 
     def _end(self) -> None:

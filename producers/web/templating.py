@@ -1,4 +1,4 @@
-"""Templates into pages. What goes into them is escaped; an undefined name is an error."""
+"""Renders pages from templates. Values are escaped; an undefined name is an error."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -34,7 +34,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"amount": _amount, "when": _when, "second": _second, "lasting": lasting, "rate": rate}
+_TEMPLATES.filters |= {"amount": _amount, "when": _when, "second": _second, "duration": lasting, "rate": rate}
 _TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UTC)}
 _TEMPLATES.globals |= {
     "version": __version__,

@@ -85,11 +85,11 @@ class Worker:
         return self._ended_as
 
     def check(self) -> None:
-        """It ends well, or was killed; it met no defect, and wrote neither codes nor addresses into its log."""
+        """It ends well, or was killed; it met no internal error, and wrote neither codes nor addresses into its log."""
         if self._process.poll() is None:
             self.stop()
         assert self._process.returncode in {DONE, -signal.SIGKILL, self._ended_as}
-        assert "defect" not in self.log
+        assert "internal error" not in self.log
         assert "Traceback" not in self.log
         assert "@example.org" not in self.log
         assert "SPRING-" not in self.log

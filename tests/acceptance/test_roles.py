@@ -69,7 +69,7 @@ def console(desk: Shop, folder: Path, url: str) -> Iterator[httpx.Client]:
                 yield browser
         finally:
             process.terminate()
-    assert "defect" not in log.read_text()
+    assert "internal error" not in log.read_text()
     assert "SPRING-" not in log.read_text()
 
 
@@ -158,7 +158,7 @@ def test_the_console_shows_all_but_codes(
 
 
 PAGES = (
-    "/", "/?status=finished", "/sendouts/{sendout}", "/lists", "/lists/spring-10", "/groups", "/groups/customers",
+    "/", "/?state=finished", "/sendouts/{sendout}", "/lists", "/lists/spring-10", "/groups", "/groups/customers",
     "/imports/{id}", "/readyz", "/api/lists", "/api/lists/spring-10/imports", "/api/groups",
     "/api/groups/customers/imports", "/api/sendouts", "/api/sendouts/{sendout}", "/api/sendouts/{sendout}/uncertain",
     "/api/imports/{id}", "/api/imports/{id}/events",

@@ -1,4 +1,4 @@
-"""A connection to a fresh database, and a second one to disturb the first."""
+"""Two connections to a fresh database."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from coupons.store import invariants
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Connection]:
-    """When the test ends, what it left behind must be proved right."""
+    """After the test, the database must violate no invariant."""
     async with connected(database_url) as connection:
         yield connection
         wrong = [proof for proof in await invariants.prove(connection) if not proof.holds]

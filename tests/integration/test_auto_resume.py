@@ -114,13 +114,13 @@ async def test_the_console_shows_it_beside_the_button(connection: Connection) ->
     """And whether somebody has to click it."""
     await stocked(connection, a=0)
     await interrupted(connection, "a", resumes=False)
-    assert "Import the missing ones, then resume" in await console(connection)
+    assert "Import the missing codes, then resume the sendout." in await console(connection)
     await more(connection, "a", 10)
     shown = await console(connection)
-    assert "covered</span>" in shown
-    assert "it can be resumed." in shown
+    assert "resumable</span>" in shown
+    assert "the sendout can be resumed." in shown
     await connection.execute("UPDATE sendout SET auto_resume = true")
-    assert "it resumes by itself in a moment." in await console(connection)
+    assert "the sendout will resume automatically in a moment." in await console(connection)
 
 
 async def console(connection: Connection) -> str:

@@ -177,7 +177,7 @@ async def test_the_history_stays(connection: Connection) -> None:
     (mail,) = await lookup.mails_to(connection, "c1@example.org")
     assert (mail.state, mail.codes, mail.deleted_lists) == ("sent", {}, ["a"])
     sendout = await sendout_views.named(connection, sendout_id)
-    shown = bytes(page("sendout.html", live=False, sendout=sendout, problems=[], resuming="").body).decode()
+    shown = bytes(page("sendout.html", live=False, sendout=sendout, problems=[], resume="").body).decode()
     assert "a (deleted)" in shown
     assert 'href="/lists/a"' not in shown
     assert all(proof.holds for proof in await invariants.prove(connection))

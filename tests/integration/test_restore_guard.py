@@ -18,7 +18,7 @@ from tests.clusters import Cluster, cluster, cut_off, promote, with_database
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import database, execute
 from tests.waiting import until
-from tests.web import opened
+from tests.web import web_client
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +290,7 @@ async def test_an_upgrade_of_an_empty_database_asks_nobody(connection: Connectio
 
 async def test_the_console_says_why_nothing_is_sent(connection: Connection, database_url: str, broker_url: str) -> None:
     """On top of the Outbox, until the data are accepted."""
-    async with opened(database_url=database_url, broker_url=broker_url) as site:
+    async with web_client(database_url=database_url, broker_url=broker_url) as site:
         assert "coupons epoch accept" not in (await site.get("/")).text
         await go_back(connection)
         page = (await site.get("/")).text

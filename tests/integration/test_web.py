@@ -28,7 +28,7 @@ from sandbox.process import free_ports
 from sandbox.services import Services
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import execute
-from tests.web import OURS, Queues, errors, note, opened, upload
+from tests.web import SAME_ORIGIN, Queues, consume, errors, upload, web_client
 
 TOKEN = "correct-horse"
 LIMIT_SECONDS = 20.0
@@ -38,8 +38,8 @@ OpenSite = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 
 @pytest.fixture
 def open_site(database_url: str, broker_url: str) -> OpenSite:
-    """Open the site with other settings than by default."""
-    return partial(opened, database_url=database_url, broker_url=broker_url)
+    """Open the site with settings of the test's own."""
+    return partial(web_client, database_url=database_url, broker_url=broker_url)
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ async def site(open_site: OpenSite) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 async def queues(broker_url: str) -> Queues:
-    found = Queues(broker_url)
-    await found.declare()
-    return found
+    queues = Queues(broker_url)
+    await queues.declare()
+    return queues
 
 
-async def interrupted(connection: Connection) -> UUID:
+async def interrupted_sendout(connection: Connection) -> UUID:
     """A sendout to 10 recipients on a list of 6 codes."""
     await add_list(connection, "spring-10", 6)
     await add_group(connection, "customers", 10)
@@ -70,12 +70,12 @@ async def post(site: AsyncClient, command: Command | bytes, **headers: str) -> R
     return await site.post("/api/commands", content=body, headers={"Content-Type": "application/json"} | headers)
 
 
-# --- the API: commands ---------------------------------------------------------------------------------------------
+# --- the API: commands -----------------------------------------------------------------------------------------------
 
 
-async def test_a_command_is_published_as_it_came(site: AsyncClient, queues: Queues, connection: Connection) -> None:
-    """202, where to look for what it begins, and in the queue the same command, of all three types."""
-    sendout_id = await interrupted(connection)
+async def test_a_command_is_published_unchanged(site: AsyncClient, queues: Queues, connection: Connection) -> None:
+    """For each type: 202, the location of its import or sendout, and the same command in the queue."""
+    sendout_id = await interrupted_sendout(connection)
     commands: list[Command] = [
         ImportCoupons(list="spring-10", codes=("A1", "B2")),
         StartSendout(
@@ -89,54 +89,54 @@ async def test_a_command_is_published_as_it_came(site: AsyncClient, queues: Queu
         assert response.status_code == 202
         assert response.json() == {"id": str(command.id), "location": location}
         assert response.headers["location"] == location
-    assert await queues.commands() == commands
+    assert await queues.take_commands() == commands
 
 
-async def test_an_invalid_command_is_answered_with_all_its_errors(site: AsyncClient, queues: Queues) -> None:
-    """422, every reason at once, none of the values, and nothing published."""
+async def test_an_invalid_command_is_rejected_with_all_its_errors(site: AsyncClient, queues: Queues) -> None:
+    """422 with all reasons and none of the values; nothing is published."""
     response = await post(site, b'{"type":"import","mode":"shuffle","codes":["SECRET"],"source":"ftp://x"}')
     assert response.status_code == 422
     assert [reason.partition(":")[0] for reason in response.json()["errors"]] == ["id", "mode", "source"]
     assert "SECRET" not in response.text
     assert (await post(site, b"\xff")).status_code == 422
-    assert not await queues.commands()
+    assert not await queues.take_commands()
 
 
-async def test_what_cannot_be_done_is_refused_before_it_is_published(
+async def test_a_command_that_cannot_be_done_is_not_published(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """409 with the reason that the command line would give."""
+    """409 with the same reason as on the command line."""
     await add_list(connection, "spring-10", 6)
-    refused: dict[Command, str] = {
+    reasons: dict[Command, str] = {
         ImportCoupons(list="autumn", codes=("A1",)): "there is no list autumn",
         ImportCoupons(list="spring-10", source=f"upload:{uuid4()}"): "there is no upload",
         StartSendout(message="hello", group="customers"): "there is no message hello",
         ResumeSendout(sendout=uuid4()): "there is no sendout",
     }
-    for command, reason in refused.items():
+    for command, reason in reasons.items():
         response = await post(site, command)
         assert response.status_code == 409
         assert reason in errors(response)
-    assert not await queues.commands()
+    assert not await queues.take_commands()
 
 
-async def test_the_same_command_again_is_answered_the_same(
+async def test_a_repeated_command_gets_the_same_answer(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """A client that lost the answer may repeat: its sendout has been resumed meanwhile, and that is no error."""
-    sendout_id = await interrupted(connection)
+    """A client that lost the response may repeat a resume, although the sendout is already resumed."""
+    sendout_id = await interrupted_sendout(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
     command = ResumeSendout(sendout=sendout_id)
     first = await post(site, command)
-    await note(connection, command)
+    await consume(connection, command)
     again = await post(site, command)
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     assert (await post(site, ResumeSendout(sendout=sendout_id))).status_code == 409
-    assert await queues.commands() == [command, command]
+    assert await queues.take_commands() == [command, command]
 
 
-async def test_too_large_a_command_is_refused_while_it_is_read(site: AsyncClient, queues: Queues) -> None:
-    """413 as soon as the limit is passed, whether or not the client says how much is to come."""
+async def test_a_command_that_is_too_large_is_rejected_while_it_is_read(site: AsyncClient, queues: Queues) -> None:
+    """413 as soon as the limit is exceeded, with and without a Content-Length."""
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -151,14 +151,14 @@ async def test_too_large_a_command_is_refused_while_it_is_read(site: AsyncClient
     assert (await post(site, b" " * (MAX_COMMAND_BYTES + 1))).status_code == 413
 
 
-async def test_a_command_must_say_that_it_is_json(site: AsyncClient) -> None:
-    """A page of another site can post text, but no JSON without asking us first."""
+async def test_a_command_needs_the_content_type_of_json(site: AsyncClient) -> None:
+    """A page of another site can post text, but it can post JSON only after a preflight request."""
     response = await site.post("/api/commands", content=b"{}", headers={"Content-Type": "text/plain"})
     assert response.status_code == 415
 
 
-async def test_without_a_broker_a_command_is_not_taken(open_site: OpenSite, connection: Connection) -> None:
-    """503: the client repeats the command, which has an id for that."""
+async def test_without_a_broker_a_command_is_not_accepted(open_site: OpenSite, connection: Connection) -> None:
+    """503: the client can repeat the command with the same id."""
     await add_list(connection, "spring-10")
     async with open_site(broker_url=f"amqp://nobody:nothing@127.0.0.1:{free_ports(1)[0]}/") as site:
         response = await post(site, ImportCoupons(list="spring-10", codes=("A1",)))
@@ -166,16 +166,16 @@ async def test_without_a_broker_a_command_is_not_taken(open_site: OpenSite, conn
     assert "nothing" not in response.text
 
 
-async def test_before_any_worker_has_run_a_command_is_not_taken(site: AsyncClient, connection: Connection) -> None:
-    """503 and not a success: there is no queue that would keep it."""
+async def test_without_queues_a_command_is_not_accepted(site: AsyncClient, connection: Connection) -> None:
+    """503 until a worker has run once and declared the queues: without them the command would be lost."""
     await add_list(connection, "spring-10")
     response = await post(site, ImportCoupons(list="spring-10", codes=("A1",)))
     assert response.status_code == 503
     assert "no queue takes" in errors(response)
 
 
-async def test_without_a_database_nothing_is_promised(site: AsyncClient, database_url: str, postgres_url: str) -> None:
-    """503 for commands and for pages while the database takes no connections."""
+async def test_without_a_database_nothing_is_accepted(site: AsyncClient, database_url: str, postgres_url: str) -> None:
+    """503 for commands and pages while the database accepts no connections."""
     name = database_url.rpartition("/")[2]
     await execute(postgres_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     await execute(postgres_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -184,40 +184,40 @@ async def test_without_a_database_nothing_is_promised(site: AsyncClient, databas
     assert (await site.get("/readyz")).json() == {"database": False, "broker": True}
 
 
-# --- the API: looking ----------------------------------------------------------------------------------------------
+# --- the API: queries ------------------------------------------------------------------------------------------------
 
 
-async def test_the_api_shows_lists_sendouts_and_imports(site: AsyncClient, connection: Connection) -> None:
-    """The same fields as the command line's --json, times in ISO 8601."""
-    sendout_id = await interrupted(connection)
+async def test_the_api_returns_lists_sendouts_and_imports(site: AsyncClient, connection: Connection) -> None:
+    """The fields are those of the command line's --json, times are in ISO 8601."""
+    sendout_id = await interrupted_sendout(connection)
     import_id = await add_codes(connection, "spring-10", ["A1", "A1", "", "http://example.org/"])
     (found,) = (await site.get("/api/lists")).json()
     assert (found["name"], found["available"], found["total"]) == ("spring-10", 7, 7)
 
-    (row,) = (await site.get("/api/sendouts", params={"status": "interrupted"})).json()
+    (row,) = (await site.get("/api/sendouts", params={"state": "interrupted"})).json()
     (short,) = row["lists"]
     assert (row["id"], short["needed"], short["missing"], short["available"]) == (str(sendout_id), 10, 3, 7)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", row["created_at"])
-    assert (await site.get("/api/sendouts", params={"status": "finished"})).json() == []
+    assert (await site.get("/api/sendouts", params={"state": "finished"})).json() == []
     assert (await site.get(f"/api/sendouts/{sendout_id}")).json() == {"sendout": row, "problems": []}
 
     job = (await site.get(f"/api/imports/{import_id}")).json()
     assert (job["state"], job["added"], job["rejected"], job["blank"]) == ("finished", 1, 2, 1)
 
 
-async def test_the_api_names_what_is_not_there(site: AsyncClient) -> None:
-    """404 for an unknown id, 422 for an unknown status, in the same shape as every error."""
+async def test_the_api_reports_unknown_resources(site: AsyncClient) -> None:
+    """404 for an unknown id or path, 422 for an unknown state, in the format of all errors."""
     for path in ("sendouts", "imports"):
         assert "there is no" in errors(await site.get(f"/api/{path}/{uuid4()}"))
     assert (await site.get(f"/api/imports/{uuid4()}/rejections.csv")).status_code == 404
-    response = await site.get("/api/sendouts", params={"status": "lost"})
-    assert (response.status_code, "status is one of queued" in errors(response)) == (422, True)
+    response = await site.get("/api/sendouts", params={"state": "lost"})
+    assert (response.status_code, "state: must be one of queued" in errors(response)) == (422, True)
     response = await site.get("/api/nothing")
     assert (response.status_code, errors(response)) == (404, "Not Found")
 
 
-async def test_rejected_lines_are_a_csv_file_to_mend(site: AsyncClient, connection: Connection) -> None:
-    """With their line and reason, for programs and for browsers, which hold different credentials."""
+async def test_rejected_lines_can_be_downloaded_as_csv(site: AsyncClient, connection: Connection) -> None:
+    """With line number and reason, at one path for programs and one for browsers: their credentials differ."""
     await add_list(connection, "spring-10")
     import_id = await add_codes(connection, "spring-10", ["A1", "A1", "1.2E+11"])
     for path in (f"/api/imports/{import_id}/rejections.csv", f"/imports/{import_id}/rejections.csv"):
@@ -231,8 +231,8 @@ async def test_rejected_lines_are_a_csv_file_to_mend(site: AsyncClient, connecti
         ]
 
 
-async def test_health_is_told_apart(open_site: OpenSite, site: AsyncClient, empty_database_url: str) -> None:
-    """Alive is the process; ready are also its broker, and its database with this program's schema."""
+async def test_liveness_and_readiness_differ(open_site: OpenSite, site: AsyncClient, empty_database_url: str) -> None:
+    """A live process is ready only with its broker, and a database with the current schema."""
     ready = await site.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"database": True, "broker": True})
     unreachable = f"amqp://127.0.0.1:{free_ports(1)[0]}/"
@@ -242,54 +242,54 @@ async def test_health_is_told_apart(open_site: OpenSite, site: AsyncClient, empt
         assert (await unready.get("/livez")).status_code == 200
 
 
-async def test_a_defect_says_nothing_of_itself(site: AsyncClient, connection: Connection) -> None:
-    """500 and no word of the database's, which may quote codes; `log` says where."""
+async def test_an_internal_error_reveals_nothing(site: AsyncClient, connection: Connection) -> None:
+    """500 without the database's message, which may contain codes; the log has the place."""
     await connection.execute("ALTER TABLE coupon_list RENAME TO elsewhere")
     response = await site.get("/api/lists")
     await connection.execute("ALTER TABLE elsewhere RENAME TO coupon_list")
     assert response.status_code == 500
-    assert errors(response) == "this is a defect of the Coupon Manager; its log says where"
+    assert errors(response) == "internal error; see the server log"
 
 
-# --- the console ---------------------------------------------------------------------------------------------------
+# --- the console -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_outbox_shows_the_shortage_in_numbers(site: AsyncClient, connection: Connection) -> None:
-    """Status filter Interrupted: needed, available and missing of the list, and a button to resume."""
-    sendout_id = await interrupted(connection)
-    text = (await site.get("/", params={"status": "interrupted"})).text
+async def test_the_outbox_shows_the_missing_codes(site: AsyncClient, connection: Connection) -> None:
+    """With the filter Interrupted: needed, available and missing codes of the list, and a button to resume."""
+    sendout_id = await interrupted_sendout(connection)
+    text = (await site.get("/", params={"state": "interrupted"})).text
     assert re.findall(r'<td class="n[^"]*">\s*(\d+)', text) == ["10", "6", "4"]
     assert f'action="/sendouts/{sendout_id}/resume"' in text
     assert "data-live" not in text
-    assert "No sendout is finished." in (await site.get("/", params={"status": "finished"})).text
-    assert (await site.get("/", params={"status": "lost"})).status_code == 422
+    assert "No sendout is finished." in (await site.get("/", params={"state": "finished"})).text
+    assert (await site.get("/", params={"state": "lost"})).status_code == 422
 
 
-async def test_resume_is_one_command_however_often_it_is_clicked(
+async def test_repeated_clicks_on_resume_are_one_command(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """The form brings the command's id; the page that follows says that it is requested, then what it came to."""
-    sendout_id = await interrupted(connection)
+    """The form contains the command's id; the next page shows that it is requested, then that it was processed."""
+    sendout_id = await interrupted_sendout(connection)
     form = {"command": str(uuid4())}
-    responses = [await site.post(f"/sendouts/{sendout_id}/resume", data=form, headers=OURS) for _ in range(2)]
-    command, _ = commands = await queues.commands()
+    responses = [await site.post(f"/sendouts/{sendout_id}/resume", data=form, headers=SAME_ORIGIN) for _ in range(2)]
+    command, _ = commands = await queues.take_commands()
     assert commands == [ResumeSendout(id=UUID(form["command"]), sendout=sendout_id)] * 2
     assert {response.status_code for response in responses} == {303}
     requested = (await site.get(responses[0].headers["location"])).text
-    assert "Resume is requested" in requested
+    assert "Resume requested" in requested
     assert "data-live" in requested
-    await note(connection, command)
-    assert "interrupted still" in (await site.get(responses[0].headers["location"])).text
+    await consume(connection, command)
+    assert (
+        "Resume was processed; the sendout is interrupted." in (await site.get(responses[0].headers["location"])).text
+    )
 
 
-async def test_a_sendout_that_sends_is_followed_without_javascript_too(
-    site: AsyncClient, connection: Connection
-) -> None:
-    """While it is not ended, the script finds it live, and <noscript> reloads the page; a finished one stands still."""
-    await interrupted(connection)
+async def test_a_sending_sendout_updates_without_javascript_too(site: AsyncClient, connection: Connection) -> None:
+    """Until it ends, its page is live for the script, and <noscript> reloads it."""
+    await interrupted_sendout(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
     (sendout,) = await sendout_views.newest(connection)
-    await note(connection, ResumeSendout(sendout=sendout.id))
+    await consume(connection, ResumeSendout(sendout=sendout.id))
     for path in ("/", f"/sendouts/{sendout.id}"):
         text = (await site.get(path)).text
         assert '<progress class="sending" value="0" max="10"' in text
@@ -297,9 +297,9 @@ async def test_a_sendout_that_sends_is_followed_without_javascript_too(
         assert '<noscript><meta http-equiv="refresh"' in text
 
 
-async def test_a_sendout_shows_its_problems_in_the_relays_words(site: AsyncClient, connection: Connection) -> None:
-    """Addresses that were refused or are uncertain, with markup in the reply as harmless as any other text."""
-    sendout_id = await sending(connection)
+async def test_a_sendout_shows_its_problems_with_the_relays_replies(site: AsyncClient, connection: Connection) -> None:
+    """Refused and uncertain addresses are listed; markup in a reply is escaped."""
+    sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     due = await due_of(connection, batch)
     outcomes = [Conclusion(due[0], "refused", "550 <script>alert(1)</script>"), Conclusion(due[1], "sent", "250 ok")]
@@ -326,89 +326,89 @@ async def record(
     )
 
 
-async def test_a_sendout_that_sends_shows_how_fast(site: AsyncClient, connection: Connection) -> None:
-    """Mails in hand, rate and time left, from the batches' own counters; what it waits for, and until when."""
-    sendout_id = await sending(connection)
+async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: Connection) -> None:
+    """Mails in flight, rate and time left, from the counters of its batches; its waiting reason and its start time."""
+    sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     due = await due_of(connection, batch)
     await record(connection, batch, [Conclusion(each, "sent", "250") for each in due[:4]], intents=(5, 6, 7))
     await connection.execute("UPDATE delivery_batch SET claimed_at = now() - interval '2 s', flushed_at = now()")
     text = (await site.get(f"/sendouts/{sendout_id}")).text
-    assert "<b>3</b> in hand" in text
+    assert "<b>3</b> in flight" in text
     assert "<span>2 mails/s</span>" in text
     assert "<span>3 s left</span>" in text
     await sendouts.wait(connection, sendout_id, "relay mx:25 refuses connections since 12:00 UTC")
     await connection.execute("UPDATE sendout SET per_hour = 3600, start_at = '2031-01-01 00:00Z'")
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert "Waiting: relay mx:25 refuses connections since 12:00 UTC" in text
-    assert "<dd>3,600</dd>" in text
+    assert "<dd>3,600 mails/h</dd>" in text
     await sendouts.wait(connection, sendout_id, None)
     for path in ("/", f"/sendouts/{sendout_id}"):
-        assert 'Nobody is mailed before <time datetime="2031-01-01T00:00:00+00:00">' in (await site.get(path)).text
+        assert 'Starts on <time datetime="2031-01-01T00:00:00+00:00">' in (await site.get(path)).text
 
 
-async def test_a_sendout_is_paused_and_cancelled_by_a_button(site: AsyncClient, connection: Connection) -> None:
-    """At once, by a post of our own page; the page follows until nothing is in hand. A second time is refused."""
-    sendout_id = await sending(connection)
+async def test_a_button_pauses_and_cancels_a_sendout(site: AsyncClient, connection: Connection) -> None:
+    """Immediately; the page is live until no mail is in flight. Pausing twice is a conflict."""
+    sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     await record(connection, batch, [], intents=(1, 2))
     path = f"/sendouts/{sendout_id}"
     assert f'action="{path}/pause"' in (await site.get("/")).text
     assert (await site.post(f"{path}/pause")).status_code == 403
-    response = await site.post(f"{path}/pause", headers=OURS)
+    response = await site.post(f"{path}/pause", headers=SAME_ORIGIN)
     assert (response.status_code, response.headers["location"]) == (303, path)
     text = (await site.get(path)).text
-    assert "paused by a person" in text
-    assert "<b>2</b> in hand" in text
+    assert "paused by an operator" in text
+    assert "<b>2</b> in flight" in text
     assert "data-live" in text
     assert f'action="{path}/pause"' not in text
-    assert (await site.post(f"{path}/pause", headers=OURS)).status_code == 409
+    assert (await site.post(f"{path}/pause", headers=SAME_ORIGIN)).status_code == 409
     assert f'action="{path}/cancel"' in text
-    assert (await site.post(f"{path}/cancel", headers=OURS)).status_code == 303
+    assert (await site.post(f"{path}/cancel", headers=SAME_ORIGIN)).status_code == 303
     text = (await site.get(path)).text
     assert '<span class="badge cancelled">' in text
     assert f'action="{path}/cancel"' not in text
 
 
-async def test_uncertain_mails_are_decided_about_by_a_button(site: AsyncClient, connection: Connection) -> None:
-    """Shown while there are any; sent again or counted as sent, nothing else."""
-    sendout_id = await with_uncertain(connection)
+async def test_a_button_resolves_uncertain_mails(site: AsyncClient, connection: Connection) -> None:
+    """It is shown while there are any; they are resent or counted as sent, and no other resolution is accepted."""
+    sendout_id = await sendout_with_uncertain_mails(connection)
     path = f"/sendouts/{sendout_id}"
     assert f'action="{path}/uncertain"' in (await site.get(path)).text
-    assert (await site.post(f"{path}/uncertain", data={"how": "forget"}, headers=OURS)).status_code == 422
-    assert (await site.post(f"{path}/uncertain", data={"how": "accept"}, headers=OURS)).status_code == 303
+    assert (await site.post(f"{path}/uncertain", data={"resolution": "forget"}, headers=SAME_ORIGIN)).status_code == 422
+    assert (await site.post(f"{path}/uncertain", data={"resolution": "accept"}, headers=SAME_ORIGIN)).status_code == 303
     found = await sendout_views.named(connection, sendout_id)
     assert (found.sent, found.uncertain) == (10, 0)
     assert f'action="{path}/uncertain"' not in (await site.get(path)).text
 
 
 async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection: Connection) -> None:
-    """Each answer is what it is then; what cannot be done is 409, what is not there 404, what makes no sense 422."""
-    sendout_id = await with_uncertain(connection)
+    """Responses show the new state. A conflict is 409, an unknown sendout 404, an invalid body 422."""
+    sendout_id = await sendout_with_uncertain_mails(connection)
     path = f"/api/sendouts/{sendout_id}"
     mails = (await site.get(f"{path}/uncertain")).json()
     assert [(mail["number"], mail["reply"]) for mail in mails] == [(1, "lost"), (2, "lost")]
     assert (await site.post(f"{path}/pause")).status_code == 409
-    for body, status in (b'{"how":"forget"}', 422), (b"[]", 422), (b"\xff", 422), (b"x" * 2_000, 413):
+    for body, status in (b'{"resolution":"forget"}', 422), (b"[]", 422), (b"\xff", 422), (b"x" * 2_000, 413):
         response = await site.post(f"{path}/uncertain", content=body, headers={"Content-Type": "application/json"})
         assert response.status_code == status
-    assert (await site.post(f"{path}/uncertain", json={"how": "resend"})).json() == {"mails": 2}
+    assert (await site.post(f"{path}/uncertain", json={"resolution": "resend"})).json() == {"mails": 2}
     assert (await site.get(f"{path}/uncertain")).json() == []
     paused = (await site.post(f"{path}/pause")).json()
     assert (paused["state"], paused["in_flight"], paused["open"]) == ("paused", 0, 2)
     assert (await site.post(f"{path}/cancel")).json()["state"] == "cancelled"
-    nobody = f"/api/sendouts/{uuid4()}"
+    unknown = f"/api/sendouts/{uuid4()}"
     for response in (
-        await site.post(f"{nobody}/pause"),
-        await site.post(f"{nobody}/cancel"),
-        await site.get(f"{nobody}/uncertain"),
-        await site.post(f"{nobody}/uncertain", json={"how": "accept"}),
+        await site.post(f"{unknown}/pause"),
+        await site.post(f"{unknown}/cancel"),
+        await site.get(f"{unknown}/uncertain"),
+        await site.post(f"{unknown}/uncertain", json={"resolution": "accept"}),
     ):
         assert response.status_code == 404
 
 
 async def claimed(connection: Connection) -> Batch:
-    """A batch with its codes bound."""
+    """A claimed batch whose codes are assigned."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.bind(connection, batch, {})
@@ -419,9 +419,9 @@ async def due_of(connection: Connection, batch: Batch) -> list[Delivery]:
     return await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
 
 
-async def with_uncertain(connection: Connection) -> UUID:
-    """A finished sendout of 10, two of them uncertain."""
-    sendout_id = await sending(connection)
+async def sendout_with_uncertain_mails(connection: Connection) -> UUID:
+    """A finished sendout of 10 mails, 2 of them uncertain."""
+    sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     due = await due_of(connection, batch)
     lost = [Conclusion(each, "uncertain", "lost") for each in due[:2]]
@@ -431,23 +431,23 @@ async def with_uncertain(connection: Connection) -> UUID:
     return sendout_id
 
 
-async def sending(connection: Connection) -> UUID:
-    sendout_id = await interrupted(connection)
+async def sending_sendout(connection: Connection) -> UUID:
+    sendout_id = await interrupted_sendout(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
     async with connection.transaction():
         await sendouts.resume(connection, sendout_id)
     return sendout_id
 
 
-async def test_a_file_is_stored_and_its_import_commanded(
+async def test_an_import_form_stores_its_file_and_publishes_a_command(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """Piece by piece, byte for byte; the page that follows waits for a worker, then shows what became of the lines."""
+    """The file is stored unchanged, in pieces; the next page waits for a worker, then shows the import."""
     await add_list(connection, "spring-10")
     content = random.Random(7).randbytes(2_500_000) + b"\r\n--"
     fields = {"mode": "replace", "encoding": "cp1252", "separator": "tab", "column": "2"}
     response = await upload(site, content, fields=fields)
-    (command,) = await queues.commands()
+    (command,) = await queues.take_commands()
     assert isinstance(command, ImportCoupons)
     assert command.format == Format(encoding="cp1252", separator="\t", column=2)
     assert (command.list, command.mode) == ("spring-10", "replace")
@@ -460,18 +460,16 @@ async def test_a_file_is_stored_and_its_import_commanded(
     assert [len(piece) for piece in pieces[:-1]] == [PIECE_BYTES] * 2
 
     assert (response.status_code, response.headers["location"]) == (303, f"/imports/{command.id}?requested")
-    assert "a worker takes it" in (await site.get(response.headers["location"])).text
+    assert "a worker will start it" in (await site.get(response.headers["location"])).text
     assert (await site.get(f"/imports/{command.id}")).status_code == 404
-    await note(connection, command)
+    await consume(connection, command)
     text = (await site.get(f"/imports/{command.id}")).text
     assert '<span class="badge queued">' in text
     assert "data-live" in text
 
 
-async def test_a_form_is_read_however_the_network_cuts_it(
-    site: AsyncClient, queues: Queues, connection: Connection
-) -> None:
-    """A byte at a time, names with umlauts, a boundary's beginning inside the file."""
+async def test_a_form_may_arrive_in_any_chunks(site: AsyncClient, queues: Queues, connection: Connection) -> None:
+    """One byte at a time, with an umlaut in the file name and the start of a boundary inside the file."""
     await add_list(connection, "spring-10")
     body = (
         b'--cut\r\nContent-Disposition: form-data; name="mode"\r\n\r\nadd\r\n'
@@ -480,39 +478,41 @@ async def test_a_form_is_read_however_the_network_cuts_it(
         b"\r\nA1\r\n--cu\r\nB2\r\n--cut--\r\n"
     )
 
-    async def dripping() -> AsyncIterator[bytes]:
+    async def single_bytes() -> AsyncIterator[bytes]:
         for byte in body:
             yield bytes([byte])
 
-    headers = {"Content-Type": "multipart/form-data; boundary=cut"} | OURS
-    response = await site.post("/lists/spring-10/imports", content=dripping(), headers=headers)
+    headers = {"Content-Type": "multipart/form-data; boundary=cut"} | SAME_ORIGIN
+    response = await site.post("/lists/spring-10/imports", content=single_bytes(), headers=headers)
     assert response.status_code == 303
     assert await connection.fetchval("SELECT name FROM upload") == "Frühling.csv"
     assert await connection.fetchval("SELECT data FROM upload_chunk") == b"A1\r\n--cu\r\nB2"
 
 
-async def test_a_form_that_cannot_be_an_import_stores_nothing(
+async def test_an_invalid_import_form_stores_nothing(
     open_site: OpenSite, connection: Connection, queues: Queues
 ) -> None:
-    """No file, no such list, no such encoding, no form at all, one that is cut off, or one that is too large."""
+    """Without a file, for an unknown list or encoding, without a form, cut off, or too large."""
     await add_list(connection, "spring-10")
     cut_off = b'--cut\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nA1\r\n'
-    as_form = {"Content-Type": "multipart/form-data; boundary=cut"} | OURS
+    as_form = {"Content-Type": "multipart/form-data; boundary=cut"} | SAME_ORIGIN
     async with open_site(import_max_bytes=100_000) as site:
         assert (await upload(site, b"", name="")).status_code == 422
         assert (await upload(site, b"A1", to="/lists/autumn/imports")).status_code == 404
         assert "unknown encoding" in (await upload(site, b"A1", fields={"encoding": "klingon"})).text
-        assert (await site.post("/lists/spring-10/imports", data={"mode": "add"}, headers=OURS)).status_code == 422
+        assert (
+            await site.post("/lists/spring-10/imports", data={"mode": "add"}, headers=SAME_ORIGIN)
+        ).status_code == 422
         assert (await site.post("/lists/spring-10/imports", content=cut_off, headers=as_form)).status_code == 422
         assert (await upload(site, b"A1\n" * 50_000)).status_code == 413
         assert (await upload(site, b"A1", fields={"column": "x" * 90_000})).status_code == 413
     assert await connection.fetchval("SELECT count(*) FROM upload WHERE bytes IS NOT NULL") == 0
-    assert not await queues.commands()
+    assert not await queues.take_commands()
 
 
 async def test_lists_show_their_numbers_and_imports(site: AsyncClient, connection: Connection) -> None:
-    """What is available, promised, bound and sent; on a list's own page also its settings and last imports."""
-    await sending(connection)
+    """Available, reserved, assigned, sent and total; a list's own page also has its imports and a form."""
+    await sending_sendout(connection)
     row = re.sub(r"\s+", " ", (await site.get("/lists")).text)
     assert re.findall(r'<td class="n[^"]*">(\d+)</td>', row) == ["0", "10", "0", "0", "10"]
     text = (await site.get("/lists/spring-10")).text
@@ -522,7 +522,7 @@ async def test_lists_show_their_numbers_and_imports(site: AsyncClient, connectio
 
 
 async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: Connection) -> None:
-    """Its page is still there, and says so."""
+    """Its page exists, and shows that it is archived."""
     await add_list(connection, "old")
     await lists.archive(connection, "old")
     text = (await site.get("/lists/old")).text
@@ -531,8 +531,8 @@ async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: 
 
 
 async def test_no_page_shows_a_code(site: AsyncClient, connection: Connection) -> None:
-    """Free, bound or sent, in the console or the API: codes are money. Only lines that were not taken are shown."""
-    sendout_id = await sending(connection)
+    """Available, assigned or sent, in the console or the API: codes are money. Only rejected lines are shown."""
+    sendout_id = await sending_sendout(connection)
     await claimed(connection)
     codes = [row["code"] for row in await connection.fetch("SELECT code FROM coupon WHERE code LIKE 'SPRING%'")]
     assert codes
@@ -554,9 +554,9 @@ async def every_page(site: AsyncClient, connection: Connection, sendout_id: UUID
     return [(await site.get(path)).text for path in [*paths, *(f"/api{path}" for path in apis)]]
 
 
-async def test_pages_bring_no_script_and_no_style_of_their_own(site: AsyncClient, connection: Connection) -> None:
-    """The policy forbids what stands inline, so nothing does; every file that pages name is there."""
-    sendout_id = await interrupted(connection)
+async def test_pages_have_no_inline_scripts_or_styles(site: AsyncClient, connection: Connection) -> None:
+    """The content security policy forbids them. All files that pages load exist."""
+    sendout_id = await interrupted_sendout(connection)
     files: set[str] = set()
     for text in await every_page(site, connection, sendout_id):
         files |= _Inspector(text).files
@@ -567,7 +567,7 @@ async def test_pages_bring_no_script_and_no_style_of_their_own(site: AsyncClient
 
 
 class _Inspector(HTMLParser):
-    """Which files a page names. Fails on what its policy would not let run, and on a field without a label."""
+    """Collects the files that a page loads. Fails on inline scripts and styles, and on a field without a label."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -591,8 +591,8 @@ class _Inspector(HTMLParser):
             pass
 
 
-async def test_every_answer_carries_the_headers_that_protect_it(site: AsyncClient) -> None:
-    """Errors and refusals, too."""
+async def test_every_response_has_the_security_headers(site: AsyncClient) -> None:
+    """Error responses, too."""
     for path, host in (
         ("/", "localhost"),
         ("/nothing", "localhost"),
@@ -606,7 +606,7 @@ async def test_every_answer_carries_the_headers_that_protect_it(site: AsyncClien
         assert headers["cache-control"] == "no-store"
 
 
-# --- who may ask ---------------------------------------------------------------------------------------------------
+# --- authentication and cross-site protection ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -623,20 +623,20 @@ async def test_every_answer_carries_the_headers_that_protect_it(site: AsyncClien
         ({}, 403),
     ],
 )
-async def test_a_form_is_taken_from_our_own_pages_only(
+async def test_forms_are_accepted_only_from_our_own_pages(
     headers: dict[str, str], status: int, site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """Another site in the same browser can post to us, but not without its browser saying so."""
-    sendout_id = await interrupted(connection)
+    """Another site in the same browser can post to us, but the browser adds a header that reveals it."""
+    sendout_id = await interrupted_sendout(connection)
     response = await site.post(f"/sendouts/{sendout_id}/resume", data={"command": str(uuid4())}, headers=headers)
     assert response.status_code == status
-    assert len(await queues.commands()) == (status == 303)
+    assert len(await queues.take_commands()) == (status == 303)
 
 
-async def test_the_api_takes_no_command_from_another_sites_page(
+async def test_the_api_rejects_commands_from_another_sites_page(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """A program says no origin; a browser does, and it must be ours."""
+    """A program sends no origin; a browser does, and it must be ours."""
     await add_list(connection, "spring-10")
     command = ImportCoupons(list="spring-10", codes=("A1",))
     assert (await post(site, command, Origin="http://evil.example")).status_code == 403
@@ -652,13 +652,15 @@ async def test_the_api_takes_no_command_from_another_sites_page(
         ("localhost:8080@evil.example", 421), ("10.0.0.1", 421), ("", 421),
     ],
 )  # fmt: skip
-async def test_without_a_token_it_answers_to_localhost_only(host: str, status: int, site: AsyncClient) -> None:
-    """A name of somebody else's that points to this machine would make their pages ours (DNS rebinding)."""
+async def test_without_a_token_only_requests_to_localhost_are_allowed(
+    host: str, status: int, site: AsyncClient
+) -> None:
+    """Otherwise a foreign name that points to this machine would have the origin of our pages (DNS rebinding)."""
     assert (await site.get("/", headers={"Host": host})).status_code == status
 
 
-async def test_with_a_token_nobody_gets_in_without(open_site: OpenSite) -> None:
-    """Bearer for programs, Basic with any name for people; each is told what is wanted."""
+async def test_with_a_token_every_request_needs_it(open_site: OpenSite) -> None:
+    """As Bearer in the API and as Basic password with any user name in the console; a 401 names the scheme."""
     basic = {"Authorization": f"Basic {base64.b64encode(f'ada:{TOKEN}'.encode()).decode()}"}
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     wrong = {"Authorization": f"Basic {base64.b64encode(b'ada:guess').decode()}"}
@@ -676,18 +678,18 @@ async def test_with_a_token_nobody_gets_in_without(open_site: OpenSite) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-async def test_it_does_not_listen_to_others_without_a_token(host: str, database_url: str) -> None:
-    """Refused before anything is served."""
+async def test_without_a_token_it_listens_on_loopback_only(host: str, database_url: str) -> None:
+    """Another address is an error before anything is served."""
     settings = Settings(_env_file=None, database_url=SecretStr(database_url), web_host=host, web_port=0)
     with pytest.raises(CannotListen, match="without COUPONS_WEB_TOKEN"):
         await serve(settings)
 
 
-# --- the process ---------------------------------------------------------------------------------------------------
+# --- the process -----------------------------------------------------------------------------------------------------
 
 
-async def test_coupons_web_serves_until_it_is_asked_to_end(services: Services, tmp_path: Path) -> None:
-    """It says where, answers there, and exits 0 on SIGTERM; a second one on its port says why it cannot."""
+async def test_coupons_web_serves_until_sigterm(services: Services, tmp_path: Path) -> None:
+    """It logs its URL, and exits 0 on SIGTERM; a second process on its port reports that the address is in use."""
     web = await coupons_web(services, tmp_path, port=0)
     try:
         assert web.stderr
@@ -699,8 +701,8 @@ async def test_coupons_web_serves_until_it_is_asked_to_end(services: Services, t
             assert (await client.get("/readyz")).json() == {"database": True, "broker": True}
             assert "No sendouts yet." in (await client.get("/")).text
         second = await coupons_web(services, tmp_path, port=int(url[1]))
-        _, said = await second.communicate()
-        assert said.decode() == f"coupons: cannot listen on 127.0.0.1:{url[1]}: Address already in use\n"
+        _, stderr = await second.communicate()
+        assert stderr.decode() == f"coupons: cannot listen on 127.0.0.1:{url[1]}: Address already in use\n"
         assert second.returncode == 1
         web.terminate()
         assert await web.wait() == 0

@@ -1,7 +1,7 @@
-// While <main> is live it is replaced by its newer self every second. Without this, <noscript> reloads the page.
+// Replaces a live <main> with its newest version every second. Without JavaScript, <noscript> reloads the page.
 const PERIOD_MS = 1000;
 
-let isFilledIn = false; // a form: the new page would have it empty
+let isFilledIn = false; // the new version of a form would be empty
 document.addEventListener("input", () => { isFilledIn = true; });
 
 function isInUse(main) {
@@ -15,7 +15,7 @@ async function refresh() {
   try {
     if (!isInUse(main)) await replace(main);
   } catch {
-    // the server is away: the next second tries again
+    // the server is unreachable: try again in a second
   }
   setTimeout(refresh, PERIOD_MS);
 }
