@@ -1,8 +1,8 @@
-"""Places at which a test makes the process die, stop, fail or dawdle, to see that nothing is lost and nothing twice.
+"""Points in the code where a test makes the process die, stop, fail or wait, to check that no work is lost or doubled.
 
-`COUPONS_FAILPOINTS="deliver.intended=kill deliver.recorded=stop@3"`: what happens at a place, at its third time. Read
-once, when the process starts; where it is unset, a place costs a comparison with an empty table, and none is passed
-mail by mail.
+`COUPONS_FAILPOINTS="deliver.intended=kill deliver.recorded=stop@3"`: an action for each failpoint, here the second one
+when it is hit for the third time. The variable is read once, when the process starts. Without it, a failpoint costs one
+comparison with an empty table, and no failpoint is hit once per mail.
 """
 
 import os
@@ -12,55 +12,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 VARIABLE = "COUPONS_FAILPOINTS"
-PLACES = {
-    "intake.received": "a command has come, nothing is written",
-    "intake.noted": "it is committed, and not acknowledged",
-    "intake.acknowledged": "it is acknowledged, nobody is woken",
+FAILPOINTS = {
+    "intake.received": "a command has arrived, nothing is written",
+    "intake.committed": "the command is committed, its message is not acknowledged",
+    "intake.acknowledged": "the message is acknowledged, no worker is woken",
     "sendout.claimed": "a sendout is leased, nothing is done",
-    "sendout.prepared": "its recipients are snapshot, no code is promised",
-    "sendout.admitted": "the codes are promised or it is interrupted, nobody is told",
-    "deliver.claimed": "a batch is leased, no code is bound",
-    "deliver.bound": "its codes are bound, no mail is written",
-    "deliver.intended": "the intent is committed, no mail is handed over",
-    "deliver.handed_over": "mails were given to connections, none has an outcome",
-    "deliver.outcomes": "outcomes have come in, none is recorded",
+    "sendout.prepared": "its recipients are copied, no code is reserved",
+    "sendout.admitted": "its codes are reserved or it is interrupted, no worker is woken",
+    "deliver.claimed": "a batch is leased, no code is assigned",
+    "deliver.assigned": "its codes are assigned, no mail is rendered",
+    "deliver.intended": "intents are committed, no mail is handed over",
+    "deliver.handed_over": "mails are queued for the relays, none has an outcome",
+    "deliver.settled": "mails have outcomes, none is recorded",
     "deliver.recorded": "outcomes are committed, the next mails are not handed over",
-    "deliver.delivered": "every mail of the batch is recorded, it is not handed back",
-    "deliver.released": "the batch is handed back, its sendout is not settled",
-    "deliver.closed": "a batch of a cancelled sendout is closed and not handed back",
+    "deliver.delivered": "every mail of the batch is recorded, the batch is not released",
+    "deliver.released": "the batch is released, its sendout is not finished",
+    "deliver.closed": "a batch of a cancelled sendout is closed and not released",
     "import.claimed": "an import is leased, nothing is read",
-    "import.staged": "lines are staged, none is taken",
-    "import.taken": "a chunk is committed",
-    "import.removing": "some of what a file replaces is removed",
-    "import.whole": "everything is taken, the import is not finished",
-    "import.finished": "the import is finished, its upload and what it covers are left",
-    "sweep.recovered": "what dead workers had in hand is uncertain, nothing else is swept",
+    "import.staged": "lines are staged, none is accepted",
+    "import.committed": "a chunk is committed",
+    "import.removing": "some of the codes that a file replaces are removed",
+    "import.complete": "every line is processed, the import is not finished",
+    "import.finished": "the import is finished, its upload is left and no sendout is resumed",
+    "sweep.recovered": "mails in flight of dead workers are uncertain, nothing else is swept",
 }
-"""Every place, with what is done there and what is not."""
-ACTIONS = ("kill", "stop", "fail", "dawdle")
-DAWDLE_SECONDS = 0.3
+"""Every failpoint, with what is done there and what is not."""
+ACTIONS = ("kill", "stop", "fail", "delay")
+DELAY_SECONDS = 0.3
 
 
 class Failed(Exception):
-    """A failpoint was told to fail."""
+    """A failpoint with the action `fail` was hit."""
 
 
 @dataclass(slots=True)
 class _Armed:
     action: str
-    left: int
-    """Times that it is passed until something happens."""
+    hits_left: int
+    """The action happens when this reaches zero."""
 
 
 def parse(text: str) -> dict[str, _Armed]:
-    """What stands in the variable. Raises ValueError: no such place, or nothing that can happen there."""
+    """Read the value of the variable. Raises ValueError: unknown failpoint or action."""
     armed = {}
     for each in text.split():
-        place, _, what = each.partition("=")
+        failpoint, _, what = each.partition("=")
         action, _, times = what.partition("@")
-        if place not in PLACES or action not in ACTIONS or not (times or "1").isdigit():
-            raise ValueError(f"{VARIABLE}: {each} is no place with something that can happen at it")
-        armed[place] = _Armed(action, int(times or 1))
+        if failpoint not in FAILPOINTS or action not in ACTIONS or not (times or "1").isdigit():
+            raise ValueError(f"{VARIABLE}: {each} is not FAILPOINT=ACTION or FAILPOINT=ACTION@TIMES")
+        armed[failpoint] = _Armed(action, int(times or 1))
     return armed
 
 
@@ -68,32 +68,32 @@ _armed = parse(os.environ.get(VARIABLE, ""))
 
 
 def armed() -> Mapping[str, str]:
-    """What is going to happen, by its place."""
-    return {place: each.action for place, each in _armed.items()}
+    """The armed failpoints and their actions."""
+    return {failpoint: each.action for failpoint, each in _armed.items()}
 
 
 def arm(text: str) -> None:
-    """Instead of what was armed before, in this process; "" for nothing. As `parse`."""
+    """Replace what was armed in this process; "" disarms all. Raises ValueError like `parse`."""
     _armed.clear()
     _armed.update(parse(text))
 
 
-def reached(place: str) -> None:
-    """The process is at this place. Raises Failed, if that is what shall happen here."""
-    if not _armed or (due := _armed.get(place)) is None:
+def hit(failpoint: str) -> None:
+    """The process is at this failpoint. Raises Failed if its action is `fail`."""
+    if not _armed or (due := _armed.get(failpoint)) is None:
         return
-    due.left -= 1
-    if due.left == 0:
-        _happen(place, due.action)
+    due.hits_left -= 1
+    if due.hits_left == 0:
+        _act(failpoint, due.action)
 
 
-def _happen(place: str, action: str) -> None:
+def _act(failpoint: str, action: str) -> None:
     match action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
-        case "dawdle":
-            time.sleep(DAWDLE_SECONDS)
+        case "delay":
+            time.sleep(DELAY_SECONDS)
         case _:
-            raise Failed(place)
+            raise Failed(failpoint)

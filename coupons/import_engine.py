@@ -71,7 +71,7 @@ async def carry_out(
                 continue
             await _note_what_is_seen(taking.idle, job, reading, text)
             await taking.stage(lines)
-            failpoints.reached("import.staged")
+            failpoints.hit("import.staged")
             if piece.is_last or _ends_chunk(job, reading.pieces):
                 await taking.take(reading.reached(text))
             if stopping() and not piece.is_last:
@@ -238,7 +238,7 @@ class _Taking:
     async def _taken(self) -> None:
         if self._taking:
             await self._taking
-            failpoints.reached("import.taken")
+            failpoints.hit("import.committed")
 
 
 async def _stage(connection: Connection, lines: CheckedCodes | CheckedRecipients) -> None:
@@ -275,7 +275,7 @@ async def _remove_replaced(
     if job.mode == "replace":
         await imports.note(connection, job.id, "removes what the file did not bring")
         async for _ in import_chunks.remove_replaced(connection, job, lease_seconds=lease_seconds):
-            failpoints.reached("import.removing")
+            failpoints.hit("import.removing")
             if stopping():
                 return False
     return True

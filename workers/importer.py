@@ -46,7 +46,7 @@ class Importer:
                 return await imports.seconds_until_due(connection)
             went_on = f" and goes on after {job.lines} lines" if job.was_left else ""
             await imports.note(connection, job.id, f"taken by {self._owner}{went_on}")
-        failpoints.reached("import.claimed")
+        failpoints.hit("import.claimed")
         async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
             await self._import(job)
         async with self._pool.acquire() as connection:
@@ -90,9 +90,9 @@ class Importer:
         if not whole:
             await imports.hand_back(connection, job)
             return
-        failpoints.reached("import.whole")
+        failpoints.hit("import.complete")
         await imports.finish(connection, job)
-        failpoints.reached("import.finished")
+        failpoints.hit("import.finished")
         log.info("import finished", job=str(job.id), into=job.target.name)
 
     async def _failed(self, connection: Connection, job: Job, reason: str) -> None:

@@ -126,7 +126,7 @@ class Intake:
         await message.ack()
 
     async def _take(self, message: AbstractIncomingMessage, sender: Sender) -> None:
-        failpoints.reached("intake.received")
+        failpoints.hit("intake.received")
         try:
             self._settings.require_activated()
             await self._note(decode(message.body))
@@ -135,9 +135,9 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - a command that meets a defect must not come back for ever
             log.error("internal error", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
             await _reject(message, sender, f"could not be carried out: {type(error).__name__}")
-        failpoints.reached("intake.noted")
+        failpoints.hit("intake.committed")
         await message.ack()
-        failpoints.reached("intake.acknowledged")
+        failpoints.hit("intake.acknowledged")
 
     async def _note(self, command: Command) -> None:
         """Once, whatever becomes of the database meanwhile: the message is kept until it has been noted."""

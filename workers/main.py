@@ -65,7 +65,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
         if failpoints.armed():
-            log.warning("failpoints are armed", places=failpoints.armed())
+            log.warning("failpoints armed", failpoints=failpoints.armed())
         log.info("worker started", roles=roles, owner=owner)
         async with asyncio.TaskGroup() as group:
             deliverer = Deliverer(

@@ -30,7 +30,7 @@ class Preparer:
             claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
         if claim is None:
             return None
-        failpoints.reached("sendout.claimed")
+        failpoints.hit("sendout.claimed")
         async with kept(
             lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
@@ -47,9 +47,9 @@ class Preparer:
                 if claim.recipients is None:
                     await self._check_recipients(connection, claim)
                     await sendouts.snapshot(connection, claim, batch_size=self._settings.effective_batch_size)
-                failpoints.reached("sendout.prepared")
+                failpoints.hit("sendout.prepared")
                 decision = await sendouts.admit(connection, claim)
-                failpoints.reached("sendout.admitted")
+                failpoints.hit("sendout.admitted")
             except Conflict as refused:
                 await sendouts.fail(connection, claim, str(refused))
                 log.warning("sendout failed", sendout=str(claim.id), reason=str(refused))

@@ -49,7 +49,7 @@ class Sweeper:
         lease_seconds = self._settings.lease_seconds
         if left := await deliveries.recover(connection, owner=self._owner, lease_seconds=lease_seconds):
             log.warning("a worker died with mails in hand", uncertain=left)
-            failpoints.reached("sweep.recovered")
+            failpoints.hit("sweep.recovered")
 
     async def _resolve_uncertain(self, connection: Connection) -> None:
         how = self._settings.uncertain_policy

@@ -35,7 +35,7 @@ def test_a_terminal_sees_bytes_lines_rate_and_time_left(open_shop: Shop, large: 
 
 def test_an_import_is_cancelled(shop: Shop, large: Path) -> None:
     """What was committed stays and is counted; nothing comes after it. Its worker stands still meanwhile."""
-    with shop.worker(failpoints="import.taken=stop") as worker:
+    with shop.worker(failpoints="import.committed=stop") as worker:
         shop.coupons("list", "create", "stopped")
         import_id = shop.coupons("import", large, "--list", "stopped", "--mode", "replace").out.strip()
         eventually(lambda: shop.rows("SELECT FROM import_job WHERE id = $1 AND added > 0", import_id), "a chunk")

@@ -43,7 +43,7 @@ SENDING = {
     "sendout.claimed": b"COMMIT",
     "sendout.prepared": b"COMMIT",
     "deliver.claimed": b"COMMIT",
-    "deliver.outcomes": b"",
+    "deliver.settled": b"",
 }
 """Where a worker stands before it commits a command, a snapshot, an admission, a batch's codes and a flush.
 

@@ -178,10 +178,10 @@ def size_of_groups() -> tuple[int, int]:
 
 IMPORT_PLACES = [
     *(f"import.staged=kill@{times}" for times in (1, 3, 17, 18)),
-    *(f"import.taken=kill@{times}" for times in (1, 2)),
+    *(f"import.committed=kill@{times}" for times in (1, 2)),
     *(f"import.removing=kill@{times}" for times in (1, 2)),
     "import.claimed=kill",
-    "import.whole=kill",
+    "import.complete=kill",
     "import.finished=kill",
 ]
 LINE_CHARS = 195

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from coupons.failpoints import PLACES
+from coupons.failpoints import FAILPOINTS
 from tests.acceptance.processes import Worker
 from tests.faults.lab import LONG, QUICK_TAKEOVER, Lab, codes_of, size
 from tests.waiting import eventually
@@ -25,16 +25,16 @@ SMALL: dict[str, Any] = {
     "smtp_connections": 2,
 }
 """Many batches, so that there is always one more for whoever comes next."""
-MAILS_IN_FLIGHT = ("deliver.handed_over", "deliver.intended", "deliver.outcomes", "deliver.recorded")
+MAILS_IN_FLIGHT = ("deliver.handed_over", "deliver.intended", "deliver.settled", "deliver.recorded")
 DIE_IN_SHORT = (
-    "intake.noted",
-    "import.taken",
+    "intake.committed",
+    "import.committed",
     "import.removing",
     "sendout.prepared",
     *MAILS_IN_FLIGHT,
     "sweep.recovered",
 )
-ASKED_IN_SHORT = ("intake.noted", "import.staged", "deliver.bound", *MAILS_IN_FLIGHT)
+ASKED_IN_SHORT = ("intake.committed", "import.staged", "deliver.assigned", *MAILS_IN_FLIGHT)
 
 
 def test_random_kills(lab: Lab) -> None:
@@ -59,7 +59,7 @@ def test_random_kills(lab: Lab) -> None:
 def test_a_kill_at_every_failpoint(lab: Lab) -> None:
     """At each place where something is done and the next thing is not: as above, and the import is whole."""
     passed = everywhere(lab, lambda place: dies(lab, place), only=None if LONG else DIE_IN_SHORT)
-    assert {*passed} == {*(PLACES if LONG else DIE_IN_SHORT)}
+    assert {*passed} == {*(FAILPOINTS if LONG else DIE_IN_SHORT)}
     recovered = finishes(lab)
     deaths = 1 + sum(place in MAILS_IN_FLIGHT for place in passed)
     lab.check(
@@ -79,7 +79,7 @@ def test_sigterm_in_each_phase(lab: Lab) -> None:
     )
 
 
-@pytest.mark.parametrize("place", ["deliver.claimed", *MAILS_IN_FLIGHT] if LONG else ["deliver.outcomes"])
+@pytest.mark.parametrize("place", ["deliver.claimed", *MAILS_IN_FLIGHT] if LONG else ["deliver.settled"])
 def test_sigstop_past_the_lease(lab: Lab, place: str) -> None:
     """Others take over from a worker that stands still; when it goes on, it mails nobody and records nothing."""
     rounds = size(short=1, long=2)
@@ -128,7 +128,7 @@ def everywhere(lab: Lab, do: Callable[[str], None], *, only: tuple[str, ...] | N
     lab.coupons("cancel", cancelled)
     at("deliver.closed")
     if only is None or "sweep.recovered" in only:
-        dies(lab, "deliver.outcomes")
+        dies(lab, "deliver.settled")
     with all_paused(lab):
         at("sweep.recovered")
     return passed
@@ -149,7 +149,7 @@ def all_paused(lab: Lab) -> Iterator[None]:
 
 
 def of(role: str, *, but: str = "") -> Iterator[str]:
-    return (place for place in PLACES if place.startswith(f"{role}.") and place != but)
+    return (place for place in FAILPOINTS if place.startswith(f"{role}.") and place != but)
 
 
 def dies(lab: Lab, place: str) -> None:

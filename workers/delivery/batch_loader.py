@@ -49,7 +49,7 @@ class BatchLoader:
     async def _load(self, batch: Batch) -> LoadedBatch | BatchResult:
         if not_assigned := await self._assign_codes(batch):
             return not_assigned
-        failpoints.reached("deliver.bound")
+        failpoints.hit("deliver.assigned")
         try:
             renderer = await self._renderer_for(batch.sendout_id)
         except UserError as error:

@@ -129,9 +129,9 @@ class BatchSender:
         flush = self._in_flight.begin_flush(delivery.number for delivery, _ in mails)
         try:
             if flush.results:
-                failpoints.reached("deliver.outcomes")
+                failpoints.hit("deliver.settled")
             may_send = await self._recorder.record(flush)
-            failpoints.reached("deliver.recorded" if flush.results else "deliver.intended")
+            failpoints.hit("deliver.recorded" if flush.results else "deliver.intended")
         except BaseException:
             self._in_flight.rollback()
             raise
@@ -154,7 +154,7 @@ class BatchSender:
             else:
                 report = partial(self._settle, delivery)
                 self._relays.submit(envelope, report, owner=self._in_flight, deadline=deadline)
-        failpoints.reached("deliver.handed_over")
+        failpoints.hit("deliver.handed_over")
 
     def _stop_sending(self) -> None:
         self._result = self._result or NOT_SENDING

@@ -69,7 +69,7 @@ class Deliverer:
             )
             if batch is None:
                 return await self._next_step(connection, outage)
-        failpoints.reached("deliver.claimed")
+        failpoints.hit("deliver.claimed")
         await self._deliver_in_task(batch)
         return AT_ONCE
 
@@ -135,7 +135,7 @@ class Deliverer:
     async def _close(self, batch: Batch) -> None:
         async with self._pool.acquire() as connection:
             await deliveries.close(connection, batch)
-        failpoints.reached("deliver.closed")
+        failpoints.hit("deliver.closed")
 
     async def _send(self, batch: Batch, loaded: LoadedBatch, on_only_stalled: Callable[[], None]) -> BatchResult | None:
         in_flight = InFlight()
@@ -156,9 +156,9 @@ class Deliverer:
         if result.pause_reason:
             await pause_sendout(self._pool, batch.sendout_id, result.pause_reason)
         async with self._pool.acquire() as connection:
-            failpoints.reached("deliver.delivered")
+            failpoints.hit("deliver.delivered")
             await deliveries.release(connection, batch, not_within=result.retry_after_seconds)
-            failpoints.reached("deliver.released")
+            failpoints.hit("deliver.released")
             await sendouts.wait(connection, batch.sendout_id, result.waiting_reason)
             if await sendouts.settle(connection, batch.sendout_id):
                 log.info("sendout finished", sendout=str(batch.sendout_id))
