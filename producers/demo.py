@@ -46,7 +46,7 @@ def _tell(run: "_Runner", services: Services) -> bool:
     _say("A list with 600 codes, a group of 1,000 customers, a message.")
     run("list", "create", "spring-10", "--description", "10 % off everything")
     run("import", f"{DATA}/spring-codes.txt", "--list", "spring-10", "--wait")
-    run("group", "import", f"{DATA}/customers.csv", "--group", "customers", expect=REJECTED_LINES)
+    run("group", "import", f"{DATA}/customers.csv", "--group", "customers", "--wait", expect=REJECTED_LINES)
     run(
         "message", "save", "spring-voucher", "--subject", "{{ first_name }}, your spring voucher",
         "--text", f"{DATA}/message.txt", "--html", f"{DATA}/message.html", "--from", "Garden Shop <shop@example.org>",

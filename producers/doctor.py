@@ -1,4 +1,4 @@
-"""`coupons doctor`: is everything there that the system needs, and what was rejected?"""
+"""`coupons doctor`: checks of the services that the system needs, and the commands that were rejected."""
 
 import json
 from dataclasses import dataclass
@@ -19,78 +19,78 @@ RELAY_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
+class Check:
+    """The result of one check."""
 
-    about: str
-    well: bool
-    says: str
+    name: str
+    ok: bool
+    detail: str
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Everything is looked at, whatever is wrong with the rest."""
+async def examine(settings: Settings) -> list[Check]:
+    """Run all checks, whatever the others find."""
     return [*await _database(settings), *await _broker(settings), await _relay(settings)]
 
 
-async def _database(settings: Settings) -> list[Finding]:
+async def _database(settings: Settings) -> list[Check]:
     try:
         async with database.connected(settings.database_url.get_secret_value()) as connection:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
             epoch = await restore_guard.state(connection)
     except UserError as error:
-        return [Finding("database", well=False, says=str(error))]
-    return [Finding("database", well=True, says=f"PostgreSQL {version}, up to date"), _epoch(epoch)]
+        return [Check("database", ok=False, detail=str(error))]
+    return [Check("database", ok=True, detail=f"PostgreSQL {version}, up to date"), _epoch(epoch)]
 
 
-def _epoch(epoch: State) -> Finding:
+def _epoch(epoch: State) -> Check:
     if epoch.refusal:
-        return Finding("epoch", well=False, says=f"{epoch.refusal}; nothing is sent (coupons epoch show)")
-    return Finding("epoch", well=True, says=f"number {epoch.number}, workers may send")
+        return Check("epoch", ok=False, detail=f"{epoch.refusal}; nothing is sent (coupons epoch show)")
+    return Check("epoch", ok=True, detail=f"number {epoch.number}, workers may send")
 
 
-async def _broker(settings: Settings) -> list[Finding]:
+async def _broker(settings: Settings) -> list[Check]:
     try:
         async with broker.connected(settings.broker_url.get_secret_value(), "coupons doctor") as connection:
             queues = [await _queue(await connection.channel(), key) for key in (*COMMANDS, NUDGE)]
             return [*queues, *await _dead(await connection.channel())]
     except UserError as error:
-        return [Finding("broker", well=False, says=str(error))]
+        return [Check("broker", ok=False, detail=str(error))]
 
 
-async def _queue(channel: AbstractChannel, key: str) -> Finding:
-    """Whether somebody takes what is published."""
+async def _queue(channel: AbstractChannel, key: str) -> Check:
+    """Whether a worker consumes the queue."""
     name = queue_name(key)
     try:
         declared = (await channel.declare_queue(name, passive=True)).declaration_result
     except ChannelClosed:
-        return Finding(name, well=False, says="does not exist: a worker declares it (coupons worker)")
-    consumers, waiting = declared.consumer_count or 0, declared.message_count or 0
+        return Check(name, ok=False, detail="does not exist: start a worker, which declares it (coupons worker)")
+    consumers, messages = declared.consumer_count or 0, _counted(declared.message_count or 0, "message")
     if not consumers:
-        return Finding(name, well=False, says=f"{waiting} waiting, and no worker that takes them (coupons worker)")
-    return Finding(name, well=True, says=f"{waiting} waiting, {consumers} workers")
+        return Check(name, ok=False, detail=f"{messages}, no consumer: start a worker (coupons worker)")
+    return Check(name, ok=True, detail=f"{messages}, {_counted(consumers, 'consumer')}")
 
 
-async def _dead(channel: AbstractChannel) -> list[Finding]:
+async def _dead(channel: AbstractChannel) -> list[Check]:
     """The oldest rejected commands; they stay in their queue."""
     try:
         queue = await channel.declare_queue(queue_name(DEAD), passive=True)
     except ChannelClosed:
         return []
     total = queue.declaration_result.message_count or 0
-    findings = []
+    checks = []
     for _ in range(min(total, DEAD_SHOWN)):
-        message = await queue.get(fail=False)  # given back when the channel closes
+        message = await queue.get(fail=False)  # requeued when the channel closes
         if message is not None:
             reason = message.headers.get(REASON, "not processed: its delivery limit was reached")
-            findings.append(Finding(f"rejected {_what(message.body)}", well=False, says=str(reason)))
+            checks.append(Check(f"rejected {_type_and_id(message.body)}", ok=False, detail=str(reason)))
     if total > DEAD_SHOWN:
-        findings.append(Finding(queue.name, well=False, says=f"{total - DEAD_SHOWN} more rejected commands"))
-    return findings or [Finding(queue.name, well=True, says="no rejected commands")]
+        checks.append(Check(queue.name, ok=False, detail=f"{total - DEAD_SHOWN} more rejected commands"))
+    return checks or [Check(queue.name, ok=True, detail="no rejected commands")]
 
 
-def _what(body: bytes) -> str:
-    """Type and id of a rejected command, as far as it has them; never its content."""
+def _type_and_id(body: bytes) -> str:
+    """Type and id of a rejected command if it has them; never its other content, which may be codes."""
     try:
         content = json.loads(body)
         return f"{content['type']} {content['id']}"[:60]
@@ -98,13 +98,17 @@ def _what(body: bytes) -> str:
         return "command"
 
 
-async def _relay(settings: Settings) -> Finding:
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+async def _relay(settings: Settings) -> Check:
     """Connect, negotiate TLS and authenticate, as a worker would; no mail is sent."""
     try:
         addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
         unreachable = await Relays(addresses, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).check()
     except UserError as error:
-        return Finding("relay", well=False, says=str(error))
+        return Check("relay", ok=False, detail=str(error))
     if unreachable:
-        return Finding("relay", well=False, says=unreachable.explanation)
-    return Finding("relay", well=True, says="; ".join(f"{each.name}, {each.tls.value} TLS" for each in addresses))
+        return Check("relay", ok=False, detail=unreachable.explanation)
+    return Check("relay", ok=True, detail="; ".join(f"{each.name}, {each.tls.value} TLS" for each in addresses))

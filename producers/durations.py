@@ -1,4 +1,4 @@
-"""Durations and rates as people write and read them: `90m`, "3 h 20 min", "400 mails/s"."""
+"""Durations and rates as users write and read them: `90m`, "3 h 20 min", "400 mails/s"."""
 
 import re
 
@@ -7,16 +7,16 @@ _MINUTES = (24 * 60, 60, 1)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def minutes_of(text: str) -> int | None:
-    """The minutes of `4h`, `90m`, `2d` or `1h30m`; None if it is nothing like that, or no time at all."""
+def parse_minutes(text: str) -> int | None:
+    """The minutes of `4h`, `90m`, `2d` or `1h30m`; None if the text is not such a duration, or is zero."""
     found = _WRITTEN.fullmatch(text.strip().lower())
     if found is None:
         return None
     return sum(int(amount or 0) * unit for amount, unit in zip(found.groups(), _MINUTES, strict=True)) or None
 
 
-def lasting(seconds: float) -> str:
-    """Its two largest units, as `3 h 20 min`; less than a second is `1 s`."""
+def format_duration(seconds: float) -> str:
+    """In the two largest units, as `3 h 20 min`; less than a second is `1 s`."""
     rest = max(1, round(seconds))
     parts: list[str] = []
     for unit, name in _UNITS:
@@ -26,6 +26,7 @@ def lasting(seconds: float) -> str:
     return " ".join(filter(None, parts[:2]))
 
 
-def rate(per_second: float) -> str:
-    """A second's mails, or an hour's where there are few."""
-    return f"{per_second:,.0f} mails/s" if per_second >= 1 else f"{per_second * 3_600:,.0f} mails/h"
+def format_rate(per_second: float) -> str:
+    """Mails per second, or per hour below one per second."""
+    count, unit = (round(per_second), "s") if per_second >= 1 else (round(per_second * 3_600), "h")
+    return f"{count:,} {'mail' if count == 1 else 'mails'}/{unit}"

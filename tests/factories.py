@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from coupons.addresses import parse_address
 from coupons.admission import Granted, Short
-from coupons.commands import ImportCoupons, StartSendout
+from coupons.commands import Format, ImportCoupons, StartSendout
 from coupons.database import Connection, connected
 from coupons.files.codes import CheckedCodes, check_codes
 from coupons.files.recipient_reader import CheckedRecipients
@@ -64,10 +64,9 @@ async def add_group(connection: Connection, name: str, recipients: int) -> None:
 
 async def add_recipients(connection: Connection, group: str, recipients: Sequence[tuple[str, dict[str, str]]]) -> UUID:
     """What an import worker does with a file of these addresses and attributes; returns the import's id."""
-    waiting = await imports.create_local(
-        connection, group, "add", "stock.csv", {}, owner="stock", lease_seconds=LEASE_SECONDS
-    )
-    job = await claimed(connection, waiting.id, waiting.lease_token)
+    command = ImportCoupons(group=group, source="file:stock.csv", format=Format(kind="csv"))
+    await imports.create(connection, command)
+    job = await claimed(connection, command.id)
     await groups.extend(connection, job.target.id, sorted({name for _, each in recipients for name in each}))
     for start in range(0, len(recipients), AT_ONCE):
         addresses = [address for address, _ in recipients[start : start + AT_ONCE]]
@@ -82,11 +81,9 @@ async def add_recipients(connection: Connection, group: str, recipients: Sequenc
     return job.id
 
 
-async def claimed(connection: Connection, import_id: UUID, lease_token: UUID | None = None) -> Job:
+async def claimed(connection: Connection, import_id: UUID) -> Job:
     """The import under a lease that lasts."""
-    job = await imports.claim(
-        connection, owner="stock", lease_seconds=LEASE_SECONDS, import_id=import_id, lease_token=lease_token
-    )
+    job = await imports.claim(connection, owner="stock", lease_seconds=LEASE_SECONDS, import_id=import_id)
     assert job
     return job
 

@@ -117,8 +117,6 @@ class Importer:
 @asynccontextmanager
 async def opened(pool: Pool, job: Job, limits: SourceLimits) -> AsyncIterator[Source]:
     """The import's source. Raises Conflict, SourceError, SourceUnavailable."""
-    if job.source.startswith(imports.LOCAL):
-        raise Conflict("the command that read it came to no end: import the file again")
     if upload_id := uploads.id_in(job.source):
         upload = await uploads.find(pool, upload_id)
         if upload is None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Self
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
 from coupons.database import Connection, Pool
@@ -21,8 +21,6 @@ from coupons.store.queries import Queries
 SQL = Queries("imports.sql")
 INLINE = "inline"
 """The only format of codes that came with a command, one JSON text a line: what a file never is, they may be."""
-LOCAL = "local:"
-"""What a source begins with that a command line reads itself, as its own worker."""
 DROP_SECONDS = 600
 """For millions of lines that were not taken."""
 REASONS = {reason.value: reason for reason in Reason}
@@ -64,14 +62,6 @@ class Job:
     lease_token: UUID
     was_left: bool
     """By a worker that did not come to its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An import that waits for its turn, under the lease of whoever is going to carry it out."""
-
-    id: UUID
-    lease_token: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,25 +145,6 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
         raise Conflict(f"there is no list {command.list}")
 
 
-async def create_local(
-    connection: Connection,
-    group: str,
-    mode: Mode,
-    name: str,
-    format_: dict[str, Any],
-    *,
-    owner: str,
-    lease_seconds: float,
-) -> Waiting:
-    """Note an import into a group that the caller is going to carry out itself; workers leave it to its lease."""
-    async with connection.transaction():
-        import_id = uuid4()
-        await connection.execute(SQL.ensure_group, group)
-        await connection.execute(SQL.create, import_id, None, group, mode, LOCAL + name, format_)
-        token = await connection.fetchval(SQL.keep_for, import_id, owner, lease_seconds)
-        return Waiting(import_id, token)
-
-
 async def check(connection: Connection, command: ImportCoupons) -> None:
     """All that can be known to be wrong before anything is begun. Raises Conflict."""
     if command.list is not None:
@@ -195,15 +166,10 @@ async def _keep_inline(connection: Connection, codes: Iterable[str]) -> str:
 
 
 async def claim(
-    connection: Connection,
-    *,
-    owner: str,
-    lease_seconds: float,
-    import_id: UUID | None = None,
-    lease_token: UUID | None = None,
+    connection: Connection, *, owner: str, lease_seconds: float, import_id: UUID | None = None
 ) -> Job | None:
-    """The oldest import that waits, or was left by a worker that died; or this one, if it does or its lease is ours."""
-    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, import_id, lease_token)
+    """Claim the oldest import that waits or was left by a dead worker; or only this one, if it is free."""
+    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, import_id)
     if row is None:
         return None
     columns = dict(row)
@@ -298,32 +264,21 @@ async def postpone(connection: Connection, job: Job, reason: str, *, seconds: fl
     await note(connection, job.id, f"to be tried again in {seconds:.0f} s: {reason}")
 
 
-async def renew(connection: Connection, job: Job | Waiting, *, lease_seconds: float) -> None:
+async def renew(connection: Connection, job: Job, *, lease_seconds: float) -> None:
     """Keep the import for longer. Raises LeaseLost."""
     if await connection.fetchval(SQL.renew, job.id, job.lease_token, lease_seconds) is None:
         raise LeaseLost(f"import {job.id}")
 
 
 async def cancel(connection: Connection, import_id: UUID) -> None:
-    """End an import now; what it has committed stays. Raises Conflict if it has ended, or there is none."""
-    if not await _stop(connection, import_id, "cancelled", None):
-        found = await named(connection, import_id)
-        raise Conflict(f"import {import_id} is {found.state} already")
-
-
-async def give_up(connection: Connection, import_id: UUID, reason: str | None) -> None:
-    """End an import that the caller carries out itself, failed for a reason or cancelled, if it has not ended."""
-    await _stop(connection, import_id, "failed" if reason else "cancelled", reason)
-
-
-async def _stop(connection: Connection, import_id: UUID, state: str, reason: str | None) -> bool:
+    """End an import now; its committed chunks stay. Raises Conflict if it has ended, or there is none."""
     async with connection.transaction():
-        source = await connection.fetchval(SQL.stop, import_id, state, reason)
+        source = await connection.fetchval(SQL.cancel, import_id)
         if source is None:
-            return False
-        await note(connection, import_id, f"failed: {reason}" if reason else "cancelled by a person")
+            found = await named(connection, import_id)
+            raise Conflict(f"import {import_id} is {found.state} already")
+        await note(connection, import_id, "cancelled by a person")
         await _drop_upload(connection, source)
-        return True
 
 
 async def drop_old_rejections(connection: Connection, *, days: int) -> None:

@@ -13,7 +13,7 @@ RETURNING id;
 -- ensure_group: of this name, made if need be
 INSERT INTO recipient_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
 
--- claim: the oldest import that waits or was left, or this one ($3) of which we have the lease $4, under a new lease.
+-- claim: the oldest import that waits or was left, or only $3 if that is not NULL, under a new lease.
 -- Imports into one list take their turns, or what one adds would be what another one replaces; one that only adds passes
 -- another such that waits for its source
 UPDATE import_job j
@@ -22,7 +22,7 @@ SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
     progressed_at = NULL
 FROM (
     SELECT j.id, j.state FROM import_job j
-    WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now() OR j.lease_token = $4) AND j.due_at <= now()
+    WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now()) AND j.due_at <= now()
       AND ($3::uuid IS NULL OR j.id = $3)
       AND NOT EXISTS (SELECT FROM import_job earlier
                       WHERE (earlier.list_id = j.list_id OR earlier.group_id = j.group_id) AND earlier.finished_at IS NULL
@@ -71,16 +71,11 @@ SET state = $3, reason = $4, finished_at = now(), lease_token = NULL, lease_owne
 WHERE id = $1 AND lease_token = $2 AND state = 'running'
 RETURNING id;
 
--- stop: cancelled, or failed for $3, whoever has it; what is committed stays; no row if it has ended
+-- cancel: whichever worker has it; its committed chunks stay; no row if it has ended
 UPDATE import_job
-SET state = $2, reason = $3, finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
+SET state = 'cancelled', finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND finished_at IS NULL
 RETURNING source;
-
--- keep_for: whoever is going to carry it out itself
-UPDATE import_job
-SET lease_token = gen_random_uuid(), lease_owner = $2, lease_until = now() + make_interval(secs => $3)
-WHERE id = $1 RETURNING lease_token;
 
 -- hand_back: the next worker goes on; no row if the lease is lost
 UPDATE import_job SET lease_token = NULL, lease_owner = NULL, lease_until = NULL

@@ -113,19 +113,16 @@ GRANT UPDATE (state, reason, waiting, finished_at, lease_token, lease_owner, lea
 GRANT UPDATE (promised, sent) ON sendout_list TO coupons_web;
 GRANT UPDATE (open, sent, uncertain, closed, due_at) ON delivery_batch TO coupons_web;
 GRANT UPDATE (state, changed_at) ON delivery TO coupons_web;
-GRANT UPDATE (state, reason, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;
+GRANT UPDATE (state, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;
 GRANT INSERT ON import_event TO coupons_web;
 GRANT INSERT, UPDATE (bytes), DELETE ON upload TO coupons_web;
 GRANT INSERT ON upload_chunk TO coupons_web;
 
--- The command line, besides what the console may. It imports groups itself, as their worker.
+-- The command line, besides what the console may.
 GRANT INSERT, UPDATE (description, shortage, alternative_text, preview_text, archived_at) ON coupon_list TO coupons_operator;
 GRANT INSERT ON message, message_list, message_file TO coupons_operator;
 GRANT SELECT ON message_file TO coupons_operator;
-GRANT INSERT, UPDATE (attributes) ON recipient_group TO coupons_operator;
-GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_operator;
-GRANT INSERT, UPDATE ON import_job TO coupons_operator;
-GRANT INSERT, SELECT (lines) ON import_rejection TO coupons_operator;
+GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- which recipients of a dry run are new
 
 -- The proofs. That no code stands twice in a list is proved of the codes themselves, whatever an index says.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;

@@ -17,16 +17,17 @@ from producers.cli.messages import messages
 from producers.cli.outbox import outbox, show
 from producers.cli.ready import ready
 from producers.cli.sendouts import cancel, pause, resume, send
-from producers.cli.service import verify, who
 from producers.cli.system import completion, demo, doctor, migrate, web, worker
 from producers.cli.uncertain import uncertain
+from producers.cli.verify import verify
+from producers.cli.who import who
 
 EPILOG = """\b
 The main story:
   coupons migrate
   coupons list create spring-10
   coupons import codes.txt --list spring-10 --wait
-  coupons group import customers.csv --group customers
+  coupons group import customers.csv --group customers --wait
   coupons message save spring-voucher --subject "Your voucher" --text mail.txt --html mail.html --from shop@example.org
   coupons send --message spring-voucher --group customers --wait
 

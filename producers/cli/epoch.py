@@ -8,7 +8,7 @@ import click
 
 from producers.cli.output import amount, as_json, emit_json, emit_table, moment
 from producers.cli.runtime import FAILED, asynchronous, database
-from producers.durations import lasting
+from producers.durations import format_duration
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -126,7 +126,7 @@ def _reaches(found: "State", since: "Since") -> Iterator[str]:
 
 
 def _ago(at: "datetime | None", now: "datetime") -> str:
-    return f"{moment(at)}, {lasting((now - at).total_seconds())} ago" if at else "none"
+    return f"{moment(at)}, {format_duration((now - at).total_seconds())} ago" if at else "none"
 
 
 def _plain(found: "State", since: "Since | None") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Files that a command line reads: options that say how, progress, and rejected lines back into a file."""
+"""Files on the command line: the options that describe them, reading them here, and writing rejected lines."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class FileOrUrl(click.File):
-    """A file that is opened here, or the URL of one that a worker is to read."""
+    """A file that this process opens, or the URL of one that a worker reads."""
 
     name = "file"
 
@@ -43,20 +43,27 @@ class FileOrUrl(click.File):
 
 
 def format_options(command: Any) -> Any:
-    """How the file is to be read."""
+    """Add the options that describe a CSV file of codes or recipients."""
     for option in reversed((
-        click.option("--encoding", default="utf-8", show_default=True, help="Never guessed; any that Python knows."),
         click.option(
-            "--separator", callback=_separator, help="Of a CSV file, TAB for a tab; found among ; , TAB | if not given."
+            "--encoding", default="utf-8", show_default=True,
+            help="Text encoding: any Python codec. Not auto-detected.",
         ),
-        click.option("--column", help="Name or number (from 1) of the column that counts; found if not given."),
+        click.option(
+            "--separator", callback=_separator,
+            help="CSV column separator: one character, or TAB.  [default: detected among ; , TAB |]",
+        ),
+        click.option(
+            "--column",
+            help="CSV column that holds the codes or addresses: its name, or its number from 1.  [default: detected]",
+        ),
     )):  # fmt: skip
         command = option(command)
     return command
 
 
 def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """A tab is hard to type."""
+    """Accept the word TAB: a tab is hard to type."""
     return "\t" if value and value.lower() == "tab" else value
 
 
@@ -64,14 +71,8 @@ def number_or_name(column: str | None) -> str | int | None:
     return int(column) if column and column.isdecimal() else column
 
 
-rejected_option = click.option(
-    "--rejected", type=click.File("w", encoding="utf-8", lazy=True),
-    help="Write the lines that are not taken to this CSV, to be mended and imported again.",
-)  # fmt: skip
-
-
 def source_of(file: BinaryIO, show: Callable[[Progress], None] | None = None) -> "Source":
-    """The opened file as the engine reads it; `show` is told how far it is."""
+    """The open file as a source of the import engine. `show` is called with the progress after each piece."""
     from coupons.sources import Source
 
     size = _size(file)
@@ -83,14 +84,14 @@ def display_name(file: BinaryIO) -> str:
 
 
 def can_be_read_again(file: BinaryIO) -> bool:
-    """A file on disk, not a pipe."""
+    """Whether this is a file on disk and not a pipe."""
     return _size(file) is not None
 
 
 async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: bool = False) -> None:
-    """Raises FileError or SourceError for what is no list of codes, before anything is begun.
+    """Raise FileError or SourceError if the first piece is not a list of codes or recipients, before any upload.
 
-    stdin cannot be read twice; what is wrong there is found by the import.
+    stdin cannot be read twice, so the import itself reports the errors of a pipe.
     """
     if not can_be_read_again(file):
         return
@@ -99,7 +100,7 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
     from coupons.settings import load_settings
     from coupons.sources import SourceLimits, Text
 
-    with _told(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
+    with _os_errors_of(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
         text = Text(source_of(beginning), SourceLimits.from_settings(load_settings()))
         async for piece in text:
             (RecipientReader if recipients else CodeReader)(format_, text.name).feed(piece)
@@ -107,7 +108,7 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
 
 
 async def sha256_of(file: BinaryIO) -> bytes | None:
-    """Of the whole file; None of what cannot be read twice. Raises SourceError."""
+    """The digest of the whole file; None for a pipe, which cannot be read twice. Raises SourceError."""
     if not can_be_read_again(file):
         return None
 
@@ -115,8 +116,8 @@ async def sha256_of(file: BinaryIO) -> bytes | None:
         with Path(file.name).open("rb") as again:
             return hashlib.file_digest(again, "sha256").digest()
 
-    with _told(display_name(file)):
-        return await _beside(digest)
+    with _os_errors_of(display_name(file)):
+        return await _in_daemon_thread(digest)
 
 
 async def write_rejected(file: TextIO, rejected: "AsyncIterator[Rejected]", columns: Sequence[str]) -> None:
@@ -126,8 +127,16 @@ async def write_rejected(file: TextIO, rejected: "AsyncIterator[Rejected]", colu
         file.write(line)
 
 
+def format_volume(done: int, total: int | None) -> str:
+    """As `3.1 of 17.0 MB`."""
+    largest = max(done, total or 0)
+    size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), (1.0, "bytes"))
+    whole = "" if total is None else f" of {total / size:,.1f}"
+    return f"{done / size:,.1f}{whole} {unit}"
+
+
 def _size(file: BinaryIO) -> int | None:
-    """Of a file on disk; None of a pipe."""
+    """The size of a file on disk; None for a pipe."""
     path = Path(os.fsdecode(file.name)) if isinstance(file.name, str | bytes) else None
     return path.stat().st_size if path and path.is_file() else None
 
@@ -137,19 +146,19 @@ async def _pieces(file: BinaryIO, size: int | None, show: Callable[[Progress], N
 
     done, piece = 0, b"\0" * PIECE_BYTES
     while len(piece) == PIECE_BYTES:
-        with _told(display_name(file)):
-            piece = await _beside(partial(_read, file.fileno(), PIECE_BYTES))
+        with _os_errors_of(display_name(file)):
+            piece = await _in_daemon_thread(partial(_read, file.fileno(), PIECE_BYTES))
         done += len(piece)
         if show:
-            show(Progress(done, size, "uploading", ended=False, amount=volume(done, size)))
+            show(Progress(done, size, "uploading", ended=False, amount=format_volume(done, size)))
         if piece:
             yield piece
 
 
 def _read(descriptor: int, size: int) -> bytes:
-    """So many bytes, fewer at the end: of a pipe, what is there comes in pieces of 64 KiB.
+    """Read `size` bytes, fewer only at the end. A single read of a pipe returns at most 64 KiB.
 
-    Not by way of the opened file, whose lock its reader would still hold when the process ends.
+    This bypasses the opened file object, because its reader would still hold its lock when the process exits.
     """
     gathered = bytearray()
     while len(gathered) < size and (part := os.read(descriptor, size - len(gathered))):
@@ -157,11 +166,11 @@ def _read(descriptor: int, size: int) -> bytes:
     return bytes(gathered)
 
 
-async def _beside(call: Callable[[], T]) -> T:
-    """What the call returns or raises, in a thread that nobody waits for if the process is to end.
+async def _in_daemon_thread(call: Callable[[], T]) -> T:
+    """Run the call in a thread that does not keep the process from exiting.
 
-    A silent pipe would otherwise keep leases from being renewed, and Ctrl-C from doing anything: the threads of
-    `asyncio.to_thread` are waited for at the end.
+    Python waits for the threads of `asyncio.to_thread` before it exits, so Ctrl-C would do nothing while a pipe is
+    silent.
     """
     done: Future[T] = Future()
 
@@ -169,7 +178,7 @@ async def _beside(call: Callable[[], T]) -> T:
         done.set_running_or_notify_cancel()
         try:
             done.set_result(call())
-        except Exception as error:  # noqa: BLE001 - whoever waits for the result gets it
+        except Exception as error:  # noqa: BLE001 - the awaiting task raises it
             done.set_exception(error)
 
     Thread(target=run, daemon=True).start()
@@ -177,18 +186,10 @@ async def _beside(call: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _os_errors_of(name: str) -> Iterator[None]:
     from coupons.sources import SourceError
 
     try:
         yield
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}") from error
-
-
-def volume(done: int, total: int | None) -> str:
-    """As `3.1 of 17.0 MB`."""
-    largest = max(done, total or 0)
-    size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), (1.0, "bytes"))
-    whole = "" if total is None else f" of {total / size:,.1f}"
-    return f"{done / size:,.1f}{whole} {unit}"

@@ -1,80 +1,107 @@
-"""`coupons import`: codes into a list."""
+"""`coupons import`: codes into a list. `coupons group import` takes the same way, with the same options."""
 
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from uuid import UUID
 
 import click
 
-from producers.cli.files import (
-    FileOrUrl,
-    format_options,
-    number_or_name,
-    rejected_option,
-    source_of,
-    volume,
-    write_rejected,
+from producers.cli.dry_run import dry_run_import
+from producers.cli.files import FileOrUrl, format_options, format_volume, number_or_name, write_rejected
+from producers.cli.output import (
+    REJECTED_SHOWN,
+    amount,
+    as_json,
+    coloured,
+    counted,
+    emit_json,
+    emit_rejected,
+    moment,
 )
-from producers.cli.output import REJECTED_SHOWN, amount, as_json, coloured, emit_json, emit_rejected, moment
-from producers.cli.progress import Progress, bar, follow
-from producers.cli.runtime import REJECTED_LINES, Failed, asynchronous, database, nothing_begun, settings
+from producers.cli.progress import Progress, follow
+from producers.cli.runtime import REJECTED_LINES, Failed, asynchronous, database, on_abort
 from producers.cli.upload import send_import
 
 if TYPE_CHECKING:
+    from coupons.commands import Format
     from coupons.database import Connection
-    from coupons.files.format import FileFormat
-    from coupons.import_engine import Judgement
-    from coupons.store.imports import Event, Import, Mode, Target
+    from coupons.store.imports import Event, Import, Mode
+
+
+def import_options(command: Any) -> Any:
+    """Add the options that every import has, whatever it imports into."""
+    for option in reversed((
+        click.option(
+            "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",
+        ),
+        click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
+        click.option(
+            "--rejected", type=click.File("w", encoding="utf-8", lazy=True),
+            help="Write rejected lines to this CSV so they can be fixed and re-imported. Needs --wait or --dry-run.",
+        ),
+        click.option(
+            "--id", "id_", type=click.UUID,
+            help="Idempotency key: running the command again with the same id is the same import.",
+        ),
+    )):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @click.command("import")
 @click.argument("file", type=FileOrUrl())
-@click.option("--list", "list_", required=True, help="The list that gets the codes.")
+@click.option("--list", "list_", required=True, help="List to import into.")
 @click.option(
     "--mode", type=click.Choice(["add", "replace", "delete"]), default="add", show_default=True,
-    help="Add the codes; make them the list's only free ones; or delete them where they are free.",
+    help="add: add codes. replace: also remove all other available codes. delete: remove these codes if available.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would become of each line; write nothing.")
-@click.option("--wait", is_flag=True, help="Follow the import to its end.")
-@rejected_option
-@click.option("--id", "id_", type=click.UUID, help="The command's id; the same id again is the same import.")
-@click.option("--kind", type=click.Choice(["txt", "csv"]), help="Found by the file's name and first line.")
-@click.option("--header/--no-header", default=None, help="Whether the first line of a CSV file is one.")
+@import_options
+@click.option("--kind", type=click.Choice(["txt", "csv"]), help="File type.  [default: detected]")
+@click.option("--header/--no-header", default=None, help="Treat the first line of a CSV file as a header."
+              "  [default: detected]")  # fmt: skip
 @format_options
 @as_json
 @asynchronous
 async def import_file(
-    file: BinaryIO | str, list_: str, mode: "Mode", dry_run: bool, wait: bool, rejected: TextIO | None,
-    id_: UUID | None, kind: str | None, header: bool | None, encoding: str, separator: str | None, column: str | None,
-    json_output: bool,
+    file: BinaryIO | str, list_: str, mode: "Mode", kind: str | None, header: bool | None, encoding: str,
+    separator: str | None, column: str | None, **options: Any,
 ) -> int | None:  # fmt: skip
-    """Import FILE, TXT with one code a line or CSV, also as .gz or .zip; `-` reads stdin.
+    """Import coupon codes from FILE into a list.
 
-    The file goes to the workers through the database. FILE may also be a URL that they read themselves: https://…,
-    s3://bucket/key, file:///… (hosts, buckets and folder as in the settings).
+    FILE is a text file with one code per line, or a CSV file, optionally packed as .gz or .zip. Use `-` for stdin. It
+    is uploaded, and a worker imports it. FILE may also be a URL that the worker downloads: https://…,
+    s3://bucket/key or file:///… (allowed hosts, buckets and folder: see docs/settings.md).
 
-    Codes that are free and not promised to a sendout can be replaced or deleted, also while sendouts run; how many had
-    to stay, and why, is told. Exit code 3: done, but some lines were not taken; see them with `--rejected FILE`, or
-    later with `coupons show ID --rejected`.
+    Only available codes are replaced or deleted, even while sendouts are running; the report shows how many were kept
+    and why.
+
+    Exit code 3: the import finished, but some lines were rejected. Get them with `--rejected FILE`, or later with
+    `coupons show ID --rejected`.
     """
     from coupons.commands import Format
     from coupons.names import parse_name
 
+    format_ = Format(kind=kind, separator=separator, encoding=encoding, column=number_or_name(column), header=header)
+    return await run_import(file, list_=parse_name(list_), mode=mode, format_=format_, **options)
+
+
+async def run_import(
+    file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: "Mode", format_: "Format",
+    dry_run: bool, wait: bool, rejected: TextIO | None, id_: UUID | None, json_output: bool,
+) -> int | None:  # fmt: skip
+    """Import into a list or a group as the options say; returns the exit code."""
     if rejected and not (wait or dry_run):
         raise click.UsageError("--rejected needs --wait or --dry-run")
-    format_ = Format(kind=kind, separator=separator, encoding=encoding, column=number_or_name(column), header=header)
     if dry_run:
-        return await _dry_run(
-            file, parse_name(list_), mode, format_.as_file_format(), rejected, json_output=json_output
+        file_format = format_.as_file_format()
+        return await dry_run_import(
+            file, list_=list_, group=group, mode=mode, format_=file_format, rejected=rejected, json_output=json_output
         )
-    with nothing_begun():
-        import_id = await send_import(file, parse_name(list_), mode, format_, id_)
+    with on_abort("nothing was imported"):
+        import_id = await send_import(file, list_=list_, group=group, mode=mode, format_=format_, id_=id_)
     if not wait:
         emit_json({"id": import_id}) if json_output else click.echo(import_id)
         return None
     return await _wait(import_id, rejected, json_output=json_output)
-
-
-# --- following -----------------------------------------------------------------------------------------------------
 
 
 async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) -> int | None:
@@ -85,61 +112,62 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
         async def look() -> "Import | None":
             return await imports.find(connection, import_id) if await inbox.is_known(connection, import_id) else None
 
-        job = await follow(look, progress_of, title="importing")
+        job = await follow(look, _progress_of, title="importing")
         if json_output and job.state == "finished":
             emit_json(job)
-        return await conclude(connection, job, rejected, quiet=json_output)
+        return await _report(connection, job, rejected, quiet=json_output)
 
 
-def progress_of(job: "Import") -> Progress:
+def _progress_of(job: "Import") -> Progress:
     return Progress(
         job.bytes, job.total_bytes, job.state, ended=job.finished_at is not None, per_second=job.per_second,
         seconds_left=job.seconds_left, unit="lines",
-        amount=f"{volume(job.bytes, job.total_bytes)}, {amount(job.lines)} lines",
+        amount=f"{format_volume(job.bytes, job.total_bytes)}, {counted(job.lines, 'line')}",
     )  # fmt: skip
 
 
-async def conclude(connection: "Connection", job: "Import", rejected: TextIO | None, *, quiet: bool) -> int | None:
-    """Say what became of an import that has ended; returns the exit code."""
+async def _report(connection: "Connection", job: "Import", rejected: TextIO | None, *, quiet: bool) -> int | None:
+    """Report the result of an import that has ended; returns the exit code. Raises Failed if it did not finish."""
     from coupons.store import imports
 
     if job.state != "finished":
-        raise Failed(f"import {job.id} into {job.target} {job.state}{_because(job)}")
+        raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}")
     if rejected:
         await write_rejected(rejected, imports.rejections(connection, job.id), job.columns)
     if not quiet:
         describe(job)
-        await _tell_what_follows(connection, job)
+        await _suggest_resuming(connection, job)
         first = await imports.first_rejections(connection, job.id, REJECTED_SHOWN)
         emit_rejected(first, job.rejected, rest=f"coupons show {job.id} --rejected")
     return REJECTED_LINES if job.rejected else None
 
 
-async def _tell_what_follows(connection: "Connection", job: "Import") -> None:
-    """Sendouts that wait for codes of this list, and could go on now."""
+async def _suggest_resuming(connection: "Connection", job: "Import") -> None:
+    """Name the interrupted sendouts that now have enough codes."""
     from coupons.store import sendout_views
 
     if job.list:
         for each in await sendout_views.covered_by(connection, job.list):
-            click.echo(f"sendout {each.id} ({each.message}) is covered now: coupons resume {each.id}", err=True)
+            click.echo(f"sendout {each.id} ({each.message}) has enough codes now: coupons resume {each.id}", err=True)
 
 
-def _because(job: "Import") -> str:
-    taken = f"; {amount(job.lines)} lines were taken" if job.lines else ""
-    return f": {job.reason}{taken}" if job.reason else taken
+def _failure(job: "Import") -> str:
+    """The reason, and how many lines had been imported by then: their chunks stay."""
+    reason = f": {job.reason}" if job.reason else ""
+    return f"{reason}; {counted(job.lines, 'line')} already processed" if job.lines else reason
 
 
 def describe(job: "Import", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
-    """What became of an import, in one line, and what was special about it."""
+    """Print an import's result in one line, what it kept, and its log."""
     kept = "known" if job.group else "kept"
     parts = {"added": job.added, "removed": job.removed, kept: job.kept, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)
     reason = f": {job.reason}" if job.reason else ""
     click.echo(
-        f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {amount(job.lines)} lines{changed}, "
+        f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {counted(job.lines, 'line')}{changed}, "
         f"{amount(job.rejected)} rejected"
     )
-    left = {"promised to sendouts": job.kept_reserved, "belong to recipients": job.kept_assigned}
+    left = {"reserved for sendouts": job.kept_reserved, "assigned to recipients": job.kept_assigned}
     if any(left.values()):
         whose = ", ".join(f"{amount(number)} {why}" for why, number in left.items() if number)
         click.echo(f"  not removed: {whose}")
@@ -147,79 +175,3 @@ def describe(job: "Import", events: "tuple[Event, ...] | list[Event]" = ()) -> N
         click.echo(f"  the same file was imported on {moment(job.same_at)} ({job.same_as}): {amount(job.added)} new")
     for event in events:
         click.echo(f"  {event.at.astimezone():%Y-%m-%d %H:%M:%S}  {event.text}")
-
-
-# --- a dry run -----------------------------------------------------------------------------------------------------
-
-
-async def _dry_run(
-    file: BinaryIO | str, list_: str, mode: "Mode", format_: "FileFormat", rejected: TextIO | None, *, json_output: bool
-) -> int | None:
-    from coupons.store import lists
-    from coupons.store.imports import Target
-
-    async with database() as connection:
-        (found,) = await lists.named(connection, list_)
-        target = Target(found.id, found.name, is_group=False)
-        return await judge(connection, file, target, mode, format_, rejected, json_output=json_output)
-
-
-async def judge(
-    connection: "Connection", file: BinaryIO | str, target: "Target", mode: "Mode", format_: "FileFormat",
-    rejected: TextIO | None, *, json_output: bool,
-) -> int | None:  # fmt: skip
-    """Say what would become of each line; returns the exit code."""
-    from contextlib import AsyncExitStack
-
-    from coupons import import_engine
-    from coupons.sources import SourceLimits, open_source
-
-    rules = SourceLimits.from_settings(settings())
-    async with AsyncExitStack() as stack:
-        stack.enter_context(nothing_begun())
-        show = stack.enter_context(bar("reading"))
-        source = (
-            await stack.enter_async_context(open_source(file, rules))
-            if isinstance(file, str)
-            else source_of(file, show)
-        )
-        found = await stack.enter_async_context(
-            import_engine.judged(
-                connection,
-                target,
-                source,
-                rules,
-                mode=mode,
-                file_format=format_,
-                max_lines=settings().import_max_lines,
-            )
-        )
-        if rejected:
-            await write_rejected(rejected, found.rejected, found.columns)
-    counts = _counts(found)
-    if json_output:
-        emit_json(counts)
-    else:
-        click.echo(_in_words(counts))
-    return REJECTED_LINES if found.verdict.reasons else None
-
-
-def _counts(found: "Judgement") -> dict[str, int]:
-    from coupons.files.rejections import Reason
-
-    verdict = found.verdict
-    reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}
-    counts = {"lines": found.lines, "new": verdict.added, "kept": verdict.kept, "removed": verdict.removed}
-    return counts | {"blank": found.blank} | reasons
-
-
-def _in_words(counts: dict[str, int]) -> str:
-    """Every line is counted once: new, known for one reason or another, invalid, blank."""
-    words = {
-        "new": "new", "kept": "kept", "removed": "to be removed", "duplicate": "duplicate in file",
-        "in_list": "already in list", "sent": "already sent", "assigned": "already assigned",
-        "reserved": "reserved for sendouts", "not_in_list": "not in list", "blank": "blank",
-    }  # fmt: skip
-    invalid = counts["lines"] - sum(counts[name] for name in words)
-    parts = [f"{amount(counts[name])} {word}" for name, word in words.items() if counts[name] or name == "new"]
-    return f"{amount(counts['lines'])} lines: " + ", ".join([*parts, *([f"{amount(invalid)} invalid"] * bool(invalid))])

@@ -10,7 +10,7 @@ import click
 from producers.cli.imports import describe as describe_import
 from producers.cli.output import amount, as_json, coloured, emit_csv, emit_json, emit_table, moment
 from producers.cli.runtime import Failed, asynchronous, database
-from producers.durations import lasting, rate
+from producers.durations import format_duration, format_rate
 
 if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout, SendoutList
@@ -177,5 +177,5 @@ def starts_later(sendout: "Sendout") -> str:
 def _speed(sendout: "Sendout") -> str:
     if not sendout.per_second:
         return ""
-    left = f", {lasting(sendout.seconds_left)} left" if sendout.seconds_left else ""
-    return f"{rate(sendout.per_second)}{left}"
+    left = f", {format_duration(sendout.seconds_left)} left" if sendout.seconds_left else ""
+    return f"{format_rate(sendout.per_second)}{left}"

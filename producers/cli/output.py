@@ -1,4 +1,4 @@
-"""Results on stdout: aligned tables for people, JSON for programs."""
+"""Results on stdout: aligned tables to read, JSON for programs."""
 
 import dataclasses
 import json
@@ -24,18 +24,16 @@ COLOURS = {
     "cancelled": "red",
 }
 
-# As in coupons/files/codes.py: a cell that begins like this is run by a spreadsheet, also behind another separator.
-
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of a table.")
 
 
 def emit_json(value: Any) -> None:
-    """A dataclass, or a list of them, as JSON; times in ISO 8601, ids as text."""
+    """Print a dataclass or a list of them as JSON; times in ISO 8601, ids as text."""
     click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_json_text))
 
 
 def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object]], *, empty: str) -> None:
-    """One line a row, columns as wide as their widest cell; numbers to the right."""
+    """One line per row, columns as wide as their widest cell, numbers right-aligned. `empty` goes to stderr."""
     cells = [[column(row) for column in columns.values()] for row in rows]
     if not cells:
         click.echo(empty, err=True)
@@ -49,14 +47,14 @@ def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object
 
 
 async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any], object]]) -> None:
-    """A line a row as it comes, for a spreadsheet: with a byte order mark, and nothing in it that would be run."""
+    """One line per row, streamed, for a spreadsheet: with a byte order mark, and without cells that run as formulas."""
     click.echo(f"\ufeff{';'.join(columns)}\r\n", nl=False)
     async for row in rows:
         click.echo(";".join(_cell(column(row)) for column in columns.values()) + "\r\n", nl=False)
 
 
 def emit_rejected(first: "Sequence[Rejected]", total: int, *, rest: str) -> None:
-    """The first lines that were not taken, on stderr; `rest` says where the others are."""
+    """Print the first rejected lines on stderr; `rest` is the command that prints all of them."""
     for each in first[:REJECTED_SHOWN]:
         click.echo(f"  line {each.line}: {each.value!r} {each.reason.sentence}", err=True)
     if total > REJECTED_SHOWN:
@@ -71,8 +69,18 @@ def amount(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
 
 
+def counted(number: int | None, noun: str) -> str:
+    """As `1 mail`, `2 mails`, `? mails`."""
+    return f"{amount(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def mark(ok: bool) -> str:
+    """A green tick or a red cross."""
+    return click.style("✓", fg="green") if ok else click.style("✗", fg="red")
+
+
 def moment(at: datetime) -> str:
-    """A time as this machine's clock shows it."""
+    """A time in this machine's time zone."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 

@@ -1,4 +1,4 @@
-"""`--wait`: follow a job to its end, with a progress bar on a terminal's stderr and nothing elsewhere."""
+"""`--wait`: follow a job until it ends, with a progress bar if stderr is a terminal."""
 
 import asyncio
 import sys
@@ -9,39 +9,37 @@ from typing import TypeVar
 
 import click
 
-from producers.durations import lasting
+from producers.durations import format_duration
 
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.05, 0.25
-PATIENCE_SECONDS = 10
-"""Then it is said that no worker has taken the command yet."""
+NO_WORKER_SECONDS = 10
+"""After this time without an accepted command, ask whether a worker is running."""
 
 Job = TypeVar("Job")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is, in whatever it counts; `total` None while that is not known.
-
-    A job that does not know its own speed is given the one that was seen.
-    """
+    """How much of a job is done, in any unit; `total` is None while it is unknown."""
 
     done: int
     total: int | None
     state: str
     ended: bool
     per_second: float | None = None
+    """None: the bar measures the rate itself."""
     seconds_left: float | None = None
     amount: str | None = None
-    """`done` of `total` in words, where bare numbers say little."""
+    """`done` of `total` in words, where bare numbers would not be clear."""
     unit: str = ""
-    """Of what `per_second` counts."""
+    """What `per_second` counts."""
 
 
 async def follow(
     look: Callable[[], Awaitable[Job | None]], progress_of: Callable[[Job], Progress], *, title: str
 ) -> Job:
-    """Look until the job has ended, and return it as it is then."""
-    waited, pause, patient = 0.0, FIRST_POLL_SECONDS, True
+    """Poll until the job has ended, and return its last state. `look` returns None until a worker has accepted it."""
+    waited, pause, asked = 0.0, FIRST_POLL_SECONDS, False
     with bar(title) as show:
         while True:
             job = await look()
@@ -50,16 +48,16 @@ async def follow(
                 show(progress)
                 if progress.ended:
                     return job
-            elif patient and waited >= PATIENCE_SECONDS:
-                click.echo("no worker has taken the command yet; is one running? (coupons worker)", err=True)
-                patient = False
+            elif not asked and waited >= NO_WORKER_SECONDS:
+                click.echo("no worker has accepted the command yet; is one running? (coupons worker)", err=True)
+                asked = True
             await asyncio.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, POLL_SECONDS)
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[Progress], None]]:
-    """Yields what shows a progress: on a terminal's stderr, elsewhere nowhere."""
+    """Yield a function that shows a progress on stderr if that is a terminal, and nothing otherwise."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -75,10 +73,12 @@ def bar(title: str) -> Iterator[Callable[[Progress], None]]:
         def show(progress: Progress) -> None:
             amount = progress.amount or f"{progress.done}/{'?' if progress.total is None else progress.total}"
             bar.update(task, completed=progress.done, total=progress.total, state=progress.state, amount=amount)
-            seen = bar.tasks[0]
-            speed = progress.per_second if progress.unit else progress.per_second or seen.finished_speed or seen.speed
-            left = progress.seconds_left or seen.time_remaining
+            measured = bar.tasks[0]
+            own_rate = progress.per_second or measured.finished_speed or measured.speed
+            rate = progress.per_second if progress.unit else own_rate
+            left = progress.seconds_left or measured.time_remaining
             unit = f" {progress.unit}" if progress.unit else ""
-            bar.update(task, rate=f"{speed:,.0f}{unit}/s" if speed else "", left=lasting(left) if left else "")
+            shown_left = format_duration(left) if left else ""
+            bar.update(task, rate=f"{rate:,.0f}{unit}/s" if rate else "", left=shown_left)
 
         yield show

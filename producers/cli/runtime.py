@@ -1,4 +1,4 @@
-"""What every command does: run, with settings and a database, and turn what went wrong into a line and an exit code."""
+"""What every command needs: settings, a database connection, an event loop, and errors as one line and an exit code."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 DONE, FAILED, REJECTED_LINES, INTERRUPTED = 0, 1, 3, 4
-"""Exit codes; 2, wrong usage, is click's own."""
+"""Exit codes; click itself exits with 2 for wrong usage."""
 
 
 class Failed(click.ClickException):
@@ -30,19 +30,19 @@ class Failed(click.ClickException):
 
 
 def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, NoReturn]:
-    """Run a command's coroutine; it returns its exit code, None for 0."""
+    """Run a command's coroutine. It returns its exit code; None means 0."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> NoReturn:
-        with told():
+        with user_errors():
             sys.exit(asyncio.run(command(*args, **kwargs)) or DONE)
 
     return run
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Errors meant for a person become `Failed`; others are defects and keep their traceback."""
+def user_errors() -> Iterator[None]:
+    """Turn errors that the user can act on into `Failed`. All others are defects and keep their traceback."""
     from asyncpg import InsufficientPrivilegeError, InterfaceError, PostgresError
     from pydantic import ValidationError
 
@@ -59,22 +59,22 @@ def told() -> Iterator[None]:
     except InsufficientPrivilegeError as error:
         raise Failed(denial(error)) from None
     except (PostgresError, InterfaceError, OSError, TimeoutError) as error:
-        raise Failed(f"database: {type(error).__name__}") from None  # its text may hold codes
+        raise Failed(f"database: {type(error).__name__}") from None  # its text may contain codes
     except KeyboardInterrupt:
-        raise Failed("interrupted; what was begun goes on in the workers") from None
+        raise Failed("aborted; work already queued continues in the workers") from None
 
 
 @contextmanager
-def nothing_begun() -> Iterator[None]:
-    """Ctrl-C within is told as what it is: no worker has got anything that could go on."""
+def on_abort(outcome: str) -> Iterator[None]:
+    """Report this outcome if Ctrl-C ends the block."""
     try:
         yield
     except asyncio.CancelledError:
-        raise Failed("interrupted; nothing was imported") from None
+        raise Failed(f"aborted; {outcome}") from None
 
 
 def settings() -> "Settings":
-    """Of this process, if the Coupon Manager is activated on this system."""
+    """The settings of this process. Raises Conflict if the Coupon Manager is not activated on this system."""
     from coupons.settings import load_settings
 
     loaded = load_settings()
@@ -84,7 +84,7 @@ def settings() -> "Settings":
 
 @asynccontextmanager
 async def database() -> AsyncIterator["Connection"]:
-    """A connection to a database that is up to date."""
+    """A connection to the database. Raises an error if the database is not up to date."""
     from coupons.database import connected
     from coupons.migrate import check_current
 
@@ -94,6 +94,7 @@ async def database() -> AsyncIterator["Connection"]:
 
 
 async def publish(command: "Command") -> None:
+    """Raises BrokerUnavailable."""
     from producers.client import Publisher
 
     async with Publisher.connect(settings().broker_url.get_secret_value()) as publisher:

@@ -12,7 +12,7 @@ from producers.cli.outbox import describe, starts_later
 from producers.cli.output import amount, as_json, emit_json
 from producers.cli.progress import Progress, follow
 from producers.cli.runtime import FAILED, INTERRUPTED, asynchronous, database, publish
-from producers.durations import minutes_of
+from producers.durations import parse_minutes
 
 if TYPE_CHECKING:
     from coupons.database import Connection
@@ -44,7 +44,7 @@ class Minutes(click.ParamType[int]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from coupons.commands import MAX_MINUTES
 
-        minutes = minutes_of(value)
+        minutes = parse_minutes(value)
         if minutes is None or minutes > MAX_MINUTES:
             self.fail(f"{value!r}: write 90m, 4h, 1h30m or 2d, at most {MAX_MINUTES // 24 // 60}d", param, ctx)
         return minutes

@@ -1,33 +1,37 @@
 """`coupons worker`, `web`, `migrate`, `doctor`, `demo`, `completion`: running the system itself."""
 
-from importlib import import_module
 from pathlib import Path
 
 import click
 
-from producers.cli.output import as_json, emit_json
-from producers.cli.runtime import FAILED, Failed, asynchronous, database, settings, told
+from producers.cli.output import as_json, emit_json, mark
+from producers.cli.runtime import FAILED, Failed, asynchronous, database, settings, user_errors
 
 
 @click.command()
 @click.option(
     "--role", "roles", multiple=True, type=click.Choice(["import", "sendout", "deliver"]),
-    help="What this process does; all if not given. May be repeated.",
+    help="Role to run, repeatable.  [default: all]",
 )  # fmt: skip
 def worker(roles: tuple[str, ...]) -> None:
-    """Take commands and do the work: import, prepare and resume sendouts, deliver mails.
+    """Run a worker: it imports files, prepares sendouts and delivers mails.
 
-    Run as many as you like. SIGTERM lets work in hand come to its end; a second one does not wait.
+    Run as many workers as you like. SIGTERM shuts down gracefully: in-flight mails get their final reply first. A
+    second SIGTERM exits immediately.
     """
-    with told():
-        # By name: producers and workers don't know each other, and only this command brings them together.
-        import_module("workers.main").run(settings(), roles)
+    from workers.main import run
+
+    with user_errors():
+        run(settings(), roles)
 
 
 @click.command()
 @asynchronous
 async def migrate() -> None:
-    """Bring the database up to date; safe to run at any time, by several at once."""
+    """Create or update the database schema.
+
+    Safe to run at any time, and by several processes at once.
+    """
     from coupons.migrate import migrate as apply
     from coupons.store import restore_guard
 
@@ -44,23 +48,25 @@ async def migrate() -> None:
 @as_json
 @asynchronous
 async def doctor(json_output: bool) -> int | None:
-    """Look at the database, the broker, the relay and rejected commands; exit code 1 if anything is wrong."""
+    """Check the database, the broker, the relays and the rejected commands.
+
+    Exit code 1 if a check fails.
+    """
     from producers.doctor import examine
 
-    findings = await examine(settings())
+    checks = await examine(settings())
     if json_output:
-        emit_json(findings)
+        emit_json(checks)
     else:
-        for finding in findings:
-            mark = click.style("✓", fg="green") if finding.well else click.style("✗", fg="red")
-            click.echo(f"{mark} {finding.about}: {finding.says}")
-    return None if all(finding.well for finding in findings) else FAILED
+        for check in checks:
+            click.echo(f"{mark(check.ok)} {check.name}: {check.detail}")
+    return None if all(check.ok for check in checks) else FAILED
 
 
 @click.command()
 @asynchronous
 async def web() -> None:
-    """Serve the console and the HTTP API."""
+    """Serve the web console and the HTTP API."""
     from producers.web.server import serve
 
     await serve(settings())
@@ -69,14 +75,18 @@ async def web() -> None:
 @click.command()
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=".demo", show_default=True,
-    help="Where the services keep their data while the demo runs.",
+    help="Folder for the services' data and logs.",
 )  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the services running afterwards, until Ctrl-C.")
 def demo(folder: Path, keep: bool) -> None:
-    """Start everything privately and play the whole story: too few codes, interrupted, resumed, checked."""
+    """Run the typical workflow on private services.
+
+    Starts PostgreSQL, RabbitMQ and a mail sink, sends 1,000 mails, and checks every one of them: too few codes, the
+    sendout is interrupted, more codes are imported, the sendout is resumed.
+    """
     from producers.demo import play
 
-    with told():
+    with user_errors():
         if not play(folder, keep=keep):
             raise Failed("the demo's check failed")
 
@@ -84,7 +94,10 @@ def demo(folder: Path, keep: bool) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes `coupons` in a shell: eval "$(coupons completion bash)"."""
+    """Print a shell completion script.
+
+    To use it in bash: eval "$(coupons completion bash)"
+    """
     from click.shell_completion import get_completion_class
 
     from producers.cli import main

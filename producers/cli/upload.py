@@ -1,4 +1,4 @@
-"""The way of a file and its import command to the workers: both arrive, or neither is of any consequence."""
+"""Send an import to the workers: the file into the database, then its command to the broker."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from coupons.store.uploads import Upload
 
 
-async def send_import(file: BinaryIO | str, list_: str, mode: "Mode", format_: "Format", id_: UUID | None) -> UUID:
-    """Upload the file, if it is one, and publish the command; returns the command's id.
+async def send_import(
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: "Mode", format_: "Format", id_: UUID | None
+) -> UUID:
+    """Upload the file unless it is a URL, and publish the command; returns the command's id.
 
-    Raises Refused, BrokerUnavailable, FileError, SourceError.
+    Raises Conflict, BrokerUnavailable, FileError, SourceError.
     """
     from uuid import uuid4
 
@@ -26,11 +28,11 @@ async def send_import(file: BinaryIO | str, list_: str, mode: "Mode", format_: "
     from coupons.store import imports
 
     source = file if isinstance(file, str) else f"upload:{await _upload_id(file, id_)}"
-    command = ImportCoupons(id=id_ or uuid4(), list=list_, mode=mode, source=source, format=format_)
+    command = ImportCoupons(id=id_ or uuid4(), list=list_, group=group, mode=mode, source=source, format=format_)
     async with database() as connection:
         if id_ and await _is_known(connection, command, file):
             return id_
-        await imports.check(connection, command.model_copy(update={"source": None}))  # its file is still to come
+        await imports.check(connection, command.model_copy(update={"source": None}))  # the file is uploaded later
         if isinstance(file, str):
             await publish(command)
         else:
@@ -39,7 +41,7 @@ async def send_import(file: BinaryIO | str, list_: str, mode: "Mode", format_: "
 
 
 async def _upload_id(file: BinaryIO, id_: UUID | None) -> UUID:
-    """Always the same for one command of one file: run again before a worker has seen it, it is one command still."""
+    """Derived from the id and the content, so that a command that is run again before a worker sees it is the same."""
     from uuid import uuid4, uuid5
 
     digest = await sha256_of(file) if id_ else None
@@ -47,7 +49,7 @@ async def _upload_id(file: BinaryIO, id_: UUID | None) -> UUID:
 
 
 async def _is_known(connection: "Connection", command: "ImportCoupons", file: BinaryIO | str) -> bool:
-    """Raises Refused if the id is that of another command; of what is piped in, nobody knows what it was then."""
+    """Raises Conflict if the id belongs to another command. A pipe cannot be compared with an earlier one."""
     from coupons.store import inbox
 
     if isinstance(file, str) or can_be_read_again(file):
@@ -56,9 +58,9 @@ async def _is_known(connection: "Connection", command: "ImportCoupons", file: Bi
 
 
 async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportCoupons", *, repeatable: bool) -> None:
-    """Without its file, a command that may have been published after all comes to nothing, as its person was told.
+    """Drop the upload if publishing fails: without it, a command that was published after all cannot import anything.
 
-    One that is `repeatable` keeps it: the same id again must not have been spent on a command without a file.
+    A `repeatable` command keeps it, because running it again must find the file of its id.
     """
     from coupons.database import TRANSIENT_ERRORS
     from coupons.store import uploads
@@ -76,7 +78,7 @@ async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportC
 async def _upload(connection: "Connection", file: BinaryIO, command: "ImportCoupons") -> "Upload":
     from coupons.store import uploads
 
-    await check_beginning(file, command.format.as_file_format())
+    await check_beginning(file, command.format.as_file_format(), recipients=command.group is not None)
     with bar("uploading") as show:
         source = source_of(file, show)
         return await uploads.keep(

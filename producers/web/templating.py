@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse
 
 from coupons import __version__
 from coupons.store.sendout_views import RESUMABLE
-from producers.durations import lasting, rate
+from producers.durations import format_duration, format_rate
 
 
 def page(template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object) -> HTMLResponse:
@@ -34,7 +34,13 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"amount": _amount, "when": _when, "second": _second, "duration": lasting, "rate": rate}
+_TEMPLATES.filters |= {
+    "amount": _amount,
+    "when": _when,
+    "second": _second,
+    "duration": format_duration,
+    "rate": format_rate,
+}
 _TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UTC)}
 _TEMPLATES.globals |= {
     "version": __version__,

@@ -77,9 +77,10 @@ class Shop(Programs):
         )
 
     def importing_group(self, name: str, addresses: Iterable[str]) -> Arguments:
-        """The command that imports a group, everybody called Ada."""
+        """The command that imports a group whose recipients are all called Ada, and waits."""
         rows = "".join(f"{address};Ada\n" for address in addresses)
-        return "group", "import", self.file(f"group-{name}.csv", f"email;first_name\n{rows}"), "--group", name
+        file = self.file(f"group-{name}.csv", f"email;first_name\n{rows}")
+        return "group", "import", file, "--group", name, "--wait"
 
     def saving(self, name: str, text: str) -> Arguments:
         """The command that saves a message with this text, and with the same as HTML."""

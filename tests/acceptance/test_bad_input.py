@@ -43,7 +43,7 @@ def stock(open_shop: Shop) -> Iterator[Stock]:
     finished = open_shop.send("spring-voucher", "customers")["id"]
     header_only = open_shop.file("empty.csv", "email;first_name\n")
     waiting = open_shop.importing_group("waiting", ["defer.me@example.org"])
-    open_shop.together(waiting, ("group", "import", header_only, "--group", "empty"))
+    open_shop.together(waiting, ("group", "import", header_only, "--group", "empty", "--wait"))
     running = open_shop.begin_sending("spring-voucher", "waiting")
     eventually(lambda: is_idle(open_shop, running), "the deferred mail")
     yield Stock(open_shop, finished, str(running))
@@ -128,7 +128,8 @@ def test_an_address_with_a_line_break_in_a_file_is_rejected(stock: Stock) -> Non
     people = stock.shop.file("people.csv", f'email;first_name\n{addresses(1)[0]};Ada\n"{TWO_LINES}";Eve\n')
     known = "SELECT address_key, address, attributes FROM recipient ORDER BY address_key"
     before = stock.shop.rows(known)
-    result = stock.shop.coupons("group", "import", people, "--group", "customers", code=REJECTED_LINES)
+    arguments = ("group", "import", people, "--group", "customers", "--wait")
+    result = stock.shop.coupons(*arguments, code=REJECTED_LINES)
     assert "line 3" in result.err
     assert result.err.count("\n") == 1
     assert stock.shop.rows(known) == before

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import COUPONS, FAILED, WRONG_USAGE
+from tests.acceptance.processes import COUPONS, FAILED, REJECTED_LINES, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 
 ESCAPE = "\x1b"
@@ -53,10 +53,12 @@ def test_everything_that_takes_json_prints_json(open_shop: Shop, sendout: Any, t
     (owner,) = open_shop.coupons("who", "--code", mail["codes"]["ten-percent"], "--json").json
     assert owner["address"] == "customer1@example.org"
     assert all(proof["offenders"] == [] for proof in open_shop.coupons("verify", "--json").json)
-    refused = open_shop.coupons("group", "import", people, "--group", "customers", "--json", code=3).json
-    assert [each["line"] for each in refused["rejected"]] == [2]
+    into = ("--group", "customers", "--wait", "--json", "--rejected", tmp_path / "rejected.csv")
+    imported = open_shop.coupons("group", "import", people, *into, code=REJECTED_LINES).json
+    assert (imported["group"], imported["added"], imported["rejected"]) == ("customers", 0, 1)
+    assert [line.partition(";")[0] for line in (tmp_path / "rejected.csv").read_text().splitlines()[1:]] == ["2"]
     assert open_shop.coupons("import", more, "--list", "ten-percent", "--dry-run", "--json", code=3).json["url"] == 1
-    assert all(finding["well"] for finding in json.loads(doctor().out))
+    assert all(check["ok"] for check in json.loads(doctor().out))
 
 
 def test_a_command_that_does_not_wait_prints_json_too(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def people_of(shop: Shop, group: str) -> dict[str, dict[str, str]]:
 def test_a_mended_recipient_has_all_attributes(open_shop: Shop, tmp_path: Path) -> None:
     """Those that nobody mended are refused again; what the CSV says of lines and reasons is nobody's attribute."""
     rejected, again = tmp_path / "rejected.csv", tmp_path / "again.csv"
-    into = ("--group", "mended", "--rejected")
+    into = ("--group", "mended", "--wait", "--rejected")
     open_shop.coupons("group", "import", open_shop.file("m.csv", PEOPLE), *into, rejected, code=REJECTED_LINES)
     told = rejected.read_text(encoding="utf-8-sig")
     rejected.write_text(told.replace("zoe(at)example.org", "zoe@example.org"), encoding="utf-8-sig")
@@ -47,9 +47,9 @@ def test_a_dry_run_the_import_and_show_make_the_same_report(open_shop: Shop, tmp
     """To the last byte."""
     before, after = tmp_path / "before.csv", tmp_path / "after.csv"
     file = open_shop.file("same.csv", f"{PEOPLE}Eva;ADA@example.org;6\n")
-    arguments = ("group", "import", file, "--group", "same", "--json", "--rejected")
-    open_shop.coupons(*arguments, before, "--dry-run", code=REJECTED_LINES)
-    done = open_shop.coupons(*arguments, after, code=REJECTED_LINES).json
+    arguments = ("group", "import", file, "--group", "same", "--json", "--rejected", before, "--dry-run")
+    open_shop.coupons(*arguments, code=REJECTED_LINES)
+    done = open_shop.coupons(*arguments[:-2], after, "--wait", code=REJECTED_LINES).json
     assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
     assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
     assert '8;"ADA@example.org";"Eva";"6";"duplicate of an earlier line"' in after.read_text()

@@ -11,6 +11,8 @@ from tests.acceptance.system import Shop
 from tests.waiting import eventually
 
 LINES = 200_000
+RECIPIENTS = 600_000
+"""Two chunks: 20 MB."""
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +52,22 @@ def test_an_import_is_cancelled(shop: Shop, large: Path) -> None:
     assert "cancelled already" in shop.coupons("cancel", import_id, code=1).err
 
 
-def test_a_group_is_imported_without_a_worker_and_ctrl_c_keeps_what_was_committed(
-    open_shop: Shop, tmp_path: Path
+def test_ctrl_c_leaves_a_group_import_to_its_worker_and_cancel_keeps_its_committed_chunks(
+    shop: Shop, tmp_path: Path
 ) -> None:
-    """The command line is its own worker; ended by its person, it says so, and the import is cancelled."""
+    """Ctrl-C ends only the command that waits. The import stays, and `cancel` ends it with every chunk counted."""
     file = tmp_path / "people.csv"
-    file.write_text("email;first_name\n" + "".join(f"person{n:07}@example.org;Ada\n" for n in range(900_000)))
-    committed = (
-        "SELECT FROM import_job j JOIN recipient_group g ON g.id = j.group_id WHERE name = 'people' AND added > 0"
-    )
-    arguments = ("group", "import", file, "--group", "people")
-    result = open_shop.interrupted(*arguments, when=lambda: open_shop.rows(committed), what="a chunk")
-    assert (result.code, result.err) == (FAILED, "coupons: cancelled; what was committed until then stays\n")
-    (job,) = open_shop.rows("SELECT state, added FROM import_job WHERE group_id IS NOT NULL AND state = 'cancelled'")
-    (people,) = [each for each in open_shop.coupons("group", "ls", "--json").json if each["name"] == "people"]
-    assert people["recipients"] == job["added"]
-    assert 0 < job["added"] < 900_000
+    file.write_text("email;first_name\n" + "".join(f"person{n:07}@example.org;Ada\n" for n in range(RECIPIENTS)))
+    committed = "SELECT id FROM import_job WHERE group_id IS NOT NULL AND added > 0"
+    with shop.worker(failpoints="import.taken=stop") as worker:
+        arguments = ("group", "import", file, "--group", "people", "--wait")
+        result = shop.interrupted(*arguments, when=lambda: shop.rows(committed), what="a chunk")
+        assert result.code == FAILED
+        assert result.err == "coupons: aborted; work already queued continues in the workers\n"
+        (job,) = shop.rows(committed)
+        assert shop.state(job["id"]) == "running"
+        shown = shop.coupons("cancel", job["id"]).out
+        os.kill(worker.pid, signal.SIGCONT)
+    (people,) = shop.coupons("group", "ls", "--json").json
+    assert f"{people['recipients']:,} added" in shown
+    assert 0 < people["recipients"] < RECIPIENTS

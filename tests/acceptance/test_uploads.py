@@ -17,6 +17,8 @@ from tests.waiting import eventually
 ID = "11111111-2222-4333-8444-555555555555"
 NOWHERE = "amqp://127.0.0.1:1/"
 END_SECONDS = 2
+SILENCE_SECONDS = 1
+"""Of a pipe; its worker sweeps several times in this time."""
 STAGING = """
 SELECT FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%staged_code%'
@@ -132,16 +134,16 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("arguments", "begun", "told"),
     [
-        (("import", "-", "--list", "spring-10"), "SELECT FROM upload", "interrupted; nothing was imported"),
+        (("import", "-", "--list", "spring-10"), "SELECT FROM upload", "aborted; nothing was imported"),
         (
             ("import", "-", "--list", "spring-10", "--dry-run"),
             STAGING,
-            "interrupted; nothing was imported",
+            "aborted; nothing was imported",
         ),
         (
             ("group", "import", "-", "--group", "people"),
-            "SELECT FROM import_job WHERE state = 'running'",
-            "cancelled; what was committed until then stays",
+            "SELECT FROM upload",
+            "aborted; nothing was imported",
         ),
     ],
 )
@@ -162,15 +164,20 @@ def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
     assert idle_shop.rows("SELECT FROM import_job WHERE finished_at IS NULL") == []
 
 
-def test_a_slow_pipe_keeps_its_lease(idle_shop: Shop, tmp_path: Path) -> None:
-    """It is renewed while nothing comes; what comes then is taken."""
-    patience = {"COUPONS_LEASE_SECONDS": "1.5", "COUPONS_HEARTBEAT_SECONDS": "0.3"}
-    renewed = "SELECT FROM import_job WHERE lease_until > claimed_at + interval '4 s'"  # the first one lasts for 1.5 s
-    with piping(idle_shop, tmp_path, "group", "import", "-", "--group", "people", **patience) as process:
+def test_a_slow_pipe_is_imported_whole(idle_shop: Shop, tmp_path: Path) -> None:
+    """Its import begins when the pipe ends, and not while it is silent; sweeping workers leave its upload alone."""
+    with (
+        idle_shop.worker("import", sweep_seconds=0.2) as worker,
+        piping(idle_shop, tmp_path, "group", "import", "-", "--group", "people", "--wait") as process,
+    ):
         say(process, "email\nada@example.org\n")
-        eventually(lambda: idle_shop.rows(renewed), "the lease to be renewed")
+        eventually(lambda: uploads(idle_shop), "the upload to begin")
+        time.sleep(SILENCE_SECONDS)
+        assert idle_shop.rows("SELECT FROM import_job") == []
         say(process, "bob@example.org\n")
         assert process.stdin
         process.stdin.close()
         assert process.wait(30) == DONE
+        assert not worker.is_dead
     assert [row["added"] for row in idle_shop.rows("SELECT added FROM import_job")] == [2]
+    assert uploads(idle_shop) == 0

@@ -71,7 +71,8 @@ def test_injections(lab: Lab, tmp_path: Path) -> None:
     )
     not_people, not_codes = tmp_path / "not-people.csv", tmp_path / "not-codes.csv"
     with lab.fleet(1):
-        lab.coupons("group", "import", group, "--group", "nasty", "--rejected", not_people, code=REJECTED_LINES)
+        into = ("--group", "nasty", "--wait", "--rejected", not_people)
+        lab.coupons("group", "import", group, *into, code=REJECTED_LINES)
         importing = ("import", list_, "--list", "nasty", "--wait", "--rejected", not_codes)
         lab.coupons(*importing, code=REJECTED_LINES)
         sendout = UUID(lab.send("nasty", "nasty")["id"])
@@ -135,7 +136,9 @@ def test_messages_that_cannot_be_mails(lab: Lab) -> None:
     people = {name: [f"{name}{number}@example.org" for number in range(count)] for name in names}
     for name in names:
         lab.has(name, name, people[name], {name: codes_of(name, count)}, text=texts.get(name, ""))
-    lab.coupons("group", "import", lab.file("lacking.csv", "email\nnameless@example.org\n"), "--group", "lacking")
+    nameless = lab.file("lacking.csv", "email\nnameless@example.org\n")
+    with lab.fleet(1):
+        lab.coupons("group", "import", nameless, "--group", "lacking", "--wait")
     lab.rows("UPDATE message SET text = $1 WHERE name = 'endless'", ENDLESS)
     flood = tuple(
         Recipient(email=address, attributes={"first_name": "x" * (1_000 if number < count // 2 else 1)})

@@ -149,7 +149,7 @@ async def test_a_cancelled_import_stops_at_its_next_piece(
         nonlocal staged
         staged += 1
         await stage(*arguments)
-        await imports.give_up(connection, import_id, None)
+        await imports.cancel(connection, import_id)
 
     monkeypatch.setattr(texts, "PIECE_BYTES", 250)
     monkeypatch.setattr(import_chunks, "stage_codes", cancels)

@@ -475,15 +475,18 @@ async def test_an_upload_that_is_gone_is_no_short_file(connection: Connection) -
         await anext(reading)
 
 
-async def test_an_import_that_a_command_line_carries_out_is_no_worker_s(connection: Connection, pool: Pool) -> None:
-    """Not while it waits for its turn either; only when its lease has ended a worker says that it came to no end."""
-    waiting = await imports.create_local(connection, "g", "add", "people.csv", {}, owner="me", lease_seconds=60)
+async def test_a_worker_skips_a_group_import_until_its_lease_has_expired(connection: Connection, pool: Pool) -> None:
+    """Then a worker claims it and imports the whole file; the lease of the first worker is lost."""
+    import_id = await send(connection, "email\nada@example.org\n", group="g")
+    first = await imports.claim(connection, owner="first", lease_seconds=60)
+    assert first
     assert await worker(pool).step() is None
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
     assert await worker(pool).step() == AT_ONCE
-    assert (await look(connection, waiting.id)).state == "failed"
+    job = await look(connection, import_id)
+    assert (job.state, job.added) == ("finished", 1)
     with pytest.raises(LeaseLost):
-        await imports.renew(connection, waiting, lease_seconds=60)
+        await imports.renew(connection, first, lease_seconds=60)
 
 
 async def test_a_database_that_is_full_for_long_ends_no_import(

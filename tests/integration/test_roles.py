@@ -59,7 +59,7 @@ sendout_views.covered
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.facts messages.rows
 sendout_views.* uncertain.*
-lookup.troubled lookup.answers imports.rows imports.events imports.reason_counts imports.stop imports.note
+lookup.troubled lookup.answers imports.rows imports.events imports.reason_counts imports.cancel imports.note
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.drop
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.return_unbound
 """
@@ -83,12 +83,8 @@ WORK = {
         """,
     "web": FOR_THE_CONSOLE,
     "operator": f"""
-        {FOR_THE_CONSOLE} groups.* messages.* lists.create lists.change lists.copy lists.archive lists.restore
-        imports.ensure_group imports.create imports.keep_for imports.claim imports.is_held imports.opened
-        imports.keep_columns imports.progress imports.end imports.hand_back imports.interrupted imports.postpone
-        imports.renew imports.note
-        import_chunks.one_at_a_time import_chunks.add_recipients import_chunks.delete_recipients
-        import_chunks.remove_recipients
+        {FOR_THE_CONSOLE} groups.known_attributes messages.*
+        lists.create lists.change lists.copy lists.archive lists.restore
         import_chunks.count_staged_rejections import_chunks.staged_rejections import_chunks.group_size
         import_chunks.judge_recipients
         """,
@@ -345,7 +341,7 @@ REFUSED = {
     ],
     "web and codes": [*BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, "DELETE FROM import_rejection"],
     "operator": [
-        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL[2:], *BEYOND_AUDIENCE[1:2],
+        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL[2:], *BEYOND_AUDIENCE,
         "UPDATE coupon_list SET total = 1", "DELETE FROM coupon_list", "DELETE FROM import_rejection",
     ],
     "auditor": [

@@ -1,0 +1,85 @@
+"""`--dry-run` of an import: the file is read and checked here, and nothing is written."""
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+import click
+
+from producers.cli.files import source_of, write_rejected
+from producers.cli.output import amount, counted, emit_json
+from producers.cli.progress import bar
+from producers.cli.runtime import REJECTED_LINES, database, on_abort, settings
+
+if TYPE_CHECKING:
+    from coupons.database import Connection
+    from coupons.files.format import FileFormat
+    from coupons.import_engine import Judgement
+    from coupons.store.imports import Mode, Target
+
+
+async def dry_run_import(
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: "Mode", format_: "FileFormat",
+    rejected: TextIO | None, json_output: bool,
+) -> int | None:  # fmt: skip
+    """Report what would happen to each line; returns the exit code."""
+    from coupons import import_engine
+    from coupons.sources import SourceLimits, open_source
+
+    rules = SourceLimits.from_settings(settings())
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(database())
+        target = await _target(connection, list_, group)
+        stack.enter_context(on_abort("nothing was imported"))
+        show = stack.enter_context(bar("reading"))
+        source = (
+            await stack.enter_async_context(open_source(file, rules))
+            if isinstance(file, str)
+            else source_of(file, show)
+        )
+        judged = import_engine.judged(
+            connection, target, source, rules,
+            mode=mode, file_format=format_, max_lines=settings().import_max_lines,
+        )  # fmt: skip
+        found = await stack.enter_async_context(judged)
+        if rejected:
+            await write_rejected(rejected, found.rejected, found.columns)
+    counts = _counts(found)
+    if json_output:
+        emit_json(counts)
+    else:
+        click.echo(_in_words(counts))
+    return REJECTED_LINES if found.verdict.reasons else None
+
+
+async def _target(connection: "Connection", list_: str | None, group: str | None) -> "Target":
+    """The list or group. A group that does not exist yet counts as empty, because an import creates it."""
+    from coupons.store import groups, lists
+    from coupons.store.imports import Target
+
+    if list_ is not None:
+        (found,) = await lists.named(connection, list_)
+        return Target(found.id, found.name, is_group=False)
+    known = await groups.find(connection, group or "")
+    return Target(known.id if known else 0, group or "", is_group=True)
+
+
+def _counts(found: "Judgement") -> dict[str, int]:
+    from coupons.files.rejections import Reason
+
+    verdict = found.verdict
+    reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}
+    counts = {"lines": found.lines, "new": verdict.added, "kept": verdict.kept, "removed": verdict.removed}
+    return counts | {"blank": found.blank} | reasons
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    """Every line is counted once: new, already known for some reason, invalid, or blank."""
+    words = {
+        "new": "new", "kept": "kept", "removed": "to be removed", "duplicate": "duplicate in file",
+        "in_list": "already in list", "sent": "already sent", "assigned": "assigned to recipients",
+        "reserved": "reserved for sendouts", "not_in_list": "not in list", "blank": "blank",
+    }  # fmt: skip
+    invalid = counts["lines"] - sum(counts[name] for name in words)
+    parts = [f"{amount(counts[name])} {word}" for name, word in words.items() if counts[name] or name == "new"]
+    shown = [*parts, *([f"{amount(invalid)} invalid"] * bool(invalid))]
+    return f"{counted(counts['lines'], 'line')}: {', '.join(shown)}"

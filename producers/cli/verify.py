@@ -1,0 +1,28 @@
+"""`coupons verify`: the invariants of the database."""
+
+import click
+
+from producers.cli.output import as_json, emit_json, mark
+from producers.cli.runtime import FAILED, asynchronous, database
+
+
+@click.command()
+@as_json
+@asynchronous
+async def verify(json_output: bool) -> int | None:
+    """Check all database invariants.
+
+    Prints one line per invariant, with the rows that violate it. Exit code 1 if there are any.
+    """
+    from coupons.store import invariants
+
+    async with database() as connection:
+        proved = await invariants.prove(connection)
+    if json_output:
+        emit_json(proved)
+    else:
+        for proof in proved:
+            click.echo(f"{mark(proof.holds)} {proof.sentence}")
+            for offender in proof.offenders:
+                click.echo(f"    {', '.join(f'{name}={value}' for name, value in offender.items())}")
+    return None if all(proof.holds for proof in proved) else FAILED

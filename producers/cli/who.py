@@ -1,0 +1,60 @@
+"""`coupons who`: who got which code."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from producers.cli.output import as_json, emit_json, emit_table
+from producers.cli.runtime import FAILED, asynchronous, database
+
+if TYPE_CHECKING:
+    from coupons.store.lookup import Mail
+
+
+def _replies(mail: "Mail") -> str | None:
+    """The relay's reply; after several attempts, the reply to each of them."""
+    if len(mail.answers) <= 1:
+        return mail.reply
+    return "; ".join(f"{each.attempt}. {each.outcome}: {each.reply}" for each in mail.answers)
+
+
+CODE_COLUMNS = {
+    "LIST": lambda row: row.list or "(deleted)",
+    "STATE": lambda row: row.state or "available",
+    "ADDRESS": lambda row: row.address,
+    "MESSAGE": lambda row: row.message,
+    "SENDOUT": lambda row: row.sendout,
+    "WHEN": lambda row: row.changed_at,
+}
+MAIL_COLUMNS = {
+    "MESSAGE": lambda row: row.message,
+    "STATE": lambda row: row.state,
+    "CODES": lambda row: ", ".join(
+        [f"{name}: {code}" for name, code in row.codes.items()] + [f"{name}: (deleted)" for name in row.deleted_lists]
+    ),
+    "WHEN": lambda row: row.changed_at,
+    "SENDOUT": lambda row: row.sendout,
+    "REPLY": _replies,
+}
+
+
+@click.command()
+@click.option("--email", help="Show every mail to this address, with its codes.")
+@click.option("--code", help="Show the recipient of this code.")
+@as_json
+@asynchronous
+async def who(email: str | None, code: str | None, json_output: bool) -> int | None:
+    """Show who got which code. Exit code 1 if nothing was found."""
+    from coupons.addresses import parse_address
+    from coupons.store import lookup
+
+    if (email is None) == (code is None):
+        raise click.UsageError("give either --email or --code")
+    async with database() as connection:
+        if code is not None:
+            owners = await lookup.owners_of(connection, code.strip())
+            emit_json(owners) if json_output else emit_table(owners, CODE_COLUMNS, empty=f"no list has the code {code}")
+            return None if owners else FAILED
+        mails = await lookup.mails_to(connection, parse_address(email or "").key)
+    emit_json(mails) if json_output else emit_table(mails, MAIL_COLUMNS, empty=f"no sendout has the address {email}")
+    return None if mails else FAILED
