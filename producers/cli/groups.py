@@ -37,7 +37,7 @@ async def import_file(
 
     FILE is a CSV file with a header row, optionally packed as .gz or .zip. Use `-` for stdin. It is uploaded, and a
     worker imports it. FILE may also be a URL that the worker downloads: https://…, s3://bucket/key or file:///…
-    (allowed hosts, buckets and folder: see docs/settings.md).
+    (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
 
     The column `email` (or `E-Mail`, `mail` …) holds the address. Every other column is an attribute that messages can
     use. A recipient that is already in the group gets the new attributes.

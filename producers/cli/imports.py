@@ -69,7 +69,7 @@ async def import_file(
 
     FILE is a text file with one code per line, or a CSV file, optionally packed as .gz or .zip. Use `-` for stdin. It
     is uploaded, and a worker imports it. FILE may also be a URL that the worker downloads: https://…,
-    s3://bucket/key or file:///… (allowed hosts, buckets and folder: see docs/settings.md).
+    s3://bucket/key or file:///… (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
 
     Only available codes are replaced or deleted, even while sendouts are running; the report shows how many were kept
     and why.
