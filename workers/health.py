@@ -1,9 +1,7 @@
-"""What this worker answers to probes: on a port of its own, from before it has a database until its work has ended."""
+"""A worker's health checks, on a port of their own: from before it is connected until its work has ended."""
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import structlog
@@ -11,8 +9,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from coupons.database import Pool
-from coupons.errors import UserError
 from coupons.health import LOOK_SECONDS, Health, Probe, database_reason
+from coupons.http_server import bound_socket, server_config
 from coupons.settings import Settings
 from coupons.store import restore_guard
 from workers.intake import Intake
@@ -20,10 +18,6 @@ from workers.loops import Signals
 
 log = structlog.get_logger()
 NO_DATABASE = "the database could not be reached yet"
-
-
-class CannotAnswer(UserError):
-    """The address of the health port is in use, or not ours."""
 
 
 class Condition:
@@ -71,31 +65,25 @@ class Condition:
         return f"none is registered on {', '.join(missing)}" if missing else None
 
     def _accepting(self) -> str | None:
-        return "it was asked to end, and finishes what it has in hand" if self._signals.stopping else None
+        return "shutting down" if self._signals.stopping else None
 
 
 @contextlib.asynccontextmanager
-async def answering(settings: Settings, condition: Condition) -> AsyncIterator[None]:
-    """Answer on the health port, if there is one, while the block runs.
+async def serve_health(settings: Settings, condition: Condition) -> AsyncIterator[None]:
+    """Serve health checks on COUPONS_HEALTH_PORT, if it is set, while the block runs.
 
     Raises:
-        CannotAnswer: before anything is begun.
+        CannotListen: before the block begins.
     """
     if not settings.health_port:
         yield
         return
-    server = _Server(
-        uvicorn.Config(
-            Starlette(routes=condition.health().routes()),
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    with _listening(settings.health_host, settings.health_port) as listener:
+    host, port = settings.health_host, settings.health_port
+    app = Starlette(routes=condition.health().routes())
+    server = _Server(server_config(app, drain_seconds=1))
+    with bound_socket(host, port, setting="COUPONS_HEALTH_PORT") as listener:
+        listener.listen()
+        log.info("serving health checks", host=host, port=port)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield
@@ -107,18 +95,5 @@ async def answering(settings: Settings, condition: Condition) -> AsyncIterator[N
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None: they are the worker's, whose work in hand comes to its end first."""
+        """Handle no signals: the worker does, and waits for its in-flight mails first."""
         yield
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Bound here and not by uvicorn, which would end the process without a word."""
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise CannotAnswer(f"cannot answer probes on {host}:{port}: {reason}") from error
-    with listener:
-        log.info("answering probes", host=host, port=port)
-        yield listener

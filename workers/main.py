@@ -16,7 +16,7 @@ from coupons.mail import check_settings
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from workers.delivery.deliverer import Deliverer
-from workers.health import Condition, answering
+from workers.health import Condition, serve_health
 from workers.importer import Importer
 from workers.intake import Intake
 from workers.loops import RETRY_SECONDS, Signals, work
@@ -39,7 +39,7 @@ def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run until SIGTERM or SIGINT, which let work in hand come to its end; a second one does not wait.
 
     Raises:
-        MigrationError, SmtpAddressError, EmailError, CannotAnswer: before anything is begun.
+        MigrationError, SmtpAddressError, EmailError, CannotListen: before anything is begun.
     """
     logs.configure(settings)
     check_settings(bounce_to=settings.bounce_address, unsubscribe_url=settings.unsubscribe_url)
@@ -52,7 +52,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     signals = Signals((*roles, SWEEP))
     condition = Condition(signals, roles)
     async with (
-        answering(settings, condition),
+        serve_health(settings, condition),
         _database(settings) as pool,
         Relays(
             addresses,

@@ -1,4 +1,4 @@
-"""`coupons web`: one process that listens, from its first line to its last."""
+"""`coupons web`: serves the console and the HTTP API until SIGTERM or SIGINT."""
 
 import asyncio
 import ipaddress
@@ -12,7 +12,7 @@ import uvicorn
 
 from coupons import logs
 from coupons.database import pooled
-from coupons.errors import UserError
+from coupons.http_server import CannotListen, bound_socket, server_config
 from coupons.migrate import check_current
 from coupons.settings import Settings
 from producers.web.app import build
@@ -20,11 +20,7 @@ from producers.web.app import build
 log = structlog.get_logger()
 POOL_SIZE = 10
 DRAIN_SECONDS = 10
-"""What requests in hand get to come to their end."""
-
-
-class CannotListen(UserError):
-    """The address is in use, not ours, or open to others without a token."""
+"""How long open requests may take to finish after a signal."""
 
 
 async def serve(settings: Settings) -> None:
@@ -34,41 +30,24 @@ async def serve(settings: Settings) -> None:
         CannotListen, DatabaseUnavailable, MigrationError: before anything was served.
     """
     logs.configure(settings)
-    with _listening(settings) as listener:
+    with _listener(settings) as listener:
         async with pooled(settings.database_url.get_secret_value(), size=POOL_SIZE) as pool:
             async with pool.acquire() as connection:
                 await check_current(connection)
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    build(settings=settings, pool=pool),
-                    lifespan="off",
-                    ws="none",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    proxy_headers=False,
-                    timeout_graceful_shutdown=DRAIN_SECONDS,
-                )
-            )
-            _outlive_signals()
+            server = uvicorn.Server(server_config(build(settings=settings, pool=pool), drain_seconds=DRAIN_SECONDS))
+            _ignore_signals()
             log.info("serving", url=_url(listener))
             await server.serve(sockets=[listener])
     log.info("stopped serving")
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """Bound here and not by uvicorn, which would end the process without a word, to be checked as what it is."""
-    family = socket.AF_INET6 if ":" in settings.web_host else socket.AF_INET
-    where = f"{settings.web_host}:{settings.web_port}"
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.web_host, settings.web_port))
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
+def _listener(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket. Before it listens, its address tells whether a token is required."""
+    host, port = settings.web_host, settings.web_port
+    with bound_socket(host, port, setting="COUPONS_WEB_PORT") as listener:
         if not settings.web_token.get_secret_value() and not _is_loopback(listener):
-            raise CannotListen(f"refusing to listen on {where} without COUPONS_WEB_TOKEN: others can reach it")
+            raise CannotListen(f"cannot listen on {host}:{port} without COUPONS_WEB_TOKEN: not a loopback address")
         listener.listen()
         yield listener
 
@@ -82,7 +61,7 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def _outlive_signals() -> None:
-    """Uvicorn ends at a signal and then raises it again, which without a handler would kill the process unclosed."""
+def _ignore_signals() -> None:
+    """Uvicorn stops at a signal and then raises it again; without a handler that would kill this process."""
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)

@@ -67,7 +67,7 @@ def test_a_worker_that_ends_its_work_is_alive_and_not_ready(slow_shop: Shop) -> 
         worker.says("worker stopping")
         status, answer = asked(port)
         assert (status, answer["accepting"], answer["database"]) == (503, False, True)
-        assert "asked to end" in answer["reasons"]["accepting"]
+        assert answer["reasons"]["accepting"] == "shutting down"
         assert asked(port, "/livez") == (200, {"live": True})
         assert "worker stopped" not in worker.log
         eventually(lambda: worker.is_dead, "its end")
@@ -78,7 +78,7 @@ def test_a_worker_says_that_its_health_port_is_taken(shop: Shop) -> None:
     (port,) = free_ports(1)
     with shop.worker(health_port=port):
         result = shop.coupons("worker", health_port=port, code=FAILED)
-    assert result.err == f"coupons: cannot answer probes on 127.0.0.1:{port}: Address already in use\n"
+    assert result.err == f"coupons: cannot listen on 127.0.0.1:{port} (COUPONS_HEALTH_PORT): Address already in use\n"
 
 
 def test_the_console_is_asked_where_no_worker_answers(shop: Shop) -> None:

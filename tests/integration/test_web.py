@@ -19,11 +19,12 @@ from pydantic import SecretStr
 
 from coupons.commands import MAX_COMMAND_BYTES, Command, Format, ImportCoupons, Recipient, ResumeSendout, StartSendout
 from coupons.database import Connection
+from coupons.http_server import CannotListen
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
 from coupons.store import deliveries, lists, sendout_views, sendouts, uploads
 from coupons.store.deliveries import Batch, Conclusion, Delivery
-from producers.web.server import CannotListen, serve
+from producers.web.server import serve
 from sandbox.process import free_ports
 from sandbox.services import Services
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
@@ -702,7 +703,10 @@ async def test_coupons_web_serves_until_sigterm(services: Services, tmp_path: Pa
             assert "No sendouts yet." in (await client.get("/")).text
         second = await coupons_web(services, tmp_path, port=int(url[1]))
         _, stderr = await second.communicate()
-        assert stderr.decode() == f"coupons: cannot listen on 127.0.0.1:{url[1]}: Address already in use\n"
+        assert (
+            stderr.decode()
+            == f"coupons: cannot listen on 127.0.0.1:{url[1]} (COUPONS_WEB_PORT): Address already in use\n"
+        )
         assert second.returncode == 1
         web.terminate()
         assert await web.wait() == 0
