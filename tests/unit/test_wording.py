@@ -1,0 +1,108 @@
+"""Texts that users read are plain technical English: a few patterns that the glossary in CONTRIBUTING.md replaces."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES: tuple[str, ...] = ()
+
+PATTERNS = {
+    r"\b(nobody|somebody|everybody|anybody|someone|a person)\b": "name the worker or the operator, or use the passive",
+    r"\b(whatever|whoever)\b|\bwhat (was|were|has|had|cannot|came|comes|stands|goes)\b": "name the thing",
+    r"\b(is|are|was|were) no (?!longer\b|more\b)[a-z]": "is not a …",
+    r"\b(is|are|was|were|be|being) (told|said)\b": "reports, logs, raises, returns, shows",
+    r"\bso (many|often|long|few)\b(?! as| that)": "a number: n, up to n",
+    r"\b(anew|mend(ed|ing|s)?|for want of|dawdles?|meanwhile)\b": "again, fix, for lack of, delay, in the meantime",
+    r"(^|[.;:] )of (each|all|these|those|a|an|the|what|its) ": "normal word order: the count of each …",
+    r"\bstands? (in|there|beside|before|at|for)\b": "is in, is stored in",
+    r"\bby (itself|themselves)\b": "automatically",
+    r"\bfor ever\b": "forever, indefinitely",
+    r"\bbeside\b": "next to, compared with",
+    r"\b(comes?|came) to (its|their|an|no|the) end\b": "finishes, completes",
+    r"\b(mails?|codes?|lines?|rows?|bytes|times) an? (second|hour|minute)\b": "per second, per hour",
+    r"\b(put off|in hand|not taken|that many)\b": "postponed, in flight, rejected, n",
+    r"\b(proved?|proofs?|the books|defects?)\b": "checked, invariant, the database, internal error",
+    r"\b(promised|bound codes?|codes? bound)\b": "reserved, assigned",
+}
+"""Each pattern with its replacement."""
+
+EXCEPTIONS: dict[str, str] = {}
+"""Fragments of texts that match a pattern and are right, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that a user reads, with its place."""
+
+    place: str
+    text: str
+
+    def findings(self) -> list[str]:
+        text = " ".join(self.text.split())
+        for fragment in EXCEPTIONS:
+            text = text.replace(fragment, "")
+        return [
+            f"{self.place}: {match[0].strip()!r} → {instead}"
+            for pattern, instead in PATTERNS.items()
+            for match in re.finditer(pattern, text, re.IGNORECASE)
+        ]
+
+
+def _documentation() -> list[Path]:
+    generated_from_code = {ROOT / "docs/reference/settings.md", ROOT / "docs/reference/command-line.md"}
+    pages = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"}
+    return sorted(pages - generated_from_code)
+
+
+def _paragraphs(page: Path) -> Iterator[Text]:
+    """Paragraphs and table rows; a wrapped sentence is one text. The glossary's last column has the replaced words."""
+    number = 0
+    for paragraph in re.split(r"(\n\n|\n(?=[|\-#]))", page.read_text(encoding="utf-8")):
+        text = paragraph.rpartition(" | ")[0] if page.name == "CONTRIBUTING.md" else ""
+        yield Text(f"{page.relative_to(ROOT)}:{number + 1}", re.sub(r"`[^`]*`", "`…`", text or paragraph))
+        number += paragraph.count("\n")
+
+
+def _strings(module: Path) -> Iterator[Text]:
+    """String literals, among them help texts, log events and error messages; docstrings only of the command line."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    docstrings = set()
+    if not module.is_relative_to(ROOT / "producers/cli"):
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield Text(f"{module.relative_to(ROOT)}:{node.lineno}", node.value)
+
+
+@pytest.mark.parametrize("page", _documentation(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_documentation_is_plain_english(page: Path) -> None:
+    """README, CHANGELOG, CONTRIBUTING and docs/."""
+    assert [finding for text in _paragraphs(page) for finding in text.findings()] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_texts_of_the_program_are_plain_english(package: str) -> None:
+    """Help, messages, log events, settings, pages of the console."""
+    modules = sorted((ROOT / package).rglob("*.py"))
+    texts = [text for module in modules for text in _strings(module)]
+    pages = sorted((ROOT / package).rglob("*.html"))
+    texts += [
+        Text(f"{page.relative_to(ROOT)}:{number}", line)
+        for page in pages
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+    assert [finding for text in texts for finding in text.findings()] == []
+
+
+def test_each_exception_is_needed() -> None:
+    """A fragment that no text contains any more is removed from the list."""
+    texts = [text.text for page in _documentation() for text in _paragraphs(page)]
+    texts += [text.text for package in PACKAGES for path in (ROOT / package).rglob("*.py") for text in _strings(path)]
+    texts += [path.read_text(encoding="utf-8") for package in PACKAGES for path in (ROOT / package).rglob("*.html")]
+    whole = " ".join(" ".join(texts).split())
+    assert [fragment for fragment in EXCEPTIONS if fragment not in whole] == []
