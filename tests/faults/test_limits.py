@@ -44,7 +44,7 @@ def test_exact_fit_one_short_and_nobody_left(lab: Lab) -> None:
         assert lab.resume(interrupted["id"])["sent"] == 20
     assert [lab.list_named(name).available for name in ("exact", "short", "left")] == [0, 0, 1]
     assert lab.rows("SELECT reason FROM sendout WHERE id = $1", left) == [{"reason": "its group has no recipients"}]
-    lab.check("exact fit, one short, nobody left", rounds=3)
+    lab.check("exact fit, one code short, no code left", rounds=3)
 
 
 def test_spellings_of_one_address(lab: Lab) -> None:
