@@ -31,6 +31,9 @@ PATTERNS = {
 }
 """Each pattern with its replacement."""
 
+_QUOTED = re.compile(r"`[^`]*`|(?<!\*)\*[^*\n]+\*(?!\*)")
+"""Code, and words that a page talks about."""
+
 EXCEPTIONS: dict[str, str] = {}
 """Fragments of texts that match a pattern and are right, each with the reason."""
 
@@ -64,7 +67,7 @@ def _paragraphs(page: Path) -> Iterator[Text]:
     number = 0
     for paragraph in re.split(r"(\n\n|\n(?=[|\-#]))", page.read_text(encoding="utf-8")):
         text = paragraph.rpartition(" | ")[0] if page.name == "CONTRIBUTING.md" else ""
-        yield Text(f"{page.relative_to(ROOT)}:{number + 1}", re.sub(r"`[^`]*`", "`…`", text or paragraph))
+        yield Text(f"{page.relative_to(ROOT)}:{number + 1}", _QUOTED.sub("…", text or paragraph))
         number += paragraph.count("\n")
 
 
