@@ -96,7 +96,7 @@ def _limits(settings: Settings) -> Limits:
         mails_per_connection=settings.smtp_mails_per_connection,
         idle_seconds=settings.smtp_idle_seconds,
         backoff_seconds=settings.smtp_backoff_seconds,
-        longest_backoff_seconds=settings.smtp_max_backoff_seconds,
+        max_backoff_seconds=settings.smtp_max_backoff_seconds,
     )
 
 

@@ -1,74 +1,84 @@
-"""Open a connection to a relay: aiosmtplib connects, says EHLO, negotiates TLS and authenticates."""
+"""Open a connection to a relay: aiosmtplib connects, sends EHLO, negotiates TLS and authenticates."""
 
 import asyncio
 import re
-import ssl
 from dataclasses import dataclass
 from typing import cast
 
 from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException
 
 from coupons.keepalive import notice_silence
-from coupons.smtp.address import SmtpAddress, Tls
+from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
+from coupons.smtp.commands import Capabilities
 from coupons.smtp.outcomes import OutOfStepError
 from coupons.smtp.replies import one_line
-from coupons.smtp.session import Offers
 
 _SIZE = re.compile("[0-9]{1,20}").fullmatch  # RFC 1870 3
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Authenticated, and nothing said since."""
+    """An authenticated connection without commands or unread replies."""
 
     transport: asyncio.Transport
-    offers: Offers
+    capabilities: Capabilities
 
 
-class OpeningError(Exception):
-    """The relay cannot be reached; the reason, for a person."""
+class ConnectError(Exception):
+    """The relay cannot be reached. The text is the reason."""
 
 
-async def open_connection(
-    address: SmtpAddress, *, tls_context: ssl.SSLContext | None, local_hostname: str | None, seconds: float
-) -> Opened:
-    """Whoever gets the transport sets its protocol before waiting for anything. `seconds` are for each step.
+class Connector:
+    """Opens connections to one address."""
 
-    Raises OpeningError.
-    """
-    client = SMTP(
-        hostname=address.host,
-        port=address.port,
-        username=address.username,
-        password=address.password,
-        local_hostname=local_hostname,
-        timeout=seconds,
-        use_tls=address.tls is Tls.IMPLICIT,
-        start_tls=address.tls is Tls.STARTTLS,  # never None, which means: if the server likes
-        tls_context=tls_context,
-    )
-    try:
-        await client.connect()  # closes itself if it fails or is cancelled
-        if client.is_ehlo_or_helo_needed:
-            await client.ehlo()
-        return _opened(client)
-    except (SMTPException, OSError, OutOfStepError, UnicodeError) as error:
-        # OSError: what sockets and TLS raise. UnicodeError: a host name that DNS cannot have.
-        client.close()
-        raise OpeningError(_explained(error)) from error
-    except asyncio.CancelledError:
-        client.close()
-        raise
+    def __init__(self, address: SmtpAddress, local_hostname: str | None, step_seconds: float) -> None:
+        """`local_hostname`: sent in EHLO, by default the name of this machine. `step_seconds`: the limit of each step.
+
+        Raises SmtpAddressError: the certificates cannot be read, or the hostname is invalid.
+        """
+        if local_hostname and not re.fullmatch(r"[!-~]+", local_hostname):
+            raise SmtpAddressError("the EHLO hostname must be printable ASCII without spaces")
+        self._address = address
+        self._tls_context = address.tls_context()
+        self._local_hostname = local_hostname or None
+        self._step_seconds = step_seconds
+
+    async def connect(self) -> Opened:
+        """The caller sets the protocol of the transport before it awaits anything else. Raises ConnectError."""
+        address = self._address
+        client = SMTP(
+            hostname=address.host,
+            port=address.port,
+            username=address.username,
+            password=address.password,
+            local_hostname=self._local_hostname,
+            timeout=self._step_seconds,
+            use_tls=address.tls is Tls.IMPLICIT,
+            start_tls=address.tls is Tls.STARTTLS,  # never None, which would make TLS optional
+            tls_context=self._tls_context,
+        )
+        try:
+            await client.connect()  # closes itself if it fails or is cancelled
+            if client.is_ehlo_or_helo_needed:
+                await client.ehlo()
+            return _opened(client)
+        except (SMTPException, OSError, OutOfStepError, UnicodeError) as error:
+            # OSError: raised by sockets and TLS. UnicodeError: a host name that DNS cannot have.
+            client.close()
+            raise ConnectError(_reason(error)) from error
+        except asyncio.CancelledError:
+            client.close()
+            raise
 
 
 def _opened(client: SMTP) -> Opened:
     protocol = client.protocol
     if protocol is None or protocol.transport is None or not protocol.is_connected:
         raise OutOfStepError("the connection was lost")
-    if protocol._buffer:  # noqa: SLF001 - what was read behind the last reply is nowhere else
-        raise OutOfStepError("the relay said more than was asked")
+    if protocol._buffer:  # noqa: SLF001 - the only place with the bytes read after the last reply
+        raise OutOfStepError("the relay sent more than one reply")
     offered = client.esmtp_extensions
-    offers = Offers(
+    capabilities = Capabilities(
         pipelining="pipelining" in offered,
         eight_bit="8bitmime" in offered,
         utf8="smtputf8" in offered,
@@ -77,12 +87,12 @@ def _opened(client: SMTP) -> Opened:
     )
     transport = cast(asyncio.Transport, protocol.transport)
     notice_silence(transport.get_extra_info("socket"))
-    return Opened(transport, offers)
+    return Opened(transport, capabilities)
 
 
-def _explained(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     match error:
-        case SMTPAuthenticationError():  # not with its text, which might echo what we sent
+        case SMTPAuthenticationError():  # without its text, which may echo the credentials
             return f"the relay refused user and password: {error.code}"
         case SMTPResponseException():
             return one_line(f"{error.code} {error.message}")

@@ -1,227 +1,235 @@
-"""One open connection to a relay: the dialogue on a transport.
+"""One open connection to a relay: a session on a transport.
 
-Everything happens in callbacks, without a task, a future or a timer for each mail: when replies come, the next mail is
-taken and written at once, and only then is reported what the replies were about.
+Everything happens in callbacks, without a task, a future or a timer per mail: when replies arrive, the next mail is
+written first, and only then are the outcomes reported.
 """
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from coupons.smtp.commands import Awaited, Control
 from coupons.smtp.connect import Opened
-from coupons.smtp.outcomes import OutOfStepError, Phase, Refused
-from coupons.smtp.queue import Mail, Waiting
-from coupons.smtp.replies import one_line
-from coupons.smtp.session import Aside, Dialogue, Loss
-
-if TYPE_CHECKING:
-    from coupons.smtp.relay import Relay
+from coupons.smtp.outcomes import Phase, Refused
+from coupons.smtp.progress import CloseCause, Progress
+from coupons.smtp.queue import Mail, MailQueue
+from coupons.smtp.session import Session
 
 QUIT_SECONDS = 5
-SILENT_SECONDS = 30
-"""A connection that has not been answered for so long goes on waiting, and another one may be opened in its stead."""
-UNWRITABLE = "this mail cannot be written: a defect"
+STALLED_SECONDS = 30
+"""A connection without a reply for this long is stalled: it keeps waiting, and another one may be opened instead."""
+UNWRITABLE = "internal error: this mail cannot be written"
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a step may take. Less than RFC 5321 4.5.3.2 advises, but for the last, where patience saves mails."""
+    """How long a step may take: less than RFC 5321 4.5.3.2 advises, except for the final reply, where patience pays."""
 
     connect_seconds: float = 30
     command_seconds: float = 60
     dot_seconds: float = 600
 
 
+class ConnectionEvents(Protocol):
+    """The relay of a connection, as the connection sees it."""
+
+    def next_mail(self, connection: "Connection", now: float) -> Mail | None:
+        """The next mail to send, if the connection may send one."""
+
+    def on_progress(self, connection: "Connection", progress: Progress, now: float) -> None:
+        """Replies came; the connection has not asked for its next mail yet."""
+
+    def on_mail_answered(self, now: float, seconds: float) -> None:
+        """A mail has its outcome, this long after the one before it."""
+
+    def on_idle(self, connection: "Connection") -> None: ...
+
+    def on_idle_timeout(self, connection: "Connection") -> None: ...
+
+    def on_stalled(self, connection: "Connection") -> None: ...
+
+    def on_recovered(self, connection: "Connection") -> None:
+        """A stalled connection was answered."""
+
+    def on_closed(self, connection: "Connection", progress: Progress) -> None: ...
+
+
 class Connection(asyncio.Protocol):
-    """It belongs to a relay, which gives it mails and is told how it fares; outcomes go to `waiting`."""
+    """Asks its relay for mails and reports events to it; outcomes go to the queue."""
 
     def __init__(
-        self, opened: Opened, *, relay: "Relay", waiting: Waiting, timeouts: Timeouts, pipelining: bool
+        self,
+        opened: Opened,
+        *,
+        relay: ConnectionEvents,
+        queue: MailQueue,
+        timeouts: Timeouts,
+        idle_seconds: float,
+        pipelining: bool,
     ) -> None:
         self.mails = 0
-        self.leaving = self.silent = False
-        self.dialogue = Dialogue(opened.offers, pipelining=opened.offers.pipelining and pipelining)
+        self.is_retiring = self.is_stalled = False
+        self.session = Session(opened.capabilities, pipelining=opened.capabilities.pipelining and pipelining)
         self._relay = relay
-        self._waiting = waiting
+        self._queue = queue
         self._timeouts = timeouts
+        self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = opened.transport
         self._since = self._loop.time()  # of the last progress
-        self._mail_since = self._since  # of the last mail's end, or the first one's beginning
+        self._mail_since = self._since  # the end of the last mail, or the beginning of the first
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         opened.transport.set_protocol(self)
 
-    # --- what the relay asks for
+    # --- called by the relay
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None
 
     def work(self, now: float) -> None:
-        """Take mails and write them, as many as may be in flight."""
-        dialogue, self._since = self.dialogue, now
-        if dialogue.is_quiet:
+        """Begin as many mails as may be in flight."""
+        self._since = now
+        if self.session.is_quiet:
             self._mail_since = now
-        while dialogue.wants_mail and (mail := self._relay.next_mail(self, now)) is not None:
+        while self.session.can_accept and (mail := self._relay.next_mail(self, now)) is not None:
             self._begin(mail)
         self._write()
-        if dialogue.settled:
-            self._settle()
 
-    def leave(self) -> None:
-        """Take no more mails; take leave when the last one is answered, and don't wait long for an answer."""
-        self.leaving = True
-        if self.dialogue.is_quiet and self._transport is not None:
+    def retire(self) -> None:
+        """Accept no more mails; QUIT after the last reply, and wait only briefly for an answer to that."""
+        self.is_retiring = True
+        if self.session.is_quiet and self._transport is not None:
             self._since = self._loop.time()
-            self.dialogue.quit()
+            self.session.quit()
             self._write()
 
-    def stop(self, reason: str) -> None:
-        """At once."""
-        self._lose(Loss.STOPPED, reason)
+    def abort(self, reason: str) -> None:
+        self._close(CloseCause.STOPPED, reason)
 
-    # --- what the transport tells
+    # --- called by the transport
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
             return
         now = self._loop.time()
-        try:
-            if not self.dialogue.receive(data, now):
-                return
-        except OutOfStepError as error:
-            self._lose(Loss.OUT_OF_STEP, str(error))
+        if (progress := self.session.receive(data, now)) is None:
+            return
+        if self.is_stalled:
+            self.is_stalled = False
+            self._relay.on_recovered(self)
+        if progress.close is None:
+            self._advance(progress, now)
         else:
-            self._go_on(now)
-        self._waiting.tell()
+            self._finish(progress)
+        self._queue.flush_reports()
 
     def eof_received(self) -> None:
-        self._lose(Loss.ENDED, "the relay closed the connection")
-        self._waiting.tell()
+        self._close(CloseCause.ENDED, "the relay closed the connection")
+        self._queue.flush_reports()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(Loss.ENDED, f"the connection was lost: {exc}" if exc else "the connection was lost")
-        self._waiting.tell()
+        self._close(CloseCause.ENDED, f"the connection was lost: {exc}" if exc else "the connection was lost")
+        self._queue.flush_reports()
 
-    # --- how it is done
+    # --- mails
 
-    def _go_on(self, now: float) -> None:
-        dialogue, before = self.dialogue, self._mail_since
-        if self.silent:
-            self.silent = False
-            self._relay.heard(self)
-        if dialogue.pressed:
-            dialogue.pressed = False
-            self._relay.pressed(now)
-        if dialogue.farewell is not None:
-            self._lose(Loss.ENDED, dialogue.farewell)
-            return
-        self._tell_relay()
-        answered = bool(dialogue.settled)
+    def _advance(self, progress: Progress, now: float) -> None:
+        before = self._mail_since
+        self._queue.settle_all(progress.settled)
+        self._relay.on_progress(self, progress, now)
         self.work(now)
-        if answered and not self.leaving:
+        if progress.settled and not self.is_retiring:
             self._mail_since = now
-            self._relay.progressed(now, now - before)
-        if dialogue.is_quiet and self._transport is not None:
+            self._relay.on_mail_answered(now, now - before)
+        if self.session.is_quiet and self._transport is not None:
             self._rest()
-
-    def _tell_relay(self) -> None:
-        """Before the next mail is taken: it may be one too many."""
-        dialogue = self.dialogue
-        if dialogue.sent:
-            dialogue.sent = False
-            self._relay.sent(self)
-        if dialogue.setback is not None:
-            setback, dialogue.setback = dialogue.setback, None
-            self._relay.failed(self, setback)
-
-    def _rest(self) -> None:
-        if self.leaving:
-            self.leave()
-        else:
-            self._relay.rested(self)
 
     def _begin(self, mail: Mail) -> None:
         try:
-            self.dialogue.begin(mail)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one mail, the next ones go on
-            self._waiting.surprise = error
-            self._waiting.conclude(mail, Refused(UNWRITABLE))
-        else:
-            self.mails += 1
+            outcome = self.session.begin(mail)
+        except Exception as error:  # noqa: BLE001 - an error in one mail must not affect the next ones
+            self._queue.unexpected_error = error
+            self._queue.settle(mail, Refused(UNWRITABLE))
+            return
+        self.mails += 1
+        if outcome is not None:
+            self._queue.settle(mail, outcome)
 
     def _write(self) -> None:
         if self._transport is None:
             return
-        if self._transport.is_closing():  # it knows, and `connection_lost` is on its way
-            self._lose(Loss.ENDED, "the connection was lost")
+        if self._transport.is_closing():  # `connection_lost` will follow
+            self._close(CloseCause.ENDED, "the connection was lost")
             return
-        if out := self.dialogue.output():
+        if out := self.session.output():
             self._transport.write(out)
-        self._expect()
+        self._set_deadline()
 
-    def _settle(self) -> None:
-        settled, self.dialogue.settled = self.dialogue.settled, []
-        self._waiting.conclude_all(settled)
+    def _rest(self) -> None:
+        if self.is_retiring:
+            self.retire()
+        else:
+            self._relay.on_idle(self)
 
-    def _lose(self, loss: Loss, reason: str) -> None:
-        """Close at once: if it was closed in order, what is left of a mail would still be sent."""
+    # --- the end
+
+    def _close(self, cause: CloseCause, reason: str) -> None:
+        if self._transport is not None:
+            self._finish(self.session.end(cause, reason))
+
+    def _finish(self, progress: Progress) -> None:
+        """Abort the transport: an orderly close would still send the rest of a mail."""
         transport, self._transport = self._transport, None
-        if transport is None:
+        if transport is None or progress.close is None:
             return
         transport.abort()
         if self._timer is not None:
             self._timer.cancel()
-        reason = one_line(reason)
-        blames_pipelining = self.dialogue.blames_pipelining(loss)
-        self.dialogue.end(loss, reason)
-        self._settle()
-        for mail in self.dialogue.returned:
-            self._waiting.take_back(mail, reason, suspect=self.dialogue.farewell is None)
-        self._relay.lost(self, loss, reason, blames_pipelining=blames_pipelining)
+        self._queue.settle_all(progress.settled)
+        for mail in progress.returned:
+            self._queue.put_back(mail, progress.close.reason, suspect=progress.close.abrupt)
+        self._relay.on_closed(self, progress)
 
-    # --- time limits: one timer a connection, set anew only when it fires too early or would fire too late
+    # --- time limits: one timer per connection, set again only if it would fire too early or too late
 
-    def _expect(self) -> None:
-        patience = self._patience()
-        self._deadline = self._since + (min(patience, SILENT_SECONDS) if self._may_fall_silent else patience)
+    def _set_deadline(self) -> None:
+        awaited = self.session.awaited
+        patience = self._patience(awaited)
+        may_stall = awaited is not None and not self.is_stalled
+        self._deadline = self._since + (min(patience, STALLED_SECONDS) if may_stall else patience)
         if self._timer is None or self._timer_at > self._deadline:
-            self._wake()
+            self._set_timer()
 
-    @property
-    def _may_fall_silent(self) -> bool:
-        return not (self.silent or self.dialogue.is_quiet)
-
-    def _wake(self) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_at = self._loop.call_at(self._deadline, self._look_at_time), self._deadline
+        self._timer, self._timer_at = self._loop.call_at(self._deadline, self._on_timer), self._deadline
 
-    def _patience(self) -> float:
-        awaited = self.dialogue.awaited
-        if not awaited:
-            return self._relay.idle_seconds
-        match awaited[0]:
+    def _patience(self, awaited: Awaited | None) -> float:
+        match awaited:
             case Phase.DOT:
                 return self._timeouts.dot_seconds
-            case Aside.QUIT:
+            case None:
+                return self._idle_seconds
+            case Control.QUIT:
                 return QUIT_SECONDS
             case _:
                 return self._timeouts.command_seconds
 
-    def _look_at_time(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         if self._loop.time() < self._deadline:
-            self._wake()
-        elif self.dialogue.is_quiet:
-            self._relay.tired(self)
-        elif self._may_fall_silent and self._deadline < self._since + self._patience():
-            self.silent = True
-            self._expect()
-            self._relay.silenced(self)
-            self._waiting.tell()
+            self._set_timer()
+        elif (awaited := self.session.awaited) is None:
+            self._relay.on_idle_timeout(self)
+        elif not self.is_stalled and self._deadline < self._since + self._patience(awaited):
+            self.is_stalled = True
+            self._set_deadline()
+            self._relay.on_stalled(self)
+            self._queue.flush_reports()
         else:
-            self._lose(Loss.TIMEOUT, f"no answer to {self.dialogue.awaited[0].value} in time")
-            self._waiting.tell()
+            self._close(CloseCause.TIMEOUT, f"no reply to {awaited.value} in time")
+            self._queue.flush_reports()

@@ -1,6 +1,6 @@
-"""What became of a mail, and the policy that decides it: `judged` for a reply, `lost` for none.
+"""The outcome of a mail, and its rules: `interpret` for a reply, `outcome_of_loss` for a lost connection.
 
-`explanation` is one line for a person: the relay's reply, or what went wrong. A reply may quote the address.
+`explanation` is one line of text: the relay's reply, or what went wrong. A reply may quote the address.
 """
 
 import re
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """How far a mail has come: what was said last. From DOT on, the relay may have it."""
+    """How far a mail has come: the last thing written. From DOT on, the relay may have accepted the mail."""
 
     MAIL = "MAIL"
     RCPT = "RCPT"
@@ -19,37 +19,37 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The relay took the mail."""
+    """The relay accepted the mail."""
 
     explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The relay will never take this mail for this recipient: the code goes back."""
+    """The relay will never accept this mail for this recipient. Its code returns to the list."""
 
     explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Not now: a 4xx, or the connection was lost with the mail begun but not handed over. Due again, same code."""
+    """Try again later, with the same code: a 4xx reply, or the connection was lost before the mail was written."""
 
     explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertain:
-    """The mail was handed over and never answered for: it may have been sent."""
+    """The mail was written and no final reply came: it may have been sent."""
 
     explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class SenderRefused:
-    """The relay refuses us, not the recipient: the next mail would fare no better.
+    """The relay refuses the sender, not the recipient: it would refuse the next mail as well.
 
-    Said at RCPT it is a guess: a policy (`550 5.7.1`) may be about us or about this one recipient.
+    At RCPT this is a guess: a policy reply (`550 5.7.1`) may concern the sender or this one recipient.
     """
 
     explanation: str
@@ -57,7 +57,7 @@ class SenderRefused:
 
 
 class UnreachableCause(Enum):
-    """Why a mail was not handed over."""
+    """Why a mail was not sent."""
 
     RELAY = "no relay could be used"
     DEADLINE = "its deadline passed"
@@ -67,7 +67,7 @@ class UnreachableCause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The mail was not handed over: nothing was sent, and no attempt counts."""
+    """No relay was reached in time. Nothing was sent, and no attempt counts."""
 
     explanation: str
     cause: UnreachableCause = UnreachableCause.RELAY
@@ -81,15 +81,15 @@ Outcome = Sent | Refused | Deferred | Uncertain | SenderRefused | Unreachable
 
 
 class OutOfStepError(Exception):
-    """The reply is no answer to what was said. From here on no reply can be trusted."""
+    """A reply does not answer the command that awaits one. No later reply can be trusted."""
 
 
 _OUR_FAULT = re.compile(r"5\d\d 5\.7\.|50[0234] |53[0458] ")  # policy (RFC 3463 3.8); wrong command; authentication
 _OF_THE_RELAY = re.compile(r"4\d\d 4\.[3457]\.")  # system, network, protocol, policy
 
 
-def judged(phase: Phase, reply: str) -> Outcome | None:
-    """What the reply (`550 5.1.1 no such mailbox`) means for the mail; None: go on. Raises OutOfStepError."""
+def interpret(phase: Phase, reply: str) -> Outcome | None:
+    """The outcome that a reply (`550 5.1.1 no such mailbox`) means; None: continue. Raises OutOfStepError."""
     match phase, reply[:1]:
         case (Phase.MAIL | Phase.RCPT, "2") | (Phase.DATA, "3"):
             return None
@@ -106,18 +106,18 @@ def judged(phase: Phase, reply: str) -> Outcome | None:
     raise OutOfStepError(f"{phase.value} was answered with {reply}")
 
 
-def is_setback(phase: Phase, reply: str) -> bool:
-    """Whether the relay itself cannot: a temporary failure, but for those of one recipient (greylisting, a quota)."""
+def is_soft_failure(phase: Phase, reply: str) -> bool:
+    """Whether the relay itself fails: a 4xx that does not concern one recipient (as greylisting and quotas do)."""
     return reply.startswith("421" if phase is Phase.RCPT else "4")
 
 
-def is_pressure(phase: Phase, reply: str) -> bool:
-    """Whether the relay asks for less: a temporary failure of its own, not of one mailbox (RFC 3463 3)."""
-    return is_setback(phase, reply) or (phase is Phase.RCPT and _OF_THE_RELAY.match(reply) is not None)
+def is_backpressure(phase: Phase, reply: str) -> bool:
+    """Whether the relay asks for less: a 4xx that concerns the relay, not one mailbox (RFC 3463 3)."""
+    return is_soft_failure(phase, reply) or (phase is Phase.RCPT and _OF_THE_RELAY.match(reply) is not None)
 
 
-def lost(phase: Phase, reason: str) -> Outcome:
-    """What it means for the mail that the connection was lost, timed out or fell out of step in this phase."""
+def outcome_of_loss(phase: Phase, reason: str) -> Outcome:
+    """The outcome of a mail whose connection is lost, times out or falls out of step in this phase."""
     match phase:
         case Phase.MAIL:
             return Unreachable(reason)

@@ -1,4 +1,4 @@
-"""Mails that wait for a connection, and the reports about those that had one."""
+"""Mails that wait for a connection, and the outcomes that wait to be reported."""
 
 import math
 from collections import deque
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from coupons.mail import Envelope
 from coupons.smtp.outcomes import CANCELLED, PAST_DEADLINE, SHUTTING_DOWN, Deferred, Outcome, Unreachable
 
-MOST_RETURNS = 10
-"""A mail that comes back so often, each time with its connection dead before MAIL was answered, is the cause."""
+MAX_RETURNS = 10
+"""A mail that comes back more often, each time because its connection died before MAIL was answered, is the cause."""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,81 +22,80 @@ class Mail:
     returns: int = 0
 
 
-class Waiting:
-    """One queue for all connections to all relays. What is concluded is reported by `tell`, once, in order.
+class MailQueue:
+    """One queue for all connections to all relays. `flush_reports` reports each outcome once, in order.
 
-    A report may hand over the next mail: that is queued, and reported after it, never in the middle of things.
+    A report may submit the next mail, which is queued; its outcome is never reported from inside another report.
     """
 
     def __init__(self) -> None:
         self._mails: deque[Mail] = deque()
-        self._concluded: deque[tuple[Mail, Outcome]] = deque()
-        self._telling = False
+        self._settled: deque[tuple[Mail, Outcome]] = deque()
+        self._is_reporting = False
         self.closed = False
-        self.surprise: BaseException | None = None
+        self.unexpected_error: BaseException | None = None
 
     def __len__(self) -> int:
         return len(self._mails)
 
     def add(self, mail: Mail) -> None:
         if self.closed:
-            self.conclude(mail, SHUTTING_DOWN)
+            self.settle(mail, SHUTTING_DOWN)
         else:
             self._mails.append(mail)
 
     def next(self, now: float) -> Mail | None:
-        """The first mail that may still be handed over at this time of the loop; those before it are concluded."""
+        """The first mail whose deadline has not passed at this time of the loop; earlier mails are settled."""
         while self._mails:
             mail = self._mails.popleft()
             if now <= mail.deadline:
                 return mail
-            self.conclude(mail, PAST_DEADLINE)
+            self.settle(mail, PAST_DEADLINE)
         return None
 
-    def take_back(self, mail: Mail, reason: str, *, suspect: bool) -> None:
-        """A mail that nothing was at stake for is the next one again. `suspect`: it may have broken the connection."""
+    def put_back(self, mail: Mail, reason: str, *, suspect: bool) -> None:
+        """Make a mail that was not sent the next one again. `suspect`: it may have broken its connection."""
         mail.returns += suspect
         if self.closed:
-            self.conclude(mail, SHUTTING_DOWN)
-        elif mail.returns > MOST_RETURNS:
-            self.conclude(mail, Deferred(reason))
+            self.settle(mail, SHUTTING_DOWN)
+        elif mail.returns > MAX_RETURNS:
+            self.settle(mail, Deferred(reason))
         else:
             self._mails.appendleft(mail)
 
-    def give_up(self, outcome: Unreachable) -> None:
-        """Conclude every waiting mail."""
+    def cancel_all(self, outcome: Unreachable) -> None:
         while self._mails:
-            self.conclude(self._mails.popleft(), outcome)
+            self.settle(self._mails.popleft(), outcome)
 
     def cancel_for(self, owner: object) -> None:
         mails, self._mails = self._mails, deque()
         for mail in mails:
             if mail.owner is owner:
-                self.conclude(mail, CANCELLED)
+                self.settle(mail, CANCELLED)
             else:
                 self._mails.append(mail)
 
     def close(self) -> None:
         self.closed = True
-        self.give_up(SHUTTING_DOWN)
+        self.cancel_all(SHUTTING_DOWN)
 
-    def conclude(self, mail: Mail, outcome: Outcome) -> None:
-        self._concluded.append((mail, outcome))
+    def settle(self, mail: Mail, outcome: Outcome) -> None:
+        self._settled.append((mail, outcome))
 
-    def conclude_all(self, settled: Iterable[tuple[Mail, Outcome]]) -> None:
-        self._concluded.extend(settled)
+    def settle_all(self, settled: Iterable[tuple[Mail, Outcome]]) -> None:
+        self._settled.extend(settled)
 
-    def tell(self) -> None:
-        """Report what is concluded. A defect in a report is kept, and costs the other mails nothing."""
-        if self._telling:
+    def flush_reports(self) -> None:
+        """Report the settled mails. An error in a report is kept, and does not affect the other mails."""
+        if self._is_reporting:
             return
-        self._telling = True
+        self._is_reporting = True
         try:
-            while self._concluded:
-                mail, outcome = self._concluded.popleft()
+            while self._settled:
+                mail, outcome = self._settled.popleft()
                 try:
                     mail.report(outcome)
-                except Exception as error:  # noqa: BLE001 - it is raised when the relays are left
-                    self.surprise = error
+                except Exception as error:  # noqa: BLE001 - raised when the relays are closed
+                    self.unexpected_error = error
         finally:
-            self._telling = False
+            self._is_reporting = False

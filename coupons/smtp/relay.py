@@ -1,67 +1,38 @@
-"""One relay: how many connections it gets, and whether it gets any."""
+"""One relay: whether it gets mails, and over how many connections."""
 
 import asyncio
-import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum
 
-from coupons.smtp.address import SmtpAddress, SmtpAddressError
-from coupons.smtp.connect import OpeningError, open_connection
+from coupons.smtp.address import SmtpAddress
+from coupons.smtp.breaker import Breaker, Fault
+from coupons.smtp.congestion import Congestion, Pace
+from coupons.smtp.connect import ConnectError, Connector
 from coupons.smtp.connection import Connection, Timeouts
-from coupons.smtp.queue import Mail, Waiting
-from coupons.smtp.session import Loss
-
-ADJUST_SECONDS = 1
-"""The number of connections is halved, and grows by one, at most so often."""
-FAILURES_IN_A_ROW = 5
-"""So many mails that failed for the relay's sake, none sent between, and it is left out for a while: one that dies
-after each dot, or says 421 to each mail, would otherwise be handed thousands in a second, over as many connections.
-"""
-SLOW_SECONDS = 1.0
-SLOW_FACTOR = 10
-"""A relay that needs more seconds for a mail, and so many times those of the fastest one, is left out for a while."""
-_SMOOTHING = 0.2  # the weight of the newest mail
+from coupons.smtp.connection_set import ConnectionSet
+from coupons.smtp.progress import CloseCause, Progress
+from coupons.smtp.queue import Mail, MailQueue
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connections` are those of this process to all relays; `mails_per_connection`: 0 for no limit.
+    """`connections`: of this process to all relays. `mails_per_connection`: 0 for no limit.
 
-    A relay in trouble is tried again after `backoff_seconds`, which double up to the longest.
+    A failing relay is retried after `backoff_seconds`, which double up to `max_backoff_seconds`.
     """
 
     connections: int = 10
     mails_per_connection: int = 1_000
     idle_seconds: float = 30
     backoff_seconds: float = 1
-    longest_backoff_seconds: float = 60
-
-
-class Kind(Enum):
-    """What a relay does that is left out."""
-
-    CLOSED = "refuses connections"
-    FAILING = "fails"
-    SLOW = "is slow"
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a relay is left out. It ends with the first mail that is sent."""
-
-    kind: Kind
-    reason: str
-    since: datetime
+    max_backoff_seconds: float = 60
 
 
 class Relay:
-    """Connections that are opened as mails come, and closed when there are none.
+    """Opens connections as mails come, and closes idle ones.
 
-    Their number follows what the relay takes (additive increase, multiplicative decrease). When none is left and none
-    can be opened, or mail after mail fails, the relay is out until its back-off has passed; then one connection tries.
+    `Congestion` limits the number of connections to what the relay accepts. When no connection can be opened, or mail
+    after mail fails, the `Breaker` takes the relay out of rotation; after the back-off, one connection tries again.
     """
 
     def __init__(
@@ -69,298 +40,243 @@ class Relay:
         address: SmtpAddress,
         *,
         share: int,
-        waiting: Waiting,
-        changed: Callable[[], None],
-        others: Callable[["Relay"], Sequence["Relay"]],
+        queue: MailQueue,
+        on_capacity: Callable[[], None],
+        others_in_rotation: Callable[["Relay"], Sequence["Relay"]],
         limits: Limits,
         timeouts: Timeouts,
         local_hostname: str | None,
     ) -> None:
-        """`changed` is called when there may be room for waiting mails; `others` tells which other relays can be used.
+        """`on_capacity` is called when the relay may have room for queued mails.
 
-        Raises SmtpAddressError: its certificates cannot be read, or the hostname cannot be said.
+        Raises SmtpAddressError: the certificates cannot be read, or the hostname is invalid.
         """
-        if local_hostname and not re.fullmatch(r"[!-~]+", local_hostname):
-            raise SmtpAddressError("the name said in EHLO must be ASCII letters and digits without blanks")
         self.name = address.name
-        self.share = share
-        self.pace = 0.0
-        """Seconds for a mail, smoothed; 0: not known."""
-        self.trouble: Trouble | None = None
+        self.pace = Pace()
+        self.breaker = Breaker(first_seconds=limits.backoff_seconds, max_seconds=limits.max_backoff_seconds)
+        self.congestion = Congestion(share)
+        self.connections = ConnectionSet()
         self.not_pipelined: str | None = None
-        """Why nothing is pipelined to this relay any more, although it offers to take that."""
-        self.idle_seconds = limits.idle_seconds
-        self._address = address
-        self._tls_context = address.tls_context()
-        self._local_hostname = local_hostname or None
-        self._waiting = waiting
-        self._changed = changed
-        self._others = others
+        """How the relay violated PIPELINING, which it offers; since then, nothing is pipelined to it."""
+        self._connector = Connector(address, local_hostname, timeouts.connect_seconds)
         self._limits = limits
         self._timeouts = timeouts
-        self._allowed: float = share
-        self._halved_at = self._grown_at = 0.0
-        self._failures = 0  # since a mail was sent
-        self._backoff = 0.0
-        self._blocked: asyncio.TimerHandle | None = None  # no connection is opened before it fires
-        self._opening: set[asyncio.Task[Connection]] = set()
-        self._connections: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}  # the last one to rest is the first to work again
-        self._silent: set[Connection] = set()  # of these connections, those that wait for an answer in vain
-        self._leaving: set[Connection] = set()
-        self._departed = asyncio.Event()
+        self._queue = queue
+        self._on_capacity = on_capacity
+        self._others_in_rotation = others_in_rotation
+        self._retry_timer: asyncio.TimerHandle | None = None
 
-    # --- what the relays ask for
+    # --- called by the relays
 
     @property
-    def is_out(self) -> bool:
-        return self.trouble is not None and self._blocked is not None
+    def is_out_of_rotation(self) -> bool:
+        return self.breaker.is_open
 
     @property
     def retry_seconds(self) -> float:
-        return max(0.0, self._blocked.when() - asyncio.get_running_loop().time()) if self._blocked else 0.0
-
-    @property
-    def idle(self) -> int:
-        return len(self._idle)
-
-    @property
-    def opening(self) -> int:
-        return len(self._opening)
+        retry_at = self.breaker.retry_at
+        return 0.0 if retry_at is None else max(0.0, retry_at - asyncio.get_running_loop().time())
 
     @property
     def load(self) -> float:
         """The part of its share that is in use."""
-        return (self._heard + len(self._opening) - len(self._idle)) / self.share
-
-    @property
-    def silent(self) -> list[Mail]:
-        """What its silent connections hold, also those that take no more mails."""
-        silent = [connection for connection in (*self._silent, *self._leaving) if connection.silent]
-        return [mail for connection in silent for mail in connection.dialogue.in_flight]
+        return self.connections.in_use / self.congestion.share
 
     @property
     def may_open(self) -> bool:
-        """Never more than twice its share: a relay that is silent for long would collect them."""
-        opening = len(self._opening)
-        has_room = self._heard + opening < self._most and len(self._connections) + opening < 2 * self.share
-        return self._blocked is None and has_room
-
-    def work(self) -> None:
-        """Put an idle connection to work."""
-        connection, _ = self._idle.popitem()
-        connection.work(asyncio.get_running_loop().time())
-        if connection.dialogue.is_quiet and connection in self._connections:
-            self.rested(connection)
+        """At most twice the share is open: the stalled connections of a dead relay would accumulate."""
+        if self.breaker.retry_at is not None:
+            return False
+        opening = len(self.connections.opening)
+        open_or_opening = len(self.connections.active) + opening
+        return self.connections.answering + opening < self._limit and open_or_opening < 2 * self.congestion.share
 
     def open(self) -> None:
         task = asyncio.create_task(self._connect())
-        self._opening.add(task)
-        task.add_done_callback(self._opened)
+        self.connections.add_opening(task)
+        task.add_done_callback(self._on_connected)
+
+    def work(self) -> None:
+        """Let an idle connection work."""
+        connection = self.connections.take_idle()
+        connection.work(asyncio.get_running_loop().time())
+        if connection.session.is_quiet and connection in self.connections:
+            self.on_idle(connection)
+
+    def retry_now(self) -> None:
+        """End the back-off."""
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        self.breaker.end_backoff()
 
     async def check(self) -> None:
-        """Open a connection and take leave. Raises OpeningError."""
+        """Open a connection and QUIT. Raises ConnectError."""
         connection = await self._connect()
-        self._leaving.add(connection)
-        connection.leave()
-        while connection in self._leaving:
-            self._departed.clear()
-            await self._departed.wait()
+        self.connections.retire(connection)
+        await self.connections.wait_removed(connection)
 
-    def try_again(self) -> None:
-        """The back-off has passed, or there is nobody better any more."""
-        if self._blocked is not None:
-            self._blocked.cancel()
-            self._blocked = None
-
-    def leave(self) -> None:
-        """Take no more mails, and close each connection when it has nothing in flight."""
-        for task in self._opening:
+    def close(self) -> None:
+        """Accept no more mails, and close each connection when it has none in flight."""
+        for task in self.connections.opening:
             task.cancel()
-        self.try_again()  # there is nothing to wait for
-        for connection in list(self._connections):
-            self._part_with(connection)
+        self.retry_now()
+        self._retire_all()
 
-    def stop(self, reason: str) -> None:
-        for connection in [*self._connections, *self._leaving]:
-            connection.stop(reason)
+    def abort(self, reason: str) -> None:
+        """Close every connection now."""
+        for connection in self.connections.all:
+            connection.abort(reason)
 
-    async def gone(self) -> None:
-        """Wait until there is no connection left."""
-        while self._opening or self._connections or self._leaving:
-            self._departed.clear()
-            await self._departed.wait()
+    async def wait_closed(self) -> None:
+        await self.connections.wait_empty()
 
-    # --- what its connections tell
+    # --- called by its connections
 
     def next_mail(self, connection: Connection, now: float) -> Mail | None:
-        if connection.leaving or self._is_enough(connection):
+        if connection.is_retiring or self._is_surplus(connection):
             return None
-        return self._waiting.next(now)
+        return self._queue.next(now)
 
-    def rested(self, connection: Connection) -> None:
-        if self._is_enough(connection) or self._waiting.closed:
-            self._part_with(connection)
-            self._changed()
+    def on_progress(self, connection: Connection, progress: Progress, now: float) -> None:
+        if progress.backpressure:
+            self.congestion.halve(now)
+        if progress.has_sent:
+            self._on_sent(connection)
+        if progress.soft_failure is not None:
+            self._on_soft_failure(connection, progress.soft_failure)
+
+    def on_mail_answered(self, now: float, seconds: float) -> None:
+        if self.pace.record(seconds) and self._is_slow():
+            self._suspend(Fault.SLOW, f"{self.pace.seconds:.1f} seconds per mail")
+        elif self.congestion.grow(now):
+            self._on_capacity()
+
+    def on_idle(self, connection: Connection) -> None:
+        if self._is_surplus(connection) or self._queue.closed:
+            self.connections.retire(connection)
+            self._on_capacity()
         else:
-            self._idle[connection] = None
+            self.connections.add_idle(connection)
 
-    def tired(self, connection: Connection) -> None:
-        self._part_with(connection)
+    def on_idle_timeout(self, connection: Connection) -> None:
+        self.connections.retire(connection)
 
-    def silenced(self, connection: Connection) -> None:
-        if connection in self._connections:
-            self._silent.add(connection)
-            self._changed()
+    def on_stalled(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.add_stalled(connection)
+            self._on_capacity()
 
-    def heard(self, connection: Connection) -> None:
-        self._silent.discard(connection)
+    def on_recovered(self, connection: Connection) -> None:
+        self.connections.remove_stalled(connection)
 
-    def sent(self, connection: Connection) -> None:
-        """A mail was. What was in flight when the relay was left out does not say how it is now."""
-        if connection.leaving:
+    def on_closed(self, connection: Connection, progress: Progress) -> None:
+        close = progress.close
+        if close is None:
             return
-        self._failures, self._backoff = 0, 0.0
-        if self.trouble is not None:
-            self.trouble = None
-            self._changed()
-
-    def failed(self, connection: Connection, reason: str) -> None:
-        """A mail did, for the relay's sake."""
-        if connection.leaving:
-            return
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW or self.trouble is not None:
-            self._leave_out(Kind.FAILING, reason)
-
-    def progressed(self, now: float, seconds: float) -> None:
-        self.pace += (seconds - self.pace) * _SMOOTHING
-        if self._is_slow():
-            self._leave_out(Kind.SLOW, f"{self.pace:.1f} seconds for a mail")
-        elif self._allowed < self.share and now - self._grown_at >= ADJUST_SECONDS:
-            self._grown_at = now
-            self._allowed = min(self.share, self._allowed + 1)
-            self._changed()
-
-    def pressed(self, now: float) -> None:
-        if now - self._halved_at >= ADJUST_SECONDS:
-            self._halved_at = self._grown_at = now
-            self._allowed = max(1, self._allowed / 2)
-
-    def lost(self, connection: Connection, loss: Loss, reason: str, *, blames_pipelining: bool) -> None:
-        self._idle.pop(connection, None)
-        self._connections.discard(connection)
-        self._silent.discard(connection)
-        self._leaving.discard(connection)
-        self._departed.set()
-        if connection.dialogue.sent:
-            self.sent(connection)
-        if blames_pipelining:
-            self._pipeline_no_more(reason)
-        elif connection.leaving or loss is Loss.STOPPED:
+        self.connections.remove(connection)
+        if progress.backpressure:
+            self.congestion.halve(asyncio.get_running_loop().time())
+        if progress.has_sent:
+            self._on_sent(connection)
+        if close.blames_pipelining:
+            self._stop_pipelining(close.reason)
+        elif connection.is_retiring or close.cause is CloseCause.STOPPED:
             pass
-        elif connection.dialogue.fresh and connection.mails:
-            self._opened_in_vain(reason)
-        elif loss is Loss.TIMEOUT and self._others(self):
-            self._leave_out(Kind.SLOW, reason)
-        elif (setback := connection.dialogue.setback) is not None:
-            self.failed(connection, setback)
-        self._changed()
+        elif close.unused and connection.mails:
+            self._connect_failed(close.reason)
+        elif close.cause is CloseCause.TIMEOUT and self._others_in_rotation(self):
+            self._suspend(Fault.SLOW, close.reason)
+        elif progress.soft_failure is not None:
+            self._on_soft_failure(connection, progress.soft_failure)
+        self._on_capacity()
 
-    # --- how it is done
-
-    @property
-    def _heard(self) -> int:
-        """Its connections that are no silent ones."""
-        return len(self._connections) - len(self._silent)
-
-    @property
-    def _most(self) -> int:
-        """How many connections may take mails."""
-        if self.trouble is None:
-            return int(self._allowed)
-        return 0 if self.is_out else 1
-
-    def _is_enough(self, connection: Connection) -> bool:
-        return self._heard > self._most or 0 < self._limits.mails_per_connection <= connection.mails
+    # --- how connections are opened
 
     async def _connect(self) -> Connection:
-        """The connection takes over before the loop can read any more. Raises OpeningError."""
-        opened = await open_connection(
-            self._address,
-            tls_context=self._tls_context,
-            local_hostname=self._local_hostname,
-            seconds=self._timeouts.connect_seconds,
+        """The connection is the transport's protocol before the loop reads any more. Raises ConnectError."""
+        return Connection(
+            await self._connector.connect(),
+            relay=self,
+            queue=self._queue,
+            timeouts=self._timeouts,
+            idle_seconds=self._limits.idle_seconds,
+            pipelining=self.not_pipelined is None,
         )
-        pipelining = self.not_pipelined is None
-        return Connection(opened, relay=self, waiting=self._waiting, timeouts=self._timeouts, pipelining=pipelining)
 
-    def _opened(self, task: asyncio.Task[Connection]) -> None:
-        self._opening.discard(task)
-        self._departed.set()
+    def _on_connected(self, task: asyncio.Task[Connection]) -> None:
+        self.connections.remove_opening(task)
         if task.cancelled():
             return
         match task.exception():
             case None if task.result().is_open:
-                self._connections.add(task.result())
-                self._idle[task.result()] = None
+                self.connections.add_idle(task.result())
                 self.work()
             case None:
-                self._opened_in_vain("the relay closed the connection at once")
-            case OpeningError() as error:
-                self._opened_in_vain(str(error))
+                self._connect_failed("the relay closed the connection at once")
+            case ConnectError() as error:
+                self._connect_failed(str(error))
             case error:
-                self._waiting.surprise = error
-                self._opened_in_vain("a defect of our own")
-        self._changed()
-        self._waiting.tell()
+                self._queue.unexpected_error = error
+                self._connect_failed("internal error")
+        self._on_capacity()
+        self._queue.flush_reports()
+
+    def _connect_failed(self, reason: str) -> None:
+        """A connection was refused, or lost before its first mail: the relay accepts no more than are open now."""
+        now = asyncio.get_running_loop().time()
+        self.congestion.cap(self.connections.answering + len(self.connections.opening), now)
+        self._back_off(now)
+        if self.connections.is_rest_stalled:
+            self.breaker.trip(Fault.CLOSED, reason)
+
+    # --- how many connections it gets
+
+    @property
+    def _limit(self) -> int:
+        """Connections that may send mails."""
+        if self.breaker.trouble is None:
+            return self.congestion.limit
+        return 1 if self.breaker.is_half_open else 0
+
+    def _is_surplus(self, connection: Connection) -> bool:
+        return self.connections.answering > self._limit or 0 < self._limits.mails_per_connection <= connection.mails
 
     def _is_slow(self) -> bool:
-        paces = [other.pace for other in self._others(self) if other.pace] if self.pace > SLOW_SECONDS else []
-        return bool(paces) and self.pace > SLOW_FACTOR * min(paces)
+        return self.pace.is_much_slower_than(other.pace for other in self._others_in_rotation(self))
 
-    def _pipeline_no_more(self, reason: str) -> None:
+    def _stop_pipelining(self, reason: str) -> None:
         self.not_pipelined = self.not_pipelined or reason
-        for connection in list(self._connections):
-            self._part_with(connection)
+        self._retire_all()
 
-    def _part_with(self, connection: Connection) -> None:
-        self._idle.pop(connection, None)
-        self._connections.discard(connection)
-        self._silent.discard(connection)
-        self._leaving.add(connection)
-        connection.leave()
+    def _retire_all(self) -> None:
+        for connection in list(self.connections.active):
+            self.connections.retire(connection)
 
-    def _opened_in_vain(self, reason: str) -> None:
-        """A connection could not be opened, or was of no use. As many as there are is what the relay serves."""
-        left = self._heard + len(self._opening)
-        self._allowed = max(1, min(self._allowed, left))
-        self._grown_at = asyncio.get_running_loop().time()
-        self._back_off()
-        if not left and all(each.silent for each in self._leaving):
-            self._note(Kind.CLOSED, reason)
+    # --- whether it is in rotation
 
-    def _leave_out(self, kind: Kind, reason: str) -> None:
-        self.pace = 0.0
-        self._note(kind, reason)
-        self._back_off()
-        for connection in list(self._connections):
-            self._part_with(connection)
-        self._changed()
+    def _on_sent(self, connection: Connection) -> None:
+        """A retiring connection proves nothing: its mail was in flight before the relay left the rotation."""
+        if not connection.is_retiring and self.breaker.record_sent():
+            self._on_capacity()
 
-    def _note(self, kind: Kind, reason: str) -> None:
-        """Trouble that goes on is the same one."""
-        self.trouble = Trouble(kind, reason, self.trouble.since if self.trouble else datetime.now(UTC))
+    def _on_soft_failure(self, connection: Connection, reason: str) -> None:
+        if not connection.is_retiring and self.breaker.record_failure():
+            self._suspend(Fault.FAILING, reason)
 
-    def _back_off(self) -> None:
-        """With jitter, lest all workers ask at once. Connections that fail together count as one failure."""
-        if self._blocked is None and not self._waiting.closed:
-            doubled = max(2 * self._backoff, self._limits.backoff_seconds)
-            self._backoff = min(doubled, self._limits.longest_backoff_seconds)
-            seconds = self._backoff * random.uniform(0.5, 1)  # noqa: S311 - no secret
-            self._blocked = asyncio.get_running_loop().call_later(seconds, self._unblock)
+    def _suspend(self, fault: Fault, reason: str) -> None:
+        """Take the relay out of rotation."""
+        self.pace.reset()
+        self.breaker.trip(fault, reason)
+        self._back_off(asyncio.get_running_loop().time())
+        self._retire_all()
+        self._on_capacity()
 
-    def _unblock(self) -> None:
-        self.try_again()
-        self._changed()
-        self._waiting.tell()
+    def _back_off(self, now: float) -> None:
+        if not self._queue.closed and self.breaker.back_off(now):
+            self._retry_timer = asyncio.get_running_loop().call_later(self.retry_seconds, self._on_retry)
+
+    def _on_retry(self) -> None:
+        self.retry_now()
+        self._on_capacity()
+        self._queue.flush_reports()

@@ -1,4 +1,4 @@
-"""All relays, and one queue of mails for them: whichever has a free connection takes the next mail."""
+"""All relays, and one queue of mails for them: the next free connection takes the next mail."""
 
 import asyncio
 import math
@@ -11,18 +11,19 @@ from typing import Self
 
 from coupons.mail import Envelope
 from coupons.smtp.address import SmtpAddress
-from coupons.smtp.connect import OpeningError
+from coupons.smtp.breaker import Fault
+from coupons.smtp.connect import ConnectError
 from coupons.smtp.connection import Timeouts
 from coupons.smtp.outcomes import SHUTTING_DOWN, Outcome, Unreachable
-from coupons.smtp.queue import Mail, Waiting
-from coupons.smtp.relay import Kind, Limits, Relay
+from coupons.smtp.queue import Mail, MailQueue
+from coupons.smtp.relay import Limits, Relay
 
 _LOAD = attrgetter("load")
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """No relay can be used. `since` when, in UTC, and in how many seconds one will be tried again."""
+    """No relay can be used since `since` (UTC); in `retry_seconds`, one is tried again."""
 
     reason: str
     since: datetime
@@ -30,9 +31,9 @@ class Outage:
 
 
 class Relays:
-    """Every mail that is handed over is reported exactly once, whatever happens.
+    """Reports every submitted mail exactly once, whatever happens.
 
-    A report may hand over more mails. It is never called while a connection is in the middle of something.
+    A report may submit more mails. It is never called while a connection is in the middle of an event.
     """
 
     def __init__(
@@ -44,22 +45,22 @@ class Relays:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 a frozen value
         closing_seconds: float = 10,
     ) -> None:
-        """`local_hostname`: said in EHLO, by default this machine's.
+        """`local_hostname`: sent in EHLO, by default the name of this machine.
 
-        `closing_seconds` are given to mails in flight when the relays are left.
+        `closing_seconds`: the time that mails in flight are given when the relays are closed.
 
-        Raises SmtpAddressError: certificates cannot be read, or the hostname cannot be said.
+        Raises SmtpAddressError: certificates cannot be read, or the hostname is invalid.
         """
-        self._waiting = Waiting()
+        self._queue = MailQueue()
         self._closing_seconds = closing_seconds
-        self._dispatching = False
+        self._is_dispatching = False
         self._relays = [
             Relay(
                 address,
                 share=share,
-                waiting=self._waiting,
-                changed=self._dispatch,
-                others=self._others,
+                queue=self._queue,
+                on_capacity=self._dispatch,
+                others_in_rotation=self._others_in_rotation,
                 limits=limits,
                 timeouts=timeouts,
                 local_hostname=local_hostname,
@@ -73,23 +74,23 @@ class Relays:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Hand back what is waiting, give what is in flight a moment, then interrupt it."""
-        self._waiting.close()
+        """Cancel queued mails, wait for the mails in flight for `closing_seconds`, then abort the rest."""
+        self._queue.close()
         for relay in self._relays:
-            relay.leave()
-        self._waiting.tell()
+            relay.close()
+        self._queue.flush_reports()
         try:
             async with asyncio.timeout(self._closing_seconds):
-                await self._gone()
+                await self._wait_closed()
         except TimeoutError:
             pass
         finally:
             for relay in self._relays:
-                relay.stop(SHUTTING_DOWN.explanation)
-            self._waiting.tell()
-        await self._gone()
-        if self._waiting.surprise is not None and error is None:
-            raise self._waiting.surprise
+                relay.abort(SHUTTING_DOWN.explanation)
+            self._queue.flush_reports()
+        await self._wait_closed()
+        if self._queue.unexpected_error is not None and error is None:
+            raise self._queue.unexpected_error
 
     def submit(
         self,
@@ -103,19 +104,19 @@ class Relays:
         `owner` identifies the mail's owner to `cancel_for`. The mail is never sent after `deadline`, a time of the
         running loop: then it is reported as `Unreachable` with the cause DEADLINE when its turn comes.
         """
-        self._waiting.add(Mail(envelope, report, owner, math.inf if deadline is None else deadline))
+        self._queue.add(Mail(envelope, report, owner, math.inf if deadline is None else deadline))
         self._dispatch()
-        self._waiting.tell()
+        self._queue.flush_reports()
 
     def cancel_for(self, owner: object) -> None:
         """Report every queued mail of this owner as `Unreachable` with the cause CANCELLED."""
-        self._waiting.cancel_for(owner)
-        self._waiting.tell()
+        self._queue.cancel_for(owner)
+        self._queue.flush_reports()
 
     def cancel_queued(self) -> None:
         """Report every queued mail as `Unreachable` with the cause SHUTDOWN."""
-        self._waiting.give_up(SHUTTING_DOWN)
-        self._waiting.tell()
+        self._queue.cancel_all(SHUTTING_DOWN)
+        self._queue.flush_reports()
 
     async def send(self, envelope: Envelope) -> Outcome:
         """Submit one mail and wait for its outcome."""
@@ -128,80 +129,81 @@ class Relays:
         for relay in self._relays:
             try:
                 await relay.check()
-            except OpeningError as error:
+            except ConnectError as error:
                 return Unreachable(f"relay {relay.name}: {error}")
         return None
 
     @property
     def outage(self) -> Outage | None:
-        """Why no mail can be sent now; None: it can, or may be tried."""
-        troubles = [relay.trouble for relay in self._relays if relay.is_out and relay.trouble is not None]
-        if len(troubles) < len(self._relays):
+        """Why no mail can be sent now; None if a relay is in rotation."""
+        troubles = [relay.breaker.trouble for relay in self._relays if relay.is_out_of_rotation]
+        known = [trouble for trouble in troubles if trouble is not None]
+        if len(known) < len(self._relays):
             return None
         return Outage(
             reason="; ".join(
-                f"relay {relay.name} {trouble.kind.value} since {trouble.since:%H:%M} UTC: {trouble.reason}"
-                for relay, trouble in zip(self._relays, troubles, strict=True)
+                f"relay {relay.name} {trouble.fault.value} since {trouble.since:%H:%M} UTC: {trouble.reason}"
+                for relay, trouble in zip(self._relays, known, strict=True)
             ),
-            since=max(trouble.since for trouble in troubles),
+            since=max(trouble.since for trouble in known),
             retry_seconds=min(relay.retry_seconds for relay in self._relays),
         )
 
     def stalled_owners(self) -> list[object]:
         """The owner of each mail on a stalled connection; an owner of several mails is listed once per mail."""
-        return [mail.owner for relay in self._relays for mail in relay.silent]
+        return [mail.owner for relay in self._relays for mail in relay.connections.stalled_mails]
 
     @property
     def not_pipelined(self) -> dict[str, str]:
         """The relays (host and port) that offer PIPELINING and violate it, and how each violation was noticed."""
         return {relay.name: relay.not_pipelined for relay in self._relays if relay.not_pipelined is not None}
 
-    async def _gone(self) -> None:
+    async def _wait_closed(self) -> None:
         for relay in self._relays:
-            await relay.gone()
+            await relay.wait_closed()
 
     def _dispatch(self) -> None:
-        """Bring waiting mails and connections together."""
-        if self._dispatching:
+        """Give queued mails to connections."""
+        if self._is_dispatching:
             return
-        self._dispatching = True
+        self._is_dispatching = True
         try:
-            while self._waiting and self._dispatch_one():
+            while self._queue and self._dispatch_one():
                 pass
         finally:
-            self._dispatching = False
-        if self._waiting and (outage := self._settled_outage()):
-            self._waiting.give_up(Unreachable(outage.reason))
+            self._is_dispatching = False
+        if self._queue and (outage := self._outage_after_slow_relays()):
+            self._queue.cancel_all(Unreachable(outage.reason))
 
     def _dispatch_one(self) -> bool:
-        """Put one more connection to work, or open one; no more than there are mails for."""
-        if idle := [relay for relay in self._relays if relay.idle]:
+        """Let one more connection work, or open one; not more than there are mails."""
+        if idle := [relay for relay in self._relays if relay.connections.idle]:
             min(idle, key=_LOAD).work()
             return True
         ready = [relay for relay in self._relays if relay.may_open]
-        if not ready or sum(relay.opening for relay in self._relays) >= len(self._waiting):
+        if not ready or sum(len(relay.connections.opening) for relay in self._relays) >= len(self._queue):
             return False
         min(ready, key=_LOAD).open()
         return True
 
-    def _settled_outage(self) -> Outage | None:
-        """A relay that is only slow is better than none."""
+    def _outage_after_slow_relays(self) -> Outage | None:
+        """In an outage, use a relay that is only slow: better than none."""
         if (outage := self.outage) is None:
             return None
         for relay in self._relays:
-            if relay.trouble is not None and relay.trouble.kind is Kind.SLOW:
-                relay.try_again()
+            if relay.breaker.trouble is not None and relay.breaker.trouble.fault is Fault.SLOW:
+                relay.retry_now()
                 if relay.may_open:
                     relay.open()
                 return None
         return outage
 
-    def _others(self, relay: Relay) -> list[Relay]:
-        return [other for other in self._relays if other is not relay and not other.is_out]
+    def _others_in_rotation(self, relay: Relay) -> list[Relay]:
+        return [other for other in self._relays if other is not relay and not other.is_out_of_rotation]
 
 
 def shares(addresses: Sequence[SmtpAddress], connections: int) -> list[int]:
-    """How many of the connections each relay gets, by weight; at least one."""
+    """Each relay's number of connections, by weight; at least one."""
     total = sum(address.weight for address in addresses)
     taken, before, parts = 0, 0, []
     for address in addresses:

@@ -146,7 +146,7 @@ def assert_replies_are_their_own(lab: Lab) -> None:
 async def deliver_impatiently(lab: Lab, sendout: UUID) -> None:
     """What a worker does, but it waits for the relay for less than its replies are late."""
     settings = Settings(default_from=SENDER, lease_seconds=20)
-    limits = Limits(connections=CONNECTIONS, backoff_seconds=0.05, longest_backoff_seconds=0.2)
+    limits = Limits(connections=CONNECTIONS, backoff_seconds=0.05, max_backoff_seconds=0.2)
     timeouts = Timeouts(command_seconds=0.3, dot_seconds=0.4)
     addresses = SmtpAddress.parse_all(lab.direct.smtp_url)
     async with (

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from coupons.addresses import AddressError, is_harmless, parse_address, parse_ascii_address
 from coupons.mail import Envelope, parse_mailbox
+from coupons.smtp.commands import Capabilities
 from coupons.smtp.queue import Mail
-from coupons.smtp.session import Dialogue, Offers
+from coupons.smtp.session import Session
 from tests.fuzz.fuzzing import fuzzed
 
 IN_DATABASE = re.compile(r"[\x00-\x1f\x7f\s,<>]")
@@ -48,9 +49,9 @@ def test_what_is_taken_is_one_address_everywhere(text: str) -> None:
 
 
 def stands_alone_in_an_envelope(address: str, *, utf8: bool) -> None:
-    dialogue = Dialogue(Offers(utf8=True), pipelining=True)
-    dialogue.begin(Mail(Envelope("shop@example.org", address, lambda _: b"", utf8=utf8), lambda _: None))
-    mail, rcpt, data, rest = dialogue.output().split(b"\r\n")
+    session = Session(Capabilities(utf8=True), pipelining=True)
+    session.begin(Mail(Envelope("shop@example.org", address, lambda _: b"", utf8=utf8), lambda _: None))
+    mail, rcpt, data, rest = session.output().split(b"\r\n")
     assert (mail.partition(b" SMTP")[0], data, rest) == (b"MAIL FROM:<shop@example.org>", b"DATA", b"")
     assert rcpt == f"RCPT TO:<{address}>".encode()
 

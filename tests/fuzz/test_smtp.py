@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.smtp.address import SmtpAddress
-from coupons.smtp.connect import OpeningError, open_connection
-from coupons.smtp.outcomes import OutOfStepError
+from coupons.smtp.commands import Capabilities
+from coupons.smtp.connect import ConnectError, Connector
+from coupons.smtp.progress import CloseCause
 from coupons.smtp.queue import Mail
 from coupons.smtp.replies import MAX_EXPLANATION
-from coupons.smtp.session import Dialogue, Loss, Offers
+from coupons.smtp.session import Session
 from tests.fuzz.fuzzing import CUTS, cut, fuzzed
 from tests.smtp_client import mail_to
-from tests.unit.test_smtp_session import ModelRelay, converse
+from tests.unit.test_smtp_session import Conversation, ModelRelay, converse
 
 # --- a relay that behaves, on a line that does not -----------------------------------------------------------------
 
@@ -82,13 +83,11 @@ def test_no_damage_on_the_line_makes_one_mails_reply_anothers(
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     lines = relays(chance, damages, accepted)
     while mails:
-        dialogue = Dialogue(Offers(), pipelining=pipelining)
-        loss = converse(dialogue, next(lines), mails, chance)
-        if loss is not None:
-            pipelining = pipelining and not dialogue.blames_pipelining(loss)
-            dialogue.end(loss, "a reason")
-        settled += dialogue.settled
-        mails.extendleft(dialogue.returned)
+        session = Session(Capabilities(), pipelining=pipelining)
+        found = converse(session, next(lines), mails, chance)
+        pipelining = pipelining and not (found.close and found.close.blames_pipelining)
+        settled += found.settled
+        mails.extendleft(found.returned)
     next(lines)
     outcomes = {mail.owner: outcome for mail, outcome in settled}
     assert len(settled) == len(outcomes) == count
@@ -115,34 +114,32 @@ SPEECH = st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join)
 
 
 @fuzzed(3)
-@given(SPEECH, CUTS, st.integers(1, 4), st.booleans(), st.sampled_from(Loss))
+@given(SPEECH, CUTS, st.integers(1, 4), st.booleans(), st.sampled_from(CloseCause))
 def test_any_speech_leaves_each_mail_one_outcome(
-    speech: bytes, cuts: list[float], count: int, pipelining: bool, loss: Loss
+    speech: bytes, cuts: list[float], count: int, pipelining: bool, cause: CloseCause
 ) -> None:
     """Mails are settled once or given back, never more are in it than two, and a body is only written after a 354."""
-    dialogue = Dialogue(Offers(eight_bit=True, size=10_000), pipelining=pipelining)
+    session = Session(Capabilities(eight_bit=True, size=10_000), pipelining=pipelining)
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     begun: list[Mail] = []
+    found = Conversation()
     for piece in cut(speech, cuts):
-        while dialogue.wants_mail and mails:
+        while session.can_accept and mails:
             begun.append(mails.popleft())
-            dialogue.begin(begun[-1])
-        dialogue.output()
-        try:
-            dialogue.receive(piece)
-        except OutOfStepError as error:
-            assert len(str(error)) < 2 * MAX_EXPLANATION
-            loss = Loss.OUT_OF_STEP
+            assert session.begin(begun[-1]) is None
+        session.output()
+        if found.add(session.receive(piece)):
             break
-        if dialogue.farewell is not None:
-            assert dialogue.farewell.isprintable()
-            break
-    written = dialogue.output().count(b"Subject: Hello")
+    written = session.output().count(b"Subject: Hello")
     assert written <= speech.count(b"354")
-    dialogue.end(loss, "a reason")
-    ended = [mail for mail, _ in dialogue.settled] + dialogue.returned
+    if found.close is None:
+        found.add(session.end(cause, "a reason"))
+    assert found.close is not None
+    assert len(found.close.reason) <= MAX_EXPLANATION
+    assert found.close.reason.isprintable()
+    ended = [mail for mail, _ in found.settled] + found.returned
     assert sorted(str(mail.owner) for mail in ended) == sorted(str(mail.owner) for mail in begun)
-    for _, outcome in dialogue.settled:
+    for _, outcome in found.settled:
         assert len(outcome.explanation) <= MAX_EXPLANATION
         assert outcome.explanation.isprintable()
 
@@ -186,9 +183,9 @@ async def greeted(words: list[bytes]) -> None:
         port = server.sockets[0].getsockname()[1]
         address = SmtpAddress.parse(f"smtp://127.0.0.1:{port}")
         try:
-            opened = await open_connection(address, tls_context=None, local_hostname="shop.example", seconds=0.2)
-        except OpeningError as error:
+            opened = await Connector(address, "shop.example", 0.2).connect()
+        except ConnectError as error:
             assert str(error).isprintable()
         else:
-            assert opened.offers.size >= 0
+            assert opened.capabilities.size >= 0
             opened.transport.abort()

@@ -26,7 +26,7 @@ BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "
 
 @pytest.fixture(autouse=True)
 def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp.connection, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(smtp.connection, "STALLED_SECONDS", 0.3)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from coupons.lease import kept
 from coupons.mail import Envelope
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts, Uncertain
-from coupons.smtp.connect import OpeningError, open_connection
+from coupons.smtp.commands import Capabilities
+from coupons.smtp.connect import ConnectError, Connector
 from coupons.smtp.queue import Mail
-from coupons.smtp.session import Dialogue, Offers
+from coupons.smtp.session import Session
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
 from coupons.templates import rendering
@@ -52,18 +53,18 @@ def test_no_address_has_control_characters(address: str, character: str) -> None
 def test_no_address_ends_the_command_in_which_it_stands(address: str) -> None:
     """Whoever brings it: nothing of such a mail is said to the relay."""
     for envelope in (Envelope.plain("shop@example.org", address, b""), Envelope.plain(address, "ada@example.org", b"")):
-        dialogue = Dialogue(Offers(), pipelining=True)
+        session = Session(Capabilities(), pipelining=True)
         with pytest.raises(ValueError, match="control character"):
-            dialogue.begin(Mail(envelope, lambda _: None))
-        assert dialogue.output() == b""
+            session.begin(Mail(envelope, lambda _: None))
+        assert session.output() == b""
 
 
 async def test_what_a_relay_said_too_early_is_not_read() -> None:
     """More than was asked may be somebody else's words, and would be taken for the answer to the first mail."""
     async with serving({"EHLO": "250 relay.example\r\n250 more\r\n"}) as server:
         address = SmtpAddress.parse(f"smtp://127.0.0.1:{server.port}")
-        with pytest.raises(OpeningError, match="said more than was asked"):
-            await open_connection(address, tls_context=None, local_hostname="shop.example", seconds=5)
+        with pytest.raises(ConnectError, match="sent more than one reply"):
+            await Connector(address, "shop.example", 5).connect()
 
 
 async def test_connection_that_is_given_up_is_cut() -> None:

@@ -167,5 +167,5 @@ async def test_defect_in_an_envelope_has_an_outcome_too() -> None:
     with pytest.raises(ValueError, match="prohibited control character"):
         async with serving() as server, relays_to(server) as relays:
             outcome = await relays.send(Envelope.plain("shop@example.org", "a@b\r\nRSET", MAIL.data))
-            assert outcome == Refused("this mail cannot be written: a defect")
+            assert outcome == Refused("internal error: this mail cannot be written")
             assert isinstance(await relays.send(MAIL), Sent)

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from coupons.smtp import Deferred, Outcome, Refused, Relays, Sent, SmtpAddress, Timeouts, Uncertain, Unreachable
+from coupons.smtp.breaker import FAILURES_IN_A_ROW, Fault, Trouble
+from coupons.smtp.congestion import Congestion
 from coupons.smtp.outcomes import CANCELLED
-from coupons.smtp.relay import FAILURES_IN_A_ROW, Kind, Trouble
 from tests.smtp_client import MAIL, mail_to, outcomes_of, relays_to
 from tests.smtp_server import CUT, EHLO, HANG, PIPELINING, Act, Script, serving
 from tests.waiting import until
@@ -58,8 +59,8 @@ async def test_connections_grow_back() -> None:
     pressed: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
     async with serving(pressed, pressed, {}) as server, relays_to(server, connections=2) as relays:
         await outcomes_of(relays, *NAMES)
-        assert len(relays._relays[0]._connections) == 1
-        while len(relays._relays[0]._connections) < 2:
+        assert len(relays._relays[0].connections.active) == 1
+        while len(relays._relays[0].connections.active) < 2:
             assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
     assert len(server.said) == 3
 
@@ -125,7 +126,7 @@ FAILING = pytest.mark.parametrize(
     ("failing", "reason"),
     [
         ({"DOT": CUT}, LOST),
-        ({"DOT": HANG}, "no answer to the final dot in time"),
+        ({"DOT": HANG}, "no reply to the final dot in time"),
         ({"RCPT": CUT}, LOST),
         ({"MAIL": "421 4.3.2 too busy\r\n"}, "421 4.3.2 too busy"),
         ({"RCPT": "421 too busy\r\n"}, "421 too busy"),
@@ -164,16 +165,16 @@ async def test_one_connection_tries_whether_mails_are_sent_again() -> None:
     ):
         relay = relays._relays[0]
         await outcomes_of(relays, *NAMES)
-        first, backoff = relays.outage, relay._backoff
+        first, backoff = relays.outage, relay.breaker.backoff_seconds
         assert (len(server.said), backoff) == (FAILURES_IN_A_ROW, 0.02)
-        relay.share, relay._allowed = 3, 3
+        relay.congestion = Congestion(3)
         await until(lambda: relays.outage is None)
         await outcomes_of(relays, *NAMES)
         second = relays.outage
-        assert (len(server.said), relay._backoff) == (FAILURES_IN_A_ROW + 1, 0.04)
+        assert (len(server.said), relay.breaker.backoff_seconds) == (FAILURES_IN_A_ROW + 1, 0.04)
         await until(lambda: relays.outage is None)
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
-        assert relay._backoff == 0
+        assert relay.breaker.backoff_seconds == 0
         assert relays.outage is None
     assert first is not None
     assert second is not None
@@ -189,7 +190,7 @@ async def test_refusal_is_no_sign_that_mails_are_sent_again() -> None:
         await outcomes_of(relays, *NAMES)
         await until(lambda: relays.outage is None)
         outcomes = await outcomes_of(relays, *NAMES)
-        assert relays._relays[0]._backoff == 0.04
+        assert relays._relays[0].breaker.backoff_seconds == 0.04
     assert Counter(map(type, outcomes.values())) == {Refused: 1, Deferred: 1, Unreachable: 48}
 
 
@@ -341,11 +342,11 @@ async def test_relay_that_becomes_much_slower_than_another_is_left_out() -> None
         relays_to(slow, good, connections=2) as relays,
     ):
         await outcomes_of(relays, *NAMES)
-        relays._relays[0].progressed(asyncio.get_running_loop().time(), 60.0)
-        assert relays._relays[0].is_out
+        relays._relays[0].on_mail_answered(asyncio.get_running_loop().time(), 60.0)
+        assert relays._relays[0].is_out_of_rotation
         assert relays.outage is None
         await until(lambda: slow.verbs[0][-1] == "QUIT")
-        await until(lambda: not relays._relays[0].is_out)
+        await until(lambda: not relays._relays[0].is_out_of_rotation)
         taken = len(slow.accepted)
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
         assert len(slow.accepted) > taken
@@ -356,10 +357,10 @@ async def test_slow_relay_is_better_than_none() -> None:
     async with serving() as slow, relays_to(slow, slow, connections=2, backoff_seconds=60) as relays:
         await outcomes_of(relays, *NAMES)
         for relay in relays._relays:
-            kind = Kind.SLOW if relay is relays._relays[0] else Kind.CLOSED
-            relay.trouble = Trouble(kind, "a reason", datetime.now(UTC))
-            relay.leave()
-            relay._back_off()
+            fault = Fault.SLOW if relay is relays._relays[0] else Fault.CLOSED
+            relay.breaker.trouble = Trouble(fault, "a reason", datetime.now(UTC))
+            relay.close()
+            relay._back_off(asyncio.get_running_loop().time())
         assert relays.outage is not None
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
 

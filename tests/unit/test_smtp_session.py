@@ -3,6 +3,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from coupons.mail import Envelope
 from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
-from coupons.smtp.outcomes import PAST_DEADLINE, SHUTTING_DOWN, OutOfStepError
-from coupons.smtp.queue import MOST_RETURNS, Mail, Waiting
-from coupons.smtp.session import Dialogue, Loss, Offers
+from coupons.smtp.commands import Capabilities
+from coupons.smtp.outcomes import PAST_DEADLINE, SHUTTING_DOWN
+from coupons.smtp.progress import Close, CloseCause, Progress
+from coupons.smtp.queue import MAX_RETURNS, Mail, MailQueue
+from coupons.smtp.session import Session
 from tests.smtp_client import mail_to
 
 COMMAND = re.compile(rb"(MAIL FROM:<shop@example\.org>|RCPT TO:<m(\d+)@example\.org>|DATA|RSET)\r\n")
@@ -94,27 +97,43 @@ class ModelRelay:
             self.read = b""
 
 
-def converse(dialogue: Dialogue, relay: ModelRelay, mails: deque[Mail], chance: random.Random) -> Loss | None:
-    """Until all mails are settled (None) or the connection is over."""
+@dataclass
+class Conversation:
+    """What a session reported, and what ended it; None: all mails are settled."""
+
+    settled: list[tuple[Mail, Outcome]] = field(default_factory=list)
+    returned: list[Mail] = field(default_factory=list)
+    close: Close | None = None
+
+    def add(self, progress: Progress | None) -> bool:
+        """Whether the session has ended."""
+        if progress is not None:
+            self.settled += progress.settled
+            self.returned += progress.returned
+            self.close = progress.close
+        return self.close is not None
+
+
+def converse(session: Session, relay: ModelRelay, mails: deque[Mail], chance: random.Random) -> Conversation:
+    """Until all mails are settled or the connection is over."""
+    found = Conversation()
     while True:
-        while dialogue.wants_mail and mails:
-            dialogue.begin(mails.popleft())
-        relay.hear(dialogue.output())
+        while session.can_accept and mails:
+            assert session.begin(mails.popleft()) is None
+        relay.hear(session.output())
         if relay.said:
             cut = chance.randint(1, len(relay.said))
             said, relay.said = relay.said[:cut], relay.said[cut:]
-            try:
-                dialogue.receive(said)
-            except OutOfStepError:
-                return Loss.OUT_OF_STEP
-            if dialogue.farewell is not None:
-                return Loss.ENDED
+            if found.add(session.receive(said)):
+                return found
         elif relay.dead:
-            return Loss.ENDED
-        elif not dialogue.is_quiet:
-            return Loss.TIMEOUT
+            found.add(session.end(CloseCause.ENDED, "a reason"))
+            return found
+        elif not session.is_quiet:
+            found.add(session.end(CloseCause.TIMEOUT, "a reason"))
+            return found
         elif not mails:
-            return None
+            return found
 
 
 def connections(chance: random.Random, lies: list[tuple[str, int]], accepted: list[int]) -> Iterator[ModelRelay]:
@@ -144,13 +163,11 @@ def test_no_misbehaviour_makes_one_mails_reply_anothers(
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     relays = connections(chance, lies, accepted)
     while mails:
-        dialogue = Dialogue(Offers(), pipelining=pipelining)
-        loss = converse(dialogue, next(relays), mails, chance)
-        if loss is not None:
-            pipelining = pipelining and not dialogue.blames_pipelining(loss)
-            dialogue.end(loss, "a reason")
-        settled += dialogue.settled
-        mails.extendleft(dialogue.returned)
+        session = Session(Capabilities(), pipelining=pipelining)
+        found = converse(session, next(relays), mails, chance)
+        pipelining = pipelining and not (found.close and found.close.blames_pipelining)
+        settled += found.settled
+        mails.extendleft(found.returned)
     next(relays)
     outcomes = {mail.owner: outcome for mail, outcome in settled}
     assert len(settled) == len(outcomes) == count
@@ -166,136 +183,145 @@ def test_no_misbehaviour_makes_one_mails_reply_anothers(
 OK, GO = b"250 ok\r\n", b"354 go\r\n"
 
 
-def dialogue_with(*names: str) -> Dialogue:
+def session_with(*names: str) -> Session:
     """Pipelined, the first mail written and the second one begun."""
-    dialogue = Dialogue(Offers(), pipelining=True)
-    dialogue.begin(Mail(mail_to(names[0]), lambda _: None))
-    dialogue.receive(OK + OK + GO)
+    session = Session(Capabilities(), pipelining=True)
+    session.begin(Mail(mail_to(names[0]), lambda _: None))
+    session.receive(OK + OK + GO)
     for name in names[1:]:
-        dialogue.begin(Mail(mail_to(name), lambda _: None))
-    return dialogue
+        session.begin(Mail(mail_to(name), lambda _: None))
+    return session
 
 
-def test_verdict_is_believed_when_the_next_group_is_answered() -> None:
-    """Only its 354 proves that no reply was too many or too few."""
-    dialogue = dialogue_with("a", "b")
-    dialogue.receive(OK + OK + OK)
-    assert dialogue.settled == []
-    dialogue.receive(GO)
-    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok")]
+def progress_of(session: Session, data: bytes, now: float = 0.0) -> Progress:
+    progress = session.receive(data, now)
+    assert progress is not None
+    return progress
+
+
+def outcomes_in(progress: Progress) -> list[Outcome]:
+    return [outcome for _, outcome in progress.settled]
+
+
+def cause_in(progress: Progress) -> CloseCause:
+    assert progress.close is not None
+    return progress.close.cause
+
+
+def test_verdict_is_confirmed_when_the_next_group_is_answered() -> None:
+    """Only its 354 proves that there was no reply too many or too few."""
+    session = session_with("a", "b")
+    assert outcomes_in(progress_of(session, OK + OK + OK)) == []
+    assert outcomes_in(progress_of(session, GO)) == [Sent("250 ok")]
 
 
 @pytest.mark.parametrize("verdict", [b"250 ok\r\n", b"451 4.3.0 no\r\n", b"554 no\r\n"])
 @pytest.mark.parametrize("proof", [b"354 go\r\n", b"rubbish\r\n"])
-def test_verdict_is_uncertain_when_the_dialogue_falls_out_of_step(verdict: bytes, proof: bytes) -> None:
-    """It may have been about anything; the mail begun behind it is nobody's loss."""
-    dialogue = dialogue_with("a", "b")
-    with pytest.raises(OutOfStepError):
-        dialogue.receive(verdict + proof)
-    assert dialogue.blames_pipelining(Loss.OUT_OF_STEP)
-    dialogue.end(Loss.OUT_OF_STEP, "out of step")
-    assert [outcome for _, outcome in dialogue.settled] == [Uncertain("out of step")]
-    assert [mail.envelope.rcpt_to for mail in dialogue.returned] == ["b@example.org"]
+def test_verdict_is_uncertain_when_the_session_falls_out_of_step(verdict: bytes, proof: bytes) -> None:
+    """The verdict may belong to any command; the mail begun behind it is returned."""
+    progress = progress_of(session_with("a", "b"), verdict + proof)
+    assert cause_in(progress) is CloseCause.OUT_OF_STEP
+    assert progress.close is not None
+    assert progress.close.blames_pipelining
+    assert outcomes_in(progress) == [Uncertain(progress.close.reason)]
+    assert [mail.envelope.rcpt_to for mail in progress.returned] == ["b@example.org"]
 
 
-@pytest.mark.parametrize("loss", [Loss.ENDED, Loss.TIMEOUT])
-def test_verdict_stays_when_the_connection_dies_behind_it(loss: Loss) -> None:
+@pytest.mark.parametrize("cause", [CloseCause.ENDED, CloseCause.TIMEOUT])
+def test_verdict_stays_when_the_connection_dies_behind_it(cause: CloseCause) -> None:
     """It was answered in order."""
-    dialogue = dialogue_with("a", "b")
-    dialogue.receive(OK)
-    dialogue.end(loss, "a reason")
-    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok")]
-    assert len(dialogue.returned) == 1
+    session = session_with("a", "b")
+    assert outcomes_in(progress_of(session, OK)) == []
+    progress = session.end(cause, "a reason")
+    assert outcomes_in(progress) == [Sent("250 ok")]
+    assert len(progress.returned) == 1
 
 
 def test_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
-    """With its recipient taken, an empty mail would go out."""
-    dialogue = Dialogue(Offers(), pipelining=True)
-    dialogue.begin(Mail(mail_to("a"), lambda _: None))
-    dialogue.output()
-    with pytest.raises(OutOfStepError):
-        dialogue.receive(b"550 no\r\n" + OK + GO)
-    assert [outcome for _, outcome in dialogue.settled] == [SenderRefused("550 no")]
-    assert dialogue.output() == b""
+    """With its recipient accepted, an empty mail would go out."""
+    session = Session(Capabilities(), pipelining=True)
+    session.begin(Mail(mail_to("a"), lambda _: None))
+    session.output()
+    progress = progress_of(session, b"550 no\r\n" + OK + GO)
+    assert cause_in(progress) is CloseCause.OUT_OF_STEP
+    assert outcomes_in(progress) == [SenderRefused("550 no")]
+    assert session.output() == b""
 
 
 def test_mail_is_not_written_while_there_is_more_to_read() -> None:
-    """Whatever came behind 354 would be taken for the reply to the dot."""
-    dialogue = Dialogue(Offers(), pipelining=True)
-    dialogue.begin(Mail(mail_to("a"), lambda _: None))
-    dialogue.output()
-    with pytest.raises(OutOfStepError):
-        dialogue.receive(OK + OK + GO + b"25")
-    dialogue.end(Loss.OUT_OF_STEP, "a reason")
-    assert dialogue.output() == b""
-    assert len(dialogue.returned) == 1
+    """Bytes behind the 354 would be read as the reply to the final dot."""
+    session = Session(Capabilities(), pipelining=True)
+    session.begin(Mail(mail_to("a"), lambda _: None))
+    session.output()
+    progress = progress_of(session, OK + OK + GO + b"25")
+    assert cause_in(progress) is CloseCause.OUT_OF_STEP
+    assert session.output() == b""
+    assert len(progress.returned) == 1
 
 
 def test_verdict_is_uncertain_when_a_reply_is_missing_behind_it() -> None:
-    """A group answered in part lacks a reply: perhaps the one to the dot, and all others stand one place too far up."""
-    dialogue = dialogue_with("a", "b")
-    dialogue.receive(OK + OK)
-    dialogue.end(Loss.TIMEOUT, "a reason")
-    assert [outcome for _, outcome in dialogue.settled] == [Uncertain("a reason")]
-    assert len(dialogue.returned) == 1
+    """A group answered in part lacks a reply: if that is the one to the dot, all later replies are one place off."""
+    session = session_with("a", "b")
+    assert outcomes_in(progress_of(session, OK + OK)) == []
+    progress = session.end(CloseCause.TIMEOUT, "a reason")
+    assert outcomes_in(progress) == [Uncertain("a reason")]
+    assert len(progress.returned) == 1
 
 
-def test_nothing_is_believed_behind_421() -> None:
-    """What a closing relay still says to the rest of a group is about no mail."""
-    dialogue = dialogue_with("a", "b")
-    dialogue.receive(OK + b"421 closing\r\n503 no MAIL\r\n503 no RCPT\r\n")
-    assert dialogue.farewell == "421 closing"
-    dialogue.end(Loss.ENDED, "421 closing")
-    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok")]
-    assert len(dialogue.returned) == 1
+def test_no_reply_behind_421_is_believed() -> None:
+    """The replies of a closing relay to the rest of a group are about no mail."""
+    progress = progress_of(session_with("a", "b"), OK + b"421 closing\r\n503 no MAIL\r\n503 no RCPT\r\n")
+    assert progress.close is not None
+    assert (progress.close.cause, progress.close.reason) == (CloseCause.ENDED, "421 closing")
+    assert outcomes_in(progress) == [Sent("250 ok")]
+    assert len(progress.returned) == 1
 
 
 def test_replies_that_come_together_may_follow_the_beginning_of_one() -> None:
-    """What is read at once is read as it is piece by piece."""
-    dialogue = dialogue_with("a", "b")
-    dialogue.receive(b"250-first\r\n")
-    dialogue.receive(b"250 last\r\n" + OK + OK + GO)
-    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 first last")]
+    """Replies read at once mean the same as replies read piece by piece."""
+    session = session_with("a", "b")
+    assert session.receive(b"250-first\r\n") is None
+    assert outcomes_in(progress_of(session, b"250 last\r\n" + OK + OK + GO)) == [Sent("250 first last")]
 
 
 def test_mail_that_breaks_one_connection_after_the_other_is_deferred() -> None:
-    """It does not go round for ever; that connections end with 421 is not held against it."""
-    waiting, outcomes = Waiting(), list[Outcome]()
+    """It does not go round forever; connections that end with 421 do not count."""
+    queue, outcomes = MailQueue(), list[Outcome]()
     mail = Mail(mail_to("a"), outcomes.append)
-    for suspect in [False, *[True] * MOST_RETURNS]:
-        waiting.take_back(mail, "cut", suspect=suspect)
-        assert waiting.next(0) is mail
-    waiting.take_back(mail, "cut", suspect=True)
-    waiting.tell()
+    for suspect in [False, *[True] * MAX_RETURNS]:
+        queue.put_back(mail, "cut", suspect=suspect)
+        assert queue.next(0) is mail
+    queue.put_back(mail, "cut", suspect=True)
+    queue.flush_reports()
     assert outcomes == [Deferred("cut")]
 
 
-def test_mail_that_is_written_is_not_kept() -> None:
-    """A mail with attachments has megabytes, and a connection may rest for long."""
+def test_written_mail_is_not_kept_in_memory() -> None:
+    """A mail with attachments has megabytes, and a connection may be idle for long."""
     wire = b"Subject: Hello\r\n\r\n.\r\n" * 2
     references = sys.getrefcount(wire)
-    dialogue = Dialogue(Offers(), pipelining=True)
-    dialogue.begin(Mail(Envelope("shop@example.org", "a@example.org", lambda _: wire), lambda _: None))
-    dialogue.receive(OK + OK + GO)
-    assert dialogue.output().endswith(wire)
+    session = Session(Capabilities(), pipelining=True)
+    session.begin(Mail(Envelope("shop@example.org", "a@example.org", lambda _: wire), lambda _: None))
+    session.receive(OK + OK + GO)
+    assert session.output().endswith(wire)
     assert sys.getrefcount(wire) == references
 
 
-def test_mail_is_not_written_after_its_time() -> None:
-    """What was written before it has its verdict; the relay waits for a mail, so nothing more can be said to it."""
-    dialogue = dialogue_with("a")
-    dialogue.begin(Mail(mail_to("b"), lambda _: None, deadline=5.0))
-    dialogue.output()
-    dialogue.receive(OK + OK + OK + GO, now=5.1)
-    assert [outcome for _, outcome in dialogue.settled] == [Sent("250 ok"), PAST_DEADLINE]
-    assert dialogue.farewell == PAST_DEADLINE.explanation
-    assert not dialogue.wants_mail
-    assert dialogue.output() == b""
+def test_mail_is_not_written_after_its_deadline() -> None:
+    """The mail before it has its verdict. The relay expects a body, so the connection must be closed."""
+    session = session_with("a")
+    session.begin(Mail(mail_to("b"), lambda _: None, deadline=5.0))
+    session.output()
+    progress = progress_of(session, OK + OK + OK + GO, now=5.1)
+    assert outcomes_in(progress) == [Sent("250 ok"), PAST_DEADLINE]
+    assert progress.close is not None
+    assert progress.close.reason == PAST_DEADLINE.explanation
+    assert not session.can_accept
+    assert session.output() == b""
 
 
-def test_stop_tells_what_was_at_stake() -> None:
-    """What is written is uncertain; what is only begun was not sent."""
-    dialogue = dialogue_with("a", "b")
-    dialogue.end(Loss.STOPPED, "shutting down")
-    assert [outcome for _, outcome in dialogue.settled] == [Uncertain("shutting down"), SHUTTING_DOWN]
-    assert dialogue.returned == []
+def test_abort_settles_every_mail() -> None:
+    """A written mail is uncertain; a mail that was only begun is not sent."""
+    progress = session_with("a", "b").end(CloseCause.STOPPED, "shutting down")
+    assert outcomes_in(progress) == [Uncertain("shutting down"), SHUTTING_DOWN]
+    assert progress.returned == []

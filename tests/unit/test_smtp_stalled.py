@@ -13,7 +13,7 @@ BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "
 @BOTH_WAYS
 async def test_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
     """Its mail waits for its answer for as long as it may; the others do not wait with it."""
-    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     forgotten: Script = {**way, "DOT": HANG}
     async with serving(forgotten, way) as server, relays_to(server, timeouts=Timeouts(dot_seconds=1)) as relays:
         outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(5)))
@@ -26,7 +26,7 @@ async def test_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, wa
 @BOTH_WAYS
 async def test_silent_connections_are_not_collected(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
     """A relay that never answers has at most twice its connections, however long that lasts."""
-    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.05)
     patience = Timeouts(dot_seconds=0.5)
     async with serving({**way, "DOT": HANG}) as server, relays_to(server, connections=2, timeouts=patience) as relays:
         outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(4)))
@@ -37,7 +37,7 @@ async def test_silent_connections_are_not_collected(monkeypatch: pytest.MonkeyPa
 @BOTH_WAYS
 async def test_connection_that_speaks_again_is_used_again(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
     """A relay that is only slow loses nothing by it."""
-    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.05)
     slow: Script = {**way, "DOT": Act("250 2.0.0 queued\r\n", delay=0.2)}
     async with serving(slow) as server, relays_to(server) as relays:
         outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(6)))
@@ -49,7 +49,7 @@ async def test_connection_that_speaks_again_is_used_again(monkeypatch: pytest.Mo
 @BOTH_WAYS
 async def test_it_is_known_whose_mails_are_silent(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
     """Those that a silent connection has begun with, and no others; nobody's once they have their outcomes."""
-    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with (
         serving({**way, "DOT": HANG}, way) as server,
@@ -67,12 +67,12 @@ async def test_it_is_known_whose_mails_are_silent(monkeypatch: pytest.MonkeyPatc
 @BOTH_WAYS
 async def test_connection_that_is_left_waits_as_long(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
     """One that takes no more mails falls silent too, and the answer that comes after that counts."""
-    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=2)}) as server, relays_to(server) as relays:
         relays.submit(mail_to("ada"), outcomes.append, owner="whoever")
         await until(lambda: bool(server.mails))
-        relays._relays[0].leave()
+        relays._relays[0].close()
         await until(lambda: relays.stalled_owners() == ["whoever"])
         await until(lambda: bool(outcomes))
     assert [type(outcome) for outcome in outcomes] == [Sent]

@@ -1,0 +1,84 @@
+"""Whether a relay is in rotation: a circuit breaker with exponential back-off."""
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+FAILURES_IN_A_ROW = 5
+"""After this many soft failures without a sent mail in between, the relay is out of rotation for a while. Without the
+limit, a relay that dies after each final dot, or answers 421 to each mail, would be handed thousands of mails per
+second over as many connections.
+"""
+
+
+class Fault(Enum):
+    """Why a relay is out of rotation."""
+
+    CLOSED = "refuses connections"
+    FAILING = "fails"
+    SLOW = "is slow"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A relay's trouble. It ends with the next sent mail."""
+
+    fault: Fault
+    reason: str
+    since: datetime
+
+
+class Breaker:
+    """Open while the relay is in trouble and the back-off lasts; then half-open: one connection tries again."""
+
+    __slots__ = ("_failures", "_first_seconds", "_max_seconds", "backoff_seconds", "retry_at", "trouble")
+
+    def __init__(self, *, first_seconds: float, max_seconds: float) -> None:
+        """The first and the maximum back-off; it doubles each time."""
+        self._first_seconds = first_seconds
+        self._max_seconds = max_seconds
+        self._failures = 0  # since the last sent mail
+        self.backoff_seconds = 0.0
+        self.retry_at: float | None = None
+        """A time of the loop; no connection is opened before it."""
+        self.trouble: Trouble | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the relay is out of rotation."""
+        return self.trouble is not None and self.retry_at is not None
+
+    @property
+    def is_half_open(self) -> bool:
+        return self.trouble is not None and self.retry_at is None
+
+    def record_sent(self) -> bool:
+        """A mail was sent. Returns whether that ends a trouble."""
+        had_trouble, self.trouble = self.trouble is not None, None
+        self._failures, self.backoff_seconds = 0, 0.0
+        return had_trouble
+
+    def record_failure(self) -> bool:
+        """A soft failure of the relay. Returns whether the relay must leave the rotation."""
+        self._failures += 1
+        return self._failures >= FAILURES_IN_A_ROW or self.trouble is not None
+
+    def trip(self, fault: Fault, reason: str) -> None:
+        """The relay is in trouble. A trouble that continues keeps its beginning."""
+        since = self.trouble.since if self.trouble is not None else datetime.now(UTC)
+        self.trouble = Trouble(fault, reason, since)
+
+    def back_off(self, now: float) -> bool:
+        """Set `retry_at`, unless it is set: failures at the same time count as one.
+
+        With jitter, so that workers do not all retry at the same time.
+        """
+        if self.retry_at is not None:
+            return False
+        self.backoff_seconds = min(max(2 * self.backoff_seconds, self._first_seconds), self._max_seconds)
+        self.retry_at = now + self.backoff_seconds * random.uniform(0.5, 1)  # noqa: S311 - not a secret
+        return True
+
+    def end_backoff(self) -> None:
+        self.retry_at = None
