@@ -14,7 +14,7 @@ PACKAGES: tuple[str, ...] = ()
 PATTERNS = {
     r"\b(nobody|somebody|everybody|anybody|someone|a person)\b": "name the worker or the operator, or use the passive",
     r"\b(whatever|whoever)\b|\bwhat (was|were|has|had|cannot|came|comes|stands|goes)\b": "name the thing",
-    r"\b(is|are|was|were) no (?!longer\b|more\b)[a-z]": "is not a …",
+    r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b)[a-z]": "is not a …",
     r"\b(is|are|was|were|be|being) (told|said)\b": "reports, logs, raises, returns, shows",
     r"\bso (many|often|long|few)\b(?! as| that)": "a number: n, up to n",
     r"\b(anew|mend(ed|ing|s)?|for want of|dawdles?|meanwhile)\b": "again, fix, for lack of, delay, in the meantime",
