@@ -18,12 +18,13 @@ CREATE TABLE command (
     id          uuid PRIMARY KEY,
     type        text NOT NULL CHECK (type IN ('import', 'sendout', 'resume')),
     digest      bytea NOT NULL,  -- sha256 of the command's content: the same id with other content is refused
-    refused     text,            -- why it was not carried out; asked again, it is answered the same
+    rejection_reason text,       -- why it was not carried out; asked again, it is answered the same
     received_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Coupons are counted by amounts, so that a promise costs the same for ten recipients and ten million:
---     total = available + what sendouts hold (sendout_list.promised, of which sendout_list.bound have an owner)
+-- Codes are counted by amounts, so that a reservation costs the same for ten recipients and for ten million. Each code is
+-- counted once; the last three counters are in sendout_list:
+--     total = available + reserved + assigned + sent
 CREATE TABLE coupon_list (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name             text NOT NULL
@@ -51,9 +52,12 @@ END $$;
 CREATE TRIGGER never_renamed BEFORE UPDATE OF name ON coupon_list
     FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION refuse_rename();
 
--- One row a code. Free: no owner. Bound: owned by exactly one delivery. Sent: bound to a delivery that is sent.
---     free → bound → sent;   bound → free when its delivery is refused or cancelled;   uncertain keeps its owner
--- No foreign keys: millions of rows would share-lock one hot parent. `coupons verify` proves what they would.
+-- One row per code.
+--     available ──────────→ assigned ──────────→ sent
+--         ↑  (reserved: an     │   its delivery is sent
+--         │  amount, no row)   │
+--         └────────────────────┘ its delivery is refused or cancelled; the code of an uncertain one stays assigned
+-- No foreign keys: millions of rows would share-lock one hot parent. `coupons verify` checks what they would.
 CREATE TABLE coupon (
     id              bigint GENERATED ALWAYS AS IDENTITY,
     list_id         bigint NOT NULL,
@@ -66,8 +70,8 @@ CREATE TABLE coupon (
 );
 -- Nobody gets two codes of one list in one sendout. Also finds the codes of a batch.
 CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number) WHERE sendout_id IS NOT NULL;
--- Binding takes the next free codes `id > $last`: without the cursor, dead entries at the head of this index halve
--- the speed within 12 seconds.
+-- Assigning takes the next available codes with `id > $last`: without the cursor, dead entries at the head of this index
+-- halve the speed within 12 seconds.
 CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
 -- Codes that may have been sent, of lists that were deleted: no list takes them again. Only their hash is kept, with a
@@ -137,7 +141,7 @@ CREATE TABLE message_file (
 CREATE TABLE upload (
     id         uuid PRIMARY KEY,
     name       text NOT NULL,
-    bytes      bigint,  -- known when complete; an upload without it is not readable
+    size_bytes bigint,  -- known when complete; an upload without it is not readable
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE upload_chunk (
@@ -167,14 +171,14 @@ CREATE TABLE import_job (
     added       bigint NOT NULL DEFAULT 0 CHECK (added >= 0),
     removed     bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),
     rejected    bigint NOT NULL DEFAULT 0 CHECK (rejected >= 0),
-    kept        bigint NOT NULL DEFAULT 0 CHECK (kept >= 0),  -- replaced by themselves; recipients whose attributes are new
+    existing    bigint NOT NULL DEFAULT 0 CHECK (existing >= 0),  -- codes that a replaced list keeps; recipients that get new attributes
     kept_reserved bigint NOT NULL DEFAULT 0 CHECK (kept_reserved >= 0),  -- not removed: a sendout may need them
     kept_assigned  bigint NOT NULL DEFAULT 0 CHECK (kept_assigned >= 0),       -- not removed: they are recipients'
     position    bigint NOT NULL DEFAULT 0 CHECK (position >= 0),  -- bytes of text, unpacked, that are committed
     digest      bytea CHECK (octet_length(digest) = 32),          -- sha256 of these
-    bytes       bigint NOT NULL DEFAULT 0,  -- of the source, read for them
+    read_bytes  bigint NOT NULL DEFAULT 0,  -- of the source, read for them
     total_bytes bigint,
-    interruptions integer NOT NULL DEFAULT 0,           -- of its source, in a row
+    retries     integer NOT NULL DEFAULT 0,  -- in a row, since the last chunk that was committed
     due_at      timestamptz NOT NULL DEFAULT now(),     -- not to be tried again before
     claimed_at  timestamptz,                            -- with the next three what its rate is read from
     claimed_bytes bigint NOT NULL DEFAULT 0,
@@ -185,13 +189,13 @@ CREATE TABLE import_job (
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    CONSTRAINT ended_is_over CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
+    CONSTRAINT finished_at_when_ended CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
     CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_id IS NULL)),
-    CONSTRAINT what_was_read_is_known CHECK (position = 0 OR digest IS NOT NULL),
-    CONSTRAINT every_line_explained
-        CHECK (lines = blank + added + kept + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
+    CONSTRAINT position_has_digest CHECK (position = 0 OR digest IS NOT NULL),
+    CONSTRAINT lines_add_up
+        CHECK (lines = blank + added + existing + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
 ) WITH (fillfactor = 50);
-CREATE INDEX import_job_open ON import_job (created_at) WHERE finished_at IS NULL;
+CREATE INDEX import_job_unfinished ON import_job (created_at) WHERE finished_at IS NULL;
 CREATE INDEX import_job_list ON import_job (list_id, created_at);
 CREATE INDEX import_job_group ON import_job (group_id, created_at);
 
@@ -241,12 +245,12 @@ CREATE TABLE sendout (
     state       text NOT NULL DEFAULT 'queued' CHECK (state IN
                 ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
     reason      text,  -- why it is interrupted, paused or failed
-    waiting     text,  -- why a sending one makes no progress now
+    waiting_reason text,  -- why a sending one makes no progress now
     start_at    timestamptz,  -- not to be mailed before
     per_hour    double precision CHECK (per_hour > 0),  -- most mails an hour; NULL: as fast as it goes
     over_minutes integer CHECK (over_minutes > 0),      -- asked instead: to be spread over so long
     auto_resume boolean NOT NULL DEFAULT false, -- an interrupted one, as soon as its lists have enough
-    next_at     timestamptz NOT NULL DEFAULT now(),     -- no batch is claimed before: it has to start, or keeps its pace
+    next_batch_at timestamptz NOT NULL DEFAULT now(),     -- no batch is claimed before: it has to start, or keeps its pace
     recipients  integer CHECK (recipients >= 0),  -- NULL until the snapshot is taken
     lease_token uuid,
     lease_owner text,
@@ -259,24 +263,22 @@ CREATE TABLE sendout (
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
     CONSTRAINT spread_has_a_pace CHECK (over_minutes IS NULL OR recipients IS NULL OR per_hour IS NOT NULL)
 ) WITH (fillfactor = 50);
-CREATE INDEX sendout_open ON sendout (created_at) WHERE finished_at IS NULL;
+CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
 
--- What a sendout needs of each list. All lists are promised or none.
+-- What a sendout needs of each list. Codes of all its lists are reserved, or of none.
 CREATE TABLE sendout_list (
     sendout_id       uuid NOT NULL REFERENCES sendout,
     list_id          bigint NOT NULL REFERENCES coupon_list,
     shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
     alternative_text text NOT NULL DEFAULT '',                   -- both as the list said at admission
     needed           bigint NOT NULL CHECK (needed >= 0),        -- one for each recipient
-    promised         bigint NOT NULL DEFAULT 0,                  -- taken from the list's available
-    bound            bigint NOT NULL DEFAULT 0 CHECK (bound >= 0),  -- of these, with an owner
-    sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),   -- of these, mailed
+    reserved         bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),  -- not yet assigned
+    assigned         bigint NOT NULL DEFAULT 0 CHECK (assigned >= 0),  -- to a delivery that is not yet sent
+    sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),
     missing          bigint NOT NULL DEFAULT 0 CHECK (missing BETWEEN 0 AND needed),  -- at the last admission
     PRIMARY KEY (sendout_id, list_id),
-    CONSTRAINT promise_within_need CHECK (promised BETWEEN 0 AND needed),
-    CONSTRAINT bound_within_promise CHECK (bound <= promised),
-    CONSTRAINT sent_was_bound CHECK (sent <= bound)
+    CONSTRAINT codes_within_need CHECK (reserved + assigned + sent <= needed)
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_list_list ON sendout_list (list_id);
 
@@ -284,13 +286,13 @@ CREATE INDEX sendout_list_list ON sendout_list (list_id);
 -- `in_flight` is the intent, committed before a mail is handed over: the numbers of deliveries that may have been mailed
 -- and whose outcome is not recorded yet. What a dead worker leaves there is uncertain. One small row for a window of
 -- mails: with the intent as a state of each delivery, every mail cost a second update (docs/decisions/0005).
--- `closed` stands in the index, not `open`, which changes with each flush: its updates are HOT.
+-- `closed` stands in the index, not `remaining`, which changes with each flush: its updates are HOT.
 CREATE TABLE delivery_batch (
     sendout_id     uuid NOT NULL REFERENCES sendout,
     number         integer NOT NULL,
     first_delivery integer NOT NULL,
     last_delivery  integer NOT NULL,
-    open           integer NOT NULL CHECK (open >= 0),  -- pending or deferred
+    remaining      integer NOT NULL CHECK (remaining >= 0),  -- pending or deferred
     sent           integer NOT NULL DEFAULT 0 CHECK (sent >= 0),
     refused        integer NOT NULL DEFAULT 0 CHECK (refused >= 0),
     uncertain      integer NOT NULL DEFAULT 0 CHECK (uncertain >= 0),
@@ -303,13 +305,13 @@ CREATE TABLE delivery_batch (
     in_flight        integer[] NOT NULL DEFAULT '{}',
     last_flush     uuid,         -- so that a flush whose COMMIT got no answer is known to be done
     flushed_at     timestamptz,
-    claimed_at     timestamptz,  -- with `claimed_open` what the rate is read from
-    claimed_open   integer,
+    claimed_at     timestamptz,  -- with `claimed_remaining` what the rate is read from
+    claimed_remaining   integer,
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
-        CHECK (open + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1),
-    CONSTRAINT closed_when_nothing_is_open CHECK (closed = (open = 0)),
-    CONSTRAINT in_flight_is_open CHECK (cardinality(in_flight) <= open),
+        CHECK (remaining + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1),
+    CONSTRAINT closed_when_none_remain CHECK (closed = (remaining = 0)),
+    CONSTRAINT in_flight_is_remaining CHECK (cardinality(in_flight) <= remaining),
     CONSTRAINT in_flight_under_a_lease CHECK (in_flight = '{}' OR lease_token IS NOT NULL)
 ) WITH (fillfactor = 50);
 -- What is due last is claimed first: a mail that was deferred need not wait until the whole sendout was tried once.
@@ -359,16 +361,16 @@ CREATE TABLE delivery_attempt (
 );
 
 -- When the next mail of all workers together may leave, if there is a limit: one row.
-CREATE TABLE throttle (
-    name    text PRIMARY KEY CHECK (name = 'mail'),
-    next_at timestamptz NOT NULL
+CREATE TABLE rate_limit (
+    name         text PRIMARY KEY CHECK (name = 'mail'),
+    next_mail_at timestamptz NOT NULL
 );
 
 -- Data that went back in time do not know what was sent since. Workers send only while the database is the one whose
 -- data were accepted: by the migration that makes this table, later by a person (docs/decisions/0011). One row is in
 -- force; the others are history. It has no key: data that are restored into the database must be able to bring their
 -- row beside its own, or they would not be found. A migration that rewrote it would look like a restore.
-CREATE TABLE epoch (
+CREATE TABLE restore_guard (
     number      integer NOT NULL CHECK (number > 0),
     accepted_at timestamptz NOT NULL DEFAULT now(),
     ended_at    timestamptz,       -- when the next one was accepted
@@ -391,12 +393,12 @@ END $$;
 
 -- Whether anything may be sent. Part of every statement that takes or uses a batch: once a statement, 0.02 ms; in SQL
 -- instead of PL/pgSQL, which keeps its plans, 0.18 ms.
-CREATE FUNCTION epoch_accepted() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION restore_guard_accepted() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN coalesce((
-        SELECT bool_and(e.written_by = e.xmin AND e.cluster = n.cluster AND e.timeline = n.timeline
-                        AND e.database = n.database)
-        FROM epoch e CROSS JOIN this_database() n WHERE e.ended_at IS NULL), false);
+        SELECT bool_and(g.written_by = g.xmin AND g.cluster = n.cluster AND g.timeline = n.timeline
+                        AND g.database = n.database)
+        FROM restore_guard g CROSS JOIN this_database() n WHERE g.ended_at IS NULL), false);
 END $$;
 
-INSERT INTO epoch (number, cluster, timeline, database) SELECT 1, cluster, timeline, database FROM this_database();
+INSERT INTO restore_guard (number, cluster, timeline, database) SELECT 1, cluster, timeline, database FROM this_database();

@@ -29,7 +29,7 @@ async def measure(services: Services, folder: Path) -> dict[str, float]:
 
 
 async def reservations_per_s(connection: Connection) -> float:
-    """Codes bound to recipients, by batches, in one process: what two statements a batch can do."""
+    """Codes assigned to recipients, by batches, in one process: what two statements a batch can do."""
     await add_list(connection, "reserved", RESERVED)
     await add_group(connection, "reserved", RESERVED)
     await save_message(connection, "reserved", "reserved")
@@ -38,7 +38,9 @@ async def reservations_per_s(connection: Connection) -> float:
     cursors: dict[int, int] = {}
     begun = time.perf_counter()
     while batch := await deliveries.claim(connection, owner="bench", lease_seconds=LEASE_SECONDS):
-        assert await deliveries.bind(connection, batch, cursors)
+        assigned = await deliveries.assign_codes(connection, batch, cursors)
+        assert assigned.complete
+        cursors |= assigned.cursors
     seconds = time.perf_counter() - begun
     await sendouts.cancel(connection, sendout_id)
     return RESERVED / seconds

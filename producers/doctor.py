@@ -37,16 +37,16 @@ async def _database(settings: Settings) -> list[Check]:
         async with database.connected(settings.database_url.get_secret_value()) as connection:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
-            epoch = await restore_guard.state(connection)
+            guard = await restore_guard.state(connection)
     except UserError as error:
         return [Check("database", ok=False, detail=str(error))]
-    return [Check("database", ok=True, detail=f"PostgreSQL {version}, up to date"), _epoch(epoch)]
+    return [Check("database", ok=True, detail=f"PostgreSQL {version}, up to date"), _restore_guard(guard)]
 
 
-def _epoch(epoch: State) -> Check:
-    if epoch.refusal:
-        return Check("epoch", ok=False, detail=f"{epoch.refusal}; nothing is sent (coupons epoch show)")
-    return Check("epoch", ok=True, detail=f"number {epoch.number}, workers may send")
+def _restore_guard(guard: State) -> Check:
+    if guard.refusal:
+        return Check("restore guard", ok=False, detail=f"{guard.refusal}; nothing is sent (coupons restore-guard show)")
+    return Check("restore guard", ok=True, detail="accepted, workers may send")
 
 
 async def _broker(settings: Settings) -> list[Check]:

@@ -1,4 +1,4 @@
-"""Sendouts that asked to resume by themselves: looked for when an import ends, and by each sweep."""
+"""Resume interrupted sendouts with auto-resume: when an import ends, and in each sweep."""
 
 import structlog
 
@@ -9,8 +9,8 @@ from workers.nudges import Nudges
 log = structlog.get_logger()
 
 
-async def resume_covered(connection: Connection, nudges: Nudges) -> None:
-    """Let those go on whose lists have enough codes now."""
-    if resumed := await sendouts.resume_covered(connection):
+async def auto_resume(connection: Connection, nudges: Nudges) -> None:
+    """Resume those whose lists have enough codes now."""
+    if resumed := await sendouts.auto_resume(connection):
         log.info("sendouts resumed: their lists have enough codes", sendouts=list(map(str, resumed)))
         await nudges.deliver()

@@ -41,7 +41,7 @@ class Condition:
         """What it takes to be ready; who does not send needs no data to send from."""
         outside: dict[str, Probe] = {"database": self._database}
         if self._sends:
-            outside["epoch"] = self._epoch
+            outside["restore_guard"] = self._restore_guard
         inside = {"consumers": self._consumers, "accepting": self._accepting}
         return Health(outside, inside, is_live=self.is_live, tells_reasons=True)
 
@@ -52,7 +52,7 @@ class Condition:
     async def _database(self) -> str | None:
         return NO_DATABASE if self._pool is None else await database_reason(self._pool)
 
-    async def _epoch(self) -> str | None:
+    async def _restore_guard(self) -> str | None:
         if self._pool is None:
             return NO_DATABASE
         async with self._pool.acquire(timeout=LOOK_SECONDS) as connection:

@@ -15,7 +15,7 @@ from coupons.settings import Settings
 from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
 from coupons.store import imports, uploads
 from coupons.store.imports import Job
-from workers.auto_resume import resume_covered
+from workers.auto_resume import auto_resume
 from workers.loops import AT_ONCE, Signals, place
 from workers.nudges import Nudges
 
@@ -50,7 +50,7 @@ class Importer:
         async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
             await self._import(job)
         async with self._pool.acquire() as connection:
-            await resume_covered(connection, self._nudges)
+            await auto_resume(connection, self._nudges)
         return AT_ONCE
 
     async def _renew(self, job: Job) -> None:
@@ -121,7 +121,7 @@ async def opened(pool: Pool, job: Job, limits: SourceLimits) -> AsyncIterator[So
         upload = await uploads.find(pool, upload_id)
         if upload is None:
             raise Conflict(f"there is no upload {upload_id}")
-        yield Source(upload.name, upload.bytes, uploads.pieces_of(pool, upload))
+        yield Source(upload.name, upload.size_bytes, uploads.pieces_of(pool, upload))
         return
     async with open_source(job.source, limits) as source:
         yield source

@@ -156,7 +156,7 @@ class Intake:
 
     async def _note_refusal(self, command: Command, reason: str) -> None:
         async with self._pool.acquire() as connection:
-            await inbox.refuse(connection, command, reason)
+            await inbox.reject(connection, command, reason)
 
     async def _note_once(self, command: Command) -> Granted | Short | None:
         async with self._pool.acquire() as connection, connection.transaction():

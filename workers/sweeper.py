@@ -10,7 +10,7 @@ from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
 from coupons.store import deliveries, imports, sendouts, uncertain, uploads
-from workers.auto_resume import resume_covered
+from workers.auto_resume import auto_resume
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ class Sweeper:
                 await self._resolve_uncertain(connection)
                 await self._settle(connection)
             if "sendout" in self._roles:
-                await resume_covered(connection, self._nudges)
+                await auto_resume(connection, self._nudges)
             if "import" in self._roles:
                 await uploads.drop_stale(connection)
                 await imports.drop_old_rejections(connection, days=self._settings.rejected_lines_retention_days)

@@ -1,4 +1,4 @@
-"""A batch of deliveries: claimed, its codes bound, its mails intended, their outcomes recorded, handed back.
+"""A batch of deliveries: claim it, assign its codes, record its intents and outcomes, release it.
 
 Every write carries the lease's token. No transaction is open while a mail is handed over.
 """
@@ -44,8 +44,8 @@ class Batch:
     last_delivery: int
     lease_token: UUID
     sendout_state: str
-    waiting: str | None = None
-    """What people are told of the sendout: why it makes no progress."""
+    waiting_reason: str | None = None
+    """Why the sendout makes no progress, as the Outbox shows it."""
 
     @property
     def key(self) -> tuple[UUID, int, UUID]:
@@ -77,6 +77,18 @@ class Delivery:
     deferred_for: float | None = None
     """Seconds since it was first deferred."""
     codes: dict[int, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """`complete`: each delivery has a code of each list, as far as codes are reserved. If not, assign again."""
+
+    complete: bool
+    cursors: dict[int, int]
+    """Of the sendout's lists, by their ids, for the next assignment: the last coupon id that was assigned."""
+
+
+NO_CURSORS: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,30 +163,30 @@ async def lists_of(connection: Connection, sendout_id: UUID) -> list[BatchList]:
     return [BatchList(**row) for row in await connection.fetch(SQL.lists, sendout_id)]
 
 
-async def bind(connection: Connection, batch: Batch, cursors: dict[int, int]) -> bool:
-    """Give each of the batch's deliveries a code of each list, as far as the promise goes; False: look again.
+async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[int, int] = NO_CURSORS) -> Assignment:
+    """Assign a code of each list to each of the batch's deliveries, up to the number that is reserved.
 
-    `cursors` remembers where each list's free codes begin, and is moved on. Under a granted promise, fewer codes than
-    wanted means "locked by somebody else, or given back behind the cursor", never "short".
+    `cursors` come from assignments before: a list's available codes begin after its cursor. Codes are reserved, so
+    fewer codes than wanted means that another transaction locks them or that they came back behind the cursor; it never
+    means a shortage.
 
     Raises:
-        LeaseLost: nothing was bound.
-        NotSending: nor here.
+        LeaseLost, NotSending: nothing was assigned.
     """
-    complete = True
+    complete, moved = True, dict[int, int]()
     async with connection.transaction():
         await _hold(connection, batch)
         if await connection.fetchval(SQL.hold_sendout, batch.sendout_id) != "sending":
             raise NotSending
-        for promise in await connection.fetch(SQL.lock_promises, batch.sendout_id):
-            list_id: int = promise["list_id"]
+        for each in await connection.fetch(SQL.lock_reserved, batch.sendout_id):
+            list_id: int = each["list_id"]
             cursor = cursors.get(list_id, 0)
-            row = await connection.fetchrow(SQL.bind, *batch.span, list_id, promise["left"], cursor)
+            row = await connection.fetchrow(SQL.assign_codes, *batch.span, list_id, each["reserved"], cursor)
             assert row is not None  # noqa: S101 - an aggregate always has a row
-            short = row["bound"] < row["wanted"]
-            cursors[list_id] = 0 if short else row["last_id"] or cursor
+            short = row["assigned"] < row["wanted"]
+            moved[list_id] = 0 if short else row["last_id"] or cursor
             complete = complete and not short
-    return complete
+    return Assignment(complete, moved)
 
 
 async def due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
@@ -312,4 +324,4 @@ async def _free_codes(connection: Connection, batch: Batch, numbers: list[int]) 
     lists, amounts = [row["list_id"] for row in freed], [row["amount"] for row in freed]
     await connection.fetch(SQL.lock_lists, lists)
     await connection.execute(SQL.give_back, lists, amounts)
-    await connection.execute(SQL.unbind, batch.sendout_id, lists, amounts)
+    await connection.execute(SQL.unassign, batch.sendout_id, lists, amounts)

@@ -3,12 +3,12 @@
 -- those that are to be tried again come first. None at all while the database's epoch is not accepted: to close one
 -- would give codes back that may have been sent since.
 WITH sending AS MATERIALIZED (
-    SELECT id, state, per_hour, waiting FROM sendout
-    WHERE epoch_accepted() AND finished_at IS NULL
-      AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_at <= now()))
+    SELECT id, state, per_hour, waiting_reason FROM sendout
+    WHERE restore_guard_accepted() AND finished_at IS NULL
+      AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_batch_at <= now()))
     ORDER BY random()
 ), due AS (
-    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting
+    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting_reason
     FROM sending s CROSS JOIN LATERAL (
         SELECT sendout_id, number, in_flight FROM delivery_batch
         WHERE sendout_id = s.id AND NOT closed AND due_at <= now() AND (lease_until IS NULL OR lease_until < now())
@@ -18,26 +18,26 @@ WITH sending AS MATERIALIZED (
 )
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2),
-    claimed_at = now(), claimed_open = b.open
+    claimed_at = now(), claimed_remaining = b.remaining
 FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
-          due.in_flight AS abandoned, due.per_hour, due.waiting;
+          due.in_flight AS abandoned, due.per_hour, due.waiting_reason;
 
 -- take_turn: a batch's time ($2 … $3 are its deliveries) of a sendout that keeps a pace; no row if another worker was
 -- given it
-UPDATE sendout SET next_at = now() + make_interval(secs => due.mails * 3600 / per_hour)
+UPDATE sendout SET next_batch_at = now() + make_interval(secs => due.mails * 3600 / per_hour)
 FROM (
     SELECT count(*) AS mails FROM delivery
     WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND (state = 'pending' OR (state = 'deferred' AND due_at <= now()))
 ) due
-WHERE id = $1 AND next_at <= now() RETURNING id;
+WHERE id = $1 AND next_batch_at <= now() RETURNING id;
 
 -- abandoned: a batch that a dead worker has left with mails in hand, under a new lease, whatever its sendout does
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
 FROM (
     SELECT b.sendout_id, b.number, s.state FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE epoch_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_flight <> '{}'
+    WHERE restore_guard_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_flight <> '{}'
     FOR UPDATE OF b SKIP LOCKED LIMIT 1
 ) left_behind
 WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
@@ -45,7 +45,7 @@ RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_tok
           left_behind.state AS sendout_state, b.in_flight AS abandoned;
 
 -- next_due: seconds until a batch can be claimed that cannot be now, if any can
-SELECT extract(epoch FROM min(greatest(s.next_at, b.due_at)) - now())::float8
+SELECT extract(epoch FROM min(greatest(s.next_batch_at, b.due_at)) - now())::float8
 FROM sendout s CROSS JOIN LATERAL (
     SELECT min(due_at) AS due_at FROM delivery_batch WHERE sendout_id = s.id AND NOT closed AND lease_token IS NULL
 ) b
@@ -54,17 +54,17 @@ WHERE s.finished_at IS NULL AND s.state = 'sending';
 -- hold: lock a batch that is still ours; no row if the lease is lost, as every lease is once the epoch is not accepted:
 -- what its worker knows this database may never have known
 SELECT last_flush, in_flight FROM delivery_batch
-WHERE epoch_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
+WHERE restore_guard_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 FOR NO KEY UPDATE;
 
 -- hold_sendout: keep the sendout in its state until the transaction ends
 SELECT state FROM sendout WHERE id = $1 FOR SHARE;
 
--- lock_promises: how many codes of each list the sendout may still bind
-SELECT list_id, shortage, promised - bound AS left FROM sendout_list
+-- lock_reserved: how many codes of each list the sendout may still assign
+SELECT list_id, reserved FROM sendout_list
 WHERE sendout_id = $1 ORDER BY list_id FOR UPDATE;
 
--- bind: the next free codes `id > $6` of a list to the batch's deliveries without one, at most $5
+-- assign_codes: the next available codes with `id > $6` of list $4 to the batch's deliveries that have none, at most $5
 -- Written so that the planner has nothing to choose: a new sendout has no statistics, and a prepared statement becomes
 -- generic after five runs (docs/decisions/0002). Milliseconds for a batch of 1,000, with 40,000 codes and no
 -- statistics, and with 1,000,000 and statistics:
@@ -94,12 +94,13 @@ WITH wanting AS MATERIALIZED (
     WHERE coupon.ctid = ANY ((SELECT places FROM found)::tid[]) AND coupon.sendout_id IS NULL
     RETURNING coupon.id
 ), counted AS (
-    SELECT count(*) AS bound, max(id) AS last_id FROM owned
-), promise AS (
-    UPDATE sendout_list SET bound = sendout_list.bound + counted.bound FROM counted
+    SELECT count(*) AS assigned, max(id) AS last_id FROM owned
+), moved AS (
+    UPDATE sendout_list
+    SET reserved = reserved - counted.assigned, assigned = sendout_list.assigned + counted.assigned FROM counted
     WHERE sendout_id = $1 AND list_id = $4
 )
-SELECT wanted, bound, last_id FROM wanting CROSS JOIN counted;
+SELECT wanted, assigned, last_id FROM wanting CROSS JOIN counted;
 
 -- due: the batch's deliveries that can be mailed now
 SELECT number, address, attributes, attempts, was_uncertain,
@@ -126,7 +127,7 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id WHERE sl.sendout_id
 -- deliveries for each of 100 rows, 1,165 µs a row against 6 (docs/decisions/0005).
 WITH held AS MATERIALIZED (
     SELECT s.state = 'sending' AS may_send FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE epoch_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
+    WHERE restore_guard_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
       AND b.last_flush IS DISTINCT FROM $4
     FOR NO KEY UPDATE OF b
 ), concluded AS (
@@ -150,13 +151,15 @@ WITH held AS MATERIALIZED (
     SELECT list_id FROM sendout_list
     WHERE EXISTS (SELECT FROM held) AND sendout_id = $1 AND list_id = ANY ($12::bigint[]) ORDER BY list_id FOR UPDATE
 ), counted AS (
-    UPDATE sendout_list sl SET sent = sl.sent + ($13::bigint[])[array_position($12::bigint[], sl.list_id)]
+    UPDATE sendout_list sl
+    SET assigned = sl.assigned - ($13::bigint[])[array_position($12::bigint[], sl.list_id)],
+        sent = sl.sent + ($13::bigint[])[array_position($12::bigint[], sl.list_id)]
     FROM mine WHERE sl.sendout_id = $1 AND sl.list_id = mine.list_id
 )
 UPDATE delivery_batch b
-SET open = CASE WHEN m.deliveries = cardinality($7::integer[]) THEN b.open - m.sent - m.refused - m.uncertain ELSE -1 END,
+SET remaining = CASE WHEN m.deliveries = cardinality($7::integer[]) THEN b.remaining - m.sent - m.refused - m.uncertain ELSE -1 END,
     sent = b.sent + m.sent, refused = b.refused + m.refused, uncertain = b.uncertain + m.uncertain,
-    closed = (b.open = m.sent + m.refused + m.uncertain), last_flush = $4, flushed_at = now(),
+    closed = (b.remaining = m.sent + m.refused + m.uncertain), last_flush = $4, flushed_at = now(),
     lease_until = now() + make_interval(secs => $14),
     in_flight = $5::integer[] || CASE WHEN held.may_send THEN $6::integer[] ELSE '{}' END
 FROM held CROSS JOIN moved m
@@ -185,11 +188,11 @@ SELECT id FROM coupon_list WHERE id = ANY ($1::bigint[]) ORDER BY id FOR NO KEY 
 UPDATE coupon_list l SET available = l.available + freed.amount
 FROM unnest($1::bigint[], $2::bigint[]) AS freed (list_id, amount) WHERE l.id = freed.list_id;
 
--- unbind: … and no longer the sendout's
+-- unassign: … and no longer the sendout's
 WITH mine AS MATERIALIZED (
     SELECT list_id FROM sendout_list WHERE sendout_id = $1 AND list_id = ANY ($2::bigint[]) ORDER BY list_id FOR UPDATE
 )
-UPDATE sendout_list sl SET promised = sl.promised - freed.amount, bound = sl.bound - freed.amount
+UPDATE sendout_list sl SET assigned = sl.assigned - freed.amount
 FROM mine JOIN unnest($2::bigint[], $3::bigint[]) AS freed (list_id, amount) USING (list_id)
 WHERE sl.sendout_id = $1 AND sl.list_id = freed.list_id;
 
@@ -201,7 +204,7 @@ RETURNING number, state;
 
 -- close: of a batch's mails that were open, all of them, $4 are cancelled and $5 uncertain
 UPDATE delivery_batch
-SET open = open - $4 - $5, cancelled = cancelled + $4, uncertain = uncertain + $5, closed = (open = $4 + $5),
+SET remaining = remaining - $4 - $5, cancelled = cancelled + $4, uncertain = uncertain + $5, closed = (remaining = $4 + $5),
     flushed_at = now()
 WHERE sendout_id = $1 AND number = $2 AND lease_token = $3;
 

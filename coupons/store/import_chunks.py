@@ -55,7 +55,7 @@ class Verdict:
     """What an import would do: new lines, kept and removed ones, and how many are not taken for which reason."""
 
     added: int
-    kept: int
+    existing: int
     removed: int
     reasons: dict[str, int]
     kept_reserved: int = 0
@@ -162,7 +162,7 @@ async def _replace(connection: Connection, job: Job, chunk: Chunk) -> Taken:
     kept = await _affected(connection, SQL.take_over, job.target.id, job.id)
     added = await _affected(connection, SQL.add, job.target.id, job.id)
     await _execute(connection, SQL.repeated)
-    return await _reject(connection, _REJECT_NOT_TAKEN, Taken(added=added, kept=kept), job.id, job.mode)
+    return await _reject(connection, _REJECT_NOT_TAKEN, Taken(added=added, existing=kept), job.id, job.mode)
 
 
 async def _delete(connection: Connection, job: Job, chunk: Chunk) -> Taken:
@@ -243,7 +243,9 @@ async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: fl
         async with connection.transaction():
             await connection.execute(SQL.patience)
             left = await connection.fetchrow(SQL.left, job.target.id, job.id, timeout=TAKE_SECONDS)
-            await imports.note_left(connection, job, promised=left["promised"], bound=left["bound"]) if left else None
+            await imports.note_left(
+                connection, job, reserved=left["reserved"], assigned=left["assigned"]
+            ) if left else None
 
 
 async def _remove_codes(connection: Connection, job: Job, after: object) -> tuple[int, int | None]:
@@ -276,13 +278,15 @@ async def judge(connection: Connection, target: Target, mode: Mode, *, lines: in
 
 async def _with_replaced(connection: Connection, target: Target, verdict: Verdict) -> Verdict:
     """With what would go because the file does not bring it."""
-    row = await connection.fetchrow(SQL.judge_replaced, target.id, verdict.kept, verdict.added, timeout=TAKE_SECONDS)
-    return replace(verdict, removed=row["removed"], kept_reserved=row["promised"]) if row else verdict
+    row = await connection.fetchrow(
+        SQL.judge_replaced, target.id, verdict.existing, verdict.added, timeout=TAKE_SECONDS
+    )
+    return replace(verdict, removed=row["removed"], kept_reserved=row["reserved"]) if row else verdict
 
 
 async def _judge_recipients(connection: Connection, target: Target, mode: Mode) -> Verdict:
     row = await connection.fetchrow(SQL.judge_recipients, target.id, mode, timeout=TAKE_SECONDS)
-    added, known = (row["added"], row["kept"]) if row else (0, 0)
+    added, known = (row["added"], row["existing"]) if row else (0, 0)
     reasons = await _counted_staged(connection)
     match mode:
         case "delete":

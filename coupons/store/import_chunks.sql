@@ -173,8 +173,8 @@ WITH free AS MATERIALIZED (
 DELETE FROM coupon WHERE ctid = ANY ((SELECT array_agg(place) FROM free)::tid[]) AND sendout_id IS NULL;
 
 -- left: what import $2, replacing all of list $1, had to leave: free codes that sendouts may need, and recipients' codes
-SELECT (SELECT count(*) FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2) AS promised,
-       (SELECT coalesce(sum(bound - sent), 0)::bigint FROM sendout_list WHERE list_id = $1) AS bound;
+SELECT (SELECT count(*) FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2) AS reserved,
+       (SELECT coalesce(sum(assigned), 0)::bigint FROM sendout_list WHERE list_id = $1) AS assigned;
 
 -- move_counters: of the list, to which $2 codes came and from which $3 went
 UPDATE coupon_list SET total = total + $2 - $3, available = available + $2 - $3, removed = removed + $3 WHERE id = $1;
@@ -195,7 +195,7 @@ WITH numbered AS (
     FROM numbered n LEFT JOIN written w USING (address_key)
     WHERE n.nth > 1 OR w.address_key IS NULL
 )
-SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS kept FROM written;
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS existing FROM written;
 
 -- delete_recipients: the staged ones
 WITH numbered AS (
@@ -231,7 +231,7 @@ UPDATE known_code SET taken = true WHERE sendout_id IS NULL AND NOT spent;
 
 -- judge_replaced: how many free codes of the list $1 would be removed of those that are not brought again, $2 of which are,
 -- while $3 are added; and how many would have to stay
-SELECT least(available + $3, f.free - $2) AS removed, greatest(0, f.free - $2 - available - $3) AS promised
+SELECT least(available + $3, f.free - $2) AS removed, greatest(0, f.free - $2 - available - $3) AS reserved
 FROM coupon_list CROSS JOIN (
     SELECT count(*) AS free FROM coupon WHERE list_id = $1 AND sendout_id IS NULL) f
 WHERE id = $1;
@@ -257,5 +257,5 @@ WITH numbered AS (
     FROM judged
     WHERE nth > 1 OR ($2 = 'delete' AND NOT is_known)
 )
-SELECT count(*) FILTER (WHERE nth = 1 AND NOT is_known) AS added, count(*) FILTER (WHERE nth = 1 AND is_known) AS kept
+SELECT count(*) FILTER (WHERE nth = 1 AND NOT is_known) AS added, count(*) FILTER (WHERE nth = 1 AND is_known) AS existing
 FROM judged;

@@ -58,7 +58,7 @@ class Job:
     position: int
     digest: bytes | None
     lines: int
-    interruptions: int
+    retries: int
     lease_token: UUID
     was_left: bool
     """By a worker that did not come to its end."""
@@ -69,7 +69,7 @@ class Taken:
     """What became of some lines; `left_…` are codes that could not be removed."""
 
     added: int = 0
-    kept: int = 0
+    existing: int = 0
     removed: int = 0
     rejected: int = 0
     kept_reserved: int = 0
@@ -81,11 +81,12 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """`lines` = `blank` + `added` + `kept` + `rejected` (+ `removed`, when codes are deleted).
+    """`lines` = `blank` + `added` + `existing` + `rejected` (+ `removed`, when codes are deleted).
 
-    Of `list` and `group` one is set. `bytes` of `total_bytes` are done; `per_second` are lines. `same_as` is the first
-    import of the same text into the same list, finished `same_at`. `columns` stand between the line and the reason of
-    what was not taken.
+    `existing` lines were there before: codes of a replaced list that stay in it, or recipients of a group, whose
+    attributes are updated. Of `list` and `group` one is set. `read_bytes` of `total_bytes` are done; `per_second` are
+    lines. `same_as` is the first import of the same text into the same list, finished `same_at`. `columns` are those of
+    rejected lines, between the line number and the reason.
     """
 
     id: UUID
@@ -99,11 +100,11 @@ class Import:
     blank: int
     added: int
     removed: int
-    kept: int
+    existing: int
     rejected: int
     kept_reserved: int
     kept_assigned: int
-    bytes: int
+    read_bytes: int
     total_bytes: int | None
     created_at: datetime
     finished_at: datetime | None
@@ -175,7 +176,7 @@ async def claim(
     columns = dict(row)
     list_id, group_id = columns.pop("list_id"), columns.pop("group_id")
     names = columns.pop("list"), columns.pop("group")
-    columns.pop("bytes")
+    columns.pop("read_bytes")
     target = Target(group_id, names[1], is_group=True) if list_id is None else Target(list_id, names[0], is_group=False)
     return Job(**columns, target=target)
 
@@ -213,13 +214,21 @@ async def progress(
 ) -> None:
     """Count what was taken, in the transaction that takes it. Raises LeaseLost."""
     done = (position.text, position.digest, position.source) if position else (None, None, None)
-    counts = (blank, taken.added, taken.removed, taken.kept, taken.rejected, taken.kept_reserved, taken.kept_assigned)
+    counts = (
+        blank,
+        taken.added,
+        taken.removed,
+        taken.existing,
+        taken.rejected,
+        taken.kept_reserved,
+        taken.kept_assigned,
+    )
     if await connection.fetchval(SQL.progress, job.id, job.lease_token, *counts, *done, lease_seconds) is None:
         raise LeaseLost(f"import {job.id}")
 
 
-async def note_left(connection: Connection, job: Job, *, promised: int, bound: int) -> None:
-    await connection.execute(SQL.note_left, job.id, job.lease_token, promised, bound)
+async def note_left(connection: Connection, job: Job, *, reserved: int, assigned: int) -> None:
+    await connection.execute(SQL.note_left, job.id, job.lease_token, reserved, assigned)
 
 
 async def finish(connection: Connection, job: Job) -> None:

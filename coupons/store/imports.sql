@@ -18,7 +18,7 @@ INSERT INTO recipient_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
 -- another such that waits for its source
 UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
-    lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = bytes, claimed_lines = lines,
+    lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = read_bytes, claimed_lines = lines,
     progressed_at = NULL
 FROM (
     SELECT j.id, j.state FROM import_job j
@@ -34,7 +34,7 @@ WHERE j.id = waiting.id
 RETURNING j.id, j.list_id, j.group_id,
           (SELECT name FROM coupon_list WHERE id = j.list_id) AS list,
           (SELECT name FROM recipient_group WHERE id = j.group_id) AS "group",
-          j.mode, j.source, j.format, j.position, j.digest, j.bytes, j.lines, j.interruptions, j.lease_token,
+          j.mode, j.source, j.format, j.position, j.digest, j.read_bytes, j.lines, j.retries, j.lease_token,
           waiting.state = 'running' AS was_left;
 
 -- next_due: seconds until an import that waits for its source is due
@@ -49,14 +49,14 @@ UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
 -- keep_columns: $3 of the rows that it may not take
 UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
 
--- progress: $3 blank, $4 added, $5 removed, $6 kept, $7 rejected, $8 and $9 left; then $10 bytes of text with the digest $11
+-- progress: $3 blank, $4 added, $5 removed, $6 existing, $7 rejected, $8 and $9 left; then $10 bytes of text with the digest $11
 -- are done, $12 of the source. Compare-and-set: no row if the lease is lost. Renews the lease
 UPDATE import_job
-SET blank = blank + $3, added = added + $4, removed = removed + $5, kept = kept + $6, rejected = rejected + $7,
+SET blank = blank + $3, added = added + $4, removed = removed + $5, existing = existing + $6, rejected = rejected + $7,
     lines = lines + $3 + $4 + $6 + $7 + CASE WHEN mode = 'delete' THEN $5 ELSE 0 END,
     kept_reserved = kept_reserved + $8, kept_assigned = kept_assigned + $9,
-    position = coalesce($10, position), digest = coalesce($11, digest), bytes = greatest(bytes, coalesce($12, bytes)),
-    interruptions = CASE WHEN $10::bigint IS NULL THEN interruptions ELSE 0 END,
+    position = coalesce($10, position), digest = coalesce($11, digest), read_bytes = greatest(read_bytes, coalesce($12, read_bytes)),
+    retries = CASE WHEN $10::bigint IS NULL THEN retries ELSE 0 END,
     progressed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $13)
 WHERE id = $1 AND lease_token = $2 AND state = 'running' AND lease_until > clock_timestamp()
   AND ($10::bigint IS NULL OR position < $10)
@@ -82,7 +82,7 @@ UPDATE import_job SET lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2 RETURNING id;
 
 -- interrupted: once more since its last chunk; no row if the lease is lost
-UPDATE import_job SET interruptions = interruptions + 1 WHERE id = $1 AND lease_token = $2 RETURNING interruptions;
+UPDATE import_job SET retries = retries + 1 WHERE id = $1 AND lease_token = $2 RETURNING retries;
 
 -- postpone: to be tried again in so many seconds
 UPDATE import_job
@@ -105,12 +105,12 @@ SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
 -- rows: imports, newest first; $1 an id, $2 a list, $3 a group, or NULL. `per_second`: lines, since its worker claimed it
 SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(j.source, '[?#].*', '?…') AS source, j.state, j.reason,
-       j.lines, j.blank, j.added, j.removed, j.kept, j.rejected, j.kept_reserved, j.kept_assigned, j.bytes, j.total_bytes,
+       j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
        j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
        CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines
             THEN ((j.lines - j.claimed_lines) / elapsed.seconds)::float8 END AS per_second,
-       CASE WHEN j.state = 'running' AND j.bytes > j.claimed_bytes
-            THEN (greatest(j.total_bytes - j.bytes, 0) * elapsed.seconds / (j.bytes - j.claimed_bytes))::float8
+       CASE WHEN j.state = 'running' AND j.read_bytes > j.claimed_bytes
+            THEN (greatest(j.total_bytes - j.read_bytes, 0) * elapsed.seconds / (j.read_bytes - j.claimed_bytes))::float8
        END AS seconds_left,
        coalesce(j.columns, ARRAY[CASE WHEN j.group_id IS NULL THEN 'code' ELSE 'email' END]) AS columns
 FROM import_job j

@@ -33,19 +33,19 @@ async def is_repeated(connection: Connection, command: Command) -> bool:
         return False
     if (known["type"], known["digest"]) != (command.type, command.digest()):
         raise Conflict(f"id {command.id} belongs to another command")
-    if known["refused"]:
-        raise Conflict(known["refused"])
+    if known["rejection_reason"]:
+        raise Conflict(known["rejection_reason"])
     return True
 
 
-async def refuse(connection: Connection, command: Command, reason: str) -> None:
+async def reject(connection: Connection, command: Command, reason: str) -> None:
     """Note that it was not carried out, so that whoever waits for it is told, and the same id is answered the same."""
-    await connection.execute(SQL.refuse, command.id, command.type, command.digest(), reason)
+    await connection.execute(SQL.reject, command.id, command.type, command.digest(), reason)
 
 
 async def is_known(connection: Connection, command_id: UUID) -> bool:
     """Whether a worker has taken the command of this id. Raises Conflict if it was not carried out."""
     known = await connection.fetchrow(SQL.known, command_id)
-    if known and known["refused"]:
-        raise Conflict(known["refused"])
+    if known and known["rejection_reason"]:
+        raise Conflict(known["rejection_reason"])
     return known is not None

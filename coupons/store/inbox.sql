@@ -1,8 +1,8 @@
 -- accept: note a command; no row if its id is known
 INSERT INTO command (id, type, digest) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id;
 
--- refuse: note a command with the reason why it was not carried out
-INSERT INTO command (id, type, digest, refused) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING;
+-- reject: note a command with the reason why it was not carried out
+INSERT INTO command (id, type, digest, rejection_reason) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING;
 
 -- known: the command that has this id
-SELECT type, digest, refused FROM command WHERE id = $1;
+SELECT type, digest, rejection_reason FROM command WHERE id = $1;

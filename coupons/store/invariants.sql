@@ -1,17 +1,17 @@
--- lists_add_up: free + promised + bound + sent = total, and the list's counters say so
+-- lists_add_up: available + reserved + assigned + sent = total, for the codes themselves and for the counters
 -- A deleted list has no code left, and owes nobody one; what it sent is no longer in its total.
-SELECT l.name AS list, l.total, l.available, r.coupons, r.free, h.promised, h.bound, h.sent
+SELECT l.name AS list, l.total, l.available, r.coupons, r.free, u.reserved, u.assigned, u.sent
 FROM coupon_list l
 CROSS JOIN LATERAL (
     SELECT count(*) AS coupons, count(*) FILTER (WHERE sendout_id IS NULL) AS free FROM coupon WHERE list_id = l.id
 ) r
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(promised - bound), 0) AS promised, coalesce(sum(bound - sent), 0) AS bound,
+    SELECT coalesce(sum(reserved), 0) AS reserved, coalesce(sum(assigned), 0) AS assigned,
            coalesce(sum(sent), 0) AS sent
     FROM sendout_list WHERE list_id = l.id
-) h
-WHERE r.coupons <> l.total OR r.free <> l.available + h.promised
-   OR l.available + h.promised + h.bound + CASE WHEN l.deleted_at IS NULL THEN h.sent ELSE 0 END <> l.total;
+) u
+WHERE r.coupons <> l.total OR r.free <> l.available + u.reserved
+   OR l.available + u.reserved + u.assigned + CASE WHEN l.deleted_at IS NULL THEN u.sent ELSE 0 END <> l.total;
 
 -- codes_have_one_owner: no code stands twice in a list, whatever the index says
 SELECT l.name AS list, count(*) AS times, count(DISTINCT (c.sendout_id, c.delivery_number)) AS owners
@@ -30,8 +30,8 @@ LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_nu
 LEFT JOIN sendout_list sl ON sl.sendout_id = c.sendout_id AND sl.list_id = c.list_id
 WHERE c.sendout_id IS NOT NULL AND (d.state IS NULL OR d.state IN ('refused', 'cancelled') OR sl.list_id IS NULL);
 
--- promises_add_up: what a sendout has bound and mailed of a list are the codes that its deliveries own
-SELECT sl.sendout_id, sl.list_id, sl.promised, sl.bound, sl.sent, coalesce(o.owned, 0) AS owned,
+-- sendout_lists_add_up: a sendout's assigned and sent codes of a list are the codes that its deliveries own
+SELECT sl.sendout_id, sl.list_id, sl.reserved, sl.assigned, sl.sent, coalesce(o.owned, 0) AS owned,
        coalesce(o.mailed, 0) AS mailed
 FROM sendout_list sl
 JOIN coupon_list l ON l.id = sl.list_id AND l.deleted_at IS NULL
@@ -40,7 +40,7 @@ LEFT JOIN (
     FROM coupon c JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
     GROUP BY c.sendout_id, c.list_id
 ) o USING (sendout_id, list_id)
-WHERE sl.bound <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
+WHERE sl.assigned + sl.sent <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
 
 -- mails_have_their_codes: nothing was mailed without a code of each list that has no alternative text
 -- Codes of a deleted list are gone: only how many were sent is known.
@@ -53,18 +53,18 @@ WHERE d.state IN ('sent', 'uncertain') AND NOT EXISTS (
     WHERE c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number);
 
 -- batches_add_up: a batch's counters are its deliveries
-SELECT b.sendout_id, b.number, b.open, b.sent, b.refused, b.uncertain, b.cancelled, d.*
+SELECT b.sendout_id, b.number, b.remaining, b.sent, b.refused, b.uncertain, b.cancelled, d.*
 FROM delivery_batch b
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE state IN ('pending', 'deferred')) AS is_open,
+    SELECT count(*) FILTER (WHERE state IN ('pending', 'deferred')) AS is_remaining,
            count(*) FILTER (WHERE state = 'sent') AS is_sent,
            count(*) FILTER (WHERE state = 'refused') AS is_refused,
            count(*) FILTER (WHERE state = 'uncertain') AS is_uncertain,
            count(*) FILTER (WHERE state = 'cancelled') AS is_cancelled
     FROM delivery WHERE sendout_id = b.sendout_id AND number BETWEEN b.first_delivery AND b.last_delivery
 ) d
-WHERE (b.open, b.sent, b.refused, b.uncertain, b.cancelled)
-   <> (d.is_open, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
+WHERE (b.remaining, b.sent, b.refused, b.uncertain, b.cancelled)
+   <> (d.is_remaining, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
 
 -- hands_hold_their_own: what a worker has in hand is an open delivery of a batch that it holds
 SELECT b.sendout_id, b.number, i.number AS delivery, d.state
@@ -85,16 +85,16 @@ CROSS JOIN LATERAL (
 WHERE s.recipients <> d.deliveries OR (s.state = 'finished' AND d.final <> d.deliveries);
 
 -- interrupted_sent_nothing: an interrupted sendout holds no code and has handed over no mail
-SELECT s.id AS sendout, count(d.number) AS begun, max(sl.promised) AS promised
+SELECT s.id AS sendout, count(d.number) AS begun, max(sl.reserved + sl.assigned + sl.sent) AS held
 FROM sendout s
-LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.promised > 0
+LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.reserved + sl.assigned + sl.sent > 0
 LEFT JOIN delivery d ON d.sendout_id = s.id AND d.state <> 'pending'
-WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR max(sl.promised) > 0;
+WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR count(sl.list_id) > 0;
 
 -- ended_sendouts_hold_nothing: a sendout that has ended has no open batch, and no code that nobody was given
 SELECT s.id AS sendout, s.state, count(b.number) AS open_batches, count(sl.list_id) AS lists
 FROM sendout s
 LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND NOT b.closed
-LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.promised > sl.bound
+LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.reserved > 0
 WHERE s.state IN ('finished', 'cancelled') AND s.finished_at IS NOT NULL
 GROUP BY s.id HAVING count(b.number) > 0 OR count(sl.list_id) > 0;

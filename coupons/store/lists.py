@@ -19,9 +19,9 @@ Shortage = Literal["pause", "text"]
 
 @dataclass(frozen=True, slots=True)
 class CouponList:
-    """`total` = `available` + `promised` + `bound` + `sent`.
+    """`total` = `available` + `reserved` + `assigned` + `sent`: each code is counted once.
 
-    Available codes are free for anybody; promised ones are held for a sendout and not yet bound to a recipient.
+    Reserved codes are held for a sendout and not yet assigned to a recipient.
     """
 
     id: int
@@ -34,8 +34,8 @@ class CouponList:
     created_at: datetime
     total: int
     available: int
-    promised: int
-    bound: int
+    reserved: int
+    assigned: int
     sent: int
 
 

@@ -12,13 +12,13 @@ WHERE name = $1 AND deleted_at IS NULL;
 
 -- rows: lists with their coupons in numbers; $1 names, or NULL for all; $2 with archived ones
 SELECT l.id, l.name, l.description, l.shortage, l.alternative_text, l.preview_text, l.archived_at, l.created_at,
-       l.total, l.available, held.promised - held.bound AS promised, held.bound - held.sent AS bound, held.sent
+       l.total, l.available, used.reserved, used.assigned, used.sent
 FROM coupon_list l
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(sl.promised), 0)::bigint AS promised, coalesce(sum(sl.bound), 0)::bigint AS bound,
+    SELECT coalesce(sum(sl.reserved), 0)::bigint AS reserved, coalesce(sum(sl.assigned), 0)::bigint AS assigned,
            coalesce(sum(sl.sent), 0)::bigint AS sent
     FROM sendout_list sl WHERE sl.list_id = l.id
-) held
+) used
 WHERE l.deleted_at IS NULL AND ($1::text[] IS NULL OR l.name = ANY ($1)) AND ($2 OR l.archived_at IS NULL)
 ORDER BY l.name;
 
@@ -50,7 +50,7 @@ SELECT id, archived_at FROM coupon_list WHERE name = $1 AND deleted_at IS NULL F
 -- of which one that is not prepared yet has no row in sendout_list
 SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
         WHERE ml.list_id = $1 AND s.finished_at IS NULL LIMIT 1) AS unfinished,
-       (SELECT sendout_id FROM sendout_list WHERE list_id = $1 AND bound > sent LIMIT 1) AS uncertain,
+       (SELECT sendout_id FROM sendout_list WHERE list_id = $1 AND assigned > 0 LIMIT 1) AS uncertain,
        EXISTS (SELECT FROM import_job WHERE list_id = $1 AND finished_at IS NULL) AS is_filled,
        EXISTS (SELECT FROM message_list WHERE list_id = $1) AS is_named;
 

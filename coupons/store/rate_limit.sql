@@ -1,6 +1,6 @@
 -- book: the next $1 seconds of all workers together; returns the seconds until they begin
 -- Turns are booked for an hour or a hundred of them at most: what is later was booked before the clock was set back.
-INSERT INTO throttle AS t (name, next_at) VALUES ('mail', now() + make_interval(secs => $1))
-ON CONFLICT (name) DO UPDATE SET next_at = make_interval(secs => $1) + greatest(clock_timestamp(), least(
-    t.next_at, clock_timestamp() + greatest(interval '1 hour', make_interval(secs => 100 * $1))))
-RETURNING greatest(0, extract(epoch FROM next_at - clock_timestamp()) - $1)::float8;
+INSERT INTO rate_limit AS r (name, next_mail_at) VALUES ('mail', now() + make_interval(secs => $1))
+ON CONFLICT (name) DO UPDATE SET next_mail_at = make_interval(secs => $1) + greatest(clock_timestamp(), least(
+    r.next_mail_at, clock_timestamp() + greatest(interval '1 hour', make_interval(secs => 100 * $1))))
+RETURNING greatest(0, extract(epoch FROM next_mail_at - clock_timestamp()) - $1)::float8;

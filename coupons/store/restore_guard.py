@@ -20,7 +20,7 @@ SQL = Queries("restore_guard.sql")
 ACCEPT_SECONDS = 3_600
 _REASONS = {
     "is_replica": "the database is a replica that was not promoted",
-    "is_new": "nobody has accepted the database: it was upgraded with sendouts in it, or restored without its epoch",
+    "is_new": "the database was never accepted: it was upgraded with sendouts in it, or restored without its guard",
     "is_restored": "the database was restored from a dump",
     "is_elsewhere": "the database is on another server: it was moved or upgraded",
     "is_copy": "the database is a copy of another one",
@@ -28,7 +28,7 @@ _REASONS = {
 """The first that is so; a dump that was restored on another server is both."""
 _REPLY = "may have been sent after the backup, perhaps with another code"
 _LOCKED_SECONDS = 0.05
-_BIND_TRIES = 1_200
+_ASSIGN_TRIES = 1_200
 _LEASE_SECONDS = 24 * 3_600
 
 
@@ -38,15 +38,15 @@ class State:
 
     refusal: str | None
     number: int | None
-    """The epoch in force; None if there is none."""
+    """Of the acceptance in force; None if there is none."""
     accepted_at: datetime | None
     mark: str
     """Another one as soon as the database, or what was accepted of it, is."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenSendout:
-    """`open` mails have no outcome in these data, and may have been sent since. None: nobody has counted them yet."""
+class UnfinishedSendout:
+    """Its `remaining` mails may have been sent since the data end; None before its recipients are counted."""
 
     id: UUID
     message: str
@@ -54,19 +54,16 @@ class OpenSendout:
     recipients: int | None
     sent: int
     uncertain: int
-    open: int | None
+    remaining: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class UnownedCodes:
-    """Codes of a list that have no owner in these data, and that somebody may have been sent since.
-
-    `promised` are those that sendouts hold and have not given to anybody, `free` all others.
-    """
+class UnassignedCodes:
+    """Codes of a list that are not assigned in these data, and may have been sent since."""
 
     name: str
-    free: int
-    promised: int
+    available: int
+    reserved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +75,8 @@ class Since:
     work_until: datetime | None
     """The last trace of anything else: commands, imports, sendouts that were prepared. It moves on as workers run."""
     now: datetime
-    sendouts: tuple[OpenSendout, ...]
-    lists: tuple[UnownedCodes, ...]
+    sendouts: tuple[UnfinishedSendout, ...]
+    lists: tuple[UnassignedCodes, ...]
 
 
 async def state(connection: Connection) -> State:
@@ -92,15 +89,15 @@ async def refusal(connection: Connection) -> str | None:
     if await connection.fetchval(SQL.accepted):
         return None
     found = _refusal(await _state(connection))
-    return found and f"nothing is sent before `coupons epoch accept`: {found}"
+    return found and f"nothing is sent before `coupons restore-guard accept`: {found}"
 
 
 async def since(connection: Connection) -> Since:
     """What may have been sent after the data end. Reads a row for each batch that there ever was."""
     reaches = await connection.fetchrow(SQL.reaches)
     assert reaches is not None  # noqa: S101 - it has always a row
-    sendouts = [OpenSendout(**row) for row in await connection.fetch(SQL.sendouts)]
-    lists = [UnownedCodes(**row) for row in await connection.fetch(SQL.lists)]
+    sendouts = [UnfinishedSendout(**row) for row in await connection.fetch(SQL.sendouts)]
+    lists = [UnassignedCodes(**row) for row in await connection.fetch(SQL.lists)]
     return Since(**reaches, sendouts=tuple(sendouts), lists=tuple(lists))
 
 
@@ -109,7 +106,7 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
 
     With `uncertain`, what may have been sent of sendouts that had begun is not sent again by itself: each of their open
     mails gets the codes that it is promised, so that nobody else does, and is uncertain. Leases of before are void.
-    Not within a transaction: PostgreSQL writes a nested one's rows under another number than the epoch notes.
+    Not within a transaction: PostgreSQL writes a nested one's rows under another transaction id than the guard stores.
 
     Raises:
         Conflict: the database is a replica, or is not as it was when it was `seen`.
@@ -122,12 +119,12 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
         if row["accepted"]:
             return 0
         if seen and seen.mark != row["mark"]:
-            raise Conflict("the database has changed meanwhile: look again (coupons epoch show)")
+            raise Conflict("the database has changed meanwhile: look again (coupons restore-guard show)")
         await connection.execute(f"SET LOCAL statement_timeout = '{ACCEPT_SECONDS}s'")
         await connection.execute(SQL.end)
         await connection.execute(SQL.begin)
         if not await connection.fetchval(SQL.accepted):
-            raise Conflict("an epoch cannot be accepted within another transaction")
+            raise Conflict("a database cannot be accepted within another transaction")
         await connection.execute(SQL.void, timeout=ACCEPT_SECONDS)
         return await _make_uncertain(connection) if uncertain else 0
 
@@ -154,8 +151,8 @@ async def _make_uncertain(connection: Connection) -> int:
     cursors: dict[int, int] = {}
     count = 0
     for batch in sorted(seized, key=lambda each: (each.sendout_id, each.number)):
-        await _bind(connection, batch, cursors)
-        numbers = [row["number"] for row in await connection.fetch(SQL.open, *batch.span)]
+        cursors |= await _assign_codes(connection, batch, cursors)
+        numbers = [row["number"] for row in await connection.fetch(SQL.remaining, *batch.span)]
         await deliveries.record(
             connection,
             batch,
@@ -171,10 +168,12 @@ async def _make_uncertain(connection: Connection) -> int:
     return count
 
 
-async def _bind(connection: Connection, batch: Batch, cursors: dict[int, int]) -> None:
-    """Codes that an import has locked just now come free when its chunk is taken."""
-    for _ in range(_BIND_TRIES):
-        if await deliveries.bind(connection, batch, cursors):
-            return
+async def _assign_codes(connection: Connection, batch: Batch, cursors: dict[int, int]) -> dict[int, int]:
+    """Assign the batch's codes; returns the cursors. An import unlocks its codes when a chunk is committed."""
+    for _ in range(_ASSIGN_TRIES):
+        assigned = await deliveries.assign_codes(connection, batch, cursors)
+        if assigned.complete:
+            return cursors | assigned.cursors
+        cursors = cursors | assigned.cursors
         await asyncio.sleep(_LOCKED_SECONDS)
-    raise Conflict("an import holds codes that are promised: accept again when it has ended")
+    raise Conflict("an import locks reserved codes: accept again when it has ended")

@@ -1,16 +1,16 @@
 -- accepted: whether anything may be sent
-SELECT epoch_accepted();
+SELECT restore_guard_accepted();
 
 -- state: what the database is, the epoch that is in force, and how far they are from each other; `mark` is another one
 -- as soon as any of it changes
-SELECT epoch_accepted() AS accepted, e.number, e.accepted_at, n.timeline, e.timeline AS accepted_timeline,
+SELECT restore_guard_accepted() AS accepted, e.number, e.accepted_at, n.timeline, e.timeline AS accepted_timeline,
        pg_is_in_recovery() AS is_replica, e.number IS NULL AS is_new,
-       EXISTS (SELECT FROM epoch WHERE ended_at IS NULL AND written_by <> xmin) AS is_restored,
+       EXISTS (SELECT FROM restore_guard WHERE ended_at IS NULL AND written_by <> xmin) AS is_restored,
        e.cluster <> n.cluster AS is_elsewhere, e.database <> n.database AS is_copy,
        concat_ws(' ', n.*, (SELECT string_agg(concat_ws(' ', number, xmin), ' ' ORDER BY number, xmin::text)
-                            FROM epoch)) AS mark
+                            FROM restore_guard)) AS mark
 FROM this_database() n
-LEFT JOIN (SELECT * FROM epoch WHERE ended_at IS NULL ORDER BY number DESC LIMIT 1) e ON true;
+LEFT JOIN (SELECT * FROM restore_guard WHERE ended_at IS NULL ORDER BY number DESC LIMIT 1) e ON true;
 
 -- reaches: the last traces of mails, which stay as they are while nothing is sent, and of everything else
 SELECT (SELECT max(greatest(flushed_at, claimed_at)) FROM delivery_batch) AS mails_until,
@@ -21,33 +21,33 @@ SELECT (SELECT max(greatest(flushed_at, claimed_at)) FROM delivery_batch) AS mai
 
 -- sendouts: those of which mails may have been sent since: not ended, and not to start later
 SELECT s.id, m.name AS message, s.state, s.recipients, coalesce(b.sent, 0) AS sent,
-       coalesce(b.uncertain, 0) AS uncertain, coalesce(b.open, s.recipients) AS open
+       coalesce(b.uncertain, 0) AS uncertain, coalesce(b.remaining, s.recipients) AS remaining
 FROM sendout s
 JOIN message m ON m.id = s.message_id
 LEFT JOIN LATERAL (
-    SELECT sum(open) AS open, sum(sent) AS sent, sum(uncertain) AS uncertain FROM delivery_batch WHERE sendout_id = s.id
+    SELECT sum(remaining) AS remaining, sum(sent) AS sent, sum(uncertain) AS uncertain FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
 WHERE s.finished_at IS NULL AND s.state <> 'cancelled' AND (s.start_at IS NULL OR s.start_at <= now())
 ORDER BY s.created_at, s.id;
 
 -- lists: with codes that nobody has, and that somebody may have been sent since: free ones, and promised ones
-SELECT l.name, l.available AS free, coalesce(p.promised, 0) AS promised
+SELECT l.name, l.available, coalesce(r.reserved, 0) AS reserved
 FROM coupon_list l
 LEFT JOIN LATERAL (
-    SELECT sum(promised - bound)::bigint AS promised FROM sendout_list WHERE list_id = l.id
-) p ON true
-WHERE l.deleted_at IS NULL AND (l.available > 0 OR p.promised > 0)
+    SELECT sum(reserved)::bigint AS reserved FROM sendout_list WHERE list_id = l.id
+) r ON true
+WHERE l.deleted_at IS NULL AND (l.available > 0 OR r.reserved > 0)
 ORDER BY l.name;
 
 -- lock: nobody else accepts anything until the transaction ends; workers go on reading
-LOCK TABLE epoch IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE restore_guard IN SHARE ROW EXCLUSIVE MODE;
 
 -- end: of the epochs until now
-UPDATE epoch SET ended_at = now() WHERE ended_at IS NULL;
+UPDATE restore_guard SET ended_at = now() WHERE ended_at IS NULL;
 
 -- begin: the next one, which is in force
-INSERT INTO epoch (number, cluster, timeline, database)
-SELECT coalesce((SELECT max(number) FROM epoch), 0) + 1, cluster, timeline, database FROM this_database();
+INSERT INTO restore_guard (number, cluster, timeline, database)
+SELECT coalesce((SELECT max(number) FROM restore_guard), 0) + 1, cluster, timeline, database FROM this_database();
 
 -- void: the leases of before; whoever still works under one knows what this database does not
 UPDATE delivery_batch SET lease_token = gen_random_uuid(), lease_until = now()
@@ -58,7 +58,7 @@ SELECT id FROM sendout WHERE state IN ('sending', 'paused') AND finished_at IS N
 
 -- seize: the open batches of sendouts that had begun, with the deliveries in them that have no outcome
 UPDATE delivery_batch b
-SET lease_token = gen_random_uuid(), lease_owner = 'epoch', lease_until = now() + interval '1 day'
+SET lease_token = gen_random_uuid(), lease_owner = 'restore guard', lease_until = now() + interval '1 day'
 FROM sendout s
 WHERE s.id = b.sendout_id AND s.state IN ('sending', 'paused') AND s.finished_at IS NULL
   AND (s.start_at IS NULL OR s.start_at <= now()) AND NOT b.closed
@@ -68,7 +68,7 @@ RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_tok
 UPDATE sendout SET state = 'sending', reason = NULL
 WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (start_at IS NULL OR start_at <= now());
 
--- open: a batch's deliveries without an outcome
+-- remaining: a batch's deliveries without an outcome
 SELECT number FROM delivery
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('pending', 'deferred') ORDER BY number;
 

@@ -11,20 +11,21 @@ from coupons.store.queries import Queries
 
 SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
-RESUMABLE = ("interrupted", "paused")
+RESUMED_STATES = ("interrupted", "paused")
+"""States in which a sendout can be asked to resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendoutList:
-    """`available` is what the list has now; the rest is the sendout's own."""
+    """A sendout's codes of one list. Each is reserved, assigned or sent. `available` is what the list has now."""
 
     name: str
     deleted: bool
     """Another list of that name is not this one."""
     shortage: Shortage
     needed: int
-    promised: int
-    bound: int
+    reserved: int
+    assigned: int
     sent: int
     missing: int
     available: int
@@ -48,7 +49,7 @@ class Sendout:
     group: str | None
     state: str
     reason: str | None
-    waiting: str | None
+    waiting_reason: str | None
     recipients: int | None
     created_at: datetime
     start_at: datetime | None
@@ -56,13 +57,13 @@ class Sendout:
     finished_at: datetime | None
     per_hour: float | None
     auto_resume: bool
-    covered: bool
-    """It is interrupted, and its lists have enough codes now. The worker that resumes it decides; this only advises."""
-    open: int
+    resumable: bool
+    """It is interrupted, and its lists have enough codes now. This is a hint: the worker that resumes it decides."""
+    remaining: int
     in_flight: int
     """Mails that are just being handed over: they have no outcome yet."""
-    held: int
-    """Batches that workers hold; with none, nothing more can be handed over of a sendout that is paused."""
+    leased_batches: int
+    """With none, no more mails of a paused sendout can be handed over."""
     sent: int
     refused: int
     uncertain: int
@@ -74,8 +75,8 @@ class Sendout:
     @property
     def ended(self) -> bool:
         """Whether it stays as it is unless a person does something."""
-        resumes = self.covered and self.auto_resume
-        return self.finished_at is not None or (self.state in RESUMABLE and not resumes)
+        resumes = self.resumable and self.auto_resume
+        return self.finished_at is not None or (self.state in RESUMED_STATES and not resumes)
 
     @property
     def handed_over(self) -> int:
@@ -84,11 +85,11 @@ class Sendout:
 
     @property
     def seconds_left(self) -> float | None:
-        return self.open / self.per_second if self.per_second else None
+        return self.remaining / self.per_second if self.per_second else None
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class Resumable:
     """An interrupted sendout whose lists have enough codes now."""
 
     id: UUID
@@ -98,7 +99,7 @@ class Covered:
 
 def check_resumable(sendout: Sendout) -> None:
     """Raises Conflict as `resume` does."""
-    if sendout.state not in RESUMABLE:
+    if sendout.state not in RESUMED_STATES:
         raise Conflict(not_resumable(sendout.id, sendout.state))
 
 
@@ -123,17 +124,17 @@ async def find(connection: Connection, sendout_id: UUID) -> Sendout | None:
     return next(iter(await _rows(connection, sendout_id, None, 1)), None)
 
 
-async def covered_by(connection: Connection, list_name: str) -> list[Covered]:
+async def list_resumable(connection: Connection, list_name: str) -> list[Resumable]:
     """Interrupted sendouts that need this list and could be resumed now, oldest first.
 
-    Each by itself: what one of them takes, the next may miss.
+    Each is looked at alone: codes that one of them takes are no longer there for the next.
     """
-    return [Covered(**row) for row in await connection.fetch(SQL.covered, list_name, False)]
+    return [Resumable(**row) for row in await connection.fetch(SQL.resumable, list_name, False)]
 
 
-async def resuming(connection: Connection) -> list[Covered]:
-    """Interrupted sendouts that are to resume by themselves, and could now, oldest first."""
-    return [Covered(**row) for row in await connection.fetch(SQL.covered, None, True)]
+async def list_auto_resumable(connection: Connection) -> list[Resumable]:
+    """Interrupted sendouts with auto-resume that could be resumed now, oldest first."""
+    return [Resumable(**row) for row in await connection.fetch(SQL.resumable, None, True)]
 
 
 async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:

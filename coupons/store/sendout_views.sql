@@ -1,7 +1,7 @@
 -- rows: sendouts, newest first, with their deliveries in numbers; $1 an id, $2 a state, or NULL
 -- `per_second`: mails with an outcome in the last minute, read from the batches that were worked on in it, each with
 -- the part of its time that lies in that minute.
-SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting,
+SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting_reason,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
        s.auto_resume,
        CASE s.state WHEN 'interrupted' THEN NOT EXISTS (
@@ -10,8 +10,8 @@ SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group",
              AND (l.archived_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
                   OR EXISTS (SELECT FROM import_job j
                              WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
-       ELSE false END AS covered,
-       coalesce(b.open, 0) AS open, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.held, 0) AS held,
+       ELSE false END AS resumable,
+       coalesce(b.remaining, 0) AS remaining, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.leased_batches, 0) AS leased_batches,
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,
        CASE WHEN s.state = 'sending' THEN r.per_second END AS per_second
@@ -19,12 +19,12 @@ FROM sendout s
 JOIN message m ON m.id = s.message_id
 LEFT JOIN recipient_group g ON g.id = s.group_id
 LEFT JOIN LATERAL (
-    SELECT sum(open) AS open, sum(cardinality(in_flight)) AS in_flight, count(*) FILTER (WHERE lease_until > now()) AS held,
+    SELECT sum(remaining) AS remaining, sum(cardinality(in_flight)) AS in_flight, count(*) FILTER (WHERE lease_until > now()) AS leased_batches,
            sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain, sum(cancelled) AS cancelled
     FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
 LEFT JOIN LATERAL (
-    SELECT (sum((claimed_open - open) * extract(epoch FROM flushed_at - greatest(claimed_at, w.since))
+    SELECT (sum((claimed_remaining - remaining) * extract(epoch FROM flushed_at - greatest(claimed_at, w.since))
                 / greatest(extract(epoch FROM flushed_at - claimed_at), 0.001))
             / greatest(extract(epoch FROM now() - greatest(min(claimed_at), w.since)), 1))::float8 AS per_second
     FROM delivery_batch, (SELECT now() - interval '1 minute' AS since) w
@@ -34,7 +34,7 @@ LEFT JOIN LATERAL (
 WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 
--- covered: interrupted sendouts whose lists all have enough now, by what these say of shortage now, oldest first; $1 a
+-- resumable: interrupted sendouts whose lists all have enough now, by what these say of shortage now, oldest first; $1 a
 -- list that they need, or NULL; $2 only those that resume by themselves. Not while a list is being replaced: what it has
 -- then is partly to go
 SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
@@ -50,7 +50,7 @@ WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NO
 ORDER BY s.created_at, s.id;
 
 -- list_rows: what sendouts need of their lists, and what these have now
-SELECT sl.sendout_id, l.name, l.deleted_at IS NOT NULL AS deleted, sl.shortage, sl.needed, sl.promised, sl.bound, sl.sent,
+SELECT sl.sendout_id, l.name, l.deleted_at IS NOT NULL AS deleted, sl.shortage, sl.needed, sl.reserved, sl.assigned, sl.sent,
        CASE s.state WHEN 'interrupted' THEN greatest(0, sl.needed - l.available) ELSE sl.missing END AS missing, l.available
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id JOIN sendout s ON s.id = sl.sendout_id
 WHERE sl.sendout_id = ANY ($1::uuid[])

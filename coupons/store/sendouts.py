@@ -147,7 +147,7 @@ async def fail(connection: Connection, claim: Claim, reason: str) -> None:
 
 
 async def admit(connection: Connection, claim: Claim) -> Granted | Short:
-    """Promise the sendout its codes, of all lists or of none; it is then sending or interrupted.
+    """Reserve the sendout's codes, of all lists or of none; it is then sending or interrupted.
 
     Raises:
         LeaseLost: somebody else has admitted or ended it.
@@ -161,7 +161,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
             raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
         if refusal := await restore_guard.refusal(connection):
             raise LeaseLost(f"sendout {claim.id}: {refusal}")
-        return await _promise(connection, claim.id)
+        return await _reserve(connection, claim.id)
 
 
 async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
@@ -174,7 +174,7 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
     state: str | None = row["state"] if row else None
     match state:
         case "interrupted":
-            return await _promise_again(connection, sendout_id)
+            return await _reserve_again(connection, sendout_id)
         case "paused":
             await connection.execute(SQL.unpause, sendout_id)
             return None
@@ -184,15 +184,15 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
             raise Conflict(sendout_views.not_resumable(sendout_id, state))
 
 
-async def resume_covered(connection: Connection) -> list[UUID]:
-    """Resume the interrupted sendouts that asked for it and whose lists have enough codes now; returns which.
+async def auto_resume(connection: Connection) -> list[UUID]:
+    """Resume the interrupted sendouts with auto-resume whose lists have enough codes now; returns their ids.
 
-    The oldest first, each in a transaction of its own, all its lists or none. Nobody waits in line: a younger one that
-    is covered goes on although an older one is still short, or one large sendout would hold back every other. One that
-    the others have left too few codes stays as it is, with the new numbers.
+    The oldest comes first, each in a transaction of its own, with codes of all its lists or of none. There is no queue:
+    a resumable sendout is resumed although an older one still lacks codes, or one large sendout would hold back every
+    other. A sendout for which the others leave too few codes stays interrupted, with the new numbers.
     """
-    covered = [each.id for each in await sendout_views.resuming(connection)]
-    return [sendout_id for sendout_id in covered if await _resume_interrupted(connection, sendout_id)]
+    resumable = [each.id for each in await sendout_views.list_auto_resumable(connection)]
+    return [sendout_id for sendout_id in resumable if await _resume_interrupted(connection, sendout_id)]
 
 
 async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
@@ -202,18 +202,18 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
             row = await connection.fetchrow(SQL.lock, sendout_id)
             if row is None or row["state"] != "interrupted":
                 return False
-            return isinstance(await _promise_again(connection, sendout_id), Granted)
+            return isinstance(await _reserve_again(connection, sendout_id), Granted)
     except Conflict:  # a list was archived just now
         return False
 
 
-async def _promise_again(connection: Connection, sendout_id: UUID) -> Granted | Short:
+async def _reserve_again(connection: Connection, sendout_id: UUID) -> Granted | Short:
     if refusal := await restore_guard.refusal(connection):
         raise Conflict(refusal)
-    return await _promise(connection, sendout_id)
+    return await _reserve(connection, sendout_id)
 
 
-async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
+async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
     rows = await connection.fetch(SQL.lock_lists, sendout_id)
     if unusable := [row for row in rows if row["archived_at"]]:
         words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
@@ -226,7 +226,7 @@ async def _promise(connection: Connection, sendout_id: UUID) -> Granted | Short:
             await connection.execute(SQL.interrupt, sendout_id, str(decision))
         case Granted(amounts):
             await connection.execute(SQL.take, list(amounts), list(amounts.values()))
-            await connection.execute(SQL.promise, sendout_id, list(amounts), list(amounts.values()))
+            await connection.execute(SQL.reserve, sendout_id, list(amounts), list(amounts.values()))
             await connection.execute(SQL.begin, sendout_id)
     return decision
 
@@ -255,7 +255,7 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
             state = (await sendout_views.named(connection, sendout_id)).state
             raise Conflict(f"sendout {sendout_id} is {state} already")
         await connection.fetch(SQL.lock_lists, sendout_id)
-        await connection.execute(SQL.return_unbound, sendout_id)
+        await connection.execute(SQL.release_reserved, sendout_id)
 
 
 async def settle(connection: Connection, sendout_id: UUID) -> bool:
@@ -265,7 +265,7 @@ async def settle(connection: Connection, sendout_id: UUID) -> bool:
         if await connection.fetchval(SQL.done, sendout_id) is None:
             return False
         await connection.fetch(SQL.lock_lists, sendout_id)
-        await connection.execute(SQL.return_unbound, sendout_id)
+        await connection.execute(SQL.release_reserved, sendout_id)
         await connection.execute(SQL.finish, sendout_id)
         return True
 
@@ -276,11 +276,11 @@ async def settle_all(connection: Connection) -> list[UUID]:
     return [sendout_id for sendout_id in unfinished if await settle(connection, sendout_id)]
 
 
-async def wait(connection: Connection, sendout_id: UUID, why: str | None) -> None:
+async def set_waiting_reason(connection: Connection, sendout_id: UUID, reason: str | None) -> None:
     """Show why a sending sendout makes no progress; None when it does again."""
-    await connection.execute(SQL.wait, sendout_id, why)
+    await connection.execute(SQL.set_waiting_reason, sendout_id, reason)
 
 
-async def wait_all(connection: Connection, why: str) -> None:
+async def set_waiting_reason_of_all(connection: Connection, reason: str) -> None:
     """Show it on every sendout that would send now."""
-    await connection.execute(SQL.wait_all, why)
+    await connection.execute(SQL.set_waiting_reason_of_all, reason)

@@ -1,6 +1,6 @@
 -- create: a sendout of a message's version; $4 not to be mailed before, $5 mails an hour, $6 minutes to be spread over,
 -- $7 whether it resumes by itself
-INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, next_at)
+INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, next_batch_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($4, now()));
 
 -- claim: the oldest sendout that is to be prepared, under a new lease; none from data that nobody has accepted
@@ -9,7 +9,7 @@ SET state = 'preparing', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2)
 WHERE id = (
     SELECT id FROM sendout
-    WHERE epoch_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
+    WHERE restore_guard_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
     ORDER BY created_at FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING id, lease_token, group_id, recipients;
 
@@ -34,7 +34,7 @@ FROM (
 UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes) WHERE id = $1 RETURNING per_hour;
 
 -- batches: the deliveries 1 … $2 in batches of $3
-INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open)
+INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining)
 SELECT $1, n, (n - 1) * $3 + 1, least(n * $3, $2), least(n * $3, $2) - (n - 1) * $3
 FROM generate_series(1, ($2::integer + $3::integer - 1) / $3) n;
 
@@ -63,9 +63,9 @@ UPDATE coupon_list l SET available = l.available - granted.amount
 FROM unnest($1::bigint[], $2::bigint[]) AS granted (list_id, amount)
 WHERE l.id = granted.list_id;
 
--- promise: … and are held for the sendout, which keeps what the list says of shortage now
+-- reserve: … and are reserved for the sendout, which copies the list's shortage setting
 UPDATE sendout_list sl
-SET promised = granted.amount, missing = sl.needed - granted.amount,
+SET reserved = granted.amount, missing = sl.needed - granted.amount,
     shortage = l.shortage, alternative_text = l.alternative_text
 FROM unnest($2::bigint[], $3::bigint[]) AS granted (list_id, amount) JOIN coupon_list l ON l.id = granted.list_id
 WHERE sl.sendout_id = $1 AND sl.list_id = granted.list_id;
@@ -95,23 +95,23 @@ RETURNING id;
 UPDATE sendout SET state = 'sending', reason = NULL WHERE id = $1 AND state = 'paused';
 
 -- pause: for $2; no row if it is not sending
-UPDATE sendout SET state = 'paused', reason = $2, waiting = NULL WHERE id = $1 AND state = 'sending' RETURNING id;
+UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id = $1 AND state = 'sending' RETURNING id;
 
 -- cancel: whatever it does; workers close its batches. Its row is locked: what a snapshot commits meanwhile is seen
 UPDATE sendout
-SET state = 'cancelled', reason = NULL, waiting = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
+SET state = 'cancelled', reason = NULL, waiting_reason = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
     finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END
 WHERE id = $1 AND state NOT IN ('finished', 'cancelled', 'failed')
 RETURNING id;
 
--- return_unbound: codes promised and never bound are available again; the lists are locked
+-- release_reserved: codes that were reserved and never assigned are available again; the lists are locked
 WITH rest AS (
-    SELECT list_id, promised - bound AS amount FROM sendout_list
-    WHERE sendout_id = $1 AND promised > bound ORDER BY list_id FOR UPDATE
+    SELECT list_id, reserved AS amount FROM sendout_list
+    WHERE sendout_id = $1 AND reserved > 0 ORDER BY list_id FOR UPDATE
 ), given_back AS (
     UPDATE coupon_list l SET available = l.available + rest.amount FROM rest WHERE l.id = rest.list_id
 )
-UPDATE sendout_list sl SET promised = sl.promised - rest.amount
+UPDATE sendout_list sl SET reserved = sl.reserved - rest.amount
 FROM rest WHERE sl.sendout_id = $1 AND sl.list_id = rest.list_id;
 
 -- done: a sendout of which nothing is open; no row if that is not so
@@ -122,7 +122,7 @@ FOR UPDATE;
 
 -- finish: its last delivery has an outcome
 UPDATE sendout
-SET state = CASE state WHEN 'sending' THEN 'finished' ELSE state END, finished_at = now(), waiting = NULL
+SET state = CASE state WHEN 'sending' THEN 'finished' ELSE state END, finished_at = now(), waiting_reason = NULL
 WHERE id = $1;
 
 -- unfinished: sendouts of which nothing is open, although nobody has said so
@@ -130,12 +130,12 @@ SELECT s.id FROM sendout s
 WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled')
   AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND NOT b.closed);
 
--- wait_all: why none of them makes progress
-UPDATE sendout SET waiting = $1
-WHERE state = 'sending' AND finished_at IS NULL AND next_at <= now() AND waiting IS DISTINCT FROM $1;
+-- set_waiting_reason_of_all: why none of them makes progress
+UPDATE sendout SET waiting_reason = $1
+WHERE state = 'sending' AND finished_at IS NULL AND next_batch_at <= now() AND waiting_reason IS DISTINCT FROM $1;
 
--- wait: why it makes no progress; NULL when it does again
-UPDATE sendout SET waiting = $2 WHERE id = $1 AND state = 'sending' AND waiting IS DISTINCT FROM $2;
+-- set_waiting_reason: why it makes no progress; NULL when it does again
+UPDATE sendout SET waiting_reason = $2 WHERE id = $1 AND state = 'sending' AND waiting_reason IS DISTINCT FROM $2;
 
 -- renew: the lease of a sendout that is being prepared; no row if it is lost
 UPDATE sendout SET lease_until = now() + make_interval(secs => $3)

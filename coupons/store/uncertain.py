@@ -77,7 +77,7 @@ async def resolve(
             count: int = await connection.fetchval(SQL.resend, sendout_id, chosen, timeout=RESOLVE_SECONDS)
             await connection.execute(SQL.reopen, sendout_id)
         else:
-            await connection.fetch(SQL.lock_promises, sendout_id)
+            await connection.fetch(SQL.lock_sendout_lists, sendout_id)
             count = await connection.fetchval(SQL.accept, sendout_id, chosen, timeout=RESOLVE_SECONDS)
         return count
 

@@ -37,7 +37,7 @@ WITH moved AS (
     WHERE b.uncertain > 0 GROUP BY b.number
 ), batches AS (
     UPDATE delivery_batch b
-    SET open = b.open + c.amount, uncertain = b.uncertain - c.amount, closed = false, due_at = now()
+    SET remaining = b.remaining + c.amount, uncertain = b.uncertain - c.amount, closed = false, due_at = now()
     FROM counted c WHERE b.sendout_id = $1 AND b.number = c.batch
 )
 SELECT count(*) FROM moved;
@@ -62,12 +62,12 @@ WITH moved AS (
       AND sendout_id = $1 AND delivery_number IN (SELECT number FROM moved)
     GROUP BY list_id
 ), lists AS (
-    UPDATE sendout_list sl SET sent = sl.sent + codes.amount FROM codes
+    UPDATE sendout_list sl SET assigned = sl.assigned - codes.amount, sent = sl.sent + codes.amount FROM codes
     WHERE sl.sendout_id = $1 AND sl.list_id = codes.list_id
 )
 SELECT count(*) FROM moved;
 
--- lock_promises: in the order of the lists, before their counters move
+-- lock_sendout_lists: in the order of the lists, before their counters move
 SELECT list_id FROM sendout_list WHERE sendout_id = $1 ORDER BY list_id FOR UPDATE;
 
 -- sendouts: that have uncertain mails; cancelled ones send nothing again

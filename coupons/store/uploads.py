@@ -19,7 +19,7 @@ DROP_SECONDS = 600
 class Upload:
     id: UUID
     name: str
-    bytes: int
+    size_bytes: int
 
 
 async def keep(
@@ -72,7 +72,7 @@ async def pieces_of(connection: "Connection | Pool", upload: Upload) -> AsyncIte
     while (data := await connection.fetchval(SQL.chunk, upload.id, number)) is not None:
         yield data
         number, size = number + 1, size + len(data)
-    if size != upload.bytes:
+    if size != upload.size_bytes:
         raise Conflict(f"there is no upload {upload.id} any more")
 
 

@@ -5,10 +5,10 @@ INSERT INTO upload (id, name) VALUES ($1, $2);
 INSERT INTO upload_chunk (upload_id, number, data) VALUES ($1, $2, $3);
 
 -- complete: it is whole, and may be read
-UPDATE upload SET bytes = $2 WHERE id = $1;
+UPDATE upload SET size_bytes = $2 WHERE id = $1;
 
 -- find: a whole one
-SELECT id, name, bytes FROM upload WHERE id = $1 AND bytes IS NOT NULL;
+SELECT id, name, size_bytes FROM upload WHERE id = $1 AND size_bytes IS NOT NULL;
 
 -- chunk: one piece of it
 SELECT data FROM upload_chunk WHERE upload_id = $1 AND number = $2;

@@ -50,7 +50,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA public TO %s', ours);
     EXECUTE format('GRANT CONNECT ON %s TO %s', here, ours);
     EXECUTE format('GRANT TEMPORARY ON %s TO coupons_importer, coupons_operator', here);  -- files are staged
-    EXECUTE format('GRANT SELECT ON schema_migration, epoch TO %s', ours);  -- each checks that both are what they must be
+    EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each checks that both are what they must be
 END $$;
 
 -- The import role. It brings codes and takes free ones out, and never gives one to anybody. Of the imports that end it
@@ -64,16 +64,16 @@ GRANT SELECT, INSERT, UPDATE (import_id, removed) ON imported_chunk TO coupons_i
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
 GRANT SELECT, INSERT, DELETE ON import_rejection TO coupons_importer;
-GRANT SELECT, INSERT, UPDATE (bytes), DELETE ON upload TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_importer;
 GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes) ON recipient_group TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- whether a code was sent
 GRANT SELECT (id, name) ON message TO coupons_importer;
 GRANT SELECT, UPDATE (state, reason, started_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_importer;
-GRANT SELECT, UPDATE (promised, missing, shortage, alternative_text) ON sendout_list TO coupons_importer;
+GRANT SELECT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_importer;
 
--- The sendout role. It promises amounts and writes whom a sendout is to mail; it sees no code, and mails nobody.
+-- The sendout role. It reserves amounts and writes whom a sendout is to mail; it sees no code, and mails nobody.
 GRANT SELECT, INSERT ON command TO coupons_preparer;
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
@@ -82,24 +82,24 @@ GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_preparer;
 GRANT SELECT, INSERT,
       UPDATE (state, reason, per_hour, recipients, started_at, finished_at, lease_token, lease_owner, lease_until)
     ON sendout TO coupons_preparer;
-GRANT SELECT, INSERT, UPDATE (promised, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
+GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
 
--- The deliver role. It sees codes, and binds and frees them; it brings none, takes none out, and changes neither a code
+-- The deliver role. It sees codes, and assigns and unassigns them; it brings none, takes none out, and changes neither a code
 -- nor whom a mail goes to.
 GRANT SELECT, UPDATE (sendout_id, delivery_number) ON coupon TO coupons_sender;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_sender;
 GRANT SELECT ON message, message_list, message_file TO coupons_sender;
-GRANT SELECT, UPDATE (state, reason, waiting, next_at, finished_at) ON sendout TO coupons_sender;
-GRANT SELECT, UPDATE (promised, bound, sent) ON sendout_list TO coupons_sender;
+GRANT SELECT, UPDATE (state, reason, waiting_reason, next_batch_at, finished_at) ON sendout TO coupons_sender;
+GRANT SELECT, UPDATE (reserved, assigned, sent) ON sendout_list TO coupons_sender;
 GRANT SELECT,
-      UPDATE (open, sent, refused, uncertain, cancelled, closed, due_at, lease_token, lease_owner, lease_until,
-              in_flight, last_flush, flushed_at, claimed_at, claimed_open)
+      UPDATE (remaining, sent, refused, uncertain, cancelled, closed, due_at, lease_token, lease_owner, lease_until,
+              in_flight, last_flush, flushed_at, claimed_at, claimed_remaining)
     ON delivery_batch TO coupons_sender;
 GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since, was_uncertain)
     ON delivery TO coupons_sender;
 GRANT INSERT ON delivery_attempt TO coupons_sender;
-GRANT SELECT, INSERT, UPDATE (next_at) ON throttle TO coupons_sender;
+GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 
 -- Console and API. They see all but codes; they write what a person decides there: pause, cancel, uncertain mails, files.
 GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
@@ -109,13 +109,13 @@ GRANT SELECT (import_id, reasons) ON import_rejection TO coupons_web;
 GRANT SELECT (group_id) ON recipient TO coupons_web;
 GRANT SELECT (message_id, name) ON message_file TO coupons_web;
 GRANT UPDATE (available) ON coupon_list TO coupons_web;
-GRANT UPDATE (state, reason, waiting, finished_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_web;
-GRANT UPDATE (promised, sent) ON sendout_list TO coupons_web;
-GRANT UPDATE (open, sent, uncertain, closed, due_at) ON delivery_batch TO coupons_web;
+GRANT UPDATE (state, reason, waiting_reason, finished_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_web;
+GRANT UPDATE (reserved, assigned, sent) ON sendout_list TO coupons_web;
+GRANT UPDATE (remaining, sent, uncertain, closed, due_at) ON delivery_batch TO coupons_web;
 GRANT UPDATE (state, changed_at) ON delivery TO coupons_web;
 GRANT UPDATE (state, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;
 GRANT INSERT ON import_event TO coupons_web;
-GRANT INSERT, UPDATE (bytes), DELETE ON upload TO coupons_web;
+GRANT INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_web;
 GRANT INSERT ON upload_chunk TO coupons_web;
 
 -- The command line, besides what the console may.

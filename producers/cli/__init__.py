@@ -9,13 +9,13 @@ import os
 import click
 
 from coupons import __version__
-from producers.cli.epoch import epoch
 from producers.cli.groups import groups
 from producers.cli.imports import import_file
 from producers.cli.lists import lists
 from producers.cli.messages import messages
 from producers.cli.outbox import outbox, show
 from producers.cli.ready import ready
+from producers.cli.restore_guard import restore_guard
 from producers.cli.sendouts import cancel, pause, resume, send
 from producers.cli.system import completion, demo, doctor, migrate, web, worker
 from producers.cli.uncertain import uncertain
@@ -50,6 +50,6 @@ def main(context: click.Context) -> None:
 
 for command in (
     lists, import_file, groups, messages, send, outbox, show, resume, pause, cancel, uncertain, who, verify,
-    worker, web, ready, migrate, epoch, doctor, demo, completion,
+    worker, web, ready, migrate, restore_guard, doctor, demo, completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -68,14 +68,14 @@ def _counts(found: "Judgement") -> dict[str, int]:
 
     verdict = found.verdict
     reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}
-    counts = {"lines": found.lines, "new": verdict.added, "kept": verdict.kept, "removed": verdict.removed}
+    counts = {"lines": found.lines, "new": verdict.added, "existing": verdict.existing, "removed": verdict.removed}
     return counts | {"blank": found.blank} | reasons
 
 
 def _in_words(counts: dict[str, int]) -> str:
     """Every line is counted once: new, already known for some reason, invalid, or blank."""
     words = {
-        "new": "new", "kept": "kept", "removed": "to be removed", "duplicate": "duplicate in file",
+        "new": "new", "existing": "unchanged", "removed": "to be removed", "duplicate": "duplicate in file",
         "in_list": "already in list", "sent": "already sent", "assigned": "assigned to recipients",
         "reserved": "reserved for sendouts", "not_in_list": "not in list", "blank": "blank",
     }  # fmt: skip

@@ -120,9 +120,9 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
 
 def _progress_of(job: "Import") -> Progress:
     return Progress(
-        job.bytes, job.total_bytes, job.state, ended=job.finished_at is not None, per_second=job.per_second,
+        job.read_bytes, job.total_bytes, job.state, ended=job.finished_at is not None, per_second=job.per_second,
         seconds_left=job.seconds_left, unit="lines",
-        amount=f"{format_volume(job.bytes, job.total_bytes)}, {counted(job.lines, 'line')}",
+        amount=f"{format_volume(job.read_bytes, job.total_bytes)}, {counted(job.lines, 'line')}",
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ async def _suggest_resuming(connection: "Connection", job: "Import") -> None:
     from coupons.store import sendout_views
 
     if job.list:
-        for each in await sendout_views.covered_by(connection, job.list):
+        for each in await sendout_views.list_resumable(connection, job.list):
             click.echo(f"sendout {each.id} ({each.message}) has enough codes now: coupons resume {each.id}", err=True)
 
 
@@ -159,8 +159,8 @@ def _failure(job: "Import") -> str:
 
 def describe(job: "Import", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
     """Print an import's result in one line, what it kept, and its log."""
-    kept = "known" if job.group else "kept"
-    parts = {"added": job.added, "removed": job.removed, kept: job.kept, "blank": job.blank}
+    existing = "updated" if job.group else "unchanged"
+    parts = {"added": job.added, "removed": job.removed, existing: job.existing, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)
     reason = f": {job.reason}" if job.reason else ""
     click.echo(

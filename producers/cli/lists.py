@@ -86,8 +86,8 @@ async def ls(archived: bool, json_output: bool) -> None:
     columns = {
         "LIST": lambda row: row.name,
         "AVAILABLE": lambda row: row.available,
-        "PROMISED": lambda row: row.promised,
-        "BOUND": lambda row: row.bound,
+        "RESERVED": lambda row: row.reserved,
+        "ASSIGNED": lambda row: row.assigned,
         "SENT": lambda row: row.sent,
         "TOTAL": lambda row: row.total,
         "SHORTAGE": lambda row: row.shortage,
@@ -113,8 +113,8 @@ async def show(name: str, json_output: bool) -> None:
         return
     click.echo(f"list {found.name}{' (archived)' if found.archived_at else ''}  {found.description}".rstrip())
     click.echo(
-        f"  {amount(found.total)} codes: {amount(found.available)} available, {amount(found.promised)} promised to "
-        f"sendouts, {amount(found.bound)} bound to recipients, {amount(found.sent)} sent"
+        f"  {amount(found.total)} codes: {amount(found.available)} available, {amount(found.reserved)} reserved for "
+        f"sendouts, {amount(found.assigned)} assigned to recipients, {amount(found.sent)} sent"
     )
     alternative = f': "{found.alternative_text}"' if found.alternative_text else ""
     click.echo(f"  shortage: {found.shortage}{alternative}")

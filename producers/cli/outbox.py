@@ -49,12 +49,12 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
     """What is not as it should be, or not yet: how fast it goes, codes that are missing, mails that were not sent."""
     counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
     yield from (f"{amount(number)} {what}" for what, number in counts.items() if number)
-    if sendout.covered:
-        yield _covered(sendout)
+    if sendout.resumable:
+        yield _resumable(sendout)
     elif sendout.state == "interrupted":
         yield from (f"{each.name}: {amount(each.missing)} missing" for each in sendout.lists if each.missing)
-    elif sendout.waiting:
-        yield f"waiting: {sendout.waiting}"
+    elif sendout.waiting_reason:
+        yield f"waiting: {sendout.waiting_reason}"
     elif sendout.reason:
         yield sendout.reason
     elif later := starts_later(sendout):
@@ -120,8 +120,8 @@ def describe(sendout: "Sendout") -> None:
     click.echo(f"  {amount(sendout.recipients)} recipients: {_counts(sendout)}")
     for each in sendout.lists:
         click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_needs(sendout.state, each)}")
-    if sendout.covered:
-        click.echo(f"  {_covered(sendout)}")
+    if sendout.resumable:
+        click.echo(f"  {_resumable(sendout)}")
     elif sendout.auto_resume and not sendout.started_at and not sendout.finished_at:
         click.echo("  resumes by itself once its lists have enough codes")
     for line in _pace(sendout):
@@ -130,8 +130,10 @@ def describe(sendout: "Sendout") -> None:
         click.echo(f"  whether {amount(sendout.uncertain)} were sent is uncertain: coupons uncertain {sendout.id}")
 
 
-def _covered(sendout: "Sendout") -> str:
-    return "covered now: " + ("it resumes by itself" if sendout.auto_resume else f"coupons resume {sendout.id}")
+def _resumable(sendout: "Sendout") -> str:
+    return "has enough codes now: " + (
+        "it resumes automatically" if sendout.auto_resume else f"coupons resume {sendout.id}"
+    )
 
 
 def _counts(sendout: "Sendout") -> str:
@@ -143,14 +145,15 @@ def _counts(sendout: "Sendout") -> str:
     }
     shown = [f"{amount(number)} {what}" for what, number in counts.items() if number or what == "sent"]
     in_flight = f", {amount(sendout.in_flight)} of these in hand" if sendout.in_flight else ""
-    return f"{', '.join(shown)}, {amount(sendout.open)} open{in_flight}"
+    return f"{', '.join(shown)}, {amount(sendout.remaining)} remaining{in_flight}"
 
 
 def _needs(state: str, of: "SendoutList") -> str:
     if state == "interrupted":
         return f"{amount(of.needed)} needed, {amount(of.available)} available, {amount(of.missing)} missing"
     without = f", {amount(of.missing)} get the alternative text" if of.missing else ""
-    return f"{amount(of.needed)} needed, {amount(of.promised)} held, {amount(of.sent)} sent{without}"
+    counts = {"needed": of.needed, "reserved": of.reserved, "assigned": of.assigned, "sent": of.sent}
+    return ", ".join(f"{amount(number)} {what}" for what, number in counts.items()) + without
 
 
 def _pace(sendout: "Sendout") -> Iterator[str]:
@@ -161,8 +164,8 @@ def _pace(sendout: "Sendout") -> Iterator[str]:
         yield f"at most {sendout.per_hour:,.0f} mails an hour"
     if speed := _speed(sendout):
         yield speed
-    if sendout.waiting:
-        yield f"waiting: {sendout.waiting}"
+    if sendout.waiting_reason:
+        yield f"waiting: {sendout.waiting_reason}"
     if sendout.reason and sendout.state != "interrupted":
         yield sendout.reason
 

@@ -176,7 +176,7 @@ async def _with_empty_hands(connection: "Connection", sendout_id: UUID) -> "Send
 
     for _ in range(round(IN_HAND_SECONDS / LOOK_SECONDS)):
         sendout = await sendout_views.named(connection, sendout_id)
-        if not (sendout.in_flight or sendout.held):
+        if not (sendout.in_flight or sendout.leased_batches):
             return sendout
         await asyncio.sleep(LOOK_SECONDS)
     return await sendout_views.named(connection, sendout_id)
@@ -204,6 +204,6 @@ async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | No
 def _progress(sendout: "Sendout") -> Progress:
     total = sendout.recipients
     return Progress(
-        (total or 0) - sendout.open, total, sendout.waiting or starts_later(sendout) or sendout.state,
+        (total or 0) - sendout.remaining, total, sendout.waiting_reason or starts_later(sendout) or sendout.state,
         ended=sendout.ended, per_second=sendout.per_second, seconds_left=sendout.seconds_left,
     )  # fmt: skip

@@ -47,7 +47,7 @@ class Actions:
         """
         async with self._upload_slot(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             upload = await uploads.keep(connection, name, rechunk(content), max_bytes=self._import_max_bytes)
-        log.info("upload stored", upload=str(upload.id), bytes=upload.bytes)
+        log.info("upload stored", upload=str(upload.id), size_bytes=upload.size_bytes)
         return upload
 
     @asynccontextmanager

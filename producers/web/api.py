@@ -63,7 +63,9 @@ class Api:
         """201: the body is stored under the name in `?name=`; an import command passes the returned `source`."""
         name = file_name(request.query_params.get("name", ""), default="upload")
         upload = await self._actions.store_upload(name, read_limited(request, self._import_max_bytes))
-        return JSONResponse({"id": str(upload.id), "source": f"upload:{upload.id}", "size_bytes": upload.bytes}, 201)
+        return JSONResponse(
+            {"id": str(upload.id), "source": f"upload:{upload.id}", "size_bytes": upload.size_bytes}, 201
+        )
 
     # --- lists and groups ------------------------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ async def _import_page(connection: Connection, job: Import) -> Response:
         rejected=rejected,
         hidden=hidden,
         reasons=await imports.reason_counts(connection, job.id) if ended else {},
-        covered=await sendout_views.covered_by(connection, job.list) if job.list and ended else [],
+        resumable=await sendout_views.list_resumable(connection, job.list) if job.list and ended else [],
     )
 
 

@@ -10,7 +10,7 @@ from coupons.commands import ResumeSendout
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict
 from coupons.store import inbox, restore_guard, sendout_views
-from coupons.store.sendout_views import RESUMABLE, Sendout
+from coupons.store.sendout_views import RESUMED_STATES, Sendout
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import Actions, location_of
 from producers.web.api import STATES, parse_resolution, state_filter
@@ -80,7 +80,7 @@ def _redirect_to(sendout: Sendout) -> Response:
 async def _resume_progress(connection: Connection, sendout: Sendout, command: str) -> str:
     """Until the sendout is resumed, whether the command is "requested" or "processed"; "" without a command."""
     command_id = _parse_uuid(command)
-    if command_id is None or sendout.state not in RESUMABLE:
+    if command_id is None or sendout.state not in RESUMED_STATES:
         return ""
     try:
         return "processed" if await inbox.is_known(connection, command_id) else "requested"

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from coupons import __version__
-from coupons.store.sendout_views import RESUMABLE
+from coupons.store.sendout_views import RESUMED_STATES
 from producers.durations import format_duration, format_rate
 
 
@@ -45,6 +45,6 @@ _TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UT
 _TEMPLATES.globals |= {
     "version": __version__,
     "zone": lambda: f"{datetime.now().astimezone():%Z}",
-    "resumable": RESUMABLE,
+    "resumable": RESUMED_STATES,
     "new_id": uuid4,
 }

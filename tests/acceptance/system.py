@@ -166,7 +166,9 @@ class Shop(Programs):
         found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         tables = [row["tablename"] for row in found]
         digest = "md5(string_agg(t::text, ' ' ORDER BY t::text))"
-        rows = {table: table for table in tables} | {"command": "(SELECT * FROM command WHERE refused IS NULL)"}
+        rows = {table: table for table in tables} | {
+            "command": "(SELECT * FROM command WHERE rejection_reason IS NULL)"
+        }
         every = " UNION ALL ".join(
             f"SELECT '{name}' AS name, {digest} AS digest FROM {of} t" for name, of in rows.items()
         )

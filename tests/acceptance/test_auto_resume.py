@@ -40,11 +40,11 @@ def send(shop: Shop, *options: str) -> Any:
 
 
 def only_shows_it(shop: Shop, sendout: str) -> None:
-    hint = f"covered now: coupons resume {sendout}"
+    hint = f"has enough codes now: coupons resume {sendout}"
     assert hint in shop.coupons("outbox", "--status", "interrupted").out
     assert hint in shop.coupons("show", sendout).out
     (found,) = shop.coupons("outbox", "--status", "interrupted", "--json").json
-    assert (found["id"], found["covered"], found["auto_resume"]) == (sendout, True, False)
+    assert (found["id"], found["resumable"], found["auto_resume"]) == (sendout, True, False)
 
 
 def test_codes_that_come_back_resume_it_too(shop: Shop) -> None:

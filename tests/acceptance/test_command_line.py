@@ -108,7 +108,7 @@ def test_there_is_no_progress_bar_where_there_is_no_terminal(open_shop: Shop, tm
     assert (result.err, ESCAPE in result.out) == ("", False)
     result = open_shop.coupons("send", "--message", "quiet", "--group", "quiet", "--wait")
     assert (result.err, ESCAPE in result.out) == ("", False)
-    assert "5 recipients: 5 sent, 0 open" in result.out
+    assert "5 recipients: 5 sent, 0 remaining" in result.out
 
 
 def test_a_terminal_gets_a_progress_bar_and_the_result_stays_clean(open_shop: Shop) -> None:

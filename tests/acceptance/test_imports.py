@@ -89,8 +89,8 @@ def test_a_dry_run_and_the_import_make_the_same_report(open_shop: Shop, tmp_path
         done = open_shop.coupons(*arguments, after, "--wait", "--json", code=REJECTED_LINES).json
         assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
         assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
-        assert [judged[name] for name in ("lines", "new", "kept", "blank")] == [
-            done[name] for name in ("lines", "added", "kept", "blank")
+        assert [judged[name] for name in ("lines", "new", "existing", "blank")] == [
+            done[name] for name in ("lines", "added", "existing", "blank")
         ]
 
 
@@ -123,7 +123,7 @@ def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> No
     open_shop.send("replaced", "one")
     file = ["OLD-00003", "NEW-00001", "NEW-00002"]
     result = open_shop.import_codes("replaced", file, "--mode", "replace", "--json").json
-    assert [result[name] for name in ("added", "kept", "removed", "rejected")] == [2, 1, 2, 0]
+    assert [result[name] for name in ("added", "existing", "removed", "rejected")] == [2, 1, 2, 0]
     assert in_list(open_shop, "replaced") == ["NEW-00001", "NEW-00002", "OLD-00001", "OLD-00003"]
     now = open_shop.list_named("replaced")
     assert (now.available, now.sent, now.total) == (3, 1, 4)

@@ -33,7 +33,7 @@ def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
         shown = shop.coupons("outbox", "--status", "paused", "--json").json[0]
         assert (shown["state"], shown["reason"]) == ("paused", "paused by a person")
         assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
-        assert (shown["uncertain"], shown["open"]) == (0, len(CUSTOMERS) - shown["sent"])
+        assert (shown["uncertain"], shown["remaining"]) == (0, len(CUSTOMERS) - shown["sent"])
         assert shop.list_named("spring-10").available == 0
         shop.verify()
         assert "is paused" in shop.coupons("pause", sendout, code=FAILED).err
@@ -53,7 +53,7 @@ def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) ->
         (shown,) = shop.coupons("outbox", "--status", "cancelled", "--json").json
         mails = shop.mails()
         assert 20 <= len(mails) == shown["sent"] < len(CUSTOMERS)
-        assert (shown["cancelled"], shown["open"]) == (len(CUSTOMERS) - len(mails), 0)
+        assert (shown["cancelled"], shown["remaining"]) == (len(CUSTOMERS) - len(mails), 0)
         spring = shop.list_named("spring-10")
         assert (spring.available, spring.sent) == (len(CUSTOMERS) - len(mails), len(mails))
         assert "cancelled" in shop.coupons("resume", sendout, code=FAILED).err

@@ -31,7 +31,7 @@ def test_a_short_list_holds_back_every_mail_until_it_is_filled(shop: Shop) -> No
         shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:600]})
         play(shop)
         spring = shop.list_named("spring-10")
-        assert (spring.available, spring.promised, spring.bound, spring.sent) == (0, 0, 0, 1_000)
+        assert (spring.available, spring.reserved, spring.assigned, spring.sent) == (0, 0, 0, 1_000)
 
 
 def test_two_workers_share_the_work(shop: Shop) -> None:

@@ -50,7 +50,7 @@ def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
     (held,) = open_shop.coupons("who", "--email", "defer.me@example.org", "--json").json
     assert {held["codes"]["deferred"], *(mail.codes[0] for mail in mails)} == {*codes("DEFERRED", 3)}
     now = open_shop.list_named("deferred")
-    assert (now.available, now.bound, now.sent) == (1, 1, 2)
+    assert (now.available, now.assigned, now.sent) == (1, 1, 2)
 
 
 def test_a_mail_that_was_never_answered_for_is_uncertain_and_its_code_stays(open_shop: Shop) -> None:
@@ -62,7 +62,7 @@ def test_a_mail_that_was_never_answered_for_is_uncertain_and_its_code_stays(open
     assert_own_codes(open_shop.mails(sendout["id"]), audience, codes("UNCERTAIN", 3))
     assert "drop.me@example.org" in open_shop.coupons("show", sendout["id"]).out
     now = open_shop.list_named("uncertain")
-    assert (now.available, now.bound, now.sent) == (1, 1, 2)
+    assert (now.available, now.assigned, now.sent) == (1, 1, 2)
 
 
 def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> None:
@@ -71,7 +71,7 @@ def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> 
     sender = ("--from", "badsender.shop@example.org")
     open_shop.coupons(*open_shop.saving("our-fault", '{{ coupon("our-fault") }}\n'), *sender)
     sendout = open_shop.send("our-fault", "three", code=1)
-    assert (sendout["state"], sendout["sent"], sendout["refused"], sendout["open"]) == ("paused", 0, 0, 3)
+    assert (sendout["state"], sendout["sent"], sendout["refused"], sendout["remaining"]) == ("paused", 0, 0, 3)
     assert "550 5.7.1 sender refused" in sendout["reason"]
     assert open_shop.mails(sendout["id"]) == []
 

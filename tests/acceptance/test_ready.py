@@ -14,7 +14,7 @@ from tests.acceptance.processes import FAILED, Result
 from tests.acceptance.system import Shop, addresses, codes
 from tests.waiting import eventually
 
-READY = {"database": True, "consumers": True, "accepting": True, "epoch": True}
+READY = {"database": True, "consumers": True, "accepting": True, "restore_guard": True}
 
 
 def asked(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
@@ -49,7 +49,7 @@ def test_a_worker_answers_before_it_has_its_services_and_is_ready_when_it_has(sh
             waiting = shop.begin("ready", "--wait", 30, health_port=port)
             with broker.opened():
                 result = waiting()
-                assert (result.code, result.out) == (0, "ready: database, epoch, consumers, accepting\n")
+                assert (result.code, result.out) == (0, "ready: database, restore_guard, consumers, accepting\n")
                 assert asked(port) == (200, READY)
     said = without_database.err + without_broker.out + in_vain.err
     passwords = [str(urlsplit(url).password) for url in urls.values()]

@@ -45,7 +45,7 @@ def test_a_relay_that_is_down_is_waited_for_visibly(shop: Shop) -> None:
     with shop.worker(smtp_url=gate.url, **QUICK):
         shop.has("spring-voucher", "customers", addresses(50), {"spring-10": codes("SPRING", 50)})
         sendout = shop.begin_sending("spring-voucher", "customers")
-        waiting = "SELECT FROM sendout WHERE waiting IS NOT NULL"
+        waiting = "SELECT FROM sendout WHERE waiting_reason IS NOT NULL"
         eventually(lambda: shop.rows(waiting), "the sendout to wait")
         reason = r"waiting: relay 127\.0\.0\.1:\d+ refuses connections since \d\d:\d\d"
         for command in ("outbox",), ("show", sendout):

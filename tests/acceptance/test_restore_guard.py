@@ -3,6 +3,7 @@ programs, on a server of the test's own.
 """
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ CUSTOMERS = addresses(300)
 SPRING = codes("SPRING", 400)
 MAX_IN_FLIGHT = 40
 PACE: dict[str, Any] = {"batch_size": 20, "max_in_flight": MAX_IN_FLIGHT, "sweep_seconds": 1}
-REFUSED = "epoch is not accepted"
+REFUSED = "database not accepted"
 
 
 @pytest.fixture
@@ -48,8 +49,9 @@ def shop_at(url: str, broker_url: str, sink: Sink, folder: Path) -> Shop:
 def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
     server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
 ) -> None:
-    """No mail leaves before `epoch accept`. With --uncertain none is sent again after it either, and what is sent from
-    then on has codes that nobody was sent.
+    """No mail leaves before `restore-guard accept`. With --uncertain no mail is sent again after it either.
+
+    New mails have codes that were never sent before.
     """
     with server.running() as url:
         shop = shop_at(url, broker_url, slow_sink, tmp_path / "before")
@@ -69,40 +71,40 @@ def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
         shop = shop_at(with_database(url, "restored"), broker_url, slow_sink, tmp_path / "restored")
         with shop.worker(**PACE) as worker:
             worker.says(REFUSED)
-            refused = shop.coupons("epoch", "show", "--json", code=FAILED).json
+            refused = shop.coupons("restore-guard", "show", "--json", code=FAILED).json
             (numbers,) = refused["since"]["sendouts"]
             assert "restored from a dump" in refused["refusal"]
-            assert numbers["open"] == len(
+            assert numbers["remaining"] == len(
                 [*filter(lambda state: state == "pending", shop.deliveries(sendout).values())]
             )
-            assert numbers["open"] <= len(CUSTOMERS) - 60 + MAX_IN_FLIGHT
-            assert refused["since"]["lists"] == [{"name": "spring-10", "free": 100, "promised": promised(shop)}]
+            assert numbers["remaining"] <= len(CUSTOMERS) - 60 + MAX_IN_FLIGHT
+            assert refused["since"]["lists"] == [{"name": "spring-10", "available": 100, "reserved": reserved(shop)}]
             assert "restored from a dump" in shop.coupons("doctor", code=FAILED).out
-            eventually(lambda: "coupons epoch accept" in shop.coupons("outbox").out, "the Outbox to say why")
-            shop.coupons("epoch", "accept", "--uncertain", code=WRONG_USAGE)
+            eventually(lambda: "coupons restore-guard accept" in shop.coupons("outbox").out, "the Outbox to say why")
+            shop.coupons("restore-guard", "accept", "--uncertain", code=WRONG_USAGE)
             assert (len(shop.mails()), worker.log.count(REFUSED)) == (len(mailed), 1)
 
-            accepted = shop.coupons("epoch", "accept", "--uncertain", "--yes", "--json").json
-            assert (accepted["accepted"], accepted["uncertain"]) == (True, numbers["open"])
+            accepted = shop.coupons("restore-guard", "accept", "--uncertain", "--yes", "--json").json
+            assert (accepted["accepted"], accepted["uncertain"]) == (True, numbers["remaining"])
             shop.becomes("finished", sendout)
             shop.coupons("uncertain", sendout, "--accept")
             assert len(shop.mails()) == len(mailed)
             second = shop.send("spring-voucher", "others")
         assert_own_codes(shop.mails(second["id"]), addresses(100), SPRING)
         assert len({code for mail in shop.mails() for code in mail.codes}) == len(SPRING)
-        shop.coupons("epoch", "show")
+        shop.coupons("restore-guard", "show")
         shop.verify()
 
 
-def promised(shop: Shop) -> int:
-    return shop.list_named("spring-10").promised
+def reserved(shop: Shop) -> int:
+    return shop.list_named("spring-10").reserved
 
 
 def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
     server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
 ) -> None:
     """The worker has batches in hand when the primary dies and the replica takes its place: it hands nothing more over
-    before `epoch accept`, then goes on, and no more is sent again than the numbers had said.
+    before `restore-guard accept`, then goes on, and no more is sent again than the numbers had said.
     """
     with ExitStack() as primary:
         url = primary.enter_context(server.running())
@@ -121,18 +123,18 @@ def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
             with replace(replica, port=server.port).running():
                 had_come = len(shop.mails())
                 worker.says(REFUSED)
-                refused = shop.coupons("epoch", "show", "--json", code=FAILED).json
+                refused = shop.coupons("restore-guard", "show", "--json", code=FAILED).json
                 (numbers,) = refused["since"]["sendouts"]
                 assert "timeline 2, accepted was 1" in refused["refusal"]
-                assert numbers["open"] + numbers["uncertain"] >= len(CUSTOMERS) - 150
+                assert numbers["remaining"] + numbers["uncertain"] >= len(CUSTOMERS) - 150
                 before = Counter(mail.recipient for mail in shop.mails())
                 assert sum(before.values()) <= had_come + MAX_IN_FLIGHT
                 assert {*before.values()} == {1}
 
-                shop.coupons("epoch", "accept", "--yes")
+                shop.coupons("restore-guard", "accept", "--yes")
                 shop.becomes("finished", sendout)
                 after = Counter(mail.recipient for mail in shop.mails())
-                assert sum(after.values()) - len(after) <= numbers["open"]
+                assert sum(after.values()) - len(after) <= numbers["remaining"]
                 states = shop.deliveries(sendout)
                 assert {*states} == {*CUSTOMERS}
                 assert {address for address, state in states.items() if state == "sent"} <= {*after}
@@ -143,11 +145,11 @@ def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
 def test_a_terminal_is_asked_before_data_are_accepted(shop: Shop) -> None:
     """And sees the numbers first; without a yes nothing is accepted, and once accepted nobody is asked."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
-    assert "is accepted" in shop.on_terminal("epoch", "accept", typed="\n").err
-    shop.rows("DELETE FROM epoch")
-    result = shop.on_terminal("epoch", "accept", typed="n\n")
+    assert "is accepted" in shop.on_terminal("restore-guard", "accept", typed="\n").err
+    shop.rows("DELETE FROM restore_guard")
+    result = shop.on_terminal("restore-guard", "accept", typed="n\n")
     assert (result.code, "Aborted" in result.err) == (FAILED, True)
-    assert "spring-10   400" in result.err
-    shop.coupons("epoch", "show", code=FAILED)
-    assert "accepted: workers go on" in shop.on_terminal("epoch", "accept", typed="y\n").err
-    assert "is accepted" in shop.coupons("epoch", "show").out
+    assert re.search(r"spring-10 +400 +0", result.err)
+    shop.coupons("restore-guard", "show", code=FAILED)
+    assert "accepted: workers start sending" in shop.on_terminal("restore-guard", "accept", typed="y\n").err
+    assert "is accepted" in shop.coupons("restore-guard", "show").out

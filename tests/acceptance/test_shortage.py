@@ -28,7 +28,7 @@ def test_a_second_list_that_is_short_holds_nothing_of_the_first(open_shop: Shop)
     sendout = open_shop.send("two-codes", "customers", code=INTERRUPTED)
     assert {each["name"]: each["missing"] for each in sendout["lists"]} == {"spring-10": 0, "summer-20": 400}
     first = open_shop.list_named("spring-10")
-    assert (first.available, first.promised, first.bound) == (1_000, 0, 0)
+    assert (first.available, first.reserved, first.assigned) == (1_000, 0, 0)
     open_shop.import_codes("summer-20", summer[600:])
     assert open_shop.mails(sendout["id"]) == []
     open_shop.resume(sendout["id"])

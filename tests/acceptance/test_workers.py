@@ -34,7 +34,7 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on
     assert_own_codes(mails, {mail.recipient for mail in mails}, SPRING)
     assert sent <= {mail.recipient for mail in mails}
     spring = shop.list_named("spring-10")
-    assert (spring.available, spring.bound, spring.sent) == (0, len(uncertain), len(sent))
+    assert (spring.available, spring.assigned, spring.sent) == (0, len(uncertain), len(sent))
     shop.verify()
 
 

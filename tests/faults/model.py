@@ -26,12 +26,12 @@ SETTINGS = Settings(
 TIMES = {
     "delivery": ("due_at", "deferred_since"),
     "delivery_batch": ("due_at", "lease_until"),
-    "sendout": ("next_at", "lease_until"),
+    "sendout": ("next_batch_at", "lease_until"),
     "import_job": ("due_at", "lease_until"),
 }
 """Two hours later each lease is over, and all that was deferred is due."""
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-KEPT = ("schema_migration", "retired_code_key", "epoch")
+KEPT = ("schema_migration", "retired_code_key", "restore_guard")
 """What a new database holds already."""
 BUSY = """
 SELECT count(*) FROM pg_stat_activity
@@ -224,7 +224,7 @@ class Shop:
         for row in rest:
             if row["state"] == "interrupted":
                 await self._bring_missing_codes(worker, row["id"])
-            if row["state"] in sendout_views.RESUMABLE:
+            if row["state"] in sendout_views.RESUMED_STATES:
                 await self.comes(ResumeSendout(id=self.new_id(), sendout=row["id"]), worker)
         return bool(rest or await self.connection.fetchval(IMPORTING))
 

@@ -86,7 +86,7 @@ class Want:
 
 def wants(lab: Lab, sendout: UUID) -> list[Want]:
     found = lab.rows(
-        "SELECT l.name, needed, promised AS held, missing, available FROM sendout_list "
+        "SELECT l.name, needed, reserved AS held, missing, available FROM sendout_list "
         "JOIN coupon_list l ON l.id = list_id WHERE sendout_id = $1",
         sendout,
     )

@@ -128,7 +128,7 @@ def codes_of_uncertain(lab: Lab) -> int:
 def waiting_for(lab: Lab, sendout: UUID) -> str | None:
     """What people are told of why it does not move."""
     (found,) = lab.rows("SELECT waiting FROM sendout WHERE id = $1", sendout)
-    return None if found["waiting"] is None else str(found["waiting"])
+    return None if found["waiting_reason"] is None else str(found["waiting_reason"])
 
 
 def attempts(lab: Lab) -> set[int]:

@@ -64,11 +64,11 @@ async def test_a_sendout_is_covered_once_every_list_has_enough(connection: Conne
     sendout_id = await interrupted(connection, "a", "b")
     await more(connection, "a", 5)
     await more(connection, "b", 4)
-    assert not (await sendout_views.named(connection, sendout_id)).covered
-    assert await sendout_views.covered_by(connection, "a") == []
+    assert not (await sendout_views.named(connection, sendout_id)).resumable
+    assert await sendout_views.list_resumable(connection, "a") == []
     await more(connection, "b", 1)
     found = await sendout_views.named(connection, sendout_id)
-    assert found.covered
+    assert found.resumable
     assert found.auto_resume
     assert not found.ended
 
@@ -81,12 +81,12 @@ async def test_whoever_fills_a_list_is_told_whom_it_covers(connection: Connectio
     await interrupted(connection, "b")
     await interrupted(connection, "a", "b")
     await more(connection, "a", 10)
-    covered = await sendout_views.covered_by(connection, "a")
+    covered = await sendout_views.list_resumable(connection, "a")
     assert [(each.id, each.message, each.auto_resume) for each in covered] == [
         (by_hand, "a", False),
         (by_itself, "a", True),
     ]
-    assert await sendout_views.covered_by(connection, "b") == []
+    assert await sendout_views.list_resumable(connection, "b") == []
     assert (await sendout_views.named(connection, by_hand)).ended
 
 
@@ -95,8 +95,8 @@ async def test_a_list_that_does_not_pause_any_more_covers(connection: Connection
     await stocked(connection, a=3)
     sendout_id = await interrupted(connection, "a")
     await lists.change(connection, "a", description=None, shortage="text", alternative_text="Sorry.", preview_text=None)
-    assert (await sendout_views.named(connection, sendout_id)).covered
-    assert await sendouts.resume_covered(connection) == [sendout_id]
+    assert (await sendout_views.named(connection, sendout_id)).resumable
+    assert await sendouts.auto_resume(connection) == [sendout_id]
 
 
 async def test_only_an_interrupted_sendout_is_covered(connection: Connection) -> None:
@@ -105,8 +105,8 @@ async def test_only_an_interrupted_sendout_is_covered(connection: Connection) ->
     sending = await begun(connection, "a")
     cancelled = await begun(connection, "a")
     await sendouts.cancel(connection, cancelled)
-    assert [each.covered for each in await sendout_views.newest(connection)] == [False, False]
-    assert await sendouts.resume_covered(connection) == []
+    assert [each.resumable for each in await sendout_views.newest(connection)] == [False, False]
+    assert await sendouts.auto_resume(connection) == []
     assert await state_of(connection, sending) == "sending"
 
 
@@ -138,7 +138,7 @@ async def test_it_resumes_by_itself_only_where_it_was_told_to(connection: Connec
     await stocked(connection, a=0)
     by_hand, by_itself = await interrupted(connection, "a", resumes=False), await interrupted(connection, "a")
     await more(connection, "a", 20)
-    assert await sendouts.resume_covered(connection) == [by_itself]
+    assert await sendouts.auto_resume(connection) == [by_itself]
     assert await state_of(connection, by_hand) == "interrupted"
     assert await state_of(connection, by_itself) == "sending"
 
@@ -149,10 +149,10 @@ async def test_the_oldest_resumes_first_and_all_or_nothing(connection: Connectio
     older, younger = await interrupted(connection, "a", "b"), await interrupted(connection, "a", "b")
     await more(connection, "a", 19)
     await more(connection, "b", 30)
-    assert await sendouts.resume_covered(connection) == [older]
+    assert await sendouts.auto_resume(connection) == [older]
     left = await sendout_views.named(connection, younger)
     assert (left.state, left.reason) == ("interrupted", "list a: 10 needed, 9 available, 1 missing")
-    assert [(each.promised, each.missing) for each in left.lists] == [(0, 1), (0, 0)]
+    assert [(each.reserved, each.missing) for each in left.lists] == [(0, 1), (0, 0)]
 
 
 async def test_a_younger_one_does_not_wait_for_an_older_one(connection: Connection) -> None:
@@ -160,7 +160,7 @@ async def test_a_younger_one_does_not_wait_for_an_older_one(connection: Connecti
     await stocked(connection, a=0, b=0)
     older, younger = await interrupted(connection, "a", "b"), await interrupted(connection, "b")
     await more(connection, "b", 10)
-    assert await sendouts.resume_covered(connection) == [younger]
+    assert await sendouts.auto_resume(connection) == [younger]
     assert await state_of(connection, older) == "interrupted"
 
 
@@ -170,7 +170,7 @@ async def test_whoever_is_still_short_is_not_written_to(connection: Connection) 
     await interrupted(connection, "a")
     before = await versions(connection)
     for _ in range(3):
-        assert await sendouts.resume_covered(connection) == []
+        assert await sendouts.auto_resume(connection) == []
     assert await versions(connection) == before
 
 
@@ -180,7 +180,7 @@ async def test_codes_that_come_back_cover_too(connection: Connection) -> None:
     first = await begun(connection, "a")
     second = await interrupted(connection, "a")
     await sendouts.cancel(connection, first)
-    assert await sendouts.resume_covered(connection) == [second]
+    assert await sendouts.auto_resume(connection) == [second]
 
 
 async def test_an_archived_list_resumes_nobody(connection: Connection) -> None:
@@ -190,9 +190,9 @@ async def test_an_archived_list_resumes_nobody(connection: Connection) -> None:
     await more(connection, "a", 10)
     await more(connection, "b", 10)
     await connection.execute("UPDATE coupon_list SET archived_at = now() WHERE name = 'a'")
-    assert not (await sendout_views.named(connection, archived)).covered
-    assert await sendout_views.covered_by(connection, "a") == []
-    assert await sendouts.resume_covered(connection) == [other]
+    assert not (await sendout_views.named(connection, archived)).resumable
+    assert await sendout_views.list_resumable(connection, "a") == []
+    assert await sendouts.auto_resume(connection) == [other]
     assert await state_of(connection, archived) == "interrupted"
 
 
@@ -204,12 +204,12 @@ async def test_workers_that_look_at_once_promise_once(connection: Connection, da
 
     async def worker() -> list[UUID]:
         async with connected(database_url) as own:
-            return await sendouts.resume_covered(own)
+            return await sendouts.auto_resume(own)
 
     resumed = await asyncio.gather(*(worker() for _ in range(4)))
     assert sorted(each for some in resumed for each in some) == sorted(waiting[:4])
     (found,) = await lists.named(connection, "a")
-    assert (found.available, found.promised) == (5, 40)
+    assert (found.available, found.reserved) == (5, 40)
 
 
 @pytest.mark.parametrize("resumes", [False, True])

@@ -43,7 +43,7 @@ async def sending(
     await prepare(connection)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     lists = await deliveries.lists_of(connection, sendout_id)
     message = await messages.of_sendout(connection, sendout_id)
     renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
@@ -97,12 +97,12 @@ async def test_a_lost_database_connection_costs_no_outcome_under_a_rate_limit(
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
         async with sending(connection, pool, sink, mails_per_hour=3_600 * 200) as (sendout_id, task):
             await mails_arrive(sink, 5)
-            await connection.execute("ALTER TABLE throttle RENAME TO away")
+            await connection.execute("ALTER TABLE rate_limit RENAME TO away")
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-            await connection.execute("ALTER TABLE away RENAME TO throttle")
+            await connection.execute("ALTER TABLE away RENAME TO rate_limit")
             async with asyncio.timeout(30):
                 await task
         found = await sendout_views.named(connection, sendout_id)

@@ -31,7 +31,7 @@ async def sent(connection: Connection, *, codes: int = 15, first: Outcome = "sen
     sendout_id = await begun(connection, codes=codes)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    assert await deliveries.bind(connection, batch, {})
+    assert (await deliveries.assign_codes(connection, batch)).complete
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     outcomes = [Conclusion(each, first if each.number == 1 else "sent", "a reply") for each in due]
     await deliveries.record(

@@ -17,7 +17,7 @@ from tests.waiting import until
 from workers.delivery.policy import refused
 
 OVER = "UPDATE delivery_batch SET lease_until = now() - interval '1 s'"
-BACK_IN_TIME = "UPDATE epoch SET ended_at = now()"
+BACK_IN_TIME = "UPDATE restore_guard SET ended_at = now()"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def held(connection: Connection, *, lease_seconds: float = LEASE_SECONDS) 
 async def bound(connection: Connection, *, lease_seconds: float = LEASE_SECONDS) -> tuple[Batch, list[Delivery]]:
     """A batch whose mails can be written."""
     batch = await held(connection, lease_seconds=lease_seconds)
-    assert await deliveries.bind(connection, batch, {})
+    assert (await deliveries.assign_codes(connection, batch)).complete
     return batch, await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
 
 
@@ -85,7 +85,7 @@ def become(delivery: Delivery, outcome: Outcome) -> Conclusion:
 
 async def bound_codes(connection: Connection, name: str = "a") -> int:
     (found,) = await lists.named(connection, name)
-    return found.bound
+    return found.assigned
 
 
 # --- whose a batch is ------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ async def test_a_lease_that_is_over_is_lost_before_anybody_takes_it(connection: 
     batch, (first, *_) = await bound(connection)
     await connection.execute(OVER)
     with pytest.raises(LeaseLost):
-        await deliveries.bind(connection, batch, {})
+        await deliveries.assign_codes(connection, batch)
     with pytest.raises(LeaseLost):
         await record(connection, batch, become(first, "sent"))
     with pytest.raises(LeaseLost):
@@ -202,7 +202,7 @@ async def test_a_worker_of_data_that_nobody_accepts_any_more_writes_nothing(conn
     batch, (first, *_) = await bound(connection)
     await connection.execute(BACK_IN_TIME)
     with pytest.raises(LeaseLost):
-        await deliveries.bind(connection, batch, {})
+        await deliveries.assign_codes(connection, batch)
     with pytest.raises(LeaseLost):
         await record(connection, batch, become(first, "sent"), intents=(2,))
 
@@ -214,7 +214,7 @@ async def test_a_batch_that_is_being_bound_is_not_taken_when_its_lease_ends(
     await started(connection)
     batch = await held(connection, lease_seconds=0.5)
     async with connection.transaction():
-        assert await deliveries.bind(connection, batch, {})
+        assert (await deliveries.assign_codes(connection, batch)).complete
         await until_over(other)
         async with asyncio.timeout(AT_ONCE_SECONDS):
             assert await claim(other) is None
@@ -247,7 +247,7 @@ async def test_a_sendout_is_not_paused_in_the_middle_of_a_binding(connection: Co
     sendout_id = await started(connection)
     batch = await held(connection)
     async with connection.transaction():
-        assert await deliveries.bind(connection, batch, {})
+        assert (await deliveries.assign_codes(connection, batch)).complete
         pausing = asyncio.create_task(sendouts.pause(other, sendout_id, "by a test"))
         await until_blocked(connection)
     await pausing
@@ -268,10 +268,10 @@ async def test_two_workers_bind_no_more_than_was_promised(connection: Connection
     await add_codes(connection, "a", [f"LATER-{number}" for number in range(10)])
     first, second = await held(connection), await held(other)
     async with connection.transaction():
-        assert await deliveries.bind(connection, first, {})
-        binding = asyncio.create_task(deliveries.bind(other, second, {}))
+        assert (await deliveries.assign_codes(connection, first)).complete
+        assigning = asyncio.create_task(deliveries.assign_codes(other, second))
         await until_blocked(connection)
-    assert await binding
+    assert (await assigning).complete
     assert await bound_codes(connection) == 6
 
 
@@ -280,7 +280,7 @@ async def test_a_sendout_takes_no_code_that_another_was_promised(connection: Con
     await short_of_codes(connection, recipients=4, codes=6)
     poorer = await begun(connection)
     batches = {batch.sendout_id: batch for batch in (await held(connection), await held(connection))}
-    assert await deliveries.bind(connection, batches[poorer], {})
+    assert (await deliveries.assign_codes(connection, batches[poorer])).complete
     assert await bound_codes(connection) == 2
 
 
@@ -289,7 +289,7 @@ async def test_a_refused_recipient_gets_no_other_code(connection: Connection) ->
     await started(connection, codes=20, batch_size=5)
     batch, (first, *_) = await bound(connection)
     await record(connection, batch, become(first, "refused"))
-    assert await deliveries.bind(connection, batch, {})
+    assert (await deliveries.assign_codes(connection, batch)).complete
     assert await bound_codes(connection) == 4
 
 
@@ -316,7 +316,7 @@ async def test_what_has_its_outcome_keeps_it(connection: Connection) -> None:
         with pytest.raises(LeaseLost):
             await record(connection, batch, *again)
     found = await sendout_views.named(connection, sendout_id)
-    assert (found.sent, found.open, found.uncertain) == (1, 9, 0)
+    assert (found.sent, found.remaining, found.uncertain) == (1, 9, 0)
 
 
 async def test_what_has_no_outcome_yet_stays_in_hand(connection: Connection) -> None:

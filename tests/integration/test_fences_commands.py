@@ -46,7 +46,7 @@ async def test_a_refusal_is_kept(connection: Connection) -> None:
     """However often it is noted: the command is refused again, and whoever waits for it is told why."""
     command = ImportCoupons(list="a", codes=("X",))
     for _ in range(2):
-        await inbox.refuse(connection, command, "there is no list a")
+        await inbox.reject(connection, command, "there is no list a")
     with pytest.raises(Conflict, match="there is no list a"):
         await inbox.accept(connection, command)
     with pytest.raises(Conflict, match="there is no list a"):

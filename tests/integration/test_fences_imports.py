@@ -101,7 +101,7 @@ async def test_whoever_lost_an_import_changes_nothing_of_it(connection: Connecti
     before = await connection.fetchval(row, lost.id)
     await imports.opened(connection, lost, 99)
     await imports.keep_columns(connection, lost, ["email"])
-    await imports.note_left(connection, lost, promised=9, bound=9)
+    await imports.note_left(connection, lost, reserved=9, assigned=9)
     await imports.postpone(connection, lost, "by a test", seconds=60)
     await imports.hand_back(connection, lost)
     with pytest.raises(LeaseLost):
@@ -224,7 +224,7 @@ async def test_codes_that_are_just_being_promised_are_not_removed(connection: Co
         await until_blocked(other)
     await taking
     (found,) = await lists.named(connection, "a")
-    assert (found.total, found.available, found.promised) == (3, 0, 3)
+    assert (found.total, found.available, found.reserved) == (3, 0, 3)
 
 
 @pytest.mark.parametrize("mode", ["delete", "replace"])
@@ -250,7 +250,7 @@ async def test_a_file_that_is_not_whole_is_not_imported(connection: Connection) 
     """Whoever sent it was cut off: half a file is no file."""
     await add_list(connection, "a")
     upload_id = await uploaded(connection, b"A\n")
-    await connection.execute("UPDATE upload SET bytes = NULL")
+    await connection.execute("UPDATE upload SET size_bytes = NULL")
     with pytest.raises(Conflict, match="there is no upload"):
         await imports.create(connection, ImportCoupons(list="a", source=f"upload:{upload_id}"))
 

@@ -75,7 +75,7 @@ async def ready(
     await prepare(connection)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     lists = await deliveries.lists_of(connection, sendout_id)
     due = await deliveries.due(connection, batch, lists)
     message = await messages.of_sendout(connection, sendout_id)
@@ -143,7 +143,7 @@ async def test_no_mail_leaves_after_the_lease(connection: Connection, pool: Pool
     async with ready(connection, pool, tmp_path, *SLOW, lease_seconds=1) as work:
         await work.run()
     found = await sendout_views.named(connection, work.sendout_id)
-    assert found.open > 0
+    assert found.remaining > 0
     assert (found.sent, found.in_flight) == (len(work.arrived()), 0)
 
 
@@ -164,7 +164,7 @@ async def test_outcomes_are_recorded_once_although_the_commit_was_not_confirmed(
     async with ready(connection, pool, tmp_path) as work:
         await work.run()
     found = await sendout_views.named(connection, work.sendout_id)
-    assert (found.sent, found.open, found.uncertain) == (RECIPIENTS, 0, 0)
+    assert (found.sent, found.remaining, found.uncertain) == (RECIPIENTS, 0, 0)
 
 
 async def test_a_dead_worker_leaves_every_unrecorded_mail_in_flight(

@@ -53,7 +53,7 @@ async def mailed(connection: Connection) -> None:
     """A worker sends all mails of a batch."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
     sent = [Conclusion(each, "sent", "250") for each in due]
     await deliveries.record(
@@ -158,7 +158,7 @@ async def test_two_that_resume_at_once_promise_once(connection: Connection, othe
     with pytest.raises(Conflict, match="is sending"):
         await again
     (found,) = await lists.named(connection, "a")
-    assert (found.available, found.promised) == (19, 10)
+    assert (found.available, found.reserved) == (19, 10)
 
 
 async def test_two_sendouts_are_not_promised_the_same_codes(connection: Connection, other: Connection) -> None:
@@ -196,7 +196,7 @@ async def test_a_list_that_was_archived_meanwhile_promises_nothing(connection: C
     with pytest.raises(Conflict, match="list a is archived"):
         await prepare(connection)
     (found,) = await lists.named(connection, "a")
-    assert (found.available, found.promised) == (10, 0)
+    assert (found.available, found.reserved) == (10, 0)
 
 
 async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connection) -> None:
@@ -209,10 +209,10 @@ async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connecti
     await add_codes(connection, "a", ["ONE-MORE"])
     replacing = ImportCoupons(list="a", mode="replace", codes=("X",))
     await imports.create(connection, replacing)
-    assert await sendouts.resume_covered(connection) == []
-    assert await sendout_views.covered_by(connection, "a") == []
+    assert await sendouts.auto_resume(connection) == []
+    assert await sendout_views.list_resumable(connection, "a") == []
     await imports.cancel(connection, replacing.id)
-    assert await sendouts.resume_covered(connection) == [command.id]
+    assert await sendouts.auto_resume(connection) == [command.id]
 
 
 async def test_a_list_that_a_sendout_needs_is_not_archived(connection: Connection) -> None:

@@ -200,7 +200,7 @@ async def send_one(connection: Connection, name: str) -> None:
     await prepare(connection)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     of_lists = await deliveries.lists_of(connection, batch.sendout_id)
     outcomes = [Conclusion(each, "sent", "250") for each in await deliveries.due(connection, batch, of_lists)]
     assert await deliveries.record(
@@ -230,11 +230,11 @@ async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection,
     await prepare(connection)  # 4 of the 10 are promised
     import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\nNEW-1\nA-000000009\n", mode="replace")
     found = await done(connection, pool, import_id)
-    assert (found.added, found.kept, found.removed, found.rejected) == (2, 1, 8, 2)
+    assert (found.added, found.existing, found.removed, found.rejected) == (2, 1, 8, 2)
     assert await reasons(connection, import_id) == [(4, Reason.DUPLICATE), (5, Reason.DUPLICATE)]
     assert (found.kept_reserved, found.kept_assigned) == (1, 0)
     (a,) = await lists.named(connection, "a")
-    assert (a.total, a.available, a.promised) == (4, 0, 4)
+    assert (a.total, a.available, a.reserved) == (4, 0, 4)
 
 
 async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool) -> None:
@@ -277,7 +277,7 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connecti
     import_id = await send(connection, "\n".join(codes), mode=mode)
     found = await done(connection, pool, import_id)
     assert lines == await reasons(connection, import_id)
-    assert (verdict.added, verdict.kept, verdict.removed) == (found.added, found.kept, found.removed)
+    assert (verdict.added, verdict.existing, verdict.removed) == (found.added, found.existing, found.removed)
     if mode == "replace":
         assert verdict.kept_reserved == found.kept_reserved > 0
 
@@ -299,7 +299,7 @@ async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connec
     assert (await done(connection, pool, first)).added == 2
     second = await send(connection, "E-Mail;First Name\nA@x.org;Ava\nc@x.org;Cleo\nC@X.org;Clio\nd@;Dan\n", group="g")
     found = await done(connection, pool, second)
-    assert (found.added, found.kept, found.rejected, found.lines) == (1, 1, 2, 4)
+    assert (found.added, found.existing, found.rejected, found.lines) == (1, 1, 2, 4)
     assert await reasons(connection, second) == [(4, Reason.DUPLICATE), (5, Reason.BAD_ADDRESS)]
     assert await connection.fetchval("SELECT attributes FROM recipient WHERE address_key = 'a@x.org'") == {
         "first_name": "Ava", "town": "Rom",
@@ -314,7 +314,7 @@ async def test_a_group_is_replaced_and_recipients_are_deleted(connection: Connec
         connection, "email\n" + "".join(f"c{n}@example.org\n" for n in range(40, 60)), group="g", mode="replace"
     )
     found = await done(connection, pool, replacing)
-    assert (found.added, found.kept, found.removed) == (10, 10, 40)
+    assert (found.added, found.existing, found.removed) == (10, 10, 40)
     deleting = await send(
         connection, "email\nc41@example.org\nnobody@example.org\nc41@example.org\n", group="g", mode="delete"
     )
@@ -345,7 +345,17 @@ async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytes
         await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE finished_at IS NULL")
         dies_at += 1
     assert dies_at > 1 or (step == "remove" and (into, mode) != ("list", "replace"))
-    for name in ("state", "lines", "blank", "added", "removed", "kept", "rejected", "kept_reserved", "kept_assigned"):
+    for name in (
+        "state",
+        "lines",
+        "blank",
+        "added",
+        "removed",
+        "existing",
+        "rejected",
+        "kept_reserved",
+        "kept_assigned",
+    ):
         assert getattr(found, name) == getattr(whole, name), name
     assert await reasons(connection, victim) == await reasons(connection, survivor)
     assert await contents(connection, into, "a") == await contents(connection, into, "b")

@@ -117,7 +117,7 @@ async def test_what_is_no_command_is_rejected_with_its_reason(
     assert [body for body, _ in found] == list(wrong)
     for (_, reason), expected in zip(found, wrong.values(), strict=True):
         assert expected in reason
-    assert await connection.fetchval("SELECT count(*) FROM command WHERE refused IS NULL") == 1
+    assert await connection.fetchval("SELECT count(*) FROM command WHERE rejection_reason IS NULL") == 1
 
 
 async def test_a_refused_command_is_answered_the_same_again(

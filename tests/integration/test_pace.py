@@ -41,10 +41,10 @@ async def test_nobody_is_mailed_before_the_start(connection: Connection) -> None
     """The codes are promised at once, so that a shortage shows today; the mails wait, and workers know until when."""
     sendout_id = await started(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
     found = await sendout_views.named(connection, sendout_id)
-    assert (found.state, [each.promised for each in found.lists]) == ("sending", [100])
+    assert (found.state, [each.reserved for each in found.lists]) == ("sending", [100])
     assert await claimed(connection) is None
     assert await deliveries.next_due(connection) == pytest.approx(7_200, abs=60)
-    await connection.execute("UPDATE sendout SET next_at = now()")
+    await connection.execute("UPDATE sendout SET next_batch_at = now()")
     assert await claimed(connection)
 
 
@@ -76,7 +76,7 @@ async def test_two_workers_keep_one_pace(connection: Connection, database_url: s
 async def test_what_was_missed_is_not_caught_up(connection: Connection) -> None:
     """After a pause of any length the pace is the same: an hour never sees more than its mails."""
     await started(connection, per_hour=3_600)
-    await connection.execute("UPDATE sendout SET next_at = now() - interval '5 hours'")
+    await connection.execute("UPDATE sendout SET next_batch_at = now() - interval '5 hours'")
     assert await claimed(connection)
     assert await claimed(connection) is None
 
@@ -117,8 +117,8 @@ async def test_what_was_deferred_does_not_wait_for_the_whole_sendout(connection:
     await started(connection, recipients=30)
     await connection.execute("UPDATE sendout SET per_hour = NULL")
     await connection.execute(
-        "UPDATE delivery_batch SET last_delivery = 10, open = 10;"
-        "INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open, due_at)"
+        "UPDATE delivery_batch SET last_delivery = 10, remaining = 10;"
+        "INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining, due_at)"
         "SELECT sendout_id, n, n * 10 - 9, n * 10, 10, due_at FROM delivery_batch, generate_series(2, 3) n"
     )
     deferred = await claimed(connection)
@@ -131,7 +131,7 @@ async def test_what_was_deferred_does_not_wait_for_the_whole_sendout(connection:
 async def test_a_clock_that_was_set_back_does_not_stop_the_mail(connection: Connection) -> None:
     """Turns that lie further ahead than could be booked are not waited for."""
     await rate_limit.book(connection, seconds=1)
-    await connection.execute("UPDATE throttle SET next_at = now() + interval '3 days'")
+    await connection.execute("UPDATE rate_limit SET next_mail_at = now() + interval '3 days'")
     assert await rate_limit.book(connection, seconds=1) <= 3_600
 
 
@@ -144,5 +144,5 @@ async def test_turns_are_booked_one_behind_the_other(connection: Connection) -> 
     """Whoever books next begins where the one before ends; time that nobody booked is gone."""
     waits = [await rate_limit.book(connection, seconds=2) for _ in range(3)]
     assert waits == pytest.approx([0, 2, 4], abs=0.5)
-    await connection.execute("UPDATE throttle SET next_at = now() - interval '1 hour'")
+    await connection.execute("UPDATE rate_limit SET next_mail_at = now() - interval '1 hour'")
     assert await rate_limit.book(connection, seconds=2) == pytest.approx(0, abs=0.5)

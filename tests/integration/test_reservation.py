@@ -24,14 +24,18 @@ async def claim(connection: Connection) -> Batch:
 async def bind_all(connection: Connection) -> None:
     cursors: dict[int, int] = {}
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
-        while not await deliveries.bind(connection, batch, cursors):  # noqa: ASYNC110 - codes locked by another worker
-            await asyncio.sleep(0.01)
+        while True:
+            assigned = await deliveries.assign_codes(connection, batch, cursors)
+            cursors |= assigned.cursors
+            if assigned.complete:
+                break
+            await asyncio.sleep(0.01)  # another worker locks codes
 
 
 async def numbers_of(connection: Connection, name: str) -> tuple[int, int, int]:
-    """Available, promised, bound."""
+    """Available, reserved, assigned."""
     (found,) = await lists.named(connection, name)
-    return found.available, found.promised, found.bound
+    return found.available, found.reserved, found.assigned
 
 
 async def started(connection: Connection, *, codes: int, recipients: int, batch_size: int = 1_000) -> UUID:
@@ -113,8 +117,8 @@ async def test_codes_that_are_locked_elsewhere_are_no_shortage(connection: Conne
     batch = await claim(connection)
     async with other.transaction():
         await other.execute("SELECT FROM coupon WHERE list_id = 1 LIMIT 4 FOR UPDATE")
-        assert not await deliveries.bind(connection, batch, {})
-    assert await deliveries.bind(connection, batch, {})
+        assert not (await deliveries.assign_codes(connection, batch)).complete
+    assert (await deliveries.assign_codes(connection, batch)).complete
     assert await numbers_of(connection, "a") == (0, 0, 10)
 
 
@@ -122,18 +126,18 @@ async def test_codes_behind_the_cursor_are_found(connection: Connection) -> None
     """A code that was given back lies before the cursor: the next look begins at the front."""
     await started(connection, codes=10, recipients=10)
     batch = await claim(connection)
-    cursors = {1: 1_000_000}
-    assert not await deliveries.bind(connection, batch, cursors)
-    assert await deliveries.bind(connection, batch, cursors)
+    assigned = await deliveries.assign_codes(connection, batch, {1: 1_000_000})
+    assert not assigned.complete
+    assert (await deliveries.assign_codes(connection, batch, assigned.cursors)).complete
 
 
 async def test_binding_twice_binds_once(connection: Connection) -> None:
     """A batch that was left half done goes on with the codes that it has."""
     await started(connection, codes=20, recipients=10)
     batch = await claim(connection)
-    cursors: dict[int, int] = {}
-    assert await deliveries.bind(connection, batch, cursors)
-    assert await deliveries.bind(connection, batch, cursors)
+    assigned = await deliveries.assign_codes(connection, batch)
+    assert assigned.complete
+    assert (await deliveries.assign_codes(connection, batch, assigned.cursors)).complete
     assert await numbers_of(connection, "a") == (10, 0, 10)
 
 
@@ -141,7 +145,7 @@ async def test_a_refused_mail_gives_its_code_back_once(connection: Connection) -
     """The code is free for anybody; the counters say so."""
     sendout_id = await started(connection, codes=10, recipients=10)
     batch = await claim(connection)
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     assert await record(connection, batch, intents=[each.number for each in due])
     outcomes = [Conclusion(each, "refused" if each.number == 3 else "sent", "reply") for each in due]
@@ -154,7 +158,7 @@ async def test_a_flush_that_was_committed_without_an_answer_is_done_once(connect
     """Tried again, it answers what it answered, counts nothing twice and leaves no mail uncertain."""
     sendout_id = await started(connection, codes=10, recipients=10)
     batch = await claim(connection)
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     first, second = uuid4(), uuid4()
     for _ in range(2):
@@ -185,7 +189,7 @@ async def test_delivering_needs_no_statistics_of_its_sendout(connection: Connect
     await prepare(connection)
     before = await scans_of(connection, "one_mail_per_address")
     batch = await claim(connection)
-    assert await deliveries.bind(connection, batch, {})
+    assert (await deliveries.assign_codes(connection, batch)).complete
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     for begin in range(0, len(due), 100):
         outcomes = [Conclusion(each, "sent", "250") for each in due[begin : begin + 100]]
@@ -226,13 +230,13 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
     """The token is the fence: after another worker's claim, neither codes nor intents nor outcomes are written."""
     sendout_id = await started(connection, codes=10, recipients=10)
     old = await claim(connection)
-    await deliveries.bind(connection, old, {})
+    await deliveries.assign_codes(connection, old)
     due = await deliveries.due(connection, old, await deliveries.lists_of(connection, sendout_id))
     await record(connection, old, intents=[due[0].number])
     await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
     new = await claim(connection)
     with pytest.raises(LeaseLost):
-        await deliveries.bind(connection, old, {})
+        await deliveries.assign_codes(connection, old)
     with pytest.raises(LeaseLost):
         await record(connection, old, conclusions=[Conclusion(due[0], "sent", "250 late")])
     with pytest.raises(LeaseLost):
@@ -248,13 +252,13 @@ async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
     """Outcomes of mails in hand are still recorded; new intents are not."""
     sendout_id = await started(connection, codes=10, recipients=10)
     batch = await claim(connection)
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     await record(connection, batch, intents=[1])
     await sendouts.pause(connection, sendout_id, "by a test")
     assert not await record(connection, batch, conclusions=[Conclusion(due[0], "sent", "250")], intents=[2])
     with pytest.raises(deliveries.NotSending):
-        await deliveries.bind(connection, batch, {})
+        await deliveries.assign_codes(connection, batch)
     await deliveries.release(connection, batch)
     assert await deliveries.claim(connection, owner="test", lease_seconds=1) is None
 
@@ -263,7 +267,7 @@ async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Co
     """Promised ones at once, bound ones when their batch is closed."""
     sendout_id = await started(connection, codes=30, recipients=30, batch_size=10)
     batch = await claim(connection)
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     await record(connection, batch, intents=[1])
     await sendouts.cancel(connection, sendout_id)
@@ -300,8 +304,8 @@ async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: 
     found = await sendout_views.newest(connection)
     assert {each.state for each in found} == {"sending", "interrupted"}
     for each in found:
-        held = {(of.promised, of.bound) for of in each.lists}
-        assert held == ({(7, 7)} if each.state == "sending" else {(0, 0)})
+        codes = {(of.reserved, of.assigned, of.sent) for of in each.lists}
+        assert codes == ({(0, 7, 0)} if each.state == "sending" else {(0, 0, 0)})
 
 
 async def test_flushes_of_one_sendout_wait_for_each_other_in_one_order(
@@ -314,7 +318,7 @@ async def test_flushes_of_one_sendout_wait_for_each_other_in_one_order(
     async def worker(number: int) -> None:
         async with connected(database_url) as own:
             batch = await claim(own)
-            while not await deliveries.bind(own, batch, {}):  # noqa: ASYNC110 - codes locked by the other worker
+            while not (await deliveries.assign_codes(own, batch)).complete:  # noqa: ASYNC110 - the other worker locks codes
                 await asyncio.sleep(0.01)
             due = await deliveries.due(own, batch, lists_of)
             for start in range(0, len(due), 4):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -13,7 +14,7 @@ from coupons.database import Connection, connected
 from coupons.errors import Conflict, LeaseLost
 from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Conclusion
-from coupons.store.restore_guard import UnownedCodes
+from coupons.store.restore_guard import UnassignedCodes
 from tests.clusters import Cluster, cluster, cut_off, promote, with_database
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.services import database, execute
@@ -54,7 +55,7 @@ async def claim(connection: Connection) -> Batch | None:
 async def send_one_batch(connection: Connection) -> None:
     batch = await claim(connection)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     await record(connection, batch)
     await deliveries.release(connection, batch)
 
@@ -77,9 +78,9 @@ async def record(connection: Connection, batch: Batch, *, intents: Sequence[int]
 async def go_back(connection: Connection) -> None:
     """What a dump that is restored into the same database does, without the hours between."""
     async with connection.transaction():
-        await connection.execute("CREATE TEMP TABLE dumped ON COMMIT DROP AS TABLE epoch")
-        await connection.execute("TRUNCATE epoch")
-        await connection.execute("INSERT INTO epoch SELECT * FROM dumped")
+        await connection.execute("CREATE TEMP TABLE dumped ON COMMIT DROP AS TABLE restore_guard")
+        await connection.execute("TRUNCATE restore_guard")
+        await connection.execute("INSERT INTO restore_guard SELECT * FROM dumped")
 
 
 async def refusal(connection: Connection) -> str:
@@ -128,15 +129,38 @@ async def a_copy(server: Cluster, origin: str) -> str:
     return await new_database(server, origin.rpartition("/")[2])
 
 
-async def before_there_were_epochs(server: Cluster, origin: str) -> str:
-    """A dump of an older version, restored and then migrated."""
-    async with connected(origin) as connection:
-        await connection.execute(
-            "DROP TABLE epoch; DROP FUNCTION epoch_accepted, this_database; "
-            "DELETE FROM schema_migration WHERE number = 4"
-        )
-    await migrate.migrate(origin)
-    return origin
+async def dump_of_an_older_version(server: Cluster, _: str) -> str:
+    """A database from before there was a restore guard, which is migrated."""
+    url = await new_database(server)
+    await older_version(url, migrations=3)
+    await migrate.migrate(url)
+    return url
+
+
+OLDER_SENDOUT = """
+INSERT INTO coupon_list (name, preview_text, total, available) VALUES ('a', 'x', 40, 10);
+INSERT INTO message (name, version, sender, subject, text) VALUES ('m', 1, 'a@example.org', 's', '{{ coupon("a") }}');
+INSERT INTO message_list VALUES (1, 1);
+INSERT INTO sendout (id, message_id, state, recipients, started_at) VALUES (gen_random_uuid(), 1, 'sending', 30, now());
+INSERT INTO sendout_list (sendout_id, list_id, needed, promised, bound, sent) SELECT id, 1, 30, 30, 20, 10 FROM sendout;
+INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, open, sent, closed)
+SELECT id, n, n * 10 - 9, n * 10, CASE n WHEN 1 THEN 0 ELSE 10 END, CASE n WHEN 1 THEN 10 ELSE 0 END, n = 1
+FROM sendout, generate_series(1, 3) n;
+INSERT INTO delivery (sendout_id, number, address_key, address, state)
+SELECT id, n, 'c' || n || '@example.org', 'c' || n || '@example.org', CASE WHEN n <= 10 THEN 'sent' ELSE 'pending' END
+FROM sendout, generate_series(1, 30) n;
+INSERT INTO coupon (list_id, code, import_id, sendout_id, delivery_number)
+SELECT 1, 'A-' || n, id, CASE WHEN n <= 20 THEN id END, CASE WHEN n <= 20 THEN n END
+FROM sendout, generate_series(1, 40) n;
+"""
+"""Of 30 mails in three batches, the first ten are sent; codes are assigned to the first 20."""
+
+
+async def older_version(url: str, *, migrations: int) -> None:
+    """A database with only the first migrations, in the middle of a sendout."""
+    with mock.patch.object(migrate, "migrations", return_value=migrate.migrations()[:migrations]):
+        await migrate.migrate(url)
+    await execute(url, OLDER_SENDOUT)
 
 
 async def new_database(server: Cluster, template: str = "template0") -> str:
@@ -151,7 +175,7 @@ WAYS: dict[Callable[[Cluster, str], Awaitable[str]], str] = {
     data_into_emptied_tables: "restored from a dump",
     data_beside_what_a_migration_made: "restored from a dump",
     a_copy: "copy of another",
-    before_there_were_epochs: "nobody has accepted",
+    dump_of_an_older_version: "was never accepted",
 }
 
 
@@ -188,7 +212,7 @@ async def test_a_promoted_replica_sends_nothing_until_it_is_accepted(tmp_path: P
                     await promote(replica_url)
                     assert "timeline 2, accepted was 1" in await refusal(promoted)
                     assert await claim(promoted) is None
-                    assert [each.open for each in (await restore_guard.since(promoted)).sendouts] == [30]
+                    assert [each.remaining for each in (await restore_guard.since(promoted)).sendouts] == [30]
                     await restore_guard.accept(promoted)
                     await send_one_batch(promoted)
 
@@ -196,7 +220,7 @@ async def test_a_promoted_replica_sends_nothing_until_it_is_accepted(tmp_path: P
 async def test_another_server_sends_nothing_until_it_is_accepted(connection: Connection) -> None:
     """pg_upgrade copies everything but the server's identifier: rows keep their xmin, and the database its oid."""
     await begun(connection)
-    await connection.execute("UPDATE epoch SET cluster = cluster + 1, written_by = pg_current_xact_id()::xid")
+    await connection.execute("UPDATE restore_guard SET cluster = cluster + 1, written_by = pg_current_xact_id()::xid")
     assert "on another server" in await refusal(connection)
     assert await claim(connection) is None
 
@@ -207,7 +231,7 @@ async def test_what_happens_every_day_is_no_restore(tmp_path: Path) -> None:
         with own.running() as url:
             await execute(url, "CREATE DATABASE shop")
             await migrate.migrate(with_database(url, "shop"))
-            for statement in ("VACUUM FULL", "VACUUM (FREEZE)", "ANALYZE", "REINDEX TABLE epoch", "CHECKPOINT"):
+            for statement in ("VACUUM FULL", "VACUUM (FREEZE)", "ANALYZE", "REINDEX TABLE restore_guard", "CHECKPOINT"):
                 await execute(with_database(url, "shop"), statement)
             await execute(url, "ALTER DATABASE shop RENAME TO store")
             async with connected(with_database(url, "store")) as connection:
@@ -229,12 +253,12 @@ async def test_a_batch_that_a_worker_held_before_is_lost_to_it(connection: Conne
     await begun(connection)
     batch = await claim(connection)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     await record(connection, batch, intents=[1, 2, 3])
     await go_back(connection)
     for _ in range(2):
         for attempt in (
-            deliveries.bind(connection, batch, {}),
+            deliveries.assign_codes(connection, batch),
             record(connection, batch),
             record(connection, batch, intents=[4]),
             deliveries.close(connection, batch),
@@ -250,7 +274,7 @@ async def test_what_a_dead_worker_left_waits_for_that_too(connection: Connection
     await begun(connection)
     batch = await claim(connection)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     await record(connection, batch, intents=[1, 2, 3])
     await connection.execute("UPDATE delivery_batch SET lease_until = now() WHERE in_flight <> '{}'")
     await go_back(connection)
@@ -264,7 +288,7 @@ async def test_a_cancelled_sendout_gives_no_code_back_before_that(connection: Co
     sendout_id = await begun(connection)
     batch = await claim(connection)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     await deliveries.release(connection, batch)
     await sendouts.cancel(connection, sendout_id)
     await go_back(connection)
@@ -291,20 +315,20 @@ async def test_an_upgrade_of_an_empty_database_asks_nobody(connection: Connectio
 async def test_the_console_says_why_nothing_is_sent(connection: Connection, database_url: str, broker_url: str) -> None:
     """On top of the Outbox, until the data are accepted."""
     async with web_client(database_url=database_url, broker_url=broker_url) as site:
-        assert "coupons epoch accept" not in (await site.get("/")).text
+        assert "coupons restore-guard accept" not in (await site.get("/")).text
         await go_back(connection)
         page = (await site.get("/")).text
-        assert "Nothing is sent before `coupons epoch accept`: the database was restored from a dump" in page
+        assert "Nothing is sent before `coupons restore-guard accept`: the database was restored from a dump" in page
 
 
 async def test_an_ordinary_role_can_be_refused(connection: Connection) -> None:
     """What a database is can be asked by whoever may read the table, superuser or not."""
     role = f"sender_{uuid4().hex[:12]}"
-    await connection.execute(f"CREATE ROLE {role}; GRANT SELECT ON epoch TO {role}")
+    await connection.execute(f"CREATE ROLE {role}; GRANT SELECT ON restore_guard TO {role}")
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL ROLE {role}")
-            assert await connection.fetchval("SELECT epoch_accepted()")
+            assert await connection.fetchval("SELECT restore_guard_accepted()")
     finally:
         await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
@@ -320,10 +344,13 @@ async def test_the_numbers_are_those_of_the_data(connection: Connection) -> None
     await add_list(connection, "empty")
     until = await connection.fetchval("SELECT max(flushed_at) FROM delivery_batch")
     found = await restore_guard.since(connection)
-    assert [(each.id, each.recipients, each.sent, each.uncertain, each.open) for each in found.sendouts] == [
+    assert [(each.id, each.recipients, each.sent, each.uncertain, each.remaining) for each in found.sendouts] == [
         (sendout_id, 30, 10, 0, 20)
     ]
-    assert found.lists == (UnownedCodes("a", free=10, promised=20), UnownedCodes("b", free=5, promised=0))
+    assert found.lists == (
+        UnassignedCodes("a", available=10, reserved=20),
+        UnassignedCodes("b", available=5, reserved=0),
+    )
     assert found.mails_until == until
     assert found.now > until
 
@@ -335,7 +362,7 @@ async def test_what_cannot_have_been_sent_is_not_counted(connection: Connection)
     assert (await restore_guard.since(connection)).sendouts == ()
     await start(connection, "m", "g")
     await prepare(connection)
-    assert [(each.state, each.open) for each in (await restore_guard.since(connection)).sendouts] == [
+    assert [(each.state, each.remaining) for each in (await restore_guard.since(connection)).sendouts] == [
         ("interrupted", 30)
     ]
     await sendouts.cancel(connection, sendout_id)
@@ -348,16 +375,16 @@ async def test_what_cannot_have_been_sent_is_not_counted(connection: Connection)
 async def test_data_are_accepted_once(connection: Connection, other: Connection) -> None:
     """Who comes second waits, and finds that it is done; each epoch stays on record."""
     await go_back(connection)
-    before = await connection.fetchval("SELECT count(*) FROM epoch")
+    before = await connection.fetchval("SELECT count(*) FROM restore_guard")
     async with other.transaction():
         for statement in (restore_guard.SQL.lock, restore_guard.SQL.end, restore_guard.SQL.begin):
             await other.execute(statement)
         second = asyncio.create_task(restore_guard.accept(connection))
-        await locks(other, "relation = 'epoch'::regclass AND NOT granted")
+        await locks(other, "relation = 'restore_guard'::regclass AND NOT granted")
     await second
     await restore_guard.accept(connection)
-    assert await connection.fetchval("SELECT count(*) FROM epoch") == before + 1
-    assert await connection.fetchval("SELECT count(*) FROM epoch WHERE ended_at IS NULL") == 1
+    assert await connection.fetchval("SELECT count(*) FROM restore_guard") == before + 1
+    assert await connection.fetchval("SELECT count(*) FROM restore_guard WHERE ended_at IS NULL") == 1
 
 
 async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
@@ -390,9 +417,9 @@ async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connecti
     assert await claim(connection) is None
     assert await sendouts.settle(connection, sendout_id)
     found = await sendout_views.named(connection, sendout_id)
-    assert (found.state, found.sent, found.uncertain, found.open) == ("finished", 10, 20, 0)
+    assert (found.state, found.sent, found.uncertain, found.remaining) == ("finished", 10, 20, 0)
     left = await list_a(connection)
-    assert (left.available, left.promised, left.bound, left.sent) == (10, 0, 20, 10)
+    assert (left.available, left.reserved, left.assigned, left.sent) == (10, 0, 20, 10)
     assert await connection.fetchval("SELECT count(*) FROM delivery WHERE never_resend") == 20
 
 
@@ -404,6 +431,32 @@ async def test_what_was_kept_back_is_never_sent_again(connection: Connection) ->
     assert await uncertain.resolve(connection, sendout_id, "resend") == 0
     assert await uncertain.resolve_all(connection, "resend") == 0
     assert await uncertain.resolve(connection, sendout_id, "accept") == 30
+
+
+async def test_an_upgrade_counts_each_code_once(empty_database_url: str) -> None:
+    """Older versions counted an assigned code as promised too, and a sent one as all three."""
+    await older_version(empty_database_url, migrations=4)
+    await migrate.migrate(empty_database_url)
+    async with connected(empty_database_url) as connection:
+        found = await list_a(connection)
+        assert (found.total, found.available, found.reserved, found.assigned, found.sent) == (40, 10, 10, 10, 10)
+        assert await is_right(connection)
+
+
+async def test_an_upgrade_marks_mails_that_were_recognized_by_their_reply(empty_database_url: str) -> None:
+    """Of ten uncertain mails, the three with the reply of the restore guard are never resent."""
+    await older_version(empty_database_url, migrations=4)
+    marked = "may have been sent after the backup, then perhaps with another code"
+    await execute(
+        empty_database_url,
+        f"""UPDATE delivery_batch SET open = 0, uncertain = 10, closed = true WHERE number = 2;
+        UPDATE delivery SET state = 'uncertain', was_uncertain = true,
+            reply = CASE WHEN number < 14 THEN '{marked}' ELSE 'connection lost' END WHERE number BETWEEN 11 AND 20""",
+    )
+    await migrate.migrate(empty_database_url)
+    async with connected(empty_database_url) as connection:
+        (sendout,) = await sendout_views.newest(connection)
+        assert await uncertain.resolve(connection, sendout.id, "resend") == 7
 
 
 @pytest.mark.parametrize("reply", [None, "in other words"])
@@ -424,7 +477,7 @@ async def test_nothing_is_cancelled_before_that(connection: Connection) -> None:
     await go_back(connection)
     with pytest.raises(Conflict, match="pause it"):
         await sendouts.cancel(connection, sendout_id)
-    assert (await list_a(connection)).promised == 30
+    assert (await list_a(connection)).reserved == 30
 
 
 async def test_nobody_is_promised_codes_before_that(connection: Connection) -> None:
@@ -437,7 +490,7 @@ async def test_nobody_is_promised_codes_before_that(connection: Connection) -> N
     waiting = await start(connection, "m", "many")
     await go_back(connection)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
-    with pytest.raises(Conflict, match="epoch accept"):
+    with pytest.raises(Conflict, match="restore-guard accept"):
         await sendouts.resume(connection, interrupted)
     assert await sendouts.claim(connection, owner="test", lease_seconds=60) is None
     await restore_guard.accept(connection)
@@ -456,9 +509,9 @@ async def test_who_claimed_a_sendout_before_that_does_not_admit_it(connection: C
     await sendouts.snapshot(connection, claim, batch_size=1_000)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
     await go_back(connection)
-    with pytest.raises(LeaseLost, match="epoch accept"):
+    with pytest.raises(LeaseLost, match="restore-guard accept"):
         await sendouts.admit(connection, claim)
-    assert (await list_a(connection)).promised == 30
+    assert (await list_a(connection)).reserved == 30
 
 
 async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None:
@@ -466,7 +519,7 @@ async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None
     sendout_id = await begun(connection)
     batch = await claim(connection)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     await record(connection, batch, intents=[1, 2])
     await sendouts.pause(connection, sendout_id, "by a test")
     await go_back(connection)
@@ -480,7 +533,7 @@ async def test_what_has_not_begun_is_not_kept_back(connection: Connection) -> No
     await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
     await go_back(connection)
     assert await restore_guard.accept(connection, uncertain=True) == 0
-    assert (await list_a(connection)).promised == 30
+    assert (await list_a(connection)).reserved == 30
 
 
 async def test_codes_that_an_import_has_locked_are_waited_for(connection: Connection, other: Connection) -> None:

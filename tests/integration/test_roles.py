@@ -52,16 +52,16 @@ NO_QUERY = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
 PART_OF_ANOTHER = {"import_chunks.all_known"}
 
 ADMISSION = """
-sendouts.lock sendouts.lock_lists sendouts.take sendouts.promise sendouts.note_missing sendouts.begin
+sendouts.lock sendouts.lock_lists sendouts.take sendouts.reserve sendouts.note_missing sendouts.begin
 sendouts.interrupt
-sendout_views.covered
+sendout_views.resumable
 """
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.facts messages.rows
 sendout_views.* uncertain.*
 lookup.troubled lookup.answers imports.rows imports.events imports.reason_counts imports.cancel imports.note
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.drop
-sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.return_unbound
+sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved
 """
 WORK = {
     "importer": f"""
@@ -78,8 +78,8 @@ WORK = {
     "sender": """
         restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.of_sendout
         messages.files
-        sendouts.wait_all sendouts.wait sendouts.pause sendouts.unfinished
-        sendouts.lock sendouts.done sendouts.lock_lists sendouts.return_unbound sendouts.finish
+        sendouts.set_waiting_reason_of_all sendouts.set_waiting_reason sendouts.pause sendouts.unfinished
+        sendouts.lock sendouts.done sendouts.lock_lists sendouts.release_reserved sendouts.finish
         """,
     "web": FOR_THE_CONSOLE,
     "operator": f"""
@@ -183,7 +183,7 @@ async def test_a_role_has_no_right_that_nothing_takes(logins: Logins, connection
 
 BESIDES_STATEMENTS = {
     ("schema_migration", "SELECT"),  # read by coupons/migrate.py
-    ("epoch", "SELECT"),  # read within epoch_accepted()
+    ("restore_guard", "SELECT"),  # read within restore_guard_accepted()
     ("coupon_id_seq", "USAGE"),  # taken when `nextval` runs, not when it is planned
 }
 
@@ -232,7 +232,7 @@ async def stale(connection: Connection) -> None:
     )
     await connection.execute(
         """
-        WITH bound AS (UPDATE sendout_list SET bound = 1 WHERE sendout_id = $1)
+        WITH assigned AS (UPDATE sendout_list SET reserved = 0, assigned = 1 WHERE sendout_id = $1)
         UPDATE coupon SET sendout_id = $1, delivery_number = 1
         WHERE ctid = (SELECT min(ctid) FROM coupon)
         """,
@@ -250,7 +250,7 @@ THE_OWNERS = [
     "CREATE TABLE mine ()",
     "CREATE VIEW mine AS SELECT 1",
     "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-    "CREATE OR REPLACE FUNCTION epoch_accepted() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "CREATE OR REPLACE FUNCTION restore_guard_accepted() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
     "CREATE SCHEMA mine",
     "CREATE INDEX ON coupon (code)",
     "CREATE TRIGGER mine AFTER UPDATE ON coupon_list EXECUTE FUNCTION refuse_rename()",
@@ -262,14 +262,14 @@ THE_OWNERS = [
     "ALTER DATABASE {database} SET lock_timeout = 1",
     "DROP INDEX coupon_owner",
     "DROP TRIGGER never_renamed ON coupon_list",
-    "DROP TABLE throttle",
-    "TRUNCATE throttle",
+    "DROP TABLE rate_limit",
+    "TRUNCATE rate_limit",
     "SET session_replication_role = replica",
     "INSERT INTO schema_migration VALUES (9999, 'mine', '')",
     "DELETE FROM schema_migration",
-    "UPDATE epoch SET ended_at = now()",
-    "DELETE FROM epoch",
-    "INSERT INTO epoch (number, cluster, timeline, database) SELECT 1, n.* FROM this_database() n",
+    "UPDATE restore_guard SET ended_at = now()",
+    "DELETE FROM restore_guard",
+    "INSERT INTO restore_guard (number, cluster, timeline, database) SELECT 1, n.* FROM this_database() n",
     "INSERT INTO retired_code VALUES (sha256('A'))",
     "DELETE FROM retired_code",
     "DELETE FROM sendout",
@@ -310,7 +310,7 @@ BEYOND_MAIL = [
     "UPDATE delivery SET state = 'sent'",
     "UPDATE delivery_batch SET in_flight = '{{}}'",
     "INSERT INTO delivery_attempt VALUES (gen_random_uuid(), 1, 1, 'deferred', '')",
-    "INSERT INTO throttle VALUES ('mail', now())",
+    "INSERT INTO rate_limit VALUES ('mail', now())",
 ]
 BEYOND_AUDIENCE = [
     "SELECT address FROM recipient",

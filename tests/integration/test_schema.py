@@ -93,7 +93,7 @@ INSERT INTO import_event (import_id, text) SELECT id, 'x' FROM import_job;
 INSERT INTO import_rejection SELECT id, 1, '{1}', '{x}', '{duplicate}' FROM import_job;
 INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
-INSERT INTO throttle (name, next_at) VALUES ('mail', now());
+INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
 """
 """What a sendout that was just admitted has no rows of yet."""
 
@@ -137,7 +137,7 @@ FORBIDDEN = {
     "one_mail_per_address: two mails to one address": "INSERT INTO delivery (sendout_id, number, address_key, address) "
     "SELECT sendout_id, 99, address_key, address FROM delivery WHERE number = 1",
     "delivery_attempt_pkey: an attempt twice": "INSERT INTO delivery_attempt SELECT * FROM delivery_attempt",
-    "throttle_pkey: a limit twice": "INSERT INTO throttle SELECT * FROM throttle",
+    "rate_limit_pkey: a limit twice": "INSERT INTO rate_limit SELECT * FROM rate_limit",
     # what it belongs to
     "message_list_message_id_fkey: a need of no message": "INSERT INTO message_list VALUES (9, 1)",
     "message_list_list_id_fkey: a message that names no list": "INSERT INTO message_list VALUES (1, 9)",
@@ -195,19 +195,19 @@ FORBIDDEN = {
     "command_type_check: an unknown command": "UPDATE command SET type = 'explode'",
     "import_job_mode_check: an unknown mode": OF_THE_LIST.format("mode = 'swap'"),
     "import_job_state_check: an import in an unknown state": OF_THE_LIST.format("state = 'done', finished_at = NULL"),
-    "ended_is_over: an import that has ended and goes on": OF_THE_LIST.format("state = 'running'"),
+    "finished_at_when_ended: an import that has ended and goes on": OF_THE_LIST.format("state = 'running'"),
     "list_or_group: an import into both": OF_THE_LIST.format("group_id = 1"),
-    "every_line_explained: a line that is not explained": OF_THE_LIST.format("lines = lines + 1"),
+    "lines_add_up: a line that is not explained": OF_THE_LIST.format("lines = lines + 1"),
     "import_job_blank_check: fewer than no blank lines": OF_THE_LIST.format("blank = -1, added = added + 1"),
     "import_job_added_check: fewer than none added": OF_THE_LIST.format("added = -1, blank = blank + added + 1"),
-    "import_job_kept_check: fewer than none kept": OF_THE_LIST.format("kept = -1, blank = blank + 1"),
+    "import_job_existing_check: fewer than none existing": OF_THE_LIST.format("existing = -1, blank = blank + 1"),
     "import_job_rejected_check: fewer than none rejected": OF_THE_LIST.format("rejected = -1, blank = blank + 1"),
     "import_job_removed_check: fewer than none removed": OF_THE_LIST.format("removed = -1"),
     "import_job_kept_reserved_check: fewer than none left": OF_THE_LIST.format("kept_reserved = -1"),
     "import_job_kept_assigned_check: fewer than none left bound": OF_THE_LIST.format("kept_assigned = -1"),
     "import_job_position_check: a position before the beginning": OF_THE_LIST.format("position = -1"),
     "import_job_digest_check: a digest that is none": OF_THE_LIST.format("digest = 'x'"),
-    "what_was_read_is_known: a position in nobody knows what": OF_THE_LIST.format("digest = NULL, position = 1"),
+    "position_has_digest: a position in nobody knows what": OF_THE_LIST.format("digest = NULL, position = 1"),
     "each_line_has_a_reason: a rejected line without a reason": "UPDATE import_rejection SET reasons = '{}'",
     "imported_chunk_digest_check: a known chunk that is no digest": "UPDATE imported_chunk SET digest = 'x'",
     # sendouts
@@ -222,22 +222,25 @@ FORBIDDEN = {
     "SET state = 'interrupted', started_at = now()",
     "sendout_list_shortage_check: another unknown shortage setting": "UPDATE sendout_list SET shortage = 'wait'",
     "sendout_list_check: more missing than needed": "UPDATE sendout_list SET missing = needed + 1",
-    "promise_within_need: a promise beyond the need": "UPDATE sendout_list SET promised = needed + 1",
-    "bound_within_promise: more bound than promised": "UPDATE sendout_list SET bound = promised + 1",
-    "sent_was_bound: more sent than bound": "UPDATE sendout_list SET sent = bound + 1",
+    "codes_within_need: more reserved than needed": "UPDATE sendout_list SET reserved = needed + 1",
+    "codes_within_need: more assigned than needed": "UPDATE sendout_list SET assigned = needed - reserved + 1",
+    "codes_within_need: more sent than needed": "UPDATE sendout_list SET sent = needed - reserved + 1",
+    "sendout_list_reserved_check: fewer than none reserved": "UPDATE sendout_list SET reserved = -1",
+    "sendout_list_assigned_check: fewer than none assigned": "UPDATE sendout_list SET assigned = -1",
     "sendout_list_sent_check: fewer than none sent": "UPDATE sendout_list SET sent = -1",
     # batches and deliveries
     "batch_adds_up: an outcome that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
-    "closed_when_nothing_is_open: a closed batch with open mails": "UPDATE delivery_batch SET closed = true",
-    "in_flight_is_open: more in hand than open": "UPDATE delivery_batch "
+    "closed_when_none_remain: a closed batch with remaining mails": "UPDATE delivery_batch SET closed = true",
+    "in_flight_is_remaining: more in flight than remaining": "UPDATE delivery_batch "
     f"SET lease_token = {NOBODY}, in_flight = '{{1,2,3,4,5,6}}'",
     "in_flight_under_a_lease: mails in nobody's hand": "UPDATE delivery_batch SET in_flight = '{1}'",
-    "delivery_batch_sent_check: fewer than none sent": "UPDATE delivery_batch SET sent = -1, open = open + 1",
-    "delivery_batch_refused_check: fewer than none refused": "UPDATE delivery_batch SET refused = -1, open = open + 1",
+    "delivery_batch_sent_check: fewer than none sent": "UPDATE delivery_batch SET sent = -1, remaining = remaining + 1",
+    "delivery_batch_refused_check: fewer than none refused": "UPDATE delivery_batch "
+    "SET refused = -1, remaining = remaining + 1",
     "delivery_batch_uncertain_check: fewer than none uncertain": "UPDATE delivery_batch "
-    "SET uncertain = -1, open = open + 1",
+    "SET uncertain = -1, remaining = remaining + 1",
     "delivery_batch_cancelled_check: fewer than none cancelled": "UPDATE delivery_batch "
-    "SET cancelled = -1, open = open + 1",
+    "SET cancelled = -1, remaining = remaining + 1",
     "delivery_number_check: a delivery before the first": "UPDATE delivery SET number = 0 WHERE number = 1",
     "delivery_address_check: a mail to an address with a line break": ADDRESS.format("delivery"),
     "delivery_state_check: an unknown state": "UPDATE delivery SET state = 'done' WHERE number = 1",
@@ -249,8 +252,8 @@ FORBIDDEN = {
     "SET never_resend = true WHERE number = 1",
     "delivery_attempt_attempt_check: an attempt before the first": "UPDATE delivery_attempt SET attempt = 0",
     "delivery_attempt_outcome_check: an attempt that was the last": "UPDATE delivery_attempt SET outcome = 'sent'",
-    "epoch_number_check: an epoch before the first": "UPDATE epoch SET number = 0",
-    "throttle_name_check: a second limit": "INSERT INTO throttle (name, next_at) VALUES ('other', now())",
+    "restore_guard_number_check: an acceptance before the first": "UPDATE restore_guard SET number = 0",
+    "rate_limit_name_check: a second limit": "INSERT INTO rate_limit (name, next_mail_at) VALUES ('other', now())",
 }
 """What must not be, behind the name of what refuses it."""
 

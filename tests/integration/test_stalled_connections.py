@@ -136,7 +136,7 @@ async def test_what_an_outage_put_off_does_not_wait_for_them_either(
             await all_but_one_are_sent(server)
             assert len(server.verbs) == 4
         found = await sendout_views.named(connection, sendout_id)
-        assert (found.sent, found.in_flight, found.uncertain, found.waiting) == (RECIPIENTS - 1, 0, 1, None)
+        assert (found.sent, found.in_flight, found.uncertain, found.waiting_reason) == (RECIPIENTS - 1, 0, 1, None)
         assert len(server.accepted) == RECIPIENTS - 1
 
 

@@ -28,7 +28,7 @@ async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
     """What a worker does with all that is due; returns the numbers that it mailed."""
     numbers = []
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
-        await deliveries.bind(connection, batch, {})
+        await deliveries.assign_codes(connection, batch)
         due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
         outcomes = [
             Conclusion(each, "uncertain", "the connection was lost")
@@ -133,7 +133,7 @@ async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: C
     await sendouts.cancel(connection, sendout_id)
     await deliveries.close(connection, batch)
     found = await sendout_views.named(connection, sendout_id)
-    assert (found.uncertain, found.cancelled, found.open) == (3, 0, 0)
+    assert (found.uncertain, found.cancelled, found.remaining) == (3, 0, 0)
     assert await connection.fetchval("SELECT count(*) FROM coupon WHERE sendout_id IS NULL") == 0
 
 
@@ -146,7 +146,7 @@ async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendo
     await prepare(connection)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     await deliveries.record(
         connection, batch, flush=uuid4(), conclusions=[], in_flight=[], intents=[1, 2, 3], lease_seconds=LEASE_SECONDS
     )
@@ -155,7 +155,7 @@ async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendo
     await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
     assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 3
     found = await sendout_views.named(connection, sendout_id)
-    assert (found.state, found.uncertain, found.in_flight, found.held) == ("paused", 3, 0, 0)
+    assert (found.state, found.uncertain, found.in_flight, found.leased_batches) == ("paused", 3, 0, 0)
 
 
 async def test_every_answer_is_kept(connection: Connection) -> None:

@@ -338,12 +338,12 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
     assert "<b>3</b> in flight" in text
     assert "<span>2 mails/s</span>" in text
     assert "<span>3 s left</span>" in text
-    await sendouts.wait(connection, sendout_id, "relay mx:25 refuses connections since 12:00 UTC")
+    await sendouts.set_waiting_reason(connection, sendout_id, "relay mx:25 refuses connections since 12:00 UTC")
     await connection.execute("UPDATE sendout SET per_hour = 3600, start_at = '2031-01-01 00:00Z'")
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert "Waiting: relay mx:25 refuses connections since 12:00 UTC" in text
     assert "<dd>3,600 mails/h</dd>" in text
-    await sendouts.wait(connection, sendout_id, None)
+    await sendouts.set_waiting_reason(connection, sendout_id, None)
     for path in ("/", f"/sendouts/{sendout_id}"):
         assert 'Starts on <time datetime="2031-01-01T00:00:00+00:00">' in (await site.get(path)).text
 
@@ -396,7 +396,7 @@ async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection
     assert (await site.post(f"{path}/uncertain", json={"resolution": "resend"})).json() == {"mails": 2}
     assert (await site.get(f"{path}/uncertain")).json() == []
     paused = (await site.post(f"{path}/pause")).json()
-    assert (paused["state"], paused["in_flight"], paused["open"]) == ("paused", 0, 2)
+    assert (paused["state"], paused["in_flight"], paused["remaining"]) == ("paused", 0, 2)
     assert (await site.post(f"{path}/cancel")).json()["state"] == "cancelled"
     unknown = f"/api/sendouts/{uuid4()}"
     for response in (
@@ -412,7 +412,7 @@ async def claimed(connection: Connection) -> Batch:
     """A claimed batch whose codes are assigned."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    await deliveries.bind(connection, batch, {})
+    await deliveries.assign_codes(connection, batch)
     return batch
 
 
@@ -507,7 +507,7 @@ async def test_an_invalid_import_form_stores_nothing(
         assert (await site.post("/lists/spring-10/imports", content=cut_off, headers=as_form)).status_code == 422
         assert (await upload(site, b"A1\n" * 50_000)).status_code == 413
         assert (await upload(site, b"A1", fields={"column": "x" * 90_000})).status_code == 413
-    assert await connection.fetchval("SELECT count(*) FROM upload WHERE bytes IS NOT NULL") == 0
+    assert await connection.fetchval("SELECT count(*) FROM upload WHERE size_bytes IS NOT NULL") == 0
     assert not await queues.take_commands()
 
 

@@ -196,7 +196,7 @@ async def test_a_large_upload_is_never_in_memory(site: AsyncClient, connection: 
     finally:
         tracemalloc.stop()
     assert kept.json()["size_bytes"] > 64 * MIB
-    assert await connection.fetchval("SELECT count(*) FROM upload WHERE bytes >= $1", 64 * MIB) == 2
+    assert await connection.fetchval("SELECT count(*) FROM upload WHERE size_bytes >= $1", 64 * MIB) == 2
     assert peak < 12 * MIB
 
 
@@ -222,8 +222,8 @@ async def test_every_upload_has_the_same_limit(database_url: str, broker_url: st
     async with web_client(database_url=database_url, broker_url=broker_url, import_max_bytes=1_000) as client:
         assert await are_rejected(client, 1_000) == [False] * 4
         assert await are_rejected(client, 1_001) == [True] * 4
-    assert await connection.fetchval("SELECT count(*) FROM upload WHERE bytes IS NOT NULL") == 4
-    assert await connection.fetchval("SELECT max(bytes) FROM upload") == 1_000
+    assert await connection.fetchval("SELECT count(*) FROM upload WHERE size_bytes IS NOT NULL") == 4
+    assert await connection.fetchval("SELECT max(size_bytes) FROM upload") == 1_000
 
 
 async def test_uploads_and_cancels_need_the_same_permission_as_other_posts(
@@ -281,7 +281,7 @@ async def test_stalled_uploads_do_not_block_others_forever(
         assert float(refused.headers["retry-after"]) > 0
         assert (await stalled[0].readline()).startswith(b"HTTP/1.1 408")
         assert (await client.post("/api/uploads", content=b"A1\n")).status_code == 201
-    assert await connection.fetchval("SELECT count(*) FROM upload WHERE bytes IS NOT NULL") == 1
+    assert await connection.fetchval("SELECT count(*) FROM upload WHERE size_bytes IS NOT NULL") == 1
 
 
 @pytest.fixture

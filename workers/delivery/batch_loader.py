@@ -62,10 +62,12 @@ class BatchLoader:
         for _ in range(ASSIGN_TRIES):
             async with self._pool.acquire() as connection:
                 try:
-                    if await deliveries.bind(connection, batch, self._cursors):
-                        return None
+                    assigned = await deliveries.assign_codes(connection, batch, self._cursors)
                 except deliveries.NotSending:
                     return NOT_SENDING
+            self._cursors.update(assigned.cursors)
+            if assigned.complete:
+                return None
             await asyncio.sleep(ASSIGN_PAUSE_SECONDS)
         return BatchResult(LOCKED_CODES_SECONDS, waiting_reason="reserved codes are locked by another transaction")
 

@@ -80,7 +80,7 @@ class Deliverer:
         if outage is None:
             return await deliveries.next_due(connection)
         log.warning("no relay available", reason=outage.reason)
-        await sendouts.wait_all(connection, outage.reason)
+        await sendouts.set_waiting_reason_of_all(connection, outage.reason)
         return outage.retry_seconds
 
     async def _is_blocked(self, connection: Connection) -> bool:
@@ -90,7 +90,7 @@ class Deliverer:
         if reason and reason != known:
             log.warning("sending blocked by the restore guard", reason=reason)
         if reason:
-            await sendouts.wait_all(connection, reason)
+            await sendouts.set_waiting_reason_of_all(connection, reason)
         return reason is not None
 
     async def _deliver_in_task(self, batch: Batch) -> None:
@@ -159,6 +159,6 @@ class Deliverer:
             failpoints.hit("deliver.delivered")
             await deliveries.release(connection, batch, not_within=result.retry_after_seconds)
             failpoints.hit("deliver.released")
-            await sendouts.wait(connection, batch.sendout_id, result.waiting_reason)
+            await sendouts.set_waiting_reason(connection, batch.sendout_id, result.waiting_reason)
             if await sendouts.settle(connection, batch.sendout_id):
                 log.info("sendout finished", sendout=str(batch.sendout_id))

@@ -20,7 +20,7 @@ class Recorder:
         self.lease_seconds = lease_seconds
         self._pool = pool
         self._batch = batch
-        self._shows_waiting_reason = batch.waiting is not None
+        self._shows_waiting_reason = batch.waiting_reason is not None
 
     async def record(self, flush: Flush) -> bool:
         """Commit a flush, which renews the lease; returns whether its intents may be handed over.
@@ -53,7 +53,7 @@ class Recorder:
             self._shows_waiting_reason = False
             with suppress(*TRANSIENT_ERRORS):
                 async with self._pool.acquire() as connection:
-                    await sendouts.wait(connection, self._batch.sendout_id, None)
+                    await sendouts.set_waiting_reason(connection, self._batch.sendout_id, None)
 
     async def pause_sendout(self, reason: str) -> None:
         await pause_sendout(self._pool, self._batch.sendout_id, reason)

@@ -1,0 +1,141 @@
+"""`coupons restore-guard`: after a restore or a failover, show what may have been sent since, and unlock sending."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from producers.cli.output import amount, as_json, emit_json, emit_table, moment
+from producers.cli.runtime import FAILED, asynchronous, database
+from producers.durations import format_duration
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from coupons.store.restore_guard import Since, State
+
+SENDOUTS = {
+    "SENDOUT": lambda row: row.id,
+    "MESSAGE": lambda row: row.message,
+    "STATUS": lambda row: row.state,
+    "RECIPIENTS": lambda row: row.recipients,
+    "SENT": lambda row: row.sent,
+    "UNCERTAIN": lambda row: row.uncertain,
+    "REMAINING": lambda row: row.remaining,
+}
+LISTS = {"LIST": lambda row: row.name, "AVAILABLE": lambda row: row.available, "RESERVED": lambda row: row.reserved}
+BEFORE = """\
+Before you accept:
+  - check the relay's log for mails sent after these data end
+  - pause sendouts that must not continue; they can be cancelled only afterwards, because cancelling returns codes
+  - remove already sent codes from their lists: coupons import FILE --list LIST --mode delete
+  - repeat the imports that came after these data end
+Then one of:
+  coupons restore-guard accept              remaining mails are sent; some recipients may get a second mail and code
+  coupons restore-guard accept --uncertain  remaining mails of started sendouts become uncertain and keep their codes"""
+
+
+@click.group("restore-guard")
+def restore_guard() -> None:
+    """Unlock sending after a restore or failover.
+
+    A restored database does not know what was sent after the backup, so workers send nothing from it until an operator
+    accepts it.
+    """
+
+
+@restore_guard.command()
+@as_json
+@asynchronous
+async def show(json_output: bool) -> int | None:
+    """Show whether workers may send, and if not, what may have been sent since. Exit code 1 while they may not."""
+    from coupons.store import restore_guard
+
+    async with database() as connection:
+        found = await restore_guard.state(connection)
+        since = await restore_guard.since(connection) if found.refusal else None
+    if json_output:
+        emit_json(_plain(found, since))
+    else:
+        _describe(found, since)
+        if since:
+            click.echo(BEFORE)
+    return FAILED if found.refusal else None
+
+
+@restore_guard.command()
+@click.option("--uncertain", is_flag=True, help="Do not send the remaining mails of started sendouts: make them"
+              " uncertain, with their codes, for `coupons uncertain`.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@as_json
+@asynchronous
+async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
+    """Let workers send from this database. Shows what may have been sent since the backup, and asks first."""
+    from coupons.store import restore_guard
+
+    if not (yes or sys.stdin.isatty()):
+        raise click.UsageError("stdin is not a terminal: pass --yes")
+    async with database() as connection:
+        found = await restore_guard.state(connection)
+        since = await restore_guard.since(connection) if found.refusal else None
+        if not json_output:
+            _describe(found, since)
+        if since and not yes:
+            click.confirm(_question(since, uncertain=uncertain), abort=True, err=True)
+        mails = await restore_guard.accept(connection, seen=found, uncertain=uncertain)
+        accepted = await restore_guard.state(connection)
+    if json_output:
+        emit_json(_plain(accepted, since) | {"uncertain": mails})
+    elif since:
+        click.echo("database accepted: workers start sending within seconds")
+        if uncertain:
+            click.echo(f"uncertain mails: {amount(mails)}; count them as sent with `coupons uncertain ID --accept`")
+
+
+def _question(since: "Since", *, uncertain: bool) -> str:
+    if uncertain:
+        return "Make the remaining mails of started sendouts uncertain, and send all others?"
+    return f"Send {amount(_remaining_mails(since))} remaining mails, although some may have been sent already?"
+
+
+def _describe(found: "State", since: "Since | None") -> None:
+    if since is None:
+        click.echo(f"{click.style('✓', fg='green')} the database is accepted: workers may send")
+        return
+    click.echo(f"{click.style('✗', fg='red')} not accepted, workers send nothing: {found.refusal}")
+    for line in _reaches(found, since):
+        click.echo(f"  {line}")
+    click.echo(
+        f"Mails that may have been sent since the backup: {amount(_remaining_mails(since))},"
+        " plus all mails of sendouts started since"
+    )
+    emit_table(since.sendouts, SENDOUTS, empty="no unfinished sendouts")
+    codes = sum(each.available + each.reserved for each in since.lists)
+    click.echo(f"Unassigned codes that may have been sent since the backup: {amount(codes)}")
+    emit_table(since.lists, LISTS, empty="no list has such codes")
+
+
+def _remaining_mails(since: "Since") -> int:
+    return sum(each.remaining or 0 for each in since.sendouts)
+
+
+def _reaches(found: "State", since: "Since") -> Iterator[str]:
+    if found.accepted_at:
+        yield f"last accepted: {moment(found.accepted_at)}"
+    yield f"last trace of a mail: {_ago(since.mails_until, since.now)}"
+    yield f"last trace of a command or an import: {_ago(since.work_until, since.now)}"
+
+
+def _ago(at: "datetime | None", now: "datetime") -> str:
+    return f"{moment(at)}, {format_duration((now - at).total_seconds())} ago" if at else "none"
+
+
+def _plain(found: "State", since: "Since | None") -> dict[str, object]:
+    return {
+        "accepted": found.refusal is None,
+        "refusal": found.refusal,
+        "number": found.number,
+        "accepted_at": found.accepted_at,
+        "since": since,
+    }
