@@ -1,4 +1,4 @@
-"""Where the relay is, and how it is to be talked to."""
+"""The address of a relay, and whether TLS is used."""
 
 import re
 import ssl
@@ -13,7 +13,7 @@ from coupons.errors import UserError
 
 
 class SmtpAddressError(UserError):
-    """The relay's address cannot be used. The text shows neither the password nor the URL."""
+    """The relay URL is invalid. The text shows neither the password nor the URL."""
 
 
 class Tls(Enum):
@@ -34,16 +34,16 @@ class SmtpAddress:
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     weight: int = 1
-    """The relay's share of the connections, against that of others."""
+    """The relay's share of the connections, relative to the other relays."""
 
     @property
     def name(self) -> str:
-        """Host and port, as a person writes them."""
+        """Host and port, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def parse_all(cls, urls: str) -> tuple[Self, ...]:
-        """Read one or several addresses with blanks or commas between them (percent-encoded in passwords).
+        """Parse one or several addresses, separated by spaces or commas (percent-encoded in passwords).
 
         Raises SmtpAddressError.
         """
@@ -51,21 +51,21 @@ class SmtpAddress:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read `smtp://user:password@host:587?tls=starttls|none&ca=FILE&weight=2` or `smtps://host:465?ca=FILE`.
+        """Parse `smtp://user:password@host:587?tls=starttls|none&ca=FILE&weight=2` or `smtps://host:465?ca=FILE`.
 
-        TLS is required, and the server's certificate verified (against the system's authorities, or those in the `ca`
-        file), unless the host is loopback or `tls=none` says otherwise. A password is never sent in clear off
-        loopback. Special characters in user and password are percent-encoded.
+        TLS is required, and the server's certificate is verified (against the system's authorities, or those in the
+        `ca` file), unless the host is loopback or the URL has `tls=none`. A password is sent in clear only to loopback.
+        Special characters in user and password are percent-encoded.
 
         Raises SmtpAddressError.
         """
         parts, port, options = _split(url)
         host = parts.hostname or ""
         if unknown := options.keys() - {"tls", "ca", "weight"}:
-            raise SmtpAddressError(f"the relay's address has unknown options: {', '.join(sorted(unknown))}")
+            raise SmtpAddressError(f"the relay URL has unknown options: {', '.join(sorted(unknown))}")
         tls = _tls(parts.scheme, host, options.get("tls", ""))
         if parts.username and tls is Tls.NONE and not _is_loopback(host):
-            raise SmtpAddressError(f"the password for {host} would be sent in clear: leave out tls=none")
+            raise SmtpAddressError(f"the password for {host} would be sent in clear: remove tls=none")
         return cls(
             host=host,
             port=port or _PORTS[tls],
@@ -77,7 +77,7 @@ class SmtpAddress:
         )
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What verifies the relay's certificate and name. Raises SmtpAddressError."""
+        """The context that verifies the relay's certificate and name; None without TLS. Raises SmtpAddressError."""
         if self.tls is Tls.NONE:
             return None
         try:
@@ -92,8 +92,8 @@ def _split(url: str) -> tuple[SplitResult, int | None, dict[str, str]]:
         options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else {}
         if parts.scheme in ("smtp", "smtps") and parts.hostname and not parts.path.strip("/") and not parts.fragment:
             return parts, parts.port, {name: values[-1] for name, values in options.items()}
-    # Out here and so without a chain: what is said about a wrong port may quote the end of a password.
-    raise SmtpAddressError("the relay's address must look like smtp://user:password@host:587, percent-encoded")
+    # Raised here, without a cause: the error for a wrong port may quote the end of a password.
+    raise SmtpAddressError("the relay URL must look like smtp://user:password@host:587 (percent-encoded)")
 
 
 def _tls(scheme: str, host: str, option: str) -> Tls:
@@ -104,13 +104,13 @@ def _tls(scheme: str, host: str, option: str) -> Tls:
             return Tls.NONE if _is_loopback(host) else Tls.STARTTLS
         case "smtp", "none" | "starttls":
             return Tls(option)
-    raise SmtpAddressError("the relay's address may say tls=starttls or tls=none with smtp:, and nothing with smtps:")
+    raise SmtpAddressError("the relay URL allows tls=starttls or tls=none with smtp:, and no tls option with smtps:")
 
 
 def _weight(option: str) -> int:
     if re.fullmatch(r"[1-9][0-9]{0,2}", option):
         return int(option)
-    raise SmtpAddressError("the weight in the relay's address must be a whole number from 1 to 999")
+    raise SmtpAddressError("the weight in the relay URL must be a whole number from 1 to 999")
 
 
 def _is_loopback(host: str) -> bool:

@@ -93,7 +93,7 @@ def _opened(client: SMTP) -> Opened:
 def _reason(error: Exception) -> str:
     match error:
         case SMTPAuthenticationError():  # without its text, which may echo the credentials
-            return f"the relay refused user and password: {error.code}"
+            return f"the relay rejected the user name or password: {error.code}"
         case SMTPResponseException():
             return one_line(f"{error.code} {error.message}")
         case _:

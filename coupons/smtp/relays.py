@@ -31,7 +31,7 @@ class Outage:
 
 
 class Relays:
-    """Reports every submitted mail exactly once, whatever happens.
+    """Reports every submitted mail exactly once.
 
     A report may submit more mails. It is never called while a connection is in the middle of an event.
     """

@@ -1,65 +1,66 @@
-"""Read a relay's replies, however they are cut into pieces."""
+"""Parse a relay's replies, however their bytes are split."""
 
 import re
 
 from coupons.smtp.outcomes import OutOfStepError
 
 MAX_EXPLANATION = 300  # characters
-MAX_LINE = 4_096  # octets; RFC 5321 4.5.3.1.5 says 512, and some relays are chatty
-MAX_LINES = 100  # of one reply
+MAX_LINE = 4_096  # octets; RFC 5321 4.5.3.1.5 says 512, and some relays send more
+MAX_LINES = 100  # per reply
 
 _LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)  # RFC 5321 4.2
 
 
 class ReplyReader:
-    """Bytes in, whole replies out: `b"250 2.1.0 ok"`, the lines of a longer one joined by blanks under one code."""
+    """Bytes in, whole replies out: `b"250 2.1.0 ok"`. The lines of a multi-line reply are joined under one code."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._lines: list[bytes] = []
 
     @property
-    def amid(self) -> bool:
-        """Whether a reply has begun that has not come to its end."""
+    def is_partial(self) -> bool:
+        """Whether the beginning of a reply was read, but not its end."""
         return bool(self._rest or self._lines)
 
     def read(self, data: bytes) -> list[bytes]:
-        """The replies that these bytes complete. Raises OutOfStepError: that is no reply."""
+        """The replies that these bytes complete. Raises OutOfStepError: the bytes are not a reply."""
         *lines, self._rest = (self._rest + data if self._rest else data).split(b"\n")
         if len(self._rest) > MAX_LINE:
-            raise OutOfStepError("the relay's reply has no end")
+            raise OutOfStepError("the relay's reply is too long")
         replies: list[bytes] = []
         for line in lines:
-            self._line(line.removesuffix(b"\r"), replies)
+            self._read_line(line.removesuffix(b"\r"), replies)
         return replies
 
-    def _line(self, line: bytes, replies: list[bytes]) -> None:
+    def _read_line(self, line: bytes, replies: list[bytes]) -> None:
         found = _LINE.fullmatch(line)
         if found is None or len(line) > MAX_LINE:
-            raise OutOfStepError(f"the relay said {explained(line)!r}")
+            raise OutOfStepError(f"the relay sent an invalid reply: {reply_text(line)!r}")
         if found[2] == b"-":
-            self._continued(line, found[1])
+            self._add_line(line, found[1])
         elif self._lines:
-            self._continued(line, found[1])
+            self._add_line(line, found[1])
             replies.append(found[1] + b" " + b" ".join(each[4:].strip() for each in self._lines))
             self._lines = []
         else:
             replies.append(line)
 
-    def _continued(self, line: bytes, code: bytes) -> None:
+    def _add_line(self, line: bytes, code: bytes) -> None:
         self._lines.append(line)
         if not self._lines[0].startswith(code):
             raise OutOfStepError(f"the relay's reply has two codes, {self._lines[0][:3]!r} and {code!r}")
         if len(self._lines) > MAX_LINES:
-            raise OutOfStepError("the relay's reply has no end")
+            raise OutOfStepError("the relay's reply has too many lines")
 
 
-def explained(reply: bytes) -> str:
-    """A reply as one line for a person."""
+def reply_text(reply: bytes) -> str:
+    """A reply as one printable line."""
     return one_line(reply.decode("utf-8", "replace"))
 
 
 def one_line(text: str) -> str:
+    """The text without control characters, at most MAX_EXPLANATION long."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else " " for character in text)
     return text[:MAX_EXPLANATION].strip()

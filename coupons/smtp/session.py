@@ -30,7 +30,7 @@ from coupons.smtp.outcomes import (
 )
 from coupons.smtp.progress import Close, CloseCause, Progress
 from coupons.smtp.queue import Mail
-from coupons.smtp.replies import ReplyReader, explained, one_line
+from coupons.smtp.replies import ReplyReader, one_line, reply_text
 
 CLOSING = b"421"  # RFC 5321 3.8: the relay closes the connection after it
 
@@ -178,11 +178,11 @@ class Session:
         replies = self._replies.read(data)
         last = len(replies) - 1
         for number, reply in enumerate(replies):
-            self._read_reply(reply, more=number < last or self._replies.amid)
+            self._read_reply(reply, more=number < last or self._replies.is_partial)
             if self._findings.close_reason is not None:
                 break
         if not self._commands.awaited:
-            if self._replies.amid:
+            if self._replies.is_partial:
                 raise OutOfStepError("the relay began a reply to no command")
             self._confirm()
         return bool(replies)
@@ -190,20 +190,20 @@ class Session:
     def _read_all_accepted(self, data: bytes) -> bool:
         """Read the usual replies at once: the written mail is sent, and the begun one may be written."""
         awaited, written, begun = self._commands.awaited, self._written, self._begun
-        if len(awaited) != _DOT_AND_GROUP or awaited[0] is not Phase.DOT or self._replies.amid:
+        if len(awaited) != _DOT_AND_GROUP or awaited[0] is not Phase.DOT or self._replies.is_partial:
             return False
         found = _ALL_ACCEPTED.fullmatch(data)
         if found is None or written is None or begun is None:
             return False
         awaited.clear()
-        self._settle_written(written, Sent(explained(found[1])))
+        self._settle_written(written, Sent(reply_text(found[1])))
         self._write_body(begun)
         return True
 
     def _read_reply(self, reply: bytes, *, more: bool) -> None:
         if not self._commands.awaited:
             if not reply.startswith(CLOSING):
-                raise OutOfStepError(f"the relay sent a reply to no command: {explained(reply)}")
+                raise OutOfStepError(f"the relay sent a reply to no command: {reply_text(reply)}")
         else:
             match self._commands.awaited[0], self._begun:
                 case ((Phase.MAIL | Phase.RCPT | Phase.DATA as phase), _Begun() as begun):
@@ -214,7 +214,7 @@ class Session:
                 case Control() as control, _:
                     self._read_reply_to_control(control, reply)
         if reply.startswith(CLOSING):
-            self._findings.close_reason = explained(reply)
+            self._findings.close_reason = reply_text(reply)
             self._findings.backpressure = True
 
     def _read_reply_to_begun(self, begun: _Begun, phase: Phase, reply: bytes, *, more: bool) -> None:
@@ -241,15 +241,15 @@ class Session:
 
     def _read_reply_to_control(self, control: Control, reply: bytes) -> None:
         if reply[0] == _GO_AHEAD:
-            raise OutOfStepError(f"{control.value} was answered with {explained(reply)}")
+            raise OutOfStepError(f"{control.value} was answered with {reply_text(reply)}")
         self._commands.awaited.popleft()
         if control is Control.QUIT or (control is Control.RSET and reply[0] != _OK):
-            self._findings.close_reason = explained(reply)
+            self._findings.close_reason = reply_text(reply)
         elif control is Control.RSET:
             self._commands.send_pending()
 
     def _interpret(self, phase: Phase, reply: bytes) -> Outcome | None:
-        text = explained(reply)
+        text = reply_text(reply)
         outcome = interpret(phase, text)
         if reply[0] > _GO_AHEAD:
             if is_backpressure(phase, text):
@@ -337,7 +337,7 @@ class Session:
     def _blames_pipelining(self, cause: CloseCause) -> bool:
         if not self._commands.pipelining:
             return False
-        if cause is CloseCause.TIMEOUT:  # only a part of what was written together was answered
+        if cause is CloseCause.TIMEOUT:  # only some of the commands written together were answered
             return self._begun is not None and (self._begun.phase is not Phase.MAIL or self._verdict is not None)
         return cause is CloseCause.OUT_OF_STEP and (self._begun is not None or self._written is not None)
 

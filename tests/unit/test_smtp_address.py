@@ -23,8 +23,8 @@ from coupons.smtp.relays import shares
         ("smtp://127.0.0.1?weight=3", SmtpAddress("127.0.0.1", 25, Tls.NONE, weight=3)),
     ],
 )
-def test_address_says_how_to_talk(url: str, address: SmtpAddress) -> None:
-    """TLS is required wherever it is not loopback, unless the address says otherwise."""
+def test_a_relay_url_determines_host_port_and_tls(url: str, address: SmtpAddress) -> None:
+    """TLS is required except for loopback, unless the URL disables it."""
     assert SmtpAddress.parse(url) == address
 
 
@@ -40,55 +40,55 @@ def test_address_says_how_to_talk(url: str, address: SmtpAddress) -> None:
         ("smtp://u:sEcret@relay.example:99999", "must look like"),
         ("smtp://u:sEcret@relay.example?tls", "must look like"),
         ("smtp://u:sEcret@relay.example?tsl=none", "unknown options: tsl"),
-        ("smtp://u:sEcret@relay.example?tls=maybe", "may say tls=starttls or tls=none"),
-        ("smtps://u:sEcret@relay.example?tls=none", "nothing with smtps"),
+        ("smtp://u:sEcret@relay.example?tls=maybe", "allows tls=starttls or tls=none"),
+        ("smtps://u:sEcret@relay.example?tls=none", "no tls option with smtps"),
         ("smtp://u:sEcret@relay.example?weight=0", "whole number from 1 to 999"),
         ("smtp://u:sEcret@relay.example?weight=1e2", "whole number from 1 to 999"),
         ("smtp://u:sEcret@relay.example?tls=none", "the password for relay.example would be sent in clear"),
     ],
 )
-def test_wrong_address_is_told_without_its_password(url: str, reason: str) -> None:
-    """Neither the message nor what it was raised from shows any part of the password."""
+def test_the_error_for_a_wrong_url_does_not_show_the_password(url: str, reason: str) -> None:
+    """Neither the message nor the exception's context contains any part of it."""
     with pytest.raises(SmtpAddressError, match=reason) as caught:
         SmtpAddress.parse(url)
     assert "cret" not in str(caught.value)
     assert caught.value.__context__ is None
 
 
-def test_address_hides_its_password() -> None:
-    """Whatever prints the address by accident prints no password."""
+def test_the_repr_of_an_address_does_not_show_the_password() -> None:
+    """An address printed by accident does not leak it."""
     assert "secret" not in repr(SmtpAddress.parse("smtps://u:secret@relay.example"))
 
 
-def test_missing_authorities_are_told_at_once() -> None:
-    """A wrong `ca` is an error of the address, not of every mail."""
+def test_a_missing_ca_file_is_an_error_at_start() -> None:
+    """A wrong `ca` does not fail mail by mail."""
     with pytest.raises(SmtpAddressError, match=f"{os.sep}nowhere.pem cannot be read"):
         Relays(SmtpAddress.parse_all("smtps://relay.example?ca=/nowhere.pem"))
 
 
-def test_hostname_that_cannot_be_said_is_told_at_once() -> None:
-    """A wrong setting is no error of every mail."""
+def test_an_invalid_ehlo_hostname_is_an_error_at_start() -> None:
+    """A wrong setting does not fail mail by mail."""
     with pytest.raises(SmtpAddressError, match="EHLO"):
         Relays(SmtpAddress.parse_all("smtp://127.0.0.1"), local_hostname="my host")
 
 
 @pytest.mark.parametrize("between", [" ", ",", ", ", "\n", " ,\n "])
-def test_several_relays_stand_in_one_setting(between: str) -> None:
-    """Blanks, line breaks and commas divide them."""
+def test_one_setting_holds_several_relays(between: str) -> None:
+    """Separated by spaces, line breaks or commas."""
     urls = ["smtp://10.0.0.1?tls=none&weight=2", "smtps://relay.example"]
     addresses = SmtpAddress.parse_all(f"{between.join(urls)}\n")
     assert [address.name for address in addresses] == ["10.0.0.1:25", "relay.example:465"]
     assert [address.weight for address in addresses] == [2, 1]
 
 
-def test_no_relay_is_told() -> None:
-    """An empty setting is not the same as no setting."""
+def test_an_empty_setting_is_an_error() -> None:
+    """It differs from a missing setting."""
     with pytest.raises(SmtpAddressError, match="must look like"):
         SmtpAddress.parse_all(" ")
 
 
-def test_name_is_what_a_person_writes() -> None:
-    """Of IPv6 too."""
+def test_the_name_of_an_ipv6_relay_has_brackets() -> None:
+    """As in URLs."""
     assert SmtpAddress.parse("smtp://[::1]:25").name == "[::1]:25"
 
 
@@ -103,6 +103,6 @@ def test_name_is_what_a_person_writes() -> None:
     ],
 )
 def test_connections_are_shared_by_weight(weights: list[int], connections: int, expected: list[int]) -> None:
-    """No relay goes without one."""
+    """Each relay gets at least one."""
     addresses = [SmtpAddress("127.0.0.1", 25, Tls.NONE, weight=weight) for weight in weights]
     assert shares(addresses, connections) == expected

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupons.smtp.outcomes import OutOfStepError
-from coupons.smtp.replies import MAX_LINE, MAX_LINES, ReplyReader, explained
+from coupons.smtp.replies import MAX_LINE, MAX_LINES, ReplyReader, reply_text
 
 CODES = st.from_regex(rb"[2-5][0-5][0-9]", fullmatch=True)
 TEXTS = st.binary(max_size=40).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b"").strip())
@@ -20,10 +20,10 @@ def lines_of(code: bytes, texts: list[bytes], end: bytes) -> bytes:
     st.sampled_from([b"\r\n", b"\n"]),
     st.lists(st.integers(1, 30)),
 )
-def test_replies_are_the_same_however_they_are_cut(
+def test_replies_do_not_depend_on_how_their_bytes_are_split(
     replies: list[tuple[bytes, list[bytes]]], end: bytes, cuts: list[int]
 ) -> None:
-    """A reply is whole when its last line is, and not before."""
+    """A reply is complete when its last line is complete."""
     stream = b"".join(lines_of(code, texts, end) for code, texts in replies)
     reader, read = ReplyReader(), []
     for cut in cuts:
@@ -31,13 +31,13 @@ def test_replies_are_the_same_however_they_are_cut(
         stream = stream[cut:]
     read += reader.read(stream)
     assert read == [code + b" " + b" ".join(texts) for code, texts in replies]
-    assert not reader.amid
+    assert not reader.is_partial
 
 
 @settings(deadline=None)  # a machine may be busy
 @given(st.binary(), st.lists(st.integers(1, 10)))
-def test_whatever_comes_is_a_reply_or_out_of_step(stream: bytes, cuts: list[int]) -> None:
-    """Nothing else is raised, and nothing is taken for a reply that does not begin with a code."""
+def test_any_bytes_are_replies_or_out_of_step(stream: bytes, cuts: list[int]) -> None:
+    """No other error is raised, and every reply begins with a code."""
     reader = ReplyReader()
     try:
         for cut in [*cuts, len(stream)]:
@@ -65,17 +65,17 @@ def test_whatever_comes_is_a_reply_or_out_of_step(stream: bytes, cuts: list[int]
         b"250-ok\r\n" * (MAX_LINES + 1),
     ],
 )
-def test_what_is_no_reply_is_out_of_step(stream: bytes) -> None:
-    """Codes are strict (RFC 5321 4.2), the same on all lines, and nothing goes on for ever."""
+def test_an_invalid_reply_is_out_of_step(stream: bytes) -> None:
+    """Codes are strict (RFC 5321 4.2) and the same on all lines; lines and replies have a maximum length."""
     with pytest.raises(OutOfStepError):
         ReplyReader().read(stream)
 
 
-def test_reply_needs_no_text() -> None:
-    """As some relays answer RSET."""
+def test_a_reply_may_have_no_text() -> None:
+    """Some relays answer RSET like this."""
     assert ReplyReader().read(b"250\r\n250 \r\n") == [b"250", b"250 "]
 
 
-def test_explanation_is_one_line_that_can_be_shown() -> None:
-    """No terminal is harmed by a relay's words, nor by bytes that are no text."""
-    assert explained(b"250 \x1b[31m \xff ok\t") == "250  [31m \ufffd ok"
+def test_the_text_of_a_reply_is_one_printable_line() -> None:
+    """Control characters and invalid UTF-8 never reach a terminal."""
+    assert reply_text(b"250 \x1b[31m \xff ok\t") == "250  [31m \ufffd ok"

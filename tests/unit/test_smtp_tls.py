@@ -72,7 +72,7 @@ async def test_refused_password_is_not_shown() -> None:
     async with serving({"AUTH": f"535 5.7.8 cannot take {secret}\r\n"}) as server:
         outcome = await send_to(f"smtp://shop:secret@127.0.0.1:{server.port}")
     assert isinstance(outcome, Unreachable)
-    assert outcome.explanation.endswith("UTC: the relay refused user and password: 535")
+    assert outcome.explanation.endswith("UTC: the relay rejected the user name or password: 535")
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
