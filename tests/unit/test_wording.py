@@ -31,7 +31,7 @@ PATTERNS = {
 }
 """Each pattern with its replacement."""
 
-_QUOTED = re.compile(r"`[^`]*`|(?<!\*)\*[^*\n]+\*(?!\*)")
+_QUOTED = re.compile(r"`[^`]*`|(?<!\*)\*[^*]+\*(?!\*)")
 """Code, and words that a page talks about."""
 
 EXCEPTIONS: dict[str, str] = {}
