@@ -1,4 +1,4 @@
-"""What people write into addresses, attributes and codes to get something else than a line of text out of a mail."""
+"""Attack strings for addresses, attributes and codes that try to change the structure of a mail."""
 
 from coupons.attributes import MAX_ATTRIBUTE_CHARS
 from tests.unit.test_mail_chunks import INJECTIONS
@@ -23,7 +23,7 @@ ATTRIBUTES = (
     "אבג", "👩\u200d👩\u200d👧", "e\u0301" * 40, "ﷺ" * 60, "x" * 1_000, "ä" * 1_000, "a, b", "a:b", "a;b", "(c)",
     "<a@b>",
 )  # fmt: skip
-"""Taken as they are: each arrives as a value, and as nothing else."""
+"""Accepted as they are: each arrives as a plain value."""
 
 REFUSED_ATTRIBUTES = {
     "a line break": "Ada\r\nBcc: eve@example.org",
@@ -35,7 +35,7 @@ REFUSED_ATTRIBUTES = {
     "a next line": "Ada\x85Bcc: eve@example.org",
     "too long": "x" * 1_001,
 }
-"""Not taken; the line is explained."""
+"""Rejected attributes."""
 
 REFUSED_ADDRESSES = (
     "a@example.org, b@example.org", "a@example.org;b@example.org", "a@example.org b@example.org", "<a@example.org>",
@@ -48,7 +48,7 @@ REFUSED_ADDRESSES = (
     "a@faß.example", "a@example.org%0aBcc:b@example.org@x", '=HYPERLINK("a@example.org")', "+1", "-2+3", "@SUM(A1)",
     "RCPT TO:<a@example.org>", "a@example.org> SIZE=1", "mailto:a@example.org", "a@example.org?cc=b@example.org",
 )  # fmt: skip
-"""Not one address."""
+"""None of these is a single valid address."""
 
 CODES = (
     'n"1',
@@ -65,7 +65,7 @@ CODES = (
     "n 12",
     *FORMULAS,
 )
-"""Shops may make such ones: each arrives as it is."""
+"""Accepted codes: each arrives unchanged."""
 REFUSED_CODES = (
     "a\x00b",
     "a\u202eb",

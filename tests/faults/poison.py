@@ -1,4 +1,4 @@
-"""Bodies that are no commands, and what is said of each. All hold an address or a code that no log may show."""
+"""Bodies that are not commands, with the reason of each. All contain an address or a code, which no log may show."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ MIB = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """Published with `key`, it is rejected for a reason that has `reason` in it."""
+    """Published with routing key `key`, the body is rejected; the reason contains `reason`."""
 
     name: str
     key: str
@@ -43,7 +43,7 @@ def without(of: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def twice(of: dict[str, Any], name: str, other: str) -> bytes:
-    """The same key again, with another value: which one holds depends on who reads it."""
+    """Repeat a key with another value: parsers disagree on which value counts."""
     return text(of).replace(f'"{name}":', f'"{name}": {other}, "{name}":', 1).encode()
 
 
@@ -54,9 +54,9 @@ NOT_JSON = {
     "xml": f'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "{CODE}">]><a>&b;</a>'.encode(),
     "cut off": text(import_())[:-1].encode(),
     "two in one": text(import_()).encode() * 2,
-    "a NUL behind": text(import_()).encode() + b"\0",
+    "a trailing NUL": text(import_()).encode() + b"\0",
     "binary": bytes(range(256)) + CODE.encode(),
-    "packed": gzip.compress(text(import_()).encode()),
+    "compressed": gzip.compress(text(import_()).encode()),
     "a bomb": gzip.compress(bytes(100 * MIB)),
     "latin-1": text(import_()).encode().replace(b"POISON", b"P\xd6ISON"),
     "utf-16": text(import_()).encode("utf-16"),
@@ -86,15 +86,15 @@ WRONG: list[tuple[str, dict[str, Any] | list[Any] | str | int | None, str]] = [
     ("no list", without(import_(), "list"), "either list or group is required"),
     ("no codes", without(import_(), "codes"), "either codes or source is required"),
     ("no message", without(sendout(), "message"), "message: required"),
-    ("nobody", sendout(recipients=[]), "recipients: "),
+    ("no recipients", sendout(recipients=[]), "recipients: "),
     ("an unknown type", import_(type=f"{CODE}"), "type: must be one of"),
     ("a type of another case", import_(type="Import"), "type: must be one of"),
-    ("a type that is none", import_(type=["import"]), "type: must be one of"),
+    ("a type that is a list", import_(type=["import"]), "type: must be one of"),
     ("an unknown field", import_(**{CODE: 1}), "…: unknown field"),
     ("a field of the future", import_(expires_at="2030-01-01T00:00:00Z", version=2), "expires_at: unknown field"),
     ("a mode of the future", import_(mode="merge"), "mode: "),
     ("a nested field of the future", import_(format={"kind": "txt", "quote": "'"}), "format.quote: unknown field"),
-    ("an id that is none", import_(id=CODE), "id: "),
+    ("an invalid id", import_(id=CODE), "id: "),
     ("an id that is a number", import_(id=5), "id: "),
     ("codes that are text", import_(codes=CODE), "codes: "),
     ("codes that are numbers", import_(codes=[5, 6]), "codes.1: "),
@@ -104,19 +104,19 @@ WRONG: list[tuple[str, dict[str, Any] | list[Any] | str | int | None, str]] = [
     ("half a pair as a list", import_(list="\udfff"), "list: "),
     ("a NUL in a list", import_(list="a\0b"), "list: "),
     ("a NUL in an attribute", sendout(recipients=[{"email": ADDRESS, "attributes": {"a": "\0"}}]), "attributes.a: "),
-    ("a path out", without(import_(source="gopher://" + ADDRESS), "codes"), "source: must begin with"),
+    ("an unknown scheme", without(import_(source="gopher://" + ADDRESS), "codes"), "source: must begin with"),
     ("1,001 codes", import_(codes=[CODE] * 1_001), "codes: "),
     ("a header in an address", sendout(recipients=[{"email": f"{ADDRESS}\nBcc: e@example.org"}]), "recipients.0.email"),
-    ("a pace that no clock keeps", sendout(per_hour=10**400), "per_hour: "),
-    ("a start before time", sendout(start_at="0001-01-01T00:00:00+14:00"), "start_at: "),
-    ("a start after time", sendout(start_at="9999-12-31T23:59:59-14:00"), "start_at: "),
+    ("an absurd rate", sendout(per_hour=10**400), "per_hour: "),
+    ("a start before year 1", sendout(start_at="0001-01-01T00:00:00+14:00"), "start_at: "),
+    ("a start after year 9999", sendout(start_at="9999-12-31T23:59:59-14:00"), "start_at: "),
     ("a start without a zone", sendout(start_at="2030-01-01T00:00:00"), "start_at: "),
     ("an unknown list", import_(list="nowhere"), "there is no list nowhere"),
     ("an unknown sendout", without(resume(), "note"), "there is no sendout"),
 ]
 HUGE = {
     "a mebibyte of errors": import_(codes=[0] * 340_000),
-    "a mebibyte of recipients that are none": sendout(recipients=[{}] * 250_000),
+    "a mebibyte of invalid recipients": sendout(recipients=[{}] * 250_000),
     "a mebibyte of unknown fields": import_(**{f"{number:x}": 1 for number in range(70_000)}),
 }
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own that can die, come back with the same data on the same port, and run out of disk."""
+"""A private PostgreSQL server that can crash, restart with the same data and port, and run out of disk space."""
 
 import os
 import shutil
@@ -15,17 +15,17 @@ from sandbox.process import free_ports, group_of
 
 DISK_BYTES = 512 * 2**20
 LITTLE_WAL = "min_wal_size = 32MB\nmax_wal_size = 64MB\n"
-"""It would fill such a disk by itself: the default is 1 GB."""
+"""The default of 1 GB would fill the disk."""
 NO_ROOM = "No space left on device"
 PANIC = "PANIC:"
-"""It had no room for its log of changes: it ends at once, and cannot start before there is some."""
+"""The server could not write WAL: it exits at once and cannot start before there is space."""
 PIECES = (2**20, 2**12, 1)
 CANNOT_MOUNT = """a full disk is a small tmpfs, which cannot be mounted from here: run this test as root, with a sudo
 that asks no password, or in a container with --cap-add SYS_ADMIN"""
 
 
 class Postgres:
-    """Durable: what it has confirmed is on the disk."""
+    """A durable server: confirmed commits are on disk."""
 
     def __init__(self, programs: Programs, home: Path, log: Path) -> None:
         self._programs = programs
@@ -43,15 +43,15 @@ class Postgres:
         programs.must_run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", NAME, NAME, password=password)
 
     def start(self) -> None:
-        """Wait until it answers. Raises ServiceError: it does not, on a full disk for example."""
+        """Start the server. Raises ServiceError if it does not answer, for example because of a full disk."""
         self._running.enter_context(postgres.server(self._programs, self._data, self._port, self._log, durable=True))
 
     def die(self) -> None:
-        """As `pg_ctl stop -m immediate` has it: nothing is finished, nothing written any more."""
+        """Stop without finishing or writing anything, like `pg_ctl stop -m immediate`."""
         self._running.close()
 
     def fill(self) -> None:
-        """No room is left on its disk, not for a byte."""
+        """Fill the disk to the last byte."""
         for octets in PIECES:
             with suppress(OSError), self._ballast.open("ab", buffering=0) as file:
                 while file.write(bytes(octets)):
@@ -60,18 +60,18 @@ class Postgres:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has noticed since it was filled."""
-        return NO_ROOM in self._said
+        """Whether a write has failed since the disk was filled."""
+        return NO_ROOM in self._log_since_full
 
     def make_room(self) -> None:
-        """And start it if it could not go on, as whatever looks after a service does."""
+        """Free the space and restart the server if it has crashed, as a service manager does."""
         self._ballast.unlink()
-        if PANIC in self._said or not self.answers:
+        if PANIC in self._log_since_full or not self.answers:
             self.die()
             self.start()
 
     @property
-    def _said(self) -> str:
+    def _log_since_full(self) -> str:
         return self._log.read_text()[self._filled_at :]
 
     @property
@@ -81,7 +81,7 @@ class Postgres:
 
 @contextmanager
 def private(folder: Path, *, small: bool = False) -> Iterator[Postgres]:
-    """With `small`, on a disk of its own, of DISK_BYTES; else where it starts soonest, as only its processes die."""
+    """Run a server; if `small`, on its own disk of DISK_BYTES, else on the fastest storage."""
     account = postgres.unprivileged_account()
     with postgres.home_of(account, folder, postgres.quickest()) as home, ExitStack() as stack:
         if small:

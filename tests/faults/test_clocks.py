@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong, and jump while they work. What lasts is measured by the database's clock alone."""
+"""Workers with wrong and jumping clocks: leases and rate limits depend on the database's clock only."""
 
 import json
 import os
@@ -21,14 +21,14 @@ from tests.waiting import eventually
 
 LIBRARY = "faketime/libfaketimeMT.so.1"
 INSTALL = """
-exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
+exec 9>/var/lock/coupons-install && flock 9  # parallel tests may install packages
 export DEBIAN_FRONTEND=noninteractive
 install() { apt-get install -y -qq --no-install-recommends libfaketime; }
 install || { apt-get update -qq && install; }
 """
 INSTALL_LIMIT_SECONDS = 300
 PER_HOUR, BATCH = 360_000, 100
-"""A hundred mails a second, in batches of as many."""
+"""100 mails per second in batches of 100."""
 OFFSETS = ("+3h", "-2h", "+40d", "-1s", "+90s", "-10y")
 
 
@@ -38,7 +38,7 @@ def library() -> Path | None:
 
 @pytest.fixture(scope="session")
 def faketime() -> Path:
-    """Debian's libfaketime is there: installed if root may, else a failure that says what to do."""
+    """The path of Debian's libfaketime; installed if run as root, else the test fails with the command to run."""
     if library() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
     if (found := library()) is None:
@@ -46,17 +46,17 @@ def faketime() -> Path:
     return found
 
 
-Started = Callable[[str | Path], Worker]
+StartWorker = Callable[[str | Path], Worker]
 
 
 @pytest.fixture
-def started(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
-    """Starts a worker whose clock is so much too fast or too slow, now or whatever a file says at any moment."""
+def start_worker(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartWorker]:
+    """Starts a worker whose clock is off by a fixed offset, or by the current content of a file."""
 
     def start(clock: str | Path) -> Worker:
         with monkeypatch.context() as environment:
             environment.setenv("LD_PRELOAD", str(faketime))
-            environment.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")  # no machine's does jump
+            environment.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")  # a monotonic clock never jumps
             environment.setenv("FAKETIME_NO_CACHE", "1")
             environment.setenv("FAKETIME_TIMESTAMP_FILE" if isinstance(clock, Path) else "FAKETIME", str(clock))
             return stack.enter_context(lab.worker(batch_size=BATCH, **QUICK_TAKEOVER))
@@ -65,30 +65,30 @@ def started(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield start
 
 
-def says_the_time(worker: Worker) -> datetime:
-    """When it thinks that it has started."""
+def start_time(worker: Worker) -> datetime:
+    """The start of the worker by its own clock."""
     return datetime.fromisoformat(worker.log.split()[0])
 
 
-def arrivals(lab: Lab, sendout: UUID) -> list[datetime]:
-    """When the sink took each mail of a sendout, by its own clock."""
+def arrival_times(lab: Lab, sendout: UUID) -> list[datetime]:
+    """When the sink accepted each mail of a sendout, by the sink's clock."""
     lines = lab.sink.ledger.read_text().splitlines()
-    taken = [datetime.fromisoformat(json.loads(line)["at"]) for line in lines]
-    return sorted(at for at, copy in zip(taken, read(lab.sink.ledger), strict=True) if copy.delivery[0] == sendout)
+    times = [datetime.fromisoformat(json.loads(line)["at"]) for line in lines]
+    return sorted(at for at, copy in zip(times, read(lab.sink.ledger), strict=True) if copy.delivery[0] == sendout)
 
 
 @pytest.mark.long
-def test_clocks_that_are_wrong_and_jump(lab: Lab, started: Started, tmp_path: Path) -> None:
-    """Six hours fast, six hours slow, and one that jumps: nobody twice, nobody lost, nobody uncertain.
+def test_wrong_and_jumping_clocks(lab: Lab, start_worker: StartWorker, tmp_path: Path) -> None:
+    """With clocks six hours fast, six hours slow and jumping, no mail is lost, duplicated or uncertain.
 
-    A sendout that starts later does not start before, and keeps its pace.
+    A scheduled sendout does not start early and keeps to its rate limit.
     """
     jumping = tmp_path / "clock"
     jumping.write_text("+0")
     lab.sink.kill()
     lab.sink.start(delay=0.1)
-    fast, slow, _ = started("+6h"), started("-6h"), started(jumping)
-    assert says_the_time(fast) - says_the_time(slow) > timedelta(hours=11)
+    fast, slow, _ = start_worker("+6h"), start_worker("-6h"), start_worker(jumping)
+    assert start_time(fast) - start_time(slow) > timedelta(hours=11)
     start_at = datetime.now(UTC) + timedelta(seconds=size(short=1, long=20))
     name = lab.add_message(size(short=200, long=3_000), lists=1)
     later = StartSendout(message=name, group=name, start_at=start_at, per_hour=PER_HOUR)
@@ -108,6 +108,6 @@ def test_clocks_that_are_wrong_and_jump(lab: Lab, started: Started, tmp_path: Pa
         return False
 
     eventually(both_finished, "both sendouts to finish", within=END_SECONDS, every=0, seen=states)
-    for number, at in enumerate(arrivals(lab, later.id)):
+    for number, at in enumerate(arrival_times(lab, later.id)):
         assert at >= start_at + timedelta(seconds=number // BATCH * BATCH * 3_600 / PER_HOUR) - AT_ONCE
-    lab.check("clocks that are wrong and jump", rounds=jumps)
+    lab.check("wrong and jumping clocks", rounds=jumps)

@@ -1,4 +1,4 @@
-"""Commands that come again, late, in any order, to anybody, and bodies that are no commands at all."""
+"""Commands that are repeated, late, reordered or redelivered to other workers, and bodies that are not commands."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ COPIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What a program publishes that knows nothing of us: a body, with whatever properties."""
+    """A body with arbitrary properties, as any AMQP client can publish it."""
 
     key: str
     message: Message
 
 
-def usual(key: str, body: bytes) -> Raw:
+def persistent_json(key: str, body: bytes) -> Raw:
     return Raw(key, Message(body, delivery_mode=DeliveryMode.PERSISTENT, content_type="application/json"))
 
 
@@ -42,8 +42,8 @@ def publish(lab: Lab, raws: Sequence[Raw]) -> None:
     asyncio.run(run())
 
 
-def ready(lab: Lab, *keys: str) -> int:
-    """How many messages wait in these queues."""
+def count_ready(lab: Lab, *keys: str) -> int:
+    """How many messages are ready in these queues."""
 
     async def count() -> int:
         connection = await aio_pika.connect(lab.services.broker_url)
@@ -54,15 +54,15 @@ def ready(lab: Lab, *keys: str) -> int:
     return asyncio.run(count())
 
 
-def are_taken(lab: Lab) -> None:
-    """Wait until no command waits. What a worker has not begun with waits again when the worker has ended."""
-    eventually(lambda: not ready(lab, *COMMANDS), "every command to be taken")
+def wait_until_consumed(lab: Lab) -> None:
+    """Wait until no command is in a queue: RabbitMQ requeues unacknowledged commands when a worker ends."""
+    eventually(lambda: not count_ready(lab, *COMMANDS), "every command to be consumed")
 
 
-# --- again, late, in any order -------------------------------------------------------------------------------------
+# --- repeated, late, in any order ----------------------------------------------------------------------------------
 
 
-def other(command: Command) -> Command:
+def conflicting(command: Command) -> Command:
     """Another command with the same id."""
     match command:
         case ImportCoupons():
@@ -73,15 +73,15 @@ def other(command: Command) -> Command:
             return command.model_copy(update={"sendout": uuid4()})
 
 
-def spelt_otherwise(command: Command) -> Raw:
-    """The same command as another program writes it: other order, blanks, escapes, what is usual said or left out."""
+def reserialized(command: Command) -> Raw:
+    """The same command with other JSON: reversed fields, indentation, escapes, the id in capitals."""
     content = json.loads(command.body())
     turned = {name: content[name] for name in reversed(content)} | {"id": str(command.id).upper()}
-    return usual(command.type, json.dumps(turned, indent=1, ensure_ascii=True).encode())
+    return persistent_json(command.type, json.dumps(turned, indent=1, ensure_ascii=True).encode())
 
 
 def answers(lab: Lab, commands: Sequence[Command]) -> list[Any]:
-    """What people are told of each: its import, or its sendout."""
+    """The import or the sendout of each command, as the database has it."""
     shown = [command.sendout if isinstance(command, ResumeSendout) else command.id for command in commands]
     return [lab.rows("SELECT * FROM import_job WHERE id = $1", each) or sendout(lab, each) for each in shown]
 
@@ -94,10 +94,10 @@ def sendout(lab: Lab, id_: UUID) -> list[dict[str, Any]]:
     )
 
 
-def test_commands_three_times_in_any_order(lab: Lab) -> None:
-    """Every command three times, shuffled, and again after the end to other workers: one import, one sendout each.
+def test_repeated_and_reordered_commands_count_once(lab: Lab) -> None:
+    """Every command is published three times, shuffled, then replayed to other workers: each is executed once.
 
-    Replayed, a command changes nothing; the same id with other content is refused and changes nothing.
+    A replayed command changes nothing; the same id with other content is rejected and changes nothing.
     """
     count = size(short=60, long=600)
     names = [f"again-{number}" for number in range(size(short=3, long=12))]
@@ -110,77 +110,77 @@ def test_commands_three_times_in_any_order(lab: Lab) -> None:
     singles = [StartSendout(message=name, recipients=(single,)) for name in names]
     commands: list[Command] = [*imports, *sendouts, *singles]
     with lab.fleet(2):
-        come_shuffled(lab, commands)
+        publish_shuffled(lab, commands)
         lab.wait_finished(*(each.id for each in imports))
         begun = [each.id for each in (*sendouts, *singles)]
         eventually(lambda: {*map(lab.state, begun)} <= {"finished", "interrupted"}, "the sendouts to rest")
         resumes = [ResumeSendout(sendout=each) for each in begun if lab.state(each) == "interrupted"]
-        come_shuffled(lab, resumes)
+        publish_shuffled(lab, resumes)
         lab.wait_finished(*begun)
-        are_taken(lab)
+        wait_until_consumed(lab)
     commands += resumes
-    before, told, mailed = lab.contents(), answers(lab, commands), lab.mail_count()
+    before, answers_before, mailed = lab.contents(), answers(lab, commands), lab.mail_count()
     rejected = len(lab.dead())
     with lab.fleet(1):
-        come_shuffled(lab, commands)
-        publish(lab, [spelt_otherwise(command) for command in commands])
-        lab.publish(*map(other, commands))
-        eventually(lambda: ready(lab, "dead") >= rejected + len(commands), "each to be refused")
-    refused = lab.dead()
-    assert {each.reason for each in refused[rejected:]} == {
+        publish_shuffled(lab, commands)
+        publish(lab, [reserialized(command) for command in commands])
+        lab.publish(*map(conflicting, commands))
+        eventually(lambda: count_ready(lab, "dead") >= rejected + len(commands), "all conflicts to be rejected")
+    dead = lab.dead()
+    assert {each.reason for each in dead[rejected:]} == {
         f"id {each.id} belongs to another command" for each in commands
     }
-    assert (lab.contents(), answers(lab, commands), lab.mail_count()) == (before, told, mailed)
+    assert (lab.contents(), answers(lab, commands), lab.mail_count()) == (before, answers_before, mailed)
     assert mailed == len(names) * (count + 1)
     lab.check(
-        "every command three times, reordered, replayed", rounds=len(commands) * (2 * COPIES + 2), rejected=len(refused)
+        "every command three times, shuffled, replayed", rounds=len(commands) * (2 * COPIES + 2), rejected=len(dead)
     )
 
 
-def come_shuffled(lab: Lab, commands: Sequence[Command]) -> None:
+def publish_shuffled(lab: Lab, commands: Sequence[Command]) -> None:
     copies = [*commands] * COPIES
     lab.random.shuffle(copies)
     lab.publish(*copies)
 
 
-# --- poison --------------------------------------------------------------------------------------------------------
+# --- invalid commands ----------------------------------------------------------------------------------------------
 
-SLOPPY: dict[str, dict[str, Any]] = {
-    "nothing said": {},
+UNUSUAL_PROPERTIES: dict[str, dict[str, Any]] = {
+    "none": {},
     "not persistent": {"delivery_mode": DeliveryMode.NOT_PERSISTENT},
-    "another type": {"content_type": "text/html", "content_encoding": "gzip", "type": "resume"},
+    "wrong type": {"content_type": "text/html", "content_encoding": "gzip", "type": "resume"},
     "one id for all": {"message_id": "1", "correlation_id": "1"},
-    "strange headers": {"headers": {"x-reason": "none", "x-death": [{"count": 99}], "x-delivery-count": 10**9, "": ""}},
-    "first of all": {"priority": 255, "reply_to": "coupons.dead", "app_id": poison.CODE},
+    "odd headers": {"headers": {"x-reason": "none", "x-death": [{"count": 99}], "x-delivery-count": 10**9, "": ""}},
+    "high priority": {"priority": 255, "reply_to": "coupons.dead", "app_id": poison.CODE},
 }
 
 
-def good(number: int, properties: dict[str, Any]) -> Raw:
-    """An import of a code that nobody else brings."""
+def valid_import(number: int, properties: dict[str, Any]) -> Raw:
+    """An import of a code that no other command imports."""
     command = ImportCoupons(list=poison.LIST, codes=(f"GOOD-{number:07}",))
     return Raw("import", Message(command.body(), **properties))
 
 
-def test_poison(lab: Lab) -> None:
-    """Each body that is no command is in the dead queue with its reason, whatever it is; workers live on.
+def test_invalid_commands_are_dead_lettered(lab: Lab) -> None:
+    """Every invalid body reaches the dead queue with its reason, and no worker dies of it.
 
-    Commands between them are carried out, however sloppily they were published. No log and no reason repeats a value.
+    Valid commands between them are executed, whatever their properties. No log and no reason repeats a value.
     """
     bodies = poison.all_()
     lab.has(poison.LIST, poison.LIST, ["nobody@example.org"], {poison.LIST: []})
-    goods = [good(number, properties) for number, properties in enumerate(SLOPPY.values())]
-    bad = [usual(each.key, each.body) for each in bodies] * size(short=1, long=20)
-    raws = [*bad, *goods]
+    valid = [valid_import(number, properties) for number, properties in enumerate(UNUSUAL_PROPERTIES.values())]
+    invalid = [persistent_json(each.key, each.body) for each in bodies] * size(short=1, long=20)
+    raws = [*invalid, *valid]
     lab.random.shuffle(raws)
     with lab.fleet(2) as fleet:
         publish(lab, raws)
-        eventually(lambda: lab.list_named(poison.LIST).total == len(goods), "the good ones to be carried out")
-        eventually(lambda: ready(lab, "dead") >= len(bad), "the others to be refused")
+        eventually(lambda: lab.list_named(poison.LIST).total == len(valid), "the valid commands to be executed")
+        eventually(lambda: count_ready(lab, "dead") >= len(invalid), "the invalid commands to be rejected")
         assert not any(worker.is_dead for worker in fleet.workers)
     reasons = {each.body: each.reason for each in lab.dead()}
     assert [each.name for each in bodies if each.body not in reasons] == []
     assert [each.name for each in bodies if each.reason not in reasons[each.body]] == []
     assert [reason for reason in reasons.values() if SECRETS.search(reason) or "\n" in reason] == []
     assert lab.rows("SELECT FROM sendout") == []
-    assert lab.list_named(poison.LIST).total == len(goods)
-    lab.check("poison bodies", rounds=len(bad), rejected=len(bad))
+    assert lab.list_named(poison.LIST).total == len(valid)
+    lab.check("invalid commands", rounds=len(invalid), rejected=len(invalid))

@@ -1,4 +1,4 @@
-"""What stands in lists, groups and messages, and must not get out of its place."""
+"""Hostile content of lists, groups and messages stays inside its field."""
 
 import csv
 import io
@@ -22,41 +22,41 @@ from tests.waiting import eventually
 
 HEADERS = {"From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"}
 RUNS_AS_FORMULA = re.compile(r"(^|[,;|\t])[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
-MOST_OCTETS = 998  # of a line, RFC 5322 2.1.1
+MAX_LINE_OCTETS = 998  # RFC 5322 section 2.1.1
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+def to_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     written = io.StringIO()
     csv.writer(written, delimiter=";", quoting=csv.QUOTE_ALL).writerows([header, *rows])
     return written.getvalue().encode()
 
 
-def rejected(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=";"))
 
 
-def has_no_formula(path: Path) -> None:
-    """No cell of what is downloaded is run by a spreadsheet, however it takes the row apart."""
+def assert_no_formula(path: Path) -> None:
+    """A spreadsheet evaluates no cell of this file, whatever separator it assumes."""
     for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=";"):
         for cell in row:
             assert not RUNS_AS_FORMULA.search(cell), cell
 
 
-def is_only_a_mail(mail: Mail) -> Message:
-    """One recipient, the headers that it should have and no others, and no byte that could end a line early."""
+def parse_strictly(mail: Mail) -> Message:
+    """The mail, which must have one recipient, exactly the expected headers and no bare CR, LF or NUL."""
     email = message_from_bytes(mail.data)
     assert sorted({*email.keys()} - {"Content-Transfer-Encoding"}) == sorted(HEADERS)
     assert len(email.keys()) == len({*email.keys()})
     assert [email["To"]] == [*mail.rcpt_to]
     assert not re.search(rb"\r(?!\n)|(?<!\r)\n|\0", mail.data)
-    assert max(map(len, mail.data.split(b"\r\n"))) <= MOST_OCTETS
+    assert max(map(len, mail.data.split(b"\r\n"))) <= MAX_LINE_OCTETS
     return email
 
 
-def test_injections(lab: Lab, tmp_path: Path) -> None:
-    """Attributes, addresses, codes: each mail has its headers, one recipient and its own code, whatever they hold.
+def test_injected_content_does_not_change_mails(lab: Lab, tmp_path: Path) -> None:
+    """Whatever attributes, addresses and codes contain, each mail has its headers, one recipient and its own code.
 
-    What cannot be taken is explained line by line, in a file of which no spreadsheet runs a cell.
+    Each rejected line has a reason, in a CSV file of which a spreadsheet evaluates no cell.
     """
     people = [[f"nasty{number}@example.org", text] for number, text in enumerate(injections.ATTRIBUTES)]
     bad = [[f"bad{number}@example.org", text] for number, text in enumerate(injections.REFUSED_ATTRIBUTES.values())]
@@ -64,23 +64,23 @@ def test_injections(lab: Lab, tmp_path: Path) -> None:
         [address, text] for address, text in zip(injections.REFUSED_ADDRESSES, injections.ATTRIBUTES * 2, strict=False)
     ]
     lab.has("nasty", "others", ["other@example.org"], {"nasty": []})
-    group = lab.file("nasty.csv", table(["email", "first_name"], people + bad))
+    group = lab.file("nasty.csv", to_csv(["email", "first_name"], people + bad))
     codes = [f"{injections.CODES[n % len(injections.CODES)]}.{n}" for n in range(len(people))]
     list_ = lab.file(
-        "codes.csv", table(["code", "note"], [[code, "x"] for code in [*codes, *injections.REFUSED_CODES]])
+        "codes.csv", to_csv(["code", "note"], [[code, "x"] for code in [*codes, *injections.REFUSED_CODES]])
     )
-    not_people, not_codes = tmp_path / "not-people.csv", tmp_path / "not-codes.csv"
+    rejected_people, rejected_codes = tmp_path / "rejected-people.csv", tmp_path / "rejected-codes.csv"
     with lab.fleet(1):
-        into = ("--group", "nasty", "--wait", "--rejected", not_people)
+        into = ("--group", "nasty", "--wait", "--rejected", rejected_people)
         lab.coupons("group", "import", group, *into, code=REJECTED_LINES)
-        importing = ("import", list_, "--list", "nasty", "--wait", "--rejected", not_codes)
+        importing = ("import", list_, "--list", "nasty", "--wait", "--rejected", rejected_codes)
         lab.coupons(*importing, code=REJECTED_LINES)
         sendout = UUID(lab.send("nasty", "nasty")["id"])
-    assert len(rejected(not_people)) == len(bad)
-    assert len(rejected(not_codes)) == len(injections.REFUSED_CODES)
-    assert all(row["reason"] for path in (not_people, not_codes) for row in rejected(path))
-    has_no_formula(not_people)
-    has_no_formula(not_codes)
+    assert len(read_csv(rejected_people)) == len(bad)
+    assert len(read_csv(rejected_codes)) == len(injections.REFUSED_CODES)
+    assert all(row["reason"] for path in (rejected_people, rejected_codes) for row in read_csv(path))
+    assert_no_formula(rejected_people)
+    assert_no_formula(rejected_codes)
     owned = lab.rows(
         "SELECT address, code FROM delivery d JOIN coupon c "
         "ON (c.sendout_id, delivery_number) = (d.sendout_id, d.number) WHERE d.sendout_id = $1",
@@ -91,7 +91,7 @@ def test_injections(lab: Lab, tmp_path: Path) -> None:
     mails = {mail.rcpt_to[0]: mail for mail in lab.ledger()}
     assert mails.keys() == code_of.keys() == {address for address, _ in people}
     for address, name in people:
-        email = is_only_a_mail(mails[address])
+        email = parse_strictly(mails[address])
         assert str(make_header(decode_header(email["Subject"]))) == f"For {name}"
         assert received(mails[address]).text == f"Dear {name}, yours: {code_of[address]}\n"
     lab.check("header, address and CSV injections", rounds=len(people) + len(bad) + len(injections.REFUSED_CODES))
@@ -100,8 +100,8 @@ def test_injections(lab: Lab, tmp_path: Path) -> None:
 # --- messages ------------------------------------------------------------------------------------------------------
 
 PLACEHOLDERS = 5_000
-"""In text and in HTML: with 1,000 characters for each a mail has 10 MB, and takes 0.06 s to be refused."""
-MOST_RSS_MB = 300
+"""In text and in HTML: with 1,000 characters each the mail would have 10 MB; rejecting it takes 0.06 s."""
+MAX_RSS_MB = 300
 ENDLESS = "{% for a in range(999999999) %}{% for b in range(999999999) %}x{% endfor %}{% endfor %}"
 
 
@@ -111,21 +111,22 @@ def rss_mb(worker: Worker) -> float:
     )
 
 
-def codes_owned(lab: Lab) -> dict[tuple[UUID, int], str]:
+def assigned_codes(lab: Lab) -> dict[tuple[UUID, int], str]:
     rows = lab.rows("SELECT sendout_id, delivery_number, code FROM coupon WHERE sendout_id IS NOT NULL")
     return {(row["sendout_id"], row["delivery_number"]): row["code"] for row in rows}
 
 
 def replies(lab: Lab, sendout: UUID) -> dict[str, str]:
-    """What is said of each recipient who was refused."""
+    """The reply of each refused delivery by address."""
     found = lab.rows("SELECT address, reply FROM delivery WHERE sendout_id = $1 AND state = 'refused'", sendout)
     return {row["address"]: row["reply"] for row in found}
 
 
-def test_messages_that_cannot_be_mails(lab: Lab) -> None:
-    """An attribute that is missing, 10 MB of output, an endless loop, no code in the text: nobody is mailed wrongly.
+def test_messages_that_cannot_be_rendered(lab: Lab) -> None:
+    """A missing attribute, 10 MB of output, an endless loop or a hidden code never causes a wrong mail.
 
-    The sendout or the recipient says why, the codes are free again, the worker stays small, other sendouts go on.
+    The sendout or the delivery has the reason, its codes are available again, the worker's memory stays bounded and
+    other sendouts continue.
     """
     count = size(short=200, long=800)
     names = ("lacking", "flood", "endless", "hidden", "fine")
@@ -162,12 +163,12 @@ def test_messages_that_cannot_be_mails(lab: Lab) -> None:
             return False
 
         eventually(all_ended, "all sendouts to end", within=END_SECONDS, every=0, seen=states)
-    said = {
+    reasons = {
         name: lab.rows("SELECT reason FROM sendout WHERE id = $1", commands[name].id)[0]["reason"] for name in names
     }
-    assert said["lacking"] == "1 recipients lack one of first_name"
-    assert "its message cannot be compiled" in said["endless"]
-    assert "for" in said["endless"]
+    assert reasons["lacking"] == "1 recipients lack one of first_name"
+    assert "its message cannot be compiled" in reasons["endless"]
+    assert "for" in reasons["endless"]
     assert {*replies(lab, commands["hidden"].id).values()} == {"the mail does not print the code of list hidden"}
     too_long = replies(lab, commands["flood"].id)
     assert {*too_long} == {*people["flood"][: count // 2]}
@@ -177,9 +178,9 @@ def test_messages_that_cannot_be_mails(lab: Lab) -> None:
     mailed = {copy.delivery: copy.codes for copy in read(lab.sink.ledger)}
     assert mailed == {
         delivery: frozenset({code})
-        for delivery, code in codes_owned(lab).items()
+        for delivery, code in assigned_codes(lab).items()
         if delivery[0] != commands["endless"].id
     }
     assert len(mailed) == count + count // 2
-    assert peak < MOST_RSS_MB
-    lab.check("messages that cannot be mails", rounds=len(names))
+    assert peak < MAX_RSS_MB
+    lab.check("messages that cannot be rendered", rounds=len(names))

@@ -1,4 +1,4 @@
-"""What stands exactly at a limit: the last code, one too few, nobody at all, one person in many spellings."""
+"""Exact limits: the last code, one code too few, an empty group, one recipient in many spellings."""
 
 from uuid import UUID
 
@@ -16,14 +16,14 @@ SPELLINGS = {
     "Grace@example.org": ["Grace@example.org", " grace@EXAMPLE.org ", "\tGRACE@example.org"],
     "jürgen@example.org": ["jürgen@example.org", "ju\u0308rgen@example.org", "JÜRGEN@Example.org"],
 }
-"""Of three mailboxes, by what is mailed; the last one needs a relay that offers SMTPUTF8, and the sink does not."""
+"""Spellings of three mailboxes, by the address mailed; the last needs SMTPUTF8, which the sink does not offer."""
 MAILED = {"ada@xn--bcher-kva.example", "Grace@example.org"}
 
 
-def test_exact_fit_one_short_and_nobody_left(lab: Lab) -> None:
-    """Enough to the last code: sent, and the list is empty. One short: nobody is mailed before that one is there.
+def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
+    """With exactly enough codes the sendout uses up the list. With one code missing it sends nothing until resumed.
 
-    A group that everybody has left before its sendout was prepared: it has failed, says why, and holds no code.
+    A sendout whose group is empty when it is prepared fails with a reason and reserves no code.
     """
     with lab.worker("sendout", lease_seconds=1, heartbeat_seconds=0.5, failpoints="sendout.claimed=kill"):
         lab.has("left", "left", ["gone@example.org"], {"left": codes_of("left", 1)})
@@ -44,11 +44,11 @@ def test_exact_fit_one_short_and_nobody_left(lab: Lab) -> None:
         assert lab.resume(interrupted["id"])["sent"] == 20
     assert [lab.list_named(name).available for name in ("exact", "short", "left")] == [0, 0, 1]
     assert lab.rows("SELECT reason FROM sendout WHERE id = $1", left) == [{"reason": "its group has no recipients"}]
-    lab.check("exact fit, one code short, no code left", rounds=3)
+    lab.check("exact fit, one code short, empty group", rounds=3)
 
 
 def test_spellings_of_one_address(lab: Lab) -> None:
-    """Other case, blanks, IDNA, NFC: one mail and one code, from a file as from a command; the refused keep no code."""
+    """Spellings that differ in case, blanks, IDNA or NFC get one mail and one code; a refusal frees the code."""
     spellings = [each for spellings in SPELLINGS.values() for each in spellings]
     lab.has("spelt", "others", ["other@example.org"], {"spelt": codes_of("spelt", 6)})
     lab.coupons(*lab.importing_group("spelt", spellings), code=REJECTED_LINES)

@@ -1,4 +1,4 @@
-"""Networks that fall silent, forget connections, cut them anywhere, lose the one answer that matters, or are slow."""
+"""Networks that go silent, drop or reset connections, lose a reply, or are slow."""
 
 import os
 import signal
@@ -28,10 +28,10 @@ from tests.faults.lab import END_SECONDS, LONG, Lab, size
 from tests.faults.proxy import BOTH, TO_CLIENT, TO_SERVER, Direction, FaultProxy
 from tests.waiting import eventually
 
-HASTY: dict[str, Any] = {"lease_seconds": 4, "heartbeat_seconds": 0.5, "sweep_seconds": 2}
-"""Work that lost its transaction is taken up again after the lease."""
-PATIENT: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 1}
-"""Longer than any fault of these: then nobody may be uncertain."""
+SHORT_LEASE: dict[str, Any] = {"lease_seconds": 4, "heartbeat_seconds": 0.5, "sweep_seconds": 2}
+"""After a lost reply, work is claimed again when the lease expires."""
+LONG_LEASE: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 1}
+"""Longer than any of these faults, so that no mail may become uncertain."""
 SERVICES = ("database", "broker", "smtp")
 OCTETS = (1, 7, 30, 100, 300, 1_000, 3_000, 10_000)
 
@@ -45,50 +45,52 @@ SENDING = {
     "deliver.claimed": b"COMMIT",
     "deliver.settled": b"",
 }
-"""Where a worker stands before it commits a command, a snapshot, an admission, a batch's codes and a flush.
+"""Failpoints before the commit of a command, a snapshot, an admission, a batch's codes and a flush.
 
-And what its next request has in it: a flush is one statement without a COMMIT.
+The value is contained in the request that follows: a flush is one statement without a COMMIT.
 """
 IMPORTING = {"intake.received": b"COMMIT", "import.staged": b"COMMIT"}
-"""And a chunk of an import."""
+"""Failpoints before the commit of a command and of a chunk of an import."""
 
 
 @dataclass(frozen=True, slots=True)
-class Halting:
-    """A worker that stops at each of some places in turn, and its way to the database."""
+class HaltingWorker:
+    """A worker that stops at each of its failpoints in turn, and its proxy to the database."""
 
     worker: Worker
     proxy: FaultProxy
-    places: "deque[bytes]"
+    requests: "deque[bytes]"
 
     def loses_reply(self) -> bool:
-        """If it stands at a place, it goes on, and never hears what became of what it does there; True after all."""
-        if self.places and is_stopped(self.worker):
-            self.proxy.lose_reply(self.places.popleft())
+        """If the worker is stopped, resume it and drop the reply to its next request. True after the last failpoint."""
+        if self.requests and is_stopped(self.worker):
+            self.proxy.lose_reply(self.requests.popleft())
             os.kill(self.worker.pid, signal.SIGCONT)
-        return not self.places
+        return not self.requests
 
 
-def test_reply_to_commit_is_lost(lab: Lab, tmp_path: Path) -> None:
-    """Each kind of transaction is committed, its worker never hears of it: nothing lost or twice, nobody uncertain."""
+def test_a_lost_reply_to_commit_is_harmless(lab: Lab, tmp_path: Path) -> None:
+    """Losing the reply to the COMMIT of any transaction loses, duplicates and leaves uncertain no mail."""
     rounds = size(short=1, long=5)
-    lost = sum(lose_each_reply(lab, tmp_path) for _ in range(rounds))
+    lost = sum(lose_replies_to_commits(lab, tmp_path) for _ in range(rounds))
     assert lost == rounds * len([*SENDING, *IMPORTING])
-    lab.check("the reply to COMMIT lost, once for each kind of transaction", rounds=lost)
+    lab.check("reply to COMMIT lost, once per kind of transaction", rounds=lost)
 
 
-def lose_each_reply(lab: Lab, folder: Path) -> int:
-    """During a sendout and an import; how many were lost."""
+def lose_replies_to_commits(lab: Lab, folder: Path) -> int:
+    """Lose one reply per failpoint during a sendout and an import; return their number."""
     name = lab.add_message(120)
     with ExitStack() as stack:
         halting = [
-            halting_at(lab, stack, SENDING, "sendout", "deliver"),
-            halting_at(lab, stack, IMPORTING, "import", import_folder=folder),
+            start_halting(lab, stack, SENDING, "sendout", "deliver"),
+            start_halting(lab, stack, IMPORTING, "import", import_folder=folder),
         ]
         importing = start_import(lab, f"{name}-0", f"{name}new", 10_000)
         sendout = lab.begin_sending(name, name)
         eventually(
-            lambda: sum(each.loses_reply() for each in halting) == len(halting), "all places", within=END_SECONDS
+            lambda: sum(each.loses_reply() for each in halting) == len(halting),
+            "a stop at each failpoint",
+            within=END_SECONDS,
         )
         lab.wait_finished(sendout)
         eventually(lambda: lab.state(importing) == "finished", "the import", within=END_SECONDS)
@@ -96,11 +98,11 @@ def lose_each_reply(lab: Lab, folder: Path) -> int:
         return sum(each.proxy.replies_lost for each in halting)
 
 
-def halting_at(lab: Lab, stack: ExitStack, places: dict[str, bytes], *roles: str, **settings: Any) -> Halting:
+def start_halting(lab: Lab, stack: ExitStack, places: dict[str, bytes], *roles: str, **settings: Any) -> HaltingWorker:
     proxy = stack.enter_context(lab.proxy_to("database"))
-    settings = {**HASTY, "failpoints": " ".join(f"{place}=stop" for place in places), **settings}
+    settings = {**SHORT_LEASE, "failpoints": " ".join(f"{place}=stop" for place in places), **settings}
     worker = stack.enter_context(lab.worker(*roles, **settings))
-    return Halting(worker, proxy, deque(places.values()))
+    return HaltingWorker(worker, proxy, deque(places.values()))
 
 
 def is_stopped(worker: Worker) -> bool:
@@ -109,15 +111,15 @@ def is_stopped(worker: Worker) -> bool:
 
 
 @pytest.mark.long
-def test_replies_are_lost_at_random(lab: Lab) -> None:
-    """Of one commit in ten and one request in a hundred: nothing is lost or done twice, and nobody is uncertain."""
-    with lab.proxy_to("database") as proxy, busy_system(lab, **PATIENT) as work:
+def test_replies_lost_at_random_are_harmless(lab: Lab) -> None:
+    """Losing the replies to 10 % of commits and 1 % of requests loses, duplicates and leaves uncertain no mail."""
+    with lab.proxy_to("database") as proxy, busy_system(lab, **LONG_LEASE) as work:
         proxy.lose_replies({b"COMMIT": 0.1, b"": 0.01})
         work.wait_finished()
         lost = proxy.replies_lost
         proxy.heal()
     assert lost
-    lab.check("replies of the database lost at random", rounds=lost)
+    lab.check("database replies lost at random", rounds=lost)
 
 
 # --- silence -------------------------------------------------------------------------------------------------------
@@ -131,12 +133,14 @@ def name_of(value: tuple[str, ...]) -> str:
 
 
 @pytest.mark.parametrize(("silent", "directions"), [ALL_AT_ONCE, *(ONE_BY_ONE if LONG else [])], ids=name_of)
-def test_black_hole(lab: Lab, silent: tuple[str, ...], directions: tuple[Direction, ...]) -> None:
-    """Nothing passes for a while, and nobody is told: within a minute of its end all are at work, nobody uncertain."""
+def test_workers_recover_from_a_black_hole(
+    lab: Lab, silent: tuple[str, ...], directions: tuple[Direction, ...]
+) -> None:
+    """After a silent loss of all packets workers recover within a minute, and no mail is uncertain."""
     seconds = size(short=3, long=12)
     with ExitStack() as stack:
         proxies = [stack.enter_context(lab.proxy_to(service)) for service in silent]
-        work = stack.enter_context(busy_system(lab, **PATIENT))
+        work = stack.enter_context(busy_system(lab, **LONG_LEASE))
         for proxy in proxies:
             proxy.stall(*directions)
         meanwhile = lab.start_sendout(10)
@@ -146,12 +150,12 @@ def test_black_hole(lab: Lab, silent: tuple[str, ...], directions: tuple[Directi
         recovered = max(time_recovery_of(work, service, meanwhile) for service in silent)
         work.wait_finished()
         lab.wait_finished(meanwhile)
-    fault = f"black hole of {seconds} s before {name_of(silent)}, {name_of(directions)}"
+    fault = f"black hole of {seconds} s: {name_of(silent)}, {name_of(directions)}"
     lab.check(fault, recovered=recovered)
 
 
 def time_recovery_of(work: BusySystem, service: str, meanwhile: UUID) -> float:
-    """Seconds until mails leave again, or, as they always do without a broker, until commands are taken again."""
+    """Seconds until mails arrive again; for the broker, without which they do, until a new command is consumed."""
     return work.lab.time_recovery(lambda: work.lab.state(meanwhile)) if service == "broker" else work.time_recovery()
 
 
@@ -159,10 +163,10 @@ def time_recovery_of(work: BusySystem, service: str, meanwhile: UUID) -> float:
 
 
 @pytest.mark.parametrize("service", SERVICES if LONG else ["smtp"])
-def test_connections_are_cut(lab: Lab, service: str) -> None:
-    """Anywhere in a request or an answer: all goes on with new connections, and only the relay's can be uncertain."""
+def test_workers_recover_from_connection_resets(lab: Lab, service: str) -> None:
+    """Work continues on new connections after resets at any byte; only resets by the relay leave uncertain mails."""
     rounds, recovered = size(short=3, long=40), 0.0
-    with lab.proxy_to(service) as proxy, busy_system(lab, **PATIENT, **QUICK_RELAY) as work:
+    with lab.proxy_to(service) as proxy, busy_system(lab, **LONG_LEASE, **QUICK_RELAY) as work:
         for number in range(rounds):
             proxy.cut_after(lab.random.choice(OCTETS), BOTH[number % 2])
             meanwhile = lab.start_sendout(5, 1) if service == "broker" else None
@@ -170,30 +174,30 @@ def test_connections_are_cut(lab: Lab, service: str) -> None:
         proxy.cut()
         work.wait_finished()
     most = (rounds + 1) * WORKERS * CONNECTIONS if service == "smtp" else 0
-    assert proxy.cuts >= rounds / 2  # a connection may have ended before so many bytes
-    lab.check(f"connections to {service} cut anywhere", rounds=proxy.cuts, recovered=recovered, max_uncertain=most)
+    assert proxy.cuts >= rounds / 2  # a connection may end before that byte
+    lab.check(f"connections to {service} reset at any byte", rounds=proxy.cuts, recovered=recovered, max_uncertain=most)
 
 
 @pytest.mark.long
-def test_network_is_slow(lab: Lab) -> None:
-    """A tenth of a second each way, to everybody: it takes longer, and that is all."""
+def test_a_slow_network_only_takes_longer(lab: Lab) -> None:
+    """With 0.1 s of latency each way to every service all work finishes."""
     with (
         lab.proxy_to("database") as database,
         lab.proxy_to("broker") as broker,
         lab.proxy_to("smtp") as smtp,
-        busy_system(lab, **PATIENT) as work,
+        busy_system(lab, **LONG_LEASE) as work,
     ):
         for proxy in (database, broker, smtp):
             proxy.delay(0.1)
         work.wait_finished()
-    lab.check("0.1 s of delay, each way, to every service")
+    lab.check("0.1 s of latency each way to every service")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("service", ["database", "broker"])
-def test_half_open(lab: Lab, service: str) -> None:
-    """No connection that there is ever hears anything again, new ones pass: at work within a minute, by themselves."""
-    with lab.proxy_to(service) as proxy, busy_system(lab, workers=1, recipients=900, **HASTY) as work:
+def test_workers_recover_from_half_open_connections(lab: Lab, service: str) -> None:
+    """If all open connections go silent, workers reconnect automatically within a minute."""
+    with lab.proxy_to(service) as proxy, busy_system(lab, workers=1, recipients=900, **SHORT_LEASE) as work:
         proxy.forget()
         meanwhile = lab.start_sendout(10)
         recovered = time_recovery_of(work, service, meanwhile)
@@ -204,9 +208,11 @@ def test_half_open(lab: Lab, service: str) -> None:
 
 
 @pytest.mark.long
-def test_half_open_relay(lab: Lab) -> None:
-    """Its answers may come for ten minutes yet. Within one, all mails are sent but the two that each connection holds,
-    although they are of as many batches as the worker delivers at a time; these have an outcome when there is one.
+def test_half_open_relay_connections_hold_back_only_their_mails(lab: Lab) -> None:
+    """Within a minute all mails are sent except the two on each silent connection to the relay.
+
+    They get an outcome when the connection ends, up to ten minutes later. This holds even if the silent mails belong to
+    as many batches as the worker delivers concurrently.
     """
     recipients, meanwhile_recipients = 400, 10
     lease = {"lease_seconds": 45, "heartbeat_seconds": 10}  # longer than mails wait for the first new connection
@@ -217,7 +223,7 @@ def test_half_open_relay(lab: Lab) -> None:
         proxy.forget()
         meanwhile = lab.start_sendout(meanwhile_recipients)
         others = recipients + meanwhile_recipients - 2 * CONNECTIONS
-        recovered = lab.time_recovery(lambda: make_due(lab) and called_sent(lab) >= others)
+        recovered = lab.time_recovery(lambda: make_due(lab) and count_sent(lab) >= others)
         assert lab.state(work.sendout) == "sending"
         proxy.cut()
         work.wait_finished()
@@ -225,5 +231,5 @@ def test_half_open_relay(lab: Lab) -> None:
     lab.check("half-open connections to smtp", recovered=recovered, max_uncertain=CONNECTIONS)
 
 
-def called_sent(lab: Lab) -> int:
+def count_sent(lab: Lab) -> int:
     return int(lab.rows("SELECT count(*) FROM delivery WHERE state = 'sent'")[0]["count"])

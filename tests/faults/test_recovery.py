@@ -1,6 +1,6 @@
-"""Whatever becomes silent, breaks or goes away: a worker is at work again within a minute after, without a person.
+"""A worker recovers automatically within a minute after its database or broker was silent, broken or away.
 
-By default with limits of a tenth, so that each takes seconds; with COUPONS_FAULTS=long with the real ones.
+By default the timeouts are a tenth of the real ones, so that each test takes seconds; COUPONS_FAULTS=long keeps them.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from workers import intake, loops
 
 LONG = os.environ.get("COUPONS_FAULTS") == "long"
 SILENT_SECONDS = 40.0 if LONG else 4.0
-"""How long a black hole lasts: longer than anything that was under way may take."""
+"""Duration of a black hole: longer than any timeout of a running operation."""
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 LOCKING = "SELECT pg_sleep(3600) FROM (SELECT FROM recipient_group FOR UPDATE) locked"
 SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth, but for the long run; of the broker's heartbeat no less than a second is possible."""
+    """Divide the timeouts by ten in the short form; the broker's heartbeat cannot be below one second."""
     if LONG:
         return
     for module, names in {
@@ -82,7 +82,7 @@ async def reset(proxy: FaultProxy) -> None:
 
 
 async def gone(proxy: FaultProxy) -> None:
-    """A server that is dead for a while: nobody listens."""
+    """A server that refuses connections for a while."""
     proxy.refuse()
     await asyncio.sleep(SILENT_SECONDS)
     proxy.heal()
@@ -93,10 +93,10 @@ Fault = Callable[[FaultProxy], Awaitable[None]]
 
 
 @pytest.mark.parametrize("fault", [only_long(black_hole), half_open, reset, only_long(gone)])
-async def test_a_worker_whose_statement_was_under_way_works_again(
+async def test_a_worker_recovers_from_a_fault_during_a_statement(
     database_url: str, broker_url: str, to_database: FaultProxy, fault: Fault, say: Say
 ) -> None:
-    """The way to PostgreSQL fails while it waits for a lock: what it was told is done once, and new work too."""
+    """If PostgreSQL is lost while the worker waits for a lock, it executes that command once, and new commands too."""
     async with at_work(database_url, broker_url, over_database=to_database.url) as worker, plain(database_url) as other:
         async with other.transaction():
             await other.execute("SELECT FROM coupon_list WHERE name = $1 FOR UPDATE", LIST)
@@ -106,14 +106,14 @@ async def test_a_worker_whose_statement_was_under_way_works_again(
             ended = time.monotonic()
         await until(lambda: is_done(other, command), within=LIMIT_SECONDS)
         await worker.works()
-        await recovered(worker, ended, f"{fault.__name__} to PostgreSQL", say)
+        await assert_recovery(worker, ended, f"{fault.__name__} to PostgreSQL", say)
         assert await other.fetchval("SELECT total FROM coupon_list WHERE name = $1", LIST) == 2
 
 
-async def test_readiness_tells_of_a_silent_database_in_time(
+async def test_readiness_reports_a_silent_database_in_time(
     database_url: str, broker_url: str, to_database: FaultProxy
 ) -> None:
-    """A probe is answered within its limit, however long the database says nothing, and yes again once it speaks."""
+    """A probe answers within its limit while the database is silent, and reports ready once it responds."""
     async with at_work(database_url, broker_url, over_database=to_database.url) as worker:
         to_database.stall()
         answer: dict[str, Any] = {"database": True}
@@ -127,10 +127,10 @@ async def test_readiness_tells_of_a_silent_database_in_time(
         await until(worker.is_ready, within=LIMIT_SECONDS)
 
 
-async def test_a_statement_whose_client_was_killed_holds_nobody_up(
+async def test_a_statement_of_a_killed_client_does_not_hold_its_locks(
     database_url: str, to_database: FaultProxy, say: Say
 ) -> None:
-    """It has an hour left, and a lock: the server finds out that nobody waits for it, and rolls it back."""
+    """The server detects that the client of a running statement is gone, and rolls it back, even with an hour left."""
     async with plain(database_url) as other, connected(to_database.url) as killed:
         await other.execute("INSERT INTO recipient_group (name) VALUES ('customers')")
         transaction = killed.transaction()
@@ -148,20 +148,20 @@ async def test_a_statement_whose_client_was_killed_holds_nobody_up(
 
 
 @pytest.mark.parametrize("fault", [black_hole, only_long(half_open), reset, only_long(gone)])
-async def test_a_worker_whose_broker_was_silent_consumes_again(
+async def test_a_worker_consumes_again_after_a_broker_fault(
     database_url: str, broker_url: str, to_broker: FaultProxy, fault: Fault, say: Say
 ) -> None:
-    """The way to RabbitMQ fails while it waits for commands: it finds out, and registers its consumer anew."""
+    """If RabbitMQ is lost while the worker waits for commands, it detects that and registers a new consumer."""
     async with at_work(database_url, broker_url, over_broker=to_broker.url) as worker:
-        failing = asyncio.create_task(timed(fault, to_broker))
+        failing = asyncio.create_task(inject(fault, to_broker))
         await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
         ended = await failing
         await worker.works()
-        await recovered(worker, ended, f"{fault.__name__} to RabbitMQ", say)
+        await assert_recovery(worker, ended, f"{fault.__name__} to RabbitMQ", say)
 
 
-async def test_a_queue_that_is_deleted_is_consumed_again(database_url: str, broker_url: str) -> None:
-    """The broker cancels the consumer: readiness says so until another one is registered."""
+async def test_a_worker_consumes_from_a_queue_that_was_deleted(database_url: str, broker_url: str) -> None:
+    """The broker cancels the consumer; readiness reports that until a new one is registered."""
     async with at_work(database_url, broker_url) as worker:
         async with amqp.connected(broker_url, "test") as connection:
             await (await connection.channel()).queue_delete(topology.queue_name(ROLE))
@@ -170,10 +170,10 @@ async def test_a_queue_that_is_deleted_is_consumed_again(database_url: str, brok
         await worker.works()
 
 
-async def test_connections_that_the_broker_closes_are_made_anew(
+async def test_a_worker_reconnects_after_the_broker_closed_its_connections(
     database_url: str, broker_url: str, broker: Broker
 ) -> None:
-    """By a person, or because it is stopped; one that is given by its address alone cannot be told to."""
+    """An operator closes all connections, where the test can control the broker."""
     async with at_work(database_url, broker_url) as worker:
         if broker.control:
             command = "close_all_connections", "--global", "test"
@@ -184,18 +184,18 @@ async def test_connections_that_the_broker_closes_are_made_anew(
         await worker.works()
 
 
-async def test_a_consumer_that_was_lost_unseen_is_found_missing(
+async def test_a_silently_lost_consumer_is_detected(
     database_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker is asked: a consumer that it does not know any more, although nobody was told, is registered anew."""
+    """The worker asks the broker for its consumers, and registers one that the broker has lost without notice."""
     declared: list[AbstractChannel] = []
 
-    async def remembered(channel: AbstractChannel) -> tuple[AbstractExchange, dict[str, AbstractQueue]]:
+    async def record(channel: AbstractChannel) -> tuple[AbstractExchange, dict[str, AbstractQueue]]:
         declared.append(channel)
         return await declare(channel)
 
     declare = topology.declare
-    monkeypatch.setattr(topology, "declare", remembered)
+    monkeypatch.setattr(topology, "declare", record)
     async with at_work(database_url, broker_url) as worker:
         channel = await declared[0].get_underlay_channel()
         assert isinstance(channel, aiormq.Channel)
@@ -206,8 +206,8 @@ async def test_a_consumer_that_was_lost_unseen_is_found_missing(
         await worker.works()
 
 
-async def test_what_a_silent_broker_gives_up_is_told(broker_url: str, to_broker: FaultProxy) -> None:
-    """Its client cancels whoever waits; a role or an intake that was cancelled so would end, and nobody would see."""
+async def test_a_cancellation_by_the_amqp_client_becomes_an_error(broker_url: str, to_broker: FaultProxy) -> None:
+    """The AMQP client cancels waiting tasks of a silent broker; uncaught, that would end a role without a trace."""
     with pytest.raises(BrokerUnavailable):
         async with amqp.connected(to_broker.url, "test") as connection:
             channel = await connection.channel()
@@ -217,14 +217,14 @@ async def test_what_a_silent_broker_gives_up_is_told(broker_url: str, to_broker:
 
 @asynccontextmanager
 async def plain(url: str) -> AsyncIterator[Connection]:
-    """A connection without limits."""
+    """A connection without timeouts."""
     connection = await asyncpg.connect(url)
     yield connection
     await connection.close()
 
 
-async def timed(fault: Fault, proxy: FaultProxy) -> float:
-    """When it ended."""
+async def inject(fault: Fault, proxy: FaultProxy) -> float:
+    """Inject the fault; return the time of its end."""
     await fault(proxy)
     return time.monotonic()
 
@@ -235,8 +235,8 @@ async def lacks_consumers(worker: AtWork) -> bool:
     return not answer["consumers"]
 
 
-async def recovered(worker: AtWork, ended: float, what: str, say: Say) -> None:
+async def assert_recovery(worker: AtWork, ended: float, what: str, say: Say) -> None:
     await until(worker.is_ready, within=LIMIT_SECONDS)
     seconds = time.monotonic() - ended
-    say(f"{what}: at work again after {seconds:.1f} s")
+    say(f"{what}: recovered after {seconds:.1f} s")
     assert seconds < LIMIT_SECONDS

@@ -1,4 +1,4 @@
-"""A database that dies or has no room, a broker that throws everybody out, stops, loses its queues or takes nothing."""
+"""A database that dies or has a full disk; a broker that drops connections, stops, loses queues or has no memory."""
 
 import asyncio
 import time
@@ -24,19 +24,18 @@ from tests.services import QUEUES
 from tests.waiting import eventually
 
 LEASE_SECONDS = size(short=8, long=20)
-"""Longer than a restart takes: then nobody may be uncertain."""
+"""Longer than a restart, so that no mail may become uncertain."""
 
-
-TOLD_SECONDS = 25
-"""A publish that nobody confirms is given up after ten, and so is taking leave."""
+REPORTED_SECONDS = 25
+"""An unconfirmed publish is given up after ten seconds, and so is closing the connection."""
 
 
 # --- the database --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """What a lab is made of, but for the database."""
+class LabParts:
+    """The parts of a lab except the database."""
 
     broker_url: str
     sink: FaultySink
@@ -45,7 +44,7 @@ class Shelf:
 
     @contextmanager
     def lab(self, *, small: bool) -> Iterator[tuple[Postgres, Lab]]:
-        """With a database server of its own."""
+        """A lab with its own database server."""
         with postgres.private(self.folder, small=small) as server:
             asyncio.run(migrate(server.url))
             services = Services(server.url, self.broker_url, self.sink.url, self.sink.ledger)
@@ -53,9 +52,9 @@ class Shelf:
 
 
 @pytest.fixture
-async def shelf(broker_url: str, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]) -> Shelf:
+async def lab_parts(broker_url: str, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]) -> LabParts:
     await declare_queues(broker_url)
-    return Shelf(broker_url, faulty_sink, tmp_path, results)
+    return LabParts(broker_url, faulty_sink, tmp_path, results)
 
 
 async def declare_queues(broker_url: str) -> None:
@@ -63,11 +62,11 @@ async def declare_queues(broker_url: str) -> None:
         await topology.declare(await connection.channel())
 
 
-def test_database_dies(shelf: Shelf) -> None:
-    """In mid-word, again and again, during a sendout and an import: what was committed holds, all are soon at work."""
+def test_a_database_crash_is_harmless(lab_parts: LabParts) -> None:
+    """PostgreSQL is killed repeatedly during a sendout and an import: commits survive and workers recover soon."""
     rounds, pause = size(short=1, long=6), size(short=2, long=20)
     recovered = 0.0
-    with shelf.lab(small=False) as (server, lab):
+    with lab_parts.lab(small=False) as (server, lab):
         with busy_system(lab, recipients=size(short=200, long=12_000), lease_seconds=LEASE_SECONDS) as work:
             for _ in range(rounds):
                 work.start_import(size(short=10_000, long=100_000))
@@ -76,24 +75,24 @@ def test_database_dies(shelf: Shelf) -> None:
                 server.start()
                 recovered = max(recovered, work.time_recovery())
             work.wait_finished()
-        lab.check("PostgreSQL dies (immediate)", rounds=rounds, recovered=recovered)
+        lab.check("PostgreSQL killed (immediate shutdown)", rounds=rounds, recovered=recovered)
 
 
 @pytest.mark.long
-def test_disk_is_full(shelf: Shelf) -> None:
-    """No room during a sendout and an import; with room again all goes on, nothing lost or twice, nobody called."""
+def test_a_full_disk_is_harmless(lab_parts: LabParts) -> None:
+    """When a full disk has space again, work continues automatically; no mail is lost or duplicated."""
     rounds = size(short=1, long=3)
-    with shelf.lab(small=True) as (server, lab):
-        recovered = max(runs_out_of_room(server, lab) for _ in range(rounds))
-        lab.check("no room on PostgreSQL's disk", rounds=rounds, recovered=recovered)
+    with lab_parts.lab(small=True) as (server, lab):
+        recovered = max(fill_disk(server, lab) for _ in range(rounds))
+        lab.check("PostgreSQL's disk full", rounds=rounds, recovered=recovered)
 
 
-def runs_out_of_room(server: Postgres, lab: Lab) -> float:
-    """Seconds to recover."""
+def fill_disk(server: Postgres, lab: Lab) -> float:
+    """Fill the disk during a sendout and an import; return the seconds to recover."""
     with busy_system(lab, codes=10_000, lease_seconds=LEASE_SECONDS) as work:
         server.fill()
         work.start_import(size(short=20_000, long=100_000))
-        eventually(lambda: server.is_full, "somebody to notice")
+        eventually(lambda: server.is_full, "a failed write")
         time.sleep(size(short=0, long=10))
         server.make_room()
         recovered = work.time_recovery()
@@ -105,8 +104,8 @@ def runs_out_of_room(server: Postgres, lab: Lab) -> float:
 
 
 @pytest.fixture
-def node(broker: Broker, tmp_path: Path) -> Iterator[Broker]:
-    """A broker that can be told to misbehave: the session's, or one of its own if that is only an address."""
+def controlled_broker(broker: Broker, tmp_path: Path) -> Iterator[Broker]:
+    """A broker with a control command: the session's, or a private one if the session's is only an address."""
     if broker.control:
         yield broker
     else:
@@ -115,66 +114,68 @@ def node(broker: Broker, tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def broker_lab(lab: Lab, broker: Broker, node: Broker, shelf: Shelf) -> Lab:
-    """A lab whose broker that is."""
-    if node is broker:
+async def broker_lab(lab: Lab, broker: Broker, controlled_broker: Broker, lab_parts: LabParts) -> Lab:
+    """A lab that uses the controlled broker."""
+    if controlled_broker is broker:
         return lab
-    await declare_queues(node.url)
-    return Lab(replace(lab.direct, broker_url=node.url), shelf.sink, shelf.folder, shelf.results)
+    await declare_queues(controlled_broker.url)
+    return Lab(
+        replace(lab.direct, broker_url=controlled_broker.url), lab_parts.sink, lab_parts.folder, lab_parts.results
+    )
 
 
 @pytest.mark.long
-def test_broker_closes_connections(broker_lab: Lab, node: Broker) -> None:
-    """Every two seconds: no command is lost or carried out twice, and a sendout does not mind."""
+def test_closed_broker_connections_are_harmless(broker_lab: Lab, controlled_broker: Broker) -> None:
+    """The broker closes all connections every two seconds: no command is lost or executed twice."""
     lab, rounds, recovered = broker_lab, size(short=2, long=30), 0.0
     with busy_system(lab) as work:
-        meanwhile = []
+        others = []
         for _ in range(rounds):
-            node.rabbitmqctl("close_all_connections", "--global", "a test")
+            controlled_broker.rabbitmqctl("close_all_connections", "--global", "a test")
             began = time.monotonic()
-            meanwhile.append(lab.start_sendout(5, lists=1))
-            recovered = max(recovered, lab.time_recovery(partial(lab.state, meanwhile[-1])))
+            others.append(lab.start_sendout(5, lists=1))
+            recovered = max(recovered, lab.time_recovery(partial(lab.state, others[-1])))
             time.sleep(max(0, began + 2 - time.monotonic()))
         work.wait_finished()
-        lab.wait_finished(*meanwhile)
+        lab.wait_finished(*others)
         assert all(worker.log.count("no broker, trying again") > rounds / 2 for worker in work.fleet.workers)
-    lab.check("the broker closes all connections, every 2 s", rounds=rounds, recovered=recovered)
+    lab.check("broker closes all connections every 2 s", rounds=rounds, recovered=recovered)
 
 
 @pytest.mark.long
-def test_broker_stops(broker_lab: Lab, node: Broker) -> None:
-    """For a whole sendout, which comes to its end by the sweep; what was published before is taken when it is back."""
+def test_a_sendout_finishes_without_a_broker(broker_lab: Lab, controlled_broker: Broker) -> None:
+    """The sweep finishes a sendout without the broker; commands published before are consumed after its restart."""
     lab = broker_lab
     with busy_system(lab) as work:
         for worker in work.fleet.workers:
             worker.stop()
         before = lab.start_sendout(10)
-        node.rabbitmqctl("stop_app")
+        controlled_broker.rabbitmqctl("stop_app")
         try:
             for place in range(WORKERS):
                 work.fleet.replace(place)
             work.wait_finished()
             time.sleep(size(short=0, long=60))
         finally:
-            node.rabbitmqctl("start_app")
+            controlled_broker.rabbitmqctl("start_app")
         recovered = lab.time_recovery(lambda: lab.state(before))
         lab.wait_finished(before)
-    lab.check("the broker stops for a whole sendout", recovered=recovered)
+    lab.check("broker stopped for a whole sendout", recovered=recovered)
 
 
 @pytest.mark.long
-def test_queues_are_deleted(broker_lab: Lab) -> None:
-    """Under the workers: they declare them again and consume; whoever publishes meanwhile is told."""
+def test_deleted_queues_are_declared_again(broker_lab: Lab) -> None:
+    """Workers declare and consume deleted queues again; a client that publishes in the meantime gets an error."""
     lab, rounds = broker_lab, size(short=1, long=10)
     recovered = 0.0
     with busy_system(lab) as work:
         for _ in range(rounds):
             name = lab.add_message(5)
             lab.delete_queues(*QUEUES)
-            recovered = max(recovered, lab.time_recovery(partial(is_begun, lab, name)))
+            recovered = max(recovered, lab.time_recovery(partial(can_start_sendout, lab, name)))
         work.wait_finished()
         all_sendouts_finish(lab)
-    lab.check("the queues are deleted under the workers", rounds=rounds, recovered=recovered)
+    lab.check("queues deleted while workers run", rounds=rounds, recovered=recovered)
 
 
 def all_sendouts_finish(lab: Lab) -> None:
@@ -184,31 +185,31 @@ def all_sendouts_finish(lab: Lab) -> None:
     eventually(lambda: states() == {"finished"}, "all sendouts to finish", within=END_SECONDS, seen=states)
 
 
-def is_begun(lab: Lab, name: str) -> bool:
-    """Whether there are queues that take a sendout, and a worker that takes it out."""
+def can_start_sendout(lab: Lab, name: str) -> bool:
+    """Whether a sendout can be published; if so, a worker must consume it."""
     result = lab.begin("send", "--message", name, "--group", name)()
     if result.code == DONE:
-        eventually(partial(lab.state, result.out.strip()), "a worker that takes it", within=END_SECONDS)
+        eventually(partial(lab.state, result.out.strip()), "a worker to consume the sendout", within=END_SECONDS)
     else:
         assert "start a worker" in result.err
     return result.code == DONE
 
 
 @pytest.mark.long
-def test_broker_has_no_memory(broker_lab: Lab, node: Broker) -> None:
-    """Publishers are told so in time; a sendout goes on; with memory again what is published is taken."""
+def test_a_broker_without_memory_rejects_publishers_in_time(broker_lab: Lab, controlled_broker: Broker) -> None:
+    """Publishers get an error in time and a running sendout continues; with memory again commands are consumed."""
     lab = broker_lab
     with busy_system(lab) as work:
-        node.rabbitmqctl("set_vm_memory_high_watermark", "0")
+        controlled_broker.rabbitmqctl("set_vm_memory_high_watermark", "0")
         try:
             name = lab.add_message(5)
             began = time.monotonic()
             result = lab.begin("send", "--message", name, "--group", name)()
-            assert time.monotonic() < began + TOLD_SECONDS
+            assert time.monotonic() < began + REPORTED_SECONDS
             assert (result.code, result.err.count("\n")) == (FAILED, 1), result
             work.wait_finished()
         finally:
-            node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-        recovered = lab.time_recovery(lambda: is_begun(lab, name))
+            controlled_broker.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+        recovered = lab.time_recovery(lambda: can_start_sendout(lab, name))
         all_sendouts_finish(lab)
-    lab.check("the broker has no memory", recovered=recovered)
+    lab.check("broker out of memory", recovered=recovered)
