@@ -1,4 +1,4 @@
-"""An email: compiled once for a sendout, written for each recipient."""
+"""Emails that are compiled once per sendout and written for each recipient."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class EmailError(UserError):
 
 
 def message_id(sendout: UUID, number: int, domain: str) -> str:
-    """The Message-ID, with its angle brackets, of a sendout's delivery: the same whenever that mail is sent."""
+    """The Message-ID of a delivery, with its angle brackets: the same whenever that mail is sent."""
     return f"<{sendout.hex}.{number}@{domain}>"
 
 
@@ -45,17 +45,17 @@ def compile_email(
     headers: Mapping[str, str] = {},
     files: Sequence[File] = (),
 ) -> "CompiledEmail":
-    """What all mails of a sendout share.
+    """The parts that all mails of a sendout share.
 
-    `sender` and `reply_to` are mailboxes. `bounce_to` is the envelope's sender if it is not the sender's address; in
-    it, `{id}` becomes the part of the Message-ID before the "@", so that a bounce says whose it is. In
-    `unsubscribe_url`, `{address}` and `{message_id}` (without brackets) are filled in. `headers` are further ones, the
-    same for every recipient; `files` go along with every mail, and are encoded here.
+    `sender` and `reply_to` are mailboxes. `bounce_to` is the envelope sender, by default the address of `sender`; its
+    `{id}` is replaced by the part of the Message-ID before the "@", so that a bounce identifies its mail. In
+    `unsubscribe_url`, `{address}` and `{message_id}` (without brackets) are replaced. `headers` are additional ones,
+    the same for every recipient; `files` are part of every mail, and are encoded here.
 
     Raises AddressError, and EmailError with all other reasons at once.
     """
     author = parse_mailbox(sender)
-    answers = parse_mailbox(reply_to) if reply_to else None
+    reply_mailbox = parse_mailbox(reply_to) if reply_to else None
     mail_from = _bounce_address(bounce_to) if bounce_to else author.address
     problems = (
         unsubscribe_problems(unsubscribe_url or "")
@@ -66,7 +66,7 @@ def compile_email(
         raise EmailError("\n".join(problems))
     fields = [
         mailbox_field("From", author),
-        *([mailbox_field("Reply-To", answers)] if answers else []),
+        *([mailbox_field("Reply-To", reply_mailbox)] if reply_mailbox else []),
         "MIME-Version: 1.0",
         *(extra_field(name, value) for name, value in headers.items()),
     ]
@@ -74,6 +74,7 @@ def compile_email(
     html = _text_part(template, "html", "html")
     return CompiledEmail(
         template=template,
+        domain=author.address.rpartition("@")[2],
         mail_from=mail_from,
         same_fields="".join(f"{each}\r\n" for each in fields),
         unsubscribe_url=unsubscribe_url or "",
@@ -84,7 +85,7 @@ def compile_email(
 
 
 def check_settings(*, bounce_to: str, unsubscribe_url: str) -> None:
-    """Raises EmailError if no message could be compiled with these; both may be empty."""
+    """Raises EmailError if no message can be compiled with these settings; both may be empty."""
     problems = unsubscribe_problems(unsubscribe_url)
     try:
         if bounce_to:
@@ -97,7 +98,7 @@ def check_settings(*, bounce_to: str, unsubscribe_url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around the text parts: the multiparts' boundaries, and the files. All of it is dot-stuffed."""
+    """The bytes around the text parts: multipart boundaries and files. All of it is dot-stuffed."""
 
     opening: bytes = b""
     opening_8bit: bytes = b""
@@ -107,13 +108,20 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class CompiledEmail:
+    """`domain` is that of the sender's address, for Message-IDs."""
+
     template: Template
+    domain: str
     mail_from: str
     same_fields: str
     unsubscribe_url: str
     text: TextPart | None = field(repr=False)
     html: TextPart | None = field(repr=False)
-    frame: Frame = field(repr=False)  # holds the files
+    frame: Frame = field(repr=False)  # contains the files
+
+    def message_id(self, sendout: UUID, number: int) -> str:
+        """The Message-ID of a sendout's delivery."""
+        return message_id(sendout, number, self.domain)
 
     def write(
         self,
@@ -124,9 +132,9 @@ class CompiledEmail:
         attributes: Mapping[str, str],
         coupons: Mapping[str, Coupon],
     ) -> Envelope:
-        """The mail of one recipient. `date` has a time zone.
+        """The mail of one recipient. `date` needs a time zone.
 
-        Raises RenderError if there is no such mail: as `Template.render` does, or because of the address.
+        Raises RenderError if the mail cannot be written: as `Template.render` does, or because of the address.
         """
         address = rcpt if is_harmless(rcpt) else _checked(rcpt)
         id_field = message_id_field(message_id)
@@ -163,7 +171,7 @@ def _text_part(template: Template, name: str, subtype: str) -> TextPart | None:
 
 
 def _bounce_address(text: str) -> str:
-    parse_address(text.replace("{id}", f"{UUID(int=0).hex}.{1 << 31}"))  # it must not get too long
+    parse_address(text.replace("{id}", f"{UUID(int=0).hex}.{1 << 31}"))  # checks its length
     return parse_ascii_address(text)
 
 
@@ -176,9 +184,9 @@ def _checked(rcpt: str) -> str:
 
 
 def _frame(files: Sequence[File], body: str) -> Frame:
-    """`mixed(related(alternative(text, html), inline files), attachments)`, without levels that hold one part.
+    """`mixed(related(alternative(text, html), inline files), attachments)`, without levels of a single part.
 
-    `body` is the content type of what is read.
+    `body` is the content type of the text parts.
     """
     frame = Frame()
     if body == "multipart/alternative":
@@ -191,11 +199,11 @@ def _frame(files: Sequence[File], body: str) -> Frame:
 
 
 def _multipart(inner: Frame, subtype: str, further: Sequence[bytes]) -> Frame:
-    # "=_" is never in quoted-printable (RFC 2045 6.7), and nobody who writes a body can guess the rest.
+    # "=_" never occurs in quoted-printable (RFC 2045 6.7), and the author of a body cannot guess the rest.
     boundary = f"=_{secrets.token_hex(16)}"
     separator = f"--{boundary}\r\n".encode("ascii")
     content_type = f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n'.encode("ascii")
-    end = inner.closing or b"\r\n"  # the line break in front of a boundary belongs to it, and text ends with its own
+    end = inner.closing or b"\r\n"  # the line break before a boundary belongs to the boundary; text ends with its own
     return Frame(
         opening=content_type + b"\r\n" + separator + inner.opening,
         opening_8bit=content_type + b"Content-Transfer-Encoding: 8bit\r\n\r\n" + separator + inner.opening_8bit,

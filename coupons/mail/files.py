@@ -1,4 +1,4 @@
-"""What goes along with a mail: attachments, and images that its HTML shows (`<img src="cid:logo.png">`)."""
+"""Files of a mail: attachments, and images that its HTML shows (`<img src="cid:logo.png">`)."""
 
 import re
 from base64 import encodebytes
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-MAX_ENCODED = 10 << 20  # octets of all files in base64: what many mailboxes still take
+MAX_ENCODED = 10 << 20  # octets of all files in base64: many mailboxes accept this
 MAX_FILENAME = 255  # octets in UTF-8
 
 _CONTENT_TYPE = re.compile(  # RFC 6838 4.2; the parameter is the one that text files need
@@ -19,7 +19,7 @@ _PATH = re.compile(r"[/\\:]|^\.{1,2}$")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """`inline`: an image that the HTML shows, by its name, where it says `cid:<name>`. Else an attachment."""
+    """`inline`: an image that the HTML shows as `cid:<name>`. Otherwise an attachment."""
 
     name: str
     content_type: str
@@ -28,21 +28,21 @@ class File:
 
 
 def file_problems(files: Sequence[File], html: str | None) -> list[str]:
-    """Why these files cannot go along with a mail of this HTML, a line each."""
+    """The reasons why these files cannot be part of a mail with this HTML, one line each."""
     problems = [problem for file in files for problem in _own_problems(file)]
     names = [file.name for file in files]
-    problems += [f"file {name!a}: there are two of this name" for name in sorted(set(names)) if names.count(name) > 1]
+    problems += [f"file {name!a}: duplicate name" for name in sorted(set(names)) if names.count(name) > 1]
     shown = {unquote(name) for name in _REFERENCE.findall(html or "")}
     inline = {file.name for file in files if file.inline}
     problems += [f'html: "cid:{name}" names no inline file' for name in sorted(shown - inline) if name.isprintable()]
-    problems += [f"file {name!a}: the HTML does not show it" for name in sorted(inline - shown)]
+    problems += [f"file {name!a}: not shown by the HTML" for name in sorted(inline - shown)]
     if (size := sum(_encoded_size(file) for file in files)) > MAX_ENCODED:
-        problems.append(f"all files together take {size} octets of a mail; {MAX_ENCODED} are allowed")
+        problems.append(f"the files take {size} bytes of a mail and exceed the limit of {MAX_ENCODED}")
     return problems
 
 
 def file_part(file: File) -> bytes:
-    """The file as a MIME part, its lines ended by CRLF; none begins with a dot."""
+    """The file as a MIME part, with CRLF line ends; no line begins with a dot."""
     head = [f"Content-Type: {file.content_type}", "Content-Transfer-Encoding: base64"]
     if file.inline:
         head.append(f"Content-ID: <{file.name}>")
@@ -55,28 +55,28 @@ def _own_problems(file: File) -> list[str]:
     name = file.name
     problems = []
     if not name.isprintable() or name != name.strip() or not name or _PATH.search(name):
-        problems.append(f"file {name!a}: the name must be one of a file, without folders and control characters")
+        problems.append(f"file {name!a}: the name must be a file name, without folders and control characters")
     elif len(name.encode()) > MAX_FILENAME:
-        problems.append(f"file {name[:20]!a}…: the name is longer than {MAX_FILENAME} octets")
+        problems.append(f"file {name[:20]!a}…: the name exceeds the limit of {MAX_FILENAME} bytes")
     if not _CONTENT_TYPE.fullmatch(file.content_type) or file.content_type.lower().startswith(
         ("multipart/", "message/")  # these must not be in base64; RFC 2045 6.4
     ):
-        problems.append(f"file {name!a}: the content type must be one like image/png or application/pdf")
+        problems.append(f"file {name!a}: the content type must be of the form image/png or application/pdf")
     elif file.inline and not file.content_type.lower().startswith("image/"):
-        problems.append(f"file {name!a}: only images can be shown in the HTML")
+        problems.append(f"file {name!a}: only images can be inline")
     if file.inline and not _CONTENT_ID.fullmatch(name):
-        problems.append(f"file {name!a}: the name of an inline file is ASCII letters, digits, dots and dashes")
+        problems.append(f"file {name!a}: the name of an inline file consists of ASCII letters, digits, dots and dashes")
     return problems
 
 
 def _filename(name: str) -> str:
-    """As it is where it can be, else as RFC 2231 says."""
+    """The plain parameter if possible, otherwise encoded (RFC 2231)."""
     if name.isascii() and '"' not in name:
         return f'filename="{name}"'
     return f"filename*=utf-8''{quote(name, safe='')}"
 
 
 def _encoded_size(file: File) -> int:
-    """Lines of 76 characters, each for 57 octets, and two for its end."""
+    """Lines of 76 characters encode 57 octets each and end with CRLF."""
     size = len(file.content)
     return (size + 2) // 3 * 4 + 2 * ((size + 56) // 57)

@@ -1,4 +1,4 @@
-"""Header fields: whatever a value holds, it stays one field of lines that any relay takes (RFC 5322, RFC 2047)."""
+"""Header fields: any value stays one field, with lines that every relay accepts (RFC 5322, RFC 2047)."""
 
 import re
 from binascii import b2a_base64
@@ -12,20 +12,20 @@ from coupons.mail.envelope import MAX_LINE
 from coupons.mail.mailbox import Mailbox
 from coupons.templates.rendering import RenderError
 
-MAX_NAME = 60  # characters of a display name that is written as it is, not as encoded words
-MAX_FIELD_NAME = 50  # characters: on the first line there must be room for an encoded word
+MAX_NAME = 60  # characters of a display name that is not written as encoded words
+MAX_FIELD_NAME = 50  # characters: leaves room for an encoded word on the first line
 
 _FOLD_AT = 78  # characters; RFC 5322 2.1.1
-_ENCODED_LINE = 76  # characters of a line that holds an encoded word; RFC 2047 2
+_ENCODED_LINE = 76  # characters of a line with an encoded word; RFC 2047 2
 _FOLDED = re.compile(r"(.{1,77})(?: |$)")
 _MESSAGE_ID = re.compile(r"<[!-;=?A-~]{1,250}@[!-;=?A-~]{1,250}>")
 _FIELD_NAME = re.compile(rf"[!-9;-~]{{1,{MAX_FIELD_NAME}}}")
 _UNSUBSCRIBE_URL = re.compile(r"(?:https?://|mailto:)(?:[!#-;=?-z|~]|\{address\}|\{message_id\})+")
-_OURS = frozenset({
+_RESERVED_FIELDS = frozenset({
     "from", "to", "cc", "bcc", "sender", "reply-to", "subject", "date", "message-id", "mime-version",
     "return-path", "received", "delivered-to", "dkim-signature", "authentication-results",
 })  # fmt: skip
-_OURS_BEGIN = ("content-", "resent-", "list-unsubscribe", "arc-")
+_RESERVED_PREFIXES = ("content-", "resent-", "list-unsubscribe", "arc-")
 
 
 def subject_field(subject: str) -> str:
@@ -53,14 +53,14 @@ def mailbox_field(name: str, mailbox: Mailbox) -> str:
 
 
 def message_id_field(message_id: str) -> str:
-    """Raises RenderError: it is no Message-ID with its angle brackets."""
+    """Raises RenderError unless it is a Message-ID with its angle brackets."""
     if _MESSAGE_ID.fullmatch(message_id) is None:
-        raise RenderError("the mail's Message-ID is not valid")
+        raise RenderError("the mail's Message-ID is invalid")
     return f"Message-ID: {message_id}"
 
 
 def date_field(date: datetime) -> str:
-    """`date` has a time zone."""
+    """`date` needs a time zone."""
     offset = date.utcoffset()
     if offset is None:
         raise ValueError("a mail's date needs a time zone")
@@ -69,18 +69,18 @@ def date_field(date: datetime) -> str:
 
 @lru_cache(maxsize=16)
 def _date_field(seconds: int, offset: timedelta) -> str:
-    """Kept for the second's other mails: 0.5 µs instead of 3.3."""
+    """Cached for other mails of the same second: 0.5 µs instead of 3.3."""
     return f"Date: {format_datetime(datetime.fromtimestamp(seconds, timezone(offset)))}"
 
 
 def unsubscribe_problems(url: str) -> list[str]:
     if not url or _UNSUBSCRIBE_URL.fullmatch(url):
         return []
-    return ["the unsubscribe URL must be https, http or mailto, with no placeholders but {address}, {message_id}"]
+    return ["the unsubscribe URL must be https, http or mailto; its only placeholders are {address} and {message_id}"]
 
 
 def unsubscribe_fields(url: str, *, address: str, message_id: str) -> str:
-    """RFC 2369 3.2; one click (RFC 8058) needs https. Raises RenderError."""
+    """RFC 2369 3.2; one-click unsubscription (RFC 8058) needs https. Raises RenderError."""
     filled = url.replace("{address}", quote(address, safe="")).replace("{message_id}", quote(message_id, safe=""))
     line = f"List-Unsubscribe: <{filled}>"
     if len(line) > MAX_LINE:
@@ -89,25 +89,25 @@ def unsubscribe_fields(url: str, *, address: str, message_id: str) -> str:
 
 
 def extra_problems(headers: Mapping[str, str]) -> list[str]:
-    """Why these fields cannot be added to a mail, a line each."""
+    """The reasons why these fields cannot be added to a mail, one line each."""
     names = [name.lower() for name in headers]
     problems = []
     for name, value in headers.items():
         if _FIELD_NAME.fullmatch(name) is None:
-            problems.append(f"header {name!a}: a name is 1 to {MAX_FIELD_NAME} ASCII letters, digits and dashes")
-        elif name.lower() in _OURS or name.lower().startswith(_OURS_BEGIN):
-            problems.append(f"header {name}: is not free to set")
+            problems.append(f"header {name!a}: a name has 1 to {MAX_FIELD_NAME} ASCII letters, digits and dashes")
+        elif name.lower() in _RESERVED_FIELDS or name.lower().startswith(_RESERVED_PREFIXES):
+            problems.append(f"header {name}: cannot be set")
         elif names.count(name.lower()) > 1:
-            problems.append(f"header {name}: is given twice")
+            problems.append(f"header {name}: duplicate header")
         elif not value.isprintable() or not value.strip():
-            problems.append(f"header {name}: the value is empty or has control characters")
+            problems.append(f"header {name}: the value is empty or contains control characters")
         elif max(map(len, extra_field(name, value).split("\r\n"))) > MAX_LINE:
             problems.append(f"header {name}: a word of the value is too long")
     return problems
 
 
 def extra_field(name: str, value: str) -> str:
-    """Blanks are one between words. A long word is not encoded: an id or a URL must stay what it is."""
+    """Words are separated by single spaces. A long word is not encoded: ids and URLs must stay unchanged."""
     words = value.split()
     if not value.isascii() or "=?" in value:
         return f"{name}: {_encoded_words(' '.join(words), used=len(name) + 2)}"
@@ -121,9 +121,9 @@ def extra_field(name: str, value: str) -> str:
 
 
 def _encoded_words(text: str, *, used: int) -> str:
-    """`text` as RFC 2047 encoded words, a line each, none of which splits a character.
+    """`text` as RFC 2047 encoded words, one per line; no word splits a character.
 
-    `used` are the characters in front of it on the first line.
+    `used` is the number of characters before it on the first line.
     """
     raw = text.encode()
     words: list[str] = []

@@ -1,4 +1,4 @@
-"""Who a mail is from: a name and an address."""
+"""Mailboxes of senders: a name and an address."""
 
 import re
 from dataclasses import dataclass
@@ -24,5 +24,5 @@ def parse_mailbox(text: str) -> Mailbox:
         return Mailbox("", parse_ascii_address(text))
     name = (found["name"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")).strip()
     if not name.isprintable():
-        raise AddressError("has a name with control characters", text)
+        raise AddressError("contains control characters in its name", text)
     return Mailbox(name, parse_ascii_address(found["address"]))

@@ -62,7 +62,7 @@ class Verdict:
     """Codes that a replacing import would have to leave."""
 
 
-# --- staging -------------------------------------------------------------------------------------------------------
+# --- staging ---------------------------------------------------------------------------------------------------------
 
 
 async def begin(connection: Connection) -> None:
@@ -96,7 +96,7 @@ async def _stage_rejected(connection: Connection, rejected: list[Rejected]) -> N
         await connection.copy_records_to_table("staged_rejection", records=rows, columns=["line", "text", "reason"])
 
 
-# --- taking --------------------------------------------------------------------------------------------------------
+# --- taking ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ async def _execute(connection: Connection, statement: str, *arguments: object) -
     return await connection.execute(statement, *arguments, timeout=TAKE_SECONDS)
 
 
-# --- what a replacing import did not bring -------------------------------------------------------------------------
+# --- what a replacing import did not bring ---------------------------------------------------------------------------
 
 
 async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: float) -> AsyncIterator[int]:
@@ -257,7 +257,7 @@ async def _remove_codes(connection: Connection, job: Job, after: object) -> tupl
     return removed, ids[-1] if ids and available else None
 
 
-# --- a dry run -----------------------------------------------------------------------------------------------------
+# --- a dry run -------------------------------------------------------------------------------------------------------
 
 
 async def judge(connection: Connection, target: Target, mode: Mode, *, lines: int) -> Verdict:

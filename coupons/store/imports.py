@@ -125,7 +125,7 @@ class Event:
     text: str
 
 
-# --- the command ---------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
 async def create(connection: Connection, command: ImportCoupons) -> None:
@@ -163,7 +163,7 @@ async def _keep_inline(connection: Connection, codes: Iterable[str]) -> str:
     return f"upload:{(await uploads.keep(connection, 'inline', piece(), max_bytes=6 * MAX_COMMAND_BYTES)).id}"
 
 
-# --- the work ------------------------------------------------------------------------------------------------------
+# --- the work --------------------------------------------------------------------------------------------------------
 
 
 async def claim(
@@ -301,7 +301,7 @@ async def note(connection: Connection, import_id: UUID, text: str) -> None:
     await connection.execute(SQL.note, import_id, text)
 
 
-# --- looking -------------------------------------------------------------------------------------------------------
+# --- looking ---------------------------------------------------------------------------------------------------------
 
 
 async def find(connection: Connection, import_id: UUID) -> Import | None:

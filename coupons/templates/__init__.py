@@ -1,1 +1,1 @@
-"""The message language: analysis of a template when it is saved, rendering of each mail."""
+"""The template language: analysis when a message is saved, rendering of each mail."""

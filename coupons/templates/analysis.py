@@ -1,8 +1,8 @@
-"""The language of messages: placeholders, filters and conditions. Read here, before anything is sent.
+"""Analysis of templates: placeholders, filters and conditions, before anything is sent.
 
-It is the common subset of Jinja2 and MiniJinja without loops, assignments and macros. So what a message needs is known
-exactly when it is saved, a mail is at most as long as its sources and values together, and no message runs for ever.
-(MiniJinja limits instructions, but not memory: `{% set x = x ~ x %}` thirty times makes a gigabyte, measured.)
+The language is the common subset of Jinja2 and MiniJinja without loops, assignments and macros. So the needs of a
+message are known when it is saved, a mail is at most as long as its sources and values together, and rendering always
+ends. (MiniJinja limits instructions, but not memory: thirty times `{% set x = x ~ x %}` takes a gigabyte, measured.)
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from itertools import islice
 import jinja2
 from jinja2 import nodes
 
-_MOST_ARGUMENTS = {"default": 2, "d": 2} | dict.fromkeys(
+_MAX_ARGUMENTS = {"default": 2, "d": 2} | dict.fromkeys(
     ("upper", "lower", "title", "capitalize", "trim", "escape", "e", "urlencode", "length", "int", "float"), 0
 )
-_TAGS = {  # where a tag is not the lower-case name of its node
+_TAGS = {  # tags other than the lower-case name of their node
     "Assign": "set",
     "AssignBlock": "set",
     "CallBlock": "call",
@@ -24,26 +24,26 @@ _TAGS = {  # where a tag is not the lower-case name of its node
     "Getitem": "[…]",
     "ScopedEvalContextModifier": "autoescape",
 }
-_DEEPER = {"if": 1, "endif": -1}
+_NESTING = {"if": 1, "endif": -1}
 _DELIMITERS = ("variable_begin", "variable_end", "block_begin", "block_end", "comment_begin", "comment_end")
 _RAW = ("raw_begin", "raw_end")
 
-MOST_TOKENS = 50_000
-"""Of a part, some 10,000 placeholders: 1.8 s to read."""
-MOST_BRANCHES = 1_000
-"""Of a part, each `elif` and each `~`: MiniJinja nests them, and 7,500 overflow its stack, which ends the process."""
+MAX_TOKENS = 50_000
+"""Per part, about 10,000 placeholders: 1.8 s to analyze."""
+MAX_BRANCHES = 1_000
+"""Per part, counting `elif` and `~`: MiniJinja nests them, and 7,500 overflow its stack, which ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole lines of a source. They vary from recipient to recipient if they hold more than text."""
+    """Whole lines of a source. They vary between recipients if they contain tags."""
 
     source: str
     varies: bool
 
 
 def list_key(name: str) -> str:
-    """The form in which the names of coupon lists are compared."""
+    """The normalized name of a coupon list, for comparison."""
     return name.strip().lower()
 
 
@@ -52,16 +52,16 @@ def problem_line(part: str, line: int, reason: str) -> str:
     return f"{part}, line {line}: {readable}"
 
 
-def chunks_of(source: str) -> tuple[Chunk, ...]:
-    r"""A source cut so that its chunks, rendered one by one, are the source rendered as a whole.
+def split_chunks(source: str) -> tuple[Chunk, ...]:
+    r"""Split a source into chunks which, rendered one by one, give the same text as the whole source.
 
-    The cuts are between lines, outside tags and conditions; two neighbours never both vary. `source` was read without
-    a problem, and all its line breaks are "\n". Where a tag eats blanks around it (`{{- name -}}`), nothing is cut.
+    The cuts are between lines, outside tags and conditions; adjacent chunks never both vary. `source` has no problems,
+    and all its line breaks are "\n". A source with a tag that trims white space (`{{- name -}}`) is not split.
     """
     tokens = [
         (kind, text) for _, kind, text in jinja2.Environment(autoescape=True, keep_trailing_newline=True).lex(source)
     ]
-    if "".join(text for _, text in tokens) != source or any(map(_eats_blanks, tokens)):
+    if "".join(text for _, text in tokens) != source or any(map(_trims_whitespace, tokens)):
         return (Chunk(source, varies=True),)
     lines = _Lines()
     depth = 0
@@ -74,22 +74,22 @@ def chunks_of(source: str) -> tuple[Chunk, ...]:
         if kind in _RAW:
             depth += 1 if kind == "raw_begin" else -1
         elif opening == "block_begin" and kind == "name":
-            depth += _DEEPER.get(text, 0)
+            depth += _NESTING.get(text, 0)
         opening = opening if kind == "whitespace" else kind
     return lines.chunks()
 
 
-def _eats_blanks(token: tuple[str, str]) -> bool:
+def _trims_whitespace(token: tuple[str, str]) -> bool:
     kind, text = token
     return "-" in text and kind in _DELIMITERS + _RAW
 
 
 class _Lines:
-    """Lines as they come, token by token; lines of the same kind are one chunk."""
+    """Collects lines token by token; adjacent lines of the same kind form one chunk."""
 
     def __init__(self) -> None:
         self._chunks: list[Chunk] = []
-        self._line = ""  # as far as it has come
+        self._line = ""  # incomplete
         self._varies = False
 
     def text(self, text: str) -> None:
@@ -117,12 +117,12 @@ class _Lines:
             self._chunks.append(Chunk(source, varies=varies))
 
 
-class Reader:
-    """What the sources that were read name, and what is wrong with them.
+class Analyzer:
+    """Collects the names in sources, and their problems.
 
-    An attribute is `required` if it is used where it may not exist: neither under a `default` filter nor where an
-    `is defined` around it has just said that it does. Names that are `reserved` are no attributes. `problems` are one
-    line each: part, line number, reason.
+    An attribute is `required` if it is used where it may not exist: without a `default` filter and without an
+    enclosing `is defined`. Names that are `reserved` are not attributes. `problems` are one line each: part, line
+    number, reason.
     """
 
     def __init__(self, *, reserved: frozenset[str]) -> None:
@@ -135,27 +135,27 @@ class Reader:
         self._branches = 0
         self._jinja = jinja2.Environment(autoescape=True)
 
-    def read(self, part: str, source: str) -> None:
+    def analyze(self, part: str, source: str) -> None:
         self._part = part
         self._branches = 0
         try:
-            if any(islice(self._jinja.lex(source), MOST_TOKENS, None)):
-                self._problem(1, f"more than {MOST_TOKENS} words and signs in its tags")
+            if any(islice(self._jinja.lex(source), MAX_TOKENS, None)):
+                self._problem(1, f"more than {MAX_TOKENS} tokens")
                 return
             self._statements(self._jinja.parse(source).body, frozenset())
         except jinja2.TemplateSyntaxError as error:
             self._problem(error.lineno, error.message or "syntax error")
         except RecursionError:
-            self._problem(1, "is nested too deeply")
-        except ValueError:  # what Python's int() says
-            self._problem(1, "a number is too large")
-        if self._branches > MOST_BRANCHES:
-            self._problem(1, f'more than {MOST_BRANCHES} of "elif" and "~"')
+            self._problem(1, "nested too deeply")
+        except ValueError:  # raised by int()
+            self._problem(1, "number too large")
+        if self._branches > MAX_BRANCHES:
+            self._problem(1, f'more than {MAX_BRANCHES} uses of "elif" and "~"')
 
     def _problem(self, line: int, reason: str) -> None:
         self.problems.append(problem_line(self._part, line, reason))
 
-    # Below, `given` are the attributes that certainly exist where the node stands.
+    # Below, `given` are the attributes that certainly exist at the node.
 
     def _statements(self, body: Iterable[nodes.Node], given: frozenset[str]) -> None:
         for node in body:
@@ -166,7 +166,7 @@ class Reader:
                 case nodes.If():
                     self._if(node, given)
                 case _:
-                    self._refuse(node)
+                    self._reject(node)
 
     def _if(self, node: nodes.If, given: frozenset[str]) -> None:
         self._branches += len(node.elif_)
@@ -176,8 +176,8 @@ class Reader:
             given |= _defined_when(branch.test, holds=False)
         self._statements(node.else_, given)
 
-    def _expression(self, node: nodes.Node, given: frozenset[str], *, printed: bool = False) -> None:  # noqa: C901 one case for each kind of node
-        """`printed`: the value goes to the mail as it is, the only place for a coupon."""
+    def _expression(self, node: nodes.Node, given: frozenset[str], *, printed: bool = False) -> None:  # noqa: C901 one case per kind of node
+        """`printed`: the value is output unchanged, the only place where a coupon is allowed."""
         match node:
             case nodes.TemplateData() | nodes.Const():
                 pass
@@ -202,7 +202,7 @@ class Reader:
                 for child in node.iter_child_nodes():
                     self._expression(child, given)
             case _:
-                self._refuse(node)
+                self._reject(node)
 
     def _inline_if(self, node: nodes.CondExpr, given: frozenset[str], *, printed: bool) -> None:
         self._expression(node.test, given)
@@ -220,7 +220,7 @@ class Reader:
 
     def _list(self, call: nodes.Call, function: str, *, printed: bool) -> None:
         if function == "coupon" and not printed:
-            self._problem(call.lineno, "coupon(…) can only be printed, as it is or through urlencode")
+            self._problem(call.lineno, "coupon(…) can only be printed, directly or with urlencode")
         match call:
             case nodes.Call(args=[nodes.Const(value=str(name))], kwargs=[], dyn_args=None, dyn_kwargs=None) if (
                 key := list_key(name)
@@ -230,12 +230,13 @@ class Reader:
                 self._problem(call.lineno, f'{function}(…) needs one list name in quotes: {function}("spring-10")')
 
     def _filter(self, node: nodes.Filter, given: frozenset[str], *, printed: bool) -> None:
-        most = _MOST_ARGUMENTS.get(node.name)
+        most = _MAX_ARGUMENTS.get(node.name)
         if most is None or node.node is None:
-            self._problem(node.lineno, f'filter "{node.name}" is not offered in messages')
+            self._problem(node.lineno, f'filter "{node.name}" is not supported')
             return
         if len(node.args) > most or node.kwargs or node.dyn_args or node.dyn_kwargs:
-            self._problem(node.lineno, f'filter "{node.name}" takes at most {most} arguments, without names')
+            accepted = f"at most {most} positional" if most else "no"
+            self._problem(node.lineno, f'filter "{node.name}" accepts {accepted} arguments')
         if node.name in ("default", "d") and isinstance(node.node, nodes.Name):
             given_to_filter = given | {node.node.name}
         else:
@@ -244,8 +245,8 @@ class Reader:
         for argument in node.args:
             self._expression(argument, given)
 
-    def _refuse(self, node: nodes.Node) -> None:
-        if isinstance(node, nodes.Scope):  # wraps a tag, has no line number of its own
+    def _reject(self, node: nodes.Node) -> None:
+        if isinstance(node, nodes.Scope):  # wraps a tag and has no line number
             node = node.body[0]
         match node:
             case nodes.Call(node=nodes.Name(name=name)):
@@ -258,11 +259,11 @@ class Reader:
                 word = node.operator or ""
             case _:
                 word = _TAGS.get(type(node).__name__, type(node).__name__.lower())
-        self._problem(node.lineno, f'"{word}" is not offered in messages')
+        self._problem(node.lineno, f'"{word}" is not supported')
 
 
 def _defined_when(test: nodes.Node, *, holds: bool) -> frozenset[str]:
-    """The attributes that certainly exist where `test` was true (`holds`) or false."""
+    """The attributes that certainly exist if `test` is true (`holds`) or false."""
     match test:
         case nodes.Test(node=nodes.Name(name=name), name="defined") if holds:
             return frozenset({name})

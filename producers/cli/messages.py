@@ -11,6 +11,7 @@ from producers.cli.runtime import Failed, asynchronous, database, settings
 if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.mail import Envelope, File
+    from coupons.settings import Settings
     from coupons.templates.rendering import Coupon
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -158,7 +159,7 @@ async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     address = parse_address(to).address
     loaded = settings()
     async with database() as connection:
-        envelope = await _test_mail(connection, parse_name(name), address, _values(attributes), loaded.unsubscribe_url)
+        envelope = await _test_mail(connection, parse_name(name), address, _values(attributes), loaded)
     addresses = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
     async with Relays(
         addresses, limits=Limits(connections=1), local_hostname=loaded.smtp_ehlo_hostname or None
@@ -172,25 +173,20 @@ async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
 
 
 async def _test_mail(
-    connection: "Connection", name: str, address: str, given: dict[str, str], unsubscribe_url: str
+    connection: "Connection", name: str, address: str, given: dict[str, str], loaded: "Settings"
 ) -> "Envelope":
     from datetime import UTC, datetime
     from uuid import uuid4
 
-    from coupons.mail import compile_email, message_id, parse_mailbox
+    from coupons.mail import compile_message
     from coupons.store import messages
-    from coupons.templates.rendering import Template
 
     message = await messages.named(connection, name)
     coupons = await _preview_coupons(connection, message.lists)
-    compiled = compile_email(
-        template=Template(message.parts), sender=message.sender, reply_to=message.reply_to,
-        unsubscribe_url=unsubscribe_url or None, headers=message.headers,
-        files=await messages.files_of(connection, message.id),
-    )  # fmt: skip
-    return compiled.write(
+    email = compile_message(message, await messages.files_of(connection, message.id), loaded)
+    return email.write(
         rcpt=address,
-        message_id=message_id(uuid4(), 0, parse_mailbox(message.sender).address.rpartition("@")[2]),
+        message_id=email.message_id(uuid4(), 0),
         date=datetime.now(UTC),
         attributes={**{each: f"[{each}]" for each in message.attributes}, "email": address, **given},
         coupons=coupons,

@@ -1,4 +1,4 @@
-"""What a message may show, who gets it, and what previews and test mails never do: use a code."""
+"""Messages: codes in mails, recipients, previews and test mails, which never use a code."""
 
 from email.message import EmailMessage
 
@@ -6,16 +6,16 @@ from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.system import Shop, addresses, codes
 
 
-def test_a_message_shows_one_code_of_each_list_that_it_names(open_shop: Shop) -> None:
-    """Three lists, three codes in every mail, each of them somebody's own."""
+def test_a_mail_contains_one_code_of_each_list_in_its_message(open_shop: Shop) -> None:
+    """Three lists, three codes in every mail, each code in one mail only."""
     lists = {"red-1": codes("RED", 20), "green-2": codes("GREEN", 20), "blue-3": codes("BLUE", 20)}
     open_shop.has("three-lists", "twenty", addresses(20), lists)
     sendout = open_shop.send("three-lists", "twenty")
     assert_own_codes(open_shop.mails(sendout["id"]), addresses(20), *lists.values())
 
 
-def test_a_list_named_twice_shows_the_same_code_twice(open_shop: Shop) -> None:
-    """A recipient has one code of a list, wherever the message prints it; each needs one code, not two."""
+def test_a_list_used_twice_prints_the_same_code_twice(open_shop: Shop) -> None:
+    """A recipient has one code per list, wherever the message prints it."""
     text = 'Code {{ coupon("twice") }}, again {{ coupon("TWICE") }}\n'
     open_shop.has("twice", "ten", addresses(10), {"twice": codes("TWICE", 10)}, text=text)
     sendout = open_shop.send("twice", "ten")
@@ -24,14 +24,14 @@ def test_a_list_named_twice_shows_the_same_code_twice(open_shop: Shop) -> None:
     assert all(mail.text == f"Code {mail.codes[0]}, again {mail.codes[0]}\n" for mail in mails)
 
 
-def test_the_same_address_twice_gets_one_mail(open_shop: Shop) -> None:
-    """Letter case and blanks make no second person: not in one file, not in a second one, not in a command."""
+def test_a_duplicate_address_gets_one_mail(open_shop: Shop) -> None:
+    """Case and spaces do not make a second recipient: in one file, in a second file, or in a command."""
     open_shop.has("once", "first", ["ada@example.org", "Grace@example.org"], {"once": codes("ONCE", 3)})
     again = open_shop.importing_group(
         "first", ["ADA@example.org", " ada@Example.org ", "new@example.org", "NEW@example.org"]
     )
     result = open_shop.coupons(*again, "--json", code=3).json
-    assert (result["added"], result["known"], len(result["rejected"])) == (1, 1, 2)
+    assert (result["added"], result["existing"], result["rejected"]) == (1, 1, 2)
     sendout = open_shop.send("once", "first")
     assert sendout["recipients"] == 3
     mails = open_shop.mails(sendout["id"])
@@ -39,7 +39,7 @@ def test_the_same_address_twice_gets_one_mail(open_shop: Shop) -> None:
 
 
 def test_recipients_can_be_given_by_address(open_shop: Shop) -> None:
-    """`send --to` mails to these people, and the same one in other letters is one person."""
+    """`send --to` mails to these addresses; another spelling of an address is the same recipient."""
     text = 'Dear {{ email }}, {{ first_name | default("friend") }}: {{ coupon("given") }}\n'
     open_shop.has("given", "nobody-else", ["other@example.org"], {"given": codes("GIVEN", 2)}, text=text)
     to = ("--to", "ada@example.org", "--to", "grace@example.org", "--to", "ADA@example.org")
@@ -52,8 +52,8 @@ def test_recipients_can_be_given_by_address(open_shop: Shop) -> None:
     assert all(mail.text.startswith(f"Dear {mail.recipient}, friend: GIVEN-") for mail in mails)
 
 
-def test_a_condition_asks_about_this_recipient(open_shop: Shop) -> None:
-    """Where codes run out and a text stands in, `has_coupon` is true for those with a code and false for the others."""
+def test_a_condition_tests_the_recipients_code(open_shop: Shop) -> None:
+    """If codes run out, `has_coupon` is true for recipients with a code and false for recipients with the text."""
     text = '{% if has_coupon("some") %}Redeem {{ coupon("some") }}{% else %}No luck: {{ coupon("some") }}{% endif %}\n'
     open_shop.has(
         "condition", "five", addresses(5), {"some": codes("SOME", 2)}, text=text, alternative_text="next time"
@@ -64,7 +64,7 @@ def test_a_condition_asks_about_this_recipient(open_shop: Shop) -> None:
 
 
 def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
-    """Both show the list's preview text, and the list's numbers stay as they are."""
+    """Both show the list's preview text, and the numbers of the list do not change."""
     lists = {"shown": codes("SHOWN", 3)}
     open_shop.has("preview", "three", addresses(3), lists)
     before = open_shop.list_named("shown")
@@ -82,8 +82,19 @@ def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     assert open_shop.list_named("shown").sent == 3
 
 
-def test_a_sendout_keeps_the_message_that_it_began_with(open_shop: Shop) -> None:
-    """A version that is saved while a sendout is interrupted is for the next sendout."""
+def test_a_test_mail_has_the_envelope_sender_of_a_sendout(open_shop: Shop) -> None:
+    """COUPONS_BOUNCE_ADDRESS applies to it: a bounce identifies its mail."""
+    open_shop.has("bounce", "bounce", addresses(1), {"bounce": codes("BOUNCE", 1)}, text="Hello\n")
+    open_shop.coupons(
+        "message", "test", "bounce", "--to", "tester@example.org", bounce_address="bounces+{id}@example.org"
+    )
+    (found,) = (mail for mail in open_shop.ledger() if mail.rcpt_to == ("tester@example.org",))
+    message_id = found.email["Message-ID"].strip("<>").partition("@")[0]
+    assert found.mail_from == f"bounces+{message_id}@example.org"
+
+
+def test_a_sendout_keeps_its_version_of_the_message(open_shop: Shop) -> None:
+    """A version saved while a sendout is interrupted is used by the next sendout."""
     open_shop.has("versions", "two", addresses(2), {"versions": codes("VERSION", 1)})
     interrupted = open_shop.send("versions", "two", code=4)
     open_shop.coupons(*open_shop.saving("versions", 'New words: {{ coupon("versions") }}\n'))
@@ -94,8 +105,8 @@ def test_a_sendout_keeps_the_message_that_it_began_with(open_shop: Shop) -> None
     assert all(mail.text.startswith("New words") for mail in open_shop.mails(later["id"]))
 
 
-def test_files_and_headers_go_along_byte_for_byte(open_shop: Shop) -> None:
-    """An attachment, an image that the HTML shows and a header, in test mails as in every recipient's mail."""
+def test_files_and_headers_arrive_byte_for_byte(open_shop: Shop) -> None:
+    """An attachment, an inline image and a header, in test mails and in every recipient's mail."""
     pdf, png = bytes(range(256)) * 40 + b"\r\n.\r\n", b"\x89PNG\r\n\x1a\n" + bytes(500)
     attached, shown = open_shop.file("Größe.pdf", pdf), open_shop.file("logo.png", png)
     open_shop.has("files", "files", addresses(3), {"files": codes("FILES", 3)})
@@ -118,8 +129,8 @@ def test_files_and_headers_go_along_byte_for_byte(open_shop: Shop) -> None:
         }
 
 
-def test_a_file_that_cannot_go_along_is_refused_when_it_is_saved(open_shop: Shop) -> None:
-    """What is no image cannot be shown, and our own headers are ours: one line each, and nothing is saved."""
+def test_an_unsuitable_file_is_rejected_when_saved(open_shop: Shop) -> None:
+    """An inline text file and a reserved header: one line each, and nothing is saved."""
     text = open_shop.file("plain.txt", "Hello")
     save = ("message", "save", "wrong", "--subject", "Hello", "--text", text)
     assert "only images" in open_shop.coupons(*save, "--inline", text, code=1).err
@@ -129,6 +140,6 @@ def test_a_file_that_cannot_go_along_is_refused_when_it_is_saved(open_shop: Shop
 
 
 def emails(shop: Shop, recipients: list[str]) -> list[EmailMessage]:
-    """The last mail to each, as a mail program reads it."""
+    """The last mail to each recipient, as a mail program reads it."""
     found = {mail.rcpt_to[0]: mail.email for mail in shop.ledger()}
     return [found[recipient] for recipient in recipients]

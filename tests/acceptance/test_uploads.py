@@ -60,7 +60,7 @@ def say(process: "subprocess.Popen[bytes]", text: str) -> None:
     process.stdin.flush()
 
 
-# --- the same command twice ----------------------------------------------------------------------------------------
+# --- the same command twice ------------------------------------------------------------------------------------------
 
 
 def test_an_id_given_twice_before_a_worker_comes_is_one_import(idle_shop: Shop) -> None:
@@ -90,7 +90,7 @@ def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
     assert (uploads(idle_shop), idle_shop.dead()) == (0, [])
 
 
-# --- what comes to nothing leaves nothing --------------------------------------------------------------------------
+# --- what comes to nothing leaves nothing ----------------------------------------------------------------------------
 
 
 def test_nothing_is_uploaded_for_a_list_that_takes_nothing(idle_shop: Shop) -> None:
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
     assert uploads(idle_shop) == 0
 
 
-# --- pipes ---------------------------------------------------------------------------------------------------------
+# --- pipes -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

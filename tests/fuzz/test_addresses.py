@@ -1,4 +1,4 @@
-"""Whatever text is to be an address: exactly one, which ends no header and no command, or a line that says why not."""
+"""Arbitrary text as an address: exactly one address that cannot end a header or command, or one error line."""
 
 import re
 from email.policy import SMTPUTF8
@@ -15,7 +15,7 @@ from coupons.smtp.session import Session
 from tests.fuzz.fuzzing import fuzzed
 
 IN_DATABASE = re.compile(r"[\x00-\x1f\x7f\s,<>]")
-"""What no address in a table may hold."""
+"""No address in a table may contain these."""
 PIECES = st.sampled_from([
     "ada", "a", "jörg", "例", "é", "e\u0301", "ß", "İ", "\u0131", "ς", "\u200d", "\u200b", "\u202e", "\u00ad", "\ufeff",
     "@", "@", "@", ".", "..", "-", "_", "+", "xn--", "xn--a", "example", "example.org", "org", "1", "127.0.0.1",
@@ -28,8 +28,8 @@ TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.text(max_size=20) | st.em
 
 @fuzzed(3)
 @given(TEXTS)
-def test_what_is_taken_is_one_address_everywhere(text: str) -> None:
-    """In a table, in an envelope, in a header; and it stays the same address when it is read again."""
+def test_an_accepted_address_is_one_address_everywhere(text: str) -> None:
+    """In a table, an envelope and a header; parsed again, it does not change."""
     try:
         found = parse_address(text)
     except AddressError as error:
@@ -44,11 +44,11 @@ def test_what_is_taken_is_one_address_everywhere(text: str) -> None:
     assert 3 <= len(found.key) <= 254
     assert address.rpartition("@")[2].isascii()
     assert found.utf8 or is_harmless(address)
-    stands_alone_in_an_envelope(address, utf8=found.utf8)
-    stands_alone_in_a_header(address)
+    is_alone_in_an_envelope(address, utf8=found.utf8)
+    is_alone_in_a_header(address)
 
 
-def stands_alone_in_an_envelope(address: str, *, utf8: bool) -> None:
+def is_alone_in_an_envelope(address: str, *, utf8: bool) -> None:
     session = Session(Capabilities(utf8=True), pipelining=True)
     session.begin(Mail(Envelope("shop@example.org", address, lambda _: b"", utf8=utf8), lambda _: None))
     mail, rcpt, data, rest = session.output().split(b"\r\n")
@@ -56,16 +56,16 @@ def stands_alone_in_an_envelope(address: str, *, utf8: bool) -> None:
     assert rcpt == f"RCPT TO:<{address}>".encode()
 
 
-def stands_alone_in_a_header(address: str) -> None:
-    """The standard library, by its two parsers, reads back this address and nothing else."""
+def is_alone_in_a_header(address: str) -> None:
+    """Both parsers of the standard library read exactly this address."""
     assert getaddresses([address]) == [("", address)]
     assert [each.addr_spec for each in SMTPUTF8.header_factory("To", address).addresses] == [address]
 
 
 @fuzzed()
 @given(TEXTS)
-def test_domain_is_what_idna_makes_of_it(text: str) -> None:
-    """A domain beyond ASCII is mailed as the one name that the standard library's IDNA finds, and reads back as it."""
+def test_a_domain_is_encoded_with_idna(text: str) -> None:
+    """A non-ASCII domain is mailed in the form of the standard library's IDNA, and can be parsed again."""
     try:
         found = parse_address(text)
     except AddressError:
@@ -77,8 +77,8 @@ def test_domain_is_what_idna_makes_of_it(text: str) -> None:
 
 @fuzzed()
 @given(TEXTS, st.sampled_from(["{}", "Shop <{}>", '"Shop, Inc." <{}>', "{} <shop@example.org>"]))
-def test_own_mailbox_is_one_too(text: str, around: str) -> None:
-    """What stands in `From` has a name that can be shown and an address that every relay takes."""
+def test_an_accepted_sender_is_one_mailbox(text: str, around: str) -> None:
+    """The `From` header has a printable name and an address that every relay accepts."""
     try:
         mailbox = parse_mailbox(around.format(text))
     except AddressError as error:

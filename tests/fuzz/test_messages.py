@@ -1,4 +1,4 @@
-"""Whatever a marketer writes: a message that is refused with its lines, or one that renders within bounds."""
+"""Arbitrary messages: rejected with the lines of the problems, or rendered within limits."""
 
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -27,12 +27,12 @@ SOURCES = st.lists(PIECES | st.text(max_size=3), max_size=25).map("".join)
 REPEATED = st.tuples(PIECES, PIECES, st.integers(1, 20_000), st.sampled_from(["{{ ", "{% if ", "", "{{ a"])).map(
     lambda drawn: drawn[3] + (drawn[0] + drawn[1]) * (drawn[2] if len(drawn[0] + drawn[1]) < 40 else 3) + " a }}"
 )
-OURS = {*("from", "mime-version", "to", "subject", "date", "message-id", "content-type", "content-transfer-encoding")}
+FIELDS = {*("from", "mime-version", "to", "subject", "date", "message-id", "content-type", "content-transfer-encoding")}
 VALUES = st.sampled_from([NAME, "", "{{ b }}", "<b>", "\n.\n", "\r\nBcc: eve@example.org", "x" * 5_000])
 
 
-def made(subject: str, text: str, html: str | None) -> Template | None:
-    """None if it is refused; each problem is one line."""
+def compile_or_none(subject: str, text: str, html: str | None) -> Template | None:
+    """None if it is rejected; each problem is one line."""
     try:
         return Template(Parts(subject, text, html))
     except TemplateError as error:
@@ -44,9 +44,9 @@ def made(subject: str, text: str, html: str | None) -> Template | None:
 
 @fuzzed(2)
 @given(SOURCES, SOURCES, st.none() | SOURCES, VALUES)
-def test_any_message_is_refused_or_becomes_a_mail(subject: str, text: str, html: str | None, value: str) -> None:
-    """Rendered it is no longer than the limit; as a mail it has the fields that are ours, each once, and no other."""
-    template = made(subject, text, html)
+def test_any_message_is_rejected_or_becomes_a_mail(subject: str, text: str, html: str | None, value: str) -> None:
+    """A rendered mail respects the length limit and has only the expected fields, each once."""
+    template = compile_or_none(subject, text, html)
     if template is None:
         return
     attributes = dict.fromkeys(template.names.required, value)
@@ -69,7 +69,7 @@ def test_any_message_is_refused_or_becomes_a_mail(subject: str, text: str, html:
     assert b"\r\n.\r\n" not in wire[:-3].replace(b"\r\n..\r\n", b"")
     fields = [name.lower() for name in message_from_bytes(envelope.data, policy=policy.compat32)]
     assert sorted(set(fields)) == sorted(fields)
-    assert {*fields} <= OURS
+    assert {*fields} <= FIELDS
 
 
 @fuzzed(0.2)
@@ -79,9 +79,9 @@ def test_any_message_is_refused_or_becomes_a_mail(subject: str, text: str, html:
 @example("{{ " + "9" * 5_000 + " }}")
 @example("\ud800\0{{ a }}")
 @given(REPEATED)
-def test_the_same_over_and_over_again_ends_no_process(source: str) -> None:
-    """Deep, long and wide sources are refused, or read and rendered, within seconds."""
-    template = made("s", source, None)
+def test_repetitive_sources_do_not_crash(source: str) -> None:
+    """Deep, long and wide sources are rejected or rendered within seconds."""
+    template = compile_or_none("s", source, None)
     if template is not None:
         try:
             template.render(dict.fromkeys(template.names.required, "x"), {})
@@ -109,8 +109,8 @@ SETTINGS = st.fixed_dictionaries(
 
 @fuzzed(2)
 @given(SETTINGS)
-def test_any_settings_are_refused_or_make_a_whole_mail(chosen: dict[str, Any]) -> None:
-    """Headers, unsubscribe URL, bounce address and file names end no field and begin none that is not theirs."""
+def test_any_settings_are_rejected_or_give_a_whole_mail(chosen: dict[str, Any]) -> None:
+    """Headers, URLs, addresses and file names can neither end a field nor start another one."""
     template = Template(Parts("s", "t", '<img src="cid:logo.png">'))
     try:
         envelope = compile_email(template=template, sender="shop@example.org", **chosen).write(
@@ -123,6 +123,8 @@ def test_any_settings_are_refused_or_make_a_whole_mail(chosen: dict[str, Any]) -
     assert envelope.mail_from.count("@") == 1
     email = message_from_bytes(envelope.data, policy=policy.compat32)
     names = {name.lower() for name, _ in email.items()}
-    assert names <= OURS | {"list-unsubscribe", "list-unsubscribe-post"} | {name.lower() for name in chosen["headers"]}
+    assert names <= FIELDS | {"list-unsubscribe", "list-unsubscribe-post"} | {
+        name.lower() for name in chosen["headers"]
+    }
     assert max(map(len, envelope.data.split(b"\r\n"))) <= 998
     assert len([part for part in email.walk() if part.get_filename()]) == len(chosen["files"])

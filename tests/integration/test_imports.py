@@ -107,7 +107,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_engine, "MOST_PIECES", 1)
 
 
-# --- every line ----------------------------------------------------------------------------------------------------
+# --- every line ------------------------------------------------------------------------------------------------------
 
 
 async def test_every_line_is_taken_or_explained(connection: Connection, pool: Pool) -> None:
@@ -218,7 +218,7 @@ async def test_codes_that_a_deleted_list_has_sent_are_known_by_their_hash(connec
     assert await codes_of(connection) == ["NEW"]
 
 
-# --- modes ---------------------------------------------------------------------------------------------------------
+# --- modes -----------------------------------------------------------------------------------------------------------
 
 
 async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection, pool: Pool) -> None:
@@ -323,7 +323,7 @@ async def test_a_group_is_replaced_and_recipients_are_deleted(connection: Connec
     assert await connection.fetchval("SELECT count(*) FROM recipient") == 19
 
 
-# --- crashes, turns, cancel ----------------------------------------------------------------------------------------
+# --- crashes, turns, cancel ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -653,7 +653,7 @@ async def test_a_cancelled_import_keeps_its_chunks_and_takes_no_more(
         await imports.cancel(connection, import_id)
 
 
-# --- what cannot be read -------------------------------------------------------------------------------------------
+# --- what cannot be read ---------------------------------------------------------------------------------------------
 
 
 async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connection, pool: Pool, tmp_path: Path) -> None:
@@ -723,7 +723,7 @@ async def test_an_upload_that_is_too_large_leaves_nothing(connection: Connection
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
 
 
-# --- rows of a group that are not taken ----------------------------------------------------------------------------
+# --- rows of a group that are not taken ------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -1,4 +1,4 @@
-"""What a message keeps beside its words: headers and files, each version its own."""
+"""Headers and files of a message, separate for each version."""
 
 from collections.abc import Sequence
 from uuid import uuid4
@@ -31,8 +31,8 @@ async def save(
     )
 
 
-async def test_files_come_back_byte_for_byte(connection: Connection) -> None:
-    """With their types; a listing has only their names."""
+async def test_files_are_stored_byte_for_byte(connection: Connection) -> None:
+    """With their types; a listing contains only their names."""
     saved = await save(connection, LOGO, TERMS)
     assert await messages.files_of(connection, saved.id) == [TERMS, LOGO]
     (listed,) = await messages.all_of(connection)
@@ -40,7 +40,7 @@ async def test_files_come_back_byte_for_byte(connection: Connection) -> None:
     assert listed.files == ["Größe & Preis.pdf", "logo.png"]
 
 
-async def test_headers_are_kept_with_the_message(connection: Connection) -> None:
+async def test_headers_are_stored_with_the_message(connection: Connection) -> None:
     """Also for the sendout that mails it."""
     headers = {"X-Campaign": "spring", "X-Shop": "Zoë"}
     await save(connection, html="", headers=headers)
@@ -51,7 +51,7 @@ async def test_headers_are_kept_with_the_message(connection: Connection) -> None
 
 
 async def test_each_version_has_its_own_files(connection: Connection) -> None:
-    """A sendout that has begun keeps those that it began with."""
+    """A sendout keeps the files of the version that it started with."""
     first = await save(connection, LOGO)
     second = await save(connection, TERMS, html="")
     assert await messages.files_of(connection, first.id) == [LOGO]
@@ -63,13 +63,13 @@ async def test_each_version_has_its_own_files(connection: Connection) -> None:
     ("files", "reason"),
     [
         ([], "names no inline file"),
-        ([LOGO, LOGO], "two of this name"),
+        ([LOGO, LOGO], "duplicate name"),
         ([LOGO, File("../passwd", "text/plain", b"")], "without folders"),
         ([File("logo.png", "text/html", b"", inline=True)], "only images"),
-        ([LOGO, File("big.bin", "application/octet-stream", bytes(MAX_ENCODED))], "are allowed"),
+        ([LOGO, File("big.bin", "application/octet-stream", bytes(MAX_ENCODED))], "exceed the limit"),
     ],
 )
-async def test_files_that_cannot_go_along_are_refused_when_saved(
+async def test_unsuitable_files_are_rejected_when_saved(
     connection: Connection, files: Sequence[File], reason: str
 ) -> None:
     """With the reason; nothing is saved."""
@@ -78,8 +78,8 @@ async def test_files_that_cannot_go_along_are_refused_when_saved(
     assert await messages.all_of(connection) == []
 
 
-async def test_headers_of_our_own_cannot_be_set(connection: Connection) -> None:
-    """Neither ours nor what would begin another one."""
+async def test_reserved_headers_cannot_be_set(connection: Connection) -> None:
+    """Neither by name nor by a line break in a value."""
     for headers in {"From": "x@example.org"}, {"X-A": "a\r\nBcc: x@example.org"}:
         with pytest.raises(EmailError, match="header"):
             await save(connection, html="", headers=headers)

@@ -80,7 +80,7 @@ def csv_bytes(rows: Sequence[Sequence[str]], dialect: Dialect, encoding: str) ->
     return text.getvalue().encode(encoding)
 
 
-# --- reading back what was written ----------------------------------------------------------------------------------
+# --- reading back what was written -----------------------------------------------------------------------------------
 
 
 @given(CODES, LINE_ENDS, ENCODINGS, st.booleans(), CUTS)
@@ -188,7 +188,7 @@ def given_encoding(encoding: str) -> str:
     return "utf-8" if encoding in {"utf-8-sig", "utf-16"} else encoding
 
 
-# --- the kind of file --------------------------------------------------------------------------------------------
+# --- the kind of file ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_given_separator_wins() -> None:
     assert read(b"code^name;x\nA1^Ada\n", FileFormat(separator="^")).codes == ["A1"]
 
 
-# --- which column --------------------------------------------------------------------------------------------------
+# --- which column ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_rejected_lines_keep_their_order() -> None:
     assert [each.line for each in checked.rejected] == [2, 3, 4]
 
 
-# --- quotes --------------------------------------------------------------------------------------------------------
+# --- quotes ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_line_break_in_a_code_is_rejected_with_its_first_line() -> None:
@@ -394,7 +394,7 @@ def test_a_long_record_is_rejected_however_it_is_cut() -> None:
             read(data, CSV, "spring.csv", cuts)
 
 
-# --- bytes that are not text ---------------------------------------------------------------------------------------
+# --- bytes that are not text -----------------------------------------------------------------------------------------
 
 
 def test_an_endless_line_is_rejected() -> None:
@@ -572,7 +572,7 @@ def test_an_impossible_format_is_rejected(arguments: dict[str, str], reason: str
         FileFormat(**arguments)  # type: ignore[arg-type] # invalid arguments on purpose
 
 
-# --- the description -----------------------------------------------------------------------------------------------
+# --- the description -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -597,7 +597,7 @@ def test_a_reader_describes_the_format(data: bytes, file_format: FileFormat, des
     assert reader.description == description
 
 
-# --- rows ----------------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------------------------
 
 
 def test_rows_come_under_their_header() -> None:

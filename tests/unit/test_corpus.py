@@ -28,7 +28,7 @@ def read(chunks: Iterable[bytes], file_format: FileFormat) -> Outcome:
     )
 
 
-# --- the corpus ----------------------------------------------------------------------------------------------------
+# --- the corpus ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 7, 4_096, 1 << 20])
@@ -76,7 +76,7 @@ def test_only_fixed_lines_of_a_rejection_report_are_accepted(case: Case) -> None
         assert len(again) == len(rejected) - 1
 
 
-# --- any dialect ---------------------------------------------------------------------------------------------------
+# --- any dialect -----------------------------------------------------------------------------------------------------
 
 
 def is_code(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Fences that no service is needed for, each by itself."""
+"""Fences that need no services, each in isolation."""
 
 import asyncio
 from contextlib import suppress
@@ -28,7 +28,7 @@ SENDOUT = UUID(int=1)
 
 
 async def test_a_renewal_without_an_answer_does_not_outlast_the_lease() -> None:
-    """A database that neither answers nor refuses: the work has stopped when others may take it."""
+    """If the database does not respond, the work stops before another worker can claim it."""
 
     async def renew() -> None:
         await asyncio.Event().wait()
@@ -44,14 +44,14 @@ async def test_a_renewal_without_an_answer_does_not_outlast_the_lease() -> None:
 @pytest.mark.parametrize("character", ["\r\n", "\n", "\0", "\x7f", "\x85", "\u2028"])
 @pytest.mark.parametrize("address", ["ada{}@example.org", "ada@exam{}ple.org", "jürgen{}@example.org"])
 def test_no_address_has_control_characters(address: str, character: str) -> None:
-    """Whatever it has besides; it is told so, and not something else."""
+    """The error gives this reason, whatever else is wrong."""
     with pytest.raises(AddressError, match="has control characters"):
         parse_address(address.format(character))
 
 
 @pytest.mark.parametrize("address", ["ada@example.org>\r\nRCPT TO:<eve@example.org", "ada@example.org\n"])
-def test_no_address_ends_the_command_in_which_it_stands(address: str) -> None:
-    """Whoever brings it: nothing of such a mail is said to the relay."""
+def test_no_address_can_end_its_smtp_command(address: str) -> None:
+    """Nothing of such a mail is sent to the relay."""
     for envelope in (Envelope.plain("shop@example.org", address, b""), Envelope.plain(address, "ada@example.org", b"")):
         session = Session(Capabilities(), pipelining=True)
         with pytest.raises(ValueError, match="control character"):
@@ -59,20 +59,20 @@ def test_no_address_ends_the_command_in_which_it_stands(address: str) -> None:
         assert session.output() == b""
 
 
-async def test_what_a_relay_said_too_early_is_not_read() -> None:
-    """More than was asked may be somebody else's words, and would be taken for the answer to the first mail."""
+async def test_early_data_of_a_relay_is_rejected() -> None:
+    """Data before our first command may be injected, and would count as the reply to the first mail."""
     async with serving({"EHLO": "250 relay.example\r\n250 more\r\n"}) as server:
         address = SmtpAddress.parse(f"smtp://127.0.0.1:{server.port}")
         with pytest.raises(ConnectError, match="sent more than one reply"):
             await Connector(address, "shop.example", 5).connect()
 
 
-async def test_connection_that_is_given_up_is_cut() -> None:
-    """Of a mail that nobody waits for any more, nothing else is sent: least of all its end."""
+async def test_an_abandoned_connection_is_aborted() -> None:
+    """No more data of an abandoned mail is sent, least of all its final dot."""
     given_up, rest = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """It reads nothing of the mail before that."""
+        """Reads nothing of the mail before the client has given up."""
         writer.write(b"220 relay.example\r\n")
         async for line in reader:
             if line.startswith(b"DATA"):
@@ -99,7 +99,7 @@ async def test_connection_that_is_given_up_is_cut() -> None:
         assert not (await asyncio.wait_for(rest, 10)).endswith(b"\r\n.\r\n")
 
 
-# --- whose codes a mail holds ----------------------------------------------------------------------------------------
+# --- the codes of a mail ---------------------------------------------------------------------------------------------
 
 
 def renderer_for(*, shortage: str = "pause") -> Renderer:
@@ -111,8 +111,8 @@ def renderer_for(*, shortage: str = "pause") -> Renderer:
     return Renderer(SENDOUT, message, [], [BatchList(1, "a", shortage, "Sorry.")], settings=Settings())  # type: ignore[arg-type] # one of two words
 
 
-def test_who_has_no_code_gets_no_mail() -> None:
-    """Of a list that pauses, that is; of one that does not, its text stands in."""
+def test_a_recipient_without_a_code_gets_no_mail() -> None:
+    """If the list pauses on a shortage; otherwise the mail contains the alternative text."""
     without = Delivery(1, "ada@example.org", {}, 0)
     with pytest.raises(RenderError, match="no code of list a"):
         renderer_for().render(without)
@@ -120,7 +120,7 @@ def test_who_has_no_code_gets_no_mail() -> None:
 
 
 def test_each_mail_has_its_own_code() -> None:
-    """And none of the mail before it."""
+    """And no code of an earlier mail."""
     renderer = renderer_for()
     mails = [
         renderer.render(Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).data
@@ -133,8 +133,8 @@ def test_each_mail_has_its_own_code() -> None:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def test_rendering_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should a message ever get past the limit of its words: each costs some instructions, and a mail has so many."""
+def test_rendering_has_an_instruction_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second limit, in case a message ever exceeds the limits of the analysis."""
     monkeypatch.setattr(rendering, "FUEL", 100)
     template = Template(Parts("A voucher", "{{ a }}" * 100, None))
     with pytest.raises(RenderError, match="OutOfFuel"):
@@ -142,8 +142,8 @@ def test_rendering_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["range", "dict", "debug", "namespace", "secret"])
-def test_message_reaches_nothing_but_its_attributes(name: str) -> None:
-    """What a recipient lacks is an error, whatever the language would call so."""
+def test_a_message_reaches_only_its_attributes(name: str) -> None:
+    """A missing attribute is an error, even if the engine has a global of that name."""
     try:
         template = Template(Parts("A voucher", f"{{{{ {name} }}}}", None))
     except TemplateError:
@@ -151,11 +151,11 @@ def test_message_reaches_nothing_but_its_attributes(name: str) -> None:
     with pytest.raises(RenderError, match=name):
         template.render({}, {})
     with pytest.raises(RenderError):
-        template._render("text", {})
+        template._render("text", {}, {})
 
 
-def test_value_in_html_is_text() -> None:
-    """In the way that is quick as in the one that is whole."""
+def test_a_value_in_html_is_escaped() -> None:
+    """In both ways of rendering."""
     template = Template(Parts("A voucher", None, '<p>{{ name }} {{ coupon("a") }}'))
     coupons = {"a": Coupon("<1>", is_code=True)}
     for rendered in (template.render({"name": "<b>"}, coupons), template.render_varying({"name": "<b>"}, coupons)):

@@ -70,12 +70,12 @@ def content(email: EmailMessage, subtype: str) -> str | None:
 
 
 def lines_of(text: str) -> str:
-    """`text` as MIME can keep it: one kind of line break, one at the end."""
+    """`text` with uniform line breaks, one at the end, as MIME preserves it."""
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n") + "\n"
 
 
-def slow(parts: Parts) -> EmailMessage:
-    """The same mail by the standard library's own generator and parser."""
+def reference_mail(parts: Parts) -> EmailMessage:
+    """The same mail by the standard library's generator and parser."""
     email = EmailMessage(policy=SMTP)
     email["Subject"] = parts.subject
     if parts.text is not None:
@@ -87,12 +87,12 @@ def slow(parts: Parts) -> EmailMessage:
     return parsed(Envelope.plain("", "", email.as_bytes()))
 
 
-# --- the bytes --------------------------------------------------------------------------------------------------------
+# --- the bytes -------------------------------------------------------------------------------------------------------
 
 
 @given(VALUES, CODES, st.sampled_from(["text", "html", "both"]))
-def test_what_is_parsed_is_what_was_rendered(value: str, code: str, kind: str) -> None:
-    """For any attribute and code, subject, text and HTML arrive as rendered, and as the standard library sends them."""
+def test_a_parsed_mail_equals_the_rendered_parts(value: str, code: str, kind: str) -> None:
+    """For any value and code, subject, text and HTML arrive as rendered, and as the standard library sends them."""
     text = "Dear {{ name }},\n{{ name }}: {{ coupon('spring') }}" if kind != "html" else None
     html = "<p>Dear {{ name }}, {{ coupon('spring') }}</p>\n" if kind != "text" else None
     template = Template(Parts("{{ name }} gets a voucher", text, html))
@@ -104,15 +104,15 @@ def test_what_is_parsed_is_what_was_rendered(value: str, code: str, kind: str) -
     assert email["Subject"] == rendered.subject
     assert content(email, "plain") == (None if rendered.text is None else lines_of(rendered.text))
     assert content(email, "html") == (None if rendered.html is None else lines_of(rendered.html))
-    reference = slow(rendered)
+    reference = reference_mail(rendered)
     assert content(email, "plain") == content(reference, "plain")
     assert content(email, "html") == content(reference, "html")
     assert email.get_content_type() == reference.get_content_type()
 
 
 @given(VALUES, CODES)
-def test_bytes_keep_to_the_rules_of_mail(value: str, code: str) -> None:
-    """ASCII, CRLF and no other line breaks, no line over 998 octets, and only the headers that belong there."""
+def test_the_bytes_conform_to_the_standards(value: str, code: str) -> None:
+    """ASCII, CRLF and no other line breaks, no line over 998 octets, and only the expected headers."""
     parts = Parts("{{ name }}", "{{ name }} {{ coupon('spring') }}", "<p>{{ name }}</p>")
     email = compiled(parts, sender="Bücherladen <shop@example.org>", reply_to="help@example.org", url=UNSUBSCRIBE)
     data = write(email, attributes={"name": value}, coupons={"spring": Coupon(code, is_code=True)}).data
@@ -144,8 +144,8 @@ def test_bytes_keep_to_the_rules_of_mail(value: str, code: str) -> None:
         lambda text: " ".join(text.split())
     )
 )
-def test_subject_is_folded_within_78_characters(subject: str) -> None:
-    """No line of a subject is longer than RFC 5322 advises, and one with encoded words not than RFC 2047 allows."""
+def test_a_subject_is_folded_within_78_characters(subject: str) -> None:
+    """The recommendation of RFC 5322; with encoded words, the limit of RFC 2047."""
     data = write(compiled(Parts("-{{ s }}", "x", None)), attributes={"s": subject}).data.decode("ascii")
     found = re.search(r"^Subject: .*(?:\r\n .*)*", data, re.MULTILINE)
     assert found is not None
@@ -172,20 +172,20 @@ def test_plain_ascii_stays_readable() -> None:
     )
 
 
-def test_word_that_cannot_be_folded_is_encoded() -> None:
-    """A subject of one long word keeps to the line length and arrives whole."""
+def test_a_word_that_cannot_be_folded_is_encoded() -> None:
+    """A subject of one long word respects the line length and arrives unchanged."""
     envelope = write(compiled(Parts("{{ s }}", "x", None)), attributes={"s": "x" * 2_000})
     assert parsed(envelope)["Subject"] == "x" * 2_000
 
 
-def test_text_that_looks_encoded_arrives_as_it_looks() -> None:
-    """An attribute cannot smuggle in what a mail program would decode."""
+def test_text_that_looks_encoded_arrives_unchanged() -> None:
+    """An attribute cannot contain encoded text that a mail program would decode."""
     envelope = write(compiled(Parts("Hi {{ s }}", "x", None)), attributes={"s": "=?utf-8?q?A=0AB?="})
     assert parsed(envelope)["Subject"] == "Hi =?utf-8?q?A=0AB?="
 
 
-def test_one_click_unsubscribe_names_the_recipient() -> None:
-    """RFC 8058: the URL carries who and which mail, quoted; without https there is no one-click."""
+def test_one_click_unsubscribe_identifies_the_recipient() -> None:
+    """RFC 8058: the URL contains recipient and mail, quoted; without https there is no one-click."""
     email = parsed(write(compiled(Parts("s", "t", None), url=UNSUBSCRIBE), rcpt="a+b@example.org"))
     assert email["List-Unsubscribe"] == (
         "<https://shop.example/unsubscribe?who=a%2Bb%40example.org&mail=6138acddfd25493dab548ba9b28abedc.7%40example.org>"
@@ -196,20 +196,20 @@ def test_one_click_unsubscribe_names_the_recipient() -> None:
     assert by_mail["List-Unsubscribe-Post"] is None
 
 
-def test_bounce_address_says_whose_mail_it_was() -> None:
-    """The envelope's sender is the author, or an address of its own for each mail."""
+def test_the_bounce_address_identifies_the_mail() -> None:
+    """The envelope sender is the author, or an individual address for each mail."""
     assert write(compiled(Parts("s", "t", None))).mail_from == "shop@example.org"
     email = compiled(Parts("s", "t", None), bounce_to="bounces+{id}@mail.example.org")
     assert write(email).mail_from == "bounces+6138acddfd25493dab548ba9b28abedc.7@mail.example.org"
 
 
-def test_message_id_is_the_same_each_time() -> None:
-    """A resend can be recognised: the id depends on sendout and delivery alone."""
+def test_a_message_id_is_stable() -> None:
+    """It depends only on sendout and delivery, so a resent mail can be recognized."""
     assert message_id(SENDOUT, 7, "example.org") == "<6138acddfd25493dab548ba9b28abedc.7@example.org>"
 
 
-def test_envelope_hides_its_data_from_tracebacks() -> None:
-    """Whatever prints an envelope by accident prints no code."""
+def test_the_repr_of_an_envelope_hides_its_data() -> None:
+    """Tracebacks and debug output show no code."""
     coupons = {"spring": Coupon("SPRING-1", is_code=True)}
     assert "SPRING-1" not in repr(write(compiled(Parts("s", '{{ coupon("spring") }}', None)), coupons=coupons))
 
@@ -218,8 +218,8 @@ def test_envelope_hides_its_data_from_tracebacks() -> None:
     "url",
     ["shop.example/u", "javascript:alert(1)", "https://shop.example/{who}", "https://a b", "https://a>\r\nBcc: x"],
 )
-def test_unusable_unsubscribe_url_is_refused(url: str) -> None:
-    """A wrong setting is told before the first mail."""
+def test_an_invalid_unsubscribe_url_is_rejected(url: str) -> None:
+    """Before the first mail."""
     with pytest.raises(EmailError, match="the unsubscribe URL must be"):
         compiled(Parts("s", "t", None), url=url)
 
@@ -232,16 +232,16 @@ def test_unusable_unsubscribe_url_is_refused(url: str) -> None:
         ("ada@example.org", "https://shop.example/" + "x" * 990, "the unsubscribe URL is too long"),
     ],
 )
-def test_mail_that_cannot_be_written_is_an_error_of_its_own(rcpt: str, url: str, reason: str) -> None:
-    """One bad recipient ends neither the batch nor is quoted in a log."""
+def test_an_error_concerns_one_mail(rcpt: str, url: str, reason: str) -> None:
+    """One invalid recipient does not end the batch, and logs do not contain the address."""
     with pytest.raises(RenderError, match=reason) as caught:
         write(compiled(Parts("s", "t", None), url=url), rcpt=rcpt)
     assert caught.value.__context__ is None
     assert "ada" not in str(caught.value)
 
 
-def test_foreign_message_id_is_refused() -> None:
-    """A Message-ID cannot begin a header either."""
+def test_an_invalid_message_id_is_rejected() -> None:
+    """A Message-ID cannot start a new header either."""
     with pytest.raises(RenderError, match="Message-ID"):
         compiled(Parts("s", "t", None)).write(
             rcpt="ada@example.org", message_id="<a@b>\r\nBcc: <eve@example.org>", date=NOON, attributes={}, coupons={}
@@ -261,7 +261,7 @@ ADDRESSES = st.builds(
 
 @given(ADDRESSES | st.text(max_size=20), st.sampled_from(["", UNSUBSCRIBE]))
 def test_any_recipient_is_one_address_or_no_mail(rcpt: str, url: str) -> None:
-    """Whatever stands where an address should be, it adds neither a recipient nor a header nor a command."""
+    """No text in place of an address adds a recipient, a header or a command."""
     try:
         envelope = write(compiled(Parts("s", "t", None), url=url), rcpt=rcpt)
     except RenderError as error:
@@ -277,11 +277,11 @@ def test_any_recipient_is_one_address_or_no_mail(rcpt: str, url: str) -> None:
     assert envelope.utf8 == (not envelope.rcpt_to.isascii())
 
 
-# --- addresses beyond ASCII -------------------------------------------------------------------------------------------
+# --- non-ASCII addresses ---------------------------------------------------------------------------------------------
 
 
-def test_recipient_beyond_ascii_needs_a_relay_with_smtputf8() -> None:
-    """RFC 6532: the To header is the address itself, in UTF-8; everything else stays as it is."""
+def test_a_non_ascii_recipient_needs_smtputf8() -> None:
+    """RFC 6532: the To header contains the address in UTF-8; the rest is unchanged."""
     envelope = write(compiled(Parts("s", "Grüße\n", None), url=UNSUBSCRIBE), rcpt="jürgen@bücher.example")
     assert (envelope.rcpt_to, envelope.utf8) == ("jürgen@xn--bcher-kva.example", True)
     for wire in (envelope.wire(eight_bit=True), envelope.wire(eight_bit=False)):
@@ -290,18 +290,18 @@ def test_recipient_beyond_ascii_needs_a_relay_with_smtputf8() -> None:
     assert b"Content-Transfer-Encoding: 8bit\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.\r\n" in envelope.wire(eight_bit=True)
 
 
-def test_recipient_in_ascii_needs_no_smtputf8() -> None:
-    """Names, texts and domains in any language go through every relay."""
+def test_an_ascii_recipient_needs_no_smtputf8() -> None:
+    """Names, texts and domains in any language pass every relay."""
     envelope = write(compiled(Parts("Grüße", "Grüße", None), sender="Bücher <a@bücher.example>"), rcpt="a@ö.example")
     assert (envelope.rcpt_to, envelope.utf8) == ("a@xn--nda.example", False)
     assert envelope.wire(eight_bit=False).isascii()
 
 
-# --- the date ---------------------------------------------------------------------------------------------------------
+# --- the date --------------------------------------------------------------------------------------------------------
 
 
-def test_date_is_that_of_the_mail() -> None:
-    """What is remembered of one second never stands in another's mail, nor another zone's."""
+def test_the_date_is_that_of_the_mail() -> None:
+    """The cached date of one second or time zone is never used for another."""
     email = compiled(Parts("s", "t", None))
     berlin = timezone(timedelta(hours=1))
     dates = [NOON, NOON + timedelta(seconds=0.9), NOON + timedelta(seconds=1), NOON.astimezone(berlin)]
@@ -317,12 +317,12 @@ def test_date_is_that_of_the_mail() -> None:
     ]
 
 
-# --- envelopes --------------------------------------------------------------------------------------------------------
+# --- envelopes -------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.text(st.sampled_from(".ab"), max_size=4), max_size=6))
-def test_plain_envelope_is_stuffed_on_the_wire_only(lines: list[str]) -> None:
-    """RFC 5321 4.5.2: no line of a mail can be taken for its end, and the reader gets it as it was."""
+def test_a_plain_envelope_is_dot_stuffed_on_the_wire_only(lines: list[str]) -> None:
+    """RFC 5321 4.5.2: no line can be mistaken for the end of the mail, and the recipient gets the original."""
     data = "".join(f"{line}\r\n" for line in lines).encode("ascii")
     envelope = Envelope.plain("a@example.org", "b@example.org", data)
     wire = envelope.wire(eight_bit=False)

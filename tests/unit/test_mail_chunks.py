@@ -1,4 +1,4 @@
-"""A mail that is put together from chunks is the mail that is encoded as a whole."""
+"""A mail assembled from chunks equals a mail encoded as a whole."""
 
 import re
 from binascii import b2a_qp
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupons.mail import MAX_LINE, Envelope, compile_email
-from coupons.templates.analysis import Chunk, chunks_of
+from coupons.templates.analysis import Chunk, split_chunks
 from coupons.templates.rendering import Coupon, Parts, RenderError, Template, TemplateError
 
 INJECTIONS = (
@@ -43,7 +43,7 @@ TAGS = st.sampled_from(
         "{# c #}", "{# c\n.\n #}\n", "{% raw %}{{ a }}\n.{% endraw %}", "{% raw %}{% if %}{% endraw %}\n", "{{+ a }}",
     )
 )  # fmt: skip
-EATING = st.sampled_from(
+TRIMMING = st.sampled_from(
     ("{{- a }}", "{{ a -}}", "{#- c -#}", "{%- raw -%} {{ {%- endraw %}", "{%- if a -%}\n{% endif %}")
 )
 LINES = st.lists(TEXTS | TAGS, max_size=3).map("".join)
@@ -56,7 +56,7 @@ SOURCES = st.recursive(
     ),
     max_leaves=5,
 )
-ALL_SOURCES = SOURCES | st.builds("{}{}{}".format, SOURCES, EATING, SOURCES)
+ALL_SOURCES = SOURCES | st.builds("{}{}{}".format, SOURCES, TRIMMING, SOURCES)
 
 
 def write(template: Template, attributes: dict[str, str], coupons: dict[str, Coupon]) -> Envelope:
@@ -67,7 +67,7 @@ def write(template: Template, attributes: dict[str, str], coupons: dict[str, Cou
 
 
 def whole_part(subtype: str, body: str) -> bytes:
-    """The part as it is when it is encoded in one piece."""
+    """The part if it is encoded as a whole."""
     lines = body.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     content = "\r\n".join((*lines, "")).encode()
     encoding = "7bit"
@@ -104,7 +104,7 @@ def parsed(data: bytes) -> EmailMessage:
 
 
 def lines_of(body: str) -> str:
-    """`body` as MIME can keep it: one kind of line break, one at the end."""
+    """`body` with uniform line breaks, one at the end, as MIME preserves it."""
     return body.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n") + "\n"
 
 
@@ -113,14 +113,14 @@ def bodies(email: EmailMessage) -> list[tuple[str, str]]:
     return [(part.get_content_type(), part.get_content().replace("\r\n", "\n")) for part in parts]
 
 
-@settings(deadline=None)  # compiling a message takes a while, on a busy machine a long one
+@settings(deadline=None)  # compiling a message takes long on a busy machine
 @given(
     ALL_SOURCES, ALL_SOURCES, st.sampled_from(["text", "html", "both"]), VALUES, VALUES | st.none(), CODES | st.none()
 )
-def test_chunks_make_the_mail_that_the_whole_makes(  # noqa: PLR0917 - given in this order
+def test_chunks_give_the_same_mail_as_the_whole(  # noqa: PLR0917 - given in this order
     one: str, two: str, kind: str, a: str, b: str | None, code: str | None
 ) -> None:
-    """For any message, value and code: byte for byte, in 7 bits and in 8, with nothing that was not rendered."""
+    """For any message, value and code, byte for byte, in 7 and in 8 bits, without additional content."""
     try:
         template = Template(Parts("{{ a }}", one if kind != "html" else None, two if kind != "text" else None))
     except TemplateError:
@@ -136,7 +136,7 @@ def test_chunks_make_the_mail_that_the_whole_makes(  # noqa: PLR0917 - given in 
     try:
         envelope = write(template, attributes, coupons)
     except RenderError as error:
-        # The code happens to stand in lines that all recipients get.
+        # The constant text contains the code by chance.
         assert "does not print the code" in str(error)
         assert code is not None
         assert any(code in chunk.source for chunks in template.chunks.values() for chunk in chunks if not chunk.varies)
@@ -165,25 +165,25 @@ def test_chunks_make_the_mail_that_the_whole_makes(  # noqa: PLR0917 - given in 
 
 @settings(deadline=None)
 @given(ALL_SOURCES)
-def test_chunks_are_the_whole_source(source: str) -> None:
-    """Nothing is lost by cutting, neighbours never both vary, and what does not vary has no tag."""
+def test_chunks_add_up_to_the_source(source: str) -> None:
+    """Splitting loses nothing, adjacent chunks never both vary, and constant chunks contain no tag."""
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     try:
         Template(Parts("s", source, None))
     except TemplateError:
         return
-    chunks = chunks_of(source)
+    chunks = split_chunks(source)
     assert "".join(chunk.source for chunk in chunks) == source
     assert all(one.varies != other.varies for one, other in pairwise(chunks))
     assert all(chunk.source.endswith("\n") for chunk in chunks[:-1])
     assert not any(tag in chunk.source for chunk in chunks if not chunk.varies for tag in ("{{", "{%", "{#"))
 
 
-def test_only_what_varies_is_rendered_for_each_recipient() -> None:
-    """Lines without a placeholder are done once; a condition is one chunk from its first line to its last."""
+def test_only_varying_chunks_are_rendered_per_recipient() -> None:
+    """Lines without placeholders are rendered once; a condition is one chunk from its first to its last line."""
     source = "Hello\n\n{{ a }}, {{ b }}\n{{ c }}\nyour\n{% if a %}\nvery\n{% endif %} own\ncode\n{# nothing #}\nis\n"
     same, varies = partial(Chunk, varies=False), partial(Chunk, varies=True)
-    assert chunks_of(source) == (
+    assert split_chunks(source) == (
         same("Hello\n\n"),
         varies("{{ a }}, {{ b }}\n{{ c }}\n"),
         same("your\n"),
@@ -192,19 +192,19 @@ def test_only_what_varies_is_rendered_for_each_recipient() -> None:
         varies("{# nothing #}\n"),
         same("is\n"),
     )
-    assert chunks_of("") == ()
-    assert chunks_of("a\n{{ b -}}\nc\n") == (varies("a\n{{ b -}}\nc\n"),)
+    assert split_chunks("") == ()
+    assert split_chunks("a\n{{ b -}}\nc\n") == (varies("a\n{{ b -}}\nc\n"),)
 
 
-def test_code_in_everyones_lines_is_not_printed() -> None:
-    """A mail whose fixed text happens to hold the code does not hold the recipient's code."""
+def test_a_code_in_constant_text_does_not_count_as_printed() -> None:
+    """The fixed text of a mail may contain the same characters by chance."""
     template = Template(Parts("s", "WELCOME\n{% if '' %}{{ coupon('spring') }}{% endif %}\n", None))
     with pytest.raises(RenderError, match="does not print the code of list spring"):
         write(template, {}, {"spring": Coupon("WELCOME", is_code=True)})
 
 
 def test_each_mail_keeps_its_own_code_until_it_is_sent() -> None:
-    """Bytes are made late, perhaps after other mails were written, perhaps twice."""
+    """Its bytes are built late, perhaps after other mails were written, and perhaps twice."""
     template = Template(Parts("s", "{{ coupon('spring') }}", "<p>{{ coupon('spring') }}</p>"))
     email = compile_email(template=template, sender="shop@example.org")
     envelopes = [
@@ -220,8 +220,8 @@ def test_each_mail_keeps_its_own_code_until_it_is_sent() -> None:
             assert codes == [f"CODE-{number}".encode()] * 2
 
 
-def test_error_names_the_line_of_the_message_not_of_a_chunk() -> None:
-    """What is told to the marketer is where it stands in what they wrote."""
+def test_an_error_reports_the_line_of_the_message() -> None:
+    """Not the line of a chunk: the marketer sees the whole source."""
     template = Template(Parts("s", "one\ntwo\n{{ a|int }}\n", None))
     with pytest.raises(RenderError, match="text, line 3: InvalidOperation") as caught:
         write(template, {"a": "SECRET"}, {})

@@ -34,7 +34,7 @@ def parsed(envelope: Envelope, *, eight_bit: bool = False) -> EmailMessage:
 
 
 def outline(email: MIMEPart) -> object:
-    """The content types, as deep as the parts are."""
+    """The nested content types."""
     if not email.is_multipart():
         return email.get_content_type()
     return (email.get_content_subtype(), *map(outline, email.iter_parts()))
@@ -55,8 +55,8 @@ def outline(email: MIMEPart) -> object:
         (write(html=None), "text/plain"),
     ],
 )
-def test_levels_are_those_that_are_needed(envelope: Envelope, expected: object) -> None:
-    """Mail programs show text or HTML, the images in it, and list the attachments; no level holds a single part."""
+def test_a_mail_has_only_the_levels_it_needs(envelope: Envelope, expected: object) -> None:
+    """Mail programs show text or HTML with its images and list attachments; no level contains a single part."""
     assert outline(parsed(envelope)) == expected
     assert outline(parsed(envelope, eight_bit=True)) == expected
     body = parsed(envelope).get_body(("plain", "html"))
@@ -64,7 +64,7 @@ def test_levels_are_those_that_are_needed(envelope: Envelope, expected: object) 
     assert body.get_content().endswith(("Grüße\r\n", '.png">\r\n'))
 
 
-def test_html_finds_its_images() -> None:
+def test_html_references_its_images() -> None:
     """RFC 2392 and RFC 2387: an image is found by its id, and the body by its type."""
     email = parsed(write(LOGO))
     image = next(part for part in email.walk() if part.get_content_maintype() == "image")
@@ -74,8 +74,8 @@ def test_html_finds_its_images() -> None:
     assert parsed(write(LOGO, text=None)).get_param("type") == "text/html"
 
 
-def test_levels_around_8bit_text_say_so() -> None:
-    """RFC 2045 6.4: what holds 8bit text is 8bit itself; the same mail in ASCII says nothing."""
+def test_levels_around_8bit_text_are_declared_8bit() -> None:
+    """RFC 2045 6.4; the same mail in ASCII declares nothing."""
     email = parsed(write(LOGO, TERMS), eight_bit=True)
     encodings = [part["Content-Transfer-Encoding"] for part in email.walk()]
     assert encodings == ["8bit", "8bit", "8bit", "8bit", "8bit", "base64", "base64"]
@@ -89,8 +89,8 @@ NAMES = st.text(st.characters(exclude_categories=["C", "Zs", "Zl", "Zp"], exclud
 
 
 @given(st.dictionaries(NAMES, st.binary(max_size=2_000), max_size=4))
-def test_files_come_out_byte_for_byte(files: dict[str, bytes]) -> None:
-    """Name and content of an attachment are what the shop gave."""
+def test_files_arrive_byte_for_byte(files: dict[str, bytes]) -> None:
+    """An attachment keeps its name and content."""
     email = parsed(write(*(File(name, "application/octet-stream", content) for name, content in files.items()), LOGO))
     arrived = {part.get_filename(): part.get_content() for part in email.iter_attachments()}
     arrived.pop("logo.png", None)
@@ -100,30 +100,30 @@ def test_files_come_out_byte_for_byte(files: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        (File("", "image/png", b""), "the name must be one of a file"),
-        (File("..", "image/png", b""), "the name must be one of a file"),
-        (File("../a", "image/png", b""), "the name must be one of a file"),
-        (File("c:\\a", "image/png", b""), "the name must be one of a file"),
-        (File('a"\r\nBcc: eve@example.org', "image/png", b""), "the name must be one of a file"),
-        (File("a\0.png", "image/png", b""), "the name must be one of a file"),
-        (File("a\u202egnp.exe", "image/png", b""), "the name must be one of a file"),
-        (File("ä" * 128, "image/png", b""), "is longer than 255 octets"),
-        (File("a.png", "", b""), "the content type must be one like image/png"),
-        (File("a.png", "image", b""), "the content type must be one like image/png"),
-        (File("a.png", "image/png\r\nBcc: eve@example.org", b""), "the content type must be one like image/png"),
-        (File("a.png", "image/png; name=x", b""), "the content type must be one like image/png"),
-        (File("a.eml", "message/rfc822", b""), "the content type must be one like image/png"),
-        (File("a", "Multipart/mixed", b""), "the content type must be one like image/png"),
-        (File("a.css", "text/css", b"", inline=True), "only images can be shown in the HTML"),
-        (File("a b.png", "image/png", b"", inline=True), "the name of an inline file is ASCII letters"),
-        (File("a>.png", "image/png", b"", inline=True), "the name of an inline file is ASCII letters"),
-        (File("logo.png", "image/png", b""), "there are two of this name"),
-        (File("b.png", "image/png", b"", inline=True), "the HTML does not show it"),
-        (File("a.bin", "application/zip", bytes(MAX_ENCODED // 4 * 3)), "all files together take"),
+        (File("", "image/png", b""), "the name must be a file name"),
+        (File("..", "image/png", b""), "the name must be a file name"),
+        (File("../a", "image/png", b""), "the name must be a file name"),
+        (File("c:\\a", "image/png", b""), "the name must be a file name"),
+        (File('a"\r\nBcc: eve@example.org', "image/png", b""), "the name must be a file name"),
+        (File("a\0.png", "image/png", b""), "the name must be a file name"),
+        (File("a\u202egnp.exe", "image/png", b""), "the name must be a file name"),
+        (File("ä" * 128, "image/png", b""), "exceeds the limit of 255 bytes"),
+        (File("a.png", "", b""), "the content type must be of the form image/png"),
+        (File("a.png", "image", b""), "the content type must be of the form image/png"),
+        (File("a.png", "image/png\r\nBcc: eve@example.org", b""), "the content type must be of the form image/png"),
+        (File("a.png", "image/png; name=x", b""), "the content type must be of the form image/png"),
+        (File("a.eml", "message/rfc822", b""), "the content type must be of the form image/png"),
+        (File("a", "Multipart/mixed", b""), "the content type must be of the form image/png"),
+        (File("a.css", "text/css", b"", inline=True), "only images can be inline"),
+        (File("a b.png", "image/png", b"", inline=True), "the name of an inline file consists of ASCII letters"),
+        (File("a>.png", "image/png", b"", inline=True), "the name of an inline file consists of ASCII letters"),
+        (File("logo.png", "image/png", b""), "duplicate name"),
+        (File("b.png", "image/png", b"", inline=True), "not shown by the HTML"),
+        (File("a.bin", "application/zip", bytes(MAX_ENCODED // 4 * 3)), "the files take"),
     ],
 )
-def test_file_that_cannot_go_along_is_refused(file: File, reason: str) -> None:
-    """A message with a file that harms or cannot be shown is not compiled, and the reason is one line."""
+def test_an_unsuitable_file_is_rejected(file: File, reason: str) -> None:
+    """A message with a dangerous or unusable file is not compiled; the reason is one line."""
     with pytest.raises(EmailError, match=reason) as caught:
         write(LOGO, file)
     assert "Bcc" not in str(caught.value).replace("\\r\\nBcc", "")
@@ -139,18 +139,18 @@ def test_file_that_cannot_go_along_is_refused(file: File, reason: str) -> None:
         "<b style='a:url(cid:none.png)'>",
     ],
 )
-def test_image_that_is_missing_is_told(html: str) -> None:
-    """No recipient sees the frame of a picture that is not there; all problems are told at once."""
+def test_a_missing_image_is_reported(html: str) -> None:
+    """No recipient sees an empty frame; all problems are reported at once."""
     with pytest.raises(EmailError) as caught:
         write(LOGO, html=html)
     assert str(caught.value).splitlines() == [
         'html: "cid:none.png" names no inline file',
-        "file 'logo.png': the HTML does not show it",
+        "file 'logo.png': not shown by the HTML",
     ]
 
 
 def test_mails_share_their_files() -> None:
-    """A window of 200 mails that wait for the relay holds a file of a megabyte once."""
+    """200 mails in flight hold a file of one megabyte only once."""
     email = compile_email(
         template=Template(Parts("s", "{{ name }}", None)), sender="shop@example.org",
         files=[File("a.bin", "application/octet-stream", bytes(1 << 20))],
@@ -169,6 +169,6 @@ def test_mails_share_their_files() -> None:
     assert held < 1 << 20
 
 
-def test_file_hides_its_content() -> None:
-    """Whatever prints a file by accident prints no megabytes."""
+def test_the_repr_of_a_file_hides_its_content() -> None:
+    """Debug output does not contain megabytes."""
     assert "PNG" not in repr(LOGO)

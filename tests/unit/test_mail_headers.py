@@ -28,7 +28,7 @@ def write(
     )  # fmt: skip
 
 
-# --- mailboxes --------------------------------------------------------------------------------------------------------
+# --- mailboxes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def write(
         ("Bücher <shop@bücher.example>", Mailbox("Bücher", "shop@xn--bcher-kva.example")),
     ],
 )
-def test_mailbox_is_a_name_and_an_address(text: str, mailbox: Mailbox) -> None:
-    """A sender is written as in any mail program."""
+def test_a_mailbox_is_a_name_and_an_address(text: str, mailbox: Mailbox) -> None:
+    """In the notation of mail programs."""
     assert parse_mailbox(text) == mailbox
 
 
@@ -62,18 +62,18 @@ def test_mailbox_is_a_name_and_an_address(text: str, mailbox: Mailbox) -> None:
         "a\u2028b <a@example.org>",
     ],
 )
-def test_what_is_no_mailbox_is_refused(text: str) -> None:
-    """Neither a second address nor a second header gets in by way of a setting."""
+def test_an_invalid_mailbox_is_rejected(text: str) -> None:
+    """A setting can add neither a second address nor a second header."""
     with pytest.raises(AddressError):
         parse_mailbox(text)
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]) | st.just(" "), max_size=150))
-def test_display_name_arrives_as_configured(name: str) -> None:
-    """Umlauts, quotes, commas, emoji: the recipient sees the shop's name."""
+def test_a_display_name_arrives_as_configured(name: str) -> None:
+    """With umlauts, quotes, commas or emoji."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     envelope = write(sender=f'"{escaped}" <shop@example.org>', reply_to="help@example.org")
-    # Not by the newer parser: in Python 3.11 it leaves a blank between two encoded words of a name.
+    # Not the newer parser: in Python 3.11 it leaves a space between two encoded words of a name.
     shown, address = parseaddr(message_from_bytes(envelope.data, policy=compat32)["From"])
     assert (str(make_header(decode_header(shown))), address) == (name.strip(), "shop@example.org")
     head = envelope.data.partition(b"\r\nMIME-Version")[0]
@@ -82,24 +82,24 @@ def test_display_name_arrives_as_configured(name: str) -> None:
 
 @pytest.mark.parametrize("setting", ["sender", "reply_to", "bounce_to"])
 def test_own_addresses_are_ascii(setting: str) -> None:
-    """Mail must leave through any relay: only a recipient's address may need SMTPUTF8."""
+    """Mails must pass every relay: only a recipient's address may need SMTPUTF8."""
     settings = {"sender": SHOP, "reply_to": "", "bounce_to": ""} | {setting: "büro@example.org"}
-    with pytest.raises(AddressError, match="that only a recipient's address can have"):
+    with pytest.raises(AddressError, match="which only a recipient may have"):
         write(sender=settings["sender"], reply_to=settings["reply_to"], bounce_to=settings["bounce_to"])
 
 
-def test_bounce_address_is_said_as_every_relay_takes_it() -> None:
-    """Blanks around it and an international domain are put right as in any other address."""
+def test_a_bounce_address_is_normalized() -> None:
+    """Surrounding spaces and international domains are handled as in every other address."""
     assert write(bounce_to=" b+{id}@bücher.example ").mail_from == "b+7@xn--bcher-kva.example"
     with pytest.raises(AddressError, match="more than 64 characters"):
         write(bounce_to=f"{'b' * 60}{{id}}@example.org")
 
 
-# --- further headers --------------------------------------------------------------------------------------------------
+# --- additional headers ----------------------------------------------------------------------------------------------
 
 
-def test_further_headers_are_in_every_mail() -> None:
-    """What mailbox providers and the shop's own tools look at."""
+def test_additional_headers_are_in_every_mail() -> None:
+    """Mailbox providers and the shop's tools evaluate them."""
     headers = {
         "X-Campaign": "Frühling, ganz für Sie, mit allem, was der Garten in den nächsten Wochen braucht 🌷",
         "Precedence": "bulk",
@@ -114,8 +114,8 @@ def test_further_headers_are_in_every_mail() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]) | st.just(" "), min_size=1, max_size=2_000))
-def test_further_header_arrives_in_lines_that_relays_take(value: str) -> None:
-    """Whatever it says, it is one field, folded, with one blank between two words."""
+def test_an_additional_header_is_folded(value: str) -> None:
+    """Any value is one field, with single spaces between words."""
     try:
         data = write(headers={"X-Note": value}).data
     except EmailError:
@@ -131,39 +131,39 @@ def test_further_header_arrives_in_lines_that_relays_take(value: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("", "x", "a name is 1 to 50 ASCII letters"),
-        ("X Y", "x", "a name is 1 to 50 ASCII letters"),
-        ("X:", "x", "a name is 1 to 50 ASCII letters"),
-        ("X-Ä", "x", "a name is 1 to 50 ASCII letters"),
-        ("X-A\r\nBcc", "eve@example.org", "a name is 1 to 50 ASCII letters"),
-        ("X" * 51, "x", "a name is 1 to 50 ASCII letters"),
-        ("BCC", "eve@example.org", "is not free to set"),
-        ("Content-Type", "text/html", "is not free to set"),
-        ("List-Unsubscribe-Post", "x", "is not free to set"),
-        ("Resent-To", "eve@example.org", "is not free to set"),
-        ("X-A", "a\r\nBcc: eve@example.org", "the value is empty or has control characters"),
-        ("X-A", "a\nb", "the value is empty or has control characters"),
-        ("X-A", "a\u2028b", "the value is empty or has control characters"),
-        ("X-A", "a\0b", "the value is empty or has control characters"),
-        ("X-A", "\ud800", "the value is empty or has control characters"),
-        ("X-A", " ", "the value is empty or has control characters"),
+        ("", "x", "a name has 1 to 50 ASCII letters"),
+        ("X Y", "x", "a name has 1 to 50 ASCII letters"),
+        ("X:", "x", "a name has 1 to 50 ASCII letters"),
+        ("X-Ä", "x", "a name has 1 to 50 ASCII letters"),
+        ("X-A\r\nBcc", "eve@example.org", "a name has 1 to 50 ASCII letters"),
+        ("X" * 51, "x", "a name has 1 to 50 ASCII letters"),
+        ("BCC", "eve@example.org", "cannot be set"),
+        ("Content-Type", "text/html", "cannot be set"),
+        ("List-Unsubscribe-Post", "x", "cannot be set"),
+        ("Resent-To", "eve@example.org", "cannot be set"),
+        ("X-A", "a\r\nBcc: eve@example.org", "the value is empty or contains control characters"),
+        ("X-A", "a\nb", "the value is empty or contains control characters"),
+        ("X-A", "a\u2028b", "the value is empty or contains control characters"),
+        ("X-A", "a\0b", "the value is empty or contains control characters"),
+        ("X-A", "\ud800", "the value is empty or contains control characters"),
+        ("X-A", " ", "the value is empty or contains control characters"),
         ("X-A", "x" * 999, "a word of the value is too long"),
     ],
 )
-def test_header_that_is_not_free_is_refused(name: str, value: str, reason: str) -> None:
-    """Neither who gets the mail nor how it is built can be changed by a further header."""
+def test_reserved_headers_are_rejected(name: str, value: str, reason: str) -> None:
+    """An additional header can change neither the recipients nor the structure of the mail."""
     with pytest.raises(EmailError, match=reason) as caught:
         write(headers={name: value})
     assert str(caught.value).isprintable()
 
 
-def test_all_problems_of_the_settings_are_told_at_once() -> None:
-    """One look is enough to mend them."""
+def test_all_problems_of_the_settings_are_reported_at_once() -> None:
+    """So that they can be fixed in one step."""
     with pytest.raises(EmailError) as caught:
         write(url="shop.example", headers={"To": "x", "X-A": "1", "x-a": "2"})
     assert str(caught.value).splitlines() == [
-        "the unsubscribe URL must be https, http or mailto, with no placeholders but {address}, {message_id}",
-        "header To: is not free to set",
-        "header X-A: is given twice",
-        "header x-a: is given twice",
+        "the unsubscribe URL must be https, http or mailto; its only placeholders are {address} and {message_id}",
+        "header To: cannot be set",
+        "header X-A: duplicate header",
+        "header x-a: duplicate header",
     ]

@@ -70,7 +70,7 @@ def error(text: str, column: str | int | None = None) -> str:
     return str(caught.value)
 
 
-# --- rows ----------------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_is_a_recipient_with_attributes() -> None:
@@ -217,7 +217,7 @@ def test_a_reader_describes_the_format() -> None:
     assert not RecipientReader(DETECTED).description
 
 
-# --- re-imported rows ----------------------------------------------------------------------------------------------
+# --- re-imported rows ------------------------------------------------------------------------------------------------
 
 
 def test_a_rejected_row_is_kept_whole() -> None:
@@ -295,7 +295,7 @@ def test_values_damaged_earlier_are_rejected(row: str, reason: Reason) -> None:
     assert reasons(f"email;name\n{row}\n") == [(2, reason)]
 
 
-# --- headers -------------------------------------------------------------------------------------------------------
+# --- headers ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from coupons.mail import Envelope, File, compile_email, message_id, parse_mailbox
+from coupons.mail import Envelope, File, compile_message
 from coupons.settings import Settings
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
-from coupons.templates.rendering import Coupon, RenderError, Template
+from coupons.templates.rendering import Coupon, RenderError
 
 
 class Renderer:
@@ -24,22 +24,13 @@ class Renderer:
         """Raises EmailError: a setting is invalid."""
         self.lists = lists
         self._sendout_id = sendout_id
-        self._domain = parse_mailbox(message.sender).address.rpartition("@")[2]
-        self._compiled = compile_email(
-            template=Template(message.parts),
-            sender=message.sender,
-            reply_to=message.reply_to,
-            bounce_to=settings.bounce_address or None,
-            unsubscribe_url=settings.unsubscribe_url or None,
-            headers=message.headers,
-            files=files,
-        )
+        self._compiled = compile_message(message, files, settings)
 
     def render(self, delivery: Delivery) -> Envelope:
         """The delivery's mail. Raises RenderError: none can be rendered, and none may be sent."""
         return self._compiled.write(
             rcpt=delivery.address,
-            message_id=message_id(self._sendout_id, delivery.number, self._domain),
+            message_id=self._compiled.message_id(self._sendout_id, delivery.number),
             date=datetime.now(UTC),
             attributes={**delivery.attributes, "email": delivery.address},
             coupons={each.name: _coupon(each, delivery) for each in self.lists},
