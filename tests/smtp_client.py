@@ -1,4 +1,4 @@
-"""Mails to scripted servers."""
+"""Send mails to scripted servers."""
 
 from functools import partial
 
@@ -41,20 +41,20 @@ def relays_to(
 
 
 async def outcome_of(script: Script, timeouts: Timeouts = Timeouts()) -> Outcome:  # noqa: B008 a frozen value
-    """Of a mail on a fresh connection to such a relay."""
+    """The outcome of a mail on a new connection to a relay with this script."""
     async with serving(script) as server, relays_to(server, timeouts=timeouts) as relays:
         return await relays.send(MAIL)
 
 
 async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:
-    """Of mails to these, handed over at once."""
+    """The outcomes of mails to these names, submitted at once."""
     outcomes: dict[str, Outcome] = {}
 
-    def note(name: str, outcome: Outcome) -> None:
+    def report(name: str, outcome: Outcome) -> None:
         assert name not in outcomes, "reported twice"
         outcomes[name] = outcome
 
     for name in names:
-        relays.submit(mail_to(name), partial(note, name))
+        relays.submit(mail_to(name), partial(report, name))
     await until(lambda: len(outcomes) == len(names), f"{len(names)} outcomes", seen=lambda: outcomes)
     return outcomes

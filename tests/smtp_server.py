@@ -1,14 +1,14 @@
-r"""An SMTP server that does what its script says: any reply, any delay, any lie, a death at any moment.
+r"""An SMTP server that follows a script: any reply, any delay, any lie, death at any moment.
 
-In the tests' own process: `async with serving({"RCPT": "550 5.1.1 no\r\n"}) as server`. As a process of its own,
+In the test's process: `async with serving({"RCPT": "550 5.1.1 no\r\n"}) as server`. As a separate process,
 which prints its port and can be killed:
 
     python -m tests.smtp_server --ledger FILE --script '{"DOT": {"reply": "250 ok\r\n", "then": "cut"}}' ...
 
-There is a script for each connection, the last one for all that follow. A script says what comes of a verb: GREETING,
-EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, or IDLE (after the reply to the
-dot). A list goes one by one, its last for all that follow. What is accepted stands in the ledger, fsynced, before
-anybody is told.
+Each connection has its script; the last script is for all later connections. A script maps a verb to an act. The verbs:
+GREETING, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, and IDLE (after the
+reply to the dot). Of a list, each occurrence of the verb takes the next act, and the last act is for all later ones. An
+accepted mail is in the ledger, fsynced, before the reply is sent.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-# A certificate for "localhost" until 2120, signed by itself, and its key, which opens nothing.
+# A self-signed certificate for "localhost" until 2120, and its key, which protects nothing.
 KEY_AND_CERTIFICATE = """\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSsSydKqKd6/iSHBy
@@ -47,17 +47,17 @@ GQk5mIfC5Aunf2HAwfph+3kWkfKR
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What comes of a verb: first `delay` seconds, then the reply as it stands, then perhaps the end."""
+    """The answer to a verb: a delay in seconds, then the literal reply, then perhaps the end."""
 
     reply: str = ""
     delay: float = 0
     bytewise: bool = False
     then: str = ""
-    """`cut`: the connection is reset; `hang`: nothing more is said, nothing more is read."""
+    """`cut`: the connection is reset; `hang`: no more bytes are sent or interpreted."""
     discard: bool = False
-    """Whether commands that came together with this one are forgotten, as if PIPELINING were not offered."""
+    """Whether commands received together with this one are discarded, as if PIPELINING were not offered."""
     accept: bool | None = None
-    """Whether the server has really accepted; None: as the reply says."""
+    """Whether the server really accepts; None: as the reply says."""
 
     @property
     def accepts(self) -> bool:
@@ -91,7 +91,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class CutError(Exception):
-    """The script says that the server dies here."""
+    """The script makes the server die here."""
 
 
 @dataclass
@@ -100,24 +100,29 @@ class ScriptedServer:
     tls: ssl.SSLContext | None = None
     ledger: Path | None = None
     port: int = 0
-    said: list[list[str]] = field(default_factory=list)
-    """Each connection's lines outside of mails."""
+    commands: list[list[str]] = field(default_factory=list)
+    """The command lines of each connection."""
     mails: list[bytes] = field(default_factory=list)
-    """What came after 354, up to and with the final dot."""
+    """The bytes after 354, including the final dot."""
     accepted: list[str] = field(default_factory=list)
     """The recipients of the mails that were really accepted."""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     sessions: set["Session"] = field(default_factory=set)
 
     @property
+    def connections(self) -> int:
+        """The number of connections so far."""
+        return len(self.commands)
+
+    @property
     def verbs(self) -> list[list[str]]:
-        """What each connection was told, without arguments."""
-        return [[line.partition(" ")[0] for line in lines] for lines in self.said]
+        """The commands of each connection, without arguments."""
+        return [[line.partition(" ")[0] for line in lines] for lines in self.commands]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        script = {**FRIENDLY, **self.scripts[min(len(self.said), len(self.scripts) - 1)]}
+        script = {**FRIENDLY, **self.scripts[min(len(self.commands), len(self.scripts) - 1)]}
         session = Session(self, script, reader, writer)
-        self.said.append(session.lines)
+        self.commands.append(session.commands)
         self.sessions.add(session)
         try:
             await session.run()
@@ -143,17 +148,17 @@ class Session:
     script: Mapping[str, "str | Act | list[str | Act]"]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    lines: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     read: bytes = b""
     recipient: str | None = None
 
     async def run(self) -> None:
-        await self.react("GREETING")
-        while line := (await self.until(b"\n")).decode("latin-1").rstrip("\r\n"):
-            self.lines.append(line)
+        await self.act_on("GREETING")
+        while line := (await self.read_until(b"\n")).decode("latin-1").rstrip("\r\n"):
+            self.commands.append(line)
             verb, _, argument = line.partition(" ")
-            act = await self.react(verb)
+            act = await self.act_on(verb)
             if verb == "STARTTLS" and self.server.tls is not None:
                 await self.writer.start_tls(self.server.tls)
             elif verb == "RCPT" and act.accepts:
@@ -161,41 +166,41 @@ class Session:
             elif verb in ("MAIL", "RSET"):
                 self.recipient = None
             elif verb == "DATA" and act.accepts and "354" in act.reply:
-                await self.take_mail()
+                await self.receive_mail()
             if verb == "QUIT" or act.reply.startswith("421"):
                 return
 
-    async def take_mail(self) -> None:
+    async def receive_mail(self) -> None:
         while self.script["BODY"] and len(self.read) < 10:
-            await self.more()
-        await self.react("BODY")
-        mail = await self.mail()
+            await self.read_more()
+        await self.act_on("BODY")
+        mail = await self.read_mail()
         self.server.mails.append(mail)
         act = self.next_act("DOT")
         if act.accepts and self.recipient is not None:
             self.server.accept(self.recipient, mail)
         self.recipient = None
         await self.perform(act)
-        await self.react("IDLE")
+        await self.act_on("IDLE")
 
-    async def mail(self) -> bytes:
+    async def read_mail(self) -> bytes:
         while len(self.read) < len(b".\r\n"):
-            await self.more()
-        return await self.until(b"\n" if self.read.startswith(b".\r\n") else b"\r\n.\r\n")
+            await self.read_more()
+        return await self.read_until(b"\n" if self.read.startswith(b".\r\n") else b"\r\n.\r\n")
 
-    async def until(self, end: bytes) -> bytes:
+    async def read_until(self, end: bytes) -> bytes:
         while end not in self.read:
-            await self.more()
+            await self.read_more()
         found, end, self.read = self.read.partition(end)
         return found + end
 
-    async def more(self) -> None:
+    async def read_more(self) -> None:
         data = await self.reader.read(65_536)
         if not data:
             raise EOFError
         self.read += data
 
-    async def react(self, verb: str) -> Act:
+    async def act_on(self, verb: str) -> Act:
         act = self.next_act(verb)
         await self.perform(act)
         return act
@@ -211,9 +216,9 @@ class Session:
         if act.delay:
             await asyncio.sleep(act.delay)
         if act.discard:
-            await asyncio.sleep(0.02)  # what is discarded has to be there
+            await asyncio.sleep(0.02)  # let the commands arrive that are discarded
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.more(), 0.02)
+                await asyncio.wait_for(self.read_more(), 0.02)
             self.read = b""
         size = 1 if act.bytewise else len(act.reply) or 1
         for start in range(0, len(act.reply), size):
@@ -243,9 +248,9 @@ async def serving(
 
 @contextmanager
 def process(ledger: Path, script: Script) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A server in a process of its own, and its port."""
-    told = json.dumps(script, default=asdict)
-    command = [sys.executable, "-m", "tests.smtp_server", "--ledger", str(ledger), "--script", told]
+    """A server in a separate process, and its port."""
+    script_json = json.dumps(script, default=asdict)
+    command = [sys.executable, "-m", "tests.smtp_server", "--ledger", str(ledger), "--script", script_json]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
         try:
@@ -255,7 +260,7 @@ def process(ledger: Path, script: Script) -> Iterator[tuple["subprocess.Popen[st
 
 
 def server_tls() -> ssl.SSLContext:
-    """For `localhost`, with a certificate that only those believe who were given it."""
+    """For `localhost`, with a certificate that only clients with a copy of it trust."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(KEY_AND_CERTIFICATE)
@@ -264,21 +269,21 @@ def server_tls() -> ssl.SSLContext:
     return context
 
 
-def script_of(text: str) -> Script:
-    def act(told: object) -> str | Act | list[str | Act]:
-        if isinstance(told, list):
-            return [each for one in told if not isinstance(each := act(one), list)]
-        return Act(**told) if isinstance(told, dict) else str(told)
+def parse_script(text: str) -> Script:
+    def act(value: object) -> str | Act | list[str | Act]:
+        if isinstance(value, list):
+            return [each for one in value if not isinstance(each := act(one), list)]
+        return Act(**value) if isinstance(value, dict) else str(value)
 
-    return {verb: act(told) for verb, told in json.loads(text).items()}
+    return {verb: act(value) for verb, value in json.loads(text).items()}
 
 
 async def run(arguments: argparse.Namespace) -> None:
     tls = server_tls() if arguments.tls else None
-    scripts = [script_of(each) for each in arguments.script]
+    scripts = [parse_script(each) for each in arguments.script]
     async with serving(*scripts, tls=tls, implicit=arguments.tls == "implicit", ledger=arguments.ledger) as server:
-        print(server.port, flush=True)  # noqa: T201 - whoever started it reads it
-        await asyncio.to_thread(sys.stdin.read)  # until whoever started it goes
+        print(server.port, flush=True)  # noqa: T201 - read by the process that started this one
+        await asyncio.to_thread(sys.stdin.read)  # until the process that started this one ends
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Whatever a relay says: each mail gets its own reply or none, and only errors that are declared come out."""
+"""For any bytes from a relay, each mail gets its own reply or none, and only declared errors are raised."""
 
 import asyncio
 import random
@@ -21,12 +21,12 @@ from tests.fuzz.fuzzing import CUTS, cut, fuzzed
 from tests.smtp_client import mail_to
 from tests.unit.test_smtp_session import Conversation, ModelRelay, converse
 
-# --- a relay that behaves, on a line that does not -----------------------------------------------------------------
+# --- a correct relay on a faulty line ------------------------------------------------------------------------------
 
 NOISE = st.text("-a \r\n\0\x80\xff", min_size=1, max_size=6).map(lambda text: text.encode("latin-1"))
-"""Without digits: a reply that is forged whole cannot be told from a real one."""
+"""Without digits: a completely forged reply cannot be distinguished from a real one."""
 ONE_REPLY = len(b"250 said\r\n")
-"""Comes twice at most: a whole group of replies that is replayed is answered as what it looks like, by anybody."""
+"""The most that is duplicated: no client can detect a whole group of replies that is replayed."""
 DAMAGE = st.one_of(
     st.tuples(st.sampled_from(["lost", "noise", "changed"]), st.integers(0, 400), st.integers(1, 40), NOISE),
     st.tuples(st.just("twice"), st.integers(0, 400), st.integers(1, ONE_REPLY), NOISE),
@@ -34,18 +34,18 @@ DAMAGE = st.one_of(
 
 
 class Garbled(ModelRelay):
-    """What it says is damaged on its way, once: from the byte `start` on, `length` bytes are lost, come twice, …"""
+    """Its replies are damaged once: from the byte `start` on, `length` bytes are lost, duplicated, …"""
 
     def __init__(self, chance: random.Random, damage: tuple[str, int, int, bytes] | None) -> None:
         super().__init__(chance, "none", 0)
         self._damage = damage
         self._passed = bytearray()
 
-    def _say(self, code: bytes) -> None:
-        before = len(self.said)
-        super()._say(code)
-        new, self.said = self.said[before:], self.said[:before]
-        self.said += b"".join(map(self._on_the_line, new))
+    def _reply(self, code: bytes) -> None:
+        before = len(self.output)
+        super()._reply(code)
+        new, self.output = self.output[before:], self.output[:before]
+        self.output += b"".join(map(self._on_the_line, new))
 
     def _on_the_line(self, byte: int) -> bytes:
         at = len(self._passed)
@@ -74,10 +74,10 @@ def relays(
 
 @fuzzed(3)
 @given(st.randoms(use_true_random=False), st.lists(DAMAGE, max_size=4), st.integers(1, 12), st.booleans())
-def test_no_damage_on_the_line_makes_one_mails_reply_anothers(
+def test_no_damage_on_the_line_pairs_a_reply_with_another_mail(
     chance: random.Random, damages: list[tuple[str, int, int, bytes]], count: int, pipelining: bool
 ) -> None:
-    """Each mail has one outcome; what is called sent was accepted, what is called refused or deferred was not."""
+    """Each mail has one outcome; sent mails were accepted, refused and deferred mails were not."""
     settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
@@ -102,7 +102,7 @@ def test_no_damage_on_the_line_makes_one_mails_reply_anothers(
                 pass
 
 
-# --- a relay that says anything ------------------------------------------------------------------------------------
+# --- a relay that sends anything -----------------------------------------------------------------------------------
 
 WORDS = st.sampled_from([
     b"250 ok\r\n", b"250-2.1.0 more\r\n", b"354 go\r\n", b"354-go\r\n", b"421 4.3.2 closing\r\n",
@@ -115,10 +115,10 @@ SPEECH = st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join)
 
 @fuzzed(3)
 @given(SPEECH, CUTS, st.integers(1, 4), st.booleans(), st.sampled_from(CloseCause))
-def test_any_speech_leaves_each_mail_one_outcome(
+def test_any_bytes_leave_each_mail_one_outcome(
     speech: bytes, cuts: list[float], count: int, pipelining: bool, cause: CloseCause
 ) -> None:
-    """Mails are settled once or given back, never more are in it than two, and a body is only written after a 354."""
+    """Mails are settled once or returned, and a body is written only after a 354."""
     session = Session(Capabilities(eight_bit=True, size=10_000), pipelining=pipelining)
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     begun: list[Mail] = []
@@ -155,7 +155,7 @@ OFFERED = st.sampled_from([
 
 @st.composite
 def replies(draw: st.DrawFn) -> bytes:
-    """One whole reply, or what only looks like one."""
+    """One whole reply, or bytes that only look like one."""
     code = draw(st.sampled_from([b"250", b"250", b"250", b"220", b"421", b"502", b"999", b"25"]))
     *lines, last = draw(st.lists(OFFERED, min_size=1, max_size=5))
     end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"", b"\r\n250 more\r\n"]))
@@ -165,8 +165,8 @@ def replies(draw: st.DrawFn) -> bytes:
 @fuzzed(0.5)
 @example(b"220 relay\r\n", b"250-relay\r\n250 SIZE " + b"9" * 4_400 + b"\r\n", False)
 @given(st.just(b"220 relay\r\n") | replies() | st.binary(max_size=9), replies() | st.binary(max_size=9), st.booleans())
-def test_any_greeting_is_an_offer_or_an_opening_error(greeting: bytes, offers: bytes, at_once: bool) -> None:
-    """With what a relay says before the first mail, the connection is open, or there is a reason for a person."""
+def test_any_greeting_is_capabilities_or_a_connect_error(greeting: bytes, offers: bytes, at_once: bool) -> None:
+    """Whatever a relay sends before the first mail, the connection is open, or the error has a readable reason."""
     asyncio.run(greeted([greeting + offers] if at_once else [greeting, offers]))
 
 

@@ -13,10 +13,10 @@ from tests.waiting import until
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
-async def test_relay_killed_at_full_speed_leaves_no_wrong_outcome(
+async def test_a_relay_killed_at_full_speed_leaves_no_wrong_outcome(
     tmp_path: Path, way: Script, how: signal.Signals
 ) -> None:
-    """By the relay's own ledger: what is called sent is in it, what is called unsent is not, and nothing is twice."""
+    """By the relay's own ledger: sent mails are in it, unsent mails are not, and no mail is in it twice."""
     ledger, names, outcomes = tmp_path / "ledger", [f"r{number}" for number in range(400)], dict[str, Outcome]()
     ledger.touch()
     with process(ledger, way) as (server, port):

@@ -19,66 +19,69 @@ CLOSED: Script = {"GREETING": "554 5.7.1 closed\r\n"}
 NAMES = [f"r{number}" for number in range(50)]
 
 
-async def test_mails_go_over_all_connections() -> None:
-    """Each mail is sent once, over no more connections than allowed."""
+async def test_mails_use_all_connections() -> None:
+    """Each mail is sent once, over the allowed number of connections."""
     async with serving() as server, relays_to(server, connections=3) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
     assert set(outcomes.values()) == {QUEUED}
-    assert len(server.said) == 3
+    assert server.connections == 3
     assert sorted(server.accepted) == sorted(f"TO:<{name}@example.org>" for name in NAMES)
 
 
-async def test_no_more_connections_than_mails() -> None:
-    """A relay is not asked for ten connections to send two mails."""
+async def test_no_more_connections_than_mails_are_opened() -> None:
+    """Two mails do not open ten connections."""
     async with serving() as server, relays_to(server, connections=10) as relays:
         await outcomes_of(relays, "a", "b")
-    assert len(server.said) == 2
+    assert server.connections == 2
 
 
-async def test_relay_that_serves_fewer_connections_gets_fewer() -> None:
-    """A refused connection costs no mail as long as another one works, and is not asked for again at once."""
+async def test_a_relay_that_accepts_fewer_connections_gets_fewer() -> None:
+    """A refused connection costs no mail while another one works, and is not retried at once."""
     refusing: Script = {"GREETING": "421 4.7.0 too many connections\r\n"}
     async with serving({}, refusing) as server, relays_to(server, connections=4, backoff_seconds=60) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
         assert relays.outage is None
-    assert len(server.said) == 4
+    assert server.connections == 4
 
 
-async def test_pressure_halves_the_connections() -> None:
-    """A relay that defers mails for want of resources gets fewer connections; the ones too many take their leave."""
-    pressed: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
-    async with serving(pressed, pressed, pressed, pressed) as server, relays_to(server, connections=4) as relays:
+async def test_backpressure_halves_the_connections() -> None:
+    """A relay that defers mails for lack of resources gets fewer connections; the surplus ones QUIT."""
+    congested: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
+    async with (
+        serving(*[congested] * 4) as server,
+        relays_to(server, connections=4) as relays,
+    ):
         outcomes = await outcomes_of(relays, *NAMES)
         await until(lambda: sum("QUIT" in verbs for verbs in server.verbs) >= 2)
     assert set(map(type, outcomes.values())) == {Sent, Deferred}
 
 
 async def test_connections_grow_back() -> None:
-    """One by one, a second each, while the relay takes mails."""
-    pressed: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
-    async with serving(pressed, pressed, {}) as server, relays_to(server, connections=2) as relays:
+    """By one per second, while the relay accepts mails."""
+    congested: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
+    async with serving(congested, congested, {}) as server, relays_to(server, connections=2) as relays:
         await outcomes_of(relays, *NAMES)
         assert len(relays._relays[0].connections.active) == 1
         while len(relays._relays[0].connections.active) < 2:
             assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
-    assert len(server.said) == 3
+    assert server.connections == 3
 
 
-async def test_full_mailboxes_are_no_pressure() -> None:
-    """4.2.2 is about one recipient: the relay keeps its connections."""
+async def test_full_mailboxes_are_not_backpressure() -> None:
+    """4.2.2 concerns one recipient: the relay keeps its connections."""
     full: Script = {"RCPT": "452 4.2.2 mailbox full\r\n"}
     async with serving(full) as server, relays_to(server, connections=4) as relays:
         await outcomes_of(relays, *NAMES)
         assert not any("QUIT" in verbs for verbs in server.verbs)
-    assert len(server.said) == 4
+    assert server.connections == 4
 
 
 # --- the breaker ------------------------------------------------------------------------------------------------------
 
 
-async def test_outage_is_told_for_every_mail_at_once() -> None:
-    """Nobody waits for one attempt after the other; until the back-off has passed, there is none."""
+async def test_an_outage_is_reported_for_every_mail_at_once() -> None:
+    """Mails do not wait for one attempt after the other; during the back-off there is no attempt."""
     async with serving(CLOSED) as server, relays_to(server, connections=2, backoff_seconds=60) as relays:
         assert relays.outage is None
         outcomes = await outcomes_of(relays, *NAMES)
@@ -89,11 +92,11 @@ async def test_outage_is_told_for_every_mail_at_once() -> None:
         assert 29 < outage.retry_seconds <= 60
         assert set(outcomes.values()) == {Unreachable(reason)}
         assert await relays.send(MAIL) == Unreachable(reason)
-    assert len(server.said) == 2
+    assert server.connections == 2
 
 
-async def test_one_connection_tries_whether_the_outage_is_over() -> None:
-    """Not ten; and when it fails, the outage goes on as the same one."""
+async def test_one_connection_probes_after_an_outage() -> None:
+    """If it fails, the outage continues and keeps its beginning."""
     async with (
         serving(CLOSED, CLOSED, CLOSED, {}) as server,
         relays_to(server, connections=2, backoff_seconds=0.5) as relays,
@@ -109,15 +112,15 @@ async def test_one_connection_tries_whether_the_outage_is_over() -> None:
     assert first is not None
     assert second is not None
     assert first.since == second.since
-    assert 3 < len(server.said) <= 5
+    assert 3 < server.connections <= 5
 
 
-async def test_relay_that_dies_at_the_first_mail_is_out_too() -> None:
-    """Connections of no use are no connections."""
+async def test_a_relay_that_dies_at_the_first_mail_is_out_of_rotation() -> None:
+    """A connection that ends before its first mail counts as refused."""
     async with serving({"MAIL": CUT}) as server, relays_to(server, backoff_seconds=60) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
     assert set(map(type, outcomes.values())) == {Unreachable}
-    assert len(server.said) == 1
+    assert server.connections == 1
 
 
 LOST = "the (relay closed the connection|connection was lost)"
@@ -139,8 +142,8 @@ FAILING = pytest.mark.parametrize(
 
 @FAILING
 @pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
-async def test_relay_where_mail_after_mail_fails_is_out(failing: Script, reason: str, way: Script) -> None:
-    """What is in flight then comes to its end; all others are not handed to it in vain, or worse, at a risk."""
+async def test_a_relay_that_fails_mail_after_mail_is_out_of_rotation(failing: Script, reason: str, way: Script) -> None:
+    """Mails in flight get their outcomes; no other mail is handed to the relay."""
     async with (
         serving({**way, **failing}) as server,
         relays_to(server, connections=2, backoff_seconds=60, timeouts=PATIENCE) as relays,
@@ -152,11 +155,11 @@ async def test_relay_where_mail_after_mail_fails_is_out(failing: Script, reason:
         assert await relays.send(MAIL) == Unreachable(outage.reason)
     failed = [outcome for outcome in outcomes.values() if not isinstance(outcome, Unreachable)]
     assert FAILURES_IN_A_ROW <= len(failed) <= FAILURES_IN_A_ROW + 3
-    assert len(server.said) <= FAILURES_IN_A_ROW + 2
+    assert server.connections <= FAILURES_IN_A_ROW + 2
 
 
-async def test_one_connection_tries_whether_mails_are_sent_again() -> None:
-    """The next mail that fails doubles the back-off; one that is sent ends it, for all connections."""
+async def test_one_connection_probes_after_the_backoff() -> None:
+    """The next failed mail doubles the back-off; a sent mail ends it, for all connections."""
     failing: Script = {"DOT": CUT}
     slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
     async with (
@@ -166,12 +169,12 @@ async def test_one_connection_tries_whether_mails_are_sent_again() -> None:
         relay = relays._relays[0]
         await outcomes_of(relays, *NAMES)
         first, backoff = relays.outage, relay.breaker.backoff_seconds
-        assert (len(server.said), backoff) == (FAILURES_IN_A_ROW, 0.02)
+        assert (server.connections, backoff) == (FAILURES_IN_A_ROW, 0.02)
         relay.congestion = Congestion(3)
         await until(lambda: relays.outage is None)
         await outcomes_of(relays, *NAMES)
         second = relays.outage
-        assert (len(server.said), relay.breaker.backoff_seconds) == (FAILURES_IN_A_ROW + 1, 0.04)
+        assert (server.connections, relay.breaker.backoff_seconds) == (FAILURES_IN_A_ROW + 1, 0.04)
         await until(lambda: relays.outage is None)
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
         assert relay.breaker.backoff_seconds == 0
@@ -179,11 +182,11 @@ async def test_one_connection_tries_whether_mails_are_sent_again() -> None:
     assert first is not None
     assert second is not None
     assert first.since == second.since
-    assert len(server.said) == FAILURES_IN_A_ROW + 4
+    assert server.connections == FAILURES_IN_A_ROW + 4
 
 
-async def test_refusal_is_no_sign_that_mails_are_sent_again() -> None:
-    """Only a mail that is sent ends the back-off: a relay out of disk space still knows who is unknown."""
+async def test_a_refusal_does_not_end_the_backoff() -> None:
+    """Only a sent mail ends the back-off: a relay without disk space still refuses unknown recipients."""
     half: Script = {"DOT": "452 4.3.1 no space\r\n"}
     knowing: Script = {**half, "RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"]}
     async with serving(half, knowing) as server, relays_to(server, backoff_seconds=0.02) as relays:
@@ -194,8 +197,8 @@ async def test_refusal_is_no_sign_that_mails_are_sent_again() -> None:
     assert Counter(map(type, outcomes.values())) == {Refused: 1, Deferred: 1, Unreachable: 48}
 
 
-async def test_mails_that_are_sent_between_are_no_row() -> None:
-    """A relay that defers most mails is a slow one, not a dead one."""
+async def test_a_sent_mail_ends_a_row_of_failures() -> None:
+    """A relay that defers most mails is slow, not dead."""
     most: Script = {"DOT": ([*["451 4.3.0 no\r\n"] * (FAILURES_IN_A_ROW - 1), "250 2.0.0 queued\r\n"]) * 10}
     async with serving(most) as server, relays_to(server) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
@@ -205,7 +208,7 @@ async def test_mails_that_are_sent_between_are_no_row() -> None:
 
 @pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 @pytest.mark.parametrize("reply", ["450 4.7.1 greylisted\r\n", "452 4.2.2 mailbox full\r\n"])
-async def test_recipients_that_are_deferred_are_no_trouble_of_the_relay(reply: str, way: Script) -> None:
+async def test_deferred_recipients_do_not_count_against_the_relay(reply: str, way: Script) -> None:
     """Greylisting does not stop a sendout."""
     async with serving({**way, "RCPT": reply, "DATA": "451 no recipient\r\n"}) as server, relays_to(server) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
@@ -214,17 +217,17 @@ async def test_recipients_that_are_deferred_are_no_trouble_of_the_relay(reply: s
 
 
 @pytest.mark.parametrize("ending", [CUT, "421 4.4.2 enough\r\n"])
-async def test_relay_that_ends_connections_between_mails_is_well(ending: str | Act) -> None:
-    """421 or nothing in answer to MAIL on a connection used before is routine, however often."""
+async def test_a_relay_may_end_connections_between_mails(ending: str | Act) -> None:
+    """421 or no reply to MAIL on a connection used before is routine, however often it happens."""
     for way in ({}, PIPELINING):
         async with serving({**way, "MAIL": ["250 ok\r\n", ending]}) as server, relays_to(server) as relays:
             assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
             assert relays.outage is None
-        assert len(server.said) in (50, 51)
+        assert server.connections in (50, 51)
 
 
-async def test_connections_of_a_relay_that_fails_finish_what_they_have() -> None:
-    """They take no more mails, and what comes of theirs says nothing about how the relay is now."""
+async def test_connections_of_a_failing_relay_finish_their_mails() -> None:
+    """They accept no more mails, and their outcomes do not affect the breaker."""
     busy: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.3)}
     failing: Script = {"DOT": CUT}
     async with serving(busy, failing) as server, relays_to(server, connections=2, backoff_seconds=60) as relays:
@@ -234,8 +237,8 @@ async def test_connections_of_a_relay_that_fails_finish_what_they_have() -> None
     assert server.verbs[0] == ["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]
 
 
-async def test_connection_that_opens_when_its_relay_is_out_takes_no_mail() -> None:
-    """The mails go over the other relay."""
+async def test_a_connection_that_opens_too_late_accepts_no_mail() -> None:
+    """The mails go through the other relay."""
     late: Script = {"GREETING": Act("220 ready\r\n", delay=0.1)}
     slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
     async with (
@@ -249,14 +252,14 @@ async def test_connection_that_opens_when_its_relay_is_out_takes_no_mail() -> No
     assert bad.verbs[1] == ["EHLO", "QUIT"]
 
 
-async def test_host_that_cannot_exist_is_an_outage() -> None:
-    """A name that DNS cannot have is no defect of ours."""
+async def test_an_impossible_host_name_is_an_outage() -> None:
+    """A name that DNS cannot have is not an internal error."""
     async with Relays(SmtpAddress.parse_all(f"smtps://{'a' * 70}.example")) as relays:
         assert isinstance(await relays.send(MAIL), Unreachable)
 
 
-async def test_reach_names_the_relay_that_is_out_of_reach() -> None:
-    """Of several, the first; a relay that lets us in is left politely, without a mail."""
+async def test_check_names_the_unreachable_relay() -> None:
+    """Of several, the first. A relay that accepts the connection gets QUIT and no mail."""
     async with serving() as open_one, serving(CLOSED) as closed:
         assert await relays_to(open_one).check() is None
         assert await relays_to(open_one, closed).check() == Unreachable(
@@ -269,18 +272,18 @@ async def test_reach_names_the_relay_that_is_out_of_reach() -> None:
 
 
 async def test_relays_share_the_mails() -> None:
-    """Each sends some."""
+    """Each sends some of them."""
     async with serving(PIPELINING) as one, serving(PIPELINING) as other, relays_to(one, other, connections=4) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
     assert len(one.accepted) + len(other.accepted) == len(NAMES)
     assert one.accepted
     assert other.accepted
-    assert (len(one.said), len(other.said)) == (2, 2)
+    assert (one.connections, other.connections) == (2, 2)
 
 
 @pytest.mark.parametrize("ending", [Act(EHLO, then="cut"), f"{EHLO}421 no\r\n"])
-async def test_relay_that_closes_at_once_is_out_of_reach(ending: str | Act) -> None:
-    """Whether it is seen before the first mail is begun or after."""
+async def test_a_relay_that_closes_at_once_is_unreachable(ending: str | Act) -> None:
+    """Whether the end is noticed before or after the first mail is begun."""
     for _ in range(20):
         async with serving({"EHLO": ending}) as server, relays_to(server, backoff_seconds=60) as relays:
             outcomes = await outcomes_of(relays, *NAMES)
@@ -288,16 +291,16 @@ async def test_relay_that_closes_at_once_is_out_of_reach(ending: str | Act) -> N
 
 
 @pytest.mark.parametrize("trouble", [CLOSED, {"MAIL": CUT}, {"EHLO": CUT}])
-async def test_mails_of_a_relay_that_fails_go_over_the_other(trouble: Script) -> None:
-    """Nobody notices; there is no outage as long as one works."""
+async def test_mails_of_a_failing_relay_go_through_the_other(trouble: Script) -> None:
+    """Every mail is sent; there is no outage while one relay works."""
     async with serving(trouble) as bad, serving() as good, relays_to(bad, good, connections=4) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
         assert relays.outage is None
     assert len(good.accepted) == len(NAMES)
 
 
-async def test_relay_that_is_well_again_is_used_again() -> None:
-    """Without anybody handing over a mail at that moment."""
+async def test_a_recovered_relay_is_used_again() -> None:
+    """No new mail has to be submitted for that."""
     slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
     async with serving(CLOSED, slowly) as bad, serving(slowly) as good, relays_to(bad, good, connections=2) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
@@ -305,7 +308,7 @@ async def test_relay_that_is_well_again_is_used_again() -> None:
     assert len(good.accepted) + len(bad.accepted) == len(NAMES)
 
 
-async def test_no_relay_left_is_an_outage_that_names_all() -> None:
+async def test_an_outage_names_all_relays() -> None:
     """Each with its own reason."""
     async with (
         serving(CLOSED) as one,
@@ -320,8 +323,8 @@ async def test_no_relay_left_is_an_outage_that_names_all() -> None:
     assert f"relay 127.0.0.1:{other.port} refuses" in reason
 
 
-async def test_slow_relay_is_left_out() -> None:
-    """One that hangs at its mails loses only those to its time limit; the others go over the other relay."""
+async def test_a_hanging_relay_is_out_of_rotation() -> None:
+    """A relay that hangs loses only the mails that it holds; the others go through the other relay."""
     async with (
         serving({"DATA": HANG}) as slow,
         serving() as good,
@@ -331,11 +334,11 @@ async def test_slow_relay_is_left_out() -> None:
         second = await outcomes_of(relays, *NAMES)
     assert Counter(map(type, first.values())) == {Sent: 49, Deferred: 1}
     assert set(map(type, second.values())) == {Sent}
-    assert len(slow.said) == 1
+    assert slow.connections == 1
 
 
-async def test_relay_that_becomes_much_slower_than_another_is_left_out() -> None:
-    """Its connections finish what they have and leave; later one of them tries again."""
+async def test_a_relay_much_slower_than_another_is_out_of_rotation() -> None:
+    """Its connections finish their mails and QUIT; later, one connection tries again."""
     async with (
         serving(PIPELINING) as slow,
         serving(PIPELINING) as good,
@@ -352,8 +355,8 @@ async def test_relay_that_becomes_much_slower_than_another_is_left_out() -> None
         assert len(slow.accepted) > taken
 
 
-async def test_slow_relay_is_better_than_none() -> None:
-    """When the fast one fails, the one left out takes the mails at once."""
+async def test_a_slow_relay_is_better_than_none() -> None:
+    """When the fast relay fails, the slow one is used at once."""
     async with serving() as slow, relays_to(slow, slow, connections=2, backoff_seconds=60) as relays:
         await outcomes_of(relays, *NAMES)
         for relay in relays._relays:
@@ -368,8 +371,8 @@ async def test_slow_relay_is_better_than_none() -> None:
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
-async def test_withdrawn_mails_are_those_of_one_owner_that_are_not_begun() -> None:
-    """The others wait on; what is begun comes to its end."""
+async def test_cancelling_affects_only_queued_mails_of_one_owner() -> None:
+    """The other mails keep waiting; begun mails get their outcomes."""
     outcomes: dict[str, Outcome] = {}
 
     def into(name: str) -> Callable[[Outcome], None]:
@@ -379,15 +382,15 @@ async def test_withdrawn_mails_are_those_of_one_owner_that_are_not_begun() -> No
     async with serving({"DOT": Act("250 2.0.0 queued\r\n", delay=0.1)}) as server, relays_to(server) as relays:
         for name, owner in [("m1", mine), ("m2", mine), ("o1", other), ("m3", mine), ("n1", None)]:
             relays.submit(mail_to(name), into(name), owner)
-        await until(lambda: bool(server.said) and "DATA" in server.verbs[0])
+        await until(lambda: bool(server.commands) and "DATA" in server.verbs[0])
         relays.cancel_for(mine)
         assert outcomes == {"m2": CANCELLED, "m3": CANCELLED}
         await until(lambda: len(outcomes) == 5)
     assert [outcomes[name] for name in ("m1", "o1", "n1")] == [QUEUED] * 3
 
 
-async def test_report_may_hand_over_the_next_mail() -> None:
-    """From inside a report, in any state of the relays, and no report is called inside another."""
+async def test_a_report_may_submit_the_next_mail() -> None:
+    """In any state of the relays; no report is called inside another."""
     depth = deepest = 0
     outcomes: list[Outcome] = []
 
@@ -410,7 +413,7 @@ async def test_report_may_hand_over_the_next_mail() -> None:
 
 
 async def test_every_mail_is_reported_once_while_connections_die() -> None:
-    """Under a relay that dies after every few mails, at every phase."""
+    """With a relay that dies after every few mails, in every phase."""
     dying: list[Script] = [
         {**PIPELINING, verb: [reply] * 3 + [CUT]}
         for verb, reply in [

@@ -24,19 +24,19 @@ LIES = ("none", "cut before", "cut after", "twice", "silent", "discard", "421")
 
 
 class ModelRelay:
-    """A relay that speaks SMTP as it should, refuses at random, and misbehaves once, at its nth word.
+    """A correct relay that refuses at random, and misbehaves once, at its nth reply.
 
-    It fails the test when a command is no command, or a mail not the one that was announced.
+    It fails the test if a command is invalid, or a mail is not the announced one.
     """
 
     def __init__(self, chance: random.Random, lie: str, at: int) -> None:
         self.chance, self.lie, self.at = chance, lie, at
-        self.read, self.said = b"", b""
+        self.read, self.output = b"", b""
         self.began = self.in_mail = self.dead = False
         self.recipient: int | None = None
         self.accepted: list[int] = []
 
-    def hear(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         self.read += data
         end = b".\r\n" if self.in_mail else b"\r\n"
         while end in self.read and not self.dead:
@@ -46,9 +46,9 @@ class ModelRelay:
     def _mail(self) -> None:
         self.in_mail = False
         if self.recipient is None:
-            assert self.read.startswith(b".\r\n"), "a mail to nobody"
+            assert self.read.startswith(b".\r\n"), "a mail without recipients"
             self.read, self.began = self.read[3:], False
-            self._say(b"554 nobody")
+            self._reply(b"554 no recipient")
             return
         found = BODY.match(self.read)
         assert found, self.read
@@ -58,7 +58,7 @@ class ModelRelay:
         if code == b"250":
             self.accepted.append(self.recipient)
         self.began, self.recipient = False, None
-        self._say(code)
+        self._reply(code)
 
     def _command(self) -> None:
         found = COMMAND.match(self.read)
@@ -78,19 +78,19 @@ class ModelRelay:
                 self.in_mail = code == b"354"
             case _:
                 code, self.began, self.recipient = b"250", False, None
-        self._say(code)
+        self._reply(code)
 
     def _code(self, good: bytes) -> bytes:
         if self.lie == "421" and self.at == 1:
             return b"421"
         return self.chance.choice([good] * 6 + [b"450", b"550"])
 
-    def _say(self, code: bytes) -> None:
+    def _reply(self, code: bytes) -> None:
         self.at -= 1
         lie = self.lie if self.at == 0 else "none"
         line = code + b" said\r\n"
         if lie not in ("cut before", "silent"):
-            self.said += line * (2 if lie == "twice" else 1)
+            self.output += line * (2 if lie == "twice" else 1)
         if lie.startswith("cut") or code == b"421":
             self.dead = True
         if lie == "discard" and not self.in_mail:
@@ -99,7 +99,7 @@ class ModelRelay:
 
 @dataclass
 class Conversation:
-    """What a session reported, and what ended it; None: all mails are settled."""
+    """The reports of a session, and its end; None: all mails are settled."""
 
     settled: list[tuple[Mail, Outcome]] = field(default_factory=list)
     returned: list[Mail] = field(default_factory=list)
@@ -120,11 +120,11 @@ def converse(session: Session, relay: ModelRelay, mails: deque[Mail], chance: ra
     while True:
         while session.can_accept and mails:
             assert session.begin(mails.popleft()) is None
-        relay.hear(session.output())
-        if relay.said:
-            cut = chance.randint(1, len(relay.said))
-            said, relay.said = relay.said[:cut], relay.said[cut:]
-            if found.add(session.receive(said)):
+        relay.receive(session.output())
+        if relay.output:
+            cut = chance.randint(1, len(relay.output))
+            piece, relay.output = relay.output[:cut], relay.output[cut:]
+            if found.add(session.receive(piece)):
                 return found
         elif relay.dead:
             found.add(session.end(CloseCause.ENDED, "a reason"))
@@ -154,10 +154,10 @@ def connections(chance: random.Random, lies: list[tuple[str, int]], accepted: li
     st.integers(1, 12),
     st.booleans(),
 )
-def test_no_misbehaviour_makes_one_mails_reply_anothers(
+def test_no_misbehaviour_pairs_a_reply_with_another_mail(
     chance: random.Random, lies: list[tuple[str, int]], count: int, pipelining: bool
 ) -> None:
-    """Each mail has one outcome; what is called sent was accepted, and what is called refused or deferred was not."""
+    """Each mail has one outcome; sent mails were accepted, refused and deferred mails were not."""
     settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
@@ -208,8 +208,8 @@ def cause_in(progress: Progress) -> CloseCause:
     return progress.close.cause
 
 
-def test_verdict_is_confirmed_when_the_next_group_is_answered() -> None:
-    """Only its 354 proves that there was no reply too many or too few."""
+def test_a_verdict_is_confirmed_when_the_next_group_is_answered() -> None:
+    """Only its 354 proves that no reply was missing or superfluous."""
     session = session_with("a", "b")
     assert outcomes_in(progress_of(session, OK + OK + OK)) == []
     assert outcomes_in(progress_of(session, GO)) == [Sent("250 ok")]
@@ -217,7 +217,7 @@ def test_verdict_is_confirmed_when_the_next_group_is_answered() -> None:
 
 @pytest.mark.parametrize("verdict", [b"250 ok\r\n", b"451 4.3.0 no\r\n", b"554 no\r\n"])
 @pytest.mark.parametrize("proof", [b"354 go\r\n", b"rubbish\r\n"])
-def test_verdict_is_uncertain_when_the_session_falls_out_of_step(verdict: bytes, proof: bytes) -> None:
+def test_a_verdict_is_uncertain_when_the_session_falls_out_of_step(verdict: bytes, proof: bytes) -> None:
     """The verdict may belong to any command; the mail begun behind it is returned."""
     progress = progress_of(session_with("a", "b"), verdict + proof)
     assert cause_in(progress) is CloseCause.OUT_OF_STEP
@@ -228,7 +228,7 @@ def test_verdict_is_uncertain_when_the_session_falls_out_of_step(verdict: bytes,
 
 
 @pytest.mark.parametrize("cause", [CloseCause.ENDED, CloseCause.TIMEOUT])
-def test_verdict_stays_when_the_connection_dies_behind_it(cause: CloseCause) -> None:
+def test_a_verdict_stays_when_the_connection_dies_after_it(cause: CloseCause) -> None:
     """It was answered in order."""
     session = session_with("a", "b")
     assert outcomes_in(progress_of(session, OK)) == []
@@ -237,7 +237,7 @@ def test_verdict_stays_when_the_connection_dies_behind_it(cause: CloseCause) -> 
     assert len(progress.returned) == 1
 
 
-def test_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
+def test_a_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
     """With its recipient accepted, an empty mail would go out."""
     session = Session(Capabilities(), pipelining=True)
     session.begin(Mail(mail_to("a"), lambda _: None))
@@ -248,7 +248,7 @@ def test_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
     assert session.output() == b""
 
 
-def test_mail_is_not_written_while_there_is_more_to_read() -> None:
+def test_a_mail_is_not_written_before_all_replies_are_read() -> None:
     """Bytes behind the 354 would be read as the reply to the final dot."""
     session = Session(Capabilities(), pipelining=True)
     session.begin(Mail(mail_to("a"), lambda _: None))
@@ -259,7 +259,7 @@ def test_mail_is_not_written_while_there_is_more_to_read() -> None:
     assert len(progress.returned) == 1
 
 
-def test_verdict_is_uncertain_when_a_reply_is_missing_behind_it() -> None:
+def test_a_verdict_is_uncertain_when_a_later_reply_is_missing() -> None:
     """A group answered in part lacks a reply: if that is the one to the dot, all later replies are one place off."""
     session = session_with("a", "b")
     assert outcomes_in(progress_of(session, OK + OK)) == []
@@ -277,14 +277,14 @@ def test_no_reply_behind_421_is_believed() -> None:
     assert len(progress.returned) == 1
 
 
-def test_replies_that_come_together_may_follow_the_beginning_of_one() -> None:
+def test_the_usual_replies_may_complete_a_partial_one() -> None:
     """Replies read at once mean the same as replies read piece by piece."""
     session = session_with("a", "b")
     assert session.receive(b"250-first\r\n") is None
     assert outcomes_in(progress_of(session, b"250 last\r\n" + OK + OK + GO)) == [Sent("250 first last")]
 
 
-def test_mail_that_breaks_one_connection_after_the_other_is_deferred() -> None:
+def test_a_mail_that_breaks_connection_after_connection_is_deferred() -> None:
     """It does not go round forever; connections that end with 421 do not count."""
     queue, outcomes = MailQueue(), list[Outcome]()
     mail = Mail(mail_to("a"), outcomes.append)
@@ -296,7 +296,7 @@ def test_mail_that_breaks_one_connection_after_the_other_is_deferred() -> None:
     assert outcomes == [Deferred("cut")]
 
 
-def test_written_mail_is_not_kept_in_memory() -> None:
+def test_a_written_mail_is_not_kept_in_memory() -> None:
     """A mail with attachments has megabytes, and a connection may be idle for long."""
     wire = b"Subject: Hello\r\n\r\n.\r\n" * 2
     references = sys.getrefcount(wire)
@@ -307,7 +307,7 @@ def test_written_mail_is_not_kept_in_memory() -> None:
     assert sys.getrefcount(wire) == references
 
 
-def test_mail_is_not_written_after_its_deadline() -> None:
+def test_a_mail_is_not_written_after_its_deadline() -> None:
     """The mail before it has its verdict. The relay expects a body, so the connection must be closed."""
     session = session_with("a")
     session.begin(Mail(mail_to("b"), lambda _: None, deadline=5.0))

@@ -1,4 +1,4 @@
-"""Connections that a relay, or the network before it, has forgotten."""
+"""Connections that a relay, or the network in between, has forgotten."""
 
 import pytest
 
@@ -11,32 +11,32 @@ BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "
 
 
 @BOTH_WAYS
-async def test_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """Its mail waits for its answer for as long as it may; the others do not wait with it."""
+async def test_a_stalled_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """Its mail waits for the final reply until the timeout; the other mails do not wait."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     forgotten: Script = {**way, "DOT": HANG}
     async with serving(forgotten, way) as server, relays_to(server, timeouts=Timeouts(dot_seconds=1)) as relays:
         outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(5)))
     kinds = [type(outcome) for outcome in outcomes.values()]
     assert sorted(kind.__name__ for kind in kinds) == ["Sent"] * 4 + ["Uncertain"]
-    assert kinds[:3] == [Sent] * 3  # the one that was begun behind it waits with it
-    assert len(server.said) == 2
+    assert kinds[:3] == [Sent] * 3  # the mail begun behind it waits with it
+    assert server.connections == 2
 
 
 @BOTH_WAYS
-async def test_silent_connections_are_not_collected(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """A relay that never answers has at most twice its connections, however long that lasts."""
+async def test_stalled_connections_do_not_accumulate(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """A relay that never answers has at most twice its connections."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.05)
     patience = Timeouts(dot_seconds=0.5)
     async with serving({**way, "DOT": HANG}) as server, relays_to(server, connections=2, timeouts=patience) as relays:
         outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(4)))
-        assert len(server.said) <= 4
+        assert server.connections <= 4
     assert {type(outcome) for outcome in outcomes.values()} == {Uncertain}
 
 
 @BOTH_WAYS
-async def test_connection_that_speaks_again_is_used_again(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """A relay that is only slow loses nothing by it."""
+async def test_a_recovered_connection_is_used_again(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """A relay that is only slow loses no mail."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.05)
     slow: Script = {**way, "DOT": Act("250 2.0.0 queued\r\n", delay=0.2)}
     async with serving(slow) as server, relays_to(server) as relays:
@@ -47,8 +47,8 @@ async def test_connection_that_speaks_again_is_used_again(monkeypatch: pytest.Mo
 
 
 @BOTH_WAYS
-async def test_it_is_known_whose_mails_are_silent(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """Those that a silent connection has begun with, and no others; nobody's once they have their outcomes."""
+async def test_the_owners_of_stalled_mails_are_known(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """The owners of mails begun on a stalled connection, until those have their outcomes."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with (
@@ -65,14 +65,14 @@ async def test_it_is_known_whose_mails_are_silent(monkeypatch: pytest.MonkeyPatc
 
 
 @BOTH_WAYS
-async def test_connection_that_is_left_waits_as_long(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """One that takes no more mails falls silent too, and the answer that comes after that counts."""
+async def test_a_retiring_connection_waits_as_long(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
+    """A retiring connection stalls, too, and a reply that comes after that counts."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=2)}) as server, relays_to(server) as relays:
-        relays.submit(mail_to("ada"), outcomes.append, owner="whoever")
+        relays.submit(mail_to("ada"), outcomes.append, owner="an owner")
         await until(lambda: bool(server.mails))
         relays._relays[0].close()
-        await until(lambda: relays.stalled_owners() == ["whoever"])
+        await until(lambda: relays.stalled_owners() == ["an owner"])
         await until(lambda: bool(outcomes))
     assert [type(outcome) for outcome in outcomes] == [Sent]

@@ -28,13 +28,13 @@ async def send_to(url: str) -> Outcome:
         return await relays.send(MAIL)
 
 
-async def test_password_follows_tls(certificate: Path) -> None:
-    """With STARTTLS, AUTH is said after the connection is encrypted and the certificate verified."""
+async def test_the_password_is_sent_after_tls(certificate: Path) -> None:
+    """With STARTTLS, AUTH is sent after the connection is encrypted and the certificate verified."""
     async with serving(STARTTLS, tls=server_tls()) as server:
         url = f"smtp://shop:s%40cret@localhost:{server.port}?tls=starttls&ca={certificate}"
         assert isinstance(await send_to(url), Sent)
     assert server.verbs == [["EHLO", "STARTTLS", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "QUIT"]]
-    assert base64.b64decode(server.said[0][3].split()[2]) == b"\0shop\0s@cret"
+    assert base64.b64decode(server.commands[0][3].split()[2]) == b"\0shop\0s@cret"
 
 
 async def test_implicit_tls(certificate: Path) -> None:
@@ -43,8 +43,8 @@ async def test_implicit_tls(certificate: Path) -> None:
         assert isinstance(await send_to(f"smtps://localhost:{server.port}?ca={certificate}"), Sent)
 
 
-async def test_no_password_without_tls() -> None:
-    """A relay that no longer offers STARTTLS, or someone in between who hides it, gets neither password nor mail."""
+async def test_no_password_is_sent_without_tls() -> None:
+    """A relay that does not offer STARTTLS, or an attacker who hides the offer, gets neither password nor mail."""
     async with serving({"EHLO": "250-relay.example\r\n250 AUTH PLAIN\r\n"}) as server:
         outcome = await send_to(f"smtp://shop:secret@127.0.0.1:{server.port}?tls=starttls")
     assert isinstance(outcome, Unreachable)
@@ -54,8 +54,8 @@ async def test_no_password_without_tls() -> None:
 
 @pytest.mark.parametrize("implicit", [True, False])
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_wrong_certificate_gets_no_password(certificate: Path, implicit: bool, trusted: bool) -> None:
-    """Neither an authority that nobody vouches for nor another host's certificate will do."""
+async def test_a_wrong_certificate_gets_no_password(certificate: Path, implicit: bool, trusted: bool) -> None:
+    """Neither a certificate of an unknown authority nor another host's certificate is accepted."""
     async with serving(STARTTLS, tls=server_tls(), implicit=implicit) as server:
         scheme, option = ("smtps", "") if implicit else ("smtp", "tls=starttls&")
         host, ca = ("127.0.0.1", f"ca={certificate}") if trusted else ("localhost", "")
@@ -66,8 +66,8 @@ async def test_wrong_certificate_gets_no_password(certificate: Path, implicit: b
     assert not any("AUTH" in verbs or "MAIL" in verbs for verbs in server.verbs)
 
 
-async def test_refused_password_is_not_shown() -> None:
-    """A relay's words about a wrong password may quote it: only its code is kept."""
+async def test_a_rejected_password_is_not_shown() -> None:
+    """A relay's reply to a wrong password may quote it: only the code is kept."""
     secret = base64.b64encode(b"\0shop\0secret").decode()
     async with serving({"AUTH": f"535 5.7.8 cannot take {secret}\r\n"}) as server:
         outcome = await send_to(f"smtp://shop:secret@127.0.0.1:{server.port}")
@@ -80,7 +80,7 @@ async def test_refused_password_is_not_shown() -> None:
 def test_mails_are_pipelined_through_tls(
     certificate: Path, implicit: bool, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    """The transaction takes an encrypted transport over as it does any other, on either event loop."""
+    """The session uses an encrypted transport like any other, on either event loop."""
     names = [f"r{number}" for number in range(20)]
 
     async def scenario() -> None:

@@ -11,12 +11,12 @@ BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "
 
 
 @BOTH_WAYS
-async def test_mail_is_handed_over_whole(way: Script) -> None:
-    """Dots are stuffed, the final dot is on a line of its own, and a bounce is asked to leave the codes out."""
+async def test_a_mail_is_sent_completely(way: Script) -> None:
+    """Dots are stuffed, the final dot has its own line, and RET=HDRS keeps the codes out of bounces."""
     async with serving(way) as server, relays_to(server) as relays:
         assert await relays.send(MAIL) == Sent("250 2.0.0 queued")
     eight_bit = "" if way else " BODY=8BITMIME"
-    assert server.said == [
+    assert server.commands == [
         [
             "EHLO shop.example",
             f"MAIL FROM:<shop@example.org>{eight_bit} RET=HDRS",
@@ -28,16 +28,16 @@ async def test_mail_is_handed_over_whole(way: Script) -> None:
     assert server.mails == [SENT_AS]
 
 
-async def test_options_are_only_used_where_offered() -> None:
+async def test_extensions_are_used_only_if_offered() -> None:
     """A relay without extensions gets a plain MAIL."""
     async with serving({"EHLO": "250 relay.example\r\n"}) as server, relays_to(server) as relays:
         assert await relays.send(MAIL) == Sent("250 2.0.0 queued")
-    assert server.said[0][1] == "MAIL FROM:<shop@example.org>"
+    assert server.commands[0][1] == "MAIL FROM:<shop@example.org>"
 
 
 @pytest.mark.parametrize("offered", [True, False])
-async def test_mail_is_written_as_the_relay_can_read_it(offered: bool) -> None:
-    """In 8 bits only where 8BITMIME is offered."""
+async def test_a_mail_is_encoded_for_the_relay(offered: bool) -> None:
+    """In 8 bits only if 8BITMIME is offered."""
     envelope = Envelope(
         "shop@example.org", "ada@example.org", lambda eight_bit: b"8\r\n.\r\n" if eight_bit else b"7\r\n.\r\n"
     )
@@ -47,14 +47,14 @@ async def test_mail_is_written_as_the_relay_can_read_it(offered: bool) -> None:
     assert server.mails == [b"8\r\n.\r\n" if offered else b"7\r\n.\r\n"]
 
 
-async def test_address_beyond_ascii_needs_a_relay_that_takes_it() -> None:
-    """SMTPUTF8 is said where it is offered and needed; where it is not offered, that mail is refused, unsent."""
+async def test_a_non_ascii_address_needs_smtputf8() -> None:
+    """SMTPUTF8 is used if it is offered and needed; if it is not offered, that mail is refused without being sent."""
     envelope = Envelope("shop@example.org", "jörg@example.org", lambda _: b"Hi\r\n.\r\n", utf8=True)
     offering: Script = {"EHLO": "250-relay.example\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n"}
     async with serving(offering) as server, relays_to(server) as relays:
         assert isinstance(await relays.send(envelope), Sent)
         assert isinstance(await relays.send(MAIL), Sent)
-    said = [line for line in server.said[0] if line.startswith(("MAIL", "RCPT"))]
+    said = [line for line in server.commands[0] if line.startswith(("MAIL", "RCPT"))]
     assert said[0] == "MAIL FROM:<shop@example.org> BODY=8BITMIME SMTPUTF8"
     assert said[1].encode("latin-1").decode() == "RCPT TO:<jörg@example.org>"
     assert said[2] == "MAIL FROM:<shop@example.org> BODY=8BITMIME"
@@ -72,8 +72,8 @@ async def outcomes_with(envelope: Envelope, script: Script) -> Outcome:
 @pytest.mark.parametrize(
     ("size", "kind"), [(len(MAIL.data), Sent), (len(MAIL.data) - 1, Refused), (0, Sent)], ids=["fits", "large", "any"]
 )
-async def test_mail_larger_than_the_relay_takes_is_refused_unsent(size: int, kind: type[Outcome]) -> None:
-    """The octets that count are those of the mail, not the dots that SMTP adds; a size of 0 is no limit."""
+async def test_a_mail_larger_than_the_announced_size_is_refused(size: int, kind: type[Outcome]) -> None:
+    """The size is that of the mail, without the dots that SMTP adds; a size of 0 means no limit."""
     script: Script = {"EHLO": f"250-relay.example\r\n250-PIPELINING\r\n250 SIZE {size}\r\n"}
     async with serving(script) as server, relays_to(server) as relays:
         assert isinstance(await relays.send(MAIL), kind)
@@ -107,8 +107,8 @@ async def test_mail_larger_than_the_relay_takes_is_refused_unsent(size: int, kin
         ),
     ],
 )
-async def test_reply_decides(script: Script, outcome: Outcome, way: Script) -> None:
-    """4xx: later. 5xx to the recipient or the mail: refused. 5xx to us: the sender is refused."""
+async def test_the_reply_decides(script: Script, outcome: Outcome, way: Script) -> None:
+    """4xx: deferred. 5xx about the recipient or the mail: refused. 5xx about us: the sender is refused."""
     assert await outcome_of({**way, **script}) == outcome
 
 
@@ -129,8 +129,8 @@ def death_at(verb: str) -> Act:
         ("DOT", Uncertain),
     ],
 )
-async def test_death_of_the_relay_means_what_was_at_stake(verb: str, kind: type[Outcome], way: Script) -> None:
-    """Before MAIL nothing was; until the final dot the mail can't have been sent; from then on nobody knows."""
+async def test_a_dead_relay_means_the_outcome_of_the_phase(verb: str, kind: type[Outcome], way: Script) -> None:
+    """Before MAIL nothing is lost; before the final dot the mail cannot have been sent; after it, that is unknown."""
     assert isinstance(await outcome_of({**way, verb: death_at(verb)}), kind)
 
 
@@ -139,8 +139,8 @@ async def test_death_of_the_relay_means_what_was_at_stake(verb: str, kind: type[
     [("GREETING", Unreachable), ("EHLO", Unreachable), ("MAIL", Unreachable), ("RCPT", Deferred), ("DATA", Deferred),
      ("DOT", Uncertain)],
 )  # fmt: skip
-async def test_silence_means_the_same_as_death(verb: str, kind: type[Outcome]) -> None:
-    """Every step has its own time limit."""
+async def test_a_timeout_means_the_same_as_a_dead_relay(verb: str, kind: type[Outcome]) -> None:
+    """Every step has its own timeout."""
     timeouts = Timeouts(connect_seconds=0.1, command_seconds=0.1, dot_seconds=0.1)
     assert isinstance(await outcome_of({verb: HANG}, timeouts), kind)
 
@@ -158,12 +158,12 @@ async def test_silence_means_the_same_as_death(verb: str, kind: type[Outcome]) -
         ({"DOT": "rubbish\r\n"}, Uncertain),
     ],
 )
-async def test_relay_that_answers_out_of_turn_is_left(script: Script, kind: type[Outcome]) -> None:
-    """No reply is believed after one that makes no sense; what was at stake decides."""
+async def test_a_relay_that_answers_out_of_turn_is_disconnected(script: Script, kind: type[Outcome]) -> None:
+    """After a reply that makes no sense no reply is believed; the phase decides."""
     assert isinstance(await outcome_of(script), kind)
 
 
-async def test_nobody_listening_is_unreachable() -> None:
+async def test_a_closed_port_is_unreachable() -> None:
     """The reason names host and port."""
     async with serving() as server:
         port = server.port
@@ -174,8 +174,8 @@ async def test_nobody_listening_is_unreachable() -> None:
 
 
 @BOTH_WAYS
-async def test_replies_may_come_in_pieces(way: Script) -> None:
-    """Multi-line replies, byte by byte, are read as what they are."""
+async def test_replies_may_arrive_in_pieces(way: Script) -> None:
+    """Multi-line replies are read correctly byte by byte."""
     script: Script = {
         **way,
         "GREETING": Act("220-relay\r\n220-example\r\n220 ready\r\n", bytewise=True),
@@ -189,8 +189,8 @@ async def test_replies_may_come_in_pieces(way: Script) -> None:
 
 
 @BOTH_WAYS
-async def test_mails_in_a_row_each_get_their_own_reply(way: Script) -> None:
-    """Whether the relay takes, refuses or defers them, at whatever command."""
+async def test_each_of_several_mails_gets_its_own_reply(way: Script) -> None:
+    """Whether the relay accepts, refuses or defers them, at any command."""
     replies: Script = {
         "MAIL": [*["250 ok\r\n"] * 4, "451 4.3.0 m4\r\n", "250 ok\r\n"],
         "RCPT": ["250 ok\r\n", "550 5.1.1 r1\r\n", "250 ok\r\n"] if not way else
@@ -209,12 +209,12 @@ async def test_mails_in_a_row_each_get_their_own_reply(way: Script) -> None:
         Deferred("451 4.3.0 m4"),
         Sent("250 b5"),
     ]
-    assert len(server.said) == 1
+    assert server.connections == 1
     assert server.accepted == ["TO:<0@example.org>", "TO:<5@example.org>"]
 
 
-async def test_end_of_a_mail_and_beginning_of_the_next_go_out_together() -> None:
-    """One round trip a mail: the group behind a mail has arrived with it, before its dot was answered."""
+async def test_the_end_of_a_mail_and_the_beginning_of_the_next_are_sent_together() -> None:
+    """One round trip per mail: the group behind a mail arrives with it, before its dot is answered."""
     answer_late: Script = {**PIPELINING, "DOT": Act("", then="hang")}
     async with serving(answer_late) as server, relays_to(server, closing_seconds=0) as relays:
         for name in "ab":
@@ -224,29 +224,33 @@ async def test_end_of_a_mail_and_beginning_of_the_next_go_out_together() -> None
         assert session.read.startswith(b"MAIL FROM:<shop@example.org> RET=HDRS\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
 
 
-async def test_relay_that_would_take_a_mail_to_nobody_is_given_a_lone_dot() -> None:
-    """RFC 2920 3.1: after 354 to a mail whose recipient was refused; its reply is nobody's."""
-    script: Script = {**PIPELINING, "RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"], "DOT": ["554 nobody\r\n", "250 ok\r\n"]}
+async def test_a_mail_without_recipients_is_ended_with_a_lone_dot() -> None:
+    """RFC 2920 3.1: after 354 to a mail whose recipient was refused. The reply to the dot is about no mail."""
+    script: Script = {
+        **PIPELINING,
+        "RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"],
+        "DOT": ["554 no one\r\n", "250 ok\r\n"],
+    }
     async with serving(script) as server, relays_to(server) as relays:
         outcomes = await outcomes_of(relays, "a", "b", "c")
     assert [type(outcome) for outcome in outcomes.values()] == [Refused, Sent, Sent]
     assert server.mails[0] == b".\r\n"
     assert server.accepted == ["TO:<b@example.org>", "TO:<c@example.org>"]
-    assert len(server.said) == 1
+    assert server.connections == 1
 
 
-async def test_mail_that_was_only_begun_is_nobodys_loss() -> None:
-    """When the connection dies with one mail answered and the next one begun, that one goes over another, uncounted."""
+async def test_a_mail_that_was_only_begun_is_sent_over_another_connection() -> None:
+    """When the connection dies after one mail is answered and the next one begun, that one is sent over another."""
     for ending in (CUT, "421 4.3.2 closing\r\n"):
         dying: Script = {**PIPELINING, "MAIL": ["250 ok\r\n", ending]}
         async with serving(dying, PIPELINING) as server, relays_to(server) as relays:
             outcomes = await outcomes_of(relays, "a", "b", "c")
         assert list(outcomes.values()) == [Sent("250 2.0.0 queued")] * 3
-        assert len(server.said) == 2
+        assert server.connections == 2
 
 
-async def test_mail_that_kills_every_connection_is_deferred() -> None:
-    """It does not go round for ever."""
+async def test_a_mail_that_kills_every_connection_is_deferred() -> None:
+    """It does not go round forever."""
     deadly: Script = {**PIPELINING, "MAIL": ["250 ok\r\n", "250 ok\r\n", CUT], "DATA": "354 go ahead\r\n"}
     async with serving(deadly) as server, relays_to(server) as relays:
         names = [f"r{number}" for number in range(12)]
@@ -258,8 +262,8 @@ async def test_mail_that_kills_every_connection_is_deferred() -> None:
 
 
 LIES: dict[str, Script] = {
-    "discards what came with MAIL": {"MAIL": Act("250 ok\r\n", discard=True)},
-    "discards what came with the dot": {"DOT": Act("250 ok\r\n", discard=True)},
+    "discards the commands behind MAIL": {"MAIL": Act("250 ok\r\n", discard=True)},
+    "discards the commands behind the dot": {"DOT": Act("250 ok\r\n", discard=True)},
     "one line too many at MAIL": {"MAIL": "250 ok\r\n250 ok\r\n"},
     "one line too many at RCPT": {"RCPT": "250 ok\r\n250 ok\r\n"},
     "one line too many after 354": {"DATA": "354 go\r\n250 ok\r\n"},
@@ -279,7 +283,7 @@ LIES: dict[str, Script] = {
     "421 at DATA": {"DATA": ["354 go\r\n", "421 4.3.0 no\r\n"]},
     "421 at the dot": {"DOT": ["250 ok\r\n", "421 4.3.0 no\r\n"]},
     "greets twice": {"GREETING": "220 hello\r\n220 hello\r\n"},
-    "says more after EHLO": {"EHLO": "250-relay\r\n250 PIPELINING\r\n250 ok\r\n"},
+    "sends more after EHLO": {"EHLO": "250-relay\r\n250 PIPELINING\r\n250 ok\r\n"},
 }
 COMMANDS = ("EHLO shop.example", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QUIT")
 
@@ -287,8 +291,8 @@ COMMANDS = ("EHLO shop.example", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QU
 @BOTH_WAYS
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize("lie", LIES)
-async def test_no_lie_makes_one_mails_reply_anothers(lie: str, connections: int, way: Script) -> None:
-    """What is called sent was accepted; what is called refused or deferred was not; no mail is read as commands."""
+async def test_no_lie_of_a_relay_pairs_a_reply_with_another_mail(lie: str, connections: int, way: Script) -> None:
+    """Sent mails were accepted; refused and deferred mails were not; no mail is read as commands."""
     names = [f"r{number}" for number in range(8)]
     patience = Timeouts(connect_seconds=1, command_seconds=0.1, dot_seconds=0.2)
     async with (
@@ -307,5 +311,5 @@ async def test_no_lie_makes_one_mails_reply_anothers(lie: str, connections: int,
                 assert name in accepted
             case Refused() | Deferred() | SenderRefused() | Unreachable():
                 assert name not in accepted
-    assert all(line.startswith(COMMANDS) for lines in server.said for line in lines)
+    assert all(line.startswith(COMMANDS) for lines in server.commands for line in lines)
     assert all(re.fullmatch(rb"Subject: Hello\r\n\r\nr\d\r\n\.\r\n", mail) for mail in server.mails)
