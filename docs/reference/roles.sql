@@ -1,11 +1,11 @@
--- Who may do what in the database: a role for each process, with the rights that its work takes and no others.
+-- One least-privilege role per process: each has the rights that its statements need, and no others.
 --
--- Run it as the owner, the user of `coupons migrate`, and again after each migration; a second run changes nothing:
+-- Run this file as the owner (the user of `coupons migrate`), and again after each migration. Running it twice is safe:
 --
 --     psql "$COUPONS_DATABASE_URL" -v ON_ERROR_STOP=1 -f docs/reference/roles.sql
 --
--- Roles belong to the server: making them takes CREATEROLE, once, and running this again does not. They have neither
--- login nor password. Each process gets a login of its own, a member of one of them or of several:
+-- Roles belong to the server: the first run needs CREATEROLE, later runs do not. The roles have neither login nor password.
+-- Each process gets a login of its own that is a member of one or several of them:
 --
 --     CREATE ROLE mailer LOGIN PASSWORD '...' IN ROLE coupons_sender;
 --
@@ -13,16 +13,16 @@
 --     coupons_preparer   coupons worker --role sendout
 --     coupons_sender     coupons worker --role deliver
 --     coupons_web        coupons web
---     coupons_operator   the command line: what the console can, and lists, messages and groups
+--     coupons_operator   the command line: the rights of the console, plus lists, messages and groups
 --     coupons_auditor    coupons verify
---     coupons_codes      beside web or operator: sees codes, as `who` and the lines that an import did not take show them
+--     coupons_codes      in addition to web or operator: reads codes (`who`, rejected lines, `--dry-run`)
 --
--- The owner alone migrates, deletes lists, and can change a table, a constraint or a trigger. A program that only
--- publishes commands needs no login here, only one at RabbitMQ.
+-- Only the owner migrates, deletes lists, and can change a table, a constraint or a trigger. A program that only publishes
+-- commands needs a login at RabbitMQ, and none here.
 
 BEGIN;
 
--- One at a time, and not while a migration runs: `coupons migrate` holds this lock.
+-- Runs of this file and of `coupons migrate` exclude each other with this lock.
 SELECT pg_advisory_xact_lock(27988572882562675);
 
 DO $$
@@ -41,20 +41,20 @@ BEGIN
     IF NOT pg_has_role('coupons_operator', 'coupons_web', 'MEMBER') THEN
         GRANT coupons_web TO coupons_operator;
     END IF;
-    -- From nothing: what is not written here any more is not granted any more.
+    -- Start without any grant, so that rights that were removed from this file are revoked.
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %s', ours);
     EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM %s', ours);
     EXECUTE format('REVOKE ALL ON SCHEMA public FROM %s', ours);
-    REVOKE CREATE ON SCHEMA public FROM PUBLIC;  -- as PostgreSQL 15 begins; older databases let everybody
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;  -- the default since PostgreSQL 15
     EXECUTE format('REVOKE ALL ON %s FROM PUBLIC, %s', here, ours);
     EXECUTE format('GRANT USAGE ON SCHEMA public TO %s', ours);
     EXECUTE format('GRANT CONNECT ON %s TO %s', here, ours);
-    EXECUTE format('GRANT TEMPORARY ON %s TO coupons_importer, coupons_operator', here);  -- files are staged
-    EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each checks that both are what they must be
+    EXECUTE format('GRANT TEMPORARY ON %s TO coupons_importer, coupons_operator', here);  -- for staging files
+    EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each process checks both
 END $$;
 
--- The import role. It brings codes and takes free ones out, and never gives one to anybody. Of the imports that end it
--- resumes the sendouts that they cover: admission is no more than amounts.
+-- The import role. It adds codes and removes available ones, and never assigns one. After an import it resumes the sendouts
+-- that have enough codes now: admission only changes amounts.
 GRANT SELECT, INSERT ON command TO coupons_importer;
 GRANT SELECT, INSERT, DELETE, UPDATE (import_id) ON coupon TO coupons_importer;
 GRANT USAGE ON SEQUENCE coupon_id_seq TO coupons_importer;
@@ -73,7 +73,7 @@ GRANT SELECT (id, name) ON message TO coupons_importer;
 GRANT SELECT, UPDATE (state, reason, started_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_importer;
 GRANT SELECT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_importer;
 
--- The sendout role. It reserves amounts and writes whom a sendout is to mail; it sees no code, and mails nobody.
+-- The sendout role. It reserves amounts and writes the deliveries of a sendout. It reads no codes and sends no mails.
 GRANT SELECT, INSERT ON command TO coupons_preparer;
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
@@ -85,8 +85,8 @@ GRANT SELECT, INSERT,
 GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
 
--- The deliver role. It sees codes, and assigns and unassigns them; it brings none, takes none out, and changes neither a code
--- nor whom a mail goes to.
+-- The deliver role. It reads codes, assigns them and returns them to their lists. It neither adds nor removes codes, and can
+-- change neither a code nor the recipient of a mail.
 GRANT SELECT, UPDATE (sendout_id, delivery_number) ON coupon TO coupons_sender;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_sender;
 GRANT SELECT ON message, message_list, message_file TO coupons_sender;
@@ -101,7 +101,8 @@ GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since
 GRANT INSERT ON delivery_attempt TO coupons_sender;
 GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 
--- Console and API. They see all but codes; they write what a person decides there: pause, cancel, uncertain mails, files.
+-- Console and API. They read everything except codes, and write the decisions of operators (pause, cancel, uncertain mails)
+-- and uploaded files.
 GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
     delivery, delivery_attempt, import_job, import_event, upload TO coupons_web;
 GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
@@ -118,18 +119,18 @@ GRANT INSERT ON import_event TO coupons_web;
 GRANT INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_web;
 GRANT INSERT ON upload_chunk TO coupons_web;
 
--- The command line, besides what the console may.
+-- The command line, in addition to the console's rights.
 GRANT INSERT, UPDATE (description, shortage, alternative_text, preview_text, archived_at) ON coupon_list TO coupons_operator;
 GRANT INSERT ON message, message_list, message_file TO coupons_operator;
 GRANT SELECT ON message_file TO coupons_operator;
 GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- which recipients of a dry run are new
 
--- The proofs. That no code stands twice in a list is proved of the codes themselves, whatever an index says.
+-- The invariants. Duplicate codes of a list are searched in the codes themselves, independent of any index.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;
 GRANT SELECT (list_id, code, sendout_id, delivery_number) ON coupon TO coupons_auditor;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_auditor;
 
--- Codes. Those of deleted lists are known by their hashes, which are of use to nobody without their key.
+-- Codes. Codes of deleted lists are recognized by their hashes, which are useless without their key.
 GRANT SELECT ON coupon, import_rejection, retired_code, retired_code_key TO coupons_codes;
 
 COMMIT;
