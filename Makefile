@@ -51,8 +51,9 @@ docs: $(VENV)/installed-dev ## Write the generated reference pages; build the si
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python docs/check_site.py .site
 
-picture: $(VENV)/installed-dev ## Write docs/demo.svg, the terminal of `make demo`
+picture: $(VENV)/installed-dev ## Write docs/demo.svg (the terminal of `make demo`) and docs/outbox.png (the console; needs Chromium)
 	$(BIN)/python docs/picture.py
+	$(BIN)/python docs/console_picture.py
 
 lock: $(VENV)/installed-dev ## Update the lock files to the newest versions that pyproject.toml allows
 	$(PIP) uv

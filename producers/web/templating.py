@@ -45,6 +45,6 @@ _TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UT
 _TEMPLATES.globals |= {
     "version": __version__,
     "zone": lambda: f"{datetime.now().astimezone():%Z}",
-    "resumable": RESUMED_STATES,
+    "resumed_states": RESUMED_STATES,
     "new_id": uuid4,
 }

@@ -262,7 +262,7 @@ async def test_the_outbox_shows_the_missing_codes(site: AsyncClient, connection:
     assert re.findall(r'<td class="n[^"]*">\s*(\d+)', text) == ["10", "6", "4"]
     assert f'action="/sendouts/{sendout_id}/resume"' in text
     assert "data-live" not in text
-    assert "No sendout is finished." in (await site.get("/", params={"state": "finished"})).text
+    assert "No finished sendouts." in (await site.get("/", params={"state": "finished"})).text
     assert (await site.get("/", params={"state": "lost"})).status_code == 422
 
 
