@@ -7,7 +7,7 @@ that another transaction holds for a shortage: two sendouts of 800 on a list of 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coupons.store.lists import Shortage
+from coupons.states import Shortage
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Short:
 
 def decide(needs: Sequence[Need]) -> Granted | Short:
     """All lists or none: one list that pauses the sendout and is short holds back every other."""
-    short = tuple(need for need in needs if need.missing and need.shortage == "pause")
+    short = tuple(need for need in needs if need.missing and need.shortage == Shortage.PAUSE)
     if short:
         return Short(short)
     return Granted({need.list_id: min(need.needed, need.available) for need in needs})

@@ -35,6 +35,7 @@ from coupons.attributes import (
 from coupons.errors import UserError
 from coupons.files.format import FileFormat, is_encoding
 from coupons.names import parse_name
+from coupons.states import ImportMode
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -219,8 +220,8 @@ class ImportCoupons(_Command):
     group: Name | None = Field(
         None, description="Group to import recipients into, from a csv file with a header; created if missing"
     )
-    mode: Literal["add", "replace", "delete"] = Field(
-        "add",
+    mode: ImportMode = Field(
+        ImportMode.ADD,
         description="Add the codes or recipients, replace all available ones with them, or delete them",
     )
     codes: (

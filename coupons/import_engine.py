@@ -23,9 +23,10 @@ from coupons.files.inline_reader import InlineReader
 from coupons.files.recipient_reader import EMAIL, CheckedRecipients, RecipientReader
 from coupons.files.rejections import CODE, Rejected
 from coupons.sources import Source, SourceError, SourceLimits, Text
+from coupons.states import ImportMode, TargetKind
 from coupons.store import groups, import_chunks, imports
 from coupons.store.import_chunks import Verdict
-from coupons.store.imports import Job, Mode, Position, Target
+from coupons.store.imports import Job, Position, Target
 
 FIRST_PIECES, MOST_PIECES = 16, 64
 """Of a chunk: it ends after 16, 32, 64, 128, 192 … pieces (1 MiB) of the text. The larger it is, the less often pages
@@ -84,7 +85,7 @@ async def carry_out(
 @asynccontextmanager
 async def judged(
     connection: Connection, target: Target, source: Source, limits: SourceLimits, *,
-    mode: Mode, file_format: FileFormat, max_lines: int,
+    mode: ImportMode, file_format: FileFormat, max_lines: int,
 ) -> AsyncIterator[Judgement]:  # fmt: skip
     """What an import of the source would do, with nothing written: the same reader, the same checks, the same lists.
 
@@ -171,7 +172,7 @@ class _Reading:
 def _reader_of(target: Target, file_format: dict[str, Any], name: str) -> Reader:
     if file_format.get(imports.INLINE):
         return InlineReader()
-    return (RecipientReader if target.is_group else CodeReader)(FileFormat(**file_format), name)
+    return (RecipientReader if target.kind is TargetKind.GROUP else CodeReader)(FileFormat(**file_format), name)
 
 
 def _is_taken(job: Job, reading: _Reading, piece: _Piece, source: Source) -> bool:
@@ -250,9 +251,9 @@ async def _stage(connection: Connection, lines: CheckedCodes | CheckedRecipients
 
 
 def _ends_chunk(job: Job, pieces: int) -> bool:
-    if job.target.is_group:
+    if job.target.kind is TargetKind.GROUP:
         return pieces % FIRST_PIECES == 0
-    if job.mode != "add":
+    if job.mode != ImportMode.ADD:
         return pieces % LOCKING_PIECES == 0
     return pieces % MOST_PIECES == 0 or pieces in (FIRST_PIECES, 2 * FIRST_PIECES)
 
@@ -264,7 +265,7 @@ async def _note_what_is_seen(connection: Connection, job: Job, reading: _Reading
     reading.noted = True
     if isinstance(reading.reader, RecipientReader):
         await imports.keep_columns(connection, job, reading.columns)
-        if job.mode != "delete":
+        if job.mode != ImportMode.DELETE:
             await groups.extend(connection, job.target.id, reading.reader.attributes)
     await imports.note(connection, job.id, f"reads {text.name} as {reading.reader.description}")
 
@@ -272,7 +273,7 @@ async def _note_what_is_seen(connection: Connection, job: Job, reading: _Reading
 async def _remove_replaced(
     connection: Connection, job: Job, lease_seconds: float, stopping: Callable[[], bool]
 ) -> bool:
-    if job.mode == "replace":
+    if job.mode == ImportMode.REPLACE:
         await imports.note(connection, job.id, "removes what the file did not bring")
         async for _ in import_chunks.remove_replaced(connection, job, lease_seconds=lease_seconds):
             failpoints.hit("import.removing")

@@ -3,18 +3,18 @@
 Every write carries the lease's token. No transaction is open while a mail is handed over.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import asyncpg
 
 from coupons.database import Connection
 from coupons.errors import LeaseLost
-from coupons.store.lists import Shortage
+from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
 
 SQL = Queries("deliveries.sql")
@@ -29,11 +29,10 @@ class _NotItsTurn(Exception):
     """The sendout keeps a pace, and another worker has just been given its turn."""
 
 
-Outcome = Literal["sent", "refused", "uncertain", "deferred"]
 TURNS_TRIED = 10
 """Sendouts that keep a pace, and whose turn another worker took at the same moment, before it is looked later."""
-NOT_THE_LAST = ("deferred", "uncertain")
-"""Outcomes after which another attempt may follow."""
+RETRIED_STATES = (DeliveryState.DEFERRED, DeliveryState.UNCERTAIN)
+"""After these, another attempt may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Batch:
     first_delivery: int
     last_delivery: int
     lease_token: UUID
-    sendout_state: str
+    sendout_state: SendoutState
     waiting_reason: str | None = None
     """Why the sendout makes no progress, as the Outbox shows it."""
 
@@ -66,7 +65,7 @@ class BatchList:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One mail to be written. `codes` by list id; a list that gave none is missing in it."""
+    """One mail to be rendered. `codes` are by list id, without lists that have no code for it."""
 
     number: int
     address: str
@@ -76,7 +75,7 @@ class Delivery:
     """Whether an earlier mail may have arrived: its codes are never anybody else's."""
     deferred_for: float | None = None
     """Seconds since it was first deferred."""
-    codes: dict[int, str] = field(default_factory=dict, repr=False)
+    codes: Mapping[int, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +91,30 @@ NO_CURSORS: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
-    """What became of a delivery."""
+class DeliveryResult:
+    """The state of a delivery after an attempt, and the relay's reply or why there is none."""
 
-    delivery: Delivery
-    outcome: Outcome
+    number: int
+    state: DeliveryState
     reply: str
+    list_ids: Collection[int] = ()
+    """Lists of whose codes the mail had one."""
     due_in: float | None = None
-    """Seconds, for a deferred one."""
+    """Seconds until a deferred mail is due."""
     attempted: bool = True
-    """False if there is no such mail: nothing was handed over."""
+    """False if no mail was handed over, because it cannot be rendered."""
+
+    @classmethod
+    def of(
+        cls,
+        delivery: Delivery,
+        state: DeliveryState,
+        reply: str,
+        *,
+        due_in: float | None = None,
+        attempted: bool = True,
+    ) -> Self:
+        return cls(delivery.number, state, reply, delivery.codes.keys(), due_in, attempted)
 
 
 async def claim(
@@ -121,15 +134,25 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
     row = await connection.fetchrow(SQL.claim, owner, lease_seconds, only_cancelled)
     if row is None:
         return None
-    columns = dict(row)
-    abandoned, per_hour = (columns.pop(name) for name in ("abandoned", "per_hour"))
-    batch = Batch(**columns)
-    keeps_pace = per_hour and batch.sendout_state == "sending"
+    batch = _batch(row)
+    keeps_pace = row["per_hour"] and batch.sendout_state == SendoutState.SENDING
     if keeps_pace and await connection.fetchval(SQL.take_turn, *batch.span) is None:
         raise _NotItsTurn
-    if abandoned:
+    if abandoned := row["abandoned"]:
         await _abandon(connection, batch, abandoned, lease_seconds)
     return batch
+
+
+def _batch(row: asyncpg.Record) -> Batch:
+    return Batch(
+        row["sendout_id"],
+        row["number"],
+        row["first_delivery"],
+        row["last_delivery"],
+        row["lease_token"],
+        SendoutState(row["sendout_state"]),
+        row.get("waiting_reason"),
+    )
 
 
 async def recover(connection: Connection, *, owner: str, lease_seconds: float) -> int:
@@ -140,17 +163,15 @@ async def recover(connection: Connection, *, owner: str, lease_seconds: float) -
             row = await connection.fetchrow(SQL.abandoned, owner, lease_seconds)
             if row is None:
                 return count
-            columns = dict(row)
-            abandoned: list[int] = columns.pop("abandoned")
-            batch = Batch(**columns)
+            batch, abandoned = _batch(row), row["abandoned"]
             await _abandon(connection, batch, abandoned, lease_seconds)
             await release(connection, batch)
             count += len(abandoned)
 
 
 async def _abandon(connection: Connection, batch: Batch, numbers: list[int], lease_seconds: float) -> None:
-    left = [Conclusion(Delivery(number, "", {}, 0), "uncertain", ABANDONED) for number in numbers]
-    await _flush(connection, batch, flush=uuid4(), conclusions=left, lease_seconds=lease_seconds)
+    results = [DeliveryResult(number, DeliveryState.UNCERTAIN, ABANDONED) for number in numbers]
+    await _flush(connection, batch, flush=uuid4(), results=results, lease_seconds=lease_seconds)
 
 
 async def next_due(connection: Connection) -> float | None:
@@ -160,7 +181,8 @@ async def next_due(connection: Connection) -> float | None:
 
 
 async def lists_of(connection: Connection, sendout_id: UUID) -> list[BatchList]:
-    return [BatchList(**row) for row in await connection.fetch(SQL.lists, sendout_id)]
+    rows = await connection.fetch(SQL.lists, sendout_id)
+    return [BatchList(**{**row, "shortage": Shortage(row["shortage"])}) for row in rows]
 
 
 async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[int, int] = NO_CURSORS) -> Assignment:
@@ -176,7 +198,7 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
     complete, moved = True, dict[int, int]()
     async with connection.transaction():
         await _hold(connection, batch)
-        if await connection.fetchval(SQL.hold_sendout, batch.sendout_id) != "sending":
+        if await connection.fetchval(SQL.hold_sendout, batch.sendout_id) != SendoutState.SENDING:
             raise NotSending
         for each in await connection.fetch(SQL.lock_reserved, batch.sendout_id):
             list_id: int = each["list_id"]
@@ -190,12 +212,12 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
 
 
 async def due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
-    """The batch's mails that can be written now, with their codes."""
-    deliveries = {row["number"]: Delivery(**row) for row in await connection.fetch(SQL.due, *batch.span)}
+    """The batch's mails that can be rendered now, with their codes."""
+    rows = await connection.fetch(SQL.due, *batch.span)
+    codes = defaultdict[int, dict[int, str]](dict)
     for row in await connection.fetch(SQL.codes, *batch.span, [each.list_id for each in lists]):
-        if row["delivery_number"] in deliveries:
-            deliveries[row["delivery_number"]].codes[row["list_id"]] = row["code"]
-    return list(deliveries.values())
+        codes[row["delivery_number"]][row["list_id"]] = row["code"]
+    return [Delivery(**row, codes=codes[row["number"]]) for row in rows]
 
 
 async def record(
@@ -203,7 +225,7 @@ async def record(
     batch: Batch,
     *,
     flush: UUID,
-    conclusions: Sequence[Conclusion],
+    results: Sequence[DeliveryResult],
     in_flight: Collection[int],
     intents: Sequence[int],
     lease_seconds: float,
@@ -218,15 +240,15 @@ async def record(
     Raises:
         LeaseLost: nothing was written, nothing more may be handed over.
     """
-    async with _whole(connection, conclusions):
-        returning = [c.delivery for c in conclusions if c.outcome == "refused" and c.delivery.codes]
+    async with _whole(connection, results):
+        returning = [each for each in results if each.state == DeliveryState.REFUSED and each.list_ids]
         if returning:
-            await _lock_lists(connection, batch, {list_id for each in returning for list_id in each.codes})
+            await _lock_lists(connection, batch, {list_id for each in returning for list_id in each.list_ids})
         may_send = await _flush(
             connection,
             batch,
             flush=flush,
-            conclusions=conclusions,
+            results=results,
             in_flight=in_flight,
             intents=intents,
             lease_seconds=lease_seconds,
@@ -238,10 +260,10 @@ async def record(
 
 
 def _whole(
-    connection: Connection, conclusions: Sequence[Conclusion]
+    connection: Connection, results: Sequence[DeliveryResult]
 ) -> "asyncpg.transaction.Transaction | nullcontext[None]":
     """A transaction, if more than the one statement is needed."""
-    alone = all(c.outcome == "sent" for c in conclusions)
+    alone = all(each.state == DeliveryState.SENT for each in results)
     return nullcontext() if alone else connection.transaction()
 
 
@@ -263,7 +285,7 @@ async def close(connection: Connection, batch: Batch) -> int:
     async with connection.transaction():
         await _hold(connection, batch)
         rows = await connection.fetch(SQL.cancel, *batch.span)
-        cancelled = [row["number"] for row in rows if row["state"] == "cancelled"]
+        cancelled = [row["number"] for row in rows if row["state"] == DeliveryState.CANCELLED]
         await connection.execute(SQL.close, *batch.key, len(cancelled), len(rows) - len(cancelled))
         await _free_codes(connection, batch, cancelled)
         return len(cancelled)
@@ -297,22 +319,32 @@ async def _flush(
     batch: Batch,
     *,
     flush: UUID,
-    conclusions: Sequence[Conclusion],
+    results: Sequence[DeliveryResult],
     in_flight: Collection[int] = (),
     intents: Sequence[int] = (),
     lease_seconds: float,
 ) -> bool | None:
     """Whether the sendout sends; None: the lease is lost, or the flush was done before."""
-    rows = [(c.delivery.number, c.outcome, c.reply, int(c.attempted), c.due_in) for c in conclusions]
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
-    sent = Counter(list_id for c in conclusions if c.outcome == "sent" for list_id in c.delivery.codes)
+    sent = Counter(list_id for each in results if each.state == DeliveryState.SENT for list_id in each.list_ids)
     try:
         may_send: bool | None = await connection.fetchval(
-            SQL.flush, *batch.key, flush, list(in_flight), intents, *columns, [*sent], [*sent.values()], lease_seconds
+            SQL.flush,
+            *batch.key,
+            flush,
+            list(in_flight),
+            intents,
+            [each.number for each in results],
+            [each.state for each in results],
+            [each.reply for each in results],
+            [int(each.attempted) for each in results],
+            [each.due_in for each in results],
+            [*sent],
+            [*sent.values()],
+            lease_seconds,
         )
     except asyncpg.CheckViolationError as error:  # somebody else has decided about them
         raise _lost(batch) from error
-    if may_send is not None and (log := [c.delivery.number for c in conclusions if c.outcome in NOT_THE_LAST]):
+    if may_send is not None and (log := [each.number for each in results if each.state in RETRIED_STATES]):
         await connection.execute(SQL.log_attempts, batch.sendout_id, log)
     return may_send
 

@@ -13,8 +13,9 @@ from coupons.database import TRANSIENT_ERRORS, Connection, affected
 from coupons.files.codes import CheckedCodes
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Rejected
+from coupons.states import ImportMode, TargetKind
 from coupons.store import imports
-from coupons.store.imports import Job, Mode, Position, Taken, Target, as_rejected
+from coupons.store.imports import Job, Position, Taken, Target, as_rejected
 from coupons.store.queries import Queries
 
 SQL = Queries("import_chunks.sql")
@@ -113,7 +114,7 @@ async def take(connection: Connection, job: Job, chunk: Chunk, *, position: Posi
     async with connection.transaction():
         await connection.execute(SQL.plan)
         await _one_at_a_time(connection, job.target)
-        if job.target.is_group:
+        if job.target.kind is TargetKind.GROUP:
             taken = await _take_recipients(connection, job)
         else:
             taken = await _take_codes(connection, job, chunk)
@@ -125,11 +126,11 @@ async def take(connection: Connection, job: Job, chunk: Chunk, *, position: Posi
 
 async def _take_codes(connection: Connection, job: Job, chunk: Chunk) -> Taken:
     match job.mode:
-        case "add":
+        case ImportMode.ADD:
             return await _add(connection, job, chunk)
-        case "replace":
+        case ImportMode.REPLACE:
             return await _replace(connection, job, chunk)
-        case "delete":
+        case ImportMode.DELETE:
             return await _delete(connection, job, chunk)
 
 
@@ -189,7 +190,7 @@ async def _note_known(
 
 
 async def _take_recipients(connection: Connection, job: Job) -> Taken:
-    if job.mode == "delete":
+    if job.mode == ImportMode.DELETE:
         counted = await connection.fetchrow(SQL.delete_recipients, job.target.id, timeout=TAKE_SECONDS)
     else:
         counted = await connection.fetchrow(SQL.add_recipients, job.target.id, job.id, timeout=TAKE_SECONDS)
@@ -206,7 +207,9 @@ async def _reject(connection: Connection, statement: str, taken: Taken, *argumen
 
 
 async def _one_at_a_time(connection: Connection, target: Target) -> None:
-    await connection.execute(SQL.one_at_a_time, "recipient_group" if target.is_group else "coupon_list", target.id)
+    await connection.execute(
+        SQL.one_at_a_time, "recipient_group" if target.kind is TargetKind.GROUP else "coupon_list", target.id
+    )
 
 
 async def _affected(connection: Connection, statement: str, *arguments: object) -> int:
@@ -225,12 +228,12 @@ async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: fl
 
     Codes that sendouts were promised stay, and are counted at the end. Raises LeaseLost.
     """
-    last: int | str | None = "" if job.target.is_group else 0
+    last: int | str | None = "" if job.target.kind is TargetKind.GROUP else 0
     while last is not None:
         async with connection.transaction():
             await connection.execute(SQL.patience)
             await _one_at_a_time(connection, job.target)
-            if job.target.is_group:
+            if job.target.kind is TargetKind.GROUP:
                 row = await connection.fetchrow(
                     SQL.remove_recipients, job.target.id, job.id, last, REMOVED_AT_ONCE, timeout=TAKE_SECONDS
                 )
@@ -239,7 +242,7 @@ async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: fl
                 removed, last = await _remove_codes(connection, job, last)
             await imports.progress(connection, job, Taken(removed=removed), lease_seconds=lease_seconds)
         yield removed
-    if not job.target.is_group:
+    if job.target.kind is TargetKind.LIST:
         async with connection.transaction():
             await connection.execute(SQL.patience)
             left = await connection.fetchrow(SQL.left, job.target.id, job.id, timeout=TAKE_SECONDS)
@@ -260,20 +263,20 @@ async def _remove_codes(connection: Connection, job: Job, after: object) -> tupl
 # --- a dry run -------------------------------------------------------------------------------------------------------
 
 
-async def judge(connection: Connection, target: Target, mode: Mode, *, lines: int) -> Verdict:
+async def judge(connection: Connection, target: Target, mode: ImportMode, *, lines: int) -> Verdict:
     """What would become of all that is staged, `lines` that may be taken. Runs in the caller's transaction."""
     await connection.execute(SQL.plan)
-    if target.is_group:
+    if target.kind is TargetKind.GROUP:
         return await _judge_recipients(connection, target, mode)
     await _note_known(connection, target.id, NO_IMPORT, lines)
     await _execute(connection, SQL.repeated)
-    kept = await _affected(connection, SQL.judge_take_over) if mode == "replace" else 0
-    removed = await _affected(connection, SQL.judge_delete, target.id) if mode == "delete" else 0
+    kept = await _affected(connection, SQL.judge_take_over) if mode == ImportMode.REPLACE else 0
+    removed = await _affected(connection, SQL.judge_delete, target.id) if mode == ImportMode.DELETE else 0
     reasons = await _counted(connection, mode)
     invalid = sum((await _counted_staged(connection)).values())
     added = lines - (sum(reasons.values()) - invalid) - kept - removed
     verdict = Verdict(added, kept, removed, reasons)
-    return await _with_replaced(connection, target, verdict) if mode == "replace" else verdict
+    return await _with_replaced(connection, target, verdict) if mode == ImportMode.REPLACE else verdict
 
 
 async def _with_replaced(connection: Connection, target: Target, verdict: Verdict) -> Verdict:
@@ -284,21 +287,21 @@ async def _with_replaced(connection: Connection, target: Target, verdict: Verdic
     return replace(verdict, removed=row["removed"], kept_reserved=row["reserved"]) if row else verdict
 
 
-async def _judge_recipients(connection: Connection, target: Target, mode: Mode) -> Verdict:
+async def _judge_recipients(connection: Connection, target: Target, mode: ImportMode) -> Verdict:
     row = await connection.fetchrow(SQL.judge_recipients, target.id, mode, timeout=TAKE_SECONDS)
     added, known = (row["added"], row["existing"]) if row else (0, 0)
     reasons = await _counted_staged(connection)
     match mode:
-        case "delete":
+        case ImportMode.DELETE:
             return Verdict(0, 0, known, reasons)
-        case "replace":
+        case ImportMode.REPLACE:
             total = await connection.fetchval(SQL.group_size, target.id)
             return Verdict(added, known, total - known, reasons)
-        case "add":
+        case ImportMode.ADD:
             return Verdict(added, known, 0, reasons)
 
 
-async def _counted(connection: Connection, mode: Mode) -> dict[str, int]:
+async def _counted(connection: Connection, mode: ImportMode) -> dict[str, int]:
     counted = f"SELECT reason, count(*) AS lines FROM ({SQL.not_taken.rstrip(';')}) judged GROUP BY reason"
     rows = await connection.fetch(counted, NO_IMPORT, mode, timeout=TAKE_SECONDS)
     return {row["reason"]: row["lines"] for row in rows}
@@ -308,11 +311,13 @@ async def _counted_staged(connection: Connection) -> dict[str, int]:
     return {row["reason"]: row["lines"] for row in await connection.fetch(SQL.count_staged_rejections)}
 
 
-async def judged(connection: Connection, target: Target, mode: Mode) -> AsyncIterator[Rejected]:
+async def judged(connection: Connection, target: Target, mode: ImportMode) -> AsyncIterator[Rejected]:
     """The lines that would not be taken, after `judge` and in its transaction, by line."""
-    statement, arguments = (SQL.staged_rejections, ()) if target.is_group else (SQL.not_taken, (NO_IMPORT, mode))
+    statement, arguments = (
+        (SQL.staged_rejections, ()) if target.kind is TargetKind.GROUP else (SQL.not_taken, (NO_IMPORT, mode))
+    )
     lines = connection.cursor(
         f"{statement.rstrip(';')} ORDER BY line", *arguments, prefetch=READ_AT_ONCE, timeout=TAKE_SECONDS
     )
     async for row in lines:
-        yield as_rejected(row["line"], row["text"], row["reason"], is_row=target.is_group)
+        yield as_rejected(row["line"], row["text"], row["reason"], is_row=target.kind is TargetKind.GROUP)

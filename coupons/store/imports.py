@@ -7,14 +7,17 @@ import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 from uuid import UUID
+
+import asyncpg
 
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
 from coupons.files.rejections import Reason, Rejected
+from coupons.states import ImportMode, ImportState, TargetKind
 from coupons.store import lists, uploads
 from coupons.store.queries import Queries
 
@@ -25,8 +28,6 @@ DROP_SECONDS = 600
 """For millions of lines that were not taken."""
 REASONS = {reason.value: reason for reason in Reason}
 
-Mode = Literal["add", "replace", "delete"]
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -34,7 +35,7 @@ class Target:
 
     id: int
     name: str
-    is_group: bool
+    kind: TargetKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Job:
 
     id: UUID
     target: Target
-    mode: Mode
+    mode: ImportMode
     source: str
     format: dict[str, Any]
     position: int
@@ -92,9 +93,9 @@ class Import:
     id: UUID
     list: str | None
     group: str | None
-    mode: Mode
+    mode: ImportMode
     source: str
-    state: str
+    state: ImportState
     reason: str | None
     lines: int
     blank: int
@@ -173,12 +174,13 @@ async def claim(
     row = await connection.fetchrow(SQL.claim, owner, lease_seconds, import_id)
     if row is None:
         return None
-    columns = dict(row)
+    columns = {**row, "mode": ImportMode(row["mode"])}
     list_id, group_id = columns.pop("list_id"), columns.pop("group_id")
-    names = columns.pop("list"), columns.pop("group")
+    list_name, group_name = columns.pop("list"), columns.pop("group")
     columns.pop("read_bytes")
-    target = Target(group_id, names[1], is_group=True) if list_id is None else Target(list_id, names[0], is_group=False)
-    return Job(**columns, target=target)
+    if list_id is None:
+        return Job(**columns, target=Target(group_id, group_name, TargetKind.GROUP))
+    return Job(**columns, target=Target(list_id, list_name, TargetKind.LIST))
 
 
 async def seconds_until_due(connection: Connection) -> float | None:
@@ -233,15 +235,15 @@ async def note_left(connection: Connection, job: Job, *, reserved: int, assigned
 
 async def finish(connection: Connection, job: Job) -> None:
     """Raises LeaseLost."""
-    await _end(connection, job, "finished", None)
+    await _end(connection, job, ImportState.FINISHED, None)
 
 
 async def fail(connection: Connection, job: Job, reason: str) -> None:
     """End an import whose source cannot be read on; whole chunks stay. Raises LeaseLost."""
-    await _end(connection, job, "failed", reason)
+    await _end(connection, job, ImportState.FAILED, reason)
 
 
-async def _end(connection: Connection, job: Job, state: str, reason: str | None) -> None:
+async def _end(connection: Connection, job: Job, state: ImportState, reason: str | None) -> None:
     async with connection.transaction():
         if await connection.fetchval(SQL.end, job.id, job.lease_token, state, reason) is None:
             raise LeaseLost(f"import {job.id}")
@@ -304,9 +306,13 @@ async def note(connection: Connection, import_id: UUID, text: str) -> None:
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
+def _import(row: asyncpg.Record) -> Import:
+    return Import(**{**row, "mode": ImportMode(row["mode"]), "state": ImportState(row["state"])})
+
+
 async def find(connection: Connection, import_id: UUID) -> Import | None:
     row = await connection.fetchrow(SQL.rows, import_id, None, None, 1)
-    return Import(**row) if row else None
+    return _import(row) if row else None
 
 
 async def named(connection: Connection, import_id: UUID) -> Import:
@@ -318,11 +324,11 @@ async def named(connection: Connection, import_id: UUID) -> Import:
 
 
 async def of_list(connection: Connection, list_name: str, *, limit: int = 20) -> list[Import]:
-    return [Import(**row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit)]
+    return [_import(row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit)]
 
 
 async def of_group(connection: Connection, group_name: str, *, limit: int = 20) -> list[Import]:
-    return [Import(**row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit)]
+    return [_import(row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit)]
 
 
 async def events(connection: Connection, import_id: UUID) -> list[Event]:

@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+
+import asyncpg
 
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.states import Shortage
 from coupons.store.queries import Queries
 
 SQL = Queries("lists.sql")
 PREVIEW_SUFFIX = "_previewCoupon"
 DELETE_SECONDS = 3_600
 """Of a million codes, half of them sent: 5.5 s. It holds up nobody, the list is out of use."""
-
-Shortage = Literal["pause", "text"]
-"""What a list does when it runs out: pause the whole sendout, or print the alternative text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,10 @@ class CouponList:
     sent: int
 
 
+def _coupon_list(row: asyncpg.Record) -> CouponList:
+    return CouponList(**{**row, "shortage": Shortage(row["shortage"])})
+
+
 async def create(
     connection: Connection,
     name: str,
@@ -50,7 +53,7 @@ async def create(
 ) -> None:
     """A new, empty list. Raises Conflict if the name is taken or a text does not fit."""
     _check_texts(name, description, alternative_text, preview_text)
-    if shortage == "text" and not alternative_text:
+    if shortage == Shortage.TEXT and not alternative_text:
         raise Conflict(f"list {name}: shortage text needs an alternative text")
     preview = preview_text or name + PREVIEW_SUFFIX
     if await connection.fetchval(SQL.create, name, description, shortage, alternative_text, preview) is None:
@@ -70,7 +73,7 @@ async def change(
     _check_texts(name, description, alternative_text, preview_text)
     (found,) = await named(connection, name)
     text = found.alternative_text if alternative_text is None else alternative_text
-    if (shortage or found.shortage) == "text" and not text:
+    if (shortage or found.shortage) == Shortage.TEXT and not text:
         raise Conflict(f"list {name}: shortage text needs an alternative text")
     await connection.execute(SQL.change, name, description, shortage, alternative_text, preview_text)
 
@@ -87,12 +90,12 @@ def _check_texts(name: str, description: str | None, alternative_text: str | Non
 
 
 async def all_of(connection: Connection, *, archived: bool) -> list[CouponList]:
-    return [CouponList(**row) for row in await connection.fetch(SQL.rows, None, archived)]
+    return [_coupon_list(row) for row in await connection.fetch(SQL.rows, None, archived)]
 
 
 async def named(connection: Connection, *names: str) -> list[CouponList]:
     """These lists, archived or not, never deleted ones. Raises Conflict naming those that do not exist."""
-    found = [CouponList(**row) for row in await connection.fetch(SQL.rows, names, True)]
+    found = [_coupon_list(row) for row in await connection.fetch(SQL.rows, names, True)]
     if missing := sorted(set(names) - {each.name for each in found}):
         raise Conflict(f"there is no list {', '.join(missing)}")
     return found

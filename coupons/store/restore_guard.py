@@ -12,8 +12,9 @@ import asyncpg
 
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.states import DeliveryState, SendoutState
 from coupons.store import deliveries
-from coupons.store.deliveries import Batch, Conclusion, Delivery
+from coupons.store.deliveries import Batch, DeliveryResult
 from coupons.store.queries import Queries
 
 SQL = Queries("restore_guard.sql")
@@ -50,7 +51,7 @@ class UnfinishedSendout:
 
     id: UUID
     message: str
-    state: str
+    state: SendoutState
     recipients: int | None
     sent: int
     uncertain: int
@@ -96,7 +97,8 @@ async def since(connection: Connection) -> Since:
     """What may have been sent after the data end. Reads a row for each batch that there ever was."""
     reaches = await connection.fetchrow(SQL.reaches)
     assert reaches is not None  # noqa: S101 - it has always a row
-    sendouts = [UnfinishedSendout(**row) for row in await connection.fetch(SQL.sendouts)]
+    rows = await connection.fetch(SQL.sendouts)
+    sendouts = [UnfinishedSendout(**{**row, "state": SendoutState(row["state"])}) for row in rows]
     lists = [UnassignedCodes(**row) for row in await connection.fetch(SQL.lists)]
     return Since(**reaches, sendouts=tuple(sendouts), lists=tuple(lists))
 
@@ -146,7 +148,8 @@ def _refusal(row: asyncpg.Record) -> str | None:
 async def _make_uncertain(connection: Connection) -> int:
     """Nobody else takes part: a batch can be had only once this is committed."""
     await connection.execute(SQL.lock_sendouts)
-    seized = [Batch(**row) for row in await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)]
+    rows = await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)
+    seized = [Batch(**{**row, "sendout_state": SendoutState(row["sendout_state"])}) for row in rows]
     await connection.execute(SQL.unpause)
     cursors: dict[int, int] = {}
     count = 0
@@ -157,7 +160,7 @@ async def _make_uncertain(connection: Connection) -> int:
             connection,
             batch,
             flush=uuid4(),
-            conclusions=[Conclusion(Delivery(n, "", {}, 0), "uncertain", _REPLY) for n in numbers],
+            results=[DeliveryResult(number, DeliveryState.UNCERTAIN, _REPLY) for number in numbers],
             in_flight=[],
             intents=[],
             lease_seconds=_LEASE_SECONDS,

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
-from coupons.store.lists import Shortage
+from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
 
 SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
-RESUMED_STATES = ("interrupted", "paused")
+RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
 """States in which a sendout can be asked to resume."""
 
 
@@ -35,7 +35,7 @@ class SendoutList:
 class Problem:
     number: int
     address: str
-    state: str
+    state: DeliveryState
     attempts: int
     reply: str | None
     changed_at: datetime | None
@@ -47,7 +47,7 @@ class Sendout:
     message: str
     message_version: int
     group: str | None
-    state: str
+    state: SendoutState
     reason: str | None
     waiting_reason: str | None
     recipients: int | None
@@ -103,11 +103,11 @@ def check_resumable(sendout: Sendout) -> None:
         raise Conflict(not_resumable(sendout.id, sendout.state))
 
 
-def not_resumable(sendout_id: UUID, state: str) -> str:
+def not_resumable(sendout_id: UUID, state: SendoutState) -> str:
     return f"sendout {sendout_id} is {state}: only interrupted or paused ones are resumed"
 
 
-async def newest(connection: Connection, *, state: str | None = None, limit: int = 100) -> list[Sendout]:
+async def newest(connection: Connection, *, state: SendoutState | None = None, limit: int = 100) -> list[Sendout]:
     """The newest sendouts, optionally of one state."""
     return await _rows(connection, None, state, limit)
 
@@ -139,13 +139,16 @@ async def list_auto_resumable(connection: Connection) -> list[Resumable]:
 
 async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
     """The first deliveries that are refused, uncertain or deferred, with the relay's words."""
-    return [Problem(**row) for row in await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)]
+    rows = await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)
+    return [Problem(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 
 
-async def _rows(connection: Connection, sendout_id: UUID | None, state: str | None, limit: int) -> list[Sendout]:
+async def _rows(
+    connection: Connection, sendout_id: UUID | None, state: SendoutState | None, limit: int
+) -> list[Sendout]:
     rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
     of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
     for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
-        columns = dict(row)
+        columns = {**row, "shortage": Shortage(row["shortage"])}
         of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
-    return [Sendout(**row, lists=tuple(of_sendout[row["id"]])) for row in rows]
+    return [Sendout(**{**row, "state": SendoutState(row["state"])}, lists=tuple(of_sendout[row["id"]])) for row in rows]

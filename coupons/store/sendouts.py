@@ -10,6 +10,7 @@ from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, affected
 from coupons.errors import Conflict, LeaseLost
+from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, restore_guard, sendout_views
 from coupons.store.queries import Queries
 
@@ -155,7 +156,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
     """
     async with connection.transaction():
         row = await connection.fetchrow(SQL.lock, claim.id)
-        if row is None or row["lease_token"] != claim.lease_token or row["state"] != "preparing":
+        if row is None or row["lease_token"] != claim.lease_token or row["state"] != SendoutState.PREPARING:
             raise LeaseLost(f"sendout {claim.id}")
         if row["recipients"] is None:
             raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
@@ -171,11 +172,11 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
         Conflict: it is in another state, or there is none of this id.
     """
     row = await connection.fetchrow(SQL.lock, sendout_id)
-    state: str | None = row["state"] if row else None
+    state = SendoutState(row["state"]) if row else None
     match state:
-        case "interrupted":
+        case SendoutState.INTERRUPTED:
             return await _reserve_again(connection, sendout_id)
-        case "paused":
+        case SendoutState.PAUSED:
             await connection.execute(SQL.unpause, sendout_id)
             return None
         case None:
@@ -200,7 +201,7 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
     try:
         async with connection.transaction():
             row = await connection.fetchrow(SQL.lock, sendout_id)
-            if row is None or row["state"] != "interrupted":
+            if row is None or row["state"] != SendoutState.INTERRUPTED:
                 return False
             return isinstance(await _reserve_again(connection, sendout_id), Granted)
     except Conflict:  # a list was archived just now
@@ -218,7 +219,9 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
     if unusable := [row for row in rows if row["archived_at"]]:
         words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
         raise Conflict("; ".join(words))
-    needs = [Need(row["list_id"], row["name"], row["shortage"], row["needed"], row["available"]) for row in rows]
+    needs = [
+        Need(row["list_id"], row["name"], Shortage(row["shortage"]), row["needed"], row["available"]) for row in rows
+    ]
     decision = decide(needs)
     match decision:
         case Short():

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.states import SendoutState
 from coupons.store.queries import Queries
 
 SQL = Queries("uncertain.sql")
@@ -66,7 +67,7 @@ async def resolve(
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
         if sendout is None:
             raise Conflict(f"there is no sendout {sendout_id}")
-        if how == "resend" and sendout["state"] == "cancelled":
+        if how == "resend" and sendout["state"] == SendoutState.CANCELLED:
             raise Conflict(f"sendout {sendout_id} is cancelled: its uncertain mails can only be accepted")
         await connection.execute(f"SET LOCAL statement_timeout = '{RESOLVE_SECONDS}s'")
         rows = await connection.fetch(SQL.chosen, sendout_id, keys, most_attempts, how == "resend")

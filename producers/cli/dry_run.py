@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 
+from coupons.states import ImportMode, TargetKind
 from producers.cli.files import source_of, write_rejected
 from producers.cli.output import amount, counted, emit_json
 from producers.cli.progress import bar
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.files.format import FileFormat
     from coupons.import_engine import Judgement
-    from coupons.store.imports import Mode, Target
+    from coupons.store.imports import Target
 
 
 async def dry_run_import(
-    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: "Mode", format_: "FileFormat",
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat",
     rejected: TextIO | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Report what would happen to each line; returns the exit code."""
@@ -58,9 +59,9 @@ async def _target(connection: "Connection", list_: str | None, group: str | None
 
     if list_ is not None:
         (found,) = await lists.named(connection, list_)
-        return Target(found.id, found.name, is_group=False)
+        return Target(found.id, found.name, TargetKind.LIST)
     known = await groups.find(connection, group or "")
-    return Target(known.id if known else 0, group or "", is_group=True)
+    return Target(known.id if known else 0, group or "", TargetKind.GROUP)
 
 
 def _counts(found: "Judgement") -> dict[str, int]:

@@ -1,16 +1,14 @@
 """`coupons group …`: groups of recipients."""
 
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
+from coupons.states import ImportMode
 from producers.cli.files import FileOrUrl, format_options, number_or_name
 from producers.cli.imports import import_options, run_import
 from producers.cli.output import as_json, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
-
-if TYPE_CHECKING:
-    from coupons.store.imports import Mode
 
 
 @click.group("group")
@@ -22,7 +20,7 @@ def groups() -> None:
 @click.argument("file", type=FileOrUrl())
 @click.option("--group", required=True, help="Group to import into; created if missing.")
 @click.option(
-    "--mode", type=click.Choice(["add", "replace", "delete"]), default="add", show_default=True,
+    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value, show_default=True,
     help="add: add or update recipients. replace: also remove all other recipients. delete: remove these recipients.",
 )  # fmt: skip
 @import_options
@@ -30,7 +28,7 @@ def groups() -> None:
 @as_json
 @asynchronous
 async def import_file(
-    file: BinaryIO | str, group: str, mode: "Mode", encoding: str, separator: str | None, column: str | None,
+    file: BinaryIO | str, group: str, mode: str, encoding: str, separator: str | None, column: str | None,
     **options: Any,
 ) -> int | None:  # fmt: skip
     """Import recipients from FILE into a group.
@@ -49,7 +47,7 @@ async def import_file(
     from coupons.names import parse_name
 
     format_ = Format(kind="csv", separator=separator, encoding=encoding, column=number_or_name(column))
-    return await run_import(file, group=parse_name(group), mode=mode, format_=format_, **options)
+    return await run_import(file, group=parse_name(group), mode=ImportMode(mode), format_=format_, **options)
 
 
 @groups.command()

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import click
 
+from coupons.states import ImportMode, ImportState
 from producers.cli.dry_run import dry_run_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, number_or_name, write_rejected
 from producers.cli.output import (
@@ -24,7 +25,7 @@ from producers.cli.upload import send_import
 if TYPE_CHECKING:
     from coupons.commands import Format
     from coupons.database import Connection
-    from coupons.store.imports import Event, Import, Mode
+    from coupons.store.imports import Event, Import
 
 
 def import_options(command: Any) -> Any:
@@ -51,7 +52,7 @@ def import_options(command: Any) -> Any:
 @click.argument("file", type=FileOrUrl())
 @click.option("--list", "list_", required=True, help="List to import into.")
 @click.option(
-    "--mode", type=click.Choice(["add", "replace", "delete"]), default="add", show_default=True,
+    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value, show_default=True,
     help="add: add codes. replace: also remove all other available codes. delete: remove these codes if available.",
 )  # fmt: skip
 @import_options
@@ -62,7 +63,7 @@ def import_options(command: Any) -> Any:
 @as_json
 @asynchronous
 async def import_file(
-    file: BinaryIO | str, list_: str, mode: "Mode", kind: str | None, header: bool | None, encoding: str,
+    file: BinaryIO | str, list_: str, mode: str, kind: str | None, header: bool | None, encoding: str,
     separator: str | None, column: str | None, **options: Any,
 ) -> int | None:  # fmt: skip
     """Import coupon codes from FILE into a list.
@@ -81,11 +82,11 @@ async def import_file(
     from coupons.names import parse_name
 
     format_ = Format(kind=kind, separator=separator, encoding=encoding, column=number_or_name(column), header=header)
-    return await run_import(file, list_=parse_name(list_), mode=mode, format_=format_, **options)
+    return await run_import(file, list_=parse_name(list_), mode=ImportMode(mode), format_=format_, **options)
 
 
 async def run_import(
-    file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: "Mode", format_: "Format",
+    file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: ImportMode, format_: "Format",
     dry_run: bool, wait: bool, rejected: TextIO | None, id_: UUID | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Import into a list or a group as the options say; returns the exit code."""
@@ -113,7 +114,7 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
             return await imports.find(connection, import_id) if await inbox.is_known(connection, import_id) else None
 
         job = await follow(look, _progress_of, title="importing")
-        if json_output and job.state == "finished":
+        if json_output and job.state == ImportState.FINISHED:
             emit_json(job)
         return await _report(connection, job, rejected, quiet=json_output)
 
@@ -130,7 +131,7 @@ async def _report(connection: "Connection", job: "Import", rejected: TextIO | No
     """Report the result of an import that has ended; returns the exit code. Raises Failed if it did not finish."""
     from coupons.store import imports
 
-    if job.state != "finished":
+    if job.state != ImportState.FINISHED:
         raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}")
     if rejected:
         await write_rejected(rejected, imports.rejections(connection, job.id), job.columns)

@@ -1,15 +1,12 @@
 """`coupons list …`: what a list is called, and what happens when it runs out."""
 
-from typing import TYPE_CHECKING
-
 import click
 
+from coupons.states import Shortage
 from producers.cli.output import amount, as_json, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
 
-if TYPE_CHECKING:
-    from coupons.store.lists import Shortage
-
+SHORTAGES = [each.value for each in Shortage]
 SHORTAGE_HELP = "When codes run out: pause the whole sendout before anybody is mailed, or print the alternative text."
 
 
@@ -22,23 +19,21 @@ def lists() -> None:
 @click.argument("name")
 @click.option("--description", default="", help="For people; at most 200 characters.")
 @click.option(
-    "--shortage", type=click.Choice(["pause", "text"]), default="pause", show_default=True, help=SHORTAGE_HELP
+    "--shortage", type=click.Choice(SHORTAGES), default=Shortage.PAUSE.value, show_default=True, help=SHORTAGE_HELP
 )
 @click.option(
     "--alternative-text", default="", help="Stands in for a code under --shortage text; at most 500 characters."
 )
 @click.option("--preview-text", help="Stands in for a code in previews and test mails.  [default: NAME_previewCoupon]")
 @asynchronous
-async def create(
-    name: str, description: str, shortage: "Shortage", alternative_text: str, preview_text: str | None
-) -> None:
+async def create(name: str, description: str, shortage: str, alternative_text: str, preview_text: str | None) -> None:
     """Create an empty list. Its name is kept in lower case and never changes, because messages hold it."""
     from coupons.names import parse_name
     from coupons.store import lists
 
     async with database() as connection:
         await lists.create(
-            connection, parse_name(name), description=description, shortage=shortage,
+            connection, parse_name(name), description=description, shortage=Shortage(shortage),
             alternative_text=alternative_text, preview_text=preview_text,
         )  # fmt: skip
     click.echo(f"list {parse_name(name)} created")
@@ -47,14 +42,14 @@ async def create(
 @lists.command()
 @click.argument("name")
 @click.option("--description", help="For people; at most 200 characters.")
-@click.option("--shortage", type=click.Choice(["pause", "text"]), help=SHORTAGE_HELP)
+@click.option("--shortage", type=click.Choice(SHORTAGES), help=SHORTAGE_HELP)
 @click.option("--alternative-text", help="Stands in for a code under --shortage text; at most 500 characters.")
 @click.option("--preview-text", help="Stands in for a code in previews and test mails.")
 @asynchronous
 async def change(
     name: str,
     description: str | None,
-    shortage: "Shortage | None",
+    shortage: str | None,
     alternative_text: str | None,
     preview_text: str | None,
 ) -> None:
@@ -64,7 +59,8 @@ async def change(
 
     async with database() as connection:
         await lists.change(
-            connection, parse_name(name), description=description, shortage=shortage,
+            connection, parse_name(name), description=description,
+            shortage=None if shortage is None else Shortage(shortage),
             alternative_text=alternative_text, preview_text=preview_text,
         )  # fmt: skip
     click.echo(f"list {parse_name(name)} changed")

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import click
 
+from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
 from producers.cli.output import amount, as_json, coloured, emit_csv, emit_json, emit_table, moment
 from producers.cli.runtime import Failed, asynchronous, database
@@ -15,11 +16,9 @@ from producers.durations import format_duration, format_rate
 if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout, SendoutList
 
-STATES = ["queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed"]
-
 
 @click.command()
-@click.option("--status", type=click.Choice(STATES), help="Only these.")
+@click.option("--status", type=click.Choice([state.value for state in SendoutState]), help="Only these.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="The newest ones.")
 @as_json
 @asynchronous
@@ -28,7 +27,7 @@ async def outbox(status: str | None, limit: int, json_output: bool) -> None:
     from coupons.store import sendout_views
 
     async with database() as connection:
-        found = await sendout_views.newest(connection, state=status, limit=limit)
+        found = await sendout_views.newest(connection, state=SendoutState(status) if status else None, limit=limit)
     if json_output:
         emit_json(found)
         return
@@ -51,7 +50,7 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
     yield from (f"{amount(number)} {what}" for what, number in counts.items() if number)
     if sendout.resumable:
         yield _resumable(sendout)
-    elif sendout.state == "interrupted":
+    elif sendout.state == SendoutState.INTERRUPTED:
         yield from (f"{each.name}: {amount(each.missing)} missing" for each in sendout.lists if each.missing)
     elif sendout.waiting_reason:
         yield f"waiting: {sendout.waiting_reason}"
@@ -148,8 +147,8 @@ def _counts(sendout: "Sendout") -> str:
     return f"{', '.join(shown)}, {amount(sendout.remaining)} remaining{in_flight}"
 
 
-def _needs(state: str, of: "SendoutList") -> str:
-    if state == "interrupted":
+def _needs(state: SendoutState, of: "SendoutList") -> str:
+    if state == SendoutState.INTERRUPTED:
         return f"{amount(of.needed)} needed, {amount(of.available)} available, {amount(of.missing)} missing"
     without = f", {amount(of.missing)} get the alternative text" if of.missing else ""
     counts = {"needed": of.needed, "reserved": of.reserved, "assigned": of.assigned, "sent": of.sent}
@@ -166,7 +165,7 @@ def _pace(sendout: "Sendout") -> Iterator[str]:
         yield speed
     if sendout.waiting_reason:
         yield f"waiting: {sendout.waiting_reason}"
-    if sendout.reason and sendout.state != "interrupted":
+    if sendout.reason and sendout.state != SendoutState.INTERRUPTED:
         yield sendout.reason
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import click
 
+from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
 from producers.cli.outbox import describe, starts_later
 from producers.cli.output import amount, as_json, emit_json
@@ -193,9 +194,9 @@ async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | No
         sendout = await follow(look, _progress, title="sending")
     emit_json(sendout) if json_output else describe(sendout)
     match sendout.state:
-        case "finished":
+        case SendoutState.FINISHED:
             return None
-        case "interrupted":
+        case SendoutState.INTERRUPTED:
             return INTERRUPTED
         case _:
             return FAILED

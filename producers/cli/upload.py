@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
+from coupons.states import ImportMode
 from producers.cli.files import can_be_read_again, check_beginning, sha256_of, source_of
 from producers.cli.progress import bar
 from producers.cli.runtime import database, publish, settings
@@ -11,12 +12,11 @@ from producers.cli.runtime import database, publish, settings
 if TYPE_CHECKING:
     from coupons.commands import Format, ImportCoupons
     from coupons.database import Connection
-    from coupons.store.imports import Mode
     from coupons.store.uploads import Upload
 
 
 async def send_import(
-    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: "Mode", format_: "Format", id_: UUID | None
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "Format", id_: UUID | None
 ) -> UUID:
     """Upload the file unless it is a URL, and publish the command; returns the command's id.
 

@@ -12,6 +12,7 @@ from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
 from coupons.sources.source import file_name
+from coupons.states import SendoutState
 from coupons.store import groups, imports, lists, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS
@@ -20,7 +21,6 @@ from producers.web.errors import InvalidRequest, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_sendout
 from producers.web.request_body import read_all, read_limited
 
-STATES = ("queued", "preparing", "interrupted", "sending", "paused", "finished", "cancelled", "failed")
 LINES_PER_WRITE = 1_000
 """Of a CSV response; a write for each line would take most of the time."""
 MAX_RESOLUTION_BYTES = 1_000
@@ -157,12 +157,13 @@ class Api:
         return StreamingResponse(_in_blocks(lines), media_type="text/csv", headers=headers)
 
 
-def state_filter(request: Request) -> str | None:
+def state_filter(request: Request) -> SendoutState | None:
     """The state to filter sendouts by, from `?state=`. Raises InvalidRequest."""
     state = request.query_params.get("state") or None
-    if state is not None and state not in STATES:
-        raise InvalidRequest(f"state: must be one of {', '.join(STATES)}")
-    return state
+    try:
+        return SendoutState(state) if state else None
+    except ValueError:
+        raise InvalidRequest(f"state: must be one of {', '.join(SendoutState)}") from None
 
 
 def parse_resolution(fields: object) -> Resolution:

@@ -9,11 +9,12 @@ from starlette.routing import Route
 from coupons.commands import ResumeSendout
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict
+from coupons.states import SendoutState
 from coupons.store import inbox, restore_guard, sendout_views
 from coupons.store.sendout_views import RESUMED_STATES, Sendout
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import Actions, location_of
-from producers.web.api import STATES, parse_resolution, state_filter
+from producers.web.api import parse_resolution, state_filter
 from producers.web.errors import InvalidRequest
 from producers.web.lookups import get_sendout
 from producers.web.request_body import read_form
@@ -41,7 +42,7 @@ class OutboxPages:
             found = await sendout_views.newest(connection, state=state)
             refusal = await restore_guard.refusal(connection)
         live = not all(sendout.ended for sendout in found)
-        return page("outbox.html", live=live, sendouts=found, chosen=state, states=STATES, refusal=refusal)
+        return page("outbox.html", live=live, sendouts=found, chosen=state, states=tuple(SendoutState), refusal=refusal)
 
     async def show_sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]

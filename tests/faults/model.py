@@ -9,8 +9,8 @@ from coupons.commands import Command, ImportCoupons, ResumeSendout
 from coupons.database import Connection, connected
 from coupons.errors import Conflict
 from coupons.settings import Settings
+from coupons.states import Shortage
 from coupons.store import lists, messages, sendout_views, sendouts, uncertain, uploads
-from coupons.store.lists import Shortage
 from coupons.store.uncertain import Resolution
 from coupons.templates.rendering import Parts
 from tests.faults.model_interaction_points import Fault
@@ -98,8 +98,8 @@ class Shop:
 
     async def stock(self) -> None:
         """Enough codes, and a message that shows one of each list."""
-        await self.create_list("a", "pause")
-        await self.create_list("b", "text")
+        await self.create_list("a", Shortage.PAUSE)
+        await self.create_list("b", Shortage.TEXT)
         codes = tuple(f"C{self.new_id().int}" for _ in range(500))
         for name in ("a", "b"):
             await self.comes(ImportCoupons(id=self.new_id(), list=name, codes=codes), self.workers[0])

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from coupons.commands import ImportCoupons, Recipient, StartSendout
+from coupons.states import ImportMode
 from tests.faults.lab import LONG
 from tests.faults.model import Shop
 from tests.faults.model_interaction_points import Fault, What
@@ -33,7 +34,7 @@ async def take_a_command(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]
 
 async def import_codes(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:
     codes = tuple(f"C{shop.new_id().int}" for _ in PEOPLE)
-    await shop.comes(ImportCoupons(id=shop.new_id(), list="b", mode="replace", codes=codes), worker)
+    await shop.comes(ImportCoupons(id=shop.new_id(), list="b", mode=ImportMode.REPLACE, codes=codes), worker)
     return worker.importer.step()
 
 

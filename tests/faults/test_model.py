@@ -25,8 +25,7 @@ from structlog.testing import capture_logs
 
 from coupons.commands import Command, ImportCoupons, Recipient, ResumeSendout, StartSendout
 from coupons.errors import Conflict
-from coupons.store.imports import Mode
-from coupons.store.lists import Shortage
+from coupons.states import ImportMode, Shortage
 from coupons.store.uncertain import Resolution
 from tests.faults.lab import LONG
 from tests.faults.model import Shop
@@ -36,12 +35,12 @@ from tests.faults.model_worker import Worker, hurry
 
 GROUP = "everybody"
 EITHER = st.integers(0, 1)
-LISTS: dict[str, Shortage] = {"a": "pause", "b": "text", "c": "pause"}
+LISTS: dict[str, Shortage] = {"a": Shortage.PAUSE, "b": Shortage.TEXT, "c": Shortage.PAUSE}
 NAMES = st.sampled_from(sorted(LISTS))
 OF_LISTS = st.sets(NAMES, min_size=1)
 CODES = st.sets(st.integers(0, 11), min_size=3).map(lambda them: [f"C{each}" for each in sorted(them)])
 PEOPLE = st.sets(st.integers(0, 7), min_size=2).map(lambda them: [f"p{each}@example.org" for each in sorted(them)])
-MODES = st.sampled_from(("add", "replace", "delete"))
+MODES = st.sampled_from(ImportMode)
 CONTACTS = st.integers(1, 30)
 TROUBLES = st.builds(Fault, st.sampled_from(("is cut off", "hears no answer")), CONTACTS)
 PERHAPS = st.none() | TROUBLES | st.builds(Fault, st.sampled_from(("stands still", "dies")), CONTACTS)
@@ -127,8 +126,8 @@ class AnyOrder(RuleBasedStateMachine):
         """With some stock, an audience, and a sendout that is prepared."""
         for name, shortage in LISTS.items():
             self.run(self.shop.create_list(name, shortage))
-            self.codes_come(name, "add", codes, 0, None)
-        self.people_come(people, "add", 0, None)
+            self.codes_come(name, ImportMode.ADD, codes, 0, None)
+        self.people_come(people, ImportMode.ADD, 0, None)
         self.run(self.shop.do_all(self.worker(0)))
         sendout = self.start(of_lists, None, by_itself=False)
         self.works(0, "preparer", None)
@@ -158,12 +157,12 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.free)
     @rule(target=commands, name=NAMES, mode=MODES, codes=CODES, which=EITHER, fault=PERHAPS)
-    def codes_come(self, name: str, mode: Mode, codes: list[str], which: int, fault: Fault | None) -> Command:
+    def codes_come(self, name: str, mode: ImportMode, codes: list[str], which: int, fault: Fault | None) -> Command:
         return self.comes(ImportCoupons(id=self.shop.new_id(), list=name, mode=mode, codes=tuple(codes)), which, fault)
 
     @precondition(lambda self: self.free)
     @rule(target=commands, people=PEOPLE, mode=MODES, which=EITHER, fault=PERHAPS)
-    def people_come(self, people: list[str], mode: Mode, which: int, fault: Fault | None) -> Command:
+    def people_come(self, people: list[str], mode: ImportMode, which: int, fault: Fault | None) -> Command:
         source = self.run(self.shop.upload(people))
         return self.comes(ImportCoupons(id=self.shop.new_id(), group=GROUP, mode=mode, source=source), which, fault)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
-from coupons.store.imports import Mode
+from coupons.states import ImportMode
 from tests.acceptance.system import letter
 from tests.faults.lab import END_SECONDS, Fleet, Lab, codes_of, size
 from tests.faults.oracle import read
@@ -195,16 +195,16 @@ class ImportCase:
     """Two imports of one file, the second `reversed` or not; or a single import that is published three times."""
 
     name: str
-    modes: tuple[Mode, ...]
+    modes: tuple[ImportMode, ...]
     lines: int
     reversed: bool = False
 
 
 CASES = (
-    ImportCase("same", ("add", "add"), MANY),
-    ImportCase("reversed", ("add", "add"), size(short=FEW, long=MANY), reversed=True),
-    ImportCase("replaced", ("add", "replace"), size(short=FEW, long=MANY)),
-    ImportCase("repeated", ("add",), size(short=FEW, long=MANY)),
+    ImportCase("same", (ImportMode.ADD, ImportMode.ADD), MANY),
+    ImportCase("reversed", (ImportMode.ADD, ImportMode.ADD), size(short=FEW, long=MANY), reversed=True),
+    ImportCase("replaced", (ImportMode.ADD, ImportMode.REPLACE), size(short=FEW, long=MANY)),
+    ImportCase("repeated", (ImportMode.ADD,), size(short=FEW, long=MANY)),
 )
 
 
@@ -255,7 +255,7 @@ def assert_imported_once(lab: Lab, case: ImportCase, commands: Sequence[ImportCo
     )
     for job in jobs:
         assert lab.rows(explained, job["id"]) == [{"lines": job["rejected"]}]
-    old_left = 0 if "replace" in case.modes else OLD
+    old_left = 0 if ImportMode.REPLACE in case.modes else OLD
     assert sum(job["added"] for job in jobs) == case.lines
     assert sum(job["removed"] for job in jobs) == OLD - old_left
     found = lab.list_named(commands[0].list or "")

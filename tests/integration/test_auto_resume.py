@@ -10,8 +10,8 @@ import pytest
 from coupons.admission import Granted, Short
 from coupons.commands import StartSendout
 from coupons.database import Connection, connected
+from coupons.states import Shortage
 from coupons.store import lists, sendout_views, sendouts
-from coupons.store.lists import Shortage
 from producers.web.templating import page
 from tests.factories import add_codes, add_group, add_list, prepare, save_message
 
@@ -34,7 +34,7 @@ async def begun(
     return command.id
 
 
-async def stocked(connection: Connection, *, shortage: Shortage = "pause", **codes: int) -> None:
+async def stocked(connection: Connection, *, shortage: Shortage = Shortage.PAUSE, **codes: int) -> None:
     for name, amount in codes.items():
         await add_list(connection, name, amount, shortage=shortage)
     await add_group(connection, "g", 10)
@@ -94,7 +94,9 @@ async def test_a_list_that_does_not_pause_any_more_covers(connection: Connection
     """What the list says of shortage now counts, as it does for a resume."""
     await stocked(connection, a=3)
     sendout_id = await interrupted(connection, "a")
-    await lists.change(connection, "a", description=None, shortage="text", alternative_text="Sorry.", preview_text=None)
+    await lists.change(
+        connection, "a", description=None, shortage=Shortage.TEXT, alternative_text="Sorry.", preview_text=None
+    )
     assert (await sendout_views.named(connection, sendout_id)).resumable
     assert await sendouts.auto_resume(connection) == [sendout_id]
 

@@ -9,8 +9,9 @@ from coupons.admission import Granted
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.states import DeliveryState
 from coupons.store import deliveries, imports, invariants, lists, lookup, messages, sendout_views, sendouts, uncertain
-from coupons.store.deliveries import Conclusion, Outcome
+from coupons.store.deliveries import DeliveryResult
 from producers.web.templating import page
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import until_blocked
@@ -26,16 +27,16 @@ async def begun(connection: Connection, *, codes: int = 15) -> UUID:
     return sendout_id
 
 
-async def sent(connection: Connection, *, codes: int = 15, first: Outcome = "sent") -> UUID:
-    """The same, finished; the `first` mail had that outcome."""
+async def sent(connection: Connection, *, codes: int = 15, first: DeliveryState = DeliveryState.SENT) -> UUID:
+    """The same, finished; the `first` mail has that state."""
     sendout_id = await begun(connection, codes=codes)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     assert (await deliveries.assign_codes(connection, batch)).complete
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
-    outcomes = [Conclusion(each, first if each.number == 1 else "sent", "a reply") for each in due]
+    outcomes = [DeliveryResult.of(each, first if each.number == 1 else DeliveryState.SENT, "a reply") for each in due]
     await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), results=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
     )
     assert await sendouts.settle(connection, sendout_id)
     return sendout_id
@@ -160,7 +161,7 @@ async def test_a_list_in_use_or_being_filled_stays(connection: Connection) -> No
 
 async def test_a_list_with_uncertain_mails_stays_until_they_are_decided_about(connection: Connection) -> None:
     """One that is sent again must have the same code; one that is accepted was sent."""
-    sendout_id = await sent(connection, first="uncertain")
+    sendout_id = await sent(connection, first=DeliveryState.UNCERTAIN)
     await lists.archive(connection, "a")
     with pytest.raises(Conflict, match=f"uncertain mails of sendout {sendout_id}: decide about these first"):
         await lists.delete(connection, "a")

@@ -9,8 +9,9 @@ import pytest
 from coupons.commands import StartSendout
 from coupons.database import Connection, connected
 from coupons.errors import LeaseLost
+from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
-from coupons.store.deliveries import Batch, Conclusion, Delivery, Outcome
+from coupons.store.deliveries import Batch, Delivery, DeliveryResult
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
 from tests.waiting import until
@@ -63,7 +64,7 @@ async def bound(connection: Connection, *, lease_seconds: float = LEASE_SECONDS)
 async def record(
     connection: Connection,
     batch: Batch,
-    *conclusions: Conclusion,
+    *results: DeliveryResult,
     flush: UUID | None = None,
     in_flight: tuple[int, ...] = (),
     intents: tuple[int, ...] = (),
@@ -72,15 +73,17 @@ async def record(
         connection,
         batch,
         flush=flush or uuid4(),
-        conclusions=conclusions,
+        results=results,
         in_flight=in_flight,
         intents=intents,
         lease_seconds=LEASE_SECONDS,
     )
 
 
-def become(delivery: Delivery, outcome: Outcome) -> Conclusion:
-    return Conclusion(delivery, outcome, "the relay's reply", due_in=60 if outcome == "deferred" else None)
+def become(delivery: Delivery, state: DeliveryState) -> DeliveryResult:
+    return DeliveryResult.of(
+        delivery, state, "the relay's reply", due_in=60 if state == DeliveryState.DEFERRED else None
+    )
 
 
 async def bound_codes(connection: Connection, name: str = "a") -> int:
@@ -166,7 +169,7 @@ async def test_a_lease_that_is_over_is_lost_before_anybody_takes_it(connection: 
     with pytest.raises(LeaseLost):
         await deliveries.assign_codes(connection, batch)
     with pytest.raises(LeaseLost):
-        await record(connection, batch, become(first, "sent"))
+        await record(connection, batch, become(first, DeliveryState.SENT))
     with pytest.raises(LeaseLost):
         await deliveries.close(connection, batch)
     with pytest.raises(LeaseLost):
@@ -191,7 +194,7 @@ async def test_whoever_lost_a_batch_records_nothing(connection: Connection, othe
     await connection.execute(OVER)
     await held(other)
     with pytest.raises(LeaseLost):
-        await record(connection, lost, become(first, "sent"))
+        await record(connection, lost, become(first, DeliveryState.SENT))
     with pytest.raises(LeaseLost):
         await record(connection, lost, intents=(2,))
 
@@ -204,7 +207,7 @@ async def test_a_worker_of_data_that_nobody_accepts_any_more_writes_nothing(conn
     with pytest.raises(LeaseLost):
         await deliveries.assign_codes(connection, batch)
     with pytest.raises(LeaseLost):
-        await record(connection, batch, become(first, "sent"), intents=(2,))
+        await record(connection, batch, become(first, DeliveryState.SENT), intents=(2,))
 
 
 async def test_a_batch_that_is_being_bound_is_not_taken_when_its_lease_ends(
@@ -227,7 +230,7 @@ async def test_a_batch_that_is_being_flushed_is_not_taken_when_its_lease_ends(
     await started(connection)
     batch, (first, *_) = await bound(connection, lease_seconds=0.5)
     async with locked(third, "delivery WHERE number = 1"):
-        flushing = asyncio.create_task(record(connection, batch, become(first, "sent")))
+        flushing = asyncio.create_task(record(connection, batch, become(first, DeliveryState.SENT)))
         await until_blocked(third)
         await until_over(other)
         async with asyncio.timeout(AT_ONCE_SECONDS):
@@ -256,7 +259,7 @@ async def test_a_sendout_is_not_paused_in_the_middle_of_a_binding(connection: Co
 
 async def short_of_codes(connection: Connection, *, recipients: int, codes: int, batch_size: int = 1_000) -> UUID:
     """Some recipients get the list's alternative text."""
-    await add_list(connection, "a", codes, shortage="text")
+    await add_list(connection, "a", codes, shortage=Shortage.TEXT)
     await add_group(connection, "g", recipients)
     await save_message(connection, "m", "a")
     return await begun(connection, batch_size=batch_size)
@@ -288,7 +291,7 @@ async def test_a_refused_recipient_gets_no_other_code(connection: Connection) ->
     """The batch is bound again when it goes on; the codes that are left are those of other batches."""
     await started(connection, codes=20, batch_size=5)
     batch, (first, *_) = await bound(connection)
-    await record(connection, batch, become(first, "refused"))
+    await record(connection, batch, become(first, DeliveryState.REFUSED))
     assert (await deliveries.assign_codes(connection, batch)).complete
     assert await bound_codes(connection) == 4
 
@@ -297,7 +300,7 @@ async def test_a_deferred_mail_keeps_its_code(connection: Connection) -> None:
     """And is not tried before it is due."""
     sendout_id = await started(connection)
     batch, (first, *_) = await bound(connection)
-    await record(connection, batch, become(first, "deferred"))
+    await record(connection, batch, become(first, DeliveryState.DEFERRED))
     owner = "SELECT delivery_number FROM coupon WHERE code = $1"
     assert await connection.fetchval(owner, first.codes[1]) == first.number
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
@@ -311,8 +314,11 @@ async def test_what_has_its_outcome_keeps_it(connection: Connection) -> None:
     """A flush that says otherwise, even about one of several mails, is not done at all."""
     sendout_id = await started(connection)
     batch, (first, second, *_) = await bound(connection)
-    await record(connection, batch, become(first, "sent"))
-    for again in ((become(first, "sent"),), (become(second, "sent"), become(first, "uncertain"))):
+    await record(connection, batch, become(first, DeliveryState.SENT))
+    for again in (
+        (become(first, DeliveryState.SENT),),
+        (become(second, DeliveryState.SENT), become(first, DeliveryState.UNCERTAIN)),
+    ):
         with pytest.raises(LeaseLost):
             await record(connection, batch, *again)
     found = await sendout_views.named(connection, sendout_id)
@@ -324,7 +330,7 @@ async def test_what_has_no_outcome_yet_stays_in_hand(connection: Connection) -> 
     await started(connection)
     batch, (first, *_) = await bound(connection)
     await record(connection, batch, intents=(1, 2))
-    await record(connection, batch, become(first, "sent"), in_flight=(2,), intents=(3,))
+    await record(connection, batch, become(first, DeliveryState.SENT), in_flight=(2,), intents=(3,))
     assert await connection.fetchval("SELECT in_flight FROM delivery_batch") == [2, 3]
 
 
@@ -350,7 +356,7 @@ async def test_a_refusal_and_the_return_of_its_code_are_one(
     with monkeypatch.context() as patch:
         patch.setattr(deliveries, "_free_codes", fails)
         with pytest.raises(ConnectionResetError):
-            await record(connection, batch, become(first, "refused"))
+            await record(connection, batch, become(first, DeliveryState.REFUSED))
     assert await connection.fetchval("SELECT state FROM delivery WHERE number = 1") == "pending"
 
 
@@ -358,7 +364,7 @@ async def test_a_mail_that_cannot_be_written_any_more_stays_uncertain(connection
     """It was sent once, perhaps; that it could not even be tried again changes nothing, and adds no answer."""
     sendout_id = await started(connection)
     batch, (first, *_) = await bound(connection)
-    await record(connection, batch, become(first, "uncertain"))
+    await record(connection, batch, become(first, DeliveryState.UNCERTAIN))
     await uncertain.resolve(connection, sendout_id, "resend")
     again, *_ = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     await record(connection, batch, refused(again, "the message lacks an attribute", attempted=False))
@@ -374,7 +380,7 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     await started(connection, "a", "b")
     batch, (first, *_) = await bound(connection)
     async with locked(other, "sendout_list WHERE list_id = 1"):
-        flushing = asyncio.create_task(record(connection, batch, become(first, "sent")))
+        flushing = asyncio.create_task(record(connection, batch, become(first, DeliveryState.SENT)))
         await until_blocked(other)
         async with locked(third, "sendout_list WHERE list_id = 2"):
             pass
@@ -388,7 +394,9 @@ async def test_codes_come_back_in_the_order_of_locks(
     await started(connection)
     batch, (first, second, *_) = await bound(connection)
     async with locked(other, "coupon_list"):
-        flushing = asyncio.create_task(record(connection, batch, become(first, "sent"), become(second, "refused")))
+        flushing = asyncio.create_task(
+            record(connection, batch, become(first, DeliveryState.SENT), become(second, DeliveryState.REFUSED))
+        )
         await until_blocked(other)
         async with locked(third, "sendout_list"):
             pass
@@ -401,7 +409,7 @@ async def test_uncertain_mails_are_decided_about_in_the_order_of_locks(
     """Batches come before their sendout: whoever waits for a batch does not hold the sendout."""
     sendout_id = await started(connection)
     batch, (first, *_) = await bound(connection)
-    await record(connection, batch, become(first, "uncertain"))
+    await record(connection, batch, become(first, DeliveryState.UNCERTAIN))
     async with locked(other, "delivery_batch"):
         resolving = asyncio.create_task(uncertain.resolve(connection, sendout_id, "resend"))
         await until_blocked(other)
@@ -417,7 +425,7 @@ async def test_what_was_tried_often_enough_is_left_to_a_person(connection: Conne
     """Where the setting decides, it decides no more."""
     await started(connection)
     batch, (first, second, *_) = await bound(connection)
-    await record(connection, batch, become(first, "uncertain"), become(second, "uncertain"))
+    await record(connection, batch, become(first, DeliveryState.UNCERTAIN), become(second, DeliveryState.UNCERTAIN))
     await connection.execute("UPDATE delivery SET attempts = $1 WHERE number = 1", uncertain.MOST_ATTEMPTS)
     assert await uncertain.resolve_all(connection, "resend") == 1
 
@@ -426,7 +434,7 @@ async def test_resolving_does_not_end_a_pause(connection: Connection) -> None:
     """Mails that are to be sent again wait for whoever paused the sendout, as the others do."""
     sendout_id = await started(connection)
     batch, (first, *_) = await bound(connection)
-    await record(connection, batch, become(first, "uncertain"))
+    await record(connection, batch, become(first, DeliveryState.UNCERTAIN))
     await sendouts.pause(connection, sendout_id, "by a test")
     assert await uncertain.resolve(connection, sendout_id, "resend") == 1
     assert (await sendout_views.named(connection, sendout_id)).state == "paused"
@@ -436,7 +444,7 @@ async def test_a_sendout_does_not_end_while_it_is_resolved(connection: Connectio
     """Whoever is about to finish it waits, and then sees that a mail is to be sent again."""
     sendout_id = await started(connection)
     batch, due = await bound(connection)
-    await record(connection, batch, *(become(each, "uncertain") for each in due))
+    await record(connection, batch, *(become(each, DeliveryState.UNCERTAIN) for each in due))
     async with other.transaction():
         assert await uncertain.resolve(other, sendout_id, "resend") == 10
         settling = asyncio.create_task(sendouts.settle(connection, sendout_id))

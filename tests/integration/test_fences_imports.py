@@ -13,8 +13,9 @@ from coupons.errors import Conflict, LeaseLost
 from coupons.files.codes import check_codes
 from coupons.settings import Settings
 from coupons.sources import text as texts
+from coupons.states import ImportMode
 from coupons.store import import_chunks, imports, lists, uploads
-from coupons.store.imports import Job, Mode
+from coupons.store.imports import Job
 from tests.factories import (
     LEASE_SECONDS,
     add_codes,
@@ -54,7 +55,7 @@ async def uploaded(connection: Connection, data: bytes, upload_id: UUID | None =
     return (await uploads.keep(connection, "codes.txt", pieces(), max_bytes=1_000, upload_id=upload_id)).id
 
 
-async def noted(connection: Connection, *, mode: Mode = "add", data: bytes = b"X\n") -> UUID:
+async def noted(connection: Connection, *, mode: ImportMode = ImportMode.ADD, data: bytes = b"X\n") -> UUID:
     """An import into list a that waits for a worker."""
     upload_id = await uploaded(connection, data)
     command = ImportCoupons(list="a", mode=mode, source=f"upload:{upload_id}", format=Format(kind="txt"))
@@ -66,7 +67,7 @@ async def claim(connection: Connection) -> Job | None:
     return await imports.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
 
 
-async def held(connection: Connection, *, mode: Mode = "add") -> Job:
+async def held(connection: Connection, *, mode: ImportMode = ImportMode.ADD) -> Job:
     return await claimed(connection, await noted(connection, mode=mode))
 
 
@@ -217,7 +218,7 @@ async def test_codes_that_are_just_being_promised_are_not_removed(connection: Co
     await add_group(connection, "g", 3)
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
-    job = await held(connection, mode="delete")
+    job = await held(connection, mode=ImportMode.DELETE)
     async with other.transaction():
         await prepare(other)
         taking = asyncio.create_task(take(connection, job, CODES))
@@ -229,7 +230,7 @@ async def test_codes_that_are_just_being_promised_are_not_removed(connection: Co
 
 @pytest.mark.parametrize("mode", ["delete", "replace"])
 async def test_codes_that_are_locked_elsewhere_are_not_waited_for(
-    connection: Connection, other: Connection, mode: Mode
+    connection: Connection, other: Connection, mode: ImportMode
 ) -> None:
     """Whoever binds them may want the list next, which the import holds: it leaves them."""
     await add_list(connection, "a", 5)

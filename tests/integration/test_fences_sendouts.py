@@ -10,8 +10,9 @@ from coupons.admission import Granted, Short
 from coupons.commands import ImportCoupons, Recipient, StartSendout
 from coupons.database import Connection, connected
 from coupons.errors import Conflict, LeaseLost
+from coupons.states import DeliveryState, ImportMode
 from coupons.store import deliveries, imports, lists, sendout_views, sendouts
-from coupons.store.deliveries import Conclusion
+from coupons.store.deliveries import DeliveryResult
 from coupons.store.sendouts import Claim
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
@@ -55,9 +56,9 @@ async def mailed(connection: Connection) -> None:
     assert batch
     await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
-    sent = [Conclusion(each, "sent", "250") for each in due]
+    sent = [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due]
     await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=sent, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), results=sent, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
     )
     await deliveries.release(connection, batch)
 
@@ -207,7 +208,7 @@ async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connecti
         await sendouts.create(connection, command, batch_size=10)
     assert isinstance(await prepare(connection), Short)
     await add_codes(connection, "a", ["ONE-MORE"])
-    replacing = ImportCoupons(list="a", mode="replace", codes=("X",))
+    replacing = ImportCoupons(list="a", mode=ImportMode.REPLACE, codes=("X",))
     await imports.create(connection, replacing)
     assert await sendouts.auto_resume(connection) == []
     assert await sendout_views.list_resumable(connection, "a") == []

@@ -20,9 +20,10 @@ from coupons.files.rejections import Reason, Rejected, streamed_rejections_csv
 from coupons.settings import Settings
 from coupons.sources import Source, SourceLimits
 from coupons.sources import text as texts
+from coupons.states import DeliveryState, ImportMode, TargetKind
 from coupons.store import deliveries, groups, import_chunks, imports, lists, uploads
-from coupons.store.deliveries import Conclusion
-from coupons.store.imports import Import, Job, Mode, Target
+from coupons.store.deliveries import DeliveryResult
+from coupons.store.imports import Import, Job, Target
 from tests.factories import (
     LEASE_SECONDS,
     add_codes,
@@ -59,7 +60,12 @@ def worker(pool: Pool, **settings: Any) -> Importer:
 
 
 async def send(
-    connection: Connection, text: str | bytes, *, mode: Mode = "add", to: str = "a", group: str | None = None
+    connection: Connection,
+    text: str | bytes,
+    *,
+    mode: ImportMode = ImportMode.ADD,
+    to: str = "a",
+    group: str | None = None,
 ) -> UUID:
     """Upload a file, and note its import into a list or a group."""
     data = text.encode() if isinstance(text, str) else text
@@ -167,7 +173,7 @@ async def test_a_chunk_that_is_known_as_a_whole_is_judged_as_line_by_line(
         again = await send(connection, text)
         assert (await done(connection, pool, again)).added == 0
         assert await reasons(connection, again) == known
-    await done(connection, pool, await send(connection, "A-2\n", mode="delete"))
+    await done(connection, pool, await send(connection, "A-2\n", mode=ImportMode.DELETE))
     after_removal = await send(connection, text)
     assert (await done(connection, pool, after_removal)).added == 1
     assert await reasons(connection, after_removal) == [known[0], *known[2:]]
@@ -202,9 +208,11 @@ async def send_one(connection: Connection, name: str) -> None:
     assert batch
     await deliveries.assign_codes(connection, batch)
     of_lists = await deliveries.lists_of(connection, batch.sendout_id)
-    outcomes = [Conclusion(each, "sent", "250") for each in await deliveries.due(connection, batch, of_lists)]
+    outcomes = [
+        DeliveryResult.of(each, DeliveryState.SENT, "250") for each in await deliveries.due(connection, batch, of_lists)
+    ]
     assert await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), results=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
     )
 
 
@@ -228,7 +236,7 @@ async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection,
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
     await prepare(connection)  # 4 of the 10 are promised
-    import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\nNEW-1\nA-000000009\n", mode="replace")
+    import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\nNEW-1\nA-000000009\n", mode=ImportMode.REPLACE)
     found = await done(connection, pool, import_id)
     assert (found.added, found.existing, found.removed, found.rejected) == (2, 1, 8, 2)
     assert await reasons(connection, import_id) == [(4, Reason.DUPLICATE), (5, Reason.DUPLICATE)]
@@ -244,7 +252,9 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
     await prepare(connection)
-    import_id = await send(connection, "".join(f"A-{number:09}\n" for number in range(5)) + "NOWHERE\n", mode="delete")
+    import_id = await send(
+        connection, "".join(f"A-{number:09}\n" for number in range(5)) + "NOWHERE\n", mode=ImportMode.DELETE
+    )
     found = await done(connection, pool, import_id)
     assert (found.removed, found.rejected, found.kept_reserved) == (2, 4, 3)
     assert await reasons(connection, import_id) == [
@@ -254,7 +264,9 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("mode", ["replace", "delete"])
-async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connection, pool: Pool, mode: Mode) -> None:
+async def test_a_dry_run_says_what_would_go_and_which_lines(
+    connection: Connection, pool: Pool, mode: ImportMode
+) -> None:
     """With codes promised, in whatever order the file has them: the same numbers and the same lines as the import."""
     await add_list(connection, "a", 60)
     await add_group(connection, "g", 50)
@@ -269,7 +281,7 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(connection: Connecti
 
     source, rules = Source("codes.txt", None, pieces()), SourceLimits.from_settings(Settings())
     async with import_engine.judged(
-        connection, Target(a.id, "a", is_group=False), source, rules,
+        connection, Target(a.id, "a", TargetKind.LIST), source, rules,
         mode=mode, file_format=FileFormat(kind="txt"), max_lines=1_000,
     ) as judgement:  # fmt: skip
         lines = [(each.line, each.reason) async for each in judgement.rejected]
@@ -311,12 +323,15 @@ async def test_a_group_is_replaced_and_recipients_are_deleted(connection: Connec
     """As with codes; nobody's mail hangs on a group, so all of it may go."""
     await add_group(connection, "g", 50)
     replacing = await send(
-        connection, "email\n" + "".join(f"c{n}@example.org\n" for n in range(40, 60)), group="g", mode="replace"
+        connection,
+        "email\n" + "".join(f"c{n}@example.org\n" for n in range(40, 60)),
+        group="g",
+        mode=ImportMode.REPLACE,
     )
     found = await done(connection, pool, replacing)
     assert (found.added, found.existing, found.removed) == (10, 10, 40)
     deleting = await send(
-        connection, "email\nc41@example.org\nnobody@example.org\nc41@example.org\n", group="g", mode="delete"
+        connection, "email\nc41@example.org\nnobody@example.org\nc41@example.org\n", group="g", mode=ImportMode.DELETE
     )
     found = await done(connection, pool, deleting)
     assert (found.removed, found.rejected) == (1, 2)
@@ -331,7 +346,7 @@ async def test_a_group_is_replaced_and_recipients_are_deleted(connection: Connec
 @pytest.mark.parametrize("mode", ["add", "replace", "delete"])
 @pytest.mark.parametrize("into", ["list", "group"])
 async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytest passes by name
-    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, into: str, mode: Mode, step: str
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, into: str, mode: ImportMode, step: str
 ) -> None:
     """Before and after each chunk, and at each step to the end: the report is that of one that was never stopped."""
     survivor, victim = [await twin(connection, into, name, mode) for name in ("a", "b")]
@@ -384,7 +399,7 @@ def dying(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
     patch.setattr(module, name, dies)
 
 
-async def twin(connection: Connection, into: str, name: str, mode: Mode) -> UUID:
+async def twin(connection: Connection, into: str, name: str, mode: ImportMode) -> UUID:
     """An import of a file with everything in it: new, known, repeated, blank and bad lines, over several chunks."""
     numbers = [*range(20, 90), 30, 85, 20]
     if into == "list":
@@ -578,8 +593,8 @@ async def test_a_chunk_is_not_taken_twice_nor_without_the_lease(connection: Conn
 async def test_imports_into_one_list_take_their_turns(connection: Connection, pool: Pool) -> None:
     """The second of two that replace waits for the first, or each would remove what the other brought."""
     await add_list(connection, "a")
-    first = await send(connection, "A1\nA2\n", mode="replace")
-    second = await send(connection, "B1\nB2\n", mode="replace")
+    first = await send(connection, "A1\nA2\n", mode=ImportMode.REPLACE)
+    second = await send(connection, "B1\nB2\n", mode=ImportMode.REPLACE)
     held = await imports.claim(connection, owner="test", lease_seconds=60)
     assert held
     assert held.id == first
@@ -691,7 +706,7 @@ async def test_a_file_that_is_no_text_fails_the_import(connection: Connection, p
 async def test_an_empty_file_fails_the_import(connection: Connection, pool: Pool) -> None:
     """Nobody means to import nothing; replaced by nothing, a list would lose all its codes."""
     await add_list(connection, "a", 3)
-    found = await done(connection, pool, await send(connection, "", mode="replace"))
+    found = await done(connection, pool, await send(connection, "", mode=ImportMode.REPLACE))
     assert (found.state, found.removed) == ("failed", 0)
 
 
@@ -728,7 +743,9 @@ async def test_an_upload_that_is_too_large_leaves_nothing(connection: Connection
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("mode", ["add", "replace", "delete"])
-async def test_a_dry_run_and_the_import_keep_the_same_rows(connection: Connection, pool: Pool, mode: Mode) -> None:
+async def test_a_dry_run_and_the_import_keep_the_same_rows(
+    connection: Connection, pool: Pool, mode: ImportMode
+) -> None:
     """Whole, to the last letter, in every mode and wherever chunks are cut; the columns are those of the file."""
     people = [f"{name};p{name}@example.org;=1" for name in range(40)]
     refused = ["Zoë;nobody;", "\0;P1@example.org;'x", ";a", '\u200c;p1@example.org;"4;""2"']
@@ -741,7 +758,7 @@ async def test_a_dry_run_and_the_import_keep_the_same_rows(connection: Connectio
         yield text.encode()
 
     async with import_engine.judged(
-        connection, Target(group.id, "g", is_group=True), Source("people.csv", None, pieces()),
+        connection, Target(group.id, "g", TargetKind.GROUP), Source("people.csv", None, pieces()),
         SourceLimits.from_settings(Settings()),
         mode=mode, file_format=FileFormat(kind="csv"), max_lines=1_000,
     ) as judgement:  # fmt: skip

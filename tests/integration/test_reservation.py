@@ -9,8 +9,9 @@ import pytest
 from coupons.admission import Granted, Short
 from coupons.database import Connection, connected
 from coupons.errors import Conflict, LeaseLost
+from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts
-from coupons.store.deliveries import Batch, Conclusion
+from coupons.store.deliveries import Batch, DeliveryResult
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
 from tests.locks import until_blocked
 
@@ -85,7 +86,7 @@ async def test_resuming_counts_again(connection: Connection) -> None:
 
 async def test_a_text_list_gives_what_it_has(connection: Connection) -> None:
     """Recipients beyond the last code get none; the sendout goes on."""
-    await add_list(connection, "t", 6, shortage="text")
+    await add_list(connection, "t", 6, shortage=Shortage.TEXT)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "t")
     await start(connection, "m", "g")
@@ -148,8 +149,11 @@ async def test_a_refused_mail_gives_its_code_back_once(connection: Connection) -
     await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     assert await record(connection, batch, intents=[each.number for each in due])
-    outcomes = [Conclusion(each, "refused" if each.number == 3 else "sent", "reply") for each in due]
-    await record(connection, batch, conclusions=outcomes)
+    outcomes = [
+        DeliveryResult.of(each, DeliveryState.REFUSED if each.number == 3 else DeliveryState.SENT, "reply")
+        for each in due
+    ]
+    await record(connection, batch, results=outcomes)
     assert await numbers_of(connection, "a") == (1, 0, 0)
     assert await sendouts.settle(connection, sendout_id)
 
@@ -164,8 +168,11 @@ async def test_a_flush_that_was_committed_without_an_answer_is_done_once(connect
     for _ in range(2):
         assert await record(connection, batch, intents=[1, 2], flush=first)
     for _ in range(2):
-        outcomes = [Conclusion(due[0], "sent", "250"), Conclusion(due[1], "refused", "550")]
-        assert await record(connection, batch, conclusions=outcomes, intents=[3], flush=second)
+        outcomes = [
+            DeliveryResult.of(due[0], DeliveryState.SENT, "250"),
+            DeliveryResult.of(due[1], DeliveryState.REFUSED, "550"),
+        ]
+        assert await record(connection, batch, results=outcomes, intents=[3], flush=second)
     assert await numbers_of(connection, "a") == (1, 0, 8)
 
 
@@ -192,8 +199,8 @@ async def test_delivering_needs_no_statistics_of_its_sendout(connection: Connect
     assert (await deliveries.assign_codes(connection, batch)).complete
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     for begin in range(0, len(due), 100):
-        outcomes = [Conclusion(each, "sent", "250") for each in due[begin : begin + 100]]
-        await record(connection, batch, conclusions=outcomes)
+        outcomes = [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[begin : begin + 100]]
+        await record(connection, batch, results=outcomes)
     await deliveries.release(connection, batch)
     assert await scans_of(connection, "one_mail_per_address") == before
 
@@ -238,7 +245,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
     with pytest.raises(LeaseLost):
         await deliveries.assign_codes(connection, old)
     with pytest.raises(LeaseLost):
-        await record(connection, old, conclusions=[Conclusion(due[0], "sent", "250 late")])
+        await record(connection, old, results=[DeliveryResult.of(due[0], DeliveryState.SENT, "250 late")])
     with pytest.raises(LeaseLost):
         await deliveries.renew(connection, old, lease_seconds=LEASE_SECONDS)
     left = await deliveries.due(connection, new, await deliveries.lists_of(connection, sendout_id))
@@ -256,7 +263,9 @@ async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     await record(connection, batch, intents=[1])
     await sendouts.pause(connection, sendout_id, "by a test")
-    assert not await record(connection, batch, conclusions=[Conclusion(due[0], "sent", "250")], intents=[2])
+    assert not await record(
+        connection, batch, results=[DeliveryResult.of(due[0], DeliveryState.SENT, "250")], intents=[2]
+    )
     with pytest.raises(deliveries.NotSending):
         await deliveries.assign_codes(connection, batch)
     await deliveries.release(connection, batch)
@@ -272,7 +281,7 @@ async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Co
     await record(connection, batch, intents=[1])
     await sendouts.cancel(connection, sendout_id)
     assert await numbers_of(connection, "a") == (20, 0, 10)
-    await record(connection, batch, conclusions=[Conclusion(due[0], "sent", "250")])
+    await record(connection, batch, results=[DeliveryResult.of(due[0], DeliveryState.SENT, "250")])
     await deliveries.release(connection, batch)
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         assert closing.sendout_state == "cancelled"
@@ -323,9 +332,9 @@ async def test_flushes_of_one_sendout_wait_for_each_other_in_one_order(
             due = await deliveries.due(own, batch, lists_of)
             for start in range(0, len(due), 4):
                 some = due[start : start + 4]
-                outcomes = [Conclusion(each, "refused", "550") for each in some[: 2 + number]]
-                outcomes += [Conclusion(each, "sent", "250") for each in some[2 + number :]]
-                await record(own, batch, conclusions=outcomes)
+                outcomes = [DeliveryResult.of(each, DeliveryState.REFUSED, "550") for each in some[: 2 + number]]
+                outcomes += [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in some[2 + number :]]
+                await record(own, batch, results=outcomes)
 
     await asyncio.gather(*(worker(number) for number in (0, 2)))
     assert await numbers_of(connection, "a") == (300, 0, 0)
@@ -336,14 +345,14 @@ async def record(
     batch: Batch,
     *,
     flush: UUID | None = None,
-    conclusions: list[Conclusion] | None = None,
+    results: list[DeliveryResult] | None = None,
     intents: list[int] | None = None,
 ) -> bool:
     return await deliveries.record(
         connection,
         batch,
         flush=flush or uuid4(),
-        conclusions=conclusions or [],
+        results=results or [],
         in_flight=[],
         intents=intents or [],
         lease_seconds=LEASE_SECONDS,

@@ -12,8 +12,9 @@ import pytest
 from coupons import migrate
 from coupons.database import Connection, connected
 from coupons.errors import Conflict, LeaseLost
+from coupons.states import DeliveryState
 from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
-from coupons.store.deliveries import Batch, Conclusion
+from coupons.store.deliveries import Batch, DeliveryResult
 from coupons.store.restore_guard import UnassignedCodes
 from tests.clusters import Cluster, cluster, cut_off, promote, with_database
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
@@ -68,7 +69,7 @@ async def record(connection: Connection, batch: Batch, *, intents: Sequence[int]
         connection,
         batch,
         flush=uuid4(),
-        conclusions=[Conclusion(each, "sent", "250") for each in due],
+        results=[DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due],
         in_flight=[],
         intents=intents,
         lease_seconds=LEASE_SECONDS,

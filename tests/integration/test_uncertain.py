@@ -6,8 +6,9 @@ import pytest
 
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.states import DeliveryState
 from coupons.store import deliveries, lookup, sendout_views, sendouts, uncertain
-from coupons.store.deliveries import Conclusion
+from coupons.store.deliveries import DeliveryResult
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from workers.delivery.policy import refused
 
@@ -31,16 +32,16 @@ async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
         await deliveries.assign_codes(connection, batch)
         due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
         outcomes = [
-            Conclusion(each, "uncertain", "the connection was lost")
+            DeliveryResult.of(each, DeliveryState.UNCERTAIN, "the connection was lost")
             if each.number <= uncertain
-            else Conclusion(each, "sent", "250")
+            else DeliveryResult.of(each, DeliveryState.SENT, "250")
             for each in due
         ]
         await deliveries.record(
             connection,
             batch,
             flush=uuid4(),
-            conclusions=outcomes,
+            results=outcomes,
             in_flight=[],
             intents=[],
             lease_seconds=LEASE_SECONDS,
@@ -120,12 +121,12 @@ async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: C
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     first, *_ = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
-    assert refused(first, "550 5.1.1 unknown").outcome == "uncertain"
+    assert refused(first, "550 5.1.1 unknown").state == "uncertain"
     await deliveries.record(
         connection,
         batch,
         flush=uuid4(),
-        conclusions=[refused(first, "550 5.1.1 unknown")],
+        results=[refused(first, "550 5.1.1 unknown")],
         in_flight=[],
         intents=[],
         lease_seconds=LEASE_SECONDS,
@@ -148,7 +149,7 @@ async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendo
     assert batch
     await deliveries.assign_codes(connection, batch)
     await deliveries.record(
-        connection, batch, flush=uuid4(), conclusions=[], in_flight=[], intents=[1, 2, 3], lease_seconds=LEASE_SECONDS
+        connection, batch, flush=uuid4(), results=[], in_flight=[], intents=[1, 2, 3], lease_seconds=LEASE_SECONDS
     )
     await sendouts.pause(connection, sendout_id, "by a test")
     assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 0

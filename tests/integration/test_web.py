@@ -22,8 +22,9 @@ from coupons.database import Connection
 from coupons.http_server import CannotListen
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
+from coupons.states import DeliveryState
 from coupons.store import deliveries, lists, sendout_views, sendouts, uploads
-from coupons.store.deliveries import Batch, Conclusion, Delivery
+from coupons.store.deliveries import Batch, Delivery, DeliveryResult
 from producers.web.server import serve
 from sandbox.process import free_ports
 from sandbox.services import Services
@@ -303,7 +304,10 @@ async def test_a_sendout_shows_its_problems_with_the_relays_replies(site: AsyncC
     sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     due = await due_of(connection, batch)
-    outcomes = [Conclusion(due[0], "refused", "550 <script>alert(1)</script>"), Conclusion(due[1], "sent", "250 ok")]
+    outcomes = [
+        DeliveryResult.of(due[0], DeliveryState.REFUSED, "550 <script>alert(1)</script>"),
+        DeliveryResult.of(due[1], DeliveryState.SENT, "250 ok"),
+    ]
     await record(connection, batch, outcomes)
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert due[0].address in text
@@ -314,13 +318,13 @@ async def test_a_sendout_shows_its_problems_with_the_relays_replies(site: AsyncC
 
 
 async def record(
-    connection: Connection, batch: Batch, conclusions: list[Conclusion], intents: tuple[int, ...] = ()
+    connection: Connection, batch: Batch, results: list[DeliveryResult], intents: tuple[int, ...] = ()
 ) -> None:
     assert await deliveries.record(
         connection,
         batch,
         flush=uuid4(),
-        conclusions=conclusions,
+        results=results,
         in_flight=(),
         intents=intents,
         lease_seconds=LEASE_SECONDS,
@@ -332,7 +336,9 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
     sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     due = await due_of(connection, batch)
-    await record(connection, batch, [Conclusion(each, "sent", "250") for each in due[:4]], intents=(5, 6, 7))
+    await record(
+        connection, batch, [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[:4]], intents=(5, 6, 7)
+    )
     await connection.execute("UPDATE delivery_batch SET claimed_at = now() - interval '2 s', flushed_at = now()")
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert "<b>3</b> in flight" in text
@@ -425,8 +431,8 @@ async def sendout_with_uncertain_mails(connection: Connection) -> UUID:
     sendout_id = await sending_sendout(connection)
     batch = await claimed(connection)
     due = await due_of(connection, batch)
-    lost = [Conclusion(each, "uncertain", "lost") for each in due[:2]]
-    await record(connection, batch, [*lost, *(Conclusion(each, "sent", "250") for each in due[2:])])
+    lost = [DeliveryResult.of(each, DeliveryState.UNCERTAIN, "lost") for each in due[:2]]
+    await record(connection, batch, [*lost, *(DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[2:])])
     await deliveries.release(connection, batch)
     assert await sendouts.settle(connection, sendout_id)
     return sendout_id

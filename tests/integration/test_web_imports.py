@@ -20,8 +20,8 @@ from coupons.database import Connection, Pool, pooled
 from coupons.files.codes import check_codes
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
+from coupons.states import ImportMode
 from coupons.store import imports, sendout_views, sendouts, uploads
-from coupons.store.imports import Mode
 from producers.web import actions, request_body
 from producers.web.app import build
 from tests.factories import (
@@ -94,7 +94,7 @@ async def import_text(
     pool: Pool,
     text: str,
     *,
-    mode: Mode = "add",
+    mode: ImportMode = ImportMode.ADD,
     to: str = "spring-10",
     group: str | None = None,
 ) -> UUID:
@@ -409,7 +409,7 @@ async def test_an_import_reports_codes_that_it_could_not_remove(
     await save_message(connection, "spring-voucher", "spring-10")
     await start(connection, "spring-voucher", "customers")
     await prepare(connection)
-    import_id = await import_text(connection, pool, "NEW", mode="replace")
+    import_id = await import_text(connection, pool, "NEW", mode=ImportMode.REPLACE)
     text = re.sub(r"\s+", " ", (await site.get(f"/imports/{import_id}")).text)
     assert "Not removed: <b>9</b> reserved for sendouts." in text
     assert numbers(text) == {"Added": "1", "Removed": "3", "Rejected": "0"}

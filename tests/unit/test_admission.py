@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.admission import Granted, Need, Short, decide
-from coupons.store.lists import Shortage
+from coupons.states import Shortage
 
 
-def need(list_id: int = 1, *, needed: int = 1000, available: int = 1000, shortage: Shortage = "pause") -> Need:
+def need(list_id: int = 1, *, needed: int = 1000, available: int = 1000, shortage: Shortage = Shortage.PAUSE) -> Need:
     return Need(list_id, f"list-{list_id}", shortage, needed, available)
 
 
@@ -30,7 +30,7 @@ def test_one_short_list_holds_back_the_others() -> None:
 
 def test_a_list_with_alternative_text_gives_what_it_has() -> None:
     """Such a list never interrupts a sendout."""
-    assert decide([need(available=600, shortage="text"), need(2)]) == Granted({1: 600, 2: 1000})
+    assert decide([need(available=600, shortage=Shortage.TEXT), need(2)]) == Granted({1: 600, 2: 1000})
 
 
 def test_a_message_without_codes_needs_nothing() -> None:

@@ -17,6 +17,7 @@ from coupons.smtp.commands import Capabilities
 from coupons.smtp.connect import ConnectError, Connector
 from coupons.smtp.queue import Mail
 from coupons.smtp.session import Session
+from coupons.states import Shortage
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
 from coupons.templates import rendering
@@ -116,7 +117,7 @@ def test_a_recipient_without_a_code_gets_no_mail() -> None:
     without = Delivery(1, "ada@example.org", {}, 0)
     with pytest.raises(RenderError, match="no code of list a"):
         renderer_for().render(without)
-    assert b"Sorry." in renderer_for(shortage="text").render(without).data
+    assert b"Sorry." in renderer_for(shortage=Shortage.TEXT).render(without).data
 
 
 def test_each_mail_has_its_own_code() -> None:

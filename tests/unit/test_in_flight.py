@@ -4,14 +4,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coupons.store.deliveries import Conclusion, Delivery
+from coupons.states import DeliveryState
+from coupons.store.deliveries import Delivery, DeliveryResult
 from workers.delivery.in_flight import Flush, InFlight
 
 NUMBERS = st.integers(1, 30)
 
 
-def result(number: int) -> Conclusion:
-    return Conclusion(Delivery(number, "ada@example.org", {}, 0), "sent", "250 ok")
+def result(number: int) -> DeliveryResult:
+    return DeliveryResult.of(Delivery(number, "ada@example.org", {}, 0), DeliveryState.SENT, "250 ok")
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -60,7 +61,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.flush = self.in_flight.begin_flush(intents)
         assert set(self.flush.intents) == intents
         assert self.flush.in_flight == self.intended - self.settled
-        assert [each.delivery.number for each in self.flush.results] == self.unrecorded
+        assert [each.number for each in self.flush.results] == self.unrecorded
         assert len(self.in_flight) == len(self.intended) + len(intents)
 
     @precondition(lambda self: self.flush is not None)
@@ -68,7 +69,7 @@ class AnyOrder(RuleBasedStateMachine):
     def commit(self, may_send: bool) -> None:
         flush = self._end_flush()
         self.in_flight.commit(may_send=may_send)
-        numbers = [each.delivery.number for each in flush.results]
+        numbers = [each.number for each in flush.results]
         self.recorded += numbers
         del self.unrecorded[: len(numbers)]
         self.intended -= flush.settled

@@ -15,7 +15,7 @@ from coupons.smtp import (
     Unreachable,
     UnreachableCause,
 )
-from coupons.store.deliveries import Conclusion, Delivery
+from coupons.store.deliveries import Delivery, DeliveryResult
 from workers.delivery.policy import (
     JITTER,
     REJECTIONS_IN_A_ROW,
@@ -50,14 +50,16 @@ def policy(*, retry_seconds: float = 86_400) -> Policy:
 def test_an_outcome_gives_a_delivery_its_state(outcome: Outcome, state: str) -> None:
     """The relay's reply is kept."""
     verdict = policy().verdict(UNTRIED, outcome)
-    assert isinstance(verdict, Conclusion)
-    assert (verdict.outcome, verdict.reply) == (state, outcome.explanation)
+    assert isinstance(verdict, DeliveryResult)
+    assert (verdict.state, verdict.reply) == (state, outcome.explanation)
 
 
 def test_a_deferred_mail_is_due_again_in_about_a_minute() -> None:
     """The delay varies, so that mails that were deferred together do not come back together."""
     waits = {
-        verdict.due_in for _ in range(20) if isinstance(verdict := policy().verdict(UNTRIED, Deferred("4")), Conclusion)
+        verdict.due_in
+        for _ in range(20)
+        if isinstance(verdict := policy().verdict(UNTRIED, Deferred("4")), DeliveryResult)
     }
     assert len(waits) == 20
     assert all(wait and 60 * (1 - JITTER) <= wait <= 60 * (1 + JITTER) for wait in waits)
@@ -85,12 +87,12 @@ def test_one_policy_rejection_does_not_stop_other_recipients() -> None:
     """The recipient is tried once more, and refused if only this recipient is rejected again."""
     decides = policy()
     first = decides.verdict(UNTRIED, POLICY_REJECTION)
-    assert isinstance(first, Conclusion)
-    assert first.outcome == "deferred"
+    assert isinstance(first, DeliveryResult)
+    assert first.state == "deferred"
     decides.verdict(UNTRIED, Sent("250 ok"))
     second = decides.verdict(TRIED_ONCE, POLICY_REJECTION)
-    assert isinstance(second, Conclusion)
-    assert second.outcome == "refused"
+    assert isinstance(second, DeliveryResult)
+    assert second.state == "refused"
 
 
 def test_several_policy_rejections_in_a_row_pause_the_sendout() -> None:
@@ -105,8 +107,8 @@ def test_several_policy_rejections_in_a_row_pause_the_sendout() -> None:
 def test_a_mail_that_may_have_arrived_keeps_its_codes(outcome: Outcome) -> None:
     """Even if the next attempt is refused or given up, the delivery stays uncertain."""
     verdict = policy(retry_seconds=1).verdict(ONCE_UNCERTAIN, outcome)
-    assert isinstance(verdict, Conclusion)
-    assert verdict.outcome == "uncertain"
+    assert isinstance(verdict, DeliveryResult)
+    assert verdict.state == "uncertain"
     assert outcome.explanation in verdict.reply
 
 

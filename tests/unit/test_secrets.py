@@ -11,7 +11,8 @@ from coupons.commands import ImportCoupons, InvalidCommand, decode
 from coupons.mail import Envelope
 from coupons.settings import Settings, SettingsError, load_settings
 from coupons.smtp import SmtpAddress
-from coupons.store.deliveries import Conclusion, Delivery
+from coupons.states import DeliveryState
+from coupons.store.deliveries import Delivery, DeliveryResult
 from coupons.templates.rendering import Coupon
 from workers.loops import place
 
@@ -24,7 +25,7 @@ DELIVERY = Delivery(1, "ada@example.org", {}, 0, codes={1: CODE})
     "thing",
     [
         DELIVERY,
-        Conclusion(DELIVERY, "sent", "250 ok"),
+        DeliveryResult.of(DELIVERY, DeliveryState.SENT, "250 ok"),
         Coupon(CODE, is_code=True),
         Envelope.plain("shop@example.org", "ada@example.org", f"{CODE}\r\n".encode()),
         SmtpAddress.parse(f"smtps://shop:{PASSWORD}@relay.example"),

@@ -17,7 +17,8 @@ from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.smtp import Outcome, Relays, Unreachable, UnreachableCause
-from coupons.store.deliveries import Conclusion, Delivery
+from coupons.states import DeliveryState
+from coupons.store.deliveries import Delivery, DeliveryResult
 from coupons.templates.rendering import RenderError
 from workers.delivery.backlog import Backlog
 from workers.delivery.in_flight import InFlight
@@ -142,7 +143,7 @@ class BatchSender:
         else:
             self._backlog.postpone(delivery for delivery, _ in mails)
             self._stop_sending()
-        if any(result.outcome == "sent" for result in flush.results):
+        if any(result.state == DeliveryState.SENT for result in flush.results):
             await self._recorder.clear_waiting_reason()
         return may_send
 
@@ -166,7 +167,7 @@ class BatchSender:
         """A mail in flight has its outcome."""
         result = None
         match self._policy.verdict(delivery, outcome):
-            case Conclusion() as conclusion:
+            case DeliveryResult() as conclusion:
                 result = conclusion
             case Pause(reason):
                 self._backlog.postpone([delivery])

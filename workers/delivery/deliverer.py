@@ -10,6 +10,7 @@ from coupons.database import Connection, Pool
 from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
+from coupons.states import SendoutState
 from coupons.store import deliveries, restore_guard, sendouts
 from coupons.store.deliveries import Batch
 from workers.delivery.batch_loader import BatchLoader, LoadedBatch
@@ -123,7 +124,7 @@ class Deliverer:
             await deliveries.renew(connection, batch, lease_seconds=self._settings.lease_seconds)
 
     async def _process(self, batch: Batch, on_only_stalled: Callable[[], None]) -> BatchResult | None:
-        if batch.sendout_state == "cancelled":
+        if batch.sendout_state == SendoutState.CANCELLED:
             await self._close(batch)
             return None
         match await self._loader.load(batch):

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from coupons.store.deliveries import Conclusion
+from coupons.store.deliveries import DeliveryResult
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
     """The content of one transaction: outcomes, and the intent to hand over the next mails."""
 
-    results: tuple[Conclusion, ...]
+    results: tuple[DeliveryResult, ...]
     intents: tuple[int, ...]
     in_flight: frozenset[int]
     """Mails that were handed over earlier and have no outcome yet."""
@@ -28,7 +28,7 @@ class InFlight:
     def __init__(self) -> None:
         self._numbers: set[int] = set()
         self._settled: set[int] = set()
-        self._results: list[Conclusion] = []
+        self._results: list[DeliveryResult] = []
         self._flush: Flush | None = None
 
     def __len__(self) -> int:
@@ -54,13 +54,13 @@ class InFlight:
         """Whether any mail is in flight or any result is not recorded."""
         return bool(self._numbers or self._results)
 
-    def settle(self, number: int, result: Conclusion | None) -> None:
+    def settle(self, number: int, result: DeliveryResult | None) -> None:
         """Settle a mail in flight. Without a result it was not handed over, and its delivery is as before."""
         self._settled.add(number)
         if result is not None:
             self._results.append(result)
 
-    def add_result(self, result: Conclusion) -> None:
+    def add_result(self, result: DeliveryResult) -> None:
         """Record the result of a mail that never was in flight."""
         self._results.append(result)
 

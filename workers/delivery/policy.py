@@ -16,7 +16,8 @@ from coupons.smtp import (
     Unreachable,
     UnreachableCause,
 )
-from coupons.store.deliveries import Conclusion, Delivery
+from coupons.states import DeliveryState
+from coupons.store.deliveries import Delivery, DeliveryResult
 
 FIRST_RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 3_600.0
@@ -73,18 +74,18 @@ class Policy:
     retry_seconds: float
     """A deferred delivery is given up after this time."""
 
-    def verdict(self, delivery: Delivery, outcome: Outcome) -> Conclusion | Pause | HoldOff | Postpone:  # noqa: PLR0911 - one case per outcome
+    def verdict(self, delivery: Delivery, outcome: Outcome) -> DeliveryResult | Pause | HoldOff | Postpone:  # noqa: PLR0911 - one case per outcome
         match outcome:
             case Sent(reply):
                 self.streaks.reset(self.sendout_id)
-                return Conclusion(delivery, "sent", reply)
+                return DeliveryResult.of(delivery, DeliveryState.SENT, reply)
             case Refused(reply):
                 self.streaks.reset(self.sendout_id)
                 return refused(delivery, reply)
             case Deferred(reply):
                 return self._later(delivery, reply)
             case Uncertain(reason):
-                return Conclusion(delivery, "uncertain", reason)
+                return DeliveryResult.of(delivery, DeliveryState.UNCERTAIN, reason)
             case SenderRefused(reply, Phase.RCPT) if not self.streaks.add(self.sendout_id):
                 return self._sender_or_recipient(delivery, reply)
             case SenderRefused(reply):
@@ -94,25 +95,26 @@ class Policy:
             case Unreachable():
                 return Postpone()
 
-    def _sender_or_recipient(self, delivery: Delivery, reply: str) -> Conclusion:
+    def _sender_or_recipient(self, delivery: Delivery, reply: str) -> DeliveryResult:
         """At the first attempt either may be the reason. At a later one, with other mails accepted in between, it is
         the recipient.
         """
         return refused(delivery, reply) if delivery.attempts else self._later(delivery, reply)
 
-    def _later(self, delivery: Delivery, reply: str) -> Conclusion:
+    def _later(self, delivery: Delivery, reply: str) -> DeliveryResult:
         due_in = retry_in(delivery.attempts, delivery.deferred_for or 0, self.retry_seconds)
         if due_in is None:
             return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {reply}")
-        return Conclusion(delivery, "deferred", reply, due_in * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret
+        due_in *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        return DeliveryResult.of(delivery, DeliveryState.DEFERRED, reply, due_in=due_in)
 
 
-def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> Conclusion:
+def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> DeliveryResult:
     """The codes return to their lists, unless an earlier mail may have arrived: then the delivery stays uncertain."""
     if delivery.was_uncertain:
         reply = f"an earlier mail may have arrived; this one: {reply}"
-        return Conclusion(delivery, "uncertain", reply, attempted=attempted)
-    return Conclusion(delivery, "refused", reply, attempted=attempted)
+        return DeliveryResult.of(delivery, DeliveryState.UNCERTAIN, reply, attempted=attempted)
+    return DeliveryResult.of(delivery, DeliveryState.REFUSED, reply, attempted=attempted)
 
 
 def retry_in(attempts: int, deferred_for: float, give_up_after: float) -> float | None:

@@ -38,7 +38,7 @@ class Recorder:
                         connection,
                         self._batch,
                         flush=flush_id,
-                        conclusions=flush.results,
+                        results=flush.results,
                         in_flight=flush.in_flight,
                         intents=flush.intents,
                         lease_seconds=self.lease_seconds,

@@ -1,0 +1,59 @@
+"""The states and choices that the database stores as text, as schema.sql draws them."""
+
+from enum import StrEnum
+
+
+class SendoutState(StrEnum):
+    """`finished`, `cancelled` and `failed` are final."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    INTERRUPTED = "interrupted"
+    SENDING = "sending"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class DeliveryState(StrEnum):
+    """`pending` and `deferred` mails remain to be sent."""
+
+    PENDING = "pending"
+    DEFERRED = "deferred"
+    SENT = "sent"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+    CANCELLED = "cancelled"
+
+
+class ImportState(StrEnum):
+    """`finished`, `failed` and `cancelled` are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ImportMode(StrEnum):
+    """What an import does with the codes or recipients of its file."""
+
+    ADD = "add"
+    REPLACE = "replace"
+    DELETE = "delete"
+
+
+class TargetKind(StrEnum):
+    """What an import fills."""
+
+    LIST = "list"
+    GROUP = "group"
+
+
+class Shortage(StrEnum):
+    """What happens if a list has too few codes: pause the whole sendout, or print the alternative text."""
+
+    PAUSE = "pause"
+    TEXT = "text"
