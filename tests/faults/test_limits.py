@@ -29,7 +29,8 @@ def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
         lab.has("left", "left", ["gone@example.org"], {"left": codes_of("left", 1)})
         left = lab.begin_sending("left", "left")
         eventually(lambda: lab.state(left) == "preparing", "the sendout to be claimed")
-    lab.coupons(*lab.importing_group("left", ["gone@example.org"]), "--mode", "delete")
+    with lab.worker("import"):
+        lab.coupons(*lab.importing_group("left", ["gone@example.org"]), "--mode", "delete")
     people = [f"limit{number}@example.org" for number in range(20)]
     exact, short = codes_of("exact", 20), codes_of("short", 20)
     lab.has("exact", "exact", people, {"exact": exact})
@@ -51,10 +52,10 @@ def test_spellings_of_one_address(lab: Lab) -> None:
     """Spellings that differ in case, blanks, IDNA or NFC get one mail and one code; a refusal frees the code."""
     spellings = [each for spellings in SPELLINGS.values() for each in spellings]
     lab.has("spelt", "others", ["other@example.org"], {"spelt": codes_of("spelt", 6)})
-    lab.coupons(*lab.importing_group("spelt", spellings), code=REJECTED_LINES)
     recipients = tuple(Recipient(email=each, attributes={"first_name": "Ada"}) for each in reversed(spellings))
     from_command = StartSendout(message="spelt", recipients=recipients)
     with lab.fleet(1):
+        lab.coupons(*lab.importing_group("spelt", spellings), code=REJECTED_LINES)
         from_file = UUID(lab.send("spelt", "spelt")["id"])
         lab.publish(from_command)
         lab.wait_finished(from_command.id)
