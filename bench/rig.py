@@ -137,7 +137,7 @@ def worker(environment: dict[str, str], log: Path) -> Iterator[int]:
     log.unlink(missing_ok=True)
     with running([COUPONS, "worker"], log=log, environment=environment) as process:
         wait_until(
-            lambda: "taking commands" in log.read_text(encoding="utf-8"),
+            lambda: "consuming commands" in log.read_text(encoding="utf-8"),
             process, name="The worker", log=log, limit_seconds=30,
         )  # fmt: skip
         yield next(pid for pid in descendants(process.pid) if command_line(pid)[0] != "/bin/sh")

@@ -1,4 +1,4 @@
-"""Publishing to RabbitMQ so that nothing is lost in silence: mandatory, persistent, confirmed, with a time limit."""
+"""Publish to RabbitMQ so that no message is lost unnoticed: mandatory, persistent, confirmed, with a time limit."""
 
 import asyncio
 import logging
@@ -13,21 +13,21 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from coupons.errors import UserError
-from coupons.topology import EXCHANGE
+from coupons.topology import EXCHANGE, queue_name
 
 CONNECT_SECONDS = 10
 PUBLISH_SECONDS = 10
 CLOSE_SECONDS = 3
-"""What a broker gets to say goodbye: a silent one would be waited for as long as its heartbeats are."""
+"""Time for a graceful close. Otherwise an unresponsive broker would hold it up until the heartbeat timeout."""
 HEARTBEAT_SECONDS = 10
-"""RabbitMQ gives up a silent client after twice as long, aiormq a silent broker after 33 to 38 s."""
+"""RabbitMQ drops a silent client after twice this time, aiormq a silent broker after 33 to 38 s."""
 
-for _library in ("aio_pika", "aiormq"):  # else a command line shows what they say, with the address of the broker
+for _library in ("aio_pika", "aiormq"):  # else command lines would print their log, with the broker's address
     logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 class BrokerUnavailable(UserError):
-    """RabbitMQ cannot be reached or does not take what is published. A publish that timed out may still land."""
+    """RabbitMQ is unreachable or rejects what is published. A publish that timed out may still be delivered."""
 
 
 class Sender:
@@ -39,10 +39,10 @@ class Sender:
     async def send(self, routing_key: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Publish and wait for the broker's confirmation.
 
-        The AMQP message id is fresh for each attempt: two pending publishes of one id would swap their results.
+        Each attempt has a new AMQP message id: two pending publishes with one id would swap their results.
 
         Raises:
-            BrokerUnavailable: not confirmed; it is not known to be lost.
+            BrokerUnavailable: not confirmed. The message may still be delivered.
         """
         message = Message(
             body,
@@ -52,52 +52,59 @@ class Sender:
             message_id=uuid4().hex,
         )
         try:
-            with strays_told():
+            with cancellation_as_unavailable():
                 exchange = await self._channel.get_exchange(EXCHANGE, ensure=False)
                 await exchange.publish(message, routing_key, mandatory=True, timeout=PUBLISH_SECONDS)
         except BrokerUnavailable:
             raise
         except (PublishError, ChannelNotFoundEntity) as error:
             raise BrokerUnavailable(
-                f"broker: no queue takes this {routing_key} yet: start a worker, which declares them (coupons worker)"
+                f"broker: queue {queue_name(routing_key)} does not exist yet: start a worker (coupons worker)"
             ) from error
         except DeliveryError as error:
-            raise BrokerUnavailable(f"broker: it refused the {routing_key}; its queue may be full") from error
-        except TimeoutError as error:
             raise BrokerUnavailable(
-                f"broker: the {routing_key} was not confirmed within {PUBLISH_SECONDS} s"
+                f"broker: it rejected the message; queue {queue_name(routing_key)} may be full"
             ) from error
-        except Exception as error:  # aiormq ends a publish under way with a bare Exception when its connection goes
-            raise BrokerUnavailable(f"broker: {_described(error)}") from error
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"broker: no confirmation within {PUBLISH_SECONDS} s") from error
+        except Exception as error:  # aiormq ends pending publishes with a bare Exception when its connection is lost
+            raise BrokerUnavailable(f"broker: {_first_line(error)}") from error
 
 
 @asynccontextmanager
-async def connected(url: str, name: str) -> AsyncIterator[AbstractConnection]:
-    """A plain connection, called `name` in RabbitMQ's listings; who needs it for long begins anew when it ends.
+async def connect(url: str, connection_name: str) -> AsyncIterator[AbstractConnection]:
+    """A plain connection, shown under its name in RabbitMQ's listings. It does not reconnect.
 
     Raises:
         BrokerUnavailable: one line, without the password.
     """
     try:
-        with strays_told():
+        with cancellation_as_unavailable():
             connection = await aio_pika.connect(
-                url, timeout=CONNECT_SECONDS, heartbeat=HEARTBEAT_SECONDS, client_properties={"connection_name": name}
+                url,
+                timeout=CONNECT_SECONDS,
+                heartbeat=HEARTBEAT_SECONDS,
+                client_properties={"connection_name": connection_name},
             )
     except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
-        raise BrokerUnavailable(f"broker {urlsplit(url).hostname}: {_described(error)}") from error
+        raise BrokerUnavailable(f"broker {urlsplit(url).hostname}: {_first_line(error)}") from error
     try:
-        with strays_told():
+        with cancellation_as_unavailable():
             yield connection
     finally:
-        with suppress(Exception):  # of one that is gone already, why it went
+        with suppress(Exception):  # closing a lost connection raises why it was lost
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
 
 
 @asynccontextmanager
-async def publishing(url: str) -> AsyncIterator[Sender]:
-    """A connection of its own for publishing: a memory alarm blocks publishers, and must not block consumers."""
-    async with connected(url, "coupons publisher") as connection:
+async def open_sender(url: str) -> AsyncIterator[Sender]:
+    """A sender with a connection of its own: a memory alarm blocks publishers, and must not block consumers.
+
+    Raises:
+        BrokerUnavailable: one line, without the password.
+    """
+    async with connect(url, "coupons publisher") as connection:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -107,11 +114,11 @@ async def publishing(url: str) -> AsyncIterator[Sender]:
 
 
 @contextmanager
-def strays_told() -> Iterator[None]:
-    """Whoever waits on a connection that aiormq gives up is cancelled by it, and a task that is cancelled ends unseen.
+def cancellation_as_unavailable() -> Iterator[None]:
+    """When aiormq gives up a connection, it cancels the tasks that wait on it; such a task would end without a trace.
 
     Raises:
-        BrokerUnavailable: instead.
+        BrokerUnavailable: instead of such a cancellation.
     """
     try:
         yield
@@ -119,8 +126,8 @@ def strays_told() -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise BrokerUnavailable("broker: it was silent for too long") from error
+        raise BrokerUnavailable("broker: heartbeat timeout") from error
 
 
-def _described(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,7 +1,7 @@
-"""`/livez` and `/readyz` of every process, without a token: is it alive, and can it do what it is there for?
+"""`/livez` and `/readyz` of every process, without a token: is it alive, and can it do its work?
 
-Live: `{"live": true}`. Ready: a boolean for each part, `{"database": true, "consumers": false}`, and, where a process
-tells them, `"reasons": {"consumers": "…"}` of those that are not. 200 if all is well, else 503.
+Live: `{"live": true}`. Ready: a boolean for each part, `{"database": true, "consumers": false}`, and, if the process
+shows reasons, `"reasons": {"consumers": "…"}` for the parts that are not ready. The status is 200 if all are, else 503.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from coupons.errors import UserError
 log = structlog.get_logger()
 LIVE, READY = "/livez", "/readyz"
 REASONS = "reasons"
-LOOK_SECONDS = 5.0
-"""A part that says nothing for so long is not ready. A probe of Kubernetes or Docker has to wait longer than this."""
-REMEMBERED_SECONDS = 1.0
-"""Anybody may ask; no part is looked at more often than this."""
-SILENT = "does not answer"
+PROBE_SECONDS = 5.0
+"""A part that gives no result within this time is not ready. Probes of Kubernetes or Docker have to wait longer."""
+CACHE_SECONDS = 1.0
+"""Requests need no token, so no part is probed more often than this."""
+NO_RESPONSE = "no response"
 
 Fact = Callable[[], str | None]
-"""What keeps a part from being ready, in one line without an address; None if nothing does."""
+"""Why a part is not ready, in one line without an address; None if it is."""
 Probe = Callable[[], Awaitable[str | None]]
-"""The same of what is outside the process, and has to be asked."""
+"""The same for a part outside the process, which has to be asked."""
 
 
 class Health:
@@ -39,14 +39,14 @@ class Health:
         inside: Mapping[str, Fact],
         *,
         is_live: Callable[[], bool],
-        tells_reasons: bool,
+        shows_reasons: bool,
     ) -> None:
-        """Reasons are for those who may read the logs too."""
-        self._outside = {name: _Look(probe) for name, probe in outside.items()}
+        """Show reasons only if requests come from people who may also read the logs."""
+        self._outside = {name: _CachedProbe(probe) for name, probe in outside.items()}
         self._inside = inside
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self._is_live = is_live
-        self._tells_reasons = tells_reasons
+        self._shows_reasons = shows_reasons
 
     def routes(self) -> list[Route]:
         return [Route(LIVE, self.live), Route(READY, self.ready)]
@@ -58,59 +58,59 @@ class Health:
     async def ready(self, _: Request) -> Response:
         reasons = await self._reasons()
         answer: dict[str, object] = {name: name not in reasons for name in (*self._outside, *self._inside)}
-        if reasons and self._tells_reasons:
+        if reasons and self._shows_reasons:
             answer[REASONS] = reasons
         return JSONResponse(answer, 503 if reasons else 200)
 
     async def _reasons(self) -> dict[str, str]:
-        """Of what is not ready; a change is logged once, and not each look."""
-        looked = await asyncio.gather(*(look.take() for look in self._outside.values()))
-        found = dict(zip(self._outside, looked, strict=True)) | {name: fact() for name, fact in self._inside.items()}
+        """Why each part that is not ready is not. A change is logged once, not with every request."""
+        results = await asyncio.gather(*(probe.result() for probe in self._outside.values()))
+        found = dict(zip(self._outside, results, strict=True)) | {name: fact() for name, fact in self._inside.items()}
         reasons = {name: reason for name, reason in found.items() if reason}
-        if reasons != self._told:
+        if reasons != self._logged:
             log.warning("not ready", **reasons) if reasons else log.info("ready")
-            self._told = reasons
+            self._logged = reasons
         return reasons
 
 
-class _Look:
-    """One at a time, however many ask; one that hangs is waited for no longer than LOOK_SECONDS by each."""
+class _CachedProbe:
+    """Runs one probe at a time for any number of requests. None of them waits longer than PROBE_SECONDS for it."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
-        self._looking: asyncio.Task[str | None] | None = None
-        self._begun_at = 0.0
+        self._running: asyncio.Task[str | None] | None = None
+        self._started_at = 0.0
 
-    async def take(self) -> str | None:
+    async def result(self) -> str | None:
         now = time.monotonic()
-        if self._looking is None or (self._looking.done() and now > self._begun_at + REMEMBERED_SECONDS):
-            self._looking, self._begun_at = asyncio.create_task(self._ask()), now
-        await asyncio.wait({self._looking}, timeout=self._begun_at + LOOK_SECONDS - now)
-        return self._looking.result() if self._looking.done() else SILENT
+        if self._running is None or (self._running.done() and now > self._started_at + CACHE_SECONDS):
+            self._running, self._started_at = asyncio.create_task(self._run()), now
+        await asyncio.wait({self._running}, timeout=self._started_at + PROBE_SECONDS - now)
+        return self._running.result() if self._running.done() else NO_RESPONSE
 
-    async def _ask(self) -> str | None:
+    async def _run(self) -> str | None:
         try:
             return await self._probe()
         except Exception as error:  # noqa: BLE001 - whatever it is, the part is not ready, and the process answers
-            return f"cannot be looked at ({type(error).__name__})"
+            return f"check failed ({type(error).__name__})"
 
 
-async def database_reason(pool: Pool) -> str | None:
-    """It cannot be reached, or its schema is not this program's."""
+async def check_database(pool: Pool) -> str | None:
+    """Why the database cannot be used: it is unreachable, or its schema is not this program's."""
     try:
-        async with pool.acquire(timeout=LOOK_SECONDS) as connection:
+        async with pool.acquire(timeout=PROBE_SECONDS) as connection:
             await migrate.check_current(connection)
     except UserError as error:
         return str(error)
     except TRANSIENT_ERRORS as error:
-        return f"cannot be reached ({type(error).__name__})"
+        return f"unreachable ({type(error).__name__})"
     return None
 
 
-async def broker_reason(url: str, name: str) -> str | None:
-    """It takes no connections."""
+async def check_broker(url: str, connection_name: str) -> str | None:
+    """Why the broker cannot be used: it accepts no connection."""
     try:
-        async with broker.connected(url, name):
+        async with broker.connect(url, connection_name):
             return None
     except UserError:
-        return "cannot be reached"
+        return "unreachable"

@@ -1,11 +1,11 @@
-"""Our own end of a connection notices that the other machine is gone, where the platform can."""
+"""TCP options that make this end of a connection notice that the other machine is gone, where available."""
 
 import socket
 
 SILENCE_SECONDS = 25
-"""What the other end's machine may keep silent before its connections are given up."""
+"""A connection whose other end does not respond for this long is closed."""
 _OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 1_000 * SILENCE_SECONDS}
-"""Without them Linux sends what nobody acknowledges again for 15 minutes, and waits for an answer for ever."""
+"""Without them Linux retransmits unacknowledged data for 15 minutes, and waits forever for a reply."""
 
 
 def notice_silence(end: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Logs on stderr: for people, or as JSON lines. Codes and addresses never stand in them."""
+"""Logs on stderr, as text or as JSON lines. They never contain codes or addresses."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from coupons.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Once, in `main`."""
+    """Called once, in `main`."""
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
@@ -26,4 +26,4 @@ def configure(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.CRITICAL)  # libraries print values: bodies, parameters, addresses
+    logging.basicConfig(level=logging.CRITICAL)  # the logs of libraries contain values: bodies, parameters, addresses

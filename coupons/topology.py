@@ -1,7 +1,7 @@
-"""Exchange and queues. Workers declare them; publishers only publish.
+"""The exchange and the queues. Workers declare them; publishers only publish.
 
-The arguments mean the same on RabbitMQ 3.10 and 4.x. The delivery limit is given because 4.x has one of its own (20),
-which closing a connection every two seconds would use up in a minute; nothing relies on it.
+The arguments have the same meaning on RabbitMQ 3.10 and 4.x. The delivery limit is explicit because 4.x has a default
+of 20, which connections that are closed every two seconds would reach within a minute. Nothing relies on it.
 """
 
 from aio_pika import ExchangeType
@@ -10,27 +10,27 @@ from pamqp.common import FieldTable
 
 EXCHANGE = "coupons"
 COMMANDS = ("import", "sendout", "resume")
-"""Routing keys that anybody may publish with; each has the queue `coupons.<key>`."""
+"""The routing keys of commands; each has the queue `coupons.<key>`."""
 NUDGE = "deliver"
-"""Internal: there is work to deliver. Losing one costs a sweep interval."""
+"""Internal: there is work to deliver. A lost nudge costs a sweep interval."""
 DEAD = "dead"
 REASON = "x-reason"
 
 DELIVERY_LIMIT = 100
-NUDGES_KEPT = 1_000
+MAX_NUDGES = 1_000
 
 _COMMAND_QUEUE: FieldTable = {
     "x-queue-type": "quorum",
     "x-delivery-limit": DELIVERY_LIMIT,
-    "x-overflow": "reject-publish",  # a full queue tells the publisher; at-least-once needs it
+    "x-overflow": "reject-publish",  # the publisher sees that the queue is full; required by at-least-once
     "x-dead-letter-exchange": EXCHANGE,
     "x-dead-letter-routing-key": DEAD,
     "x-dead-letter-strategy": "at-least-once",
 }
-_NUDGE_QUEUE: FieldTable = {"x-queue-type": "quorum", "x-max-length": NUDGES_KEPT, "x-overflow": "drop-head"}
+_NUDGE_QUEUE: FieldTable = {"x-queue-type": "quorum", "x-max-length": MAX_NUDGES, "x-overflow": "drop-head"}
 _DEAD_QUEUE: FieldTable = {
     "x-queue-type": "quorum",
-    "x-delivery-limit": 1_000_000_000,  # looking counts as a delivery, and -1 is not understood by 3.10
+    "x-delivery-limit": 1_000_000_000,  # reading without acknowledging counts as a delivery, and 3.10 does not know -1
 }
 
 
@@ -39,7 +39,7 @@ def queue_name(routing_key: str) -> str:
 
 
 async def declare(channel: AbstractChannel) -> tuple[AbstractExchange, dict[str, AbstractQueue]]:
-    """Declare everything; returns the exchange and the queues by routing key."""
+    """Declare everything; returns the exchange, and the queues by routing key."""
     exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.DIRECT, durable=True)
     arguments = {DEAD: _DEAD_QUEUE, NUDGE: _NUDGE_QUEUE, **dict.fromkeys(COMMANDS, _COMMAND_QUEUE)}
     queues = {}

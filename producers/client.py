@@ -7,7 +7,7 @@ async with Publisher.connect("amqp://…") as publisher:
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from coupons.broker import Sender, publishing
+from coupons.broker import Sender, open_sender
 from coupons.commands import Command
 
 
@@ -21,7 +21,7 @@ class Publisher:
     @asynccontextmanager
     async def connect(url: str) -> AsyncIterator["Publisher"]:
         """Raises BrokerUnavailable."""
-        async with publishing(url) as sender:
+        async with open_sender(url) as sender:
             yield Publisher(sender)
 
     async def publish(self, command: Command) -> None:

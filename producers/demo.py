@@ -102,7 +102,7 @@ def _worker(services: Services, log: Path) -> Iterator[None]:
     click.secho("\n$ coupons worker &", fg="cyan", bold=True)
     log.unlink(missing_ok=True)  # an earlier demo's worker said the same
     with running([COUPONS, "worker"], log=log, environment=services.environment()) as process:
-        taking: Callable[[], bool] = lambda: "taking commands" in log.read_text(encoding="utf-8")  # noqa: E731
+        taking: Callable[[], bool] = lambda: "consuming commands" in log.read_text(encoding="utf-8")  # noqa: E731
         wait_until(taking, process, name="The worker", log=log, limit_seconds=WORKER_SECONDS)
         yield
 

@@ -51,7 +51,7 @@ def _restore_guard(guard: State) -> Check:
 
 async def _broker(settings: Settings) -> list[Check]:
     try:
-        async with broker.connected(settings.broker_url.get_secret_value(), "coupons doctor") as connection:
+        async with broker.connect(settings.broker_url.get_secret_value(), "coupons doctor") as connection:
             queues = [await _queue(await connection.channel(), key) for key in (*COMMANDS, NUDGE)]
             return [*queues, *await _dead(await connection.channel())]
     except UserError as error:

@@ -13,7 +13,7 @@ from coupons.database import Connection, pooled
 from coupons.settings import Settings
 from coupons.store import inbox
 from producers.web.app import build
-from workers.intake import carry_out
+from workers.intake import apply_command
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 """The header that a browser sends with a form of our own pages."""
@@ -64,7 +64,7 @@ async def consume(connection: Connection, command: Command) -> None:
     """Accept and carry out the command, as a worker does."""
     async with connection.transaction():
         assert await inbox.accept(connection, command)
-        await carry_out(connection, command, batch_size=1_000)
+        await apply_command(connection, command, batch_size=1_000)
 
 
 def errors(response: Response) -> str:

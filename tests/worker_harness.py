@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from coupons.broker import publishing
+from coupons.broker import open_sender
 from coupons.commands import ImportCoupons
 from coupons.database import Connection, Pool, connected, pooled
 from coupons.health import Health
@@ -28,7 +28,7 @@ from workers.delivery.recorder import Recorder
 from workers.delivery.renderer import Renderer
 from workers.delivery.send_budget import SendBudget
 from workers.delivery.window import Window
-from workers.health import Condition
+from workers.health import WorkerHealth
 from workers.importer import Importer
 from workers.intake import Intake
 from workers.loops import Signals, work
@@ -60,7 +60,7 @@ class AtWork:
 
     async def publish(self) -> ImportCoupons:
         command = ImportCoupons(list=LIST, codes=(f"SPRING-{time.monotonic_ns()}",))
-        async with publishing(self.broker_url) as sender:
+        async with open_sender(self.broker_url) as sender:
             await sender.send(ROLE, command.body())
         return command
 
@@ -86,24 +86,24 @@ async def at_work(
         await add_list(connection, LIST)
     signals = Signals((ROLE,))
     settings = Settings(_env_file=None, broker_url=SecretStr(over_broker or broker_url), sweep_seconds=1)
-    condition = Condition(signals, (ROLE,))
+    worker_health = WorkerHealth(signals, (ROLE,))
     async with pooled(over_database or database_url, size=8) as pool:
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=(ROLE,))
         importer = Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner="test")
-        condition.connected(pool)
+        worker_health.set_pool(pool)
         async with asyncio.TaskGroup() as group:
-            taking = group.create_task(intake.run())
+            consuming = group.create_task(intake.run())
             working = group.create_task(work(ROLE, importer.step, signals, sweep_seconds=settings.sweep_seconds))
-            condition.began(intake, [taking, working])
-            worker = AtWork(condition.health(), database_url, broker_url)
+            worker_health.set_loops(intake, [consuming, working])
+            worker = AtWork(worker_health.checks(), database_url, broker_url)
             try:
                 await until(worker.is_ready, within=LIMIT_SECONDS)
                 yield worker
-                assert condition.is_live()
+                assert worker_health.is_live()
             finally:
                 signals.stop()
-                taking.cancel()
+                consuming.cancel()
 
 
 @contextmanager

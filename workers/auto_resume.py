@@ -10,7 +10,7 @@ log = structlog.get_logger()
 
 
 async def auto_resume(connection: Connection, nudges: Nudges) -> None:
-    """Resume those whose lists have enough codes now."""
+    """Resume the sendouts whose lists have enough codes now."""
     if resumed := await sendouts.auto_resume(connection):
-        log.info("sendouts resumed: their lists have enough codes", sendouts=list(map(str, resumed)))
+        log.info("sendouts resumed automatically", sendouts=list(map(str, resumed)))
         await nudges.deliver()

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from coupons.database import Pool
-from coupons.health import LOOK_SECONDS, Health, Probe, database_reason
+from coupons.health import PROBE_SECONDS, Health, Probe, check_database
 from coupons.http_server import bound_socket, server_config
 from coupons.settings import Settings
 from coupons.store import restore_guard
@@ -17,11 +17,11 @@ from workers.intake import Intake
 from workers.loops import Signals
 
 log = structlog.get_logger()
-NO_DATABASE = "the database could not be reached yet"
+NOT_CONNECTED = "not connected yet"
 
 
-class Condition:
-    """What is known of this worker's parts, as they come to be."""
+class WorkerHealth:
+    """The state of this worker's parts, which are registered as they start."""
 
     def __init__(self, signals: Signals, roles: Sequence[str]) -> None:
         self._signals = signals
@@ -30,47 +30,47 @@ class Condition:
         self._intake: Intake | None = None
         self._loops: Sequence[asyncio.Task[None]] = ()
 
-    def connected(self, pool: Pool) -> None:
-        """The database was reached, and is up to date."""
+    def set_pool(self, pool: Pool) -> None:
+        """The database is reachable, and its schema is current."""
         self._pool = pool
 
-    def began(self, intake: Intake, loops: Sequence["asyncio.Task[None]"]) -> None:
+    def set_loops(self, intake: Intake, loops: Sequence["asyncio.Task[None]"]) -> None:
         self._intake, self._loops = intake, loops
 
-    def health(self) -> Health:
-        """What it takes to be ready; who does not send needs no data to send from."""
+    def checks(self) -> Health:
+        """The checks of `/livez` and `/readyz`. The restore guard only concerns a worker that sends."""
         outside: dict[str, Probe] = {"database": self._database}
         if self._sends:
             outside["restore_guard"] = self._restore_guard
         inside = {"consumers": self._consumers, "accepting": self._accepting}
-        return Health(outside, inside, is_live=self.is_live, tells_reasons=True)
+        return Health(outside, inside, is_live=self.is_live, shows_reasons=True)
 
     def is_live(self) -> bool:
-        """No role's loop has ended before it was time to."""
+        """Whether every loop is still running, or the worker is shutting down."""
         return self._signals.stopping or not any(loop.done() for loop in self._loops)
 
     async def _database(self) -> str | None:
-        return NO_DATABASE if self._pool is None else await database_reason(self._pool)
+        return NOT_CONNECTED if self._pool is None else await check_database(self._pool)
 
     async def _restore_guard(self) -> str | None:
         if self._pool is None:
-            return NO_DATABASE
-        async with self._pool.acquire(timeout=LOOK_SECONDS) as connection:
+            return NOT_CONNECTED
+        async with self._pool.acquire(timeout=PROBE_SECONDS) as connection:
             return await restore_guard.refusal(connection)
 
     def _consumers(self) -> str | None:
         if self._intake is None:
-            return "none is registered yet"
+            return "no consumer registered yet"
         missing = self._intake.unconsumed
-        return f"none is registered on {', '.join(missing)}" if missing else None
+        return f"no consumer on {', '.join(missing)}" if missing else None
 
     def _accepting(self) -> str | None:
         return "shutting down" if self._signals.stopping else None
 
 
 @contextlib.asynccontextmanager
-async def serve_health(settings: Settings, condition: Condition) -> AsyncIterator[None]:
-    """Serve health checks on COUPONS_HEALTH_PORT, if it is set, while the block runs.
+async def serve_health(settings: Settings, health: WorkerHealth) -> AsyncIterator[None]:
+    """Serve health checks while the block runs, if a health port is set.
 
     Raises:
         CannotListen: before the block begins.
@@ -79,7 +79,7 @@ async def serve_health(settings: Settings, condition: Condition) -> AsyncIterato
         yield
         return
     host, port = settings.health_host, settings.health_port
-    app = Starlette(routes=condition.health().routes())
+    app = Starlette(routes=health.checks().routes())
     server = _Server(server_config(app, drain_seconds=1))
     with bound_socket(host, port, setting="COUPONS_HEALTH_PORT") as listener:
         listener.listen()

@@ -16,7 +16,7 @@ from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable
 from coupons.store import imports, uploads
 from coupons.store.imports import Job
 from workers.auto_resume import auto_resume
-from workers.loops import AT_ONCE, Signals, place
+from workers.loops import NO_PAUSE, Signals, error_location
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class Importer:
             await self._import(job)
         async with self._pool.acquire() as connection:
             await auto_resume(connection, self._nudges)
-        return AT_ONCE
+        return NO_PAUSE
 
     async def _renew(self, job: Job) -> None:
         async with self._pool.acquire() as connection:
@@ -74,7 +74,7 @@ class Importer:
             except TRANSIENT_ERRORS as error:
                 await self._put_off(job, f"database trouble, {type(error).__name__}", seconds=TROUBLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - it would be tried for ever, and the list's other imports wait
-                log.error("internal error", job=str(job.id), error=type(error).__name__, at=place(error))  # noqa: TRY400 - may hold codes
+                log.error("internal error", job=str(job.id), error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - may hold codes
                 await self._interrupted(job, f"a defect, {type(error).__name__}")
 
     async def _carry_out(self, connections: tuple[Connection, Connection], job: Job) -> bool:

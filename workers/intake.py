@@ -1,4 +1,4 @@
-"""Take commands out of RabbitMQ: note each in one transaction, acknowledge it, wake the role that does the work.
+"""Consume commands from RabbitMQ: commit each in one transaction, acknowledge it, wake the role that does the work.
 
 The work itself never holds a message: RabbitMQ closes a channel whose message stays unacknowledged for 30 minutes.
 """
@@ -10,24 +10,24 @@ from contextlib import contextmanager
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 
-from coupons import failpoints, topology
+from coupons import broker, failpoints, topology
 from coupons.admission import Granted, Short
-from coupons.broker import BrokerUnavailable, Sender, connected, publishing, strays_told
+from coupons.broker import BrokerUnavailable, Sender, cancellation_as_unavailable, open_sender
 from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
 from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import imports, inbox, sendouts
-from workers.loops import RETRY_SECONDS, Signals, happens, place
+from workers.loops import RETRY_SECONDS, Signals, error_location, wait_until_set
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
 PREFETCH = 4
 DECLARE_SECONDS = 10
 WATCH_SECONDS = 10.0
-"""The broker is asked so often whether it knows of consumers, and gets as long to answer."""
+"""The interval at which the broker is asked for its consumers, and the time that it has to answer."""
 MAX_REASON_CHARS = 2_000
-"""A header has to fit into one frame of 128 KiB; a command of 1 MiB can have more errors than that."""
+"""A header must fit into one frame of 128 KiB; a command of 1 MiB can have more errors than that."""
 QUEUES_OF = {"import": ("import",), "sendout": ("sendout", "resume"), "deliver": (topology.NUDGE,)}
 """The queues that each role consumes."""
 
@@ -45,52 +45,52 @@ class Intake:
 
     @property
     def unconsumed(self) -> list[str]:
-        """The queues of its roles on which the broker has not confirmed a consumer of this worker, or not any more."""
+        """The queues of its roles on which this worker has no consumer that the broker has confirmed."""
         return sorted(self._unconsumed)
 
     async def run(self) -> None:
-        """Consume until cancelled. A broker that goes away is waited for, and never takes the other roles with it.
+        """Consume until cancelled. An unavailable broker is retried, and never stops the other roles.
 
-        A cancellation may get lost, in a connection that is being opened, or a channel that closes just then: what says
-        for certain that it is time to end are the signals.
+        A cancellation may get lost in a connection that is just being opened, or in a channel that just closes. So the
+        loop also ends when the signals say that the process is stopping.
         """
         while not self._signals.stopping:
             try:
                 await self._consume()
-            except Exception as error:  # noqa: BLE001 - aiormq ends calls under way with a bare Exception
+            except Exception as error:  # noqa: BLE001 - aiormq ends pending calls with a bare Exception
                 if not self._signals.stopping:
-                    log.warning("no broker, trying again", reason=_cause(error))
+                    log.warning("broker unavailable, retrying", reason=_first_cause(error))
             await self._signals.sleep(RETRY_SECONDS)
 
     async def _consume(self) -> None:
         url = self._settings.broker_url.get_secret_value()
-        async with connected(url, "coupons worker") as connection, publishing(url) as sender:
+        async with broker.connect(url, "coupons worker") as connection, open_sender(url) as sender:
             async with asyncio.timeout(DECLARE_SECONDS):
                 channel = await connection.channel()
                 await channel.set_qos(prefetch_count=PREFETCH)
                 _, queues = await topology.declare(channel)
                 cancelled = await _cancelled_by_broker(channel)
-            self._nudges.through(sender)
-            log.info("taking commands", queues=self._keys)
+            self._nudges.use(sender)
+            log.info("consuming commands", queues=self._keys)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._watch(connection, cancelled))
-                    group.create_task(self._leave())
+                    group.create_task(self._stop_with_the_worker())
                     for key in self._keys:
-                        take = self._nudged if key == topology.NUDGE else self._take
-                        group.create_task(self._consume_queue(queues[key], take, sender))
+                        handle = self._handle_nudge if key == topology.NUDGE else self._handle_command
+                        group.create_task(self._consume_queue(queues[key], handle, sender))
             finally:
-                self._nudges.through(None)
+                self._nudges.use(None)
 
     async def _consume_queue(
-        self, queue: AbstractQueue, take: Callable[[AbstractIncomingMessage, Sender], Awaitable[None]], sender: Sender
+        self, queue: AbstractQueue, handle: Callable[[AbstractIncomingMessage, Sender], Awaitable[None]], sender: Sender
     ) -> None:
-        """An iterator and not a callback: aio-pika cancels callbacks in the middle of their work."""
-        with strays_told():
+        """Uses an iterator because aio-pika cancels callbacks in the middle of their work."""
+        with cancellation_as_unavailable():
             async with queue.iterator() as messages:
                 with self._consuming(queue.name):
                     async for message in messages:
-                        await take(message, sender)
+                        await handle(message, sender)
         raise BrokerUnavailable(f"the connection of queue {queue.name} was closed")
 
     @contextmanager
@@ -101,69 +101,69 @@ class Intake:
         finally:
             self._unconsumed.add(queue)
 
-    async def _leave(self) -> None:
-        await self._signals.stopped()
-        raise BrokerUnavailable("the worker stops")
+    async def _stop_with_the_worker(self) -> None:
+        await self._signals.wait_for_stop()
+        raise BrokerUnavailable("the worker is shutting down")
 
     async def _watch(self, connection: AbstractConnection, cancelled: asyncio.Event) -> None:
-        """Until there is no consumer any more, whoever says so: then everything is begun anew."""
-        with strays_told():
-            while not await happens(cancelled, WATCH_SECONDS):
+        """Raise BrokerUnavailable, which restarts everything, once a consumer is missing."""
+        with cancellation_as_unavailable():
+            while not await wait_until_set(cancelled, WATCH_SECONDS):
                 async with asyncio.timeout(WATCH_SECONDS):
                     await self._check_consumers(connection)
         raise BrokerUnavailable("a queue was deleted")
 
     async def _check_consumers(self, connection: AbstractConnection) -> None:
-        """On a channel of its own: asking for a queue that is gone closes it."""
+        """On a channel of its own: asking for a deleted queue closes the channel."""
         async with connection.channel() as channel:
             for key in self._keys:
                 queue = await channel.declare_queue(topology.queue_name(key), passive=True)
                 if not queue.declaration_result.consumer_count:
-                    raise BrokerUnavailable(f"nobody consumes queue {queue.name}, as the broker says")
+                    raise BrokerUnavailable(f"the broker has no consumer on queue {queue.name}")
 
-    async def _nudged(self, message: AbstractIncomingMessage, _: Sender) -> None:
+    async def _handle_nudge(self, message: AbstractIncomingMessage, _: Sender) -> None:
         self._signals.wake("deliver")
         await message.ack()
 
-    async def _take(self, message: AbstractIncomingMessage, sender: Sender) -> None:
+    async def _handle_command(self, message: AbstractIncomingMessage, sender: Sender) -> None:
         failpoints.hit("intake.received")
         try:
             self._settings.require_activated()
-            await self._note(decode(message.body))
+            await self._commit(decode(message.body))
         except (InvalidCommand, Conflict) as error:
             await _reject(message, sender, str(error))
-        except Exception as error:  # noqa: BLE001 - a command that meets a defect must not come back for ever
-            log.error("internal error", queue=message.routing_key, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
-            await _reject(message, sender, f"could not be carried out: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - a command that causes an internal error must not come back forever
+            log.error("internal error", queue=message.routing_key, error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - its text may hold codes
+            await _reject(message, sender, f"internal error ({type(error).__name__}); see the log of the worker")
         failpoints.hit("intake.committed")
         await message.ack()
         failpoints.hit("intake.acknowledged")
 
-    async def _note(self, command: Command) -> None:
-        """Once, whatever becomes of the database meanwhile: the message is kept until it has been noted."""
+    async def _commit(self, command: Command) -> None:
+        """Commit the command once. While the database is unavailable the message stays unacknowledged."""
         while True:
             try:
-                outcome = await self._note_once(command)
-            except Conflict as refused:
-                await self._note_refusal(command, str(refused))
+                outcome = await self._commit_once(command)
+            except Conflict as conflict:
+                await self._record_rejection(command, str(conflict))
                 raise
             except TRANSIENT_ERRORS as error:
-                log.warning("database trouble, trying again", command=str(command.id), error=type(error).__name__)
+                log.warning("database unavailable, retrying", command=str(command.id), error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 await self._wake(command, outcome)
                 return
 
-    async def _note_refusal(self, command: Command, reason: str) -> None:
+    async def _record_rejection(self, command: Command, reason: str) -> None:
         async with self._pool.acquire() as connection:
             await inbox.reject(connection, command, reason)
 
-    async def _note_once(self, command: Command) -> Granted | Short | None:
+    async def _commit_once(self, command: Command) -> Granted | Short | None:
         async with self._pool.acquire() as connection, connection.transaction():
             if not await inbox.accept(connection, command):
-                log.info("command known already", command=str(command.id), type=command.type)
+                log.info("duplicate command ignored", command=str(command.id), type=command.type)
                 return None
-            outcome = await carry_out(connection, command, batch_size=self._settings.effective_batch_size)
+            outcome = await apply_command(connection, command, batch_size=self._settings.effective_batch_size)
         log.info("command accepted", command=str(command.id), type=command.type)
         return outcome
 
@@ -179,29 +179,29 @@ class Intake:
                 await self._nudges.deliver()
 
 
-def _cause(error: BaseException) -> str:
-    """The first of the errors that a group of tasks ended with."""
+def _first_cause(error: BaseException) -> str:
+    """The first error of a task group, in words if it is ours."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) if isinstance(error, BrokerUnavailable) else type(error).__name__
 
 
 async def _reject(message: AbstractIncomingMessage, sender: Sender, reason: str) -> None:
-    """Keep what was published, with the reason, in the dead queue."""
+    """Keep the message in the dead queue, with the reason."""
     log.warning("command rejected", queue=message.routing_key, reason=reason[:MAX_REASON_CHARS])
     await sender.send(topology.DEAD, message.body, {topology.REASON: reason[:MAX_REASON_CHARS]})
 
 
 async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
-    """Set when the broker ends a consumer, because its queue was deleted: aio-pika's iterators wait on for ever."""
+    """Set when the broker cancels a consumer because its queue was deleted: aio-pika's iterators would wait forever."""
     cancelled = asyncio.Event()
     underlay = await channel.get_underlay_channel()
     underlay.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
     return cancelled
 
 
-async def carry_out(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:
-    """What a command does at once, inside the transaction that notes it. Raises Conflict, and nothing was changed."""
+async def apply_command(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:
+    """The effect of a command, inside the transaction that commits it. Raises Conflict: nothing was changed."""
     match command:
         case ImportCoupons():
             await imports.create(connection, command)

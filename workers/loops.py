@@ -1,4 +1,4 @@
-"""The rhythm of every role: do work while there is some, then wait for a nudge or for the next sweep."""
+"""The loop of every role: work while there is work, then wait for a nudge or for the next sweep."""
 
 import asyncio
 import random
@@ -12,11 +12,11 @@ from coupons.errors import LeaseLost
 
 log = structlog.get_logger()
 RETRY_SECONDS = 2.0
-"""Pause after the database could not be reached; nothing is lost meanwhile, the work stays where it is."""
+"""Delay after an error of the database. No work is lost in the meantime, it stays in the database."""
 
 
-async def happens(event: asyncio.Event, seconds: float) -> bool:
-    """Whether it is set within so many seconds; waits until then."""
+async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, but not longer than this; returns whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()
@@ -25,7 +25,7 @@ async def happens(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Signals:
-    """What the parts of a worker process tell each other: there is work for a role; it is time to stop."""
+    """What the parts of a worker process tell each other: there is work for a role; the process is stopping."""
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         self._work = {role: asyncio.Event() for role in roles}
@@ -45,59 +45,58 @@ class Signals:
             event.set()
 
     async def wait(self, role: str, seconds: float) -> None:
-        """Until there may be work for the role, but not longer than so many seconds."""
+        """Wait until there may be work for the role, but not longer than this."""
         event = self._work[role]
-        if await happens(event, seconds) and not self.stopping:
+        if await wait_until_set(event, seconds) and not self.stopping:
             event.clear()
 
-    async def stopped(self) -> None:
-        """Until it is time to stop."""
+    async def wait_for_stop(self) -> None:
         await self._stop.wait()
 
     async def sleep(self, seconds: float) -> None:
-        """So long, or until it is time to stop."""
-        await happens(self._stop, seconds)
+        """Sleep, but wake up when the process stops."""
+        await wait_until_set(self._stop, seconds)
 
 
 Step = Callable[[], Awaitable[float | None]]
-"""Does a piece of work; returns AT_ONCE, or the seconds until there is work that nobody will announce, if known."""
-AT_ONCE = 0.0
-LEAST_PAUSE_SECONDS = 0.1
-"""Work that is due and yet cannot be had, because somebody else is just looking at it, is not asked for faster."""
+"""Does one piece of work. Returns NO_PAUSE, or the seconds until work is due that no nudge announces, if known."""
+NO_PAUSE = 0.0
+MIN_PAUSE_SECONDS = 0.1
+"""Limits how often a role asks for work that is due, but locked by another worker."""
 
 
 async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float) -> None:
-    """Repeat `step` until the process is to stop."""
+    """Repeat `step` until the process stops."""
     while not signals.stopping:
         pause = await attempt(role, step)
-        if pause != AT_ONCE and not signals.stopping:
+        if pause != NO_PAUSE and not signals.stopping:
             sweep = sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers should not sweep in step
-            await signals.wait(role, sweep if pause is None else min(max(pause, LEAST_PAUSE_SECONDS), sweep))
+            await signals.wait(role, sweep if pause is None else min(max(pause, MIN_PAUSE_SECONDS), sweep))
 
 
 async def attempt(role: str, step: Step) -> float | None:
-    """What the step returns; after an error, which is told and ends nothing, AT_ONCE."""
+    """Run the step. An error is logged and does not end the loop: the step is repeated."""
     try:
         return await step()
     except LeaseLost as lost:
         log.warning("lease lost", role=role, work=str(lost))
-        return AT_ONCE
+        return NO_PAUSE
     except TRANSIENT_ERRORS as error:
-        log.warning("database trouble, trying again", role=role, error=type(error).__name__)
+        log.warning("database unavailable, retrying", role=role, error=type(error).__name__)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # A library gave up what it waited for, and nobody asked this role to end, which it would do unseen.
-        log.warning("given up by a library, trying again", role=role, at=place(error))
-    except Exception as error:  # noqa: BLE001 - a defect met by one piece of work must not stop the others
-        log.error("internal error", role=role, error=type(error).__name__, at=place(error))  # noqa: TRY400 - its text may hold codes
+        # A library cancelled its own call. This task was not cancelled, and would end without a trace.
+        log.warning("unexpected cancellation, retrying", role=role, at=error_location(error))
+    except Exception as error:  # noqa: BLE001 - an error in one piece of work must not stop the others
+        log.error("internal error", role=role, error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - its text may hold codes
     await asyncio.sleep(RETRY_SECONDS)
-    return AT_ONCE
+    return NO_PAUSE
 
 
-def place(error: BaseException) -> str:
-    """Where an error comes from, without its text."""
+def error_location(error: BaseException) -> str:
+    """The functions and lines where an error was raised, without its text."""
     return " < ".join(
         f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])
     )

@@ -16,7 +16,7 @@ from coupons.mail import check_settings
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from workers.delivery.deliverer import Deliverer
-from workers.health import Condition, serve_health
+from workers.health import WorkerHealth, serve_health
 from workers.importer import Importer
 from workers.intake import Intake
 from workers.loops import RETRY_SECONDS, Signals, work
@@ -29,17 +29,17 @@ ROLES = ("import", "sendout", "deliver")
 SWEEP = "sweep"
 FORCED = 1
 """Exit code of a worker that did not wait for its work."""
-IMPORTS_AT_ONCE = 2
-"""So that ten codes need not wait for ten million."""
+CONCURRENT_IMPORTS = 2
+"""A small import does not wait for a large one."""
 CONNECTIONS = 14
-"""To Postgres, of one process, and two for each batch: the work needs one at a time, and so does its heartbeat."""
+"""PostgreSQL connections per process, in addition to two per batch: one for its work, one for its heartbeat."""
 
 
 def run(settings: Settings, roles: Sequence[str]) -> None:
-    """Run until SIGTERM or SIGINT, which let work in hand come to its end; a second one does not wait.
+    """Run until SIGTERM or SIGINT, which shuts down gracefully; a second one exits immediately.
 
     Raises:
-        MigrationError, SmtpAddressError, EmailError, CannotListen: before anything is begun.
+        MigrationError, SmtpAddressError, EmailError, CannotListen: before any work begins.
     """
     logs.configure(settings)
     check_settings(bounce_to=settings.bounce_address, unsubscribe_url=settings.unsubscribe_url)
@@ -50,9 +50,9 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
     signals = Signals((*roles, SWEEP))
-    condition = Condition(signals, roles)
+    health = WorkerHealth(signals, roles)
     async with (
-        serve_health(settings, condition),
+        serve_health(settings, health),
         _database(settings) as pool,
         Relays(
             addresses,
@@ -61,7 +61,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
             timeouts=Timeouts(dot_seconds=settings.smtp_final_reply_timeout_seconds),
         ) as relays,
     ):
-        condition.connected(pool)
+        health.set_pool(pool)
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=roles)
         if failpoints.armed():
@@ -73,12 +73,12 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
             )
             steps = {
                 "import": [Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner=owner).step]
-                * IMPORTS_AT_ONCE,
+                * CONCURRENT_IMPORTS,
                 "sendout": [Preparer(pool=pool, nudges=nudges, settings=settings, owner=owner).step],
                 "deliver": [deliverer.step] * settings.concurrent_batches,
             }
-            taking = group.create_task(intake.run())
-            _end_on_signals(signals, relays, taking)
+            consuming = group.create_task(intake.run())
+            _handle_signals(signals, relays, consuming)
             loops = [(role, step) for role in roles for step in steps[role]] + [
                 (SWEEP, Sweeper(pool=pool, nudges=nudges, settings=settings, owner=owner, roles=roles).step)
             ]
@@ -86,7 +86,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
                 group.create_task(work(role, step, signals, sweep_seconds=settings.sweep_seconds))
                 for role, step in loops
             ]
-            condition.began(intake, [taking, *working])
+            health.set_loops(intake, [consuming, *working])
     log.info("worker stopped", owner=owner)
 
 
@@ -100,26 +100,26 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _end_on_signals(signals: Signals, relays: Relays, taking: "asyncio.Task[None]") -> None:
-    """The first one: take no more, hand back what is not begun, finish the rest. The second one: as if killed."""
+def _handle_signals(signals: Signals, relays: Relays, consuming: "asyncio.Task[None]") -> None:
+    """The first signal: consume no more, release queued mails, finish the rest. The second one: exit as if killed."""
     loop = asyncio.get_running_loop()
 
-    def end() -> None:
+    def stop() -> None:
         if signals.stopping:
-            log.warning("worker forced to stop; mails in hand are uncertain")
+            log.warning("forced shutdown: in-flight mails are uncertain")
             os._exit(FORCED)
-        log.info("worker stopping: what is in hand comes to its end")
+        log.info("shutting down: waiting for in-flight mails")
         signals.stop()
-        taking.cancel()
+        consuming.cancel()
         relays.cancel_queued()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+        loop.add_signal_handler(number, stop)
 
 
 @contextlib.asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Pool]:
-    """A pool on a database that is up to date; one that is not reachable yet is waited for."""
+    """Wait until the database is reachable, check that its schema is current, and open a pool."""
     while True:
         try:
             async with database.pooled(
@@ -130,5 +130,5 @@ async def _database(settings: Settings) -> AsyncIterator[Pool]:
                 yield pool
                 return
         except DatabaseUnavailable as error:
-            log.warning("no database, trying again", reason=str(error))
+            log.warning("database unavailable, retrying", reason=str(error))
             await asyncio.sleep(RETRY_SECONDS)

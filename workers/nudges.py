@@ -1,4 +1,4 @@
-"""Tell other workers that there is something to deliver. Only a hint: a lost one costs a sweep interval."""
+"""Nudge other workers when there is something to deliver. A nudge is only a hint: a lost one costs a sweep interval."""
 
 import asyncio
 import json
@@ -20,16 +20,16 @@ class Nudges:
         self._signals = signals
         self._sender: Sender | None = None
 
-    def through(self, sender: Sender | None) -> None:
-        """The channel to publish on from now on; None while there is no broker."""
+    def use(self, sender: Sender | None) -> None:
+        """Publish with this sender from now on; None while the broker is unavailable."""
         self._sender = sender
 
     async def deliver(self) -> None:
-        """Wake this process and others."""
+        """Wake the deliver role of this process and of others."""
         self._signals.wake("deliver")
         if self._sender is None:
             return
         try:
             await asyncio.gather(*(self._sender.send(NUDGE, _BODY) for _ in range(NUDGES)))
         except BrokerUnavailable as error:
-            log.info("nobody else was nudged; the sweep will find the work", reason=str(error))
+            log.info("could not wake other workers; the next sweep will pick it up", reason=str(error))

@@ -1,4 +1,4 @@
-"""The sendout role: from a queued sendout to one that sends, is interrupted, or can never be sent."""
+"""The sendout role: takes a queued sendout to the state sending, interrupted or failed."""
 
 import structlog
 
@@ -10,7 +10,7 @@ from coupons.lease import kept
 from coupons.settings import Settings
 from coupons.store import messages, sendouts
 from coupons.store.sendouts import Claim
-from workers.loops import AT_ONCE
+from workers.loops import NO_PAUSE
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
@@ -24,7 +24,7 @@ class Preparer:
         self._owner = owner
 
     async def step(self) -> float | None:
-        """Prepare one sendout; None if none waits."""
+        """Prepare one sendout; None if none is queued."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
@@ -35,7 +35,7 @@ class Preparer:
             lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
             await self._prepare(claim)
-        return AT_ONCE
+        return NO_PAUSE
 
     async def _renew(self, claim: Claim) -> None:
         async with self._pool.acquire() as connection:
@@ -50,9 +50,9 @@ class Preparer:
                 failpoints.hit("sendout.prepared")
                 decision = await sendouts.admit(connection, claim)
                 failpoints.hit("sendout.admitted")
-            except Conflict as refused:
-                await sendouts.fail(connection, claim, str(refused))
-                log.warning("sendout failed", sendout=str(claim.id), reason=str(refused))
+            except Conflict as conflict:
+                await sendouts.fail(connection, claim, str(conflict))
+                log.warning("sendout failed", sendout=str(claim.id), reason=str(conflict))
                 return
         await self._announce(claim, decision)
 
@@ -61,7 +61,8 @@ class Preparer:
         if claim.group_id is None:
             raise Conflict("it has no recipients")
         if lacking := await sendouts.lacking(connection, claim.group_id, message.attributes):
-            raise Conflict(f"{lacking} recipients lack one of {', '.join(message.attributes)}")
+            who = "1 recipient lacks" if lacking == 1 else f"{lacking} recipients lack"
+            raise Conflict(f"{who} one of {', '.join(message.attributes)}")
 
     async def _announce(self, claim: Claim, decision: Granted | Short) -> None:
         match decision:

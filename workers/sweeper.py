@@ -1,5 +1,5 @@
-"""Find what nobody was told of: mails in a dead worker's hands, uncertain ones that the setting decides about, sendouts
-whose last worker died at the end, interrupted ones that codes have come back for, uploads that nobody imported.
+"""Periodic work that no command announces: mails in flight of dead workers, uncertain mails that the policy decides,
+sendouts whose last worker died just before the end, interrupted sendouts that can resume, stale uploads.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ ROLES = ("deliver", "sendout", "import")
 
 
 class Sweeper:
-    """Each process sweeps for its own roles, so that none needs the rights of another one (docs/reference/roles.sql).
+    """Each process sweeps for its own roles only, so that no role needs the rights of another one.
 
-    Everything else is found by the roles themselves: each looks for work once in a sweep interval.
+    docs/reference/roles.sql has these rights. All other work is found by the roles, which look for it once per sweep
+    interval.
     """
 
     def __init__(
@@ -47,14 +48,14 @@ class Sweeper:
 
     async def _recover(self, connection: Connection) -> None:
         lease_seconds = self._settings.lease_seconds
-        if left := await deliveries.recover(connection, owner=self._owner, lease_seconds=lease_seconds):
-            log.warning("a worker died with mails in hand", uncertain=left)
+        if recovered := await deliveries.recover(connection, owner=self._owner, lease_seconds=lease_seconds):
+            log.warning("recovered in-flight mails of a dead worker", uncertain=recovered)
             failpoints.hit("sweep.recovered")
 
     async def _resolve_uncertain(self, connection: Connection) -> None:
-        how = self._settings.uncertain_policy
-        if how != "ask" and (count := await uncertain.resolve_all(connection, how)):
-            log.info("uncertain mails resolved", how=how, mails=count)
+        policy = self._settings.uncertain_policy
+        if policy != "ask" and (count := await uncertain.resolve_all(connection, policy)):
+            log.info("uncertain mails resolved", policy=policy, mails=count)
 
     async def _settle(self, connection: Connection) -> None:
         for sendout_id in await sendouts.settle_all(connection):

@@ -1,5 +1,5 @@
--- book: the next $1 seconds of all workers together; returns the seconds until they begin
--- Turns are booked for an hour or a hundred of them at most: what is later was booked before the clock was set back.
+-- book: the next slot of $1 seconds of all workers together; returns the seconds until it begins
+-- Slots are booked at most an hour or a hundred slots ahead: a later time was stored before the clock was set back.
 INSERT INTO rate_limit AS r (name, next_mail_at) VALUES ('mail', now() + make_interval(secs => $1))
 ON CONFLICT (name) DO UPDATE SET next_mail_at = make_interval(secs => $1) + greatest(clock_timestamp(), least(
     r.next_mail_at, clock_timestamp() + greatest(interval '1 hour', make_interval(secs => 100 * $1))))

@@ -4,13 +4,13 @@ from functools import partial
 
 from coupons import health
 from coupons.database import Pool
-from coupons.health import broker_reason, database_reason
+from coupons.health import check_broker, check_database
 
 
 class Health(health.Health):
     def __init__(self, *, pool: Pool, broker_url: str) -> None:
         outside = {
-            "database": partial(database_reason, pool),
-            "broker": partial(broker_reason, broker_url, "coupons web"),
+            "database": partial(check_database, pool),
+            "broker": partial(check_broker, broker_url, "coupons web"),
         }
-        super().__init__(outside, {}, is_live=lambda: True, tells_reasons=False)
+        super().__init__(outside, {}, is_live=lambda: True, shows_reasons=False)

@@ -79,7 +79,7 @@ class Worker:
     def force(self) -> int:
         """Ask it to end, and again while it finishes what it has in hand; returns its exit code."""
         self._process.terminate()
-        self.says("worker stopping")
+        self.says("shutting down")
         self._process.terminate()
         self._ended_as = self._process.wait(LIMIT_SECONDS)
         return self._ended_as
@@ -172,7 +172,7 @@ class Programs:
         worker = Worker(process, log)
         try:
             if ready:
-                worker.says("taking commands")
+                worker.says("consuming commands")
             yield worker
             worker.check()
         finally:

@@ -36,8 +36,8 @@ def test_a_worker_answers_before_it_has_its_services_and_is_ready_when_it_has(sh
     with shop.worker(ready=False, health_port=port, **urls):
         eventually(lambda: asked(port, "/livez") == (200, {"live": True}), "the worker to answer")
         without_database = shop.coupons("ready", health_port=port, code=FAILED)
-        assert "database: the database could not be reached yet" in without_database.err
-        assert "consumers: none is registered yet" in without_database.err
+        assert "database: not connected yet" in without_database.err
+        assert "consumers: no consumer registered yet" in without_database.err
         with database.opened():
             eventually(lambda: asked(port)[1].get("database"), "the database to be reached")
             without_broker = shop.coupons("ready", "--json", health_port=port, code=FAILED)
@@ -45,7 +45,7 @@ def test_a_worker_answers_before_it_has_its_services_and_is_ready_when_it_has(sh
             assert "coupons.sendout" in without_broker.json["parts"]["consumers"]
             assert without_broker.json["parts"]["database"] is None
             in_vain = shop.coupons("ready", "--wait", 1, health_port=port, code=FAILED)
-            assert in_vain.err.count("waiting: consumers: none is registered") == 1
+            assert in_vain.err.count("waiting: consumers: no consumer on ") == 1
             waiting = shop.begin("ready", "--wait", 30, health_port=port)
             with broker.opened():
                 result = waiting()
@@ -64,7 +64,7 @@ def test_a_worker_that_ends_its_work_is_alive_and_not_ready(slow_shop: Shop) -> 
         slow_shop.begin_sending("spring-voucher", "customers")
         slow_shop.mails_come(10)
         os.kill(worker.pid, signal.SIGTERM)
-        worker.says("worker stopping")
+        worker.says("shutting down")
         status, answer = asked(port)
         assert (status, answer["accepting"], answer["database"]) == (503, False, True)
         assert answer["reasons"]["accepting"] == "shutting down"

@@ -25,7 +25,7 @@ CUSTOMERS = addresses(300)
 SPRING = codes("SPRING", 400)
 MAX_IN_FLIGHT = 40
 PACE: dict[str, Any] = {"batch_size": 20, "max_in_flight": MAX_IN_FLIGHT, "sweep_seconds": 1}
-REFUSED = "database not accepted"
+REFUSED = "sending blocked by the restore guard"
 
 
 @pytest.fixture

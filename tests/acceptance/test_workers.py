@@ -79,9 +79,9 @@ def test_work_is_found_although_its_nudges_are_lost(shop: Shop) -> None:
         shop.delete_queues("coupons.deliver")
         sendout = StartSendout(message="spring-voucher", group="customers")
         shop.publish(sendout)
-        preparing.says("nobody else was nudged")
+        preparing.says("could not wake other workers")
         shop.becomes("finished", sendout.id)
-        delivering.says("no broker, trying again")
+        delivering.says("broker unavailable, retrying")
     assert_own_codes(shop.mails(), CUSTOMERS[:100], SPRING)
 
 
@@ -90,7 +90,7 @@ def test_queues_that_were_deleted_come_back(shop: Shop) -> None:
     with shop.worker() as worker:
         shop.has("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
         shop.delete_queues("coupons.import", "coupons.sendout", "coupons.resume", "coupons.deliver", "coupons.dead")
-        eventually(lambda: worker.log.count("taking commands") == 2, "the queues to be declared again")
+        eventually(lambda: worker.log.count("consuming commands") == 2, "the queues to be declared again")
         assert shop.send("spring-voucher", "customers")["sent"] == 10
     assert_own_codes(shop.mails(), CUSTOMERS[:10], SPRING)
 
@@ -99,11 +99,11 @@ def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
     """Neither database nor broker can be reached at first; as soon as they can, it works."""
     database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
     with shop.worker(ready=False, database_url=database.url, broker_url=broker.url) as worker:
-        worker.says("no database, trying again")
+        worker.says("database unavailable, retrying")
         with database.opened():
-            worker.says("no broker, trying again")
+            worker.says("broker unavailable, retrying")
             with broker.opened():
-                worker.says("taking commands")
+                worker.says("consuming commands")
                 shop.has("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
                 assert shop.send("spring-voucher", "customers")["sent"] == 10
                 worker.stop()

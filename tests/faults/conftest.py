@@ -31,7 +31,7 @@ def faulty_sink(tmp_path: Path) -> Iterator[FaultySink]:
 @pytest.fixture
 async def lab(services: Services, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]) -> Lab:
     """A lab whose queues exist, as if a worker had run before."""
-    async with broker.connected(services.broker_url, "fault lab") as connection:
+    async with broker.connect(services.broker_url, "fault lab") as connection:
         await topology.declare(await connection.channel())
     return Lab(services, faulty_sink, tmp_path, results)
 

@@ -222,7 +222,7 @@ class Fleet:
             self.workers = [self._start(ready=True) for _ in range(count)]
             yield
             for worker in self.workers:
-                worker.says("taking commands")  # before that a worker has no graceful shutdown
+                worker.says("consuming commands")  # before that a worker has no graceful shutdown
 
     def _start(self, *, ready: bool = False, **settings: object) -> Worker:
         return self._stack.enter_context(self._lab.worker(ready=ready, **{**self._settings, **settings}))

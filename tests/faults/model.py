@@ -17,7 +17,7 @@ from tests.faults.model_interaction_points import Fault
 from tests.faults.model_network import Network
 from tests.faults.model_oracle import Decided, wrongs
 from tests.faults.model_worker import Worker
-from workers.loops import AT_ONCE
+from workers.loops import NO_PAUSE
 
 SETTINGS = Settings(
     batch_size=5, max_in_flight=2, smtp_connections=1, heartbeat_seconds=44, lease_seconds=45, retry_hours=5
@@ -142,7 +142,7 @@ class Shop:
 
     async def comes(self, command: Command, worker: Worker, fault: Fault | None = None) -> Any:
         """A command to a worker."""
-        came_of = await self.works(worker, worker.intake._note(command), fault)
+        came_of = await self.works(worker, worker.intake._commit(command), fault)
         if worker in self.workers and not worker.stands_still:
             self.unheard = [each for each in self.unheard if each != command]
         elif command not in self.unheard:
@@ -176,7 +176,7 @@ class Shop:
         worker.wire.meets(fates)
         await self.works(worker, worker.sweeper.step())
         for role in (worker.importer, worker.preparer, worker.deliverer):
-            while await self.works(worker, role.step()) == AT_ONCE:
+            while await self.works(worker, role.step()) == NO_PAUSE:
                 pass
 
     async def time_goes_on(self) -> None:

@@ -166,7 +166,7 @@ def test_messages_that_cannot_be_rendered(lab: Lab) -> None:
     reasons = {
         name: lab.rows("SELECT reason FROM sendout WHERE id = $1", commands[name].id)[0]["reason"] for name in names
     }
-    assert reasons["lacking"] == "1 recipients lack one of first_name"
+    assert reasons["lacking"] == "1 recipient lacks one of first_name"
     assert "its message cannot be compiled" in reasons["endless"]
     assert "for" in reasons["endless"]
     assert {*replies(lab, commands["hidden"].id).values()} == {"the mail does not print the code of list hidden"}

@@ -29,7 +29,7 @@ Work = Callable[[Shop, Worker], Awaitable[Coroutine[Any, Any, Any]]]
 
 
 async def take_a_command(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:
-    return worker.intake._note(StartSendout(id=shop.new_id(), message="m", recipients=PEOPLE))
+    return worker.intake._commit(StartSendout(id=shop.new_id(), message="m", recipients=PEOPLE))
 
 
 async def import_codes(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:

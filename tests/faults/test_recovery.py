@@ -46,7 +46,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
         amqp: ("CONNECT_SECONDS", "CLOSE_SECONDS"),
         intake: ("DECLARE_SECONDS", "WATCH_SECONDS", "RETRY_SECONDS"),
         loops: ("RETRY_SECONDS",),
-        health: ("LOOK_SECONDS", "REMEMBERED_SECONDS"),
+        health: ("PROBE_SECONDS", "CACHE_SECONDS"),
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) / 10)
@@ -120,9 +120,9 @@ async def test_readiness_reports_a_silent_database_in_time(
         while answer["database"]:
             begun = time.monotonic()
             answer = await worker.ready()
-            assert time.monotonic() - begun < health.LOOK_SECONDS + 1
+            assert time.monotonic() - begun < health.PROBE_SECONDS + 1
         assert (answer["database"], answer["consumers"]) == (False, True)
-        assert answer["reasons"]["database"] in {health.SILENT, "cannot be reached (TimeoutError)"}
+        assert answer["reasons"]["database"] in {health.NO_RESPONSE, "unreachable (TimeoutError)"}
         to_database.heal()
         await until(worker.is_ready, within=LIMIT_SECONDS)
 
@@ -163,7 +163,7 @@ async def test_a_worker_consumes_again_after_a_broker_fault(
 async def test_a_worker_consumes_from_a_queue_that_was_deleted(database_url: str, broker_url: str) -> None:
     """The broker cancels the consumer; readiness reports that until a new one is registered."""
     async with at_work(database_url, broker_url) as worker:
-        async with amqp.connected(broker_url, "test") as connection:
+        async with amqp.connect(broker_url, "test") as connection:
             await (await connection.channel()).queue_delete(topology.queue_name(ROLE))
         await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
         await until(worker.is_ready, within=LIMIT_SECONDS)
@@ -209,7 +209,7 @@ async def test_a_silently_lost_consumer_is_detected(
 async def test_a_cancellation_by_the_amqp_client_becomes_an_error(broker_url: str, to_broker: FaultProxy) -> None:
     """The AMQP client cancels waiting tasks of a silent broker; uncaught, that would end a role without a trace."""
     with pytest.raises(BrokerUnavailable):
-        async with amqp.connected(to_broker.url, "test") as connection:
+        async with amqp.connect(to_broker.url, "test") as connection:
             channel = await connection.channel()
             to_broker.stall()
             await topology.declare(channel)
@@ -231,7 +231,7 @@ async def inject(fault: Fault, proxy: FaultProxy) -> float:
 
 async def lacks_consumers(worker: AtWork) -> bool:
     answer = await worker.ready()
-    assert answer["consumers"] or answer["reasons"]["consumers"] == f"none is registered on coupons.{ROLE}"
+    assert answer["consumers"] or answer["reasons"]["consumers"] == f"no consumer on coupons.{ROLE}"
     return not answer["consumers"]
 
 

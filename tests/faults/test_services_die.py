@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coupons import topology
-from coupons.broker import connected
+from coupons.broker import connect
 from coupons.migrate import migrate
 from sandbox.rabbitmq import Broker, private_rabbitmq
 from sandbox.services import Services
@@ -58,7 +58,7 @@ async def lab_parts(broker_url: str, faulty_sink: FaultySink, tmp_path: Path, re
 
 
 async def declare_queues(broker_url: str) -> None:
-    async with connected(broker_url, "fault lab") as connection:
+    async with connect(broker_url, "fault lab") as connection:
         await topology.declare(await connection.channel())
 
 
@@ -138,7 +138,7 @@ def test_closed_broker_connections_are_harmless(broker_lab: Lab, controlled_brok
             time.sleep(max(0, began + 2 - time.monotonic()))
         work.wait_finished()
         lab.wait_finished(*others)
-        assert all(worker.log.count("no broker, trying again") > rounds / 2 for worker in work.fleet.workers)
+        assert all(worker.log.count("broker unavailable, retrying") > rounds / 2 for worker in work.fleet.workers)
     lab.check("broker closes all connections every 2 s", rounds=rounds, recovered=recovered)
 
 

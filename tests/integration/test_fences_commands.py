@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from coupons import broker
-from coupons.broker import publishing
+from coupons.broker import open_sender
 from coupons.commands import ImportCoupons
 from coupons.database import Connection, Pool, pooled
 from coupons.errors import Conflict
@@ -59,7 +59,7 @@ async def test_a_command_that_is_not_committed_comes_again(
     """A worker that dies before its transaction has ended leaves the command in its queue."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", codes=("X",))
-    async with broker.connected(broker_url, "test") as looking, publishing(broker_url) as sender:
+    async with broker.connect(broker_url, "test") as looking, open_sender(broker_url) as sender:
         await declare(channel := await looking.channel())
         await sender.send("import", command.body())
         async with other.transaction():

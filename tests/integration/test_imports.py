@@ -37,7 +37,7 @@ from tests.factories import (
     take_codes,
 )
 from workers.importer import MOST_INTERRUPTIONS, Importer
-from workers.loops import AT_ONCE, Signals
+from workers.loops import NO_PAUSE, Signals
 from workers.nudges import Nudges
 
 GROUP_CSV = Format(kind="csv")
@@ -84,7 +84,7 @@ async def send(
 
 async def done(connection: Connection, pool: Pool, import_id: UUID) -> Import:
     """The import, after a worker has done it."""
-    assert await worker(pool).step() == AT_ONCE
+    assert await worker(pool).step() == NO_PAUSE
     return await look(connection, import_id)
 
 
@@ -436,10 +436,10 @@ async def test_a_file_that_changed_meanwhile_is_not_read_on(
         importer._signals.stop()
 
     monkeypatch.setattr(import_chunks, "take", takes_one)
-    assert await importer.step() == AT_ONCE
+    assert await importer.step() == NO_PAUSE
     assert (await look(connection, command.id)).lines < 100
     file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
-    assert await worker(pool, import_folder=tmp_path).step() == AT_ONCE
+    assert await worker(pool, import_folder=tmp_path).step() == NO_PAUSE
     found = await look(connection, command.id)
     assert found.state == "failed"
     assert "was changed while" in (found.reason or "")
@@ -465,7 +465,7 @@ async def test_a_file_that_grew_after_its_last_line_is_not_read_on(
         await worker(pool, import_folder=tmp_path).step()
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
     file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
-    assert await worker(pool, import_folder=tmp_path).step() == AT_ONCE
+    assert await worker(pool, import_folder=tmp_path).step() == NO_PAUSE
     found = await look(connection, command.id)
     assert (found.state, found.added) == ("failed", 60)
     assert "was changed while" in (found.reason or "")
@@ -480,7 +480,7 @@ async def test_an_upload_stays_until_its_last_import_has_read_it(connection: Con
     second = ImportCoupons(list="b", source=source, format=Format(kind="txt"))
     await imports.create(connection, second)
     for _ in range(2):
-        assert await worker(pool).step() == AT_ONCE
+        assert await worker(pool).step() == NO_PAUSE
     assert await codes_of(connection, "a") == await codes_of(connection, "b") == ["A", "B", "C"]
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
 
@@ -507,7 +507,7 @@ async def test_a_worker_skips_a_group_import_until_its_lease_has_expired(connect
     assert first
     assert await worker(pool).step() is None
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
-    assert await worker(pool).step() == AT_ONCE
+    assert await worker(pool).step() == NO_PAUSE
     job = await look(connection, import_id)
     assert (job.state, job.added) == ("finished", 1)
     with pytest.raises(LeaseLost):
@@ -528,7 +528,7 @@ async def test_a_database_that_is_full_for_long_ends_no_import(
         patch.setattr(import_chunks, "take", fails)
         for _ in range(MOST_INTERRUPTIONS + 2):
             await connection.execute("UPDATE import_job SET due_at = now()")
-            assert await worker(pool).step() == AT_ONCE
+            assert await worker(pool).step() == NO_PAUSE
     await connection.execute("UPDATE import_job SET due_at = now()")
     assert (await done(connection, pool, import_id)).added == 1
 
@@ -550,7 +550,7 @@ async def test_a_statement_that_always_takes_too_long_ends_the_import(
             assert (await look(connection, import_id)).finished_at is None
             await connection.execute("UPDATE import_job SET due_at = now() + interval '1 h' WHERE id = $1", later)
             await connection.execute("UPDATE import_job SET due_at = now() WHERE id = $1", import_id)
-            assert await worker(pool).step() == AT_ONCE
+            assert await worker(pool).step() == NO_PAUSE
     found = await look(connection, import_id)
     assert (found.state, found.reason) == ("failed", "database trouble, a statement took too long (9 times)")
     assert not any("SECRET" in event.text for event in await imports.events(connection, import_id))
@@ -600,7 +600,7 @@ async def test_imports_into_one_list_take_their_turns(connection: Connection, po
     assert held.id == first
     assert await worker(pool).step() is None
     await imports.hand_back(connection, held)
-    assert await worker(pool).step() == AT_ONCE
+    assert await worker(pool).step() == NO_PAUSE
     found = await done(connection, pool, second)
     assert (found.added, found.removed) == (2, 2)
     assert await codes_of(connection) == ["B1", "B2"]
@@ -676,7 +676,7 @@ async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connectio
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source=(tmp_path / "gone.txt").as_uri())
     await imports.create(connection, command)
-    assert await worker(pool, import_folder=tmp_path).step() == AT_ONCE
+    assert await worker(pool, import_folder=tmp_path).step() == NO_PAUSE
     assert (await look(connection, command.id)).state == "failed"
 
 
@@ -686,7 +686,7 @@ async def test_a_source_that_is_not_reachable_is_tried_again(connection: Connect
     command = ImportCoupons(list="a", source="https://127.0.0.1:9/codes.txt")
     await imports.create(connection, command)
     importer = worker(pool, import_hosts="127.0.0.1:9", import_private_hosts=True)
-    assert await importer.step() == AT_ONCE
+    assert await importer.step() == NO_PAUSE
     assert (await look(connection, command.id)).state == "running"
     pause = await importer.step()
     assert pause is not None
@@ -714,7 +714,7 @@ async def test_a_file_with_too_many_lines_is_refused(connection: Connection, poo
     """The limit is the operator's."""
     await add_list(connection, "a")
     import_id = await send(connection, "A\nB\nC\n")
-    assert await worker(pool, import_max_lines=2).step() == AT_ONCE
+    assert await worker(pool, import_max_lines=2).step() == NO_PAUSE
     assert "COUPONS_IMPORT_MAX_LINES" in ((await look(connection, import_id)).reason or "")
 
 

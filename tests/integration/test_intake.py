@@ -1,4 +1,4 @@
-"""Commands out of RabbitMQ: noted once, rejected with a reason, never lost."""
+"""Commands from RabbitMQ are committed once or rejected with a reason, and never lost."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from aio_pika.exceptions import ChannelClosed
 from pydantic import SecretStr
 
 from coupons import broker
-from coupons.broker import BrokerUnavailable, Sender, publishing
+from coupons.broker import BrokerUnavailable, Sender, open_sender
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool, pooled
 from coupons.errors import Conflict
@@ -44,8 +44,8 @@ async def channel(broker_url: str) -> AsyncIterator[AbstractChannel]:
 
 
 @asynccontextmanager
-async def taking(pool: Pool, broker_url: str, *, activated: bool = True) -> AsyncIterator[Sender]:
-    """An intake that takes commands, and a channel to publish on."""
+async def consuming(pool: Pool, broker_url: str, *, activated: bool = True) -> AsyncIterator[Sender]:
+    """An intake that consumes commands, and a sender to publish with."""
     signals = Signals(ROLES)
     intake = Intake(
         pool=pool,
@@ -56,17 +56,17 @@ async def taking(pool: Pool, broker_url: str, *, activated: bool = True) -> Asyn
     )
     task = asyncio.create_task(intake.run())
     try:
-        await until(lambda: consumed(broker_url), every=0.05)
-        async with publishing(broker_url) as sender:
+        await until(lambda: has_consumer(broker_url), every=0.05)
+        async with open_sender(broker_url) as sender:
             yield sender
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def consumed(broker_url: str) -> bool:
-    """Consumers come last, when every queue is declared and bound."""
-    async with broker.connected(broker_url, "test") as connection:
+async def has_consumer(broker_url: str) -> bool:
+    """Consumers are registered last, when every queue is declared and bound."""
+    async with broker.connect(broker_url, "test") as connection:
         try:
             queue = await (await connection.channel()).declare_queue(queue_name("resume"), passive=True)
         except ChannelClosed:
@@ -75,7 +75,7 @@ async def consumed(broker_url: str) -> bool:
 
 
 async def rejected(channel: AbstractChannel, count: int) -> list[tuple[bytes, str]]:
-    """Bodies and reasons of the dead queue, in order, as soon as there are so many."""
+    """The first `count` bodies and reasons of the dead queue, in order."""
     queue = await channel.declare_queue(queue_name("dead"), passive=True)
     found: list[tuple[bytes, str]] = []
     async with asyncio.timeout(LIMIT_SECONDS), queue.iterator(no_ack=True) as messages:
@@ -85,10 +85,10 @@ async def rejected(channel: AbstractChannel, count: int) -> list[tuple[bytes, st
     return found
 
 
-async def test_what_is_no_command_is_rejected_with_its_reason(
+async def test_an_invalid_command_is_rejected_with_a_reason(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """Invalid, unknown and oversized ones go to the dead queue; a valid one behind them is taken."""
+    """Invalid, unknown and oversized commands go to the dead queue; a valid command behind them is accepted."""
     await add_list(connection, "a")
     valid = ImportCoupons(list="a", codes=("X",))
     wrong = {
@@ -108,7 +108,7 @@ async def test_what_is_no_command_is_rejected_with_its_reason(
         StartSendout(message="nothing", group="nobody").body(): "there is no message nothing",
         ResumeSendout(sendout=uuid4()).body(): "there is no sendout",
     }
-    async with taking(pool, broker_url) as sender:
+    async with consuming(pool, broker_url) as sender:
         for body in wrong:
             await sender.send("import", body)
         await sender.send("import", valid.body())
@@ -120,12 +120,12 @@ async def test_what_is_no_command_is_rejected_with_its_reason(
     assert await connection.fetchval("SELECT count(*) FROM command WHERE rejection_reason IS NULL") == 1
 
 
-async def test_a_refused_command_is_answered_the_same_again(
+async def test_a_rejected_command_is_rejected_again_with_the_same_reason(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """Who waits for it is told why; published again, it is refused again, whatever has changed meanwhile."""
+    """A waiting client gets the reason. A second publication is rejected too, whatever has changed in the meantime."""
     command = ImportCoupons(list="a", codes=("X",))
-    async with taking(pool, broker_url) as sender:
+    async with consuming(pool, broker_url) as sender:
         await sender.send("import", command.body())
         ((_, first),) = await rejected(channel, 1)
         with pytest.raises(Conflict, match="there is no list a"):
@@ -143,12 +143,12 @@ async def exists(connection: Connection, command: ImportCoupons) -> bool:
 async def test_a_command_published_many_times_is_one_command(
     connection: Connection, pool: Pool, broker_url: str
 ) -> None:
-    """Twice, late, and to two workers at once."""
+    """Duplicates, late ones, and ones that go to two workers at once are ignored."""
     await add_list(connection, "a")
     await add_group(connection, "g", 3)
     await save_message(connection, "m", "a")
     command, last = StartSendout(message="m", group="g"), ImportCoupons(list="a", codes=("X",))
-    async with taking(pool, broker_url) as sender, taking(pool, broker_url):
+    async with consuming(pool, broker_url) as sender, consuming(pool, broker_url):
         await asyncio.gather(*(sender.send("sendout", command.body()) for _ in range(10)))
         await sender.send("sendout", last.body())
         await until(lambda: exists(connection, last))
@@ -157,7 +157,7 @@ async def test_a_command_published_many_times_is_one_command(
 
 
 async def empty(broker_url: str, key: str) -> bool:
-    async with broker.connected(broker_url, "test") as connection:
+    async with broker.connect(broker_url, "test") as connection:
         declared = await (await connection.channel()).declare_queue(queue_name(key), passive=True)
         return declared.declaration_result.message_count == 0
 
@@ -165,11 +165,11 @@ async def empty(broker_url: str, key: str) -> bool:
 async def test_an_id_belongs_to_one_command(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The same id with other content is not the same command, and is not carried out."""
+    """The same id with other content is another command, and is rejected."""
     await add_list(connection, "a")
     first = ImportCoupons(list="a", codes=("X",))
     second = first.model_copy(update={"codes": ("Y",)})
-    async with taking(pool, broker_url) as sender:
+    async with consuming(pool, broker_url) as sender:
         await sender.send("import", first.body())
         await sender.send("import", second.body())
         ((body, reason),) = await rejected(channel, 1)
@@ -177,23 +177,23 @@ async def test_an_id_belongs_to_one_command(
     assert reason == f"id {first.id} belongs to another command"
 
 
-async def test_a_system_without_the_coupon_manager_refuses_every_command(
+async def test_a_system_without_the_coupon_manager_rejects_every_command(
     pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The reason says so."""
-    async with taking(pool, broker_url, activated=False) as sender:
+    """The reason is that it is not activated."""
+    async with consuming(pool, broker_url, activated=False) as sender:
         await sender.send("import", ImportCoupons(list="a", codes=("X",)).body())
         ((_, reason),) = await rejected(channel, 1)
     assert "not activated" in reason
 
 
-async def test_a_broker_that_loses_its_queues_gets_them_back(
+async def test_deleted_queues_are_declared_again(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The consumer notices, declares everything anew and goes on."""
+    """The consumer notices, declares everything again and continues."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", codes=("X",))
-    async with taking(pool, broker_url):
+    async with consuming(pool, broker_url):
         queue = await channel.declare_queue(queue_name("import"), passive=True)
         await queue.delete(if_unused=False, if_empty=False)
         await until(lambda: sent(broker_url, command))
@@ -201,9 +201,9 @@ async def test_a_broker_that_loses_its_queues_gets_them_back(
 
 
 async def sent(broker_url: str, command: ImportCoupons) -> bool:
-    """On a connection of its own: RabbitMQ 3.10 may end one that publishes while the queue goes away."""
+    """Uses a new connection: RabbitMQ 3.10 may close a connection that publishes while the queue is deleted."""
     try:
-        async with publishing(broker_url) as sender:
+        async with open_sender(broker_url) as sender:
             await sender.send("import", command.body())
     except BrokerUnavailable:
         return False
@@ -211,7 +211,7 @@ async def sent(broker_url: str, command: ImportCoupons) -> bool:
 
 
 async def test_publishing_without_queues_is_an_error(broker_url: str) -> None:
-    """Nothing is published into the void: who publishes is told to start a worker."""
-    async with publishing(broker_url) as sender:
+    """No message is dropped unnoticed: the error asks to start a worker."""
+    async with open_sender(broker_url) as sender:
         with pytest.raises(BrokerUnavailable, match="start a worker"):
             await sender.send("import", b"{}")

@@ -82,11 +82,11 @@ async def test_broker_is_verified(broker_url: str, authority: Path) -> None:
     """`amqps:` takes the broker that its `cafile` vouches for; without one the system's authorities have to."""
     async with behind_tls(broker_url, asked=False) as url:
         secured = url.replace("amqp://", "amqps://")
-        async with broker.connected(f"{secured}?cafile={authority}", "coupons test") as connection:
+        async with broker.connect(f"{secured}?cafile={authority}", "coupons test") as connection:
             assert not connection.is_closed
         other_name = secured.replace("@localhost:", "@127.0.0.1:")
         for wrong in (secured, f"{other_name}?cafile={authority}"):
             with pytest.raises(BrokerUnavailable) as caught:
-                async with broker.connected(wrong, "coupons test"):
+                async with broker.connect(wrong, "coupons test"):
                     pass
             assert str(urlsplit(url).password) not in str(caught.value)

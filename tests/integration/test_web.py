@@ -173,7 +173,7 @@ async def test_without_queues_a_command_is_not_accepted(site: AsyncClient, conne
     await add_list(connection, "spring-10")
     response = await post(site, ImportCoupons(list="spring-10", codes=("A1",)))
     assert response.status_code == 503
-    assert "no queue takes" in errors(response)
+    assert "does not exist yet: start a worker" in errors(response)
 
 
 async def test_without_a_database_nothing_is_accepted(site: AsyncClient, database_url: str, postgres_url: str) -> None:

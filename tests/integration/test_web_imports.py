@@ -38,7 +38,7 @@ from tests.factories import (
 from tests.waiting import until
 from tests.web import SAME_ORIGIN, Queues, consume, errors, upload, web_client
 from workers.importer import Importer
-from workers.loops import AT_ONCE, Signals
+from workers.loops import NO_PAUSE, Signals
 from workers.nudges import Nudges
 
 LIMIT_SECONDS = 20.0
@@ -71,7 +71,7 @@ async def run_import(connection: Connection, pool: Pool, command: ImportCoupons)
     importer = Importer(
         pool=pool, signals=signals, nudges=Nudges(signals), settings=Settings(_env_file=None), owner="w"
     )
-    assert await importer.step() == AT_ONCE
+    assert await importer.step() == NO_PAUSE
 
 
 async def only_command(queues: Queues) -> ImportCoupons:

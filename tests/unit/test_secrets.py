@@ -1,4 +1,4 @@
-"""Passwords, codes and addresses stand in nothing that is printed, logged or raised by the way."""
+"""Passwords, codes and addresses are neither printed, logged nor raised by accident."""
 
 import ast
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from coupons.smtp import SmtpAddress
 from coupons.states import DeliveryState
 from coupons.store.deliveries import Delivery, DeliveryResult
 from coupons.templates.rendering import Coupon
-from workers.loops import place
+from workers.loops import error_location
 
 ROOT = Path(__file__).parents[2]
 CODE, PASSWORD = "SPRING-7K2", "hunter2hunter2"
@@ -33,8 +33,8 @@ DELIVERY = Delivery(1, "ada@example.org", {}, 0, codes={1: CODE})
     ],
     ids=lambda thing: type(thing).__name__,
 )
-def test_what_a_traceback_may_show_hides_its_secret(thing: object) -> None:
-    """`repr` is what debuggers, assertions and tracebacks with values print."""
+def test_the_repr_of_a_value_hides_its_secret(thing: object) -> None:
+    """Debuggers, assertions and tracebacks with values print it."""
     assert CODE not in repr(thing)
     assert PASSWORD not in repr(thing)
 
@@ -44,7 +44,7 @@ def calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 
 def test_no_log_line_has_a_traceback() -> None:
-    """An error's text may hold codes (Postgres says them in DETAIL): its class and its place are logged, never more."""
+    """The text of an error may hold codes (PostgreSQL's DETAIL), so only its class and its location are logged."""
     sources = [
         file for folder in ("coupons", "producers", "sandbox", "workers") for file in (ROOT / folder).rglob("*.py")
     ]
@@ -59,17 +59,17 @@ def test_no_log_line_has_a_traceback() -> None:
     assert found == []
 
 
-def test_the_place_of_an_error_is_told_without_its_text() -> None:
-    """File functions and lines, as the log shows them."""
+def test_the_location_of_an_error_does_not_include_its_text() -> None:
+    """The log shows functions and lines."""
     try:
-        raise ValueError(CODE)  # noqa: TRY301 - to be looked at
+        raise ValueError(CODE)  # noqa: TRY301 - its location is the subject
     except ValueError as error:
-        assert place(error).startswith("test_the_place_of_an_error")
-        assert CODE not in place(error)
+        assert error_location(error).startswith("test_the_location_of_an_error")
+        assert CODE not in error_location(error)
 
 
-def test_settings_come_from_a_folder_of_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file a setting, as container engines mount them, so that no password stands in the environment."""
+def test_settings_can_come_from_a_folder_of_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Container engines mount one file per setting, so that the environment holds no password."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COUPONS_WEB_TOKEN", raising=False)
     monkeypatch.setenv("COUPONS_SECRETS_DIR", str(tmp_path))
@@ -77,8 +77,8 @@ def test_settings_come_from_a_folder_of_secrets(tmp_path: Path, monkeypatch: pyt
     assert load_settings().web_token.get_secret_value() == PASSWORD
 
 
-def test_wrong_settings_are_named_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was meant to be a number may be a password in the wrong place."""
+def test_the_value_of_an_invalid_setting_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the setting. Its value may be a password that was put in the wrong place."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COUPONS_WEB_PORT", PASSWORD)
     with pytest.raises(SettingsError) as caught:
@@ -87,8 +87,8 @@ def test_wrong_settings_are_named_and_not_shown(tmp_path: Path, monkeypatch: pyt
     assert PASSWORD not in str(caught.value)
 
 
-def test_a_refused_command_shows_no_code() -> None:
-    """Neither in its reasons nor in what an error that is chained to it says."""
+def test_the_error_of_an_invalid_command_shows_no_code() -> None:
+    """Neither the error nor a chained one contains it."""
     body = ImportCoupons(list="spring", codes=(CODE,), id=uuid4()).body().replace(b'"add"', f'"{CODE}"'.encode())
     with pytest.raises(InvalidCommand) as caught:
         decode(body)

@@ -26,7 +26,7 @@ from workers.delivery.policy import HoldOff, Pause, Policy, Postpone, refused
 from workers.delivery.recorder import Recorder
 from workers.delivery.renderer import Renderer
 from workers.delivery.send_budget import SendBudget
-from workers.loops import Signals, happens
+from workers.loops import Signals, wait_until_set
 
 FLUSH_SECONDS = 0.1
 """The longest time that an outcome waits to be recorded together with others."""
@@ -240,6 +240,6 @@ class BatchSender:
         end = time.monotonic() + at_most_seconds
         while not self._in_flight.is_half_settled:
             self._half_settled.clear()
-            await happens(self._half_settled, FLUSH_SECONDS)
+            await wait_until_set(self._half_settled, FLUSH_SECONDS)
             if self._in_flight.settled or time.monotonic() > end:
                 return

@@ -21,7 +21,7 @@ from workers.delivery.rate_limit import RateLimit
 from workers.delivery.recorder import Recorder, pause_sendout
 from workers.delivery.send_budget import SendBudget
 from workers.delivery.window import Window
-from workers.loops import AT_ONCE, Signals, attempt
+from workers.loops import NO_PAUSE, Signals, attempt
 
 log = structlog.get_logger()
 GUARD_SECONDS = 5.0
@@ -72,7 +72,7 @@ class Deliverer:
                 return await self._next_step(connection, outage)
         failpoints.hit("deliver.claimed")
         await self._deliver_in_task(batch)
-        return AT_ONCE
+        return NO_PAUSE
 
     async def _next_step(self, connection: Connection, outage: Outage | None) -> float | None:
         """Seconds until there may be a batch. No attempt is counted; the sendouts show why they make no progress."""

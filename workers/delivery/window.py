@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from workers.delivery.in_flight import InFlight
-from workers.loops import happens
+from workers.loops import wait_until_set
 
 WINDOW_SECONDS = 1.0
 """The window holds as many mails as the relays take in this time."""
@@ -76,7 +76,7 @@ class Window:
     async def wait_for_room(self, seconds: float) -> None:
         """Wait until another batch has freed room, but not longer than this."""
         self._freed.clear()
-        await happens(self._freed, seconds)
+        await wait_until_set(self._freed, seconds)
 
 
 class Share:
