@@ -1,4 +1,4 @@
-"""The sink's own limit: mails written as fast as a pipelining client can, with nothing else done."""
+"""The limit of the sink itself: the mails of a client that does nothing but write them, pipelined."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ _REPLIES = 4
 
 
 async def mails_per_s(url: str, *, mails: int) -> float:
-    """Mails of 2 kB a second, over several connections."""
+    """Mails of 2 kB per second, over several connections."""
     address = urlsplit(url)
     begun = time.perf_counter()
     await asyncio.gather(

@@ -1,6 +1,6 @@
-"""The engine alone: mails written from a compiled message and handed to a relay, nothing recorded.
+"""The engine alone: render mails from a compiled message and send them to a relay, without a database.
 
-`python -m bench.engine URL MAILS` prints mails/s; a process of its own, as a worker is.
+`python -m bench.engine URL MAILS` prints mails/s; it runs in its own process, like a worker.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import uvloop
 from bench.rig import CONNECTIONS, envelopes, succeed
 from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress
 
-IN_HAND = 200  # as a worker's window
+MAX_IN_FLIGHT = 200  # a worker's default
 
 
 async def engine(smtp_url: str, mails: int) -> float:
@@ -21,7 +21,7 @@ async def engine(smtp_url: str, mails: int) -> float:
 
 
 async def mails_per_s(smtp_url: str, mails: int) -> float:
-    """Half of the window is written anew whenever half of it has an outcome, as a worker does."""
+    """Submit more mails whenever half of those in flight have an outcome, like a worker."""
     write = envelopes()
     in_flight = 0
     room = asyncio.Event()
@@ -31,13 +31,13 @@ async def mails_per_s(smtp_url: str, mails: int) -> float:
         if not isinstance(outcome, Sent):
             raise TypeError(f"a mail was not sent: {outcome}")
         in_flight -= 1
-        if in_flight <= IN_HAND // 2:
+        if in_flight <= MAX_IN_FLIGHT // 2:
             room.set()
 
     begun = time.perf_counter()
     async with Relays(SmtpAddress.parse_all(smtp_url), limits=Limits(connections=CONNECTIONS)) as relays:
         for number in range(mails):
-            if in_flight >= IN_HAND:
+            if in_flight >= MAX_IN_FLIGHT:
                 room.clear()
                 await room.wait()
             in_flight += 1

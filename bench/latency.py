@@ -1,6 +1,6 @@
-"""A long line: a TCP proxy that delivers every byte later, in order, as many of them as there are.
+"""A TCP proxy that adds latency to every byte, without limiting the throughput.
 
-`python -m bench.latency PORT HOST:PORT SECONDS` passes connections on, with so much latency in each direction.
+`python -m bench.latency PORT HOST:PORT SECONDS` forwards connections with this latency in each direction.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ CHUNK_BYTES = 65_536
 
 @contextmanager
 def delayed(target: str, *, seconds: float, log: Path) -> Iterator[str]:
-    """Yields "host:port" of a proxy to `target`, in a process of its own."""
+    """Yields "host:port" of a proxy to `target`, in its own process."""
     [port] = free_ports(1)
     command: list[str | Path] = [sys.executable, "-m", "bench.latency", str(port), target, str(seconds)]
     with running(command, log=log, environment={"PYTHONPATH": str(Path.cwd())}) as process:
@@ -25,28 +25,28 @@ def delayed(target: str, *, seconds: float, log: Path) -> Iterator[str]:
 
 
 async def serve(port: int, host: str, target_port: int, seconds: float) -> None:
-    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(host, target_port)
-        await asyncio.gather(late(reader, far_writer, seconds), late(far_reader, writer, seconds))
+        await asyncio.gather(copy_late(reader, far_writer, seconds), copy_late(far_reader, writer, seconds))
 
-    server = await asyncio.start_server(passed_on, "127.0.0.1", port)
+    server = await asyncio.start_server(forward, "127.0.0.1", port)
     await server.serve_forever()
 
 
-async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-    """Writes whatever was read `seconds` after it was read, however much is on its way by then."""
+async def copy_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+    """Write all data `seconds` after it was read, however much is in transit."""
     loop = asyncio.get_running_loop()
-    on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+    in_transit: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
     async def read() -> None:
         data = b"-"
         while data:
             data = await reader.read(CHUNK_BYTES)
-            on_its_way.put_nowait((loop.time() + seconds, data))
+            in_transit.put_nowait((loop.time() + seconds, data))
 
     reading = asyncio.create_task(read())
     while True:
-        due, data = await on_its_way.get()
+        due, data = await in_transit.get()
         await asyncio.sleep(due - loop.time())
         if not data:
             break

@@ -1,4 +1,4 @@
-"""Where a worker's time goes while it sends: py-spy looks at its stack many times a second, from outside."""
+"""How a worker spends its time while it sends: py-spy samples its stack from outside."""
 
 import asyncio
 import subprocess
@@ -13,34 +13,34 @@ RECIPIENTS = 100_000
 SECONDS = 8
 SAMPLES_PER_SECOND = 500
 
-# The first area of which a part stands in the stack, from the innermost call outwards.
+# A sample belongs to the first area found in its stack, from the innermost call outwards.
 AREAS = {
     "mail": ("coupons/mail/", "coupons/templates/rendering.py", "coupons/addresses.py", "workers/delivery/renderer.py"),
     "smtp_write": ("_write (coupons/smtp/connection.py",),
-    "smtp_dialogue": ("coupons/smtp/",),
+    "smtp_session": ("coupons/smtp/",),
     "database": ("asyncpg/", "coupons/store/", "coupons/database.py"),
-    "handover": ("workers/",),
+    "delivery": ("workers/",),
     "event_loop": ("asyncio/runners.py", "uvloop/"),
 }
 
 
 async def profile(shop: Rig, sink: str) -> dict[str, float]:
-    """Area → its part of the time in which the worker's thread was not idle."""
+    """The share of each area in the time in which the worker's thread was busy."""
     stacks = shop.folder / "stacks.txt"
     with shop.workers(f"smtp://{sink}") as (pid,):
         await shop.end_to_end(RECIPIENTS // 10)
-        looking = await asyncio.create_subprocess_exec(
+        sampling = await asyncio.create_subprocess_exec(
             PY_SPY, "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", str(SAMPLES_PER_SECOND),
             "--format", "raw", "--output", stacks, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         await shop.end_to_end(RECIPIENTS)
-        if await looking.wait() != 0:
-            raise RuntimeError("py-spy could not look at the worker")
-    return {f"profile_{area}": part for area, part in parts(stacks.read_text(encoding="utf-8")).items()}
+        if await sampling.wait() != 0:
+            raise RuntimeError("py-spy failed to sample the worker")
+    return {f"profile_{area}": share for area, share in shares(stacks.read_text(encoding="utf-8")).items()}
 
 
-def parts(stacks: str) -> dict[str, float]:
-    """Of lines `outer;…;inner samples`; threads that only wait for work are left out."""
+def shares(stacks: str) -> dict[str, float]:
+    """The shares in lines of the form `outer;…;inner samples`, without threads that only wait for work."""
     samples: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")

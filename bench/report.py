@@ -74,9 +74,9 @@ def cores(figures: dict[str, float]) -> str:
 AREAS = {
     "mail": "rendering and encoding mails (`coupons/mail`, `coupons/templates`)",
     "smtp_write": "handing mails to the kernel: one write per mail",
-    "smtp_dialogue": "the SMTP session, pools and queue (`coupons/smtp`)",
+    "smtp_session": "the SMTP session, pools and queue (`coupons/smtp`)",
     "database": "codes, intents and outcomes (`coupons/store`, asyncpg)",
-    "handover": "in-flight window, batches, leases (`workers`)",
+    "delivery": "in-flight window, batches, leases (`workers`)",
     "event_loop": "waiting for sockets and reading from them (uvloop)",
     "other": "everything else",
 }

@@ -1,4 +1,4 @@
-"""The mail sink's ledger: one JSON line for every mail that was accepted, in the order of acceptance."""
+"""The mail sink's ledger: one JSON line per accepted mail, in order of acceptance."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """An accepted mail: its envelope, and its bytes as they were before dot-stuffing."""
+    """An accepted mail: its envelope, and its bytes without dot-stuffing."""
 
     mail_from: str
     rcpt_to: tuple[str, ...]
@@ -22,7 +22,7 @@ class Mail:
 
     @property
     def text(self) -> str:
-        r"""The plain text part, or else the HTML part, decoded, its lines ended by \n; "" if there is neither."""
+        r"""The plain text part, or else the HTML part, decoded, with \n as line end; "" if there is neither."""
         body = self.email.get_body(preferencelist=("plain", "html"))
         return "" if body is None else str(body.get_content()).replace("\r\n", "\n")
 
@@ -32,7 +32,7 @@ class Ledger:
     path: Path
 
     def mails(self) -> list[Mail]:
-        """All mails so far. A line that is still being written is not there yet."""
+        """All mails so far, without a line that is still being written."""
         lines = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         return [parse(line) for line in lines[:-1]]
 
@@ -43,7 +43,7 @@ def parse(line: bytes) -> Mail:
 
 
 def entry(mail_from: bytes, rcpt_to: list[bytes], data: bytes) -> bytes:
-    """The line of a mail. Latin-1 gives every byte a character of its own, so any mail comes back as it was."""
+    """The line of a mail. Latin-1 maps every byte to one character, so any mail is restored exactly."""
     fields = {
         "at": datetime.now(UTC).isoformat(),
         "mail_from": mail_from.decode("latin-1"),

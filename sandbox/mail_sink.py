@@ -1,7 +1,7 @@
-"""A mail server that delivers nothing and keeps everything: `python -m sandbox.mail_sink --ledger PATH`.
+"""A mail server that delivers nothing and records every mail: `python -m sandbox.mail_sink --ledger PATH`.
 
-It prints its port as one line once it listens. A mail is in the ledger before the client reads its "250", so the
-ledger is the last word on who was mailed. SIGTERM ends it with exit code 0.
+It prints its port on one line once it listens. A mail is in the ledger before the client reads its "250": the ledger
+is the source of truth about sent mails. SIGTERM ends it with exit code 0.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import cast
 from sandbox.ledger import entry
 
 SIZE_LIMIT_BYTES = 10_485_760
-LINE_LIMIT_BYTES = 2_048  # RFC 5321 4.5.3.1.4 wants 512; the parameters of extensions lengthen a command
+LINE_LIMIT_BYTES = 2_048  # RFC 5321 4.5.3.1.4 requires 512; the parameters of extensions need more
 
 READ_BYTES = 65_536
 
@@ -40,15 +40,15 @@ TOO_LONG = b"552 5.3.4 too long\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens instead of "250" to an address: `at` is MAIL, RCPT, or DOT (the end of a mail to it)."""
+    """The reply instead of "250" for an address. `at`: MAIL, RCPT, or DOT (the end of a mail to it)."""
 
     at: str
     reply: bytes | None  # None: the connection is cut
-    first_only: bool = False  # only the first time that the address is seen
-    keep: bool = False  # at DOT: the mail is in the ledger all the same
+    first_only: bool = False  # only the first time that the address is used
+    keep: bool = False  # at DOT: the mail is recorded nevertheless
 
 
-# Tests choose what happens by the start of an address.
+# A test chooses a script by the beginning of an address.
 SCRIPTS = {
     b"badsender": Script("MAIL", b"550 5.7.1 sender refused\r\n"),
     b"refuse": Script("RCPT", b"550 5.1.1 no such mailbox\r\n"),
@@ -58,19 +58,19 @@ SCRIPTS = {
 }
 
 
-class Keeper:
-    """What all sessions share: the ledger, and which addresses have been seen.
+class Recorder:
+    """Shared by all sessions: the ledger, and the addresses used so far.
 
-    Whatever one turn of the event loop brings is written at once, and answered after that: writing and flushing mail
-    by mail is slower, and with `fsync` far slower.
+    All mails of one turn of the event loop are written together and then answered: writing and flushing mail by mail is
+    slower, and with `fsync` much slower.
     """
 
     def __init__(self, ledger: Path, *, fsync: bool, discard: bool, delay: float) -> None:
         self.ledger = ledger.open("wb" if discard else "ab")
         self.fsync, self.discard, self.delay = fsync, discard, delay
-        self.kept = 0
+        self.recorded = 0
         self.lines: list[bytes] = []
-        self.unanswered: list[Session] = []
+        self.awaiting_reply: list[Session] = []
         self.sessions: set[Session] = set()
         self.seen: set[bytes] = set()
 
@@ -81,17 +81,17 @@ class Keeper:
         self.seen.add(address)
         return script
 
-    def keep(self, mail_from: bytes, rcpt_to: list[bytes], stuffed: bytes) -> None:
-        """Keeps a mail. `stuffed` is its bytes as sent, after the line end that they follow (RFC 5321 4.5.2)."""
-        self.kept += 1
+    def record(self, mail_from: bytes, rcpt_to: list[bytes], stuffed: bytes) -> None:
+        """Record a mail. `stuffed`: its bytes as sent, with the line end before them (RFC 5321 4.5.2)."""
+        self.recorded += 1
         if not self.discard:
             data = stuffed.replace(b"\r\n.", b"\r\n")[len(LINE_END) :]
             self.lines.append(entry(mail_from, rcpt_to, data))
 
-    def answer_later(self, session: "Session") -> None:
-        if not self.unanswered:
+    def schedule_reply(self, session: "Session") -> None:
+        if not self.awaiting_reply:
             asyncio.get_running_loop().call_later(self.delay, self.flush)
-        self.unanswered.append(session)
+        self.awaiting_reply.append(session)
 
     def flush(self) -> None:
         if self.lines:
@@ -100,28 +100,28 @@ class Keeper:
             self.lines = []
             if self.fsync:
                 os.fsync(self.ledger.fileno())
-        sessions, self.unanswered = self.unanswered, []
+        sessions, self.awaiting_reply = self.awaiting_reply, []
         for session in sessions:
-            session.answer()
+            session.reply()
 
     def write_count(self) -> None:
         if self.discard:
             self.ledger.seek(0)
             self.ledger.truncate()
-            self.ledger.write(json.dumps({"count": self.kept}).encode() + b"\n")
+            self.ledger.write(json.dumps({"count": self.recorded}).encode() + b"\n")
             self.ledger.flush()
 
 
 class Session(asyncio.BufferedProtocol):
-    """One connection. Commands and mails are taken from what has been read as soon as their end is there.
+    """One connection. Each command or mail is processed as soon as it is complete.
 
-    A plain Protocol gets a new buffer of 256 kB for every read: 15 µs, and 15,000 mails/s instead of 25,000.
+    A plain Protocol gets a new buffer of 256 kB for every read, which takes 15 µs: 15,000 mails/s instead of 25,000.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.buffer = bytearray(READ_BYTES)
-        self.unread = b""
+        self.rest = b""
         self.replies = [GREETING]
         self.greeted = self.receiving = self.ended = False
         self.reset()
@@ -133,31 +133,31 @@ class Session(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.keeper.sessions.add(self)
-        self.answer()
+        self.recorder.sessions.add(self)
+        self.reply()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.keeper.sessions.discard(self)
-        if not self.keeper.sessions:
-            self.keeper.write_count()
+        self.recorder.sessions.discard(self)
+        if not self.recorder.sessions:
+            self.recorder.write_count()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        read, at = self.unread + self.buffer[:nbytes], 0
+        read, at = self.rest + self.buffer[:nbytes], 0
         while not self.ended and (end := read.find(MAIL_END if self.receiving else LINE_END, at)) >= 0:
-            at = self.take(read, at, end)
-        self.unread = read[at:]
-        if not self.ended and len(self.unread) > (SIZE_LIMIT_BYTES if self.receiving else LINE_LIMIT_BYTES):
+            at = self.process(read, at, end)
+        self.rest = read[at:]
+        if not self.ended and len(self.rest) > (SIZE_LIMIT_BYTES if self.receiving else LINE_LIMIT_BYTES):
             self.replies.append(TOO_LONG)
             self.ended = True
-        self.keeper.answer_later(self)
+        self.recorder.schedule_reply(self)
 
-    def take(self, read: bytes, at: int, end: int) -> int:
-        """Takes the mail or the command that stands between `at` and `end`; returns where the next one begins.
+    def process(self, read: bytes, at: int, end: int) -> int:
+        """Process the mail or command between `at` and `end`; return where the next one begins.
 
-        A mail begins with the line end of its DATA: if nothing but the dot follows, that is the one before the dot.
+        A mail begins with the line end of its DATA: in an empty mail, that is the line end before the dot.
         """
         if self.receiving:
             self.replies.append(self.end_of_mail(read[at : end + len(LINE_END)]))
@@ -196,8 +196,8 @@ class Session(asyncio.BufferedProtocol):
             return BAD_SEQUENCE
         if not (sender := FROM.fullmatch(argument)):
             return BAD_ARGUMENT
-        if script := self.keeper.script("MAIL", sender[1]):
-            return self.follow(script)
+        if script := self.recorder.script("MAIL", sender[1]):
+            return self.apply(script)
         self.mail_from = sender[1]
         return OK
 
@@ -206,10 +206,10 @@ class Session(asyncio.BufferedProtocol):
             return BAD_SEQUENCE
         if not (recipient := TO.fullmatch(argument)):
             return BAD_ARGUMENT
-        if script := self.keeper.script("RCPT", recipient[1]):
-            return self.follow(script)
+        if script := self.recorder.script("RCPT", recipient[1]):
+            return self.apply(script)
         self.rcpt_to.append(recipient[1])
-        self.ending = self.keeper.script("DOT", recipient[1]) or self.ending
+        self.ending = self.recorder.script("DOT", recipient[1]) or self.ending
         return OK
 
     def data(self) -> bytes:
@@ -223,14 +223,14 @@ class Session(asyncio.BufferedProtocol):
         self.receiving = False
         self.reset()
         if ending is None or ending.keep:
-            self.keeper.keep(mail_from, rcpt_to, stuffed)
-        return OK if ending is None else self.follow(ending)
+            self.recorder.record(mail_from, rcpt_to, stuffed)
+        return OK if ending is None else self.apply(ending)
 
-    def follow(self, script: Script) -> bytes:
+    def apply(self, script: Script) -> bytes:
         self.ended = self.ended or script.reply is None
         return script.reply or b""
 
-    def answer(self) -> None:
+    def reply(self) -> None:
         self.transport.write(b"".join(self.replies))
         self.replies.clear()
         if self.ended:
@@ -241,22 +241,22 @@ async def serve(port: int, ledger: Path, *, fsync: bool, discard: bool, delay: f
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    keeper = Keeper(ledger, fsync=fsync, discard=discard, delay=delay)
-    server = await loop.create_server(lambda: Session(keeper), "127.0.0.1", port, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started us reads it
+    recorder = Recorder(ledger, fsync=fsync, discard=discard, delay=delay)
+    server = await loop.create_server(lambda: Session(recorder), "127.0.0.1", port, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - read by the process that started this one
     await stopped.wait()
     server.close()
-    keeper.flush()
-    keeper.write_count()
+    recorder.flush()
+    recorder.write_count()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A mail server that delivers nothing and keeps everything.")
-    parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1; 0 chooses a free one")
-    parser.add_argument("--ledger", type=Path, required=True, help="the file that gets a JSON line for every mail")
-    parser.add_argument("--fsync", action="store_true", help="bring the ledger to the disk before every answer")
-    parser.add_argument("--discard", action="store_true", help='keep only {"count": n}, for benchmarks')
-    parser.add_argument("--delay", type=float, default=0, help="a slow server: seconds before it answers")
+    parser = argparse.ArgumentParser(description="A mail server that delivers nothing and records every mail.")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 for a free one")
+    parser.add_argument("--ledger", type=Path, required=True, help="file that gets a JSON line per mail")
+    parser.add_argument("--fsync", action="store_true", help="fsync the ledger before every reply")
+    parser.add_argument("--discard", action="store_true", help='record only {"count": n}, for benchmarks')
+    parser.add_argument("--delay", type=float, default=0, help="seconds before each reply")
     options = parser.parse_args()
     asyncio.run(serve(options.port, options.ledger, fsync=options.fsync, discard=options.discard, delay=options.delay))
 

@@ -1,4 +1,4 @@
-"""A private Postfix that takes mail on a port of 127.0.0.1, queues it on disk and relays all of it onward."""
+"""A private Postfix that accepts mail on a port of 127.0.0.1, queues it on disk and relays all of it onward."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ START_LIMIT_SECONDS = 30
 COMMAND_LIMIT_SECONDS = 60
 INSTALL_LIMIT_SECONDS = 600
 
-# What is on its way through a queue, and what could not go on at once. "hold" and "corrupt" stay empty here.
+# Queues of mails in transit or deferred. "hold" and "corrupt" stay empty here.
 QUEUES = ("maildrop", "incoming", "active", "deferred")
 
-# Debian's package asks what kind of host this is and starts a server for it; a policy-rc.d that answers 101 forbids
-# that for the while.
+# Debian's package asks for the kind of host and starts a server; a policy-rc.d that exits with 101 prevents that during
+# the installation.
 INSTALL = """
 set -e
-exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
+exec 9>/var/lock/coupons-install && flock 9  # several test processes may install at the same time
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\\nexit 101\\n' >"$policy"
@@ -38,7 +38,7 @@ apt-get install -y -qq --no-install-recommends postfix openssl >/dev/null
 if [ -d /run/systemd/system ]; then systemctl --quiet disable postfix; fi
 """
 
-# Names and addresses are looked up nowhere: a mail's way must not depend on the machine's resolver.
+# No DNS lookups: the path of a mail must not depend on the machine's resolver.
 MAIN = """
 compatibility_level = 3.6
 queue_directory = {home}/queue
@@ -48,7 +48,7 @@ maillog_file_prefixes = {home}
 myhostname = postfix.localhost
 mydestination =
 local_recipient_maps =
-local_transport = error:nobody has a mailbox here
+local_transport = error:there are no mailboxes here
 alias_maps =
 alias_database =
 inet_interfaces = 127.0.0.1
@@ -67,7 +67,7 @@ smtpd_tls_chain_files = {home}/tls.pem
 smtpd_tls_loglevel = 1
 """
 
-# Debian's list without what nobody here uses, and nothing in a chroot: it would need copies of the system's files.
+# Debian's list without unused services, and without chroot, which would need copies of the system's files.
 MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 pickup  unix n - n 60 1 pickup
@@ -94,7 +94,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 @dataclass(frozen=True, slots=True)
 class Postfix:
-    """A running Postfix. `certificate` is the one to trust for its STARTTLS, None if it offers none."""
+    """A running Postfix. `certificate`: the one to trust for STARTTLS; None: no STARTTLS is offered."""
 
     port: int
     home: Path
@@ -109,7 +109,7 @@ class Postfix:
         return self.home / "postfix.log"
 
     def queued(self) -> int:
-        """How many mails it has and has not yet delivered onward."""
+        """The number of mails not yet delivered onward."""
         return sum(len(files) for queue in QUEUES for *_, files in os.walk(self.home / "queue" / queue))
 
 
@@ -117,9 +117,9 @@ class Postfix:
 def private_postfix(
     onward: str, *, tls: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Postfix]:
-    """Yields a Postfix with an empty queue that relays to `onward`, "host:port"; at the end it and its queue are gone.
+    """Yields a Postfix with an empty queue that relays to `onward`, "host:port"; removes it with its queue at the end.
 
-    Installs Debian's package where that is possible without a question. Raises ServiceError where Postfix can't be had.
+    Installs Debian's package if possible. Raises ServiceError if Postfix cannot be installed or run.
     """
     require(say)
     [port] = free_ports(1)
@@ -127,7 +127,7 @@ def private_postfix(
         host, _, onward_port = onward.rpartition(":")
         configure(home, port, f"[{host}]:{onward_port}", tls=tls)
         postfix = Postfix(port, home, home / "certificate.pem" if tls else None)
-        # not `postfix start-fg`: its shell would get the signal that is meant for the master
+        # not `postfix start-fg`: its shell would receive the signal for the master
         with running([PROGRAMS / "master", "-c", home / "etc", "-s"], log=home / "master.log") as process:
             wait_until(
                 lambda: not is_free(port),
@@ -140,22 +140,22 @@ def private_postfix(
 
 
 def end(home: Path) -> None:
-    """With all its daemons, at once: asked politely, the master takes five seconds, and its queue is thrown away."""
+    """Kill the master and its daemons: SIGTERM takes five seconds, and the queue is deleted anyway."""
     master = int((home / "queue" / "pid" / "master.pid").read_text())
     os.killpg(master, signal.SIGKILL)
 
 
 def require(say: Callable[[str], None] = lambda _: None) -> None:
-    """Raises ServiceError, with the reason, if a Postfix cannot be run here."""
+    """Raises ServiceError, with the reason, if Postfix cannot run here."""
     if os.geteuid() != 0:
-        raise ServiceError("Postfix needs root: its parts run as accounts of their own")
+        raise ServiceError("Postfix needs root: its daemons run under their own accounts")
     install(say)
 
 
 def install(say: Callable[[str], None] = lambda _: None) -> None:
-    """Sees to it that Postfix's programs are there; smtp-source and smtp-sink among them need no root.
+    """Install Postfix's programs if they are missing. Running smtp-source and smtp-sink needs no root.
 
-    Raises ServiceError if they are missing and cannot be installed from here.
+    Raises ServiceError if they cannot be installed.
     """
     if (PROGRAMS / "master").exists():
         return
@@ -171,8 +171,8 @@ def install(say: Callable[[str], None] = lambda _: None) -> None:
 
 @contextmanager
 def private_home() -> Iterator[Path]:
-    """Under /var/tmp: Postfix's accounts can't enter a checkout under /root, and /tmp may be memory, not a disk."""
-    # its parts end a moment after their master does, and may still make a file
+    """Under /var/tmp: Postfix's accounts cannot enter a checkout under /root, and /tmp may be memory, not a disk."""
+    # the daemons end shortly after their master, and may still create a file
     with tempfile.TemporaryDirectory(prefix="coupons-postfix-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
         home = Path(name)
         home.chmod(0o755)
@@ -188,11 +188,11 @@ def configure(home: Path, port: int, onward: str, *, tls: bool) -> None:
     (home / "etc/main.cf").write_text((MAIN + (TLS if tls else "")).format(home=home, onward=onward))
     if tls:
         make_certificate(home)
-    run("postfix", "-c", home / "etc", "check")  # makes the queue's folders, each with its owner
+    run("postfix", "-c", home / "etc", "check")  # creates the folders of the queue, each with its owner
 
 
 def make_certificate(home: Path) -> None:
-    """For 127.0.0.1, signed by itself; its key stays with Postfix."""
+    """A self-signed certificate for 127.0.0.1."""
     key, certificate = home / "key.pem", home / "certificate.pem"
     run(
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

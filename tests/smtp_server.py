@@ -7,7 +7,7 @@ which prints its port and can be killed:
 
 Each connection has its script; the last script is for all later connections. A script maps a verb to an act. The verbs:
 GREETING, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, and IDLE (after the
-reply to the dot). Of a list, each occurrence of the verb takes the next act, and the last act is for all later ones. An
+reply to the dot). Each occurrence of a verb takes the next act of a list, and the last act is for all later ones. An
 accepted mail is in the ledger, fsynced, before the reply is sent.
 """
 

@@ -1,10 +1,10 @@
-"""A network that fails: a port of 127.0.0.1 that leads to a service, and does to the bytes what a test says.
+"""A network that fails: a port on 127.0.0.1 that forwards to a service, with the faults that a test chooses.
 
-    with FaultProxy(url) as proxy:   # `proxy.url` is the service's, with the proxy's port in it
-        proxy.stall(TO_SERVER)       # a black hole: nothing arrives, nobody is told
-        proxy.heal()                 # what TCP held back arrives
+    with FaultProxy(url) as proxy:   # `proxy.url` is the service's URL with the proxy's port
+        proxy.stall(TO_SERVER)       # a black hole: no byte arrives, and no end gets an error
+        proxy.heal()                 # the bytes that TCP kept arrive
 
-It runs in a thread of its own; each method may be called from any thread and has happened when it returns.
+It runs in its own thread. Methods may be called from any thread, and take effect before they return.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class _Link:
     forgotten: bool = False
     loses_reply: bool = False
     left: dict[Direction, int] = field(default_factory=dict)
-    """Bytes until it is cut."""
+    """The bytes until the link is cut."""
 
     def cut(self) -> None:
         """Both ends get a reset."""
@@ -70,10 +70,10 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_SECONDS)
 
-    # --- what goes wrong ---
+    # --- faults ---
 
     def stall(self, *directions: Direction) -> None:
-        """A black hole, by default in both directions: nothing passes, new connections neither, until `heal`."""
+        """A black hole, by default in both directions, for old and new connections, until `heal`."""
 
         def shut() -> None:
             for each in directions or BOTH:
@@ -82,7 +82,7 @@ class FaultProxy:
         self._do(shut)
 
     def forget(self) -> None:
-        """Half-open: of the connections that there are neither end hears anything ever again. New ones pass."""
+        """Half-open: neither end of an existing connection ever receives anything again. New connections work."""
 
         def forget() -> None:
             for link in self._links:
@@ -91,11 +91,11 @@ class FaultProxy:
         self._do(forget)
 
     def cut(self) -> None:
-        """Reset the connections that there are."""
+        """Reset all existing connections."""
         self._do(self._cut)
 
     def cut_after(self, octets: int, direction: Direction) -> None:
-        """Reset each of the connections that there are after so many more bytes."""
+        """Reset each existing connection after this many more bytes."""
 
         def limit() -> None:
             for link in self._links:
@@ -104,7 +104,7 @@ class FaultProxy:
         self._do(limit)
 
     def refuse(self) -> None:
-        """Reset all connections, and new ones at once, until `heal`."""
+        """Reset all existing connections, and each new one, until `heal`."""
 
         def refuse() -> None:
             self._refusing = True
@@ -113,32 +113,32 @@ class FaultProxy:
         self._do(refuse)
 
     def delay(self, seconds: float) -> None:
-        """Every piece comes later by so much, until `heal`."""
+        """Delay all bytes, until `heal`."""
         self._do(lambda: setattr(self, "_delay", seconds))
 
     def lose_reply(self, to: bytes = b"") -> None:
-        """The next request with `to` in it arrives; its answer does not, the connection is reset instead."""
+        """The next request that contains `to` arrives; instead of its reply, the connection is reset."""
         self._do(lambda: setattr(self, "_loses_reply_to", to))
 
     def lose_replies(self, odds: Mapping[bytes, float]) -> None:
-        """The same by chance, again and again, until `heal`: of each request with such bytes in it so many."""
+        """The same at random, until `heal`: the share of requests that contain the bytes."""
         self._do(lambda: setattr(self, "_odds", dict(odds)))
 
     def heal(self) -> None:
-        """From now on everything passes; what was stalled arrives, as TCP sends it again."""
+        """End all faults. Stalled bytes arrive, because TCP sends them again."""
 
-        def pass_on() -> None:
+        def end_faults() -> None:
             self._refusing, self._delay, self._loses_reply_to, self._odds = False, 0.0, None, {}
             for each in self._open.values():
                 each.set()
 
-        self._do(pass_on)
+        self._do(end_faults)
 
     @property
     def connections(self) -> int:
         return len(self._links)
 
-    # --- in its own thread ---
+    # --- in the thread of the proxy ---
 
     def _do(self, what: Callable[[], object]) -> None:
         async def call() -> None:
@@ -147,7 +147,7 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(call(), self._loop).result(CALL_SECONDS)
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1_024)
+        return await asyncio.start_server(self._on_connect, "127.0.0.1", 0, backlog=1_024)
 
     async def _end(self) -> None:
         self._server.close()
@@ -161,7 +161,7 @@ class FaultProxy:
         for link in self._links:
             link.cut()
 
-    async def _connected(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    async def _on_connect(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if self._refusing:
             to_client.transport.abort()
             return
@@ -175,14 +175,14 @@ class FaultProxy:
         self._links.add(link)
         try:
             await asyncio.gather(
-                self._pass_on(link, TO_SERVER, from_client, to_server),
-                self._pass_on(link, TO_CLIENT, from_server, to_client),
+                self._forward(link, TO_SERVER, from_client, to_server),
+                self._forward(link, TO_CLIENT, from_server, to_client),
             )
         finally:
             self._links.discard(link)
             link.cut()
 
-    async def _pass_on(
+    async def _forward(
         self, link: _Link, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         with suppress(OSError):
@@ -200,15 +200,15 @@ class FaultProxy:
         if link.forgotten:
             await asyncio.Event().wait()
 
-    def _shall_lose_reply(self, request: bytes) -> bool:
+    def _draws_lost_reply(self, request: bytes) -> bool:
         if self._loses_reply_to is not None and self._loses_reply_to in request:
             self._loses_reply_to = None
             return True
         return any(words in request and self._random.random() < share for words, share in self._odds.items())
 
     def _is_cut(self, link: _Link, direction: Direction, data: bytes) -> bool:
-        """Whether the connection ends with this piece, of which a part may still have passed."""
-        if direction == TO_SERVER and self._shall_lose_reply(data):
+        """Whether the link is cut at these bytes, of which a part may still pass."""
+        if direction == TO_SERVER and self._draws_lost_reply(data):
             link.loses_reply = True
         elif direction == TO_CLIENT and link.loses_reply:
             self.replies_lost += 1

@@ -1,4 +1,4 @@
-"""Postfix itself as the relay: what is handed to it arrives behind it, once and whole."""
+"""Postfix as the relay: each mail arrives behind it, once and unchanged."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
 MAILS = 200
 ARRIVAL_SECONDS = 60
 
-# A line that is a dot, lines that begin with dots, letters beyond ASCII, and lines longer than SMTP allows.
+# A line with only a dot, lines that begin with dots, non-ASCII letters, and lines longer than SMTP allows.
 TEXT = ".\n..two\n.hidden {{ first_name }}\n{{ coupon('spring') }}\n" + "long äöü € " * 200 + "\n" + "x" * 2_000 + "\n."
 HTML = "<p>.\n.</p><p>{{ first_name }}: <b>{{ coupon('spring') }}</b></p>" + "<p>ascii</p>" * 200
 
@@ -40,13 +40,13 @@ def postfix(request: pytest.FixtureRequest, sink: Sink) -> Iterator[Postfix]:
         yield postfix
 
 
-async def test_each_mail_comes_through_postfix_once_and_whole(postfix: Postfix, sink: Sink) -> None:
-    """Over several connections, with and without TLS: no mail is lost, doubled, mixed up or changed.
+async def test_each_mail_passes_postfix_once_and_unchanged(postfix: Postfix, sink: Sink) -> None:
+    """Over several connections, with and without TLS, no mail is lost, duplicated, mixed up or changed.
 
-    And Postfix, which forbids commands that come before their time, finds nothing to complain about.
+    Postfix, which forbids unauthorized pipelining, logs no complaint.
     """
     envelopes = {f"c{number}@example.org": envelope(number) for number in range(MAILS)}
-    outcomes = await hand_over(postfix.url, list(envelopes.values()))
+    outcomes = await send_all(postfix.url, list(envelopes.values()))
     assert all(isinstance(outcomes[address], Sent) for address in envelopes)
 
     await until(lambda: not postfix.queued(), "an empty queue", within=ARRIVAL_SECONDS, seen=postfix.queued)
@@ -62,17 +62,17 @@ async def test_each_mail_comes_through_postfix_once_and_whole(postfix: Postfix, 
 
 
 def complaints(postfix: Postfix) -> list[str]:
-    """What it has logged about its clients beyond their coming and going."""
+    """Log lines about clients, except for connects and disconnects."""
     about_clients = [line for line in postfix.log.read_text().splitlines() if "/smtpd[" in line]
     assert any("client=localhost" in line or "client=unknown" in line for line in about_clients)
     complaint = re.compile(
         "warning|error|improper|reject|timeout|lost connection after (?!CONNECT)"
-    )  # that looks if it is up
+    )  # a probe whether the port is open
     return [line for line in about_clients if complaint.search(line)]
 
 
-async def hand_over(url: str, envelopes: list[Envelope]) -> dict[str, Outcome]:
-    """Each recipient's outcome; reported exactly once."""
+async def send_all(url: str, envelopes: list[Envelope]) -> dict[str, Outcome]:
+    """Each recipient's outcome, reported exactly once."""
     outcomes: dict[str, Outcome] = {}
     finished = asyncio.Event()
 
@@ -104,7 +104,7 @@ def envelope(number: int) -> Envelope:
 
 
 def without_trace(data: bytes) -> bytes:
-    """The mail without the Received lines that relays put in front (RFC 5321 4.4)."""
+    """The mail without the Received lines that relays prepend (RFC 5321 4.4)."""
     lines = data.split(b"\r\n")
     while lines[0].startswith(b"Received:"):
         del lines[0]

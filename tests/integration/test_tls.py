@@ -1,4 +1,4 @@
-"""Postgres and RabbitMQ over TLS, as their URLs ask for it: verified, by name, or not at all."""
+"""PostgreSQL and RabbitMQ over TLS: the certificate and its name are verified as the URL says."""
 
 import asyncio
 import ssl
@@ -15,32 +15,32 @@ from coupons.database import DatabaseUnavailable
 from tests.smtp_server import KEY_AND_CERTIFICATE, server_tls
 
 SSL_REQUEST = 8
-"""Octets with which a client asks a Postgres server for TLS; `S` is yes."""
+"""The length of PostgreSQL's SSLRequest; the server's reply `S` accepts it."""
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """The certificate of whoever signed the servers', for their name localhost."""
+    """The certificate of the authority that signed the servers' certificates, for the name localhost."""
     file = tmp_path / "authority.pem"
     file.write_text(KEY_AND_CERTIFICATE)
     return file
 
 
 @asynccontextmanager
-async def behind_tls(url: str, *, asked: bool) -> AsyncIterator[str]:
-    """The URL with another port, where the service speaks TLS; a client that is `asked` says first that it wants to."""
+async def behind_tls(url: str, *, on_request: bool) -> AsyncIterator[str]:
+    """The URL with another port, where the service uses TLS: at once, or `on_request` after an SSLRequest."""
     service = urlsplit(url)
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
-            if asked:
+            if on_request:
                 await reader.readexactly(SSL_REQUEST)
                 writer.write(b"S")
                 await writer.start_tls(server_tls())
             inner_reader, inner_writer = await asyncio.open_connection(service.hostname, service.port)
-            await asyncio.gather(pass_on(reader, inner_writer), pass_on(inner_reader, writer))
+            await asyncio.gather(forward(reader, inner_writer), forward(inner_reader, writer))
 
-    server = await asyncio.start_server(speak, "localhost", 0, ssl=None if asked else server_tls())
+    server = await asyncio.start_server(serve, "localhost", 0, ssl=None if on_request else server_tls())
     port = server.sockets[0].getsockname()[1]
     credentials = service.netloc.rpartition("@")[0]
     try:
@@ -49,7 +49,7 @@ async def behind_tls(url: str, *, asked: bool) -> AsyncIterator[str]:
         server.close()
 
 
-async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError, ssl.SSLError):
         while data := await reader.read(65_536):
             writer.write(data)
@@ -57,9 +57,9 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def test_database_is_verified_as_its_url_says(database_url: str, authority: Path) -> None:
-    """`sslmode=verify-full` takes the server that its authority vouches for, by that name, and no other."""
-    async with behind_tls(database_url, asked=True) as url:
+async def test_the_certificate_of_the_database_is_verified(database_url: str, authority: Path) -> None:
+    """`sslmode=verify-full` accepts only a certificate of the given authority for the given name."""
+    async with behind_tls(database_url, on_request=True) as url:
         full = f"{url}?sslmode=verify-full"
         async with database.connected(f"{full}&sslrootcert={authority}") as connection:
             assert await connection.fetchval("SELECT 1") == 1
@@ -71,16 +71,16 @@ async def test_database_is_verified_as_its_url_says(database_url: str, authority
             assert str(urlsplit(url).password) not in str(caught.value)
 
 
-async def test_database_without_tls_is_refused_where_it_is_asked_for(database_url: str, authority: Path) -> None:
-    """A server that offers none is not talked to in clear."""
+async def test_a_database_without_tls_is_rejected_if_tls_is_required(database_url: str, authority: Path) -> None:
+    """No password is sent in clear to a server without TLS."""
     with pytest.raises(DatabaseUnavailable):
         async with database.connected(f"{database_url}?sslmode=verify-full&sslrootcert={authority}"):
             pass
 
 
-async def test_broker_is_verified(broker_url: str, authority: Path) -> None:
-    """`amqps:` takes the broker that its `cafile` vouches for; without one the system's authorities have to."""
-    async with behind_tls(broker_url, asked=False) as url:
+async def test_the_certificate_of_the_broker_is_verified(broker_url: str, authority: Path) -> None:
+    """`amqps:` accepts a certificate of its `cafile`, or without one, of the system's authorities."""
+    async with behind_tls(broker_url, on_request=False) as url:
         secured = url.replace("amqp://", "amqps://")
         async with broker.connect(f"{secured}?cafile={authority}", "coupons test") as connection:
             assert not connection.is_closed

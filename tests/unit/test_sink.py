@@ -1,4 +1,4 @@
-"""The mail sink speaks SMTP as RFC 5321 and RFC 2920 ask, however its input is cut."""
+"""The mail sink follows RFC 5321 and RFC 2920, however its input is split."""
 
 import socket
 import subprocess
@@ -19,7 +19,7 @@ MAIL = ENVELOPE + b"DATA\r\nSubject: %s\r\n\r\nYour code\r\n.\r\n"
 
 
 class Client:
-    """A connection that has said EHLO; what it sends and when it reads is the test's affair."""
+    """A connection after EHLO; the test decides what it sends and when it reads."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -68,7 +68,7 @@ def test_a_whole_session_may_come_in_one_write(client: Client, sink: Sink) -> No
 
 
 def test_a_session_may_come_byte_by_byte(client: Client, sink: Sink) -> None:
-    """No command and no end of a mail is lost at a border between two packets."""
+    """No command and no end of a mail is lost between two packets."""
     client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in MAIL % (b"ada@example.org", b"one"):
         client.send(bytes([byte]))
@@ -87,8 +87,8 @@ def test_a_session_may_come_byte_by_byte(client: Client, sink: Sink) -> None:
         (bytes(range(128, 256)) + b"\r\n.\r\n", bytes(range(128, 256)) + b"\r\n"),
     ],
 )
-def test_stuffed_dots_are_taken_out_and_nothing_else(client: Client, sink: Sink, sent: bytes, kept: bytes) -> None:
-    """The ledger has the mail's own bytes (RFC 5321 4.5.2), and only CRLF dot CRLF ends it."""
+def test_only_stuffed_dots_are_removed(client: Client, sink: Sink, sent: bytes, kept: bytes) -> None:
+    """The ledger has the original bytes of the mail (RFC 5321 4.5.2); only CRLF dot CRLF ends it."""
     client.send(ENVELOPE % b"ada@example.org" + b"DATA\r\n" + sent)
     assert client.codes(4) == [250, 250, 354, 250]
     assert [mail.data for mail in sink.mails()] == [kept]
@@ -109,42 +109,42 @@ def test_stuffed_dots_are_taken_out_and_nothing_else(client: Client, sink: Sink,
         (b"noop\r\nXYZZY\r\n", [250, 500]),
     ],
 )
-def test_what_is_out_of_order_is_refused(client: Client, commands: bytes, codes: list[int]) -> None:
-    """A client's mistake is answered as one, never guessed around."""
+def test_commands_out_of_order_are_rejected(client: Client, commands: bytes, codes: list[int]) -> None:
+    """A client error gets an error reply."""
     client.send(commands)
     assert client.codes(len(codes)) == codes
 
 
-def test_nothing_goes_before_hello(sink: Sink) -> None:
+def test_mail_before_hello_is_rejected(sink: Sink) -> None:
     """MAIL before EHLO or HELO is out of order; HELO is enough."""
     with connected(sink) as client:
         client.send(b"MAIL FROM:<a@example.org>\r\nHELO client\r\nMAIL FROM:<a@example.org>\r\n")
         assert client.codes(3) == [503, 250, 250]
 
 
-def test_a_line_without_end_ends_the_connection(client: Client) -> None:
-    """Endless input can't fill the memory."""
+def test_an_endless_line_ends_the_connection(client: Client) -> None:
+    """Endless input cannot fill the memory."""
     client.send(b"N" * 3_000)
     assert client.codes(1) == [552]
     assert client.reply() == b""
 
 
-def test_a_mail_above_the_offered_size_is_not_kept(client: Client, sink: Sink) -> None:
-    """EHLO offers SIZE; what is larger gets 552, and the connection ends."""
+def test_a_mail_above_the_offered_size_is_not_recorded(client: Client, sink: Sink) -> None:
+    """EHLO offers SIZE; a larger mail gets 552, and the connection ends."""
     client.send(ENVELOPE % b"ada@example.org" + b"DATA\r\n" + SIZE_LIMIT_BYTES * b"x")
     assert client.codes(4) == [250, 250, 354, 552]
     assert sink.mails() == []
 
 
-def test_refuse_is_refused_and_the_others_get_their_mail(client: Client, sink: Sink) -> None:
-    """`refuse.…` gets 550 at RCPT; pipelined DATA without any recipient is out of order, and the next mail goes."""
+def test_refuse_is_refused_and_the_next_mail_is_accepted(client: Client, sink: Sink) -> None:
+    """`refuse.…` gets 550 at RCPT; DATA without a recipient is out of order, and the next mail is accepted."""
     client.send(ENVELOPE % b"refuse.ada@example.org" + b"DATA\r\nRSET\r\n" + MAIL % (b"bea@example.org", b"two"))
     assert client.codes(8) == [250, 550, 503, 250, 250, 250, 354, 250]
     assert [mail.rcpt_to for mail in sink.mails()] == [("bea@example.org",)]
 
 
 def test_defer_is_accepted_the_second_time(client: Client, sink: Sink) -> None:
-    """`defer.…` gets 451 at its first RCPT, whoever else is deferred, and 250 after."""
+    """`defer.…` gets 451 at its first RCPT, even if others are deferred, and 250 after that."""
     for name in (b"defer.ada@example.org", b"defer.bea@example.org"):
         client.send(ENVELOPE % name + b"RSET\r\n")
         assert client.codes(3) == [250, 451, 250]
@@ -159,34 +159,34 @@ def test_badsender_is_refused_at_mail(client: Client) -> None:
     assert client.reply().startswith(b"550 5.7.1")
 
 
-def test_drop_keeps_the_mail_and_cuts_the_connection(client: Client, sink: Sink) -> None:
-    """`drop.…` is in the ledger, but instead of the reply the connection ends; what came before is answered."""
+def test_drop_records_the_mail_and_cuts_the_connection(client: Client, sink: Sink) -> None:
+    """`drop.…` is in the ledger, but the connection ends without the reply; earlier commands are answered."""
     client.send(MAIL % (b"ada@example.org", b"one") + MAIL % (b"drop.bea@example.org", b"two"))
     assert client.codes(7) == [250, 250, 354, 250, 250, 250, 354]
     assert client.reply() == b""
     assert [mail.email["Subject"] for mail in sink.mails()] == ["one", "two"]
 
 
-def test_a_ledger_on_the_disk_is_the_same_ledger(tmp_path: Path) -> None:
-    """With --fsync every mail is there all the same."""
+def test_fsync_does_not_change_the_ledger(tmp_path: Path) -> None:
+    """With --fsync, every mail is in the ledger, too."""
     with private_sink(tmp_path / "mails.jsonl", "--fsync") as sink, connected(sink) as client:
         client.send(b"EHLO client\r\n" + MAIL % (b"ada@example.org", b"one"))
         assert client.codes(5) == [250, 250, 250, 354, 250]
         assert [mail.text for mail in sink.mails()] == ["Your code\n"]
 
 
-def test_a_line_that_is_still_written_is_no_mail_yet(tmp_path: Path) -> None:
-    """A reader beside a busy sink sees whole mails only."""
+def test_an_incomplete_line_is_not_a_mail(tmp_path: Path) -> None:
+    """A reader of the ledger of a busy sink sees complete mails only."""
     path = tmp_path / "mails.jsonl"
     path.write_bytes(b'{"at":"","mail_from":"a@x","rcpt_to":["b@x"],"data":""}\n{"at":"20')
     assert [mail.mail_from for mail in Ledger(path).mails()] == ["a@x"]
 
 
 @pytest.mark.parametrize("ending", [subprocess.Popen.terminate, subprocess.Popen.kill])
-def test_sigterm_ends_it_well_and_discard_leaves_a_count(
+def test_discard_leaves_a_count_and_sigterm_exits_with_0(
     tmp_path: Path, ending: Callable[[subprocess.Popen[bytes]], None]
 ) -> None:
-    """The count is there when the last connection ends, so that even SIGKILL loses nothing; SIGTERM is exit code 0."""
+    """The count is written when the last connection ends, so even SIGKILL loses nothing; SIGTERM means exit code 0."""
     ledger = tmp_path / "count.json"
     command = [sys.executable, "-m", "sandbox.mail_sink", "--ledger", str(ledger), "--discard"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
