@@ -1,12 +1,12 @@
-# The first stage makes an environment of the locked versions and the wheel; the image is that environment on a bare
-# Python, with neither source nor caches.
+# The first stage builds a virtual environment from the locked versions and the wheel. The image is this environment on
+# a slim Python, without sources and caches.
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/coupons
 WORKDIR /source
 
-# First what changes seldom, so that a change of the program alone builds in seconds. The lock is a constraint here and
-# not a list, because it also pins what `coupons demo` needs: a PostgreSQL of its own, which a container has no use for.
+# The dependencies come first: they change rarely, so a changed program builds in seconds. The lock file is only a
+# constraint, because it also pins the private PostgreSQL of `coupons demo`, which a container does not need.
 COPY pyproject.toml requirements.lock ./
 RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
       >dependencies.txt \
@@ -22,7 +22,7 @@ RUN useradd --uid 10001 --create-home --no-log-init coupons
 COPY --from=build /opt/coupons /opt/coupons
 ENV PATH=/opt/coupons/bin:$PATH
 WORKDIR /home/coupons
-# By number: an orchestrator that demands a user other than root cannot look a name up.
+# By number: an orchestrator that requires a non-root user cannot look up a name.
 USER 10001
 EXPOSE 8080
 ENTRYPOINT ["coupons"]

@@ -36,7 +36,7 @@ def filled_console(folder: Path) -> Iterator[str]:
             coupons.send("birthday-greetings", "newsletter", "--wait")
             coupons.send("vip-thank-you", "customers", "--per-hour", "72000")
             coupons.send("spring-voucher", "customers", "--wait", may_fail=True)  # it is interrupted
-            while coupons.sent("vip-thank-you") < MAILS:
+            while coupons.mails_sent("vip-thank-you") < MAILS:
                 time.sleep(0.2)
             with coupons.console() as url:
                 yield url
@@ -80,7 +80,7 @@ class Coupons:
     def send(self, message: str, group: str, *options: str, may_fail: bool = False) -> None:
         self("send", "--message", message, "--group", group, *options, may_fail=may_fail)
 
-    def sent(self, message: str) -> int:
+    def mails_sent(self, message: str) -> int:
         """Number of mails that the sendouts of this message have sent."""
         return sum(each["sent"] for each in json.loads(self("outbox", "--json")) if each["message"] == message)
 

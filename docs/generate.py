@@ -82,14 +82,14 @@ def schemas() -> dict[str, str]:
     return files
 
 
-def generated() -> dict[Path, str]:
+def generated_files() -> dict[Path, str]:
     """The text of each file that this script writes."""
     contract = {REFERENCE / "contract" / name: text for name, text in schemas().items()}
     return {REFERENCE / "settings.md": settings_page(), **contract}
 
 
 if __name__ == "__main__":
-    for path, text in generated().items():
+    for path, text in generated_files().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(DOCS.parent), file=sys.stderr)

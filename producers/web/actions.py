@@ -1,4 +1,4 @@
-"""What pages and the API do: store files, publish commands, pause, cancel and resolve.
+"""Actions of the console and the API: store files, publish commands, pause, cancel and resolve.
 
 A command that is known to be invalid is rejected at once. Pausing, cancelling and resolving are not commands: they are
 written to the database and take effect immediately.

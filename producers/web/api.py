@@ -22,7 +22,7 @@ from producers.web.lookups import get_group, get_import, get_list, get_sendout
 from producers.web.request_body import read_all, read_limited
 
 LINES_PER_WRITE = 1_000
-"""Of a CSV response; a write for each line would take most of the time."""
+"""Lines of a CSV response are sent in blocks; a write for each line would take most of the time."""
 MAX_RESOLUTION_BYTES = 1_000
 
 

@@ -302,8 +302,8 @@ async def test_a_sending_sendout_updates_without_javascript_too(site: AsyncClien
 async def test_a_sendout_shows_its_problems_with_the_relays_replies(site: AsyncClient, connection: Connection) -> None:
     """Refused and uncertain addresses are listed; markup in a reply is escaped."""
     sendout_id = await sending_sendout(connection)
-    batch = await claimed(connection)
-    due = await due_of(connection, batch)
+    batch = await claim_batch(connection)
+    due = await due_deliveries(connection, batch)
     outcomes = [
         DeliveryResult.of(due[0], DeliveryState.REFUSED, "550 <script>alert(1)</script>"),
         DeliveryResult.of(due[1], DeliveryState.SENT, "250 ok"),
@@ -334,8 +334,8 @@ async def record(
 async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: Connection) -> None:
     """Mails in flight, rate and time left, from the counters of its batches; its waiting reason and its start time."""
     sendout_id = await sending_sendout(connection)
-    batch = await claimed(connection)
-    due = await due_of(connection, batch)
+    batch = await claim_batch(connection)
+    due = await due_deliveries(connection, batch)
     await record(
         connection, batch, [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[:4]], intents=(5, 6, 7)
     )
@@ -357,7 +357,7 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
 async def test_a_button_pauses_and_cancels_a_sendout(site: AsyncClient, connection: Connection) -> None:
     """Immediately; the page is live until no mail is in flight. Pausing twice is a conflict."""
     sendout_id = await sending_sendout(connection)
-    batch = await claimed(connection)
+    batch = await claim_batch(connection)
     await record(connection, batch, [], intents=(1, 2))
     path = f"/sendouts/{sendout_id}"
     assert f'action="{path}/pause"' in (await site.get("/")).text
@@ -414,7 +414,7 @@ async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection
         assert response.status_code == 404
 
 
-async def claimed(connection: Connection) -> Batch:
+async def claim_batch(connection: Connection) -> Batch:
     """A claimed batch whose codes are assigned."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
@@ -422,15 +422,15 @@ async def claimed(connection: Connection) -> Batch:
     return batch
 
 
-async def due_of(connection: Connection, batch: Batch) -> list[Delivery]:
+async def due_deliveries(connection: Connection, batch: Batch) -> list[Delivery]:
     return await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
 
 
 async def sendout_with_uncertain_mails(connection: Connection) -> UUID:
     """A finished sendout of 10 mails, 2 of them uncertain."""
     sendout_id = await sending_sendout(connection)
-    batch = await claimed(connection)
-    due = await due_of(connection, batch)
+    batch = await claim_batch(connection)
+    due = await due_deliveries(connection, batch)
     lost = [DeliveryResult.of(each, DeliveryState.UNCERTAIN, "lost") for each in due[:2]]
     await record(connection, batch, [*lost, *(DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[2:])])
     await deliveries.release(connection, batch)
@@ -540,7 +540,7 @@ async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: 
 async def test_no_page_shows_a_code(site: AsyncClient, connection: Connection) -> None:
     """Available, assigned or sent, in the console or the API: codes are money. Only rejected lines are shown."""
     sendout_id = await sending_sendout(connection)
-    await claimed(connection)
+    await claim_batch(connection)
     codes = [row["code"] for row in await connection.fetch("SELECT code FROM coupon WHERE code LIKE 'SPRING%'")]
     assert codes
     for text in await every_page(site, connection, sendout_id):

@@ -13,7 +13,7 @@ from coupons.store.queries import Queries
 
 ROOT = Path(__file__).parents[2]
 GENERATOR = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-GENERATED: dict[Path, str] = GENERATOR["generated"]()
+GENERATED: dict[Path, str] = GENERATOR["generated_files"]()
 MODULES = sorted(path.stem for path in (ROOT / "coupons" / "store").glob("*.sql") if path.stem != "invariants")
 """`verify` runs all blocks of invariants.sql, so none of them is called by name."""
 
