@@ -288,7 +288,7 @@ async def cancel(connection: Connection, import_id: UUID) -> None:
         if source is None:
             found = await named(connection, import_id)
             raise Conflict(f"import {import_id} is {found.state} already")
-        await note(connection, import_id, "cancelled by a person")
+        await note(connection, import_id, "cancelled by an operator")
         await _drop_upload(connection, source)
 
 

@@ -136,7 +136,7 @@ async def pause(sendout: UUID) -> None:
     from coupons.store import sendouts
 
     async with database() as connection:
-        await sendouts.pause(connection, sendout, "paused by a person")
+        await sendouts.pause(connection, sendout, "paused by an operator")
         await _tell_handed_over(connection, sendout)
 
 

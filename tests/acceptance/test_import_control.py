@@ -48,7 +48,7 @@ def test_an_import_is_cancelled(shop: Shop, large: Path) -> None:
     assert f"{added:,} added" in told
     assert 0 < added < LINES
     assert shop.list_named("stopped").total == added
-    assert "cancelled by a person" in shop.coupons("show", import_id).out
+    assert "cancelled by an operator" in shop.coupons("show", import_id).out
     assert "cancelled already" in shop.coupons("cancel", import_id, code=1).err
 
 

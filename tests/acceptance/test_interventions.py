@@ -31,7 +31,7 @@ def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
         assert "paused" in shop.coupons("pause", sendout).out
         eventually(lambda: nobody_works_on(shop, sendout), "the batches to be handed back")
         shown = shop.coupons("outbox", "--status", "paused", "--json").json[0]
-        assert (shown["state"], shown["reason"]) == ("paused", "paused by a person")
+        assert (shown["state"], shown["reason"]) == ("paused", "paused by an operator")
         assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
         assert (shown["uncertain"], shown["remaining"]) == (0, len(CUSTOMERS) - shown["sent"])
         assert shop.list_named("spring-10").available == 0

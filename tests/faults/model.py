@@ -111,7 +111,7 @@ class Shop:
         await lists.delete(self.connection, name)
 
     async def pause(self, sendout: UUID) -> None:
-        await sendouts.pause(self.connection, sendout, "by a person")
+        await sendouts.pause(self.connection, sendout, "by an operator")
 
     async def cancel(self, sendout: UUID) -> None:
         await sendouts.cancel(self.connection, sendout)

@@ -361,7 +361,7 @@ async def test_a_button_cancels_an_import(site: AsyncClient, connection: Connect
     assert (response.status_code, response.headers["location"]) == (303, f"/imports/{import_id}")
     text = (await site.get(f"/imports/{import_id}")).text
     assert '<span class="badge cancelled">' in text
-    assert "cancelled by a person" in text
+    assert "cancelled by an operator" in text
     assert numbers(text)["Added"] == "2,000"
     assert "data-live" not in text
     assert f'action="{path}"' not in text
