@@ -59,7 +59,7 @@ def test_ctrl_c_leaves_a_group_import_to_its_worker_and_cancel_keeps_its_committ
     file = tmp_path / "people.csv"
     file.write_text("email;first_name\n" + "".join(f"person{n:07}@example.org;Ada\n" for n in range(RECIPIENTS)))
     committed = "SELECT id FROM import_job WHERE group_id IS NOT NULL AND added > 0"
-    with shop.worker(failpoints="import.taken=stop") as worker:
+    with shop.worker(failpoints="import.committed=stop") as worker:
         arguments = ("group", "import", file, "--group", "people", "--wait")
         result = shop.interrupted(*arguments, when=lambda: shop.rows(committed), what="a chunk")
         assert result.code == FAILED
