@@ -1,4 +1,4 @@
-"""The shop of the model: a database of its own, two workers, the network, and what people do. One thing at a time."""
+"""The model: a database, two workers, a simulated network and the actions of operators, one step at a time."""
 
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,76 +15,76 @@ from coupons.store.uncertain import Resolution
 from coupons.templates.rendering import Parts
 from tests.faults.model_interaction_points import Fault
 from tests.faults.model_network import Network
-from tests.faults.model_oracle import Decided, wrongs
+from tests.faults.model_oracle import Decisions, list_violations
 from tests.faults.model_worker import Worker
 from workers.loops import NO_PAUSE
 
 SETTINGS = Settings(
     batch_size=5, max_in_flight=2, smtp_connections=1, heartbeat_seconds=44, lease_seconds=45, retry_hours=5
 )
-"""A few recipients are several batches, a batch is several flushes. No heart beats: only fences keep out who sleeps."""
+"""Few recipients make several batches of several flushes. Without heartbeats only fences stop a frozen worker."""
 TIMES = {
     "delivery": ("due_at", "deferred_since"),
     "delivery_batch": ("due_at", "lease_until"),
     "sendout": ("next_batch_at", "lease_until"),
     "import_job": ("due_at", "lease_until"),
 }
-"""Two hours later each lease is over, and all that was deferred is due."""
+"""Columns that are moved back by two hours: every lease expires and all deferred work is due."""
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 KEPT = ("schema_migration", "retired_code_key", "restore_guard")
-"""What a new database holds already."""
+"""Tables that are not empty in a new database."""
 BUSY = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 STATES = "SELECT id, state FROM sendout UNION ALL SELECT id, state FROM import_job ORDER BY id"
-IN_HAND = "SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch"
+IN_FLIGHT = "SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch"
 OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
-ROUNDS = 20
-"""In so many everything comes to its end, or it never does."""
+MAX_ROUNDS = 20
+"""All work finishes within this many rounds, or never."""
 
 
-class Shop:
-    def __init__(self, url: str, connection: Connection, looking: Connection, stack: AsyncExitStack) -> None:
-        """`looking`: a second connection, for the network while a worker is at work."""
+class Model:
+    def __init__(self, url: str, connection: Connection, observer: Connection, stack: AsyncExitStack) -> None:
+        """`observer` is a second connection, for the network while a worker uses the first."""
         self.network = Network(SETTINGS.lease_seconds, self.in_flight)
         self.workers: list[Worker] = []
-        self.unheard: list[Command] = []
-        """Commands whose worker died or stood still before it had noted them: the broker brings them again."""
+        self.undelivered: list[Command] = []
+        """Commands whose worker died or froze before it committed them: the broker redelivers them."""
         self._url = url
         self.connection = connection
-        self._looking = looking
+        self._observer = observer
         self._stack = stack
-        self._decided = Decided()
+        self._decisions = Decisions()
         self._ids = 0
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, url: str) -> AsyncIterator[Self]:
-        """In an emptied database: that takes 25 ms, a new one 370."""
-        async with connected(url) as connection, connected(url) as looking, AsyncExitStack() as stack:
+    async def open(cls, url: str) -> AsyncIterator[Self]:
+        """Empty the database and open a model in it: that takes 25 ms, a new database 370."""
+        async with connected(url) as connection, connected(url) as observer, AsyncExitStack() as stack:
             await _empty(connection)
-            shop = cls(url, connection, looking, stack)
-            shop.workers = [await shop._worker(name) for name in ("worker 0", "worker 1")]
-            yield shop
+            model = cls(url, connection, observer, stack)
+            model.workers = [await model._worker(name) for name in ("worker 0", "worker 1")]
+            yield model
 
     async def _worker(self, name: str) -> Worker:
-        return await self._stack.enter_async_context(Worker.started(name, self._url, self.network, SETTINGS))
+        return await self._stack.enter_async_context(Worker.start(name, self._url, self.network, SETTINGS))
 
     def new_id(self) -> UUID:
-        """The same ones each time that an example is tried."""
+        """Ids repeat when an example is tried again."""
         self._ids += 1
         return UUID(int=self._ids)
 
-    # --- people --------------------------------------------------------------------------------------------------
+    # --- operators ------------------------------------------------------------------------------------------------
 
-    async def ask(self, *acts: Awaitable[object]) -> None:
-        """One after the other. A person may be refused."""
-        for act in acts:
+    async def attempt(self, *actions: Awaitable[object]) -> None:
+        """Await each action; ignore conflicts."""
+        for action in actions:
             with suppress(Conflict):
-                await act
+                await action
 
     async def create_list(self, name: str, shortage: Shortage) -> None:
         await lists.create(
@@ -96,15 +96,15 @@ class Shop:
             preview_text=None,
         )
 
-    async def stock(self) -> None:
-        """Enough codes, and a message that shows one of each list."""
+    async def add_stock(self) -> None:
+        """Add two lists with enough codes, and a message with a code of each."""
         await self.create_list("a", Shortage.PAUSE)
         await self.create_list("b", Shortage.TEXT)
         codes = tuple(f"C{self.new_id().int}" for _ in range(500))
         for name in ("a", "b"):
-            await self.comes(ImportCoupons(id=self.new_id(), list=name, codes=codes), self.workers[0])
+            await self.receive(ImportCoupons(id=self.new_id(), list=name, codes=codes), self.workers[0])
         await self.save_message("m", ("a", "b"))
-        await self.do_all(self.workers[0])
+        await self.run_all(self.workers[0])
 
     async def delete_list(self, name: str) -> None:
         await lists.archive(self.connection, name)
@@ -122,7 +122,7 @@ class Shop:
         await messages.save(self.connection, name, parts, sender="shop@example.org", reply_to=None, declared=())
 
     async def upload(self, people: Sequence[str]) -> str:
-        """The source of a file of these addresses."""
+        """Upload a file of these addresses and return its source."""
 
         async def pieces() -> AsyncIterator[bytes]:
             yield "".join(f"{line}\n" for line in ("email", *people)).encode()
@@ -134,109 +134,109 @@ class Shop:
         mails = {(sendout, mail.number) async for mail in uncertain.listed(self.connection, sendout)}
         assert await uncertain.resolve(self.connection, sendout, how) == len(mails)
         if how == "resend":
-            self._decided.resend(mails, self.network.ledger)
+            self._decisions.resend(mails, self.network.ledger)
         else:
-            self._decided.accepted |= mails
+            self._decisions.accepted |= mails
 
     # --- workers -------------------------------------------------------------------------------------------------
 
-    async def comes(self, command: Command, worker: Worker, fault: Fault | None = None) -> Any:
-        """A command to a worker."""
-        came_of = await self.works(worker, worker.intake._commit(command), fault)
-        if worker in self.workers and not worker.stands_still:
-            self.unheard = [each for each in self.unheard if each != command]
-        elif command not in self.unheard:
-            self.unheard.append(command)
-        return came_of
+    async def receive(self, command: Command, worker: Worker, fault: Fault | None = None) -> Any:
+        """Deliver a command to a worker."""
+        result = await self.run(worker, worker.intake._commit(command), fault)
+        if worker in self.workers and not worker.is_frozen:
+            self.undelivered = [each for each in self.undelivered if each != command]
+        elif command not in self.undelivered:
+            self.undelivered.append(command)
+        return result
 
-    async def works(self, worker: Worker, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
-        """What came of it; a worker that has died is started again."""
-        came_of = await worker.does(work, fault)
+    async def run(self, worker: Worker, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
+        """Let a worker run some work, and return its result. A worker that died is replaced."""
+        result = await worker.run(work, fault)
         await self._replace_dead()
-        return came_of
+        return result
 
-    async def goes_on(self, worker: Worker, fault: Fault | None = None) -> None:
-        """One that stood still."""
-        await worker.goes_on(fault)
+    async def resume(self, worker: Worker, fault: Fault | None = None) -> None:
+        """Continue a frozen worker."""
+        await worker.resume(fault)
         await self._replace_dead()
 
     async def kill(self, worker: Worker) -> None:
-        await worker.is_killed()
+        await worker.kill()
         await self._replace_dead()
 
     async def _replace_dead(self) -> None:
         for number, worker in enumerate(self.workers):
-            if worker.contacts.dead:
+            if worker.points.dead:
                 while await self.connection.fetchval(BUSY):
                     pass
-                self.workers[number] = await self._worker(worker.contacts.name)
+                self.workers[number] = await self._worker(worker.points.name)
 
-    async def do_all(self, worker: Worker, fates: Sequence[str] = ()) -> None:
-        """Whatever there is to do for it now."""
-        worker.wire.meets(fates)
-        await self.works(worker, worker.sweeper.step())
+    async def run_all(self, worker: Worker, fates: Sequence[str] = ()) -> None:
+        """Let a worker run every role until nothing is left to do."""
+        worker.relays.set_fates(fates)
+        await self.run(worker, worker.sweeper.step())
         for role in (worker.importer, worker.preparer, worker.deliverer):
-            while await self.works(worker, role.step()) == NO_PAUSE:
+            while await self.run(worker, role.step()) == NO_PAUSE:
                 pass
 
-    async def time_goes_on(self) -> None:
+    async def advance_time(self) -> None:
         for table, columns in TIMES.items():
             earlier = ", ".join(f"{column} = {column} - interval '2 hours'" for column in columns)
             await self.connection.execute(f"UPDATE {table} SET {earlier}")
-        self.network.time_goes_on()
+        self.network.advance_time()
 
-    # --- what is true --------------------------------------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------------------------
 
     async def sendouts(self) -> list[UUID]:
         return [row["id"] for row in await self.connection.fetch("SELECT id FROM sendout ORDER BY id")]
 
     async def states(self) -> list[tuple[Any, ...]]:
-        """Of every sendout and import."""
+        """The ids and states of all sendouts and imports."""
         return [tuple(row) for row in await self.connection.fetch(STATES)]
 
     async def in_flight(self) -> set[tuple[UUID, int]]:
-        return {(row["sendout_id"], row["number"]) for row in await self._looking.fetch(IN_HAND)}
+        return {(row["sendout_id"], row["number"]) for row in await self._observer.fetch(IN_FLIGHT)}
 
     async def check(self, *, ended: bool = False) -> None:
-        found = await wrongs(self.connection, self.network.ledger, self._decided, ended=ended)
-        found += self.network.unintended
+        found = await list_violations(self.connection, self.network.ledger, self._decisions, ended=ended)
+        found += self.network.without_intent
         assert not found, "\n".join(found)
 
-    async def come_to_the_end(self) -> None:
-        """Nothing fails any more, every list gets the codes that it lacks: then every mail has an outcome."""
-        for worker in [each for each in self.workers if each.stands_still]:
-            await worker.goes_on()
+    async def finish_all(self) -> None:
+        """Stop all faults and import missing codes: then every mail gets an outcome."""
+        for worker in [each for each in self.workers if each.is_frozen]:
+            await worker.resume()
         worker = self.workers[0]
-        for command in self.unheard:
-            await self.comes(command, worker)
-        for _ in range(ROUNDS):
-            await self.time_goes_on()
-            await self.do_all(worker)
-            if not await self._go_on_with_the_rest(worker):
+        for command in self.undelivered:
+            await self.receive(command, worker)
+        for _ in range(MAX_ROUNDS):
+            await self.advance_time()
+            await self.run_all(worker)
+            if not await self._resume_open(worker):
                 break
         else:
-            raise AssertionError(f"never ends: {await self.states()}")
+            raise AssertionError(f"does not finish: {await self.states()}")
         await self.check(ended=True)
 
-    async def _go_on_with_the_rest(self, worker: Worker) -> bool:
-        """Whether there is any."""
+    async def _resume_open(self, worker: Worker) -> bool:
+        """Resume open sendouts; return whether any work was open."""
         rest = await self.connection.fetch(OPEN)
         for row in rest:
             if row["state"] == "interrupted":
-                await self._bring_missing_codes(worker, row["id"])
+                await self._import_missing(worker, row["id"])
             if row["state"] in sendout_views.RESUMED_STATES:
-                await self.comes(ResumeSendout(id=self.new_id(), sendout=row["id"]), worker)
+                await self.receive(ResumeSendout(id=self.new_id(), sendout=row["id"]), worker)
         return bool(rest or await self.connection.fetchval(IMPORTING))
 
-    async def _bring_missing_codes(self, worker: Worker, sendout: UUID) -> None:
+    async def _import_missing(self, worker: Worker, sendout: UUID) -> None:
         for each in (await sendout_views.named(self.connection, sendout)).lists:
             if each.missing:
                 fresh = tuple(f"C{self.new_id().int}" for _ in range(each.missing))
-                await self.comes(ImportCoupons(id=self.new_id(), list=each.name, codes=fresh), worker)
+                await self.receive(ImportCoupons(id=self.new_id(), list=each.name, codes=fresh), worker)
 
 
 async def _empty(connection: Connection) -> None:
-    """But for what a new database holds."""
+    """Truncate the tables that are empty in a new database."""
     tables = [row["relname"] for row in await connection.fetch(TABLES)]
     used = [each for each in tables if each not in KEPT]
     await connection.execute(f"TRUNCATE {', '.join(used)} RESTART IDENTITY")

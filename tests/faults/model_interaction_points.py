@@ -1,7 +1,7 @@
-"""The contacts of a worker with the outside world, before which a fault of the model meets it.
+"""The interaction points of a worker with the outside world, at which the model injects faults.
 
-A worker that dies anywhere has died between two of its contacts: a statement, a COMMIT, a mail that it hands over, an
-answer that it hears. So a fault at every contact is a fault anywhere, and the same one each time.
+Interaction points are statements, COMMITs, mails handed over and replies of relays. A worker that dies anywhere dies
+between two of them, so a fault at each of them covers a fault at any moment, reproducibly.
 """
 
 import asyncio
@@ -23,103 +23,103 @@ NAMES = {
     for name, sql in module.SQL
 }
 
-What = Literal["dies", "stands still", "is cut off", "hears no answer"]
+FaultKind = Literal["dies", "freezes", "loses the connection", "loses the reply"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to a worker before its contact `at`, from 1, or before the next one where it can happen.
+    """A fault before the interaction point number `at`, from 1, or before the next one at which it is possible.
 
-    "stands still" is a SIGSTOP. "is cut off": its connection to the database is lost before the statement is said;
-    "hears no answer": after that was carried out.
+    "freezes" simulates SIGSTOP. "loses the connection" closes the connection to the database before the statement,
+    "loses the reply" after its execution.
     """
 
-    what: What
+    kind: FaultKind
     at: int
 
 
-def tell(what: str) -> None:
-    """Where a failed test is read: hypothesis shows it of the shortest example only."""
+def log_step(what: str) -> None:
+    """Log a step. Hypothesis shows the steps of the shortest failing example only."""
     (note if currently_in_test_context() else print)(f"    {what}")
 
 
-class Dead(BaseException):
-    """The process is gone: nothing of it reaches the world any more, whatever its clean-up tries."""
+class ProcessDied(BaseException):
+    """The process is dead: its clean-up has no effect outside."""
 
 
-class Contacts:
-    """Where each contact of one worker passes, and its fault waits."""
+class InteractionPoints:
+    """The interaction points of one worker, and the fault that waits at one of them."""
 
     def __init__(self, name: str, pool: Pool) -> None:
         self.name = name
         self.dead = False
-        self.stood_still = asyncio.Event()
-        self.met_at = 0
-        """The contact at which the fault has come; 0: it has not."""
+        self.frozen = asyncio.Event()
+        self.hit_at = 0
+        """The number of the point at which the fault was injected; 0: none."""
         self._pool = pool
-        self._moves = asyncio.Event()
+        self._running = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None
         self._fault: Fault | None = None
         self._passed = 0
-        self._moves.set()
+        self._running.set()
 
-    def begin(self, body: "asyncio.Task[Any]", fault: Fault | None) -> None:
-        self._body, self._fault, self._passed, self.met_at = body, fault, 0, 0
+    def start(self, body: "asyncio.Task[Any]", fault: Fault | None) -> None:
+        self._body, self._fault, self._passed, self.hit_at = body, fault, 0, 0
 
-    def go_on(self) -> None:
-        self.stood_still.clear()
-        self._moves.set()
+    def resume(self) -> None:
+        self.frozen.clear()
+        self._running.set()
 
-    def die(self) -> None:
-        """As SIGKILL: its connections are closed, and with them what was not committed is undone."""
+    def kill(self) -> None:
+        """Simulate SIGKILL: close the connections, which rolls back their transactions."""
         self.dead = True
         self._pool.terminate()
         if self._body and self._body is not asyncio.current_task():
             self._body.cancel()
-        self.go_on()
+        self.resume()
 
-    def hands_over(self, recipient: str) -> None:
-        """A contact that cannot wait."""
-        self._meets(f"hands the mail to {recipient} over", {"dies"})
+    def submit(self, recipient: str) -> None:
+        """Pass a point that cannot freeze: a mail is handed over."""
+        self._hit_fault(f"hands over the mail to {recipient}", {"dies"})
 
-    async def passes(self, what: str) -> None:
-        """A contact without the database."""
-        if self._meets(what, {"dies", "stands still"}):
-            await self._stand_still()
+    async def reach(self, what: str) -> None:
+        """Pass a point without the database."""
+        if self._hit_fault(what, {"dies", "freezes"}):
+            await self._freeze()
 
     @asynccontextmanager
-    async def asks(self, connection: Connection, what: str) -> AsyncIterator[None]:
-        """A statement. A transaction that stands still would hold its locks until the server ends it: not here."""
-        possible: set[What] = {"dies", "is cut off", "hears no answer"}
-        fault = self._meets(what, possible if connection.is_in_transaction() else {*possible, "stands still"})
-        if fault == "stands still":
-            await self._stand_still()
-        if fault == "is cut off":
+    async def statement(self, connection: Connection, what: str) -> AsyncIterator[None]:
+        """Pass a statement. It does not freeze inside a transaction, which would hold its locks."""
+        possible: set[FaultKind] = {"dies", "loses the connection", "loses the reply"}
+        fault = self._hit_fault(what, possible if connection.is_in_transaction() else {*possible, "freezes"})
+        if fault == "freezes":
+            await self._freeze()
+        if fault == "loses the connection":
             _cut(connection)
         yield
-        if fault == "hears no answer":
+        if fault == "loses the reply":
             _cut(connection)
 
-    def _meets(self, what: str, possible: "set[What]") -> What | None:
+    def _hit_fault(self, what: str, possible: "set[FaultKind]") -> FaultKind | None:
         if self.dead:
-            raise Dead
+            raise ProcessDied
         self._passed += 1
         fault = self._fault
-        if fault is None or self._passed < fault.at or fault.what not in possible:
+        if fault is None or self._passed < fault.at or fault.kind not in possible:
             return None
-        self._fault, self.met_at = None, self._passed
-        tell(f"{self.name} {fault.what} at contact {self._passed}: {what}")
-        if fault.what == "dies":
-            self.die()
-            raise Dead
-        return fault.what
+        self._fault, self.hit_at = None, self._passed
+        log_step(f"{self.name} {fault.kind} at point {self._passed}: {what}")
+        if fault.kind == "dies":
+            self.kill()
+            raise ProcessDied
+        return fault.kind
 
-    async def _stand_still(self) -> None:
-        self._moves.clear()
-        self.stood_still.set()
-        await self._moves.wait()
+    async def _freeze(self) -> None:
+        self._running.clear()
+        self.frozen.set()
+        await self._running.wait()
         if self.dead:
-            raise Dead
+            raise ProcessDied
 
 
 def _cut(connection: Connection) -> None:
@@ -128,24 +128,24 @@ def _cut(connection: Connection) -> None:
 
 
 class WatchedPool:
-    """A pool whose connections are a worker's contacts. Chance gives the same each time: `ORDER BY random()`."""
+    """A pool whose statements are interaction points. A fixed seed makes `ORDER BY random()` reproducible."""
 
-    def __init__(self, pool: Pool, contacts: Contacts) -> None:
+    def __init__(self, pool: Pool, points: InteractionPoints) -> None:
         self._pool = pool
-        self._contacts = contacts
+        self._points = points
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator["_WatchedConnection"]:
-        if self._contacts.dead:
-            raise Dead
+        if self._points.dead:
+            raise ProcessDied
         connection = await self._pool.acquire()
         try:
             await connection.execute("SELECT setseed(0)")
-            yield _WatchedConnection(connection, self._contacts)
+            yield _WatchedConnection(connection, self._points)
         finally:
-            if not self._contacts.dead:
+            if not self._points.dead:
                 await self._pool.release(connection)
-        await self._contacts.passes("goes on without a connection")
+        await self._points.reach("continues without a connection")
 
     async def fetchrow(self, statement: str, *arguments: object) -> Any:
         async with self.acquire() as connection:
@@ -157,17 +157,17 @@ class WatchedPool:
 
 
 class _WatchedConnection:
-    def __init__(self, connection: Connection, contacts: Contacts) -> None:
+    def __init__(self, connection: Connection, points: InteractionPoints) -> None:
         self._connection = connection
-        self._contacts = contacts
+        self._points = points
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
-        return self._watched(found) if name in STATEMENTS else found
+        return self._wrap(found) if name in STATEMENTS else found
 
-    def _watched(self, ask: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def _wrap(self, ask: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
         async def watched(statement: str, *arguments: object, **options: object) -> Any:
-            async with self._contacts.asks(self._connection, NAMES.get(statement, statement[:40])):
+            async with self._points.statement(self._connection, NAMES.get(statement, statement[:40])):
                 return await ask(statement, *arguments, **options)
 
         return watched
@@ -175,13 +175,13 @@ class _WatchedConnection:
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[None]:
         transaction = self._connection.transaction(**options)
-        async with self._contacts.asks(self._connection, "BEGIN"):
+        async with self._points.statement(self._connection, "BEGIN"):
             await transaction.start()
         try:
             yield
         except BaseException:
-            with suppress(asyncpg.InterfaceError):  # the connection may be what was lost
+            with suppress(asyncpg.InterfaceError):  # the connection may be lost
                 await transaction.rollback()
             raise
-        async with self._contacts.asks(self._connection, "COMMIT"):
+        async with self._points.statement(self._connection, "COMMIT"):
             await transaction.commit()

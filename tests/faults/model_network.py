@@ -1,4 +1,4 @@
-"""The network of the model: relays that do with each mail what a test says, and the truth about who got which."""
+"""The network of the model: simulated relays with scripted fates, and a record of all mails that arrived."""
 
 import asyncio
 import email
@@ -24,39 +24,39 @@ from coupons.smtp import (
     Unreachable,
     UnreachableCause,
 )
-from tests.faults.model_interaction_points import Contacts, Dead
+from tests.faults.model_interaction_points import InteractionPoints, ProcessDied
 
 MESSAGE_ID = re.compile(r"<([0-9a-f]{32})\.(\d+)@")
 SHOWN = re.compile(r"(?P<list>\w+)=(?:(?P<code>C\d+)|none is left)")
-"""How the model's messages show a code, or a text for it: each list in a line of its own."""
+"""A line of the model's messages: the name of a list with a code or the alternative text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What the network does with a mail, and what the worker hears of it."""
+    """What happens to a mail, and the outcome that the worker gets."""
 
     answer: Outcome
     arrives: bool = False
-    waits: bool = False
-    """For a free connection: until the relays answer, it may be withdrawn, or be too late."""
+    queued: bool = False
+    """The mail waits for a free connection: until the relays reply, it can be cancelled or pass its deadline."""
 
 
 FATES = {
     "sent": Fate(Sent("250 2.0.0 taken"), arrives=True),
-    "sent, after it waited": Fate(Sent("250 2.0.0 taken"), arrives=True, waits=True),
+    "sent after it was queued": Fate(Sent("250 2.0.0 taken"), arrives=True, queued=True),
     "refused": Fate(Refused("550 5.1.1 unknown")),
     "deferred": Fate(Deferred("451 4.2.0 later")),
-    "taken, the answer lost": Fate(Uncertain("the connection was lost"), arrives=True),
-    "lost after the dot": Fate(Uncertain("the connection was lost")),
+    "accepted, reply lost": Fate(Uncertain("the connection was lost"), arrives=True),
+    "lost after the final dot": Fate(Uncertain("the connection was lost")),
     "sender refused": Fate(SenderRefused("550 5.7.1 not you", Phase.MAIL)),
-    "denied at RCPT": Fate(SenderRefused("550 5.7.1 policy", Phase.RCPT)),
+    "sender refused at RCPT": Fate(SenderRefused("550 5.7.1 policy", Phase.RCPT)),
     "unreachable": Fate(Unreachable("connection refused")),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One that has reached its recipient. `codes` by the name of their list."""
+    """A mail that reached its recipient; `codes` are pairs of list and code."""
 
     message_id: str
     sendout_id: UUID
@@ -70,70 +70,70 @@ class Mail:
 
     @classmethod
     def read(cls, envelope: Envelope) -> "Mail":
-        """As its recipient does, with the standard library's parser."""
+        """Parse a mail with the standard library, as its recipient does."""
         read = email.message_from_bytes(envelope.data, policy=email.policy.default)
         message_id = str(read["Message-ID"])
         ids = MESSAGE_ID.match(message_id)
-        assert ids, "a mail without our Message-ID"
+        assert ids, "a mail without a Message-ID of ours"
         shown = [SHOWN.fullmatch(line) for line in read.get_content().splitlines()]
-        assert all(shown), "a mail that is not the message's"
+        assert all(shown), "a mail with an unexpected line"
         codes = tuple((each["list"], each["code"]) for each in shown if each and each["code"])
         return cls(message_id, UUID(ids[1]), int(ids[2]), envelope.rcpt_to, codes)
 
 
 @dataclass(slots=True)
 class Network:
-    """What all relays have really delivered, and when the time has last gone on by more than a lease."""
+    """All mails that arrived, and the last time that the clock was advanced by more than a lease."""
 
     lease_seconds: float
     in_flight: Callable[[], Awaitable[Collection[tuple[UUID, int]]]]
-    """What the database says just now that workers have in hand."""
+    """Reads the mails in flight from the database."""
     ledger: list[Mail] = field(default_factory=list)
-    unintended: list[str] = field(default_factory=list)
-    """Mails that were handed over without that: nobody would know of them if their worker died."""
-    went_on_at: float = float("-inf")
+    without_intent: list[str] = field(default_factory=list)
+    """Mails handed over without a committed intent: a worker's death would leave no trace of them."""
+    advanced_at: float = float("-inf")
 
-    def time_goes_on(self) -> None:
-        self.went_on_at = asyncio.get_running_loop().time()
+    def advance_time(self) -> None:
+        self.advanced_at = asyncio.get_running_loop().time()
 
-    async def look(self, handed_over: Sequence[Envelope]) -> None:
+    async def check_intents(self, handed_over: Sequence[Envelope]) -> None:
         in_flight = await self.in_flight()
         mails = [Mail.read(envelope) for envelope in handed_over]
-        self.unintended += [f"handed over without intent: {mail}" for mail in mails if mail.key not in in_flight]
+        self.without_intent += [f"handed over without intent: {mail}" for mail in mails if mail.key not in in_flight]
 
-    def is_too_late(self, until: float | None) -> bool:
-        """A limit that was set before the time went on by a lease is over."""
-        return until is not None and until - self.lease_seconds < self.went_on_at
+    def is_past(self, until: float | None) -> bool:
+        """Whether a deadline was set before the clock was advanced by a lease."""
+        return until is not None and until - self.lease_seconds < self.advanced_at
 
 
 @dataclass(slots=True)
-class _HandedOver:
+class _Submitted:
     envelope: Envelope
     report: Callable[[Outcome], None]
     owner: object
     deadline: float | None
     fate: Fate
     outcome: Outcome | None = None
-    """Decided already, not told yet."""
+    """Known but not yet reported."""
 
 
-class Wire:
-    """One worker's `Relays`: a mail that is handed over meets the next of the fates; later ones are sent.
+class ModelRelays:
+    """One worker's `Relays`: each submitted mail gets the next fate; after the last fate, mails are sent.
 
-    As the real ones do: each mail is reported once, never while it is handed over; what waits can be withdrawn; after
-    its deadline no mail is begun.
+    Like the real `Relays`, they report each mail once, never during `submit`; queued mails can be cancelled; no mail is
+    started after its deadline.
     """
 
-    def __init__(self, network: Network, contacts: Contacts) -> None:
+    def __init__(self, network: Network, points: InteractionPoints) -> None:
         self.outage: Outage | None = None
         self._network = network
-        self._contacts = contacts
+        self._points = points
         self._fates: deque[Fate] = deque()
-        self._unanswered: list[_HandedOver] = []
+        self._unanswered: list[_Submitted] = []
         self._answering: asyncio.Task[None] | None = None
 
-    def meets(self, fates: Sequence[str], *, outage: bool = False) -> None:
-        """From now on."""
+    def set_fates(self, fates: Sequence[str], *, outage: bool = False) -> None:
+        """Set the fates of the next mails, and whether there is an outage."""
         self._fates = deque(FATES[each] for each in fates)
         self.outage = Outage("no relay answers", datetime.now(UTC), 1.0) if outage else None
 
@@ -144,11 +144,11 @@ class Wire:
         owner: object = None,
         deadline: float | None = None,
     ) -> None:
-        self._contacts.hands_over(envelope.rcpt_to)
+        self._points.submit(envelope.rcpt_to)
         fate = self._fates.popleft() if self._fates else FATES["sent"]
-        mail = _HandedOver(envelope, report, owner, deadline, fate)
+        mail = _Submitted(envelope, report, owner, deadline, fate)
         self._unanswered.append(mail)
-        if not fate.waits:
+        if not fate.queued:
             self._begin(mail)
         if self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._answer())
@@ -159,21 +159,23 @@ class Wire:
                 mail.outcome = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
     def stalled_owners(self) -> list[object]:
-        """Its relays answer, or their connections are lost: no work is left behind that a death had to end."""
+        """These relays never stall."""
         return []
 
     def cancel_queued(self) -> None:
-        """Workers of the model are never told to stop."""
+        """Workers of the model never shut down."""
 
     async def _answer(self) -> None:
-        if self._contacts.dead:
+        if self._points.dead:
             return
-        await self._network.look([mail.envelope for mail in self._unanswered if not self._is_too_late(mail)])
-        with suppress(Dead):
-            await self._contacts.passes("the relay answers")
-            self._tell()
+        await self._network.check_intents(
+            [mail.envelope for mail in self._unanswered if not self._is_past_deadline(mail)]
+        )
+        with suppress(ProcessDied):
+            await self._points.reach("the relay replies")
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         for mail in self._unanswered:
             if mail.outcome is None:
                 self._begin(mail)
@@ -182,11 +184,11 @@ class Wire:
             assert mail.outcome
             mail.report(mail.outcome)
 
-    def _is_too_late(self, mail: _HandedOver) -> bool:
-        return self._network.is_too_late(mail.deadline)
+    def _is_past_deadline(self, mail: _Submitted) -> bool:
+        return self._network.is_past(mail.deadline)
 
-    def _begin(self, mail: _HandedOver) -> None:
-        if self._is_too_late(mail):
+    def _begin(self, mail: _Submitted) -> None:
+        if self._is_past_deadline(mail):
             mail.outcome = Unreachable("not sent before its deadline", UnreachableCause.DEADLINE)
             return
         mail.outcome = mail.fate.answer

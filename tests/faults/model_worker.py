@@ -1,4 +1,4 @@
-"""A worker of the model: the real roles on a real database, with the model's relays."""
+"""A worker of the model: the real roles and a real database, with simulated relays."""
 
 import asyncio
 import sys
@@ -12,8 +12,8 @@ from coupons.database import TRANSIENT_ERRORS, Pool, pooled
 from coupons.errors import Conflict, LeaseLost
 from coupons.settings import Settings
 from coupons.smtp import Relays
-from tests.faults.model_interaction_points import Contacts, Fault, WatchedPool, tell
-from tests.faults.model_network import Network, Wire
+from tests.faults.model_interaction_points import Fault, InteractionPoints, WatchedPool, log_step
+from tests.faults.model_network import ModelRelays, Network
 from workers.delivery.deliverer import Deliverer
 from workers.importer import Importer
 from workers.intake import Intake
@@ -24,27 +24,27 @@ from workers.sweeper import Sweeper
 
 CONNECTIONS = 6
 LIMIT_SECONDS = 30
-SHORTLY = 0.01
-"""Seconds until a worker of the model tries again what a lost connection has kept it from."""
+RETRY_SECONDS = 0.01
+"""Delay of a retry after a lost connection."""
 ROLES = ("import", "sendout", "deliver")
 
 
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker waits for a database that is there."""
+def shorten_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers retry at once: the database is always available."""
     for name, module in sys.modules.items():
         if name.startswith("workers.") and hasattr(module, "RETRY_SECONDS"):
-            monkeypatch.setattr(module, "RETRY_SECONDS", SHORTLY)
+            monkeypatch.setattr(module, "RETRY_SECONDS", RETRY_SECONDS)
 
 
 class Worker:
-    """One process: what it works on comes to its end, stands still, or dies."""
+    """One process: its work finishes, freezes or dies."""
 
     def __init__(
         self, name: str, real_pool: Pool, network: Network, settings: Settings, background: asyncio.TaskGroup
     ) -> None:
-        self.contacts = Contacts(name, real_pool)
-        self.wire = Wire(network, self.contacts)
-        pool, relays = cast("Pool", WatchedPool(real_pool, self.contacts)), cast("Relays", self.wire)
+        self.points = InteractionPoints(name, real_pool)
+        self.relays = ModelRelays(network, self.points)
+        pool, relays = cast("Pool", WatchedPool(real_pool, self.points)), cast("Relays", self.relays)
         signals = Signals(ROLES)
         nudges = Nudges(signals)
         self.intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=ROLES)
@@ -55,68 +55,68 @@ class Worker:
         )
         self.sweeper = Sweeper(pool=pool, nudges=nudges, settings=settings, owner=name)
         self._body: asyncio.Task[Any] | None = None
-        self._had_trouble = False
+        self._had_connection_fault = False
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, name: str, database_url: str, network: Network, settings: Settings) -> AsyncIterator[Self]:
+    async def start(cls, name: str, database_url: str, network: Network, settings: Settings) -> AsyncIterator[Self]:
         async with pooled(database_url, size=CONNECTIONS) as pool, asyncio.TaskGroup() as background:
             worker = cls(name, pool, network, settings, background)
             try:
                 yield worker
             finally:
-                if worker.stands_still:
-                    await worker.is_killed()
+                if worker.is_frozen:
+                    await worker.kill()
 
     @property
-    def stands_still(self) -> bool:
+    def is_frozen(self) -> bool:
         return self._body is not None
 
-    async def does(self, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
-        """What came of it: its result, LeaseLost, Conflict or a trouble that was to come. Raises what is a defect."""
+    async def run(self, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
+        """Run `work` and return its result, or a LeaseLost, Conflict or injected error. Raises any other error."""
         assert self._body is None
-        self._had_trouble = False
+        self._had_connection_fault = False
         self._body = asyncio.create_task(work)
         self._begin(self._body, fault)
-        return await self._goes_on()
+        return await self._wait()
 
-    async def goes_on(self, fault: Fault | None = None) -> Any:
-        """With what it stood still in; its contacts are counted anew."""
+    async def resume(self, fault: Fault | None = None) -> Any:
+        """Continue the frozen work; its interaction points count from 1 again."""
         assert self._body
         self._begin(self._body, fault)
-        self.contacts.go_on()
-        return await self._goes_on()
+        self.points.resume()
+        return await self._wait()
 
-    async def is_killed(self) -> None:
-        self.contacts.die()
-        await self._goes_on()
+    async def kill(self) -> None:
+        self.points.kill()
+        await self._wait()
 
     def _begin(self, body: "asyncio.Task[Any]", fault: Fault | None) -> None:
-        self._had_trouble |= fault is not None and fault.what in {"is cut off", "hears no answer"}
-        self.contacts.begin(body, fault)
+        self._had_connection_fault |= fault is not None and fault.kind in {"loses the connection", "loses the reply"}
+        self.points.start(body, fault)
 
-    async def _goes_on(self) -> Any:
+    async def _wait(self) -> Any:
         assert self._body
-        standing = asyncio.create_task(self.contacts.stood_still.wait())
-        ended, _ = await asyncio.wait(
-            {self._body, standing}, timeout=LIMIT_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        standing.cancel()
-        assert ended, f"{self.contacts.name} comes to no end"
+        frozen = asyncio.create_task(self.points.frozen.wait())
+        ended, _ = await asyncio.wait({self._body, frozen}, timeout=LIMIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        frozen.cancel()
+        assert ended, f"{self.points.name} does not finish"
         if not self._body.done():
             return None
         body, self._body = self._body, None
-        if self.contacts.dead:
+        if self.points.dead:
             await asyncio.wait({body})
             body.cancelled() or body.exception()
             return None
-        return self._came_of(body)
+        return self._result(body)
 
-    def _came_of(self, body: "asyncio.Task[Any]") -> Any:
+    def _result(self, body: "asyncio.Task[Any]") -> Any:
         error = body.exception()
         if error is None:
             return body.result()
-        if isinstance(error, (LeaseLost, Conflict)) or (self._had_trouble and isinstance(error, TRANSIENT_ERRORS)):
-            tell(f"{self.contacts.name}: {type(error).__name__}: {error}")
+        if isinstance(error, (LeaseLost, Conflict)) or (
+            self._had_connection_fault and isinstance(error, TRANSIENT_ERRORS)
+        ):
+            log_step(f"{self.points.name}: {type(error).__name__}: {error}")
             return error
         raise error

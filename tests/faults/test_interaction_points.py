@@ -1,4 +1,4 @@
-"""A worker meets each fault at each of its contacts with the outside world, one after the other."""
+"""Each fault is injected at each interaction point of a worker with the outside world, one at a time."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -9,132 +9,132 @@ from structlog.testing import capture_logs
 from coupons.commands import ImportCoupons, Recipient, StartSendout
 from coupons.states import ImportMode
 from tests.faults.lab import LONG
-from tests.faults.model import Shop
-from tests.faults.model_interaction_points import Fault, What
-from tests.faults.model_worker import Worker, hurry
+from tests.faults.model import Model
+from tests.faults.model_interaction_points import Fault, FaultKind
+from tests.faults.model_worker import Worker, shorten_retries
 from tests.services import database
 
 PEOPLE = tuple(Recipient(email=f"p{number}@example.org") for number in range(5))
-ITS_FATES = ("sent", "refused", "taken, the answer lost", "deferred", "sent, after it waited")
-OTHER_FATES = ("sent", "deferred", "deferred", "sent", "deferred")
+FATES_OF_FIRST = ("sent", "refused", "accepted, reply lost", "deferred", "sent after it was queued")
+FATES_OF_OTHERS = ("sent", "deferred", "deferred", "sent", "deferred")
 
-FEWEST_CONTACTS = 8
-STRIDES = {"take_a_command": 10, "import_codes": 15, "prepare": 10, "deliver": 8}
-"""Of the short form: from one contact to the next that is tried. Whoever stands still does so at each of the few where
-that can be, but in an import.
-"""
+MIN_POINTS = 8
+STRIDES = {"receive_command": 10, "import_codes": 15, "prepare": 10, "deliver": 8}
+"""The short form tries every nth point. Freezing is tried at all of its few possible points except in an import."""
 
-Work = Callable[[Shop, Worker], Awaitable[Coroutine[Any, Any, Any]]]
-"""Prepares something to do for the worker, and returns the doing."""
+Work = Callable[[Model, Worker], Awaitable[Coroutine[Any, Any, Any]]]
+"""Prepares work for the worker and returns it as a coroutine."""
 
 
-async def take_a_command(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:
-    return worker.intake._commit(StartSendout(id=shop.new_id(), message="m", recipients=PEOPLE))
+async def receive_command(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
+    return worker.intake._commit(StartSendout(id=model.new_id(), message="m", recipients=PEOPLE))
 
 
-async def import_codes(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:
-    codes = tuple(f"C{shop.new_id().int}" for _ in PEOPLE)
-    await shop.comes(ImportCoupons(id=shop.new_id(), list="b", mode=ImportMode.REPLACE, codes=codes), worker)
+async def import_codes(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
+    codes = tuple(f"C{model.new_id().int}" for _ in PEOPLE)
+    await model.receive(ImportCoupons(id=model.new_id(), list="b", mode=ImportMode.REPLACE, codes=codes), worker)
     return worker.importer.step()
 
 
-async def prepare(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:
-    await shop.works(worker, await take_a_command(shop, worker))
+async def prepare(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
+    await model.run(worker, await receive_command(model, worker))
     return worker.preparer.step()
 
 
-async def deliver(shop: Shop, worker: Worker) -> Coroutine[Any, Any, Any]:
-    await shop.works(worker, await prepare(shop, worker))
-    worker.wire.meets(ITS_FATES)
+async def deliver(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
+    await model.run(worker, await prepare(model, worker))
+    worker.relays.set_fates(FATES_OF_FIRST)
     return worker.deliverer.step()
 
 
-Meanwhile = Callable[[Shop, Worker], Awaitable[None]]
-"""What happens while it stands still; another worker does it."""
+Interlude = Callable[[Model, Worker], Awaitable[None]]
+"""Lets another worker act while the first one is frozen."""
 
 
-async def nothing(shop: Shop, other: Worker) -> None:
+async def nothing(model: Model, other: Worker) -> None:
     pass
 
 
-async def others_do_its_work(shop: Shop, other: Worker) -> None:
-    await shop.time_goes_on()
-    await shop.do_all(other, OTHER_FATES)
+async def others_take_over(model: Model, other: Worker) -> None:
+    await model.advance_time()
+    await model.run_all(other, FATES_OF_OTHERS)
 
 
-async def uncertain_mails_are_sent_again(shop: Shop, other: Worker) -> None:
-    await shop.time_goes_on()
-    await shop.works(other, other.sweeper.step())
-    for sendout in await shop.sendouts():
-        await shop.resolve(sendout, "resend")
-    await shop.do_all(other, OTHER_FATES)
+async def uncertain_mails_are_resent(model: Model, other: Worker) -> None:
+    await model.advance_time()
+    await model.run(other, other.sweeper.step())
+    for sendout in await model.sendouts():
+        await model.resolve(sendout, "resend")
+    await model.run_all(other, FATES_OF_OTHERS)
 
 
-async def it_is_paused(shop: Shop, other: Worker) -> None:
-    for sendout in await shop.sendouts():
-        await shop.ask(shop.pause(sendout))
+async def sendouts_are_paused(model: Model, other: Worker) -> None:
+    for sendout in await model.sendouts():
+        await model.attempt(model.pause(sendout))
 
 
-async def it_is_cancelled(shop: Shop, other: Worker) -> None:
-    for sendout in await shop.sendouts():
-        await shop.ask(shop.cancel(sendout))
-    await others_do_its_work(shop, other)
+async def sendouts_are_cancelled(model: Model, other: Worker) -> None:
+    for sendout in await model.sendouts():
+        await model.attempt(model.cancel(sendout))
+    await others_take_over(model, other)
 
 
 @pytest.fixture(scope="module")
-async def shop_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
-    """A database for all of these tests: a shop is opened in an empty one."""
+async def model_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
+    """A database for all tests of this module; each empties it."""
     async with database(postgres_url, template_database) as url:
         yield url
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody waits for a database that is not away."""
-    hurry(monkeypatch)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers retry at once."""
+    shorten_retries(monkeypatch)
     with capture_logs():
         yield
 
 
-@pytest.mark.parametrize("work", [take_a_command, import_codes, prepare, deliver])
-@pytest.mark.parametrize("what", ["dies", "is cut off", "hears no answer"])
-async def test_a_fault_at_any_contact_loses_nothing(work: Work, what: What, shop_url: str, at_once: None) -> None:
-    """Right after it the books and the mails are right; then everything comes to its end, nobody lost, nobody twice."""
-    await at_each_contact(work, what, nothing, shop_url)
+@pytest.mark.parametrize("work", [receive_command, import_codes, prepare, deliver])
+@pytest.mark.parametrize("kind", ["dies", "loses the connection", "loses the reply"])
+async def test_a_fault_at_any_interaction_point_loses_nothing(
+    work: Work, kind: FaultKind, model_url: str, quick_retries: None
+) -> None:
+    """The rules of the oracle hold right after the fault, and all work finishes without a lost or duplicated mail."""
+    await inject_at_each_point(work, kind, nothing, model_url)
 
 
 @pytest.mark.parametrize("work", [import_codes, prepare, deliver])
 @pytest.mark.parametrize(
-    "meanwhile", [nothing, others_do_its_work, uncertain_mails_are_sent_again, it_is_paused, it_is_cancelled]
+    "interlude", [nothing, others_take_over, uncertain_mails_are_resent, sendouts_are_paused, sendouts_are_cancelled]
 )
-async def test_who_stood_still_at_any_contact_does_no_harm(
-    work: Work, meanwhile: Meanwhile, shop_url: str, at_once: None
+async def test_a_worker_that_froze_at_any_interaction_point_does_no_harm(
+    work: Work, interlude: Interlude, model_url: str, quick_retries: None
 ) -> None:
-    """However long, and whatever others did with its work meanwhile."""
-    await at_each_contact(work, "stands still", meanwhile, shop_url)
+    """A worker may be frozen for any time while others take over, pause or cancel its work."""
+    await inject_at_each_point(work, "freezes", interlude, model_url)
 
 
-async def at_each_contact(work: Work, what: What, meanwhile: Meanwhile, shop_url: str) -> None:
-    """One after the other, until the work has no such contact any more."""
-    async with Shop.opened(shop_url) as shop:
-        await shop.stock()
-        every = LONG or (what == "stands still" and work is not import_codes)
+async def inject_at_each_point(work: Work, kind: FaultKind, interlude: Interlude, model_url: str) -> None:
+    """Inject the fault at one point after the other until the work has no further point."""
+    async with Model.open(model_url) as model:
+        await model.add_stock()
+        every = LONG or (kind == "freezes" and work is not import_codes)
         at, stride = 1, 1 if every else STRIDES[work.__name__]
-        while met := await at_contact(shop, work, Fault(what, at), meanwhile):
-            await shop.come_to_the_end()
+        while met := await inject_at(model, work, Fault(kind, at), interlude):
+            await model.finish_all()
             at = met + stride
-        assert at > FEWEST_CONTACTS
+        assert at > MIN_POINTS
 
 
-async def at_contact(shop: Shop, work: Work, fault: Fault, meanwhile: Meanwhile) -> int:
-    """At which it came: this one, or the next where it can; 0: at none."""
-    worker, other = shop.workers
-    await shop.works(worker, await work(shop, worker), fault)
-    met = worker.contacts.met_at
-    await shop.check()
-    if worker.stands_still:
-        await meanwhile(shop, other)
-        await shop.check()
-        await shop.goes_on(worker)
-        await shop.check()
+async def inject_at(model: Model, work: Work, fault: Fault, interlude: Interlude) -> int:
+    """Inject a fault and return the number of its point: `fault.at`, or the next possible one; 0 if there is none."""
+    worker, other = model.workers
+    await model.run(worker, await work(model, worker), fault)
+    met = worker.points.hit_at
+    await model.check()
+    if worker.is_frozen:
+        await interlude(model, other)
+        await model.check()
+        await model.resume(worker)
+        await model.check()
     return met
