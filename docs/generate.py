@@ -1,18 +1,22 @@
-"""Writes the generated pages of docs/reference/: settings and the JSON Schemas of the contract, from the models.
+"""Writes the generated pages of docs/reference/: settings, the command line, and the JSON Schemas of the contract.
 
 `make docs` runs it; a test fails if a page differs from what it would write.
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+import click
+from click.testing import CliRunner
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from coupons.commands import type_of
 from coupons.settings import PREFIX, Settings, valid_values
+from producers.cli import main
 
 DOCS = Path(__file__).parent
 REFERENCE = DOCS / "reference"
@@ -39,6 +43,11 @@ TABLE_HEAD = """
 | Variable | Type | Default | Description |
 | --- | --- | --- | --- |
 """
+COMMAND_LINE = """# Command line
+
+Written by `make docs`: the output of `--help` for each command.
+"""
+HELP_COLUMNS = 80
 UNITS = ("bytes", "seconds", "hours", "days")
 """The last word of a setting's name, if that is the unit of its number."""
 
@@ -82,10 +91,35 @@ def schemas() -> dict[str, str]:
     return files
 
 
+def command_line_page() -> str:
+    """The help of each command, as a terminal of HELP_COLUMNS shows it."""
+    sections = (f"\n## {name}\n\n```text\n{text}```\n" for name, text in help_texts().items())
+    return COMMAND_LINE + "".join(sections)
+
+
+def help_texts() -> dict[str, str]:
+    """The output of `--help` by command, as `coupons list create`."""
+    runner = CliRunner()
+    return {
+        " ".join(("coupons", *path)): runner.invoke(
+            main, [*path, "--help"], prog_name="coupons", terminal_width=HELP_COLUMNS
+        ).output
+        for path in _commands(main, ())
+    }
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from _commands(each, (*path, name))
+
+
 def generated_files() -> dict[Path, str]:
     """The text of each file that this script writes."""
     contract = {REFERENCE / "contract" / name: text for name, text in schemas().items()}
-    return {REFERENCE / "settings.md": settings_page(), **contract}
+    pages = {REFERENCE / "settings.md": settings_page(), REFERENCE / "command-line.md": command_line_page()}
+    return pages | contract
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def _tell(run: "_Runner", services: Services) -> bool:
     )  # fmt: skip
     _say("600 codes for 1,000 customers: the sendout is interrupted, and nobody is mailed.")
     run("send", "--message", "spring-voucher", "--group", "customers", "--id", sendout, "--wait", expect=INTERRUPTED)
-    run("outbox", "--status", "interrupted")
+    run("outbox", "--state", "interrupted")
     good = _check("nobody was mailed", not Ledger(services.ledger).mails())
     _say("400 more codes, and the sendout is resumed.")
     run("import", f"{DATA}/spring-codes-more.txt", "--list", "spring-10", "--wait")

@@ -43,19 +43,15 @@ class FileOrUrl(click.File):
 
 
 def format_options(command: Any) -> Any:
-    """Add the options that describe a CSV file of codes or recipients."""
+    """Add the options that describe a file of codes or recipients."""
     for option in reversed((
         click.option(
             "--encoding", default="utf-8", show_default=True,
-            help="Text encoding: any Python codec. Not auto-detected.",
+            help="Text encoding (any Python codec; not detected).",
         ),
         click.option(
             "--separator", callback=_separator,
             help="CSV column separator: one character, or TAB.  [default: detected among ; , TAB |]",
-        ),
-        click.option(
-            "--column",
-            help="CSV column that holds the codes or addresses: its name, or its number from 1.  [default: detected]",
         ),
     )):  # fmt: skip
         command = option(command)

@@ -20,11 +20,13 @@ def groups() -> None:
 @click.argument("file", type=FileOrUrl())
 @click.option("--group", required=True, help="Group to import into; created if missing.")
 @click.option(
-    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value, show_default=True,
-    help="add: add or update recipients. replace: also remove all other recipients. delete: remove these recipients.",
+    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value,
+    help="\b\nadd: add or update recipients (default)\nreplace: also remove all other recipients\n"
+    "delete: remove these recipients",
 )  # fmt: skip
 @import_options
 @format_options
+@click.option("--column", help="CSV column that holds the addresses: name or 1-based number.  [default: detected]")
 @as_json
 @asynchronous
 async def import_file(

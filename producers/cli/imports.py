@@ -52,14 +52,16 @@ def import_options(command: Any) -> Any:
 @click.argument("file", type=FileOrUrl())
 @click.option("--list", "list_", required=True, help="List to import into.")
 @click.option(
-    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value, show_default=True,
-    help="add: add codes. replace: also remove all other available codes. delete: remove these codes if available.",
+    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value,
+    help="\b\nadd: add codes (default)\nreplace: also remove all other available codes\n"
+    "delete: remove these codes if available",
 )  # fmt: skip
 @import_options
 @click.option("--kind", type=click.Choice(["txt", "csv"]), help="File type.  [default: detected]")
 @click.option("--header/--no-header", default=None, help="Treat the first line of a CSV file as a header."
               "  [default: detected]")  # fmt: skip
 @format_options
+@click.option("--column", help="CSV column that holds the codes: name or 1-based number.  [default: detected]")
 @as_json
 @asynchronous
 async def import_file(

@@ -1,33 +1,39 @@
-"""`coupons list …`: what a list is called, and what happens when it runs out."""
+"""`coupons list …`: coupon lists and their settings."""
 
 import click
 
 from coupons.states import Shortage
-from producers.cli.output import amount, as_json, emit_json, emit_table
+from producers.cli.output import amount, as_json, counted, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
 
 SHORTAGES = [each.value for each in Shortage]
-SHORTAGE_HELP = "When codes run out: pause the whole sendout before anybody is mailed, or print the alternative text."
+DESCRIPTION_HELP = "Description (max. 200 characters)."
+SHORTAGE_HELP = """\b
+If a sendout needs more codes than are available:
+pause: interrupt it before any mail is sent
+text: print the alternative text instead of a code"""
+ALTERNATIVE_TEXT_HELP = "Printed instead of a code with --shortage text (max. 500 characters)."
+PREVIEW_TEXT_HELP = "Printed instead of a code in previews and test mails."
 
 
 @click.group("list")
 def lists() -> None:
-    """Coupon lists: create, look, copy, archive, delete."""
+    """Coupon lists: create, show, copy, archive, delete."""
 
 
 @lists.command()
 @click.argument("name")
-@click.option("--description", default="", help="For people; at most 200 characters.")
-@click.option(
-    "--shortage", type=click.Choice(SHORTAGES), default=Shortage.PAUSE.value, show_default=True, help=SHORTAGE_HELP
-)
-@click.option(
-    "--alternative-text", default="", help="Stands in for a code under --shortage text; at most 500 characters."
-)
-@click.option("--preview-text", help="Stands in for a code in previews and test mails.  [default: NAME_previewCoupon]")
+@click.option("--description", default="", help=DESCRIPTION_HELP)
+@click.option("--shortage", type=click.Choice(SHORTAGES), default=Shortage.PAUSE.value,
+              help=SHORTAGE_HELP.replace("is sent", "is sent (default)"))  # fmt: skip
+@click.option("--alternative-text", default="", help=ALTERNATIVE_TEXT_HELP)
+@click.option("--preview-text", help=f"{PREVIEW_TEXT_HELP}  [default: NAME_previewCoupon]")
 @asynchronous
 async def create(name: str, description: str, shortage: str, alternative_text: str, preview_text: str | None) -> None:
-    """Create an empty list. Its name is kept in lower case and never changes, because messages hold it."""
+    """Create an empty list.
+
+    The name is stored in lower case. It never changes, because messages refer to it.
+    """
     from coupons.names import parse_name
     from coupons.store import lists
 
@@ -41,10 +47,10 @@ async def create(name: str, description: str, shortage: str, alternative_text: s
 
 @lists.command()
 @click.argument("name")
-@click.option("--description", help="For people; at most 200 characters.")
+@click.option("--description", help=DESCRIPTION_HELP)
 @click.option("--shortage", type=click.Choice(SHORTAGES), help=SHORTAGE_HELP)
-@click.option("--alternative-text", help="Stands in for a code under --shortage text; at most 500 characters.")
-@click.option("--preview-text", help="Stands in for a code in previews and test mails.")
+@click.option("--alternative-text", help=ALTERNATIVE_TEXT_HELP)
+@click.option("--preview-text", help=PREVIEW_TEXT_HELP)
 @asynchronous
 async def change(
     name: str,
@@ -53,7 +59,10 @@ async def change(
     alternative_text: str | None,
     preview_text: str | None,
 ) -> None:
-    """Change a list's settings. An interrupted sendout sees them when it is resumed."""
+    """Change a list's settings.
+
+    An interrupted sendout uses the new settings when it is resumed.
+    """
     from coupons.names import parse_name
     from coupons.store import lists
 
@@ -67,11 +76,11 @@ async def change(
 
 
 @lists.command("ls")
-@click.option("--archived", is_flag=True, help="Also those that are archived.")
+@click.option("--archived", is_flag=True, help="Include archived lists.")
 @as_json
 @asynchronous
 async def ls(archived: bool, json_output: bool) -> None:
-    """All lists with their coupons in numbers."""
+    """List all coupon lists with their numbers of codes."""
     from coupons.store import lists
 
     async with database() as connection:
@@ -97,7 +106,7 @@ async def ls(archived: bool, json_output: bool) -> None:
 @as_json
 @asynchronous
 async def show(name: str, json_output: bool) -> None:
-    """One list: settings, numbers and its last imports."""
+    """Show a list's settings, numbers of codes and last imports."""
     from coupons.names import parse_name
     from coupons.store import imports, lists
 
@@ -109,8 +118,8 @@ async def show(name: str, json_output: bool) -> None:
         return
     click.echo(f"list {found.name}{' (archived)' if found.archived_at else ''}  {found.description}".rstrip())
     click.echo(
-        f"  {amount(found.total)} codes: {amount(found.available)} available, {amount(found.reserved)} reserved for "
-        f"sendouts, {amount(found.assigned)} assigned to recipients, {amount(found.sent)} sent"
+        f"  {counted(found.total, 'code')}: {amount(found.available)} available, {amount(found.reserved)} reserved, "
+        f"{amount(found.assigned)} assigned, {amount(found.sent)} sent"
     )
     alternative = f': "{found.alternative_text}"' if found.alternative_text else ""
     click.echo(f"  shortage: {found.shortage}{alternative}")
@@ -132,7 +141,10 @@ async def show(name: str, json_output: bool) -> None:
 @click.argument("new_name")
 @asynchronous
 async def copy(name: str, new_name: str) -> None:
-    """A new, empty list with another one's settings. Codes are never copied."""
+    """Create an empty list with the settings of another list.
+
+    Codes are never copied.
+    """
     from coupons.names import parse_name
     from coupons.store import lists
 
@@ -145,7 +157,10 @@ async def copy(name: str, new_name: str) -> None:
 @click.argument("name")
 @asynchronous
 async def archive(name: str) -> None:
-    """Take a list out of use; refused while a sendout needs it."""
+    """Archive a list.
+
+    An archived list accepts no imports and no new sendouts. Fails while an unfinished sendout needs the list.
+    """
     from coupons.names import parse_name
     from coupons.store import lists
 
@@ -158,7 +173,7 @@ async def archive(name: str) -> None:
 @click.argument("name")
 @asynchronous
 async def restore(name: str) -> None:
-    """Bring an archived list back."""
+    """Restore an archived list."""
     from coupons.names import parse_name
     from coupons.store import lists
 
@@ -169,13 +184,14 @@ async def restore(name: str) -> None:
 
 @lists.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
 @asynchronous
 async def delete(name: str, yes: bool) -> None:
-    """Delete an archived list with its codes and its rejected lines.
+    """Delete an archived list with its codes and rejected lines.
 
-    Codes that were sent stay known by their hash: no list takes them again, and `coupons who --code` says so. Messages
-    that name the list cannot be sent until they are saved again; its sendouts stay in the outbox. The name is free.
+    Only the hashes of sent codes are kept: no list accepts these codes again, and `coupons who --code` still finds
+    them. Sendouts stay in the outbox. Messages that use the list must be saved again before they can be sent. The name
+    can be used for a new list.
     """
     from coupons.names import parse_name
     from coupons.store import lists
@@ -184,13 +200,15 @@ async def delete(name: str, yes: bool) -> None:
         (found,) = await lists.named(connection, parse_name(name))
         if not yes:
             click.confirm(
-                f"{_kept(found.sent)}. Delete list {found.name} and its {amount(found.total)} codes?", abort=True
+                f"{_kept(found.sent)} Delete list {found.name} and its {counted(found.total, 'code')}?", abort=True
             )
         sent = await lists.delete(connection, found.name)
-    click.echo(f"list {found.name} deleted. {_kept(sent)}.")
+    click.echo(f"list {found.name} deleted. {_kept(sent)}")
 
 
 def _kept(sent: int) -> str:
     if not sent:
-        return "No code of it was sent"
-    return f"{amount(sent)} codes that were sent stay known by their hash and are never taken again"
+        return "None of its codes was sent."
+    hashes, codes = ("hash", "this code") if sent == 1 else ("hashes", "these codes")
+    verb = "is" if sent == 1 else "are"
+    return f"The {hashes} of {counted(sent, 'sent code')} {verb} kept, so no list accepts {codes} again."

@@ -1,4 +1,4 @@
-"""`coupons message …`: what is mailed."""
+"""`coupons message …`: the templates that sendouts mail."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -16,43 +16,52 @@ if TYPE_CHECKING:
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 attribute_values = click.option(
-    "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="What the message prints for this name."
+    "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="Value of an attribute, repeatable."
 )
 
 
-@click.group("message")
-def messages() -> None:
-    r"""Messages: save, preview, test.
+HELP = """\
+Messages: save, preview, test.
 
-    \b
-    In subject, text and HTML:
-      {{ first_name }}                      an attribute of the recipient
-      {{ coupon("spring-10") }}             the recipient's code of this list, or its alternative text
-      {% if has_coupon("spring-10") %} … {% endif %}    whether this recipient has a code
-    """
+Subject, text and HTML may contain placeholders:
+
+\b
+  {{ first_name }}
+      an attribute of the recipient
+  {{ coupon("spring-10") }}
+      the recipient's code from this list, or the list's alternative text
+  {% if has_coupon("spring-10") %} … {% endif %}
+      printed only if the recipient has a code from this list"""
+
+
+@click.group("message", help=HELP)
+def messages() -> None:
+    """The commands about messages."""
 
 
 @messages.command()
 @click.argument("name")
-@click.option("--subject", required=True, help="May hold placeholders.")
-@click.option("--text", type=click.File(encoding="utf-8"), help="File with the plain text.")
-@click.option("--html", type=click.File(encoding="utf-8"), help="File with the HTML.")
-@click.option("--from", "sender", help='As "Shop <shop@example.org>".  [default: COUPONS_DEFAULT_FROM]')
-@click.option("--reply-to", help="Where answers go.")
-@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="A name that recipients will bring.")
-@click.option("--attach", "attachments", multiple=True, type=file_path, help="A file to go along; may be repeated.")
+@click.option("--subject", required=True, help="Subject; may contain placeholders.")
+@click.option("--text", type=click.File(encoding="utf-8"), help="File with the plain text part.")
+@click.option("--html", type=click.File(encoding="utf-8"), help="File with the HTML part.")
+@click.option("--from", "sender", help='Sender, as "Shop <shop@example.org>".  [default: COUPONS_DEFAULT_FROM]')
+@click.option("--reply-to", help="Reply-To address.")
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME",
+              help="Attribute that the message may use although no group has it yet, repeatable.")  # fmt: skip
+@click.option("--attach", "attachments", multiple=True, type=file_path, help="File to attach, repeatable.")
 @click.option("--inline", "images", multiple=True, type=file_path,
-              help='An image that the HTML shows: <img src="cid:logo.png">; may be repeated.')  # fmt: skip
-@click.option("--header", "headers", multiple=True, metavar='"NAME: VALUE"', help='As "X-Campaign: spring";'
-              " may be repeated.")  # fmt: skip
+              help='Image for the HTML, shown by <img src="cid:logo.png">, repeatable.')  # fmt: skip
+@click.option("--header", "headers", multiple=True, metavar='"NAME: VALUE"',
+              help='Additional header, as "X-Campaign: spring", repeatable.')  # fmt: skip
 @asynchronous
 async def save(
     name: str, subject: str, text: TextIO | None, html: TextIO | None, sender: str | None, reply_to: str | None,
     attributes: tuple[str, ...], attachments: tuple[Path, ...], images: tuple[Path, ...], headers: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Save a message's next version. A sendout that has begun keeps the version that it began with.
+    """Save a message as its next version.
 
-    Every list that it names must exist, every attribute must be known from a group or from --attribute.
+    Sendouts that already exist keep the version that they were created with. Every list that the message uses must
+    exist. Every attribute must be known from a group or be declared with --attribute.
     """
     from coupons.names import parse_name
     from coupons.store import messages
@@ -60,7 +69,7 @@ async def save(
 
     sender = sender or settings().default_from
     if not sender:
-        raise Failed(f"message {name} has no sender: give --from, or set COUPONS_DEFAULT_FROM")
+        raise Failed(f"message {name} has no sender: pass --from or set COUPONS_DEFAULT_FROM")
     parts = Parts(subject=subject, text=text.read() if text else None, html=html.read() if html else None)
     files = [_file(each, inline=False) for each in attachments] + [_file(each, inline=True) for each in images]
     async with database() as connection:
@@ -68,13 +77,13 @@ async def save(
             connection, parse_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes,
             headers=_headers(headers), files=files,
         )  # fmt: skip
-    lists = f", codes of {', '.join(saved.lists)}" if saved.lists else ", no codes"
+    lists = f", codes from {', '.join(saved.lists)}" if saved.lists else ", no codes"
     along = f", with {', '.join(saved.files)}" if saved.files else ""
     click.echo(f"message {saved.name} saved, version {saved.version}{lists}{along}")
 
 
 def _file(path: Path, *, inline: bool) -> "File":
-    """Its content type is what its name says."""
+    """The file with the content type that its name suggests."""
     from mimetypes import guess_type
 
     from coupons.mail import File
@@ -90,7 +99,7 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or name in headers:
-            problem = "is given twice" if colon else "is not NAME: VALUE"
+            problem = "is given twice" if colon else "must be NAME: VALUE"
             raise click.BadParameter(f"{line!r} {problem}", param_hint="--header")
         headers[name] = value.strip()
     return headers
@@ -100,7 +109,7 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
 @as_json
 @asynchronous
 async def ls(json_output: bool) -> None:
-    """All messages, newest versions."""
+    """List all messages with their newest version."""
     from coupons.store import messages
 
     async with database() as connection:
@@ -112,7 +121,7 @@ async def ls(json_output: bool) -> None:
         "MESSAGE": lambda row: row.name,
         "VERSION": lambda row: row.version,
         "LISTS": lambda row: row.lists,
-        "NEEDS": lambda row: row.attributes,
+        "ATTRIBUTES": lambda row: row.attributes,
         "FILES": lambda row: row.files,
         "FROM": lambda row: row.sender,
         "SUBJECT": lambda row: row.subject,
@@ -123,10 +132,13 @@ async def ls(json_output: bool) -> None:
 @messages.command()
 @click.argument("name")
 @attribute_values
-@click.option("--html", is_flag=True, help="Print the HTML instead of the text.")
+@click.option("--html", is_flag=True, help="Print the HTML part instead of the text part.")
 @asynchronous
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
-    """Print a message as a recipient would see it, with preview texts in place of codes."""
+    """Print a message as a recipient would see it.
+
+    Preview texts are printed instead of codes, and [name] for attributes without a value.
+    """
     from coupons.names import parse_name
     from coupons.store import messages
     from coupons.templates.rendering import Template
@@ -147,11 +159,14 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 
 @messages.command()
 @click.argument("name")
-@click.option("--to", required=True, help="Who gets the test mail.")
+@click.option("--to", required=True, help="Address to send the test mail to.")
 @attribute_values
 @asynchronous
 async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
-    """Mail a message to one address, with preview texts in place of codes: no code is used."""
+    """Send a message as a test mail to one address.
+
+    Preview texts are printed instead of codes, so no code is used.
+    """
     from coupons.addresses import parse_address
     from coupons.names import parse_name
     from coupons.smtp import Deferred, Limits, Refused, Relays, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
@@ -203,5 +218,5 @@ async def _preview_coupons(connection: "Connection", names: list[str]) -> "dict[
 def _values(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--attribute")
+            raise click.BadParameter(f"{pair!r} must be NAME=VALUE", param_hint="--attribute")
     return dict(pair.split("=", 1) for pair in pairs)

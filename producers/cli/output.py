@@ -24,7 +24,7 @@ COLOURS = {
     "cancelled": "red",
 }
 
-as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of a table.")
+as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of text.")
 
 
 def emit_json(value: Any) -> None:
@@ -69,9 +69,9 @@ def amount(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
 
 
-def counted(number: int | None, noun: str) -> str:
-    """As `1 mail`, `2 mails`, `? mails`."""
-    return f"{amount(number)} {noun}{'' if number == 1 else 's'}"
+def counted(number: int | None, noun: str, plural: str = "") -> str:
+    """As `1 mail`, `2 mails`, `? mails`. `plural` is given where it is not the noun and an s."""
+    return f"{amount(number)} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def mark(ok: bool) -> str:

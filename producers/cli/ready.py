@@ -1,5 +1,5 @@
-"""`coupons ready`: whether the process on this machine can do what it is there for. Container health checks run it
-every few seconds, so it imports little.
+"""`coupons ready`: whether the local worker or console is ready. Container health checks run it every few seconds, so
+it imports little.
 """
 
 import json
@@ -18,39 +18,43 @@ if TYPE_CHECKING:
     from coupons.settings import Settings
 
 ANSWER_SECONDS = 8
-"""A part that hangs is told after 5 s."""
+"""A probe that hangs is reported after 5 s, so a longer wait is useless."""
 POLL_SECONDS = 0.5
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nobody listens here
-UNEXPLAINED = "not ready; the log of the process says why"
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
+UNEXPLAINED = "not ready; see its log"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was said: each part's name, and why it is not ready, None if it is; or why nothing was said."""
+    """The reply: by part, why it is not ready, or None if it is; or why there was no usable reply."""
 
     ready: bool
     parts: Mapping[str, str | None] = field(default_factory=dict)
-    silence: str | None = None
+    error: str | None = None
 
     @property
-    def lacking(self) -> str:
-        return self.silence or "; ".join(f"{name}: {reason}" for name, reason in self.parts.items() if reason)
+    def problems(self) -> str:
+        return self.error or "; ".join(f"{name}: {reason}" for name, reason in self.parts.items() if reason)
 
 
 @click.command()
-@click.option("--wait", "seconds", type=click.FloatRange(min=0), default=0.0, help="Ask until it is ready, so long.")
-@click.option("--url", help="Where it answers; by default COUPONS_HEALTH_PORT, or the port of `coupons web`.")
+@click.option("--wait", "seconds", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+              help="Poll for up to SECONDS until it is ready.")  # fmt: skip
+@click.option("--url", help="URL to check.  [default: the worker's COUPONS_HEALTH_PORT, or the console's port]")
 @as_json
 def ready(seconds: float, url: str | None, json_output: bool) -> None:
-    """Whether the worker or the console on this machine is ready; exit code 1, and what is lacking, if not."""
+    """Check whether the local worker or console is ready.
+
+    If it is not ready, prints the reasons and exits with code 1.
+    """
     where = address(url) if url else _local_url()
-    answer = _waited(where, seconds)
+    answer = _poll(where, seconds)
     if json_output:
-        emit_json({"ready": answer.ready, "url": where, "parts": answer.parts, "silence": answer.silence})
+        emit_json({"ready": answer.ready, "url": where, "parts": answer.parts, "error": answer.error})
     elif answer.ready:
         click.echo(f"ready: {', '.join(answer.parts)}")
     else:
-        raise Failed(f"not ready: {answer.lacking}")
+        raise Failed(f"not ready: {answer.problems}")
     if not answer.ready:
         raise SystemExit(FAILED)
 
@@ -66,31 +70,31 @@ def _local_url() -> str:
 
 
 def url_of(settings: "Settings") -> str:
-    """Of the worker on this machine, or, without a health port, of the console. Raises Failed: it may be anywhere."""
+    """The URL of the local worker; without a health port, of the console. Raises Failed if its port is unknown."""
     worker, web = (settings.health_host, settings.health_port), (settings.web_host, settings.web_port)
     host, port = worker if settings.health_port else web
     if not port:
-        raise Failed("give --url: COUPONS_WEB_PORT is 0, so the console's port is known to its log only")
+        raise Failed("pass --url: COUPONS_WEB_PORT is 0, so only the console's log has its port")
     host = ANY_ADDRESS.get(host, host)
     return f"http://[{host}]:{port}/readyz" if ":" in host else f"http://{host}:{port}/readyz"
 
 
 def address(url: str) -> str:
-    """With the path of readiness, if it has none."""
+    """The URL, with the path of the readiness check if it has none."""
     parts = urlsplit(url)
     return url if parts.path.strip("/") else parts._replace(path="/readyz").geturl()
 
 
-def _waited(url: str, seconds: float) -> Answer:
-    """What it answers when it is ready, or in the end; what is lacking meanwhile goes to stderr, each change once."""
-    deadline, told = time.monotonic() + seconds, ""
+def _poll(url: str, seconds: float) -> Answer:
+    """Ask until it is ready or the time is over; returns the last answer. Prints each change of it on stderr."""
+    deadline, printed = time.monotonic() + seconds, ""
     while True:
         answer = ask(url)
         if answer.ready or time.monotonic() + POLL_SECONDS > deadline:
             return answer
-        if answer.lacking != told:
-            click.echo(f"waiting: {answer.lacking}", err=True)
-            told = answer.lacking
+        if answer.problems != printed:
+            click.echo(f"waiting: {answer.problems}", err=True)
+            printed = answer.problems
         time.sleep(POLL_SECONDS)
 
 
@@ -100,22 +104,22 @@ def ask(url: str) -> Answer:
     from urllib.request import ProxyHandler, build_opener
 
     try:
-        # Straight to it: no proxy of the environment knows the processes of this machine.
+        # Never through a proxy: this is a process on this machine.
         with build_opener(ProxyHandler({})).open(url, timeout=ANSWER_SECONDS) as reply:
-            return understood(reply.status, reply.read())
+            return parse_answer(reply.status, reply.read())
     except HTTPError as error:
-        return understood(error.code, error.read())
+        return parse_answer(error.code, error.read())
     except (OSError, HTTPException, ValueError):
-        silence = f"nothing answers at {url}; a worker does only with COUPONS_HEALTH_PORT"
-        return Answer(ready=False, silence=silence)
+        error_text = f"no response from {url} (workers serve health checks only if COUPONS_HEALTH_PORT is set)"
+        return Answer(ready=False, error=error_text)
 
 
-def understood(status: int, body: bytes) -> Answer:
-    """A boolean for each part, and the reasons of those that are not ready, where they are told."""
+def parse_answer(status: int, body: bytes) -> Answer:
+    """Parse a boolean for each part, and the reasons of those that are not ready, if the process reports them."""
     try:
-        said = json.loads(body)
-        reasons = said.pop("reasons", {})
-        parts = {name: None if said[name] else str(reasons.get(name, UNEXPLAINED)) for name in ("database", *said)}
+        answer = json.loads(body)
+        reasons = answer.pop("reasons", {})
+        parts = {name: None if answer[name] else str(reasons.get(name, UNEXPLAINED)) for name in ("database", *answer)}
     except (ValueError, AttributeError, TypeError, KeyError):
-        return Answer(ready=False, silence=f"what answers is neither a worker nor the console (HTTP {status})")
+        return Answer(ready=False, error=f"the URL is served by neither a worker nor the console (HTTP {status})")
     return Answer(ready=status == 200, parts=parts)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.cli.output import amount, as_json, emit_json, emit_table, moment
+from producers.cli.output import amount, as_json, counted, emit_json, emit_table, mark, moment
 from producers.cli.runtime import FAILED, asynchronous, database
 from producers.durations import format_duration
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SENDOUTS = {
     "SENDOUT": lambda row: row.id,
     "MESSAGE": lambda row: row.message,
-    "STATUS": lambda row: row.state,
+    "STATE": lambda row: row.state,
     "RECIPIENTS": lambda row: row.recipients,
     "SENT": lambda row: row.sent,
     "UNCERTAIN": lambda row: row.uncertain,
@@ -27,13 +27,15 @@ SENDOUTS = {
 LISTS = {"LIST": lambda row: row.name, "AVAILABLE": lambda row: row.available, "RESERVED": lambda row: row.reserved}
 BEFORE = """\
 Before you accept:
-  - check the relay's log for mails sent after these data end
-  - pause sendouts that must not continue; they can be cancelled only afterwards, because cancelling returns codes
+  - check the relay's log for mails sent since the backup
+  - pause sendouts that must not continue (cancel them only after accepting: that returns their codes)
   - remove already sent codes from their lists: coupons import FILE --list LIST --mode delete
-  - repeat the imports that came after these data end
-Then one of:
-  coupons restore-guard accept              remaining mails are sent; some recipients may get a second mail and code
-  coupons restore-guard accept --uncertain  remaining mails of started sendouts become uncertain and keep their codes"""
+  - repeat the imports made since the backup
+Then run one of:
+  coupons restore-guard accept
+      Remaining mails are sent. Some recipients may get a second mail with another code.
+  coupons restore-guard accept --uncertain
+      Remaining mails of started sendouts become uncertain and keep their codes."""
 
 
 @click.group("restore-guard")
@@ -49,7 +51,10 @@ def restore_guard() -> None:
 @as_json
 @asynchronous
 async def show(json_output: bool) -> int | None:
-    """Show whether workers may send, and if not, what may have been sent since. Exit code 1 while they may not."""
+    """Show whether workers may send.
+
+    If not, shows what may have been sent since the backup, and exits with code 1.
+    """
     from coupons.store import restore_guard
 
     async with database() as connection:
@@ -71,7 +76,10 @@ async def show(json_output: bool) -> int | None:
 @as_json
 @asynchronous
 async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
-    """Let workers send from this database. Shows what may have been sent since the backup, and asks first."""
+    """Let workers send from this database.
+
+    First shows what may have been sent since the backup, and asks for confirmation.
+    """
     from coupons.store import restore_guard
 
     if not (yes or sys.stdin.isatty()):
@@ -90,20 +98,20 @@ async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
     elif since:
         click.echo("database accepted: workers start sending within seconds")
         if uncertain:
-            click.echo(f"uncertain mails: {amount(mails)}; count them as sent with `coupons uncertain ID --accept`")
+            click.echo(f"uncertain: {counted(mails, 'mail')}; count as sent with `coupons uncertain ID --accept`")
 
 
 def _question(since: "Since", *, uncertain: bool) -> str:
     if uncertain:
         return "Make the remaining mails of started sendouts uncertain, and send all others?"
-    return f"Send {amount(_remaining_mails(since))} remaining mails, although some may have been sent already?"
+    return f"Send {counted(_remaining_mails(since), 'remaining mail')}, although some may have been sent already?"
 
 
 def _describe(found: "State", since: "Since | None") -> None:
     if since is None:
-        click.echo(f"{click.style('✓', fg='green')} the database is accepted: workers may send")
+        click.echo(f"{mark(ok=True)} the database is accepted: workers may send")
         return
-    click.echo(f"{click.style('✗', fg='red')} not accepted, workers send nothing: {found.refusal}")
+    click.echo(f"{mark(ok=False)} not accepted, workers send nothing: {found.refusal}")
     for line in _reaches(found, since):
         click.echo(f"  {line}")
     click.echo(

@@ -1,4 +1,4 @@
-"""`coupons send`, `resume`, `pause`, `cancel`."""
+"""`coupons send`, `resume`, `pause`, `cancel`: commands that start and control sendouts."""
 
 import asyncio
 from datetime import datetime
@@ -9,23 +9,23 @@ import click
 
 from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
-from producers.cli.outbox import describe, starts_later
-from producers.cli.output import amount, as_json, emit_json
+from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import Progress, follow
 from producers.cli.runtime import FAILED, INTERRUPTED, asynchronous, database, publish
+from producers.cli.show import describe, format_start
 from producers.durations import parse_minutes
 
 if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.store.sendout_views import Sendout
 
-IN_HAND_SECONDS = 5.0
-"""A relay answers within that; if not, it is said how many mails it has not answered for."""
-LOOK_SECONDS = 0.1
+IDLE_SECONDS = 5.0
+"""A relay replies within this time; mails without a reply are then reported as in flight."""
+POLL_SECONDS = 0.1
 
 
-class Moment(click.ParamType[datetime]):
-    """ISO 8601; without a zone it is this machine's."""
+class Timestamp(click.ParamType[datetime]):
+    """ISO 8601; in this machine's time zone if it has none."""
 
     name = "time"
 
@@ -35,7 +35,7 @@ class Moment(click.ParamType[datetime]):
             return at if at.tzinfo else at.astimezone()
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is no time: write 2026-03-01T09:00, or with a zone 2026-03-01T09:00+01:00", param, ctx
+                f"{value!r} is not a time: write 2026-03-01T09:00, or with a zone 2026-03-01T09:00+01:00", param, ctx
             )
 
 
@@ -47,26 +47,31 @@ class Minutes(click.ParamType[int]):
 
         minutes = parse_minutes(value)
         if minutes is None or minutes > MAX_MINUTES:
-            self.fail(f"{value!r}: write 90m, 4h, 1h30m or 2d, at most {MAX_MINUTES // 24 // 60}d", param, ctx)
+            self.fail(
+                f"{value!r} is not a duration: write 90m, 4h, 1h30m or 2d, up to {MAX_MINUTES // 24 // 60}d", param, ctx
+            )
         return minutes
 
 
-wait_option = click.option("--wait", is_flag=True, help="Follow the sendout until it ends or is interrupted.")
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait until the sendout ends or is interrupted, with a progress bar."
+)
 sendout_id = click.argument("sendout", type=click.UUID)
 
 
 @click.command()
-@click.option("--message", required=True, help="What is mailed.")
-@click.option("--group", help="Who is mailed: a group …")
-@click.option("--to", "addresses", multiple=True, metavar="EMAIL", help="… or these addresses.")
-@click.option("--start-at", type=Moment(), metavar="TIME", help="Mail nobody before: 2026-03-01T09:00 by this machine's"
-              " clock, or with a zone, …+01:00 or …Z. What is past means now.")  # fmt: skip
-@click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Mail at most so many an hour, evenly.")
-@click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Instead: spread the mails evenly over"
-              " 90m, 4h, 2d …")  # fmt: skip
-@click.option("--auto-resume", is_flag=True, help="If it is interrupted: resume it by itself, once its lists"
-              " have enough codes.")  # fmt: skip
-@click.option("--id", "id_", type=click.UUID, help="The command's id; the same id again is the same sendout.")
+@click.option("--message", required=True, help="Message to send.")
+@click.option("--group", help="Recipient group.")
+@click.option("--to", "addresses", multiple=True, metavar="EMAIL", help="Recipient address instead of a group,"
+              " repeatable.")  # fmt: skip
+@click.option("--start-at", type=Timestamp(), metavar="TIME", help="Do not send before TIME, as 2026-03-01T09:00 (this"
+              " machine's time zone) or with a zone, …+01:00 or …Z. Past times mean now.")  # fmt: skip
+@click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Max. mails per hour, spread evenly.")
+@click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Spread the mails evenly over"
+              " DURATION, as 90m, 4h, 1h30m or 2d.")  # fmt: skip
+@click.option("--auto-resume", is_flag=True, help="Resume automatically once enough codes are available.")
+@click.option("--id", "id_", type=click.UUID, help="Idempotency key: running the command again with the same id is the"
+              " same sendout.")  # fmt: skip
 @wait_option
 @as_json
 @asynchronous
@@ -74,13 +79,13 @@ async def send(
     message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, per_hour: int | None,
     over_minutes: int | None, auto_resume: bool, id_: UUID | None, wait: bool, json_output: bool,
 ) -> int | None:  # fmt: skip
-    """Mail a message to everybody of a group, each with a code of their own.
+    """Send a message to every recipient of a group.
 
-    If a list that pauses on shortage has too few codes, nobody is mailed, the sendout is interrupted, and --wait ends
-    with exit code 4; import the missing codes and `coupons resume` it, or let it resume by itself.
+    Each recipient gets codes of their own. If a list with shortage `pause` has too few codes, no mail is sent: the
+    sendout is interrupted, and --wait exits with code 4. Import the missing codes and run `coupons resume`, or use
+    --auto-resume.
 
-    A sendout that starts later, or takes its time, is promised all its codes at once: if there are too few, it shows
-    today.
+    Codes are reserved immediately, even for scheduled or throttled sendouts, so a shortage is reported right away.
     """
     from coupons.addresses import parse_address
     from coupons.commands import Recipient, StartSendout
@@ -113,7 +118,11 @@ async def send(
 @as_json
 @asynchronous
 async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
-    """Send an interrupted sendout, now that its lists have enough codes, or a paused one."""
+    """Resume an interrupted or paused sendout.
+
+    An interrupted sendout starts if its lists now have enough codes. Otherwise it stays interrupted, and --wait exits
+    with code 4.
+    """
     from coupons.commands import ResumeSendout
     from coupons.store import sendout_views
 
@@ -132,22 +141,25 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
 @sendout_id
 @asynchronous
 async def pause(sendout: UUID) -> None:
-    """Hand over no more mails, and say how many were. `coupons resume` goes on."""
+    """Pause a sendout.
+
+    Stops sending and reports how many mails were already handed to the relay. Continue with `coupons resume`.
+    """
     from coupons.store import sendouts
 
     async with database() as connection:
         await sendouts.pause(connection, sendout, "paused by an operator")
-        await _tell_handed_over(connection, sendout)
+        await _report_handed_over(connection, sendout)
 
 
 @click.command()
 @click.argument("id_", metavar="ID", type=click.UUID)
 @asynchronous
 async def cancel(id_: UUID) -> None:
-    """End a sendout or an import for good.
+    """Cancel a sendout or an import for good.
 
-    Of a sendout it is said how many were mailed; codes of all others return to their lists. Of an import, what was
-    committed until then stays.
+    A sendout stops, its unused codes become available again, and the report shows how many mails were already handed to
+    the relay. An import keeps the lines that it has already committed.
     """
     from coupons.store import imports, sendouts
 
@@ -157,33 +169,32 @@ async def cancel(id_: UUID) -> None:
             describe_import(await imports.named(connection, id_))
             return
         await sendouts.cancel(connection, id_)
-        await _tell_handed_over(connection, id_)
+        await _report_handed_over(connection, id_)
 
 
-async def _tell_handed_over(connection: "Connection", sendout_id: UUID) -> None:
-    sendout = await _with_empty_hands(connection, sendout_id)
-    unanswered = (
-        f", {amount(sendout.in_flight)} of them still at the relay without its answer" if sendout.in_flight else ""
-    )
+async def _report_handed_over(connection: "Connection", sendout_id: UUID) -> None:
+    sendout = await _wait_until_idle(connection, sendout_id)
+    waiting = f" ({amount(sendout.in_flight)} awaiting a reply)" if sendout.in_flight else ""
     click.echo(
-        f"sendout {sendout.id} is {sendout.state}: {amount(sendout.handed_over)} of {amount(sendout.recipients)} mails "
-        f"had been handed over{unanswered}"
+        f"sendout {sendout.id} is {sendout.state}: {amount(sendout.handed_over)} of "
+        f"{counted(sendout.recipients, 'mail')} already handed to the relay{waiting}"
     )
 
 
-async def _with_empty_hands(connection: "Connection", sendout_id: UUID) -> "Sendout":
-    """The sendout once no worker is at it, whose flush might add to it; after some seconds as it is."""
+async def _wait_until_idle(connection: "Connection", sendout_id: UUID) -> "Sendout":
+    """The sendout once no worker holds a batch of it, or after IDLE_SECONDS: until then the counts may still change."""
     from coupons.store import sendout_views
 
-    for _ in range(round(IN_HAND_SECONDS / LOOK_SECONDS)):
+    for _ in range(round(IDLE_SECONDS / POLL_SECONDS)):
         sendout = await sendout_views.named(connection, sendout_id)
         if not (sendout.in_flight or sendout.leased_batches):
             return sendout
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
     return await sendout_views.named(connection, sendout_id)
 
 
 async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | None:
+    """Wait for the end, print the sendout, and return the exit code."""
     from coupons.store import inbox, sendout_views
 
     async with database() as connection:
@@ -191,7 +202,7 @@ async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | No
         async def look() -> "Sendout | None":
             return await sendout_views.find(connection, id_) if await inbox.is_known(connection, command_id) else None
 
-        sendout = await follow(look, _progress, title="sending")
+        sendout = await follow(look, _progress_of, title="sending")
     emit_json(sendout) if json_output else describe(sendout)
     match sendout.state:
         case SendoutState.FINISHED:
@@ -202,9 +213,9 @@ async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | No
             return FAILED
 
 
-def _progress(sendout: "Sendout") -> Progress:
+def _progress_of(sendout: "Sendout") -> Progress:
     total = sendout.recipients
     return Progress(
-        (total or 0) - sendout.remaining, total, sendout.waiting_reason or starts_later(sendout) or sendout.state,
+        (total or 0) - sendout.remaining, total, sendout.waiting_reason or format_start(sendout) or sendout.state,
         ended=sendout.ended, per_second=sendout.per_second, seconds_left=sendout.seconds_left,
     )  # fmt: skip

@@ -14,10 +14,11 @@ from producers.cli.runtime import FAILED, Failed, asynchronous, database, settin
     help="Role to run, repeatable.  [default: all]",
 )  # fmt: skip
 def worker(roles: tuple[str, ...]) -> None:
-    """Run a worker: it imports files, prepares sendouts and delivers mails.
+    """Run a worker.
 
-    Run as many workers as you like. SIGTERM shuts down gracefully: in-flight mails get their final reply first. A
-    second SIGTERM exits immediately.
+    A worker imports files, prepares sendouts and delivers mails. Run as many workers as you like.
+
+    SIGTERM shuts down gracefully: in-flight mails get their final reply first. A second SIGTERM exits immediately.
     """
     from workers.main import run
 
@@ -48,9 +49,10 @@ async def migrate() -> None:
 @as_json
 @asynchronous
 async def doctor(json_output: bool) -> int | None:
-    """Check the database, the broker, the relays and the rejected commands.
+    """Check the services and show rejected commands.
 
-    Exit code 1 if a check fails.
+    Checks the database, the broker with its queues, and the relays. Exit code 1 if a check fails or commands were
+    rejected.
     """
     from producers.doctor import examine
 
@@ -81,8 +83,8 @@ async def web() -> None:
 def demo(folder: Path, keep: bool) -> None:
     """Run the typical workflow on private services.
 
-    Starts PostgreSQL, RabbitMQ and a mail sink, sends 1,000 mails, and checks every one of them: too few codes, the
-    sendout is interrupted, more codes are imported, the sendout is resumed.
+    Starts PostgreSQL, RabbitMQ and a mail sink. A sendout with too few codes is interrupted, more codes are imported,
+    the sendout is resumed, and all 1,000 mails are checked.
     """
     from producers.demo import play
 

@@ -1,4 +1,4 @@
-"""`coupons uncertain`: mails that may have been sent or not, and what a person decides about them."""
+"""`coupons uncertain`: mails that may or may not have been sent, and what an operator decides about them."""
 
 import sys
 from typing import TYPE_CHECKING, Literal
@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from producers.cli.output import amount, as_json, emit_csv, emit_json, emit_table
+from producers.cli.output import as_json, counted, emit_csv, emit_json, emit_table
 from producers.cli.runtime import FAILED, asynchronous, database
 
 if TYPE_CHECKING:
@@ -22,20 +22,22 @@ COLUMNS = {
 
 @click.command()
 @click.argument("sendout", type=click.UUID)
-@click.option("--resend", is_flag=True, help="Mail them again, with the same codes and Message-ID.")
+@click.option("--resend", is_flag=True, help="Send them again, with the same codes and Message-ID.")
 @click.option("--accept", is_flag=True, help="Count them as sent.")
-@click.option("--email", "emails", multiple=True, metavar="EMAIL", help="Only this one's mail; may be repeated.")
-@click.option("--yes", is_flag=True, help="Do not ask before anything is sent again.")
-@click.option("--csv", "csv_output", is_flag=True, help="Print CSV instead of a table.")
+@click.option("--email", "emails", multiple=True, metavar="EMAIL", help="Only mails to this address, repeatable.")
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@click.option("--csv", "csv_output", is_flag=True, help="Print CSV instead of text.")
 @as_json
 @asynchronous
 async def uncertain(
     sendout: UUID, resend: bool, accept: bool, emails: tuple[str, ...], yes: bool, csv_output: bool, json_output: bool
 ) -> int | None:  # fmt: skip
-    """Mails that were handed over and never answered for: list them, send them again, or count them as sent.
+    """List or resolve mails without a final reply from the relay.
 
-    Until somebody decides, nobody is mailed again, and the codes stay with their recipients. Who got the first mail and
-    is sent it again sees it twice, but has no second code. COUPONS_UNCERTAIN_POLICY=resend|accept decides by itself.
+    Such a mail may or may not have been sent. Until it is resolved, it is not sent again, and its codes stay assigned
+    to the recipient. --resend sends it again: a recipient may then get the mail twice, but always with the same code.
+    --accept counts it as sent. With COUPONS_UNCERTAIN_POLICY=resend or accept, workers resolve such mails
+    automatically.
     """
     from coupons.addresses import parse_address
 
@@ -46,8 +48,9 @@ async def uncertain(
         await _list(sendout, keys, csv_output=csv_output, json_output=json_output)
         return None
     if resend and not yes and sys.stdin.isatty():
-        whom = f"of {amount(len(keys))} addresses " if keys else ""
-        click.confirm(f"Send all uncertain mails {whom}again? Some will have got theirs already.", abort=True)
+        whom = f"to {counted(len(keys), 'address', 'addresses')} " if keys else ""
+        question = f"Send all uncertain mails {whom}again? Some recipients may receive the mail twice."
+        click.confirm(question, abort=True)
     return await _resolve(sendout, "resend" if resend else "accept", keys, json_output=json_output)
 
 
@@ -63,13 +66,13 @@ async def _list(sendout_id: UUID, keys: set[str] | None, *, csv_output: bool, js
             await emit_csv(chosen, {name.lower(): column for name, column in COLUMNS.items()})
             return
         mails: list[UncertainMail] = [each async for each in chosen]
-    emit_json(mails) if json_output else emit_table(mails, COLUMNS, empty="no mail is uncertain")
+    emit_json(mails) if json_output else emit_table(mails, COLUMNS, empty="no uncertain mails")
 
 
 async def _resolve(
     sendout_id: UUID, how: Literal["resend", "accept"], keys: set[str] | None, *, json_output: bool
 ) -> int | None:
-    """Exit code 1 if not every address that was given had an uncertain mail."""
+    """Returns exit code 1 if one of the given addresses has no uncertain mail."""
     from coupons.store import uncertain
 
     async with database() as connection:
@@ -77,6 +80,6 @@ async def _resolve(
     if json_output:
         emit_json({"sendout": sendout_id, "how": how, "mails": count})
     else:
-        what = "that workers send again within seconds" if how == "resend" else "counted as sent"
-        click.echo(f"sendout {sendout_id}, uncertain mails {what}: {amount(count)}")
+        done = "queued for resending" if how == "resend" else "counted as sent"
+        click.echo(f"sendout {sendout_id}: {counted(count, 'mail')} {done}")
     return FAILED if keys and count < len(keys) else None

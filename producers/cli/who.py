@@ -44,7 +44,10 @@ MAIL_COLUMNS = {
 @as_json
 @asynchronous
 async def who(email: str | None, code: str | None, json_output: bool) -> int | None:
-    """Show who got which code. Exit code 1 if nothing was found."""
+    """Show who got which code.
+
+    Exit code 1 if nothing was found.
+    """
     from coupons.addresses import parse_address
     from coupons.store import lookup
 

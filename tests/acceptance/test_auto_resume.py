@@ -22,7 +22,7 @@ def test_the_import_that_covers_it_resumes_it(shop: Shop) -> None:
         shop.becomes("finished", oldest)
         assert_own_codes(shop.mails(), CUSTOMERS, SPRING[:20], SUMMER[:20])
         assert [shop.state(each) for each in (younger, by_hand)] == ["interrupted"] * 2
-        assert "resumes by itself once its lists have enough codes" in shop.coupons("show", younger).out
+        assert "resumes automatically once its lists have enough codes" in shop.coupons("show", younger).out
 
         shop.together(shop.importing("spring-10", SPRING[20:]), shop.importing("summer-20", SUMMER[20:]))
         shop.becomes("finished", younger)
@@ -41,9 +41,9 @@ def send(shop: Shop, *options: str) -> Any:
 
 def only_shows_it(shop: Shop, sendout: str) -> None:
     hint = f"has enough codes now: coupons resume {sendout}"
-    assert hint in shop.coupons("outbox", "--status", "interrupted").out
+    assert hint in shop.coupons("outbox", "--state", "interrupted").out
     assert hint in shop.coupons("show", sendout).out
-    (found,) = shop.coupons("outbox", "--status", "interrupted", "--json").json
+    (found,) = shop.coupons("outbox", "--state", "interrupted", "--json").json
     assert (found["id"], found["resumable"], found["auto_resume"]) == (sendout, True, False)
 
 

@@ -160,7 +160,7 @@ def test_a_shell_can_complete_commands(tmp_path: Path) -> None:
 
 def test_wrong_usage_has_its_own_exit_code(open_shop: Shop) -> None:
     """2, as every program has it: the script is wrong, not the shop."""
-    for arguments in (("send",), ("resume", "not-an-id"), ("outbox", "--status", "lost"), ("import", "no-such-file")):
+    for arguments in (("send",), ("resume", "not-an-id"), ("outbox", "--state", "lost"), ("import", "no-such-file")):
         open_shop.coupons(*arguments, code=WRONG_USAGE)
 
 

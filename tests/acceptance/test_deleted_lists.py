@@ -1,4 +1,4 @@
-"""A list that is gone, as people meet it on the command line."""
+"""A deleted list on the command line."""
 
 from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.processes import FAILED, REJECTED_LINES
@@ -9,15 +9,15 @@ SPRING, SUMMER = codes("SPRING", 5), codes("SUMMER", 3)
 
 
 def test_a_list_whose_codes_were_sent_can_be_deleted(shop: Shop) -> None:
-    """What was sent stays known, and no list takes it again; its message is saved again before it is sent."""
+    """Its sent codes stay known and no list accepts them again; a message that uses it must be saved again."""
     shop.has("letter", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker():
         sendout = shop.send("letter", "customers")
         (gone, *_) = (mail.codes[0] for mail in shop.mails())
         shop.coupons("list", "archive", "spring-10")
-        kept = "3 codes that were sent stay known by their hash and are never taken again"
+        kept = "The hashes of 3 sent codes are kept, so no list accepts these codes again."
         asked = shop.on_terminal("list", "delete", "spring-10", typed="n\n").err
-        assert f"{kept}. Delete list spring-10 and its 5 codes?".lower() in " ".join(asked.split()).lower()
+        assert f"{kept} Delete list spring-10 and its 5 codes?".lower() in " ".join(asked.split()).lower()
         assert kept in shop.coupons("list", "delete", "spring-10", "--yes").out
 
         assert "spring-10" not in shop.coupons("list", "ls", "--archived").out

@@ -30,7 +30,7 @@ def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
         shop.mails_come(20)
         assert "paused" in shop.coupons("pause", sendout).out
         eventually(lambda: nobody_works_on(shop, sendout), "the batches to be handed back")
-        shown = shop.coupons("outbox", "--status", "paused", "--json").json[0]
+        shown = shop.coupons("outbox", "--state", "paused", "--json").json[0]
         assert (shown["state"], shown["reason"]) == ("paused", "paused by an operator")
         assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
         assert (shown["uncertain"], shown["remaining"]) == (0, len(CUSTOMERS) - shown["sent"])
@@ -50,7 +50,7 @@ def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) ->
         shop.mails_come(20)
         shop.coupons("cancel", sendout)
         eventually(lambda: is_over(shop, sendout), "the last batch to be closed")
-        (shown,) = shop.coupons("outbox", "--status", "cancelled", "--json").json
+        (shown,) = shop.coupons("outbox", "--state", "cancelled", "--json").json
         mails = shop.mails()
         assert 20 <= len(mails) == shown["sent"] < len(CUSTOMERS)
         assert (shown["cancelled"], shown["remaining"]) == (len(CUSTOMERS) - len(mails), 0)

@@ -69,7 +69,7 @@ def test_a_sendout_can_be_spread_over_a_time(shop: Shop) -> None:
         sending = ("send", "--message", "spread", "--group", "spread", "--over", "2h")
         sendout = shop.coupons(*sending).out.strip()
         shop.becomes("sending", sendout)
-        assert "at most 60 mails an hour" in shop.coupons("show", sendout).out
+        assert "at most 60 mails per hour" in shop.coupons("show", sendout).out
         shop.coupons("cancel", sendout)
         over = "SELECT FROM sendout WHERE id = $1::text::uuid AND finished_at IS NOT NULL"
         eventually(lambda: shop.rows(over, sendout), "the last batch to be closed")
@@ -92,7 +92,7 @@ def test_a_time_or_pace_that_makes_no_sense_is_wrong_usage(open_shop: Shop) -> N
     wrong = {
         ("--start-at", "tomorrow"): "write 2026-03-01T09:00",
         ("--over", "5 bananas"): "write 90m, 4h",
-        ("--over", "32d"): "at most 31d",
+        ("--over", "32d"): "up to 31d",
         ("--per-hour", "0"): "x>=1",
         ("--per-hour", "5", "--over", "4h"): "at most one of",
     }

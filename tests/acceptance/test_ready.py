@@ -86,7 +86,7 @@ def test_the_console_is_asked_where_no_worker_answers(shop: Shop) -> None:
     (port,) = free_ports(1)
     shop.file(".env", f"COUPONS_WEB_PORT={port}\n")
     nobody = shop.coupons("ready", code=FAILED)
-    assert f"nothing answers at http://127.0.0.1:{port}/readyz" in nobody.err
+    assert f"no response from http://127.0.0.1:{port}/readyz" in nobody.err
     waiting = shop.begin("ready", "--wait", 30)
     waited: list[Result] = []
 

@@ -24,18 +24,18 @@ def test_a_pause_acts_within_two_seconds_and_says_how_many_were_mailed(slow_shop
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(20)
         shown = shop.coupons("show", sendout).out
-        assert re.search(r"\d+ of these in hand\n", shown)
+        assert re.search(r"\(\d+ in flight\)\n", shown)
         assert re.search(r"\d+ mails/[sh], .* left\n", shown)
         begun = time.monotonic()
         said = shop.coupons("pause", sendout).out
         assert time.monotonic() - begun < ACTS_SECONDS + START_SECONDS
-        found = re.search(r"is paused: (\d+) of 200 mails had been handed over\n", said)
+        found = re.search(r"is paused: (\d+) of 200 mails already handed to the relay\n", said)
         assert found, said
         assert len(shop.mails()) == int(found[1])
         states = shop.deliveries(sendout)
         assert sorted({*states.values()}) == ["pending", "sent"]
         said = shop.coupons("cancel", sendout).out
-        assert f"is cancelled: {found[1]} of 200 mails had been handed over" in said
+        assert f"is cancelled: {found[1]} of 200 mails already handed to the relay" in said
     assert len(shop.mails()) == int(found[1])
 
 

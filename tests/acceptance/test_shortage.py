@@ -12,7 +12,7 @@ def test_an_interrupted_sendout_says_what_is_missing(open_shop: Shop) -> None:
     winter = codes("WINTER", 70)
     open_shop.has("winter", "hundred", CUSTOMERS[:100], {"winter-30": winter[:60]})
     sendout = open_shop.send("winter", "hundred", code=INTERRUPTED)
-    assert "winter-30: 40 missing" in open_shop.coupons("outbox", "--status", "interrupted").out
+    assert "winter-30: 40 missing" in open_shop.coupons("outbox", "--state", "interrupted").out
     shown = open_shop.coupons("show", sendout["id"]).out
     assert all(number in shown for number in ("100 needed", "60 available", "40 missing"))
     open_shop.import_codes("winter-30", winter[60:])

@@ -19,7 +19,7 @@ MODULES = sorted(path.stem for path in (ROOT / "coupons" / "store").glob("*.sql"
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
-def test_settings_and_contract_match_the_models(path: Path) -> None:
+def test_generated_pages_match_the_code(path: Path) -> None:
     """`make docs` would change nothing."""
     assert path.read_text(encoding="utf-8") == GENERATED[path]
 

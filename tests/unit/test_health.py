@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from coupons import broker, database, health, keepalive
 from coupons.health import NO_RESPONSE, Fact, Health, Probe
 from coupons.settings import Settings
-from producers.cli.ready import UNEXPLAINED, address, understood, url_of
+from producers.cli.ready import UNEXPLAINED, address, parse_answer, url_of
 from workers.loops import RETRY_SECONDS, Signals, work
 
 REASON = "no consumer on coupons.import"
@@ -160,19 +160,19 @@ async def hanging_step() -> float | None:
 
 def test_a_response_is_shown_in_words() -> None:
     """Each part that is not ready is shown with its reason, or with a hint where to find it."""
-    assert understood(200, b'{"database":true}').ready
-    worker = understood(503, b'{"database":true,"consumers":false,"reasons":{"consumers":"none on coupons.import"}}')
-    assert (worker.ready, worker.lacking) == (False, "consumers: none on coupons.import")
-    web = understood(503, b'{"database":false,"broker":false}')
-    assert web.lacking == f"database: {UNEXPLAINED}; broker: {UNEXPLAINED}"
+    assert parse_answer(200, b'{"database":true}').ready
+    worker = parse_answer(503, b'{"database":true,"consumers":false,"reasons":{"consumers":"none on coupons.import"}}')
+    assert (worker.ready, worker.problems) == (False, "consumers: none on coupons.import")
+    web = parse_answer(503, b'{"database":false,"broker":false}')
+    assert web.problems == f"database: {UNEXPLAINED}; broker: {UNEXPLAINED}"
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"7", b"", b"\xff"])
 def test_another_program_on_the_port_is_not_ready(body: bytes) -> None:
     """Its response is not a health check."""
-    answer = understood(200, body)
+    answer = parse_answer(200, body)
     assert not answer.ready
-    assert "neither a worker nor the console" in answer.lacking
+    assert "neither a worker nor the console" in answer.problems
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""`coupons show`: one sendout or import in detail."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+
+from coupons.states import SendoutState
+from producers.cli.imports import describe as describe_import
+from producers.cli.output import amount, as_json, coloured, counted, emit_csv, emit_json, emit_table, moment
+from producers.cli.runtime import Failed, asynchronous, database
+from producers.durations import format_duration, format_rate
+
+if TYPE_CHECKING:
+    from coupons.store.sendout_views import Sendout, SendoutList
+
+REPLY_COLUMNS = {
+    "address": lambda row: row.address,
+    "attempt": lambda row: row.attempt,
+    "outcome": lambda row: row.outcome,
+    "at": lambda row: row.at,
+    "reply": lambda row: row.reply,
+}
+PROBLEM_COLUMNS = {
+    "ADDRESS": lambda row: row.address,
+    "STATE": lambda row: row.state,
+    "ATTEMPTS": lambda row: row.attempts,
+    "REPLY": lambda row: row.reply,
+}
+
+
+@click.command()
+@click.argument("id_", metavar="ID", type=click.UUID)
+@click.option("--rejected", is_flag=True, help="Print the rejected lines of an import as CSV.")
+@click.option("--replies", is_flag=True, help="Print the relay's non-success replies to a sendout as CSV.")
+@as_json
+@asynchronous
+async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> None:
+    """Show one sendout or import in detail.
+
+    ID is the id that `coupons send` or `coupons import` printed. A sendout is shown with its first problematic mails,
+    an import with its log.
+    """
+    from coupons.files.rejections import streamed_rejections_csv
+    from coupons.store import imports, lookup, sendout_views
+
+    async with database() as connection:
+        job = await imports.find(connection, id_)
+        if job and rejected:
+            async for line in streamed_rejections_csv(imports.rejections(connection, id_), job.columns):
+                click.echo(line, nl=False)
+            return
+        if job:
+            emit_json(job) if json_output else describe_import(job, await imports.events(connection, id_))
+            return
+        sendout = await sendout_views.find(connection, id_)
+        if sendout is None:
+            raise Failed(f"there is no sendout or import {id_}")
+        if replies:
+            await emit_csv(lookup.answers_of(connection, id_), REPLY_COLUMNS)
+            return
+        problems = await sendout_views.problems(connection, id_)
+    if json_output:
+        emit_json({"sendout": sendout, "problems": problems})
+        return
+    describe(sendout)
+    if problems:
+        emit_table(problems, PROBLEM_COLUMNS, empty="")
+
+
+def describe(sendout: "Sendout") -> None:
+    """Print a sendout in a few lines."""
+    click.echo(
+        f"sendout {sendout.id} {coloured(sendout.state)}: {sendout.message} to {sendout.group or 'inline recipients'}"
+    )
+    click.echo(f"  {counted(sendout.recipients, 'recipient')}: {_counts(sendout)}")
+    for each in sendout.lists:
+        click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_codes(sendout.state, each)}")
+    if sendout.resumable:
+        click.echo(f"  {next_step(sendout)}")
+    elif sendout.auto_resume and not sendout.started_at and not sendout.finished_at:
+        click.echo("  resumes automatically once its lists have enough codes")
+    for line in _pace(sendout):
+        click.echo(f"  {line}")
+    if sendout.uncertain:
+        verb = "is" if sendout.uncertain == 1 else "are"
+        click.echo(f"  {counted(sendout.uncertain, 'mail')} {verb} uncertain: coupons uncertain {sendout.id}")
+
+
+def next_step(sendout: "Sendout") -> str:
+    """What happens next to an interrupted sendout whose lists have enough codes."""
+    step = "resumes automatically" if sendout.auto_resume else f"coupons resume {sendout.id}"
+    return f"has enough codes now: {step}"
+
+
+def format_start(sendout: "Sendout") -> str:
+    """When a scheduled sendout starts; "" if its start is not in the future."""
+    if sendout.finished_at or sendout.start_at is None or sendout.start_at <= datetime.now(UTC):
+        return ""
+    return f"starts {moment(sendout.start_at)}"
+
+
+def format_speed(sendout: "Sendout") -> str:
+    if not sendout.per_second:
+        return ""
+    left = f", {format_duration(sendout.seconds_left)} left" if sendout.seconds_left else ""
+    return f"{format_rate(sendout.per_second)}{left}"
+
+
+def _counts(sendout: "Sendout") -> str:
+    counts = {
+        "sent": sendout.sent,
+        "refused": sendout.refused,
+        "uncertain": sendout.uncertain,
+        "cancelled": sendout.cancelled,
+    }
+    shown = [f"{amount(number)} {what}" for what, number in counts.items() if number or what == "sent"]
+    in_flight = f" ({amount(sendout.in_flight)} in flight)" if sendout.in_flight else ""
+    return f"{', '.join(shown)}, {amount(sendout.remaining)} remaining{in_flight}"
+
+
+def _codes(state: SendoutState, of: "SendoutList") -> str:
+    if state == SendoutState.INTERRUPTED:
+        return f"{amount(of.needed)} needed, {amount(of.available)} available, {amount(of.missing)} missing"
+    without = f", {amount(of.missing)} get the alternative text" if of.missing else ""
+    counts = {"needed": of.needed, "reserved": of.reserved, "assigned": of.assigned, "sent": of.sent}
+    return ", ".join(f"{amount(number)} {what}" for what, number in counts.items()) + without
+
+
+def _pace(sendout: "Sendout") -> Iterator[str]:
+    """When it starts, its rate limit, its speed, and why it waits."""
+    if start := format_start(sendout):
+        yield start
+    if sendout.per_hour and not sendout.finished_at:
+        yield f"at most {counted(round(sendout.per_hour), 'mail')} per hour"
+    if speed := format_speed(sendout):
+        yield speed
+    if sendout.waiting_reason:
+        yield f"waiting: {sendout.waiting_reason}"
+    if sendout.reason and sendout.state != SendoutState.INTERRUPTED:
+        yield sendout.reason
