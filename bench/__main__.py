@@ -1,9 +1,9 @@
-"""Measures on real services on this machine; each figure goes into bench/results.json under its name.
+"""Benchmarks on real services on this machine; writes each figure into bench/results.json under its name.
 
-`python -m bench` measures everything, `python -m bench sending [--only engine,latency]` how fast sending is (or parts
-of that), `python -m bench importing [--only codes]` how fast importing is, `python -m bench report` writes the tables
-of docs/explanation/performance.md. Absolute figures are this machine's of this minute: compare ratios, whose two sides
-are measured by turns.
+`python -m bench` runs all benchmarks, `python -m bench sending [--only engine,latency]` those of sending or parts of
+them, `python -m bench importing [--only codes]` those of importing; `python -m bench report` writes the tables of
+docs/explanation/performance.md. Absolute figures vary with the machine and its load: compare the ratios, whose two
+sides are measured alternately.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main() -> None:
     folder = Path(".bench").absolute()
     if options.what == "all":
         with private_services(folder, say=say) as services:
-            keep(asyncio.run(foundation.measure(services, folder)))
+            record(asyncio.run(foundation.measure(services, folder)))
     for name, area in AREAS.items():
         if options.what in ("all", name):
             measure(area, folder, options.only or list(area.PARTS))
@@ -33,20 +33,20 @@ def main() -> None:
 
 
 def measure(area: ModuleType, folder: Path, parts: list[str]) -> None:
-    """Each area gets services of its own, so that none finds what another one left."""
+    """Measure the parts of an area with new services, so that no area affects another."""
     if area is sending:
         postfix.install(say)
 
-    async def measured(services: Services) -> None:
+    async def run(services: Services) -> None:
         async for figures in area.measure(services, folder, parts):
-            keep(figures)
+            record(figures)
 
     with private_services(folder, say=say) as services:
-        asyncio.run(measured(services))
+        asyncio.run(run(services))
 
 
-def keep(figures: dict[str, float]) -> None:
-    """Prints the figures and puts them in the place of those of the same names."""
+def record(figures: dict[str, float]) -> None:
+    """Print the figures and write them over the previous ones of the same names."""
     rounded = {name: round(figure, 3 if figure < 100 else None) for name, figure in figures.items()}
     for name, figure in rounded.items():
         print(f"{name:34} {figure:>12,}")
@@ -62,11 +62,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("all", *AREAS, "report"), default="all")
     known = "; ".join(f"{name}: {', '.join(area.PARTS)}" for name, area in AREAS.items())
-    parser.add_argument("--only", type=lambda text: text.split(","), metavar="PART,…", help=f"of {known}")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), metavar="PART,…", help=f"only these parts; {known}"
+    )
     options = parser.parse_args()
     area = AREAS.get(options.what)
     if options.only and (area is None or (unknown := set(options.only) - set(area.PARTS))):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}" if area else "--only needs sending or importing")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}" if area else "--only needs sending or importing")
     return options
 
 

@@ -9,7 +9,7 @@ import time
 
 import uvloop
 
-from bench.rig import CONNECTIONS, envelopes, succeed
+from bench.rig import CONNECTIONS, envelopes, run_program
 from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress
 
 MAX_IN_FLIGHT = 200  # a worker's default
@@ -17,7 +17,7 @@ MAX_IN_FLIGHT = 200  # a worker's default
 
 async def engine(smtp_url: str, mails: int) -> float:
     """Mails/s, measured in a new process."""
-    return float(await succeed(sys.executable, "-m", "bench.engine", smtp_url, str(mails)))
+    return float(await run_program(sys.executable, "-m", "bench.engine", smtp_url, str(mails)))
 
 
 async def mails_per_s(smtp_url: str, mails: int) -> float:

@@ -1,10 +1,10 @@
-"""The steps of a sendout one by one: the sink's own limit, codes bound, and all of them together."""
+"""Benchmarks of the steps of a sendout: the limit of the sink, assignment of codes, and all steps together."""
 
 import time
 from pathlib import Path
 
 from bench import blaster
-from bench.rig import rig
+from bench.rig import open_rig
 from coupons.database import Connection
 from coupons.store import deliveries, sendouts
 from sandbox.services import Services, private_sink
@@ -16,11 +16,11 @@ MAILS = 100_000
 
 
 async def measure(services: Services, folder: Path) -> dict[str, float]:
-    """Name → figure, in the order in which they are measured."""
+    """Measure all figures."""
     results: dict[str, float] = {}
     with private_sink(folder / "discarded.jsonl", "--discard") as sink:
         results["sink_mails_per_s"] = await blaster.mails_per_s(sink.url, mails=MAILS)
-        async with rig(services, folder) as shop:
+        async with open_rig(services, folder) as shop:
             results["reservations_per_s"] = await reservations_per_s(shop.connection)
             with shop.workers(sink.url):
                 results["end_to_end_mails_per_s"] = await shop.end_to_end(RECIPIENTS)
@@ -29,7 +29,7 @@ async def measure(services: Services, folder: Path) -> dict[str, float]:
 
 
 async def reservations_per_s(connection: Connection) -> float:
-    """Codes assigned to recipients, by batches, in one process: what two statements a batch can do."""
+    """Codes per second that one process assigns to recipients, with two statements per batch."""
     await add_list(connection, "reserved", RESERVED)
     await add_group(connection, "reserved", RESERVED)
     await save_message(connection, "reserved", "reserved")

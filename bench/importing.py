@@ -1,4 +1,4 @@
-"""How fast importing is: beside COPY of the same file, once more, ten times as large, and with recipients."""
+"""Benchmarks of importing, compared with COPY: a million codes, the same file again, ten million, recipients."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
-from bench.rig import Rig, neighbours, resident_mib, rig, seconds_until
+from bench.rig import Rig, compare, open_rig, resident_mib, time_command
 from coupons.commands import Format, ImportCoupons
 from coupons.store import imports
 from sandbox.services import Services
@@ -34,39 +34,39 @@ ALTER TABLE bare ALTER group_id SET DEFAULT 1, ALTER import_id SET DEFAULT '3d1c
 
 
 async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIterator[dict[str, float]]:
-    """Name → figure, part by part. Every part begins with an empty table of coupons or recipients."""
+    """Yield the figures of each part. Every part starts with an empty table of coupons or recipients."""
     sources = folder / "sources"
     sources.mkdir(parents=True, exist_ok=True)
-    async with rig(services, folder) as shop:
+    async with open_rig(services, folder) as shop:
         with shop.workers("smtp://127.0.0.1:9", settings={"COUPONS_IMPORT_FOLDER": str(sources)}) as [worker]:
             if "codes" in parts:
-                yield await beside_copy(shop, written_codes(sources / "codes.txt", CODES))
+                yield await codes_and_copy(shop, write_codes(sources / "codes.txt", CODES))
             if "large" in parts:
-                yield await ten_times_as_many(shop, sources, worker)
+                yield await ten_million_codes(shop, sources, worker)
             if "recipients" in parts:
-                yield await recipients_beside_copy(shop, sources)
+                yield await recipients_and_copy(shop, sources)
 
 
 # --- codes ---------------------------------------------------------------------------------------------------------
 
 
-async def beside_copy(shop: Rig, file: Path) -> dict[str, float]:
-    """Every line checked, beside COPY into a table with the same indexes and constraints; then the same file again."""
+async def codes_and_copy(shop: Rig, file: Path) -> dict[str, float]:
+    """Import a file, then the same file again; compare with COPY into a table with the same indexes and constraints."""
     again: list[float] = []
     repeated: list[float] = []
 
     async def ours() -> float:
-        name = await empty_list(shop)
-        first = await seconds_of_import(shop, file, list_name=name)
-        second = await seconds_of_import(shop, file, list_name=name)
+        name = await add_empty_list(shop)
+        first = await time_import(shop, file, list_name=name)
+        second = await time_import(shop, file, list_name=name)
         again.append(first / second)
         repeated.append(CODES / second)
         return CODES / first
 
-    async def copied() -> float:
-        return CODES / await seconds_of_copy(shop, file, BARE_COUPON, ["code"])
+    async def copy() -> float:
+        return CODES / await time_copy(shop, file, BARE_COUPON, ["code"])
 
-    base, own, ratio = await neighbours(ROUNDS, copied, ours)
+    base, own, ratio = await compare(ROUNDS, copy, ours)
     return {
         "copy_codes_per_s": base,
         "import_codes_per_s": own,
@@ -76,12 +76,12 @@ async def beside_copy(shop: Rig, file: Path) -> dict[str, float]:
     }
 
 
-async def ten_times_as_many(shop: Rig, sources: Path, worker: int) -> dict[str, float]:
-    """Between two imports of a million; the worker's memory is the most that it had in all of this."""
-    few, many = written_codes(sources / "codes.txt", CODES), written_codes(sources / "many.txt", MANY_CODES)
+async def ten_million_codes(shop: Rig, sources: Path, worker: int) -> dict[str, float]:
+    """Import ten million codes between two imports of a million; the memory is the worker's peak over all imports."""
+    few, many = write_codes(sources / "codes.txt", CODES), write_codes(sources / "many.txt", MANY_CODES)
     rates = []
     for file, codes in ((few, CODES), (many, MANY_CODES), (few, CODES)):
-        rates.append(codes / await seconds_of_import(shop, file, list_name=await empty_list(shop)))
+        rates.append(codes / await time_import(shop, file, list_name=await add_empty_list(shop)))
     many.unlink()
     return {
         "import_10m_codes_per_s": rates[1],
@@ -93,28 +93,28 @@ async def ten_times_as_many(shop: Rig, sources: Path, worker: int) -> dict[str, 
 # --- recipients ----------------------------------------------------------------------------------------------------
 
 
-async def recipients_beside_copy(shop: Rig, sources: Path) -> dict[str, float]:
-    """With five attributes; COPY gets the three columns of the table ready to be taken."""
-    file, ready = written_recipients(sources / "people.csv", sources / "people.copy", RECIPIENTS)
+async def recipients_and_copy(shop: Rig, sources: Path) -> dict[str, float]:
+    """Import recipients with five attributes; COPY reads the three columns of the table, already encoded."""
+    file, ready = write_recipients(sources / "people.csv", sources / "people.copy", RECIPIENTS)
 
     async def ours() -> float:
         await shop.connection.execute("TRUNCATE recipient")
         await shop.connection.execute("CHECKPOINT", timeout=MINUTES)
-        return RECIPIENTS / await seconds_of_import(shop, file, group="bench-people")
+        return RECIPIENTS / await time_import(shop, file, group="bench-people")
 
-    async def copied() -> float:
+    async def copy() -> float:
         columns = ["address_key", "address", "attributes"]
-        return RECIPIENTS / await seconds_of_copy(shop, ready, BARE_RECIPIENT, columns)
+        return RECIPIENTS / await time_copy(shop, ready, BARE_RECIPIENT, columns)
 
-    base, own, ratio = await neighbours(ROUNDS, copied, ours)
+    base, own, ratio = await compare(ROUNDS, copy, ours)
     return {"copy_recipients_per_s": base, "import_recipients_per_s": own, "recipients_vs_copy": ratio}
 
 
 # --- both ----------------------------------------------------------------------------------------------------------
 
 
-async def seconds_of_import(shop: Rig, file: Path, *, list_name: str | None = None, group: str | None = None) -> float:
-    """From the published command to the last committed chunk."""
+async def time_import(shop: Rig, file: Path, *, list_name: str | None = None, group: str | None = None) -> float:
+    """Seconds from the published command to the last committed chunk."""
     command = ImportCoupons(
         list=list_name, group=group, source=file.as_uri(), format=Format(kind="csv" if group else "txt")
     )
@@ -122,7 +122,7 @@ async def seconds_of_import(shop: Rig, file: Path, *, list_name: str | None = No
     async def finished() -> bool:
         return await has_finished(shop, command.id)
 
-    return await seconds_until(shop.services, command, finished)
+    return await time_command(shop.services, command, finished)
 
 
 async def has_finished(shop: Rig, import_id: UUID) -> bool:
@@ -132,7 +132,7 @@ async def has_finished(shop: Rig, import_id: UUID) -> bool:
     return job is not None and job.state == "finished"
 
 
-async def seconds_of_copy(shop: Rig, file: Path, table: str, columns: list[str]) -> float:
+async def time_copy(shop: Rig, file: Path, table: str, columns: list[str]) -> float:
     await shop.connection.execute(table)
     await shop.connection.execute("CHECKPOINT", timeout=MINUTES)
     begun = time.perf_counter()
@@ -140,8 +140,8 @@ async def seconds_of_copy(shop: Rig, file: Path, table: str, columns: list[str])
     return time.perf_counter() - begun
 
 
-async def empty_list(shop: Rig) -> str:
-    """A new list, and no coupons in any other."""
+async def add_empty_list(shop: Rig) -> str:
+    """Add a list and delete all codes of the others."""
     name = f"import-{time.monotonic_ns()}"
     await shop.connection.execute("TRUNCATE coupon")
     await shop.connection.execute("CHECKPOINT", timeout=MINUTES)
@@ -149,8 +149,8 @@ async def empty_list(shop: Rig) -> str:
     return name
 
 
-def written_codes(file: Path, codes: int) -> Path:
-    """Different random codes, as shops make them; in the order of the alphabet an index is filled faster."""
+def write_codes(file: Path, codes: int) -> Path:
+    """Write distinct random codes in random order: sorted codes would fill an index faster."""
     if not file.exists():
         letters = base64.b32encode(random.Random(codes).randbytes(codes * CODE_CHARS * 5 // 8)).decode()
         begins = range(0, codes * CODE_CHARS, CODE_CHARS)
@@ -158,8 +158,8 @@ def written_codes(file: Path, codes: int) -> Path:
     return file
 
 
-def written_recipients(file: Path, ready: Path, recipients: int) -> tuple[Path, Path]:
-    """The same recipients as a shop exports them, and as COPY takes them."""
+def write_recipients(file: Path, ready: Path, recipients: int) -> tuple[Path, Path]:
+    """Write the same recipients as a CSV export and as the input of COPY."""
     chance = random.Random(recipients)
     with file.open("w", encoding="utf-8") as rows, ready.open("w", encoding="utf-8") as lines:
         rows.write(";".join(("email", *ATTRIBUTES)) + "\n")

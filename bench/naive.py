@@ -1,8 +1,8 @@
-"""The baseline: what a pipeline does that treats every recipient as a job of its own.
+"""The baseline: a pipeline with one job per recipient.
 
-One AMQP message a recipient, one code taken with SKIP LOCKED, one `EmailMessage`, one SMTP conversation, one ack. It
-is no straw man: connections stay open, CONSUMERS recipients are in work at once, publisher confirms are waited for by
-hundreds, uvloop runs it. `python -m bench.naive BROKER DATABASE HOST:PORT MAILS` consumes so many and ends.
+Each recipient takes an AMQP message, a code locked with SKIP LOCKED, an `EmailMessage`, an SMTP transaction and an ack.
+The baseline is fair: connections stay open, CONSUMERS recipients are processed concurrently, publisher confirms are
+awaited in batches, and it runs on uvloop. `python -m bench.naive BROKER DATABASE HOST:PORT MAILS` consumes MAILS jobs.
 """
 
 import asyncio
@@ -18,14 +18,15 @@ import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 from aiosmtplib import SMTP
 
-from bench.rig import SENDER, SENDOUT, compiled_message, database_beside, succeed
+from bench.rig import SENDER, SENDOUT, compiled_message, run_program
 from coupons.mail import message_id
 from coupons.templates.rendering import Coupon, Template
 from sandbox.services import Services
+from tests.clusters import with_database
 
 QUEUE = "naive"
-CONSUMERS = 10  # as many connections as ours has, and the prefetch
-CONFIRMS_AT_ONCE = 500
+CONSUMERS = 10  # as many connections as ours; also the prefetch count
+CONFIRMS_PER_BATCH = 500
 
 SCHEMA = """
 DROP TABLE IF EXISTS coupon;
@@ -41,12 +42,12 @@ RETURNING code
 
 
 async def naive(services: Services, address: str, mails: int) -> float:
-    """Mails/s from the first published message to the last acked one; the consumer is a process of its own."""
-    database_url = database_beside(services.database_url, "naive")
+    """Mails/s from the first publish to the last ack; the consumer runs in its own process."""
+    database_url = with_database(services.database_url, "naive")
     await stock(services.database_url, database_url, mails)
     begun = time.perf_counter()
     arguments = (services.broker_url, database_url, address, str(mails))
-    consumer = asyncio.create_task(succeed(sys.executable, "-m", "bench.naive", *arguments))
+    consumer = asyncio.create_task(run_program(sys.executable, "-m", "bench.naive", *arguments))
     await publish(services.broker_url, mails)
     ended = float(await consumer)
     return mails / (ended - begun)
@@ -67,11 +68,11 @@ async def stock(server_url: str, database_url: str, codes: int) -> None:
 async def publish(broker_url: str, mails: int) -> None:
     async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
         await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
-        for begin in range(0, mails, CONFIRMS_AT_ONCE):
+        for begin in range(0, mails, CONFIRMS_PER_BATCH):
             await asyncio.gather(
                 *(
                     channel.default_exchange.publish(job(number), routing_key=QUEUE)
-                    for number in range(begin, min(begin + CONFIRMS_AT_ONCE, mails))
+                    for number in range(begin, min(begin + CONFIRMS_PER_BATCH, mails))
                 )
             )
 
@@ -82,14 +83,14 @@ def job(number: int) -> aio_pika.Message:
 
 
 async def consume(broker_url: str, database_url: str, address: str, mails: int) -> float:
-    """When the last message was acked, by the clock that all processes share."""
+    """Consume all messages; return the time of the last ack by the clock that all processes share."""
     host, _, port = address.rpartition(":")
     template = compiled_message().template
     pool = await asyncpg.create_pool(database_url, min_size=CONSUMERS, max_size=CONSUMERS)
     jobs: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
     left = iter(range(mails))
 
-    async def mailing() -> None:
+    async def send_mails() -> None:
         async with SMTP(hostname=host, port=int(port), use_tls=False, start_tls=False) as smtp:
             for _ in left:
                 incoming = await jobs.get()
@@ -102,7 +103,7 @@ async def consume(broker_url: str, database_url: str, address: str, mails: int) 
         await channel.set_qos(prefetch_count=CONSUMERS)
         queue = await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
         await queue.consume(jobs.put)
-        await asyncio.gather(*(mailing() for _ in range(CONSUMERS)))
+        await asyncio.gather(*(send_mails() for _ in range(CONSUMERS)))
         return time.perf_counter()
 
 

@@ -1,6 +1,6 @@
-"""The neighbour: django-post-office, the mail queue of many Django sites, on the same PostgreSQL and to the same sink.
+"""A comparison: django-post-office, a mail queue for Django, on the same PostgreSQL and to the same sink.
 
-It gets its mails rendered and queued beforehand, and its programs' start is not counted: only its sending is.
+Its mails are rendered and queued beforehand and the start of its programs is subtracted: only sending is measured.
 """
 
 import sys
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import asyncpg
 
-from bench.rig import SENDER, compiled_message, database_beside, succeed
+from bench.rig import SENDER, compiled_message, run_program
 from coupons.templates.rendering import Coupon
 from sandbox.services import Services
+from tests.clusters import with_database
 
 PACKAGES = ("django==5.2.*", "django-post-office==3.12.*", "psycopg[binary]==3.3.*")
 PROCESSES = 2
-QUEUED, MEDIUM = 2, 2  # its numbers of a mail's state and priority
+QUEUED, MEDIUM = 2, 2  # its numbers for state and priority
 COLUMNS = (
     "from_email", "to", "cc", "bcc", "subject", "message", "html_message", "status", "priority",
     "created", "last_updated", "backend_alias",
@@ -24,13 +25,13 @@ COLUMNS = (
 
 
 class PostOffice:
-    """django-post-office in an environment and a database of its own."""
+    """django-post-office in its own virtual environment and database."""
 
     def __init__(self, home: Path, services: Services, address: str) -> None:
         self._python = home / "bin" / "python"
         self._home = home
         self._server_url = services.database_url
-        self._database_url = database_beside(services.database_url, "post_office")
+        self._database_url = with_database(services.database_url, "post_office")
         self._environment = {
             "PYTHONPATH": str(Path.cwd()),
             "DJANGO_SETTINGS_MODULE": "bench.post_office_settings",
@@ -39,10 +40,10 @@ class PostOffice:
         }
 
     async def install(self) -> None:
-        """Once: its packages into its own environment, its tables into its own database."""
+        """Install its packages into its environment and create its tables in its database."""
         if not self._python.exists():
-            await succeed(sys.executable, "-m", "venv", self._home)
-        await succeed(self._python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
+            await run_program(sys.executable, "-m", "venv", self._home)
+        await run_program(self._python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
         server = await asyncpg.connect(self._server_url)
         if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = 'post_office'"):
             await server.execute("CREATE DATABASE post_office")
@@ -50,7 +51,7 @@ class PostOffice:
         await self._django("migrate")
 
     async def mails_per_s(self, mails: int) -> float:
-        """From a full queue to an empty one. What the same command takes with an empty queue is taken off."""
+        """Mails/s from a full queue to an empty one, minus the time of the same command with an empty queue."""
         start = await self._seconds()
         connection = await asyncpg.connect(self._database_url)
         await connection.execute("TRUNCATE post_office_email CASCADE")
@@ -69,7 +70,7 @@ class PostOffice:
         return time.perf_counter() - begun
 
     async def _django(self, *arguments: str) -> None:
-        await succeed(self._python, "-m", "django", *arguments, environment=self._environment)
+        await run_program(self._python, "-m", "django", *arguments, environment=self._environment)
 
 
 def queue(mails: int) -> list[tuple[object, ...]]:

@@ -1,4 +1,4 @@
-"""What every figure is measured on: private services, Postfix's smtp-sink and smtp-source, workers, a stocked shop."""
+"""The test rig of all benchmarks: private services, Postfix's smtp-sink and smtp-source, workers, codes and groups."""
 
 import asyncio
 import itertools
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from coupons.commands import ImportCoupons, StartSendout
@@ -30,7 +29,7 @@ from tests.factories import add_codes, add_group, add_list, save_message
 from tests.waiting import until
 
 COUPONS = Path(sys.executable).with_name("coupons")
-PROGRAMS = Path("/usr/sbin")  # Debian's, which only root has on its PATH
+PROGRAMS = Path("/usr/sbin")  # on Debian only root has it on the PATH
 POLL_SECONDS = 0.05
 LIMIT_SECONDS = 3_600
 CONNECTIONS = 10
@@ -44,7 +43,7 @@ SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
 
 @dataclass
 class Rig:
-    """Running services, and a shop in their database: a message, its list, groups as they are asked for."""
+    """Running services with a message, its list and groups of the requested sizes."""
 
     services: Services
     folder: Path
@@ -52,26 +51,26 @@ class Rig:
     groups: set[str] = field(default_factory=set)
     codes: int = 0
     cores: dict[str, float] = field(default_factory=dict)
-    """Program → how many cores it used, on average, during the last sendout."""
+    """The average number of cores that each program used during the last sendout."""
 
     async def end_to_end(self, recipients: int) -> float:
         """Mails/s of a sendout, from the published command to the last committed outcome.
 
-        Snapshot, admission, binding and intents are in it. There are exactly as many free codes as recipients.
+        This includes snapshot, admission, assignment and intents. The list has exactly one code per recipient.
         """
-        command = StartSendout(message="bench", group=await self._stocked(recipients))
+        command = StartSendout(message="bench", group=await self._prepare(recipients))
 
         async def finished() -> bool:
             sendout = await sendout_views.find(self.connection, command.id)
             return sendout is not None and sendout.state == "finished" and sendout.sent == recipients
 
         before = cpu_seconds()
-        seconds = await seconds_until(self.services, command, finished)
+        seconds = await time_command(self.services, command, finished)
         self.cores = {name: (spent - before.get(name, 0.0)) / seconds for name, spent in cpu_seconds().items()}
         return recipients / seconds
 
-    async def _stocked(self, recipients: int) -> str:
-        """A group of so many recipients and a code for each, at rest: loading them is not what is measured."""
+    async def _prepare(self, recipients: int) -> str:
+        """Add a group with a code for each recipient; vacuum and checkpoint, so that loading is not measured."""
         group = f"bench-{recipients}"
         if group not in self.groups:
             await add_group(self.connection, group, recipients)
@@ -87,14 +86,14 @@ class Rig:
     def workers(
         self, smtp_url: str, *, count: int = 1, settings: Mapping[str, str] = MappingProxyType({})
     ) -> Iterator[list[int]]:
-        """Yields the process ids of so many `coupons worker`s that send to `smtp_url`."""
+        """Yields the process ids of `count` workers that send to `smtp_url`."""
         environment = {**self.services.environment(), "COUPONS_SMTP_URL": smtp_url, **settings}
         with ExitStack() as stack:
             yield [stack.enter_context(worker(environment, self.folder / f"worker-{n}.log")) for n in range(count)]
 
 
 @asynccontextmanager
-async def rig(services: Services, folder: Path) -> AsyncIterator[Rig]:
+async def open_rig(services: Services, folder: Path) -> AsyncIterator[Rig]:
     await migrate(services.database_url)
     async with connected(services.database_url) as connection:
         await add_list(connection, "bench")
@@ -102,9 +101,10 @@ async def rig(services: Services, folder: Path) -> AsyncIterator[Rig]:
         yield Rig(services, folder, connection)
 
 
-async def seconds_until(
+async def time_command(
     services: Services, command: ImportCoupons | StartSendout, fact: Callable[[], Awaitable[bool]]
 ) -> float:
+    """Publish a command; return the seconds until `fact` holds."""
     async with Publisher.connect(services.broker_url) as publisher:
         begun = time.perf_counter()
         await publisher.publish(command)
@@ -112,13 +112,13 @@ async def seconds_until(
         return time.perf_counter() - begun
 
 
-async def neighbours(
+async def compare(
     rounds: int, baseline: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]]
 ) -> tuple[float, float, float]:
-    """Median of the baseline, median of ours, and the median ratio of neighbours, measured by turns.
+    """Median of the baseline, median of ours, and median ratio of adjacent runs, measured alternately.
 
-    A machine changes its speed within minutes; two runs side by side see nearly the same one. Each goes first in turn:
-    a disk that was idle takes more than one that was just written to.
+    The speed of a machine changes within minutes, but hardly between adjacent runs. Each side goes first in every other
+    round: an idle disk is faster than one that was just written to.
     """
     pairs = []
     for number in range(rounds):
@@ -133,7 +133,7 @@ async def neighbours(
 
 @contextmanager
 def worker(environment: dict[str, str], log: Path) -> Iterator[int]:
-    """Yields the process id of a `coupons worker` that takes commands."""
+    """Yields the process id of a `coupons worker` that consumes commands."""
     log.unlink(missing_ok=True)
     with running([COUPONS, "worker"], log=log, environment=environment) as process:
         wait_until(
@@ -145,7 +145,7 @@ def worker(environment: dict[str, str], log: Path) -> Iterator[int]:
 
 @contextmanager
 def smtp_sink(log: Path) -> Iterator[str]:
-    """Yields "host:port" of Postfix's sink in C: it answers at once and keeps nothing."""
+    """Yields "host:port" of Postfix's smtp-sink, written in C: it replies at once and stores nothing."""
     [port] = free_ports(1)
     as_account = ["-u", "postfix"] if os.geteuid() == 0 else []
     with running([PROGRAMS / "smtp-sink", *as_account, f"127.0.0.1:{port}", "1000"], log=log) as process:
@@ -154,17 +154,17 @@ def smtp_sink(log: Path) -> Iterator[str]:
 
 
 async def smtp_source(address: str, mails: int) -> float:
-    """Mails/s of Postfix's load generator in C, in lock-step over as many connections as ours; mails of our size."""
-    headers = 140  # octets, about; -l does not count them
+    """Mails/s of Postfix's smtp-source, written in C: without pipelining, with our connection count and mail size."""
+    headers = 140  # approximate octets, which -l does not count
     size = len(envelopes()(0).data) - headers
     arguments = f"-d -s {CONNECTIONS} -l {size} -m {mails} -f shop@example.org -t customer@example.org".split()
     begun = time.perf_counter()
-    await succeed(PROGRAMS / "smtp-source", *arguments, address)
+    await run_program(PROGRAMS / "smtp-source", *arguments, address)
     return mails / (time.perf_counter() - begun)
 
 
-async def succeed(*command: str | Path, environment: dict[str, str] | None = None) -> str:
-    """Runs a program in its own process; returns what it printed."""
+async def run_program(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    """Run a program and return its output. Raises RuntimeError if it fails."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | (environment or {})
     )
@@ -175,7 +175,7 @@ async def succeed(*command: str | Path, environment: dict[str, str] | None = Non
 
 
 def envelopes() -> Callable[[int], Envelope]:
-    """Writes the n-th recipient's mail as a worker does, from the bench's message: 2 kB, a name and a code."""
+    """A function that renders the mail of the nth recipient as a worker does: 2 kB with a name and a code."""
     compiled = compiled_message()
 
     def write(number: int) -> Envelope:
@@ -195,22 +195,18 @@ def compiled_message() -> CompiledEmail:
     return compile_email(template=Template(Parts(subject=SUBJECT, text=TEXT + code, html=HTML + code)), sender=SENDER)
 
 
-def database_beside(url: str, name: str) -> str:
-    return urlsplit(url)._replace(path=f"/{name}").geturl()
-
-
 def resident_mib(pid: int) -> float:
-    """The most memory that a process has had resident (Linux's VmHWM)."""
+    """Peak resident memory of a process (VmHWM of Linux)."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
     return int(found[1]) / 1024 if found else 0.0
 
 
 def cpu_seconds() -> dict[str, float]:
-    """Program → processor time so far of all its processes below this one; of the ended ones too, once waited for."""
+    """CPU seconds by program of all descendants of this process, including ended ones that were waited for."""
     ticks = os.sysconf("SC_CLK_TCK")
     spent: dict[str, float] = {}
     for pid in descendants(os.getpid()):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             name, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
             spent[name] = spent.get(name, 0.0) + sum(map(int, rest.split()[11:15])) / ticks
     return spent

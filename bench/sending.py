@@ -1,4 +1,4 @@
-"""How fast sending is, beside others on the same machine at the same time; each part names the figures it gives."""
+"""Benchmarks of sending, compared with other programs on the same machine at the same time."""
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,7 +9,7 @@ from bench.latency import delayed
 from bench.naive import naive
 from bench.post_office import PostOffice
 from bench.profile import profile
-from bench.rig import Rig, neighbours, resident_mib, rig, smtp_sink, smtp_source
+from bench.rig import Rig, compare, open_rig, resident_mib, smtp_sink, smtp_source
 from sandbox.services import Services
 from tests.postfix import Postfix, private_postfix
 from tests.waiting import until
@@ -26,15 +26,15 @@ RELAYED = 6_000
 RELAY_ROUNDS = 6
 DRAIN_LIMIT_SECONDS = 300
 
-# What a process is called → what its figure is called.
+# Process name → name of its figure.
 PROGRAMS = {"coupons": "worker", "postgres": "postgres", "smtp-sink": "smtp_sink", "beam.smp": "rabbitmq"}
 
 Figures = dict[str, float]
 
 
 async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIterator[Figures]:
-    """The figures of each of these parts as soon as it is measured, in their order here."""
-    async with rig(services, folder) as shop:
+    """Yield the figures of each part in the order of PARTS."""
+    async with open_rig(services, folder) as shop:
         with smtp_sink(folder / "smtp-sink.log") as sink:
             for name, part in PARTS.items():
                 if name in parts:
@@ -43,48 +43,48 @@ async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIt
 
 
 async def engine_alone(_: Rig, sink: str) -> Figures:
-    source, ours, ratio = await neighbours(
+    source, ours, ratio = await compare(
         ROUNDS, lambda: smtp_source(sink, ENGINE_MAILS), lambda: engine(f"smtp://{sink}", ENGINE_MAILS)
     )
     return {"smtp_source_mails_per_s": source, "engine_mails_per_s": ours, "engine_vs_smtp_source": ratio}
 
 
 async def end_to_end(shop: Rig, sink: str) -> Figures:
-    """With the processor time of every program that has a part in it, in cores: 1.0 is one core all the time."""
+    """Includes the cores in use by each program: 1.0 is one core all the time."""
     with shop.workers(f"smtp://{sink}"):
-        await shop.end_to_end(RECIPIENTS // 10)  # the first sendout meets cold caches, and compiles its message
-        _, ours, ratio = await neighbours(
+        await shop.end_to_end(RECIPIENTS // 10)  # warm-up: the first sendout has cold caches and compiles the message
+        _, ours, ratio = await compare(
             ROUNDS, lambda: smtp_source(sink, RECIPIENTS), lambda: shop.end_to_end(RECIPIENTS)
         )
     cores = {f"end_to_end_cores_{figure}": shop.cores.get(program, 0.0) for program, figure in PROGRAMS.items()}
     return {"end_to_end_smtp_sink_mails_per_s": ours, "end_to_end_vs_smtp_source": ratio} | cores
 
 
-async def beside_naive(shop: Rig, sink: str) -> Figures:
+async def naive_pipeline(shop: Rig, sink: str) -> Figures:
     with shop.workers(f"smtp://{sink}"):
-        baseline, _, ratio = await neighbours(
+        baseline, _, ratio = await compare(
             ROUNDS, lambda: naive(shop.services, sink, NAIVE_MAILS), lambda: shop.end_to_end(RECIPIENTS)
         )
     return {"naive_mails_per_s": baseline, "end_to_end_vs_naive": ratio}
 
 
-async def beside_post_office(shop: Rig, sink: str) -> Figures:
+async def post_office(shop: Rig, sink: str) -> Figures:
     office = PostOffice(shop.folder / "post-office", shop.services, sink)
     await office.install()
     with shop.workers(f"smtp://{sink}"):
-        baseline, _, ratio = await neighbours(
+        baseline, _, ratio = await compare(
             ROUNDS, lambda: office.mails_per_s(POST_OFFICE_MAILS), lambda: shop.end_to_end(RECIPIENTS)
         )
     return {"post_office_mails_per_s": baseline, "end_to_end_vs_post_office": ratio}
 
 
 async def postfix_relay(shop: Rig, sink: str) -> Figures:
-    """Into a Postfix that queues each mail on its disk and delivers it onward to the sink."""
+    """Send to a Postfix that queues each mail on disk and relays it to the sink."""
     with private_postfix(sink, say=lambda line: print(line, file=sys.stderr)) as postfix, shop.workers(postfix.url):
-        source, ours, ratio = await neighbours(
+        source, ours, ratio = await compare(
             RELAY_ROUNDS,
-            lambda: drained(postfix, smtp_source(f"127.0.0.1:{postfix.port}", RELAYED)),
-            lambda: drained(postfix, shop.end_to_end(RELAYED)),
+            lambda: then_drain(postfix, smtp_source(f"127.0.0.1:{postfix.port}", RELAYED)),
+            lambda: then_drain(postfix, shop.end_to_end(RELAYED)),
         )
     return {
         "postfix_smtp_source_mails_per_s": source,
@@ -93,9 +93,9 @@ async def postfix_relay(shop: Rig, sink: str) -> Figures:
     }
 
 
-async def drained(postfix: Postfix, measured: Awaitable[float]) -> float:
-    """The figure; what the measuring left in the relay's queue is waited for, so that the next finds it empty."""
-    figure = await measured
+async def then_drain(postfix: Postfix, measurement: Awaitable[float]) -> float:
+    """Return the figure after the relay's queue has drained, so that the next measurement finds it empty."""
+    figure = await measurement
     await until(lambda: not postfix.queued(), "an empty queue", within=DRAIN_LIMIT_SECONDS, seen=postfix.queued)
     return figure
 
@@ -110,12 +110,12 @@ async def two_workers(shop: Rig, sink: str) -> Figures:
         with shop.workers(f"smtp://{sink}", count=workers):
             return await shop.end_to_end(RECIPIENTS)
 
-    one, two, ratio = await neighbours(ROUNDS, lambda: sendout(1), lambda: sendout(2))
+    one, two, ratio = await compare(ROUNDS, lambda: sendout(1), lambda: sendout(2))
     return {"one_worker_mails_per_s": one, "two_workers_mails_per_s": two, "two_workers_vs_one": ratio}
 
 
 async def a_million(shop: Rig, sink: str) -> Figures:
-    """Between two sendouts of the usual size, and the most memory that the worker had by its end."""
+    """Send to a million recipients between two sendouts of the usual size; the memory is the worker's peak."""
     with shop.workers(f"smtp://{sink}") as [worker]:
         before = await shop.end_to_end(RECIPIENTS)
         million = await shop.end_to_end(MILLION)
@@ -132,8 +132,8 @@ PARTS: dict[str, Callable[[Rig, str], Awaitable[Figures]]] = {
     "engine": engine_alone,
     "latency": latency,
     "end-to-end": end_to_end,
-    "naive": beside_naive,
-    "post-office": beside_post_office,
+    "naive": naive_pipeline,
+    "post-office": post_office,
     "postfix": postfix_relay,
     "two-workers": two_workers,
     "profile": profile,
