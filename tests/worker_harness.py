@@ -1,4 +1,4 @@
-"""A worker that takes imports, in the test's own process, so that its limits can be shortened and it can be asked."""
+"""Workers in the test's own process, whose limits a test can shorten and whose state it can read."""
 
 import asyncio
 import json
@@ -37,22 +37,22 @@ from workers.nudges import Nudges
 ROLE = "import"
 LIST = "spring-10"
 LIMIT_SECONDS = 60.0
-"""After any fault has ended, a worker is at work again within, without a person."""
+"""After any fault has ended, a worker recovers within this time, without an operator."""
 
 
 @dataclass(frozen=True, slots=True)
-class AtWork:
-    """The worker, and the way past every proxy to its services."""
+class ImportWorker:
+    """A worker with the role import, and the direct URLs of its services."""
 
     health: Health
     database_url: str
     broker_url: str
 
     async def ready(self) -> dict[str, Any]:
-        """What `/readyz` says."""
+        """The response of `/readyz`."""
         response = await self.health.ready(Request({"type": "http"}))
         answer: dict[str, Any] = json.loads(bytes(response.body))
-        assert (response.status_code == 200) == all(well for part, well in answer.items() if part != "reasons")
+        assert (response.status_code == 200) == all(ok for part, ok in answer.items() if part != "reasons")
         return answer
 
     async def is_ready(self) -> bool:
@@ -64,13 +64,13 @@ class AtWork:
             await sender.send(ROLE, command.body())
         return command
 
-    async def works(self) -> float:
-        """Seconds from now until the worker has done something that it is told only now."""
-        begun = time.monotonic()
+    async def time_command(self) -> float:
+        """Publish a command; returns the seconds until the worker has finished it."""
+        started = time.monotonic()
         command = await self.publish()
         async with connected(self.database_url) as connection:
             await until(lambda: is_done(connection, command), within=LIMIT_SECONDS)
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
 
 async def is_done(connection: Connection, command: ImportCoupons) -> bool:
@@ -78,16 +78,16 @@ async def is_done(connection: Connection, command: ImportCoupons) -> bool:
 
 
 @asynccontextmanager
-async def at_work(
-    database_url: str, broker_url: str, *, over_database: str = "", over_broker: str = ""
-) -> AsyncIterator[AtWork]:
-    """A worker that is ready; `over_…` is its own way to a service, if not the direct one."""
+async def run_import_worker(
+    database_url: str, broker_url: str, *, database_proxy: str = "", broker_proxy: str = ""
+) -> AsyncIterator[ImportWorker]:
+    """A worker that is ready. It uses the URLs of the proxies, if given, instead of the direct ones."""
     async with connected(database_url) as connection:
         await add_list(connection, LIST)
     signals = Signals((ROLE,))
-    settings = Settings(_env_file=None, broker_url=SecretStr(over_broker or broker_url), sweep_seconds=1)
+    settings = Settings(_env_file=None, broker_url=SecretStr(broker_proxy or broker_url), sweep_seconds=1)
     worker_health = WorkerHealth(signals, (ROLE,))
-    async with pooled(over_database or database_url, size=8) as pool:
+    async with pooled(database_proxy or database_url, size=8) as pool:
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=(ROLE,))
         importer = Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner="test")
@@ -96,7 +96,7 @@ async def at_work(
             consuming = group.create_task(intake.run())
             working = group.create_task(work(ROLE, importer.step, signals, sweep_seconds=settings.sweep_seconds))
             worker_health.set_loops(intake, [consuming, working])
-            worker = AtWork(worker_health.checks(), database_url, broker_url)
+            worker = ImportWorker(worker_health.checks(), database_url, broker_url)
             try:
                 await until(worker.is_ready, within=LIMIT_SECONDS)
                 yield worker
@@ -117,7 +117,7 @@ def batch_sender(
     lease_seconds: float = 45,
     mails_per_hour: int = 0,
 ) -> Iterator[BatchSender]:
-    """What sends a batch, in a worker of its own, with up to 100 mails in flight and at least `window`."""
+    """A sender for this batch, with a window of at least `window` and at most 100 mails."""
     signals = Signals(("deliver",))
     rate_limit = RateLimit(pool=pool, per_hour=mails_per_hour) if mails_per_hour else None
     in_flight = InFlight()

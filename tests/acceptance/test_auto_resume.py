@@ -1,4 +1,4 @@
-"""Sendouts that resume by themselves once their lists have enough codes, and those that wait for a person."""
+"""Sendouts that resume automatically once their lists have enough codes, and sendouts that wait for an operator."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ CUSTOMERS = addresses(20)
 SPRING, SUMMER = codes("SPRING", 60), codes("SUMMER", 60)
 
 
-def test_the_import_that_covers_it_resumes_it(shop: Shop) -> None:
-    """Two lists, one filled: nobody is mailed. Both: the oldest sendout goes, and everybody has one mail of it."""
+def test_the_import_of_the_missing_codes_resumes_a_sendout(shop: Shop) -> None:
+    """One of two lists is not enough. When both have enough codes, the oldest sendout resumes, and then the next."""
     shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:5], "summer-20": SUMMER[:5]})
     with shop.worker(sweep_seconds=1), shop.worker(sweep_seconds=1):
         oldest, younger = (send(shop, "--auto-resume")["id"] for _ in range(2))
@@ -28,7 +28,7 @@ def test_the_import_that_covers_it_resumes_it(shop: Shop) -> None:
         shop.becomes("finished", younger)
         assert_own_codes(shop.mails(younger), CUSTOMERS, SPRING[20:], SUMMER[20:])
         assert shop.mails(by_hand) == []
-        only_shows_it(shop, by_hand)
+        is_only_shown_as_resumable(shop, by_hand)
         shop.resume(by_hand)
         assert len(shop.mails()) == 3 * len(CUSTOMERS)
     shop.verify()
@@ -39,7 +39,7 @@ def send(shop: Shop, *options: str) -> Any:
     return shop.coupons(*arguments, *options, code=INTERRUPTED).json
 
 
-def only_shows_it(shop: Shop, sendout: str) -> None:
+def is_only_shown_as_resumable(shop: Shop, sendout: str) -> None:
     hint = f"has enough codes now: coupons resume {sendout}"
     assert hint in shop.coupons("outbox", "--state", "interrupted").out
     assert hint in shop.coupons("show", sendout).out
@@ -47,8 +47,8 @@ def only_shows_it(shop: Shop, sendout: str) -> None:
     assert (found["id"], found["resumable"], found["auto_resume"]) == (sendout, True, False)
 
 
-def test_codes_that_come_back_resume_it_too(shop: Shop) -> None:
-    """A cancelled sendout returns what it was promised, and no import says so: a sweep finds it."""
+def test_returned_codes_resume_a_sendout_too(shop: Shop) -> None:
+    """A cancelled sendout returns its reserved codes without an import: a sweep finds the resumable sendout."""
     shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:20], "summer-20": SUMMER[:20]})
     with shop.worker(sweep_seconds=1):
         later = ("send", "--message", "both", "--group", "customers", "--start-at", "2100-01-01T00:00")

@@ -1,12 +1,12 @@
-"""Sendouts that want the same codes at the same time."""
+"""Sendouts that need the same codes at the same time."""
 
 from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.processes import DONE, INTERRUPTED
 from tests.acceptance.system import Shop, addresses, codes
 
 
-def test_of_two_sendouts_that_a_list_cannot_cover_together_exactly_one_is_sent(shop: Shop) -> None:
-    """800 and 800 on 1,000 codes: one sends 800 mails, the other is interrupted, 600 missing, and holds nothing."""
+def test_one_of_two_sendouts_that_need_too_many_codes_is_sent(shop: Shop) -> None:
+    """Two sendouts need 800 of 1,000 codes each: one sends 800 mails, the other is interrupted and reserves none."""
     customers, spring = addresses(800), codes("SPRING", 1_000)
     with shop.worker(), shop.worker():
         shop.has("spring-voucher", "customers", customers, {"spring-10": spring})

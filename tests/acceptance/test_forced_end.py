@@ -1,4 +1,4 @@
-"""A worker that is asked twice to end does not wait for a relay that never answers."""
+"""A second SIGTERM does not wait for a relay that never replies."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from tests.smtp_server import Act, process
 from tests.waiting import eventually
 
 
-def test_the_second_request_to_end_does_not_wait(shop: Shop, tmp_path: Path) -> None:
-    """It ends at once, as if killed: what was in hand is uncertain, its codes stay, and another worker goes on."""
+def test_the_second_signal_exits_immediately(shop: Shop, tmp_path: Path) -> None:
+    """Mails in flight are uncertain and keep their codes, as after a kill; another worker sends the rest."""
     ledger = tmp_path / "ledger"
     ledger.touch()
     with (
@@ -19,7 +19,7 @@ def test_the_second_request_to_end_does_not_wait(shop: Shop, tmp_path: Path) -> 
     ):
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
-        eventually(lambda: len(ledger.read_text().splitlines()) == 3, "three mails that wait for an answer")
+        eventually(lambda: len(ledger.read_text().splitlines()) == 3, "three mails that wait for a reply")
         assert first.force() == FAILED
     with shop.worker(**IMPATIENT) as second:
         shop.becomes("finished", sendout)

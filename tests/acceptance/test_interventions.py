@@ -1,4 +1,4 @@
-"""What a person can do to a sendout while it runs: pause it, let it go on, end it for good."""
+"""An operator can pause, resume and cancel a sendout while it runs."""
 
 from typing import Any
 from uuid import UUID
@@ -11,10 +11,10 @@ from tests.waiting import eventually
 CUSTOMERS = addresses(2_500)
 SPRING = codes("SPRING", 2_500)
 LEISURELY: dict[str, Any] = {"max_in_flight": 1, "concurrent_batches": 1, "batch_size": 100}
-"""One mail at a time, some 600 a second: there are four seconds to intervene."""
+"""One mail at a time, some 600 per second, so that a test has four seconds to intervene."""
 
 
-def nobody_works_on(shop: Shop, sendout: UUID) -> bool:
+def is_idle(shop: Shop, sendout: UUID) -> bool:
     return not shop.rows("SELECT FROM delivery_batch WHERE sendout_id = $1 AND lease_token IS NOT NULL", sendout)
 
 
@@ -23,13 +23,13 @@ def is_over(shop: Shop, sendout: UUID | str) -> bool:
 
 
 def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
-    """What was in hand is sent and recorded, the rest waits with its codes; afterwards everybody has one mail."""
+    """Mails in flight are recorded, the others wait with their codes; in the end each recipient has one mail."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker(**LEISURELY):
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(20)
         assert "paused" in shop.coupons("pause", sendout).out
-        eventually(lambda: nobody_works_on(shop, sendout), "the batches to be handed back")
+        eventually(lambda: is_idle(shop, sendout), "the batches to be released")
         shown = shop.coupons("outbox", "--state", "paused", "--json").json[0]
         assert (shown["state"], shown["reason"]) == ("paused", "paused by an operator")
         assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
@@ -42,8 +42,8 @@ def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
     assert_own_codes(shop.mails(), CUSTOMERS, SPRING)
 
 
-def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) -> None:
-    """Who was mailed keeps the code, everybody else's is available again, and nothing brings the sendout back."""
+def test_a_cancelled_sendout_returns_the_codes_of_unsent_mails(shop: Shop) -> None:
+    """Mailed recipients keep their codes, all other codes are available again, and the sendout cannot be resumed."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker(**LEISURELY):
         sendout = shop.begin_sending("spring-voucher", "customers")
@@ -63,7 +63,7 @@ def test_a_cancelled_sendout_gives_the_codes_of_unsent_mails_back(shop: Shop) ->
 
 
 def test_an_interrupted_sendout_can_be_cancelled(shop: Shop) -> None:
-    """It held nothing and mailed nobody; it is over, and its list can be archived."""
+    """It held no code and sent no mail; after the cancellation its list can be archived."""
     with shop.worker(sweep_seconds=0.5):
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:5]})
         sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)

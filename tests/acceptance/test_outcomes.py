@@ -1,4 +1,4 @@
-"""What becomes of a code when the relay does not simply take the mail. The sink's script is in the address."""
+"""The code of a mail that the relay does not accept at once. The recipient's address tells the sink how to reply."""
 
 from typing import Any
 from uuid import UUID
@@ -8,8 +8,8 @@ from tests.acceptance.system import Shop, addresses, codes
 from tests.waiting import eventually
 
 
-def test_a_refused_recipient_gives_the_code_back(open_shop: Shop) -> None:
-    """550 for one of three: two mails, the third code is available again, and `show` has the relay's words."""
+def test_a_refused_recipient_returns_the_code(open_shop: Shop) -> None:
+    """After a 550 for one of three recipients the third code is available again, and `show` has the relay's reply."""
     audience = [*addresses(2), "refuse.me@example.org"]
     open_shop.has("refused", "with-refused", audience, {"refused": codes("REFUSED", 3)})
     sendout = open_shop.send("refused", "with-refused")
@@ -24,8 +24,8 @@ def test_a_refused_recipient_gives_the_code_back(open_shop: Shop) -> None:
     assert of_refused["codes"] == {}
 
 
-def test_a_code_that_came_back_goes_to_somebody_else(open_shop: Shop) -> None:
-    """One code for two sendouts: the first recipient is refused, the second gets it."""
+def test_a_returned_code_goes_to_another_recipient(open_shop: Shop) -> None:
+    """Two sendouts share one code: the first recipient is refused, the second one gets the code."""
     open_shop.has("second-hand", "refusing", ["refuse.it@example.org"], {"second-hand": codes("RETURNED", 1)})
     open_shop.coupons(*open_shop.importing_group("taking", ["grace@example.org"]))
     assert open_shop.send("second-hand", "refusing")["refused"] == 1
@@ -36,11 +36,11 @@ def test_a_code_that_came_back_goes_to_somebody_else(open_shop: Shop) -> None:
 
 
 def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
-    """451 for one of three: two mails, the sendout goes on, and the third code waits with its owner."""
+    """After a 451 for one of three recipients the sendout continues, and the third code stays assigned."""
     audience = [*addresses(2), "defer.me@example.org"]
     open_shop.has("deferred", "with-deferred", audience, {"deferred": codes("DEFERRED", 4)})
     sendout = open_shop.begin_sending("deferred", "with-deferred")
-    shown = eventually(lambda: shown_with_open(open_shop, sendout, 1), "all but one mail to be concluded")
+    shown = eventually(lambda: shown_with_deferred(open_shop, sendout, 1), "all but one mail to have an outcome")
     assert shown["sendout"]["state"] == "sending"
     (problem,) = shown["problems"]
     assert (problem["state"], problem["attempts"]) == ("deferred", 1)
@@ -53,8 +53,8 @@ def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
     assert (now.available, now.assigned, now.sent) == (1, 1, 2)
 
 
-def test_a_mail_that_was_never_answered_for_is_uncertain_and_its_code_stays(open_shop: Shop) -> None:
-    """The relay takes the mail and dies before it says so: not sent again, and nobody else gets the code."""
+def test_a_mail_without_a_reply_is_uncertain_and_keeps_its_code(open_shop: Shop) -> None:
+    """The relay accepts the mail and dies before its reply: the mail is not sent again, the code stays assigned."""
     audience = [*addresses(2), "drop.me@example.org"]
     open_shop.has("uncertain", "with-uncertain", audience, {"uncertain": codes("UNCERTAIN", 4)})
     sendout = open_shop.send("uncertain", "with-uncertain")
@@ -66,7 +66,7 @@ def test_a_mail_that_was_never_answered_for_is_uncertain_and_its_code_stays(open
 
 
 def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> None:
-    """It is nobody's fault among the recipients: nobody is refused, the reason is shown, resume goes on."""
+    """The reason is not a recipient: no recipient is refused, the reason is shown, and a resume continues."""
     open_shop.has("our-fault", "three", addresses(3), {"our-fault": codes("FAULT", 3)})
     sender = ("--from", "badsender.shop@example.org")
     open_shop.coupons(*open_shop.saving("our-fault", '{{ coupon("our-fault") }}\n'), *sender)
@@ -76,8 +76,8 @@ def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> 
     assert open_shop.mails(sendout["id"]) == []
 
 
-def shown_with_open(shop: Shop, sendout: UUID, number: int) -> Any:
-    """What `show` says, once so many mails are open and none is in hand."""
+def shown_with_deferred(shop: Shop, sendout: UUID, number: int) -> Any:
+    """The output of `show`, once this number of mails is deferred and no mail is pending."""
     states = list(shop.deliveries(sendout).values())
     if {"pending", "sending"} & {*states} or len([each for each in states if each == "deferred"]) != number:
         return None

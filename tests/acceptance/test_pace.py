@@ -1,4 +1,4 @@
-"""When mails leave: not before the start, at the pace that was asked for, within the limit that all workers share."""
+"""Mails leave after the start time, at the requested rate, and within the rate limit that all workers share."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,12 +9,12 @@ from tests.acceptance.processes import WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 from tests.waiting import eventually
 
-AT_ONCE = timedelta(milliseconds=5)
-"""Clocks of the database and of the sink are read at different moments."""
+TOLERANCE = timedelta(milliseconds=5)
+"""The clocks of the database and of the sink are read at different moments."""
 
 
 def arrivals(shop: Shop) -> list[datetime]:
-    """When the sink took each mail."""
+    """When the sink accepted each mail."""
     lines = shop.services.ledger.read_text().splitlines()
     return [datetime.fromisoformat(json.loads(line)["at"]) for line in lines]
 
@@ -26,8 +26,8 @@ def start_of(shop: Shop, sendout: Any) -> datetime:
     return found
 
 
-def test_a_sendout_starts_when_it_was_told_to(shop: Shop) -> None:
-    """Its codes are promised at once, so that a shortage shows today; nobody is mailed before."""
+def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
+    """Its codes are reserved immediately, so that a shortage is reported; no mail leaves before the start."""
     with shop.worker():
         shop.has("spring-voucher", "customers", addresses(10), {"spring-10": codes("SPRING", 10)})
         start_at = datetime.now(UTC) + timedelta(seconds=4)
@@ -39,31 +39,31 @@ def test_a_sendout_starts_when_it_was_told_to(shop: Shop) -> None:
         tomorrow = (datetime.now() + timedelta(days=1)).isoformat(timespec="minutes")  # noqa: DTZ005 - as people write
         assert shop.coupons(*later, tomorrow, "--wait", "--json", code=4).json["lists"][0]["missing"] == 10
         shop.becomes("finished", sendout)
-    assert min(arrivals(shop)) >= start_at - AT_ONCE
+    assert min(arrivals(shop)) >= start_at - TOLERANCE
     assert_own_codes(shop.mails(sendout), addresses(10), codes("SPRING", 10))
 
 
-def test_a_start_that_is_past_is_now(open_shop: Shop) -> None:
-    """A script that came late is no error."""
+def test_a_start_time_in_the_past_means_now(open_shop: Shop) -> None:
+    """A script that runs late causes no error."""
     open_shop.has("late", "late", addresses(2), {"late": codes("LATE", 2)})
     past = ("--start-at", "2020-02-29T09:00:00+01:00", "--wait", "--json")
     assert open_shop.coupons("send", "--message", "late", "--group", "late", *past).json["sent"] == 2
 
 
-def test_a_sendout_keeps_its_pace(shop: Shop) -> None:
-    """Ten a second were asked for, in batches of five: no mail comes before its turn."""
+def test_a_sendout_keeps_its_rate(shop: Shop) -> None:
+    """With ten mails per second, in batches of five, no mail arrives before its batch is due."""
     with shop.worker(batch_size=5), shop.worker(batch_size=5):
         shop.has("spring-voucher", "customers", addresses(20), {"spring-10": codes("SPRING", 20)})
         paced = ("--per-hour", 36_000, "--wait", "--json")
         sendout = shop.coupons("send", "--message", "spring-voucher", "--group", "customers", *paced).json
     started = start_of(shop, sendout["id"])
     for number, at in enumerate(sorted(arrivals(shop))):
-        assert at >= started + timedelta(seconds=number // 5 * 0.5) - AT_ONCE
+        assert at >= started + timedelta(seconds=number // 5 * 0.5) - TOLERANCE
     assert_own_codes(shop.mails(), addresses(20), codes("SPRING", 20))
 
 
 def test_a_sendout_can_be_spread_over_a_time(shop: Shop) -> None:
-    """120 mails over two hours are 60 an hour; `show` says so. Cancelled, it is over at once, not at its next turn."""
+    """120 mails over two hours are 60 per hour, as `show` reports. A cancellation does not wait for the next batch."""
     with shop.worker(sweep_seconds=0.5):
         shop.has("spread", "spread", addresses(120), {"spread": codes("SPREAD", 120)})
         sending = ("send", "--message", "spread", "--group", "spread", "--over", "2h")
@@ -75,20 +75,20 @@ def test_a_sendout_can_be_spread_over_a_time(shop: Shop) -> None:
         eventually(lambda: shop.rows(over, sendout), "the last batch to be closed")
 
 
-def test_all_workers_share_one_limit(shop: Shop) -> None:
-    """COUPONS_MAILS_PER_HOUR is ten a second: two workers together send no more, but for a second's mails at first."""
+def test_all_workers_share_one_rate_limit(shop: Shop) -> None:
+    """With COUPONS_MAILS_PER_HOUR=36000 two workers together send ten mails per second, and ten more at the start."""
     limited: dict[str, Any] = {"mails_per_hour": 36_000, "batch_size": 10}
     with shop.worker(**limited), shop.worker(**limited):
         shop.has("spring-voucher", "customers", addresses(30), {"spring-10": codes("SPRING", 30)})
         sendout = shop.send("spring-voucher", "customers")
     started = start_of(shop, sendout["id"])
     for number, at in enumerate(sorted(arrivals(shop)), start=1):
-        assert number <= 10 + 10 * (at + AT_ONCE - started).total_seconds()
+        assert number <= 10 + 10 * (at + TOLERANCE - started).total_seconds()
     assert_own_codes(shop.mails(), addresses(30), codes("SPRING", 30))
 
 
-def test_a_time_or_pace_that_makes_no_sense_is_wrong_usage(open_shop: Shop) -> None:
-    """With how it is written; nothing is published."""
+def test_an_invalid_time_or_rate_is_wrong_usage(open_shop: Shop) -> None:
+    """The error shows the expected format; no command is published."""
     wrong = {
         ("--start-at", "tomorrow"): "write 2026-03-01T09:00",
         ("--over", "5 bananas"): "write 90m, 4h",

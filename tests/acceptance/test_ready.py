@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `coupons ready`: of a worker from its start to its end, and of the console."""
+"""`/livez`, `/readyz` and `coupons ready`, for a worker from its start to its end and for the console."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from tests.waiting import eventually
 READY = {"database": True, "consumers": True, "accepting": True, "restore_guard": True}
 
 
-def asked(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
-    """The status and the body; 0 if nobody answers."""
+def probe(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
+    """The status and the body; 0 without a response."""
     try:
         with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, json.load(answer)
@@ -28,36 +28,36 @@ def asked(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
         return 0, {}
 
 
-def test_a_worker_answers_before_it_has_its_services_and_is_ready_when_it_has(shop: Shop) -> None:
-    """Alive from its start; not ready for want of each service, which is named, until it consumes; no secret said."""
+def test_a_worker_is_live_before_its_services_and_ready_with_them(shop: Shop) -> None:
+    """It is live from its start, and not ready until it consumes. Each missing service is named, no secret is shown."""
     (port,) = free_ports(1)
     database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
     urls = {"database_url": database.url, "broker_url": broker.url}
     with shop.worker(ready=False, health_port=port, **urls):
-        eventually(lambda: asked(port, "/livez") == (200, {"live": True}), "the worker to answer")
+        eventually(lambda: probe(port, "/livez") == (200, {"live": True}), "the worker to respond")
         without_database = shop.coupons("ready", health_port=port, code=FAILED)
         assert "database: not connected yet" in without_database.err
         assert "consumers: no consumer registered yet" in without_database.err
         with database.opened():
-            eventually(lambda: asked(port)[1].get("database"), "the database to be reached")
+            eventually(lambda: probe(port)[1].get("database"), "the database to be reached")
             without_broker = shop.coupons("ready", "--json", health_port=port, code=FAILED)
             assert not without_broker.json["ready"]
             assert "coupons.sendout" in without_broker.json["parts"]["consumers"]
             assert without_broker.json["parts"]["database"] is None
-            in_vain = shop.coupons("ready", "--wait", 1, health_port=port, code=FAILED)
-            assert in_vain.err.count("waiting: consumers: no consumer on ") == 1
+            timed_out = shop.coupons("ready", "--wait", 1, health_port=port, code=FAILED)
+            assert timed_out.err.count("waiting: consumers: no consumer on ") == 1
             waiting = shop.begin("ready", "--wait", 30, health_port=port)
             with broker.opened():
                 result = waiting()
                 assert (result.code, result.out) == (0, "ready: database, restore_guard, consumers, accepting\n")
-                assert asked(port) == (200, READY)
-    said = without_database.err + without_broker.out + in_vain.err
+                assert probe(port) == (200, READY)
+    printed = without_database.err + without_broker.out + timed_out.err
     passwords = [str(urlsplit(url).password) for url in urls.values()]
-    assert not [each for each in (*urls.values(), *passwords, "amqp:", "postgresql:", "Errno") if each in said]
+    assert not [each for each in (*urls.values(), *passwords, "amqp:", "postgresql:", "Errno") if each in printed]
 
 
-def test_a_worker_that_ends_its_work_is_alive_and_not_ready(slow_shop: Shop) -> None:
-    """Who was asked to end gets nothing new, and is not killed for it either."""
+def test_a_worker_that_shuts_down_is_live_and_not_ready(slow_shop: Shop) -> None:
+    """It gets no new work, and an orchestrator does not kill it."""
     (port,) = free_ports(1)
     with slow_shop.worker(health_port=port, sweep_seconds=1) as worker:
         slow_shop.has("spring-voucher", "customers", addresses(300), {"spring-10": codes("SPRING", 300)})
@@ -65,28 +65,28 @@ def test_a_worker_that_ends_its_work_is_alive_and_not_ready(slow_shop: Shop) -> 
         slow_shop.mails_come(10)
         os.kill(worker.pid, signal.SIGTERM)
         worker.says("shutting down")
-        status, answer = asked(port)
+        status, answer = probe(port)
         assert (status, answer["accepting"], answer["database"]) == (503, False, True)
         assert answer["reasons"]["accepting"] == "shutting down"
-        assert asked(port, "/livez") == (200, {"live": True})
+        assert probe(port, "/livez") == (200, {"live": True})
         assert "worker stopped" not in worker.log
-        eventually(lambda: worker.is_dead, "its end")
+        eventually(lambda: worker.is_dead, "the worker to exit")
 
 
-def test_a_worker_says_that_its_health_port_is_taken(shop: Shop) -> None:
-    """Before anything is begun, in one line."""
+def test_a_health_port_in_use_is_an_error(shop: Shop) -> None:
+    """The worker exits before any work begins, with one line."""
     (port,) = free_ports(1)
     with shop.worker(health_port=port):
         result = shop.coupons("worker", health_port=port, code=FAILED)
     assert result.err == f"coupons: cannot listen on 127.0.0.1:{port} (COUPONS_HEALTH_PORT): Address already in use\n"
 
 
-def test_the_console_is_asked_where_no_worker_answers(shop: Shop) -> None:
-    """`coupons ready` finds it by COUPONS_WEB_PORT; on a machine where nobody answers it says so."""
+def test_the_console_is_checked_if_no_health_port_is_set(shop: Shop) -> None:
+    """`coupons ready` uses COUPONS_WEB_PORT, and reports if no process responds."""
     (port,) = free_ports(1)
     shop.file(".env", f"COUPONS_WEB_PORT={port}\n")
-    nobody = shop.coupons("ready", code=FAILED)
-    assert f"no response from http://127.0.0.1:{port}/readyz" in nobody.err
+    no_process = shop.coupons("ready", code=FAILED)
+    assert f"no response from http://127.0.0.1:{port}/readyz" in no_process.err
     waiting = shop.begin("ready", "--wait", 30)
     waited: list[Result] = []
 

@@ -1,4 +1,4 @@
-"""Relays that are slow, that cannot be reached, that die: sendouts wait or go round, and say so."""
+"""Slow, unreachable and dying relays: sendouts wait and show the reason, or use another relay."""
 
 import re
 import time
@@ -13,11 +13,11 @@ from tests.waiting import eventually
 QUICK: dict[str, Any] = {"smtp_backoff_seconds": 0.2, "smtp_max_backoff_seconds": 0.5, "sweep_seconds": 1}
 ACTS_SECONDS = 2.0
 START_SECONDS = 1.0
-"""The command itself needs a while to start."""
+"""Time that the command itself needs to start."""
 
 
-def test_a_pause_acts_within_two_seconds_and_says_how_many_were_mailed(slow_shop: Shop) -> None:
-    """However slow the relay is; the number is the ledger's, and nothing is sent behind one's back."""
+def test_a_pause_acts_within_two_seconds_and_reports_the_sent_mails(slow_shop: Shop) -> None:
+    """However slow the relay is. The number is the one of the ledger, and no mail is sent afterwards."""
     shop, customers = slow_shop, addresses(200)
     with shop.worker():
         shop.has("spring-voucher", "customers", customers, {"spring-10": codes("SPRING", 200)})
@@ -26,21 +26,21 @@ def test_a_pause_acts_within_two_seconds_and_says_how_many_were_mailed(slow_shop
         shown = shop.coupons("show", sendout).out
         assert re.search(r"\(\d+ in flight\)\n", shown)
         assert re.search(r"\d+ mails/[sh], .* left\n", shown)
-        begun = time.monotonic()
-        said = shop.coupons("pause", sendout).out
-        assert time.monotonic() - begun < ACTS_SECONDS + START_SECONDS
-        found = re.search(r"is paused: (\d+) of 200 mails already handed to the relay\n", said)
-        assert found, said
+        started = time.monotonic()
+        printed = shop.coupons("pause", sendout).out
+        assert time.monotonic() - started < ACTS_SECONDS + START_SECONDS
+        found = re.search(r"is paused: (\d+) of 200 mails already handed to the relay\n", printed)
+        assert found, printed
         assert len(shop.mails()) == int(found[1])
         states = shop.deliveries(sendout)
         assert sorted({*states.values()}) == ["pending", "sent"]
-        said = shop.coupons("cancel", sendout).out
-        assert f"is cancelled: {found[1]} of 200 mails already handed to the relay" in said
+        printed = shop.coupons("cancel", sendout).out
+        assert f"is cancelled: {found[1]} of 200 mails already handed to the relay" in printed
     assert len(shop.mails()) == int(found[1])
 
 
-def test_a_relay_that_is_down_is_waited_for_visibly(shop: Shop) -> None:
-    """No attempt is counted, the reason stands in `show` and `outbox`, and as soon as it is up all is sent."""
+def test_a_sendout_waits_for_a_relay_and_shows_the_reason(shop: Shop) -> None:
+    """No attempt is counted, `show` and `outbox` have the reason, and all mails are sent when the relay is up."""
     gate = Gate(shop.services.smtp_url)
     with shop.worker(smtp_url=gate.url, **QUICK):
         shop.has("spring-voucher", "customers", addresses(50), {"spring-10": codes("SPRING", 50)})
@@ -58,8 +58,8 @@ def test_a_relay_that_is_down_is_waited_for_visibly(shop: Shop) -> None:
     assert_own_codes(shop.mails(), addresses(50), codes("SPRING", 50))
 
 
-def test_what_one_relay_cannot_take_the_other_one_takes(slow_shop: Shop) -> None:
-    """Of two relays one cannot be reached any more: nobody is left out, nobody is mailed twice."""
+def test_mails_of_an_unreachable_relay_go_to_the_other_one(slow_shop: Shop) -> None:
+    """One of two relays becomes unreachable: each recipient is mailed once by the other, or uncertain."""
     shop, customers = slow_shop, addresses(40)
     with private_sink(shop.services.ledger.with_name("other.jsonl"), "--delay", "0.3") as other:
         gate = Gate(other.url)

@@ -1,4 +1,4 @@
-"""Lists that have too few codes for a sendout, in the two ways that a list can be told to take it."""
+"""Lists with too few codes for a sendout: it is interrupted, or the list's alternative text is sent."""
 
 from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.processes import INTERRUPTED
@@ -7,8 +7,8 @@ from tests.acceptance.system import Shop, addresses, codes
 CUSTOMERS = addresses(1_000)
 
 
-def test_an_interrupted_sendout_says_what_is_missing(open_shop: Shop) -> None:
-    """The outbox and `show` give the numbers of the list, and a resume that comes too early gives the new ones."""
+def test_an_interrupted_sendout_shows_its_missing_codes(open_shop: Shop) -> None:
+    """The outbox and `show` have the numbers of the list, and a resume that comes too early updates them."""
     winter = codes("WINTER", 70)
     open_shop.has("winter", "hundred", CUSTOMERS[:100], {"winter-30": winter[:60]})
     sendout = open_shop.send("winter", "hundred", code=INTERRUPTED)
@@ -21,8 +21,8 @@ def test_an_interrupted_sendout_says_what_is_missing(open_shop: Shop) -> None:
     assert open_shop.mails(sendout["id"]) == []
 
 
-def test_a_second_list_that_is_short_holds_nothing_of_the_first(open_shop: Shop) -> None:
-    """All lists or none: with 1,000 and 600 codes nothing is taken; afterwards everybody has one code of each."""
+def test_a_shortage_of_one_list_reserves_no_code_of_another(open_shop: Shop) -> None:
+    """Codes of several lists are reserved all or none. After an import each recipient has one code of each list."""
     spring, summer = codes("SPRING", 1_000), codes("SUMMER", 1_000)
     open_shop.has("two-codes", "customers", CUSTOMERS, {"spring-10": spring, "summer-20": summer[:600]})
     sendout = open_shop.send("two-codes", "customers", code=INTERRUPTED)
@@ -36,8 +36,8 @@ def test_a_second_list_that_is_short_holds_nothing_of_the_first(open_shop: Shop)
     open_shop.verify()
 
 
-def test_an_alternative_text_stands_in_for_codes_that_are_missing(open_shop: Shop) -> None:
-    """600 codes for 1,000 recipients: nobody waits, 600 mails have a code of their own, 400 the list's text."""
+def test_an_alternative_text_replaces_missing_codes(open_shop: Shop) -> None:
+    """With 600 codes for 1,000 recipients 600 mails have a code of their own, and 400 the list's alternative text."""
     sorry = "Sorry, they were quickly gone."
     text = '{% if has_coupon("autumn-5") %}Your code: {% endif %}{{ coupon("autumn-5") }}\n'
     autumn = codes("AUTUMN", 600)

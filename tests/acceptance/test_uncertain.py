@@ -1,4 +1,4 @@
-"""Mails that nobody can know about: a person or the setting decides, and the code stays the same."""
+"""Uncertain mails: an operator or the policy decides, and the code stays the same."""
 
 import csv
 import io
@@ -22,10 +22,8 @@ def by_recipient(mails: list[Received]) -> dict[str, list[Received]]:
     return found
 
 
-def test_uncertain_mails_are_listed_and_decided_about_by_a_person(slow_shop: Shop) -> None:
-    """A worker is killed with mails in hand: one is accepted, the others are sent again, the same mails with the same
-    codes.
-    """
+def test_an_operator_lists_and_resolves_uncertain_mails(slow_shop: Shop) -> None:
+    """After a worker was killed, the operator accepts one mail and resends the others, with the same ids and codes."""
     shop = slow_shop
     with shop.worker(**IMPATIENT) as first:
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": codes("SPRING", 30)})
@@ -53,8 +51,8 @@ def test_uncertain_mails_are_listed_and_decided_about_by_a_person(slow_shop: Sho
 
 
 @pytest.mark.parametrize(("how", "copies"), [("resend", 2), ("accept", 1)])
-def test_the_setting_decides_where_nobody_is_asked(shop: Shop, how: str, copies: int) -> None:
-    """COUPONS_UNCERTAIN_POLICY: the relay took the mail and died before it said so: sent again, or counted as sent."""
+def test_the_policy_resolves_uncertain_mails(shop: Shop, how: str, copies: int) -> None:
+    """COUPONS_UNCERTAIN_POLICY resends a mail whose reply was lost, or counts it as sent."""
     audience = [*addresses(2), "droponce.me@example.org"]
     with shop.worker(uncertain_policy=how, sweep_seconds=0.5):
         shop.has("spring-voucher", "customers", audience, {"spring-10": codes("SPRING", 3)})
@@ -67,22 +65,22 @@ def test_the_setting_decides_where_nobody_is_asked(shop: Shop, how: str, copies:
     assert len(shop.mails()) == 2 + copies
 
 
-def test_every_answer_of_the_relay_is_shown(shop: Shop) -> None:
-    """`show --replies` and `who --email` have what was said before the last answer, too."""
+def test_every_reply_of_the_relay_is_shown(shop: Shop) -> None:
+    """`show --replies` and `who --email` also have the replies before the last one."""
     with shop.worker(uncertain_policy="resend", sweep_seconds=0.5):
         shop.has("spring", "two", ["droponce.it@example.org", "ada@example.org"], {"spring": codes("SPRING", 2)})
         sendout = shop.begin_sending("spring", "two")
         shop.becomes_all("sent", sendout)
     replies = csv.DictReader(io.StringIO(shop.coupons("show", sendout, "--replies").out[1:]), delimiter=";")
-    said = [(row["address"], row["attempt"], row["outcome"]) for row in replies]
-    assert said == [("droponce.it@example.org", str(n), what) for n, what in ((1, "uncertain"), (2, "sent"))]
+    shown = [(row["address"], row["attempt"], row["outcome"]) for row in replies]
+    assert shown == [("droponce.it@example.org", str(n), what) for n, what in ((1, "uncertain"), (2, "sent"))]
     (mail,) = shop.coupons("who", "--email", "droponce.it@example.org", "--json").json
     assert [each["outcome"] for each in mail["answers"]] == ["uncertain", "sent"]
     assert "2. sent: 250" in shop.coupons("who", "--email", "droponce.it@example.org").out
 
 
-def test_a_terminal_is_asked_before_anything_is_sent_again(open_shop: Shop) -> None:
-    """And without a yes nothing is; a script is not asked."""
+def test_a_terminal_asks_before_mails_are_sent_again(open_shop: Shop) -> None:
+    """Without a confirmation no mail is sent again; a script is not asked."""
     open_shop.has("asked", "asked", ["drop.me@example.org"], {"asked": codes("ASKED", 1)})
     sendout = open_shop.send("asked", "asked")["id"]
     open_shop.coupons("uncertain", sendout, "--resend", "--accept", code=WRONG_USAGE)

@@ -1,4 +1,4 @@
-"""Workers that die, that are asked to end, that start too early, and that nobody tells of work."""
+"""Workers that die, shut down, start before their services, or get no nudges."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ SMALL_BATCHES: dict[str, Any] = {"batch_size": 100, "max_in_flight": MAX_IN_FLIG
 IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, **SMALL_BATCHES}
 
 
-def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on(shop: Shop) -> None:
-    """SIGKILL at full speed: nobody gets two mails, whoever is not certain keeps the code, all others are mailed."""
+def test_a_killed_worker_leaves_at_most_its_window_uncertain(shop: Shop) -> None:
+    """After SIGKILL at full speed no recipient gets two mails, uncertain ones keep their codes, others are mailed."""
     with shop.worker(**IMPATIENT) as first, shop.worker(**IMPATIENT):
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
@@ -38,8 +38,8 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain_and_another_goes_on
     shop.verify()
 
 
-def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> None:
-    """SIGTERM in the middle: exit code 0, what was in hand is recorded, the rest is for the next worker."""
+def test_a_graceful_shutdown_leaves_no_mail_uncertain(shop: Shop) -> None:
+    """After SIGTERM the exit code is 0, mails in flight are recorded, and the next worker sends the rest."""
     with shop.worker(**SMALL_BATCHES) as first:
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
@@ -56,8 +56,8 @@ def test_a_worker_that_is_asked_to_end_leaves_nothing_uncertain(shop: Shop) -> N
     shop.verify()
 
 
-def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:
-    """SIGKILL between two chunks: in the end each code is in the list once, and every line is accounted for."""
+def test_an_import_continues_where_a_killed_worker_left_it(shop: Shop) -> None:
+    """After SIGKILL between two chunks each code is in the list once, and every line is accounted for."""
     many = [f"MANY{number:012}" for number in range(250_000)]
     impatient = {**IMPATIENT, "lease_seconds": 1.5, "heartbeat_seconds": 0.5}
     with shop.worker("import", **impatient) as first:
@@ -72,8 +72,8 @@ def test_an_import_goes_on_where_a_killed_worker_left_it(shop: Shop) -> None:
     assert shop.list_named("spring-10").available == len(many)
 
 
-def test_work_is_found_although_its_nudges_are_lost(shop: Shop) -> None:
-    """The queue of nudges is deleted before the sendout is ready: who delivers finds it within a sweep."""
+def test_a_sweep_finds_work_whose_nudges_were_lost(shop: Shop) -> None:
+    """The queue of nudges is deleted before the sendout is ready: a sweep finds the sendout."""
     with shop.worker("import", "sendout") as preparing, shop.worker("deliver", sweep_seconds=1) as delivering:
         shop.has("spring-voucher", "customers", CUSTOMERS[:100], {"spring-10": SPRING})
         shop.delete_queues("coupons.deliver")
@@ -85,8 +85,8 @@ def test_work_is_found_although_its_nudges_are_lost(shop: Shop) -> None:
     assert_own_codes(shop.mails(), CUSTOMERS[:100], SPRING)
 
 
-def test_queues_that_were_deleted_come_back(shop: Shop) -> None:
-    """A broker that has lost everything: the worker declares its queues again and takes what is published then."""
+def test_deleted_queues_are_declared_again(shop: Shop) -> None:
+    """After the broker has lost everything, the worker declares its queues again and consumes new commands."""
     with shop.worker() as worker:
         shop.has("spring-voucher", "customers", CUSTOMERS[:10], {"spring-10": SPRING})
         shop.delete_queues("coupons.import", "coupons.sendout", "coupons.resume", "coupons.deliver", "coupons.dead")
@@ -96,7 +96,7 @@ def test_queues_that_were_deleted_come_back(shop: Shop) -> None:
 
 
 def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
-    """Neither database nor broker can be reached at first; as soon as they can, it works."""
+    """The database and the broker are unreachable at first; the worker works as soon as they are available."""
     database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
     with shop.worker(ready=False, database_url=database.url, broker_url=broker.url) as worker:
         worker.says("database unavailable, retrying")
@@ -110,16 +110,16 @@ def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
     assert_own_codes(shop.mails(), CUSTOMERS[:10], SPRING)
 
 
-def test_a_worker_does_not_start_with_settings_that_no_mail_could_have(shop: Shop) -> None:
-    """Both are named at once, before anything is begun."""
+def test_a_worker_does_not_start_with_invalid_mail_settings(shop: Shop) -> None:
+    """The error names both settings, before any work begins."""
     wrong = {"bounce_address": "bounces+{id}", "unsubscribe_url": "ftp://example.org/{name}"}
     result = shop.coupons("worker", code=1, **wrong)
     assert "bounce address" in result.err
     assert "unsubscribe URL" in result.err
 
 
-def test_a_worker_does_not_start_on_a_database_that_is_not_migrated(shop: Shop, empty_database_url: str) -> None:
-    """It says what to run, as every command does, and `coupons migrate` is enough."""
+def test_a_worker_does_not_start_on_an_unmigrated_database(shop: Shop, empty_database_url: str) -> None:
+    """The worker, like every command, asks to run `coupons migrate`, which is enough."""
     for arguments in (("worker",), ("list", "ls")):
         result = shop.coupons(*arguments, code=1, database_url=empty_database_url)
         assert "coupons migrate" in result.err

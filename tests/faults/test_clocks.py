@@ -14,7 +14,7 @@ import pytest
 
 from coupons.commands import StartSendout
 from tests.acceptance.processes import Worker
-from tests.acceptance.test_pace import AT_ONCE
+from tests.acceptance.test_pace import TOLERANCE
 from tests.faults.lab import END_SECONDS, QUICK_TAKEOVER, Lab, size
 from tests.faults.oracle import read
 from tests.waiting import eventually
@@ -109,5 +109,5 @@ def test_wrong_and_jumping_clocks(lab: Lab, start_worker: StartWorker, tmp_path:
 
     eventually(both_finished, "both sendouts to finish", within=END_SECONDS, every=0, seen=states)
     for number, at in enumerate(arrival_times(lab, later.id)):
-        assert at >= start_at + timedelta(seconds=number // BATCH * BATCH * 3_600 / PER_HOUR) - AT_ONCE
+        assert at >= start_at + timedelta(seconds=number // BATCH * BATCH * 3_600 / PER_HOUR) - TOLERANCE
     lab.check("wrong and jumping clocks", rounds=jumps)

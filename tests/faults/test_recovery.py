@@ -23,7 +23,7 @@ from coupons.database import Connection, connected
 from sandbox.rabbitmq import Broker
 from tests.faults.proxy import FaultProxy
 from tests.waiting import until
-from tests.worker_harness import LIMIT_SECONDS, LIST, ROLE, AtWork, at_work, is_done
+from tests.worker_harness import LIMIT_SECONDS, LIST, ROLE, ImportWorker, is_done, run_import_worker
 from workers import intake, loops
 
 LONG = os.environ.get("COUPONS_FAULTS") == "long"
@@ -97,7 +97,10 @@ async def test_a_worker_recovers_from_a_fault_during_a_statement(
     database_url: str, broker_url: str, to_database: FaultProxy, fault: Fault, say: Say
 ) -> None:
     """If PostgreSQL is lost while the worker waits for a lock, it executes that command once, and new commands too."""
-    async with at_work(database_url, broker_url, over_database=to_database.url) as worker, plain(database_url) as other:
+    async with (
+        run_import_worker(database_url, broker_url, database_proxy=to_database.url) as worker,
+        plain(database_url) as other,
+    ):
         async with other.transaction():
             await other.execute("SELECT FROM coupon_list WHERE name = $1 FOR UPDATE", LIST)
             command = await worker.publish()
@@ -105,7 +108,7 @@ async def test_a_worker_recovers_from_a_fault_during_a_statement(
             await fault(to_database)
             ended = time.monotonic()
         await until(lambda: is_done(other, command), within=LIMIT_SECONDS)
-        await worker.works()
+        await worker.time_command()
         await assert_recovery(worker, ended, f"{fault.__name__} to PostgreSQL", say)
         assert await other.fetchval("SELECT total FROM coupon_list WHERE name = $1", LIST) == 2
 
@@ -114,7 +117,7 @@ async def test_readiness_reports_a_silent_database_in_time(
     database_url: str, broker_url: str, to_database: FaultProxy
 ) -> None:
     """A probe answers within its limit while the database is silent, and reports ready once it responds."""
-    async with at_work(database_url, broker_url, over_database=to_database.url) as worker:
+    async with run_import_worker(database_url, broker_url, database_proxy=to_database.url) as worker:
         to_database.stall()
         answer: dict[str, Any] = {"database": True}
         while answer["database"]:
@@ -152,36 +155,36 @@ async def test_a_worker_consumes_again_after_a_broker_fault(
     database_url: str, broker_url: str, to_broker: FaultProxy, fault: Fault, say: Say
 ) -> None:
     """If RabbitMQ is lost while the worker waits for commands, it detects that and registers a new consumer."""
-    async with at_work(database_url, broker_url, over_broker=to_broker.url) as worker:
+    async with run_import_worker(database_url, broker_url, broker_proxy=to_broker.url) as worker:
         failing = asyncio.create_task(inject(fault, to_broker))
         await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
         ended = await failing
-        await worker.works()
+        await worker.time_command()
         await assert_recovery(worker, ended, f"{fault.__name__} to RabbitMQ", say)
 
 
 async def test_a_worker_consumes_from_a_queue_that_was_deleted(database_url: str, broker_url: str) -> None:
     """The broker cancels the consumer; readiness reports that until a new one is registered."""
-    async with at_work(database_url, broker_url) as worker:
+    async with run_import_worker(database_url, broker_url) as worker:
         async with amqp.connect(broker_url, "test") as connection:
             await (await connection.channel()).queue_delete(topology.queue_name(ROLE))
         await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
         await until(worker.is_ready, within=LIMIT_SECONDS)
-        await worker.works()
+        await worker.time_command()
 
 
 async def test_a_worker_reconnects_after_the_broker_closed_its_connections(
     database_url: str, broker_url: str, broker: Broker
 ) -> None:
     """An operator closes all connections, where the test can control the broker."""
-    async with at_work(database_url, broker_url) as worker:
+    async with run_import_worker(database_url, broker_url) as worker:
         if broker.control:
             command = "close_all_connections", "--global", "test"
             closing = asyncio.create_task(asyncio.to_thread(broker.rabbitmqctl, *command))
             await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
             await closing
         await until(worker.is_ready, within=LIMIT_SECONDS)
-        await worker.works()
+        await worker.time_command()
 
 
 async def test_a_silently_lost_consumer_is_detected(
@@ -196,14 +199,14 @@ async def test_a_silently_lost_consumer_is_detected(
 
     declare = topology.declare
     monkeypatch.setattr(topology, "declare", record)
-    async with at_work(database_url, broker_url) as worker:
+    async with run_import_worker(database_url, broker_url) as worker:
         channel = await declared[0].get_underlay_channel()
         assert isinstance(channel, aiormq.Channel)
         for tag in list(channel.consumers):
             await channel.basic_cancel(tag)
         await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
         await until(worker.is_ready, within=LIMIT_SECONDS)
-        await worker.works()
+        await worker.time_command()
 
 
 async def test_a_cancellation_by_the_amqp_client_becomes_an_error(broker_url: str, to_broker: FaultProxy) -> None:
@@ -229,13 +232,13 @@ async def inject(fault: Fault, proxy: FaultProxy) -> float:
     return time.monotonic()
 
 
-async def lacks_consumers(worker: AtWork) -> bool:
+async def lacks_consumers(worker: ImportWorker) -> bool:
     answer = await worker.ready()
     assert answer["consumers"] or answer["reasons"]["consumers"] == f"no consumer on coupons.{ROLE}"
     return not answer["consumers"]
 
 
-async def assert_recovery(worker: AtWork, ended: float, what: str, say: Say) -> None:
+async def assert_recovery(worker: ImportWorker, ended: float, what: str, say: Say) -> None:
     await until(worker.is_ready, within=LIMIT_SECONDS)
     seconds = time.monotonic() - ended
     say(f"{what}: recovered after {seconds:.1f} s")

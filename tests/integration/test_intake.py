@@ -123,7 +123,7 @@ async def test_an_invalid_command_is_rejected_with_a_reason(
 async def test_a_rejected_command_is_rejected_again_with_the_same_reason(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """A waiting client gets the reason. A second publication is rejected too, whatever has changed in the meantime."""
+    """A waiting client gets the reason. A second publication is rejected too, even if the list exists by then."""
     command = ImportCoupons(list="a", codes=("X",))
     async with consuming(pool, broker_url) as sender:
         await sender.send("import", command.body())

@@ -1,4 +1,4 @@
-"""A sendout that starts later, keeps a pace or shares a limit: the database decides when, for all workers together."""
+"""A start time, a rate limit per sendout, a rate limit of all workers: the database decides when a mail may leave."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from coupons.store import deliveries, rate_limit, sendout_views, sendouts
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message
 
 
-async def started(
+async def start_paced(
     connection: Connection,
     *,
     recipients: int = 100,
@@ -33,68 +33,70 @@ async def started(
     return command.id
 
 
-async def claimed(connection: Connection) -> deliveries.Batch | None:
+async def claim(connection: Connection) -> deliveries.Batch | None:
     return await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
 
 
-async def test_nobody_is_mailed_before_the_start(connection: Connection) -> None:
-    """The codes are promised at once, so that a shortage shows today; the mails wait, and workers know until when."""
-    sendout_id = await started(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
+async def test_no_mail_leaves_before_the_start_time(connection: Connection) -> None:
+    """The codes are reserved immediately, so that a shortage is known; workers know when the first batch is due."""
+    sendout_id = await start_paced(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
     found = await sendout_views.named(connection, sendout_id)
     assert (found.state, [each.reserved for each in found.lists]) == ("sending", [100])
-    assert await claimed(connection) is None
+    assert await claim(connection) is None
     assert await deliveries.next_due(connection) == pytest.approx(7_200, abs=60)
     await connection.execute("UPDATE sendout SET next_batch_at = now()")
-    assert await claimed(connection)
+    assert await claim(connection)
 
 
 @pytest.mark.parametrize(
     ("pace", "size", "wait"),
     [({"per_hour": 3_600}, 10, 10), ({"per_hour": 60}, 1, 60), ({"over_minutes": 10}, 1, 6)],
 )
-async def test_a_pace_is_kept_by_batches(connection: Connection, pace: dict[str, int], size: int, wait: float) -> None:
-    """After each batch nobody gets another one until its mails' time has passed."""
-    await started(connection, per_hour=pace.get("per_hour"), over_minutes=pace.get("over_minutes"))
-    batch = await claimed(connection)
+async def test_batches_keep_the_rate_of_a_sendout(
+    connection: Connection, pace: dict[str, int], size: int, wait: float
+) -> None:
+    """After each batch no other one can be claimed until the time of its mails has passed."""
+    await start_paced(connection, per_hour=pace.get("per_hour"), over_minutes=pace.get("over_minutes"))
+    batch = await claim(connection)
     assert batch
     assert batch.last_delivery - batch.first_delivery + 1 == size
-    assert await claimed(connection) is None
+    assert await claim(connection) is None
     assert await deliveries.next_due(connection) == pytest.approx(wait, abs=0.9)
 
 
-async def test_two_workers_keep_one_pace(connection: Connection, database_url: str) -> None:
-    """Of eight that look at once, one is given the turn."""
-    await started(connection, per_hour=3_600)
+async def test_two_workers_share_the_rate_of_a_sendout(connection: Connection, database_url: str) -> None:
+    """If eight workers ask at the same time, one of them claims the batch."""
+    await start_paced(connection, per_hour=3_600)
 
     async def look() -> bool:
         async with connected(database_url) as own:
-            return await claimed(own) is not None
+            return await claim(own) is not None
 
     assert sum(await asyncio.gather(*(look() for _ in range(8)))) == 1
 
 
-async def test_what_was_missed_is_not_caught_up(connection: Connection) -> None:
-    """After a pause of any length the pace is the same: an hour never sees more than its mails."""
-    await started(connection, per_hour=3_600)
+async def test_missed_time_is_not_caught_up(connection: Connection) -> None:
+    """After a pause of any length the rate is the same: no hour has more than its mails."""
+    await start_paced(connection, per_hour=3_600)
     await connection.execute("UPDATE sendout SET next_batch_at = now() - interval '5 hours'")
-    assert await claimed(connection)
-    assert await claimed(connection) is None
+    assert await claim(connection)
+    assert await claim(connection) is None
 
 
-async def test_a_cancelled_sendout_keeps_no_pace(connection: Connection) -> None:
-    """Its batches are closed as fast as it goes."""
-    sendout_id = await started(connection, per_hour=60)
-    assert await claimed(connection)
+async def test_a_cancelled_sendout_ignores_its_rate(connection: Connection) -> None:
+    """Its batches are closed as fast as possible."""
+    sendout_id = await start_paced(connection, per_hour=60)
+    assert await claim(connection)
     await sendouts.cancel(connection, sendout_id)
     async with asyncio.timeout(10):
         for _ in range(99):
-            batch = await claimed(connection)
+            batch = await claim(connection)
             assert batch
             await deliveries.close(connection, batch)
 
 
 async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connection) -> None:
-    """Sendouts take turns: a batch of the second is claimed long before the first one's fifty are."""
+    """Sendouts take turns: a batch of the second one is claimed long before all fifty batches of the first one."""
     await add_list(connection, "a", 6_000)
     await add_group(connection, "large", 5_000)
     await add_group(connection, "small", 10)
@@ -106,42 +108,42 @@ async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connect
         async with connection.transaction():
             await sendouts.create(connection, command, batch_size=100)
         await prepare(connection, batch_size=100)
-    taken = []
-    while batch := await claimed(connection):
-        taken.append(batch.sendout_id)
-    assert taken.index(of_group["small"]) < len(taken) - 10
+    claimed = []
+    while batch := await claim(connection):
+        claimed.append(batch.sendout_id)
+    assert claimed.index(of_group["small"]) < len(claimed) - 10
 
 
-async def test_what_was_deferred_does_not_wait_for_the_whole_sendout(connection: Connection) -> None:
-    """When it is due again it comes first, before batches that were never tried."""
-    await started(connection, recipients=30)
+async def test_deferred_mails_do_not_wait_for_the_whole_sendout(connection: Connection) -> None:
+    """A batch with deferred mails that are due again comes before batches that were never tried."""
+    await start_paced(connection, recipients=30)
     await connection.execute("UPDATE sendout SET per_hour = NULL")
     await connection.execute(
         "UPDATE delivery_batch SET last_delivery = 10, remaining = 10;"
         "INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining, due_at)"
         "SELECT sendout_id, n, n * 10 - 9, n * 10, 10, due_at FROM delivery_batch, generate_series(2, 3) n"
     )
-    deferred = await claimed(connection)
+    deferred = await claim(connection)
     assert deferred
     await deliveries.release(connection, deferred)
-    order = [await claimed(connection) for _ in range(3)]
+    order = [await claim(connection) for _ in range(3)]
     assert [each and each.number for each in order] == [1, 2, 3]
 
 
-async def test_a_clock_that_was_set_back_does_not_stop_the_mail(connection: Connection) -> None:
-    """Turns that lie further ahead than could be booked are not waited for."""
+async def test_a_clock_that_was_set_back_does_not_stop_sending(connection: Connection) -> None:
+    """Slots further ahead than can be booked are ignored."""
     await rate_limit.book(connection, seconds=1)
     await connection.execute("UPDATE rate_limit SET next_mail_at = now() + interval '3 days'")
     assert await rate_limit.book(connection, seconds=1) <= 3_600
 
 
 def test_batches_of_a_slow_sendout_are_small() -> None:
-    """Ten seconds' worth, at least one mail, never more than a batch."""
+    """A batch has the mails of ten seconds, at least one, at most the batch size."""
     assert [paced_batch(1_000, pace) for pace in (None, 1.5, 3_600, 36_000_000)] == [1_000, 1, 10, 1_000]
 
 
-async def test_turns_are_booked_one_behind_the_other(connection: Connection) -> None:
-    """Whoever books next begins where the one before ends; time that nobody booked is gone."""
+async def test_slots_follow_one_another(connection: Connection) -> None:
+    """A slot begins where the one before ends; time without a booking is lost."""
     waits = [await rate_limit.book(connection, seconds=2) for _ in range(3)]
     assert waits == pytest.approx([0, 2, 4], abs=0.5)
     await connection.execute("UPDATE rate_limit SET next_mail_at = now() - interval '1 hour'")

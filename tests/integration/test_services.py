@@ -1,4 +1,4 @@
-"""What every other test relies on: services of its own."""
+"""Each test has services of its own."""
 
 import smtplib
 import subprocess
@@ -16,8 +16,8 @@ from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("guest", ["first", "second"])
-async def test_each_test_has_a_database_without_others_rows(database_url: str, guest: str) -> None:
-    """A table that one test makes does not exist for the next, and the migrations are there for both."""
+async def test_each_test_has_an_empty_database(database_url: str, guest: str) -> None:
+    """A table that one test creates does not exist in the next, and both databases are migrated."""
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("CREATE TABLE guest (name text PRIMARY KEY)")
@@ -29,8 +29,8 @@ async def test_each_test_has_a_database_without_others_rows(database_url: str, g
 
 
 @pytest.mark.parametrize("guest", ["first", "second"])
-async def test_each_test_has_a_virtual_host_without_others_queues(broker_url: str, guest: str) -> None:
-    """A message that one test leaves in a quorum queue is not there for the next."""
+async def test_each_test_has_an_empty_virtual_host(broker_url: str, guest: str) -> None:
+    """A message that one test leaves in a quorum queue is not there in the next."""
     connection = await aio_pika.connect(broker_url)
     async with connection, connection.channel(on_return_raises=True) as channel:
         queue = await channel.declare_queue("coupons.import", durable=True, arguments={"x-queue-type": "quorum"})
@@ -41,8 +41,8 @@ async def test_each_test_has_a_virtual_host_without_others_queues(broker_url: st
         await message.reject(requeue=True)
 
 
-def test_the_sink_has_a_mail_as_soon_as_the_client_has_its_answer(sink: Sink) -> None:
-    """The ledger is read right after the reply to the final dot, from another process, and the mail is in it."""
+def test_the_sink_has_recorded_a_mail_before_it_replies(sink: Sink) -> None:
+    """Another process that reads the ledger right after the reply to the final dot finds the mail in it."""
     address = urlsplit(sink.url)
     with smtplib.SMTP(address.hostname or "", address.port or 0) as client:
         client.sendmail("shop@example.org", ["ada@example.org"], "Subject: Hello\r\n\r\n.your code: A1\r\n")
@@ -51,10 +51,10 @@ def test_the_sink_has_a_mail_as_soon_as_the_client_has_its_answer(sink: Sink) ->
     assert (mail.email["Subject"], mail.text) == ("Hello", ".your code: A1\n")
 
 
-async def test_services_are_those_of_the_single_fixtures(
+async def test_services_and_the_single_fixtures_are_the_same(
     services: Services, sink: Sink, database_url: str, broker_url: str
 ) -> None:
-    """A test can look at the services that it hands to a program."""
+    """A test can inspect the services that it passes to a program."""
     assert services.environment() == {
         "COUPONS_DATABASE_URL": database_url,
         "COUPONS_BROKER_URL": broker_url,
@@ -62,8 +62,8 @@ async def test_services_are_those_of_the_single_fixtures(
     }
 
 
-def test_services_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
-    """SIGKILL leaves no time to stop anything, and still the sink that the program started ends."""
+def test_services_end_with_a_killed_program(tmp_path: Path) -> None:
+    """SIGKILL leaves no time for a cleanup, and still the sink that the program started ends."""
     program = "import sys; from pathlib import Path; from sandbox.services import private_sink\n"
     program += "with private_sink(Path(sys.argv[1])) as sink: print(sink.url, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", program, str(tmp_path / "mails.jsonl")]

@@ -1,4 +1,4 @@
-"""Mails whose connections a middle box has forgotten: they wait for their answers, and nobody waits with them."""
+"""Mails on connections that a middlebox has dropped: they wait for their replies, and no other mail waits for them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "
 
 
 @pytest.fixture(autouse=True)
-def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp.connection, "STALLED_SECONDS", 0.3)
 
 
@@ -46,7 +46,7 @@ async def sendout_in_batches(connection: Connection, batch_size: int = BATCH) ->
 
 @asynccontextmanager
 async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> AsyncIterator["asyncio.Task[None]"]:
-    """A worker that delivers one batch after the other, to relays that it would wait ten minutes for."""
+    """A worker that delivers one batch after the other, to a relay whose replies it waits ten minutes for."""
     signals = Signals(("deliver",))
     chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, max_in_flight=window)
     async with (
@@ -70,24 +70,25 @@ async def comes_true(connection: Connection, query: str, *arguments: object) -> 
     await until(lambda: connection.fetchval(query, *arguments), query)
 
 
-def forget(server: ScriptedServer) -> None:
-    """The forgotten connections are reset after all."""
+def reset(server: ScriptedServer) -> None:
+    """Reset the dropped connections."""
     for session in server.sessions:
         session.writer.transport.abort()
 
 
 async def all_but_one_are_sent(server: ScriptedServer) -> None:
-    """While it waits; then its connection is reset."""
+    """All other mails are sent while one is stalled; then its connection is reset."""
     await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
-    asyncio.get_running_loop().call_later(1, forget, server)
+    asyncio.get_running_loop().call_later(1, reset, server)
 
 
 @BOTH_WAYS
-async def test_other_batches_do_not_wait_for_silent_connections(
+async def test_other_batches_do_not_wait_for_stalled_connections(
     connection: Connection, pool: Pool, way: dict[str, str]
 ) -> None:
-    """One batch at a time, a small window: all but what a forgotten connection holds is sent, the lease is kept, and
-    what is left has its outcome when it comes, though the worker was asked to end.
+    """With one batch at a time and a small window, all mails but the stalled ones are sent and the lease is renewed.
+
+    The stalled mails get their outcomes even though the worker is shutting down by then.
     """
     sendout_id = await sendout_in_batches(connection)
     held = 2 if way else 1
@@ -99,16 +100,16 @@ async def test_other_batches_do_not_wait_for_silent_connections(
             found = await sendout_views.named(connection, sendout_id)
             assert (found.state, found.sent, found.in_flight) == ("sending", RECIPIENTS - held, held)
             assert not loop.done()
-            asyncio.get_running_loop().call_later(1, forget, server)
+            asyncio.get_running_loop().call_later(1, reset, server)
         found = await sendout_views.named(connection, sendout_id)
         assert (found.in_flight, found.uncertain) == (0, 1)
         assert len(server.accepted) == len(set(server.accepted))
 
 
-async def test_what_was_put_off_does_not_wait_for_silent_connections(
+async def test_postponed_mails_do_not_wait_for_stalled_connections(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All in one batch: what a pause took back is sent after the resume, although a mail still waits for its answer."""
+    """Mails of one batch that a pause took back are sent after the resume, although one mail is still stalled."""
     monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, {}) as server:
@@ -125,10 +126,10 @@ async def test_what_was_put_off_does_not_wait_for_silent_connections(
         assert len(server.accepted) == RECIPIENTS - 1
 
 
-async def test_what_an_outage_put_off_does_not_wait_for_them_either(
+async def test_mails_that_an_outage_postponed_do_not_wait_either(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The relay lets nobody in for a while, and does again."""
+    """The relay rejects connections for a while, then accepts them again."""
     monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, CLOSED, CLOSED, {}) as server:
@@ -140,10 +141,10 @@ async def test_what_an_outage_put_off_does_not_wait_for_them_either(
         assert len(server.accepted) == RECIPIENTS - 1
 
 
-async def test_a_sendout_is_paused_before_they_have_answered(
+async def test_a_sendout_pauses_before_stalled_mails_have_replies(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The relay refuses the sender: people are told at once, and when they have resumed it, it is not paused again."""
+    """The relay refuses the sender: the sendout pauses at once, and after a resume it is not paused again."""
     monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
@@ -157,8 +158,8 @@ async def test_a_sendout_is_paused_before_they_have_answered(
         assert (found.state, found.sent, found.uncertain) == ("finished", RECIPIENTS - 1, 1)
 
 
-async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, pool: Pool) -> None:
-    """Nothing is left of it that keeps the lease."""
+async def test_a_cancelled_step_ends_its_work(connection: Connection, pool: Pool) -> None:
+    """No task is left that renews the lease."""
     await sendout_in_batches(connection)
     async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
         await until(lambda: bool(server.mails))
@@ -166,4 +167,4 @@ async def test_a_step_that_is_cancelled_ends_its_work(connection: Connection, po
         loop.cancel()
         await asyncio.wait([loop])
         assert working.cancelled()
-        forget(server)  # else the relays would wait for it to their end
+        reset(server)  # else the relays would wait for it when they close

@@ -16,7 +16,7 @@ def result(number: int) -> DeliveryResult:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """A worker beside a model of its database, with flushes that are committed, not permitted or failed."""
+    """Flushes that are committed, not permitted or failed, compared with a model of the database."""
 
     @initialize()
     def start(self) -> None:

@@ -122,7 +122,7 @@ def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
 
 
 def test_stalled_mails_count_towards_the_limit() -> None:
-    """A killed worker leaves no more uncertain mails than its limit, whatever its relays do."""
+    """However its relays behave, a killed worker leaves no more uncertain mails than its limit."""
     stalled: list[object] = []
     window, mails = Window(25, least=LEAST, stalled_owners=lambda: stalled), InFlight()
     with window.share(mails) as share:
