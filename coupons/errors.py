@@ -9,5 +9,13 @@ class Conflict(UserError):
     """What was asked for cannot be done. Nothing was changed."""
 
 
-class LeaseLost(Exception):
-    """Another worker has taken this work over, or a person has ended it: stop, and write nothing more."""
+class WorkStopped(Exception):
+    """The work must stop at once and write nothing more."""
+
+
+class LeaseLost(WorkStopped):
+    """Another worker has taken the work over, or an operator has ended it."""
+
+
+class SendingBlocked(WorkStopped):
+    """The restore guard does not accept the database: nothing may be sent, and no code may change its owner."""

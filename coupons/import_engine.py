@@ -94,15 +94,17 @@ async def judged(
     reading = _Reading(target, asdict(file_format), max_lines)
     taken = blank = 0
     await import_chunks.begin(connection)
-    async for piece, text in _pieces(source, limits):
-        for lines in reading.read(piece, text.name):
-            await _stage(connection, lines)
-            taken, blank = taken + len(lines.lines), blank + lines.blank
-    async with connection.transaction():
-        verdict = await import_chunks.judge(connection, target, mode, lines=taken)
-        rejected = import_chunks.judged(connection, target, mode)
-        yield Judgement(reading.lines, blank, verdict, reading.columns, rejected)
-    await import_chunks.end(connection)
+    try:
+        async for piece, text in _pieces(source, limits):
+            for lines in reading.read(piece, text.name):
+                await _stage(connection, lines)
+                taken, blank = taken + len(lines.lines), blank + lines.blank
+        async with connection.transaction():
+            verdict = await import_chunks.judge(connection, target, mode, lines=taken)
+            rejected = import_chunks.judged(connection, target, mode)
+            yield Judgement(reading.lines, blank, verdict, reading.columns, rejected)
+    finally:
+        await import_chunks.end(connection)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -209,13 +211,15 @@ class _Taking:
         return self
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if self._taking and error and issubclass(error, asyncio.CancelledError):
-            self._taking.cancel()
-            await asyncio.gather(self._taking, return_exceptions=True)
-        else:
-            await self._taken()  # what went wrong there comes first
-        for connection in (self.idle, self._busy):
-            await import_chunks.end(connection)
+        try:
+            if self._taking and error and issubclass(error, asyncio.CancelledError):
+                self._taking.cancel()
+                await asyncio.gather(self._taking, return_exceptions=True)
+            else:
+                await self._taken()  # what went wrong there comes first
+        finally:
+            for connection in (self.idle, self._busy):
+                await import_chunks.end(connection)
 
     async def stage(self, read: list[CheckedCodes | CheckedRecipients]) -> None:
         await imports.check_held(self.idle, self._job)

@@ -98,7 +98,10 @@ async def take_codes(connection: Connection, job: Job, checked: CheckedCodes, *,
 async def take(connection: Connection, job: Job, *, lines: int, position: int, blank: int = 0) -> None:
     done = Position(position, bytes(32), position)
     chunk = Chunk(lines, blank, digest=secrets.token_bytes(32))
-    await import_chunks.take(connection, job, chunk, position=done, lease_seconds=LEASE_SECONDS)
+    try:
+        await import_chunks.take(connection, job, chunk, position=done, lease_seconds=LEASE_SECONDS)
+    finally:
+        await import_chunks.end(connection)
 
 
 async def save_message(connection: Connection, name: str, *of_lists: str, html: str | None = None) -> None:

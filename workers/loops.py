@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from coupons.database import TRANSIENT_ERRORS
-from coupons.errors import LeaseLost
+from coupons.errors import LeaseLost, SendingBlocked
 
 log = structlog.get_logger()
 RETRY_SECONDS = 2.0
@@ -80,6 +80,9 @@ async def attempt(role: str, step: Step) -> float | None:
         return await step()
     except LeaseLost as lost:
         log.warning("lease lost", role=role, work=str(lost))
+        return NO_PAUSE
+    except SendingBlocked as blocked:
+        log.warning("sending blocked by the restore guard", role=role, work=str(blocked))
         return NO_PAUSE
     except TRANSIENT_ERRORS as error:
         log.warning("database unavailable, retrying", role=role, error=type(error).__name__)

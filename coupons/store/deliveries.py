@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from coupons.database import Connection
-from coupons.errors import LeaseLost
+from coupons.errors import LeaseLost, SendingBlocked, WorkStopped
 from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
 
@@ -307,10 +307,16 @@ def _lost(batch: Batch) -> LeaseLost:
     return LeaseLost(f"batch {batch.number} of sendout {batch.sendout_id}")
 
 
+async def _why_lost(connection: Connection, batch: Batch) -> WorkStopped:
+    if not await connection.fetchval(SQL.accepted):
+        return SendingBlocked(f"batch {batch.number} of sendout {batch.sendout_id}")
+    return _lost(batch)
+
+
 async def _hold(connection: Connection, batch: Batch) -> asyncpg.Record:
     held = await connection.fetchrow(SQL.hold, *batch.key)
     if held is None:
-        raise _lost(batch)
+        raise await _why_lost(connection, batch)
     return held
 
 

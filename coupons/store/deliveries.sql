@@ -57,6 +57,9 @@ SELECT last_flush, in_flight FROM delivery_batch
 WHERE restore_guard_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 FOR NO KEY UPDATE;
 
+-- accepted: whether the restore guard lets workers send
+SELECT restore_guard_accepted();
+
 -- hold_sendout: keep the sendout in its state until the transaction ends
 SELECT state FROM sendout WHERE id = $1 FOR SHARE;
 

@@ -9,7 +9,7 @@ from coupons.admission import Granted, Need, Short, decide
 from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, affected
-from coupons.errors import Conflict, LeaseLost
+from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, restore_guard, sendout_views
 from coupons.store.queries import Queries
@@ -151,7 +151,8 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
     """Reserve the sendout's codes, of all lists or of none; it is then sending or interrupted.
 
     Raises:
-        LeaseLost: somebody else has admitted or ended it.
+        LeaseLost: another worker has admitted it, or it was cancelled.
+        SendingBlocked: the restore guard does not accept the database.
         Conflict: a list was archived or deleted meanwhile.
     """
     async with connection.transaction():
@@ -161,7 +162,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
         if row["recipients"] is None:
             raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
         if refusal := await restore_guard.refusal(connection):
-            raise LeaseLost(f"sendout {claim.id}: {refusal}")
+            raise SendingBlocked(f"sendout {claim.id}: {refusal}")
         return await _reserve(connection, claim.id)
 
 

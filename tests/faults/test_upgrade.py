@@ -11,6 +11,7 @@ import pytest
 
 from sandbox.services import Services
 from tests.acceptance.processes import FAILED
+from tests.acceptance.system import Arguments, letter
 from tests.faults.lab import QUICK_TAKEOVER, ROOT, FaultResult, FaultySink, Lab, size
 
 BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"
@@ -47,6 +48,11 @@ def old_lab(
     return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, results)
 
 
+def without_wait(command: Arguments) -> Arguments:
+    """`group import` of the older version always waits, and has no such option."""
+    return tuple(each for each in command if each != "--wait")
+
+
 @pytest.mark.long
 def test_old_workers_that_were_not_stopped_fail_safely(
     old_lab: Lab, program_before: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,7 +74,9 @@ def test_old_workers_that_were_not_stopped_fail_safely(
                 old.enter_context(lab.worker(batch_size=100, window=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
                 for _ in range(OLD_WORKERS)
             ]
-            lab.prepare("upgrade", "upgrade", people, lists)
+            create = [("list", "create", name) for name in lists]
+            lab.together(without_wait(lab.importing_group("upgrade", people)), *create)
+            lab.together(lab.saving("upgrade", letter(*lists)), *(lab.importing(*each) for each in lists.items()))
             begun = [lab.begin_sending("upgrade", "upgrade")]
         lab.mails_come(50)
         lab.coupons("migrate")

@@ -1,20 +1,29 @@
 """Two connections to a fresh database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from coupons.database import Connection, connected
 from coupons.store import invariants
+from tests.session_state import session_state, watched_pools
+
+
+@pytest.fixture(autouse=True)
+def clean_sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No pooled session may keep settings, locks or rows for its next user."""
+    with watched_pools(monkeypatch):
+        yield
 
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Connection]:
-    """After the test, the database must violate no invariant."""
+    """After the test, the database must violate no invariant, and the session must keep no state."""
     async with connected(database_url) as connection:
         yield connection
         wrong = [proof for proof in await invariants.prove(connection) if not proof.holds]
         assert not wrong
+        assert not await session_state(connection)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from coupons.commands import StartSendout
 from coupons.database import Connection, connected
-from coupons.errors import LeaseLost
+from coupons.errors import LeaseLost, SendingBlocked
 from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Delivery, DeliveryResult
@@ -200,13 +200,13 @@ async def test_whoever_lost_a_batch_records_nothing(connection: Connection, othe
 
 
 async def test_a_worker_of_data_that_nobody_accepts_any_more_writes_nothing(connection: Connection) -> None:
-    """What it knows, these data may never have known: it has lost its lease."""
+    """The restore guard stops it, and the error says so: no other worker has taken its lease."""
     await started(connection)
     batch, (first, *_) = await bound(connection)
     await connection.execute(BACK_IN_TIME)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(SendingBlocked):
         await deliveries.assign_codes(connection, batch)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(SendingBlocked):
         await record(connection, batch, become(first, DeliveryState.SENT), intents=(2,))
 
 

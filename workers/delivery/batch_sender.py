@@ -14,7 +14,7 @@ from functools import partial
 
 from coupons import failpoints
 from coupons.database import TRANSIENT_ERRORS
-from coupons.errors import LeaseLost
+from coupons.errors import WorkStopped
 from coupons.mail import Envelope
 from coupons.smtp import Outcome, Relays, Unreachable, UnreachableCause
 from coupons.states import DeliveryState
@@ -88,7 +88,7 @@ class BatchSender:
         self._backlog.waiting.extend(due)
         try:
             await self._send()
-        except (LeaseLost, asyncio.CancelledError):
+        except (WorkStopped, asyncio.CancelledError):
             self._stop_sending()  # another worker decides about the mails in flight; no more mails may leave
             raise
         except Exception:  # an internal error: the mails in flight still get their outcomes
