@@ -11,7 +11,7 @@ from typing import Protocol
 from coupons.smtp.commands import Awaited, Control
 from coupons.smtp.connect import Opened
 from coupons.smtp.outcomes import Phase, Refused
-from coupons.smtp.progress import CloseCause, Progress
+from coupons.smtp.progress import NO_PROGRESS, CloseCause, Progress
 from coupons.smtp.queue import Mail, MailQueue
 from coupons.smtp.session import Session
 
@@ -138,8 +138,9 @@ class Connection(asyncio.Protocol):
 
     def _advance(self, progress: Progress, now: float) -> None:
         before = self._mail_since
-        self._queue.settle_all(progress.settled)
-        self._relay.on_progress(self, progress, now)
+        if progress is not NO_PROGRESS:
+            self._queue.settle_all(progress.settled)
+            self._relay.on_progress(self, progress, now)
         self.work(now)
         if progress.settled and not self.is_retiring:
             self._mail_since = now

@@ -52,3 +52,6 @@ class Progress(NamedTuple):
             if type(outcome) is Sent:
                 return True
         return False
+
+
+NO_PROGRESS = Progress(())

@@ -28,7 +28,7 @@ from coupons.smtp.outcomes import (
     is_soft_failure,
     outcome_of_loss,
 )
-from coupons.smtp.progress import Close, CloseCause, Progress
+from coupons.smtp.progress import NO_PROGRESS, Close, CloseCause, Progress
 from coupons.smtp.queue import Mail
 from coupons.smtp.replies import ReplyReader, one_line, reply_text
 
@@ -66,6 +66,10 @@ class _Findings:
         self.backpressure = False
         self.soft_failure: str | None = None
         self.close_reason: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.settled or self.backpressure or self.soft_failure)
 
 
 class Session:
@@ -173,7 +177,7 @@ class Session:
 
     def _read(self, data: bytes) -> bool:
         """Whether a reply is complete. Raises OutOfStepError."""
-        if self._read_all_accepted(data):
+        if len(self._commands.awaited) == _DOT_AND_GROUP and self._read_all_accepted(data):
             return True
         replies = self._replies.read(data)
         last = len(replies) - 1
@@ -190,7 +194,7 @@ class Session:
     def _read_all_accepted(self, data: bytes) -> bool:
         """Read the usual replies at once: the written mail is sent, and the begun one may be written."""
         awaited, written, begun = self._commands.awaited, self._written, self._begun
-        if len(awaited) != _DOT_AND_GROUP or awaited[0] is not Phase.DOT or self._replies.is_partial:
+        if awaited[0] is not Phase.DOT or self._replies.is_partial:
             return False
         found = _ALL_ACCEPTED.fullmatch(data)
         if found is None or written is None or begun is None:
@@ -201,18 +205,17 @@ class Session:
         return True
 
     def _read_reply(self, reply: bytes, *, more: bool) -> None:
-        if not self._commands.awaited:
+        awaited = self._commands.awaited
+        if not awaited:
             if not reply.startswith(CLOSING):
                 raise OutOfStepError(f"the relay sent a reply to no command: {reply_text(reply)}")
-        else:
-            match self._commands.awaited[0], self._begun:
-                case ((Phase.MAIL | Phase.RCPT | Phase.DATA as phase), _Begun() as begun):
-                    self._read_reply_to_begun(begun, phase, reply, more=more)
-                case Phase.DOT, _:
-                    self._verdict = self._interpret(Phase.DOT, reply)
-                    self._commands.awaited.popleft()
-                case Control() as control, _:
-                    self._read_reply_to_control(control, reply)
+        elif (command := awaited[0]) is Phase.DOT:
+            self._verdict = self._interpret(Phase.DOT, reply)
+            awaited.popleft()
+        elif isinstance(command, Control):
+            self._read_reply_to_control(command, reply)
+        elif self._begun is not None:
+            self._read_reply_to_begun(self._begun, command, reply, more=more)
         if reply.startswith(CLOSING):
             self._findings.close_reason = reply_text(reply)
             self._findings.backpressure = True
@@ -342,5 +345,8 @@ class Session:
         return cause is CloseCause.OUT_OF_STEP and (self._begun is not None or self._written is not None)
 
     def _take_progress(self, returned: list[Mail] | tuple[()] = (), close: Close | None = None) -> Progress:
-        found, self._findings = self._findings, _Findings()
+        found = self._findings
+        if close is None and found.is_empty:
+            return NO_PROGRESS
+        self._findings = _Findings()
         return Progress(found.settled, returned, found.backpressure, found.soft_failure, close)
