@@ -1,4 +1,4 @@
-"""Admission by amounts, binding by batches: no code to two people, nobody with two, no shortage that is none."""
+"""Admission reserves amounts, batches assign codes: no code for two recipients, no false shortage."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ async def claim(connection: Connection) -> Batch:
     return batch
 
 
-async def bind_all(connection: Connection) -> None:
+async def assign_all(connection: Connection) -> None:
     cursors: dict[int, int] = {}
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         while True:
@@ -33,13 +33,13 @@ async def bind_all(connection: Connection) -> None:
             await asyncio.sleep(0.01)  # another worker locks codes
 
 
-async def numbers_of(connection: Connection, name: str) -> tuple[int, int, int]:
-    """Available, reserved, assigned."""
+async def counts_of(connection: Connection, name: str) -> tuple[int, int, int]:
+    """The list's available, reserved and assigned codes."""
     (found,) = await lists.named(connection, name)
     return found.available, found.reserved, found.assigned
 
 
-async def started(connection: Connection, *, codes: int, recipients: int, batch_size: int = 1_000) -> UUID:
+async def start_sendout(connection: Connection, *, codes: int, recipients: int, batch_size: int = 1_000) -> UUID:
     await add_list(connection, "a", codes)
     await add_group(connection, "g", recipients)
     await save_message(connection, "m", "a")
@@ -48,14 +48,14 @@ async def started(connection: Connection, *, codes: int, recipients: int, batch_
     return sendout_id
 
 
-async def test_a_promise_moves_an_amount_and_binds_nothing(connection: Connection) -> None:
-    """Admission costs the same for ten recipients and ten million: no coupon row is touched."""
-    await started(connection, codes=12, recipients=10)
-    assert await numbers_of(connection, "a") == (2, 10, 0)
+async def test_a_reservation_moves_an_amount_and_assigns_no_code(connection: Connection) -> None:
+    """Admission touches no coupon row, so it costs the same for ten recipients and ten million."""
+    await start_sendout(connection, codes=12, recipients=10)
+    assert await counts_of(connection, "a") == (2, 10, 0)
 
 
-async def test_a_short_list_holds_nothing_of_the_others(connection: Connection) -> None:
-    """All lists or none."""
+async def test_one_short_list_prevents_all_reservations(connection: Connection) -> None:
+    """Codes of several lists are reserved all-or-nothing."""
     await add_list(connection, "full", 10)
     await add_list(connection, "short", 9)
     await add_group(connection, "g", 10)
@@ -64,13 +64,13 @@ async def test_a_short_list_holds_nothing_of_the_others(connection: Connection) 
     decision = await prepare(connection)
     assert isinstance(decision, Short)
     assert str(decision) == "list short: 10 needed, 9 available, 1 missing"
-    assert await numbers_of(connection, "full") == (10, 0, 0)
+    assert await counts_of(connection, "full") == (10, 0, 0)
     assert (await sendout_views.named(connection, sendout_id)).state == "interrupted"
 
 
-async def test_resuming_counts_again(connection: Connection) -> None:
-    """Still short: new numbers; enough: it sends."""
-    sendout_id = await started(connection, codes=5, recipients=10)
+async def test_resuming_counts_missing_codes_again(connection: Connection) -> None:
+    """A sendout that still lacks codes gets new numbers; with enough codes it sends."""
+    sendout_id = await start_sendout(connection, codes=5, recipients=10)
     await add_codes(connection, "a", ["ONE-MORE"])
     async with connection.transaction():
         still = await sendouts.resume(connection, sendout_id)
@@ -84,19 +84,19 @@ async def test_resuming_counts_again(connection: Connection) -> None:
         await sendouts.resume(connection, sendout_id)
 
 
-async def test_a_text_list_gives_what_it_has(connection: Connection) -> None:
-    """Recipients beyond the last code get none; the sendout goes on."""
+async def test_a_list_with_alternative_text_gives_all_its_codes(connection: Connection) -> None:
+    """Recipients beyond the last code get none, and the sendout continues."""
     await add_list(connection, "t", 6, shortage=Shortage.TEXT)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "t")
     await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Granted)
-    await bind_all(connection)
-    assert await numbers_of(connection, "t") == (0, 0, 6)
+    await assign_all(connection)
+    assert await counts_of(connection, "t") == (0, 0, 6)
 
 
-async def test_workers_that_bind_at_once_share_no_code(connection: Connection, database_url: str) -> None:
-    """Four workers, two sendouts, one list: 4,000 codes for 4,000 mails, each once."""
+async def test_concurrent_workers_assign_each_code_once(connection: Connection, database_url: str) -> None:
+    """Four workers assign 4,000 codes of one list to the 4,000 mails of two sendouts."""
     await add_list(connection, "a", 4_000)
     await add_group(connection, "g", 2_000)
     await save_message(connection, "m", "a")
@@ -106,45 +106,45 @@ async def test_workers_that_bind_at_once_share_no_code(connection: Connection, d
 
     async def worker() -> None:
         async with connected(database_url) as own:
-            await bind_all(own)
+            await assign_all(own)
 
     await asyncio.gather(*(worker() for _ in range(4)))
-    assert await numbers_of(connection, "a") == (0, 0, 4_000)
+    assert await counts_of(connection, "a") == (0, 0, 4_000)
 
 
-async def test_codes_that_are_locked_elsewhere_are_no_shortage(connection: Connection, other: Connection) -> None:
-    """SKIP LOCKED never decides: while somebody holds the rows, binding says "look again", and then finds them."""
-    await started(connection, codes=10, recipients=10)
+async def test_locked_codes_are_not_a_shortage(connection: Connection, other: Connection) -> None:
+    """While another session locks codes, the assignment is incomplete; a later try finds them."""
+    await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     async with other.transaction():
         await other.execute("SELECT FROM coupon WHERE list_id = 1 LIMIT 4 FOR UPDATE")
         assert not (await deliveries.assign_codes(connection, batch)).complete
     assert (await deliveries.assign_codes(connection, batch)).complete
-    assert await numbers_of(connection, "a") == (0, 0, 10)
+    assert await counts_of(connection, "a") == (0, 0, 10)
 
 
-async def test_codes_behind_the_cursor_are_found(connection: Connection) -> None:
-    """A code that was given back lies before the cursor: the next look begins at the front."""
-    await started(connection, codes=10, recipients=10)
+async def test_codes_before_the_cursor_are_found(connection: Connection) -> None:
+    """A released code lies before the cursor, so the next search starts at the front."""
+    await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     assigned = await deliveries.assign_codes(connection, batch, {1: 1_000_000})
     assert not assigned.complete
     assert (await deliveries.assign_codes(connection, batch, assigned.cursors)).complete
 
 
-async def test_binding_twice_binds_once(connection: Connection) -> None:
-    """A batch that was left half done goes on with the codes that it has."""
-    await started(connection, codes=20, recipients=10)
+async def test_assigning_again_assigns_no_more_codes(connection: Connection) -> None:
+    """A batch that was left half done continues with its codes."""
+    await start_sendout(connection, codes=20, recipients=10)
     batch = await claim(connection)
     assigned = await deliveries.assign_codes(connection, batch)
     assert assigned.complete
     assert (await deliveries.assign_codes(connection, batch, assigned.cursors)).complete
-    assert await numbers_of(connection, "a") == (10, 0, 10)
+    assert await counts_of(connection, "a") == (10, 0, 10)
 
 
-async def test_a_refused_mail_gives_its_code_back_once(connection: Connection) -> None:
-    """The code is free for anybody; the counters say so."""
-    sendout_id = await started(connection, codes=10, recipients=10)
+async def test_a_refused_mail_releases_its_code_once(connection: Connection) -> None:
+    """The code is available again, and the counters agree."""
+    sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
@@ -154,13 +154,13 @@ async def test_a_refused_mail_gives_its_code_back_once(connection: Connection) -
         for each in due
     ]
     await record(connection, batch, results=outcomes)
-    assert await numbers_of(connection, "a") == (1, 0, 0)
+    assert await counts_of(connection, "a") == (1, 0, 0)
     assert await sendouts.settle(connection, sendout_id)
 
 
-async def test_a_flush_that_was_committed_without_an_answer_is_done_once(connection: Connection) -> None:
-    """Tried again, it answers what it answered, counts nothing twice and leaves no mail uncertain."""
-    sendout_id = await started(connection, codes=10, recipients=10)
+async def test_a_repeated_flush_is_done_once(connection: Connection) -> None:
+    """A flush whose answer was lost gives the same answer again, counts nothing twice and leaves no mail uncertain."""
+    sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
@@ -173,23 +173,23 @@ async def test_a_flush_that_was_committed_without_an_answer_is_done_once(connect
             DeliveryResult.of(due[1], DeliveryState.REFUSED, "550"),
         ]
         assert await record(connection, batch, results=outcomes, intents=[3], flush=second)
-    assert await numbers_of(connection, "a") == (1, 0, 8)
+    assert await counts_of(connection, "a") == (1, 0, 8)
 
 
-async def test_binding_needs_no_statistics(connection: Connection) -> None:
-    """A list that was imported a moment ago is as fast as an analysed one: the planner has nothing to choose."""
+async def test_assigning_needs_no_statistics(connection: Connection) -> None:
+    """A list without ANALYZE is as fast as an analysed one, because the planner has no choice."""
     for table in ("coupon", "delivery"):
         await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-    await started(connection, codes=40_000, recipients=8_000)
+    await start_sendout(connection, codes=40_000, recipients=8_000)
     begun = time.perf_counter()
-    await bind_all(connection)
+    await assign_all(connection)
     assert time.perf_counter() - begun < 8  # 0.1 s; it was 7 s and more for each of the eight batches
 
 
-async def test_delivering_needs_no_statistics_of_its_sendout(connection: Connection) -> None:
-    """One that came after the last ANALYZE is read by the numbers of its deliveries, never as a whole."""
+async def test_delivering_needs_no_statistics(connection: Connection) -> None:
+    """A sendout newer than the last ANALYZE is read by the numbers of its deliveries, never as a whole."""
     await connection.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
-    earlier = await started(connection, codes=6_000, recipients=2_000)
+    earlier = await start_sendout(connection, codes=6_000, recipients=2_000)
     await connection.execute("UPDATE sendout SET state = 'paused' WHERE id = $1", earlier)
     await connection.execute("ANALYZE")
     sendout_id = await start(connection, "m", "g")
@@ -212,10 +212,8 @@ async def scans_of(connection: Connection, index: str) -> int:
     return scans
 
 
-async def test_a_cancelled_sendout_is_closed_even_if_its_snapshot_comes_late(
-    connection: Connection, other: Connection
-) -> None:
-    """The cancellation waits for the snapshot, and then sees its batches."""
+async def test_cancelling_waits_for_a_running_snapshot(connection: Connection, other: Connection) -> None:
+    """The cancellation then sees the batches of the snapshot and closes them."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -234,8 +232,8 @@ async def test_a_cancelled_sendout_is_closed_even_if_its_snapshot_comes_late(
 
 
 async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connection) -> None:
-    """The token is the fence: after another worker's claim, neither codes nor intents nor outcomes are written."""
-    sendout_id = await started(connection, codes=10, recipients=10)
+    """The token is the fence: after another worker's claim the old one writes no codes, intents or results."""
+    sendout_id = await start_sendout(connection, codes=10, recipients=10)
     old = await claim(connection)
     await deliveries.assign_codes(connection, old)
     due = await deliveries.due(connection, old, await deliveries.lists_of(connection, sendout_id))
@@ -252,12 +250,12 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
     assert [each.number for each in left] == list(range(2, 11))
     (problem,) = await sendout_views.problems(connection, sendout_id)
     assert (problem.number, problem.state) == (1, "uncertain")
-    assert await numbers_of(connection, "a") == (0, 0, 10)
+    assert await counts_of(connection, "a") == (0, 0, 10)
 
 
 async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
-    """Outcomes of mails in hand are still recorded; new intents are not."""
-    sendout_id = await started(connection, codes=10, recipients=10)
+    """Results of mails in flight are still recorded; new intents are not."""
+    sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
@@ -272,15 +270,15 @@ async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
     assert await deliveries.claim(connection, owner="test", lease_seconds=1) is None
 
 
-async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Connection) -> None:
-    """Promised ones at once, bound ones when their batch is closed."""
-    sendout_id = await started(connection, codes=30, recipients=30, batch_size=10)
+async def test_cancelling_releases_every_unsent_code(connection: Connection) -> None:
+    """Reserved codes are released at once, assigned ones when their batch is closed."""
+    sendout_id = await start_sendout(connection, codes=30, recipients=30, batch_size=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
     due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
     await record(connection, batch, intents=[1])
     await sendouts.cancel(connection, sendout_id)
-    assert await numbers_of(connection, "a") == (20, 0, 10)
+    assert await counts_of(connection, "a") == (20, 0, 10)
     await record(connection, batch, results=[DeliveryResult.of(due[0], DeliveryState.SENT, "250")])
     await deliveries.release(connection, batch)
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
@@ -288,12 +286,14 @@ async def test_cancelling_returns_every_code_that_nobody_was_sent(connection: Co
         await deliveries.close(connection, closing)
         await deliveries.release(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
-    assert await numbers_of(connection, "a") == (29, 0, 0)
+    assert await counts_of(connection, "a") == (29, 0, 0)
     assert (await sendout_views.named(connection, sendout_id)).cancelled == 29
 
 
-async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: Connection, database_url: str) -> None:
-    """Shortage races over three lists: whoever is granted gets all, whoever is not holds nothing."""
+async def test_competing_sendouts_reserve_no_more_than_the_lists_have(
+    connection: Connection, database_url: str
+) -> None:
+    """Fifty sendouts compete for three lists: each gets all its codes or none."""
     for name in ("a", "b", "c"):
         await add_list(connection, name, 40)
     await add_group(connection, "g", 7)
@@ -307,7 +307,7 @@ async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: 
             while claimed := await sendouts.claim(own, owner="test", lease_seconds=LEASE_SECONDS):
                 await sendouts.snapshot(own, claimed, batch_size=5)
                 await sendouts.admit(own, claimed)
-            await bind_all(own)
+            await assign_all(own)
 
     await asyncio.gather(*(worker() for _ in range(4)))
     found = await sendout_views.newest(connection)
@@ -317,11 +317,9 @@ async def test_fifty_sendouts_of_more_than_the_stock_stay_within_it(connection: 
         assert codes == ({(0, 7, 0)} if each.state == "sending" else {(0, 0, 0)})
 
 
-async def test_flushes_of_one_sendout_wait_for_each_other_in_one_order(
-    connection: Connection, database_url: str
-) -> None:
-    """Codes that are given back and codes that were sent change the same two rows: no deadlock, nothing lost."""
-    sendout_id = await started(connection, codes=400, recipients=400, batch_size=200)
+async def test_concurrent_flushes_of_one_sendout_do_not_deadlock(connection: Connection, database_url: str) -> None:
+    """Released and sent codes change the same two rows, in one order; no change is lost."""
+    sendout_id = await start_sendout(connection, codes=400, recipients=400, batch_size=200)
     lists_of = await deliveries.lists_of(connection, sendout_id)
 
     async def worker(number: int) -> None:
@@ -337,7 +335,7 @@ async def test_flushes_of_one_sendout_wait_for_each_other_in_one_order(
                 await record(own, batch, results=outcomes)
 
     await asyncio.gather(*(worker(number) for number in (0, 2)))
-    assert await numbers_of(connection, "a") == (300, 0, 0)
+    assert await counts_of(connection, "a") == (300, 0, 0)
 
 
 async def record(
