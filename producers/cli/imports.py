@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def import_options(command: Any) -> Any:
-    """Add the options that every import has, whatever it imports into."""
+    """Add the options that imports into lists and into groups share."""
     for option in reversed((
         click.option(
             "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",

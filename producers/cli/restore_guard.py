@@ -42,8 +42,8 @@ Then run one of:
 def restore_guard() -> None:
     """Unlock sending after a restore or failover.
 
-    A restored database does not know what was sent after the backup, so workers send nothing from it until an operator
-    accepts it.
+    A restored database has no record of the mails that were sent after the backup, so workers send nothing from it
+    until an operator accepts it.
     """
 
 
@@ -53,7 +53,7 @@ def restore_guard() -> None:
 async def show(json_output: bool) -> int | None:
     """Show whether workers may send.
 
-    If not, shows what may have been sent since the backup, and exits with code 1.
+    If not, shows the mails that may have been sent since the backup, and exits with code 1.
     """
     from coupons.store import restore_guard
 

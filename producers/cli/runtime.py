@@ -42,7 +42,7 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn errors that the user can act on into `Failed`. All others are defects and keep their traceback."""
+    """Turn errors that the user can act on into `Failed`. All others are bugs and keep their traceback."""
     from asyncpg import InsufficientPrivilegeError, InterfaceError, PostgresError
     from pydantic import ValidationError
 
