@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         ge=1,
         le=200,
         description="Maximum SMTP connections per worker process, all relays together; up to twice as many while some "
-        "have been silent for 30 s",
+        "are stalled: without a reply for 30 s",
     )
     smtp_mails_per_connection: int = Field(
         1_000, ge=0, description="Mails sent over an SMTP connection before it is replaced; 0: no limit"

@@ -209,10 +209,10 @@ def test_workers_recover_from_half_open_connections(lab: Lab, service: str) -> N
 
 @pytest.mark.long
 def test_half_open_relay_connections_hold_back_only_their_mails(lab: Lab) -> None:
-    """Within a minute all mails are sent except the two on each silent connection to the relay.
+    """Within a minute all mails are sent except the two on each stalled connection to the relay.
 
-    They get an outcome when the connection ends, up to ten minutes later. This holds even if the silent mails belong to
-    as many batches as the worker delivers concurrently.
+    They get an outcome when the connection ends, up to ten minutes later. This holds even if the stalled mails belong
+    to as many batches as the worker delivers concurrently.
     """
     recipients, meanwhile_recipients = 400, 10
     lease = {"lease_seconds": 45, "heartbeat_seconds": 10}  # longer than mails wait for the first new connection
