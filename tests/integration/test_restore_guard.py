@@ -1,4 +1,4 @@
-"""Data that went back in time: nothing is sent from them and nothing given back before a person has accepted them."""
+"""The restore guard: restored data send no mail and release no code before an operator has accepted them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -31,16 +31,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def origin(server: Cluster) -> AsyncIterator[str]:
-    """A database in the middle of a sendout: of 30 mails in three batches the first ten are sent."""
+    """A database in the middle of a sendout of 30 mails in three batches; the first batch is sent."""
     async with database(server.url) as url:
         await migrate.migrate(url)
         async with connected(url) as connection:
-            await begun(connection)
+            await start_sendout(connection)
             await send_one_batch(connection)
         yield url
 
 
-async def begun(connection: Connection) -> UUID:
+async def start_sendout(connection: Connection) -> UUID:
     await add_list(connection, "a", 40)
     await add_group(connection, "g", 30)
     await save_message(connection, "m", "a")
@@ -62,7 +62,7 @@ async def send_one_batch(connection: Connection) -> None:
 
 
 async def record(connection: Connection, batch: Batch, *, intents: Sequence[int] = ()) -> None:
-    """Note the intent for some mails, or that all of the batch are sent."""
+    """Record the intents for some mails, or the result sent for all mails of the batch."""
     used = await deliveries.lists_of(connection, batch.sendout_id)
     due = [] if intents else await deliveries.due(connection, batch, used)
     await deliveries.record(
@@ -76,23 +76,23 @@ async def record(connection: Connection, batch: Batch, *, intents: Sequence[int]
     )
 
 
-async def go_back(connection: Connection) -> None:
-    """What a dump that is restored into the same database does, without the hours between."""
+async def revoke_acceptance(connection: Connection) -> None:
+    """Rewrite the restore guard's rows, as restoring a dump into the same database does."""
     async with connection.transaction():
         await connection.execute("CREATE TEMP TABLE dumped ON COMMIT DROP AS TABLE restore_guard")
         await connection.execute("TRUNCATE restore_guard")
         await connection.execute("INSERT INTO restore_guard SELECT * FROM dumped")
 
 
-async def refusal(connection: Connection) -> str:
+async def block_reason(connection: Connection) -> str:
     return await restore_guard.refusal(connection) or "accepted"
 
 
-async def is_right(connection: Connection) -> bool:
+async def invariants_hold(connection: Connection) -> bool:
     return all(proof.holds for proof in await invariants.prove(connection))
 
 
-# --- how it is found -----------------------------------------------------------------------------------------------
+# --- detection -----------------------------------------------------------------------------------------------------
 
 
 async def into_a_new_database(server: Cluster, origin: str) -> str:
@@ -103,7 +103,7 @@ async def into_a_new_database(server: Cluster, origin: str) -> str:
 
 
 async def over_the_old_one(server: Cluster, origin: str) -> str:
-    """`pg_restore --clean` into the database that the dump is of."""
+    """`pg_restore --clean` into the dumped database."""
     server.restore(origin, server.dump(origin, "--format=custom"), "--clean")
     return origin
 
@@ -117,8 +117,8 @@ async def data_into_emptied_tables(server: Cluster, origin: str) -> str:
     return origin
 
 
-async def data_beside_what_a_migration_made(server: Cluster, origin: str) -> str:
-    """What `coupons migrate` has put into tables stays, and psql goes on after the keys that are there already."""
+async def data_into_a_migrated_database(server: Cluster, origin: str) -> str:
+    """Rows that `coupons migrate` has inserted stay, and psql continues after the duplicate keys."""
     url = await new_database(server)
     await migrate.migrate(url)
     server.replay(url, server.dump(origin, "--data-only", "--disable-triggers"))
@@ -131,7 +131,7 @@ async def a_copy(server: Cluster, origin: str) -> str:
 
 
 async def dump_of_an_older_version(server: Cluster, _: str) -> str:
-    """A database from before there was a restore guard, which is migrated."""
+    """A database of a version without the restore guard, then migrated."""
     url = await new_database(server)
     await older_version(url, migrations=3)
     await migrate.migrate(url)
@@ -174,60 +174,60 @@ WAYS: dict[Callable[[Cluster, str], Awaitable[str]], str] = {
     into_a_new_database: "restored from a dump",
     over_the_old_one: "restored from a dump",
     data_into_emptied_tables: "restored from a dump",
-    data_beside_what_a_migration_made: "restored from a dump",
+    data_into_a_migrated_database: "restored from a dump",
     a_copy: "copy of another",
     dump_of_an_older_version: "was never accepted",
 }
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-async def test_restored_data_send_nothing_until_they_are_accepted(
+async def test_restored_data_are_blocked_until_accepted(
     server: Cluster, origin: str, way: Callable[[Cluster, str], Awaitable[str]]
 ) -> None:
-    """However they came into a database, it says so; once accepted, the sendout goes on where they end."""
+    """Every way of restoring is detected with its reason; once accepted, the sendout continues."""
     async with connected(await way(server, origin)) as connection:
-        assert WAYS[way] in await refusal(connection)
+        assert WAYS[way] in await block_reason(connection)
         assert await claim(connection) is None
         await restore_guard.accept(connection)
         assert await restore_guard.refusal(connection) is None
         await send_one_batch(connection)
         await send_one_batch(connection)
         assert await claim(connection) is None
-        assert await is_right(connection)
+        assert await invariants_hold(connection)
 
 
-async def test_a_promoted_replica_sends_nothing_until_it_is_accepted(tmp_path: Path) -> None:
-    """As a replica it answers without an error; promoted, it says so at once, and not only after a checkpoint."""
+async def test_a_promoted_replica_is_blocked_until_accepted(tmp_path: Path) -> None:
+    """A replica reports its state without an error; a promoted one is detected at once, before any checkpoint."""
     with cluster(tmp_path) as primary, primary.running() as url:
         await migrate.migrate(url)
         async with connected(url) as connection:
-            await begun(connection)
+            await start_sendout(connection)
             replica = primary.replica()
             with replica.running() as replica_url:
                 await cut_off(replica_url)
                 await send_one_batch(connection)
                 async with connected(replica_url) as promoted:
-                    assert "replica" in await refusal(promoted)
+                    assert "replica" in await block_reason(promoted)
                     with pytest.raises(Conflict, match="cannot be accepted"):
                         await restore_guard.accept(promoted)
                     await promote(replica_url)
-                    assert "timeline 2, accepted was 1" in await refusal(promoted)
+                    assert "timeline 2, accepted was 1" in await block_reason(promoted)
                     assert await claim(promoted) is None
                     assert [each.remaining for each in (await restore_guard.since(promoted)).sendouts] == [30]
                     await restore_guard.accept(promoted)
                     await send_one_batch(promoted)
 
 
-async def test_another_server_sends_nothing_until_it_is_accepted(connection: Connection) -> None:
-    """pg_upgrade copies everything but the server's identifier: rows keep their xmin, and the database its oid."""
-    await begun(connection)
+async def test_another_server_is_blocked_until_accepted(connection: Connection) -> None:
+    """pg_upgrade copies everything except the server's identifier: rows keep their xmin and the database its oid."""
+    await start_sendout(connection)
     await connection.execute("UPDATE restore_guard SET cluster = cluster + 1, written_by = pg_current_xact_id()::xid")
-    assert "on another server" in await refusal(connection)
+    assert "on another server" in await block_reason(connection)
     assert await claim(connection) is None
 
 
-async def test_what_happens_every_day_is_no_restore(tmp_path: Path) -> None:
-    """Vacuums of each kind, a new name, a reindex, an orderly checkpoint and a crash: workers go on sending."""
+async def test_routine_maintenance_is_not_a_restore(tmp_path: Path) -> None:
+    """Vacuums, a rename, a reindex, a checkpoint and a crash do not block sending."""
     with cluster(tmp_path) as own:
         with own.running() as url:
             await execute(url, "CREATE DATABASE shop")
@@ -236,27 +236,27 @@ async def test_what_happens_every_day_is_no_restore(tmp_path: Path) -> None:
                 await execute(with_database(url, "shop"), statement)
             await execute(url, "ALTER DATABASE shop RENAME TO store")
             async with connected(with_database(url, "store")) as connection:
-                await begun(connection)
+                await start_sendout(connection)
         with own.running() as url:
             async with connected(with_database(url, "store")) as connection:
                 assert await restore_guard.refusal(connection) is None
                 await send_one_batch(connection)
 
 
-# --- what is refused meanwhile, and to whom ------------------------------------------------------------------------
+# --- before acceptance ---------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_that_a_worker_held_before_is_lost_to_it(connection: Connection) -> None:
-    """It can bind nothing, note nothing and give nothing back, not even once the data are accepted.
+async def test_a_worker_loses_its_batch_after_a_restore(connection: Connection) -> None:
+    """It cannot assign, record or close, not even after the data are accepted.
 
-    What the data show in its hand is uncertain then.
+    The mails in flight according to the data then become uncertain.
     """
-    await begun(connection)
+    await start_sendout(connection)
     batch = await claim(connection)
     assert batch
     await deliveries.assign_codes(connection, batch)
     await record(connection, batch, intents=[1, 2, 3])
-    await go_back(connection)
+    await revoke_acceptance(connection)
     for error in (SendingBlocked, LeaseLost):
         for attempt in (
             deliveries.assign_codes(connection, batch),
@@ -270,29 +270,29 @@ async def test_a_batch_that_a_worker_held_before_is_lost_to_it(connection: Conne
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 3
 
 
-async def test_what_a_dead_worker_left_waits_for_that_too(connection: Connection) -> None:
-    """Its mails become uncertain once the data are accepted, and the sweep meets no error before."""
-    await begun(connection)
+async def test_mails_of_a_dead_worker_wait_for_acceptance(connection: Connection) -> None:
+    """They become uncertain after acceptance; before, the sweep skips them without an error."""
+    await start_sendout(connection)
     batch = await claim(connection)
     assert batch
     await deliveries.assign_codes(connection, batch)
     await record(connection, batch, intents=[1, 2, 3])
     await connection.execute("UPDATE delivery_batch SET lease_until = now() WHERE in_flight <> '{}'")
-    await go_back(connection)
+    await revoke_acceptance(connection)
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 0
     await restore_guard.accept(connection)
     assert await deliveries.recover(connection, owner="test", lease_seconds=LEASE_SECONDS) == 3
 
 
-async def test_a_cancelled_sendout_gives_no_code_back_before_that(connection: Connection) -> None:
-    """Somebody may have been sent it since."""
-    sendout_id = await begun(connection)
+async def test_a_cancelled_sendout_releases_no_code_before_acceptance(connection: Connection) -> None:
+    """The code may have been sent since the backup."""
+    sendout_id = await start_sendout(connection)
     batch = await claim(connection)
     assert batch
     await deliveries.assign_codes(connection, batch)
     await deliveries.release(connection, batch)
     await sendouts.cancel(connection, sendout_id)
-    await go_back(connection)
+    await revoke_acceptance(connection)
     assert await deliveries.claim(connection, owner="test", lease_seconds=1, only_cancelled=True) is None
     assert (await list_a(connection)).available == 30
     await restore_guard.accept(connection)
@@ -307,23 +307,25 @@ async def list_a(connection: Connection) -> lists.CouponList:
     return found
 
 
-async def test_an_upgrade_of_an_empty_database_asks_nobody(connection: Connection) -> None:
-    """The migration accepts the first epoch, of this database and no other."""
+async def test_a_new_database_is_accepted(connection: Connection) -> None:
+    """The migration accepts the empty database."""
     assert await restore_guard.refusal(connection) is None
     assert (await restore_guard.state(connection)).number is not None
 
 
-async def test_the_console_says_why_nothing_is_sent(connection: Connection, database_url: str, broker_url: str) -> None:
-    """On top of the Outbox, until the data are accepted."""
+async def test_the_console_shows_that_sending_is_blocked(
+    connection: Connection, database_url: str, broker_url: str
+) -> None:
+    """The Outbox shows the reason until the data are accepted."""
     async with web_client(database_url=database_url, broker_url=broker_url) as site:
         assert "coupons restore-guard accept" not in (await site.get("/")).text
-        await go_back(connection)
+        await revoke_acceptance(connection)
         page = (await site.get("/")).text
         assert "Nothing is sent before `coupons restore-guard accept`: the database was restored from a dump" in page
 
 
-async def test_an_ordinary_role_can_be_refused(connection: Connection) -> None:
-    """What a database is can be asked by whoever may read the table, superuser or not."""
+async def test_an_ordinary_role_can_check_the_restore_guard(connection: Connection) -> None:
+    """Every role that can read the table can call the function, superuser or not."""
     role = f"sender_{uuid4().hex[:12]}"
     await connection.execute(f"CREATE ROLE {role}; GRANT SELECT ON restore_guard TO {role}")
     try:
@@ -337,9 +339,9 @@ async def test_an_ordinary_role_can_be_refused(connection: Connection) -> None:
 # --- the numbers ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_numbers_are_those_of_the_data(connection: Connection) -> None:
-    """Mails without an outcome of sendouts that may have gone on, codes without an owner, and when the data end."""
-    sendout_id = await begun(connection)
+async def test_possibly_sent_mails_and_codes_are_counted(connection: Connection) -> None:
+    """Counts mails without a result of running sendouts and unassigned codes, and reports the time of the backup."""
+    sendout_id = await start_sendout(connection)
     await send_one_batch(connection)
     await add_list(connection, "b", 5)
     await add_list(connection, "empty")
@@ -356,9 +358,9 @@ async def test_the_numbers_are_those_of_the_data(connection: Connection) -> None
     assert found.now > until
 
 
-async def test_what_cannot_have_been_sent_is_not_counted(connection: Connection) -> None:
-    """Cancelled sendouts, and those whose start is still to come; one that was interrupted may have gone on."""
-    sendout_id = await begun(connection)
+async def test_cancelled_and_future_sendouts_are_not_counted(connection: Connection) -> None:
+    """An interrupted sendout is counted: it may have been resumed since the backup."""
+    sendout_id = await start_sendout(connection)
     await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
     assert (await restore_guard.since(connection)).sendouts == ()
     await start(connection, "m", "g")
@@ -374,25 +376,25 @@ async def test_what_cannot_have_been_sent_is_not_counted(connection: Connection)
 
 
 async def test_data_are_accepted_once(connection: Connection, other: Connection) -> None:
-    """Who comes second waits, and finds that it is done; each epoch stays on record."""
-    await go_back(connection)
+    """A concurrent second acceptance waits and does nothing; each acceptance stays on record."""
+    await revoke_acceptance(connection)
     before = await connection.fetchval("SELECT count(*) FROM restore_guard")
     async with other.transaction():
         for statement in (restore_guard.SQL.lock, restore_guard.SQL.end, restore_guard.SQL.begin):
             await other.execute(statement)
         second = asyncio.create_task(restore_guard.accept(connection))
-        await locks(other, "relation = 'restore_guard'::regclass AND NOT granted")
+        await wait_for_lock(other, "relation = 'restore_guard'::regclass AND NOT granted")
     await second
     await restore_guard.accept(connection)
     assert await connection.fetchval("SELECT count(*) FROM restore_guard") == before + 1
     assert await connection.fetchval("SELECT count(*) FROM restore_guard WHERE ended_at IS NULL") == 1
 
 
-async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
-    """Who looked at the numbers of one restore does not accept the next one."""
-    await go_back(connection)
+async def test_acceptance_applies_to_the_state_that_was_shown(connection: Connection) -> None:
+    """An operator who saw the numbers of one restore does not accept the next one."""
+    await revoke_acceptance(connection)
     seen = await restore_guard.state(connection)
-    await go_back(connection)
+    await revoke_acceptance(connection)
     with pytest.raises(Conflict, match="look again"):
         await restore_guard.accept(connection, seen=seen)
     assert await restore_guard.refusal(connection)
@@ -400,20 +402,22 @@ async def test_only_what_was_seen_is_accepted(connection: Connection) -> None:
     assert await restore_guard.refusal(connection) is None
 
 
-async def test_a_nested_transaction_accepts_nothing(connection: Connection) -> None:
-    """The row would have another number than the epoch notes, and would look restored."""
-    await go_back(connection)
+async def test_acceptance_inside_a_transaction_is_rejected(connection: Connection) -> None:
+    """The row would get another transaction id than the recorded one and would look restored."""
+    await revoke_acceptance(connection)
     with pytest.raises(Conflict, match="within another transaction"):
         async with connection.transaction():
             await restore_guard.accept(connection)
     assert await restore_guard.refusal(connection)
 
 
-async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connection) -> None:
-    """Nobody is mailed again, and no code that may have been sent since is anybody else's: the promise is bound."""
-    sendout_id = await begun(connection)
+async def test_remaining_mails_can_become_uncertain_with_their_codes(connection: Connection) -> None:
+    """No mail is sent again and no code that may have been sent goes to another recipient: reserved codes are
+    assigned.
+    """
+    sendout_id = await start_sendout(connection)
     await send_one_batch(connection)
-    await go_back(connection)
+    await revoke_acceptance(connection)
     assert await restore_guard.accept(connection, uncertain=True) == 20
     assert await claim(connection) is None
     assert await sendouts.settle(connection, sendout_id)
@@ -424,10 +428,10 @@ async def test_open_mails_can_be_kept_back_with_their_codes(connection: Connecti
     assert await connection.fetchval("SELECT count(*) FROM delivery WHERE never_resend") == 20
 
 
-async def test_what_was_kept_back_is_never_sent_again(connection: Connection) -> None:
-    """Its recipients may have got another code: neither a person nor the setting sends it, it can only be accepted."""
-    sendout_id = await begun(connection)
-    await go_back(connection)
+async def test_mails_made_uncertain_at_acceptance_are_never_resent(connection: Connection) -> None:
+    """Their recipients may have got another code, so neither an operator nor the policy can resend them."""
+    sendout_id = await start_sendout(connection)
+    await revoke_acceptance(connection)
     await restore_guard.accept(connection, uncertain=True)
     assert await uncertain.resolve(connection, sendout_id, "resend") == 0
     assert await uncertain.resolve_all(connection, "resend") == 0
@@ -435,13 +439,13 @@ async def test_what_was_kept_back_is_never_sent_again(connection: Connection) ->
 
 
 async def test_an_upgrade_counts_each_code_once(empty_database_url: str) -> None:
-    """Older versions counted an assigned code as promised too, and a sent one as all three."""
+    """Older versions counted an assigned code as reserved too, and a sent one in all three counters."""
     await older_version(empty_database_url, migrations=4)
     await migrate.migrate(empty_database_url)
     async with connected(empty_database_url) as connection:
         found = await list_a(connection)
         assert (found.total, found.available, found.reserved, found.assigned, found.sent) == (40, 10, 10, 10, 10)
-        assert await is_right(connection)
+        assert await invariants_hold(connection)
 
 
 async def test_an_upgrade_marks_mails_that_were_recognized_by_their_reply(empty_database_url: str) -> None:
@@ -462,9 +466,9 @@ async def test_an_upgrade_marks_mails_that_were_recognized_by_their_reply(empty_
 
 @pytest.mark.parametrize("reply", [None, "in other words"])
 async def test_the_wording_of_a_reply_decides_nothing(connection: Connection, reply: str | None) -> None:
-    """Mails that are never sent again are marked in a column; the reply is only text for people."""
-    sendout_id = await begun(connection)
-    await go_back(connection)
+    """A column marks mails that are never resent; the reply is only text."""
+    sendout_id = await start_sendout(connection)
+    await revoke_acceptance(connection)
     await restore_guard.accept(connection, uncertain=True)
     await connection.execute("UPDATE delivery SET reply = $1", reply)
     assert await uncertain.resolve(connection, sendout_id, "resend") == 0
@@ -472,24 +476,24 @@ async def test_the_wording_of_a_reply_decides_nothing(connection: Connection, re
         await connection.execute("UPDATE delivery SET state = 'pending'")
 
 
-async def test_nothing_is_cancelled_before_that(connection: Connection) -> None:
-    """To cancel gives codes back that may have been sent since; a sendout without recipients holds none."""
-    sendout_id = await begun(connection)
-    await go_back(connection)
+async def test_no_sendout_is_cancelled_before_acceptance(connection: Connection) -> None:
+    """Cancelling would release codes that may have been sent since the backup."""
+    sendout_id = await start_sendout(connection)
+    await revoke_acceptance(connection)
     with pytest.raises(Conflict, match="pause it"):
         await sendouts.cancel(connection, sendout_id)
     assert (await list_a(connection)).reserved == 30
 
 
-async def test_nobody_is_promised_codes_before_that(connection: Connection) -> None:
-    """They may be others' already: a sendout that comes meanwhile waits, an interrupted one is not resumed."""
-    await begun(connection)
+async def test_no_codes_are_reserved_before_acceptance(connection: Connection) -> None:
+    """The codes may have been sent: a new sendout waits, an interrupted one is not resumed."""
+    await start_sendout(connection)
     await add_group(connection, "many", 50)
     await start(connection, "m", "many")
     await prepare(connection)
     interrupted = await connection.fetchval("SELECT id FROM sendout WHERE state = 'interrupted'")
     waiting = await start(connection, "m", "many")
-    await go_back(connection)
+    await revoke_acceptance(connection)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
     with pytest.raises(Conflict, match="restore-guard accept"):
         await sendouts.resume(connection, interrupted)
@@ -500,57 +504,57 @@ async def test_nobody_is_promised_codes_before_that(connection: Connection) -> N
     assert claimed.id == waiting
 
 
-async def test_who_claimed_a_sendout_before_that_does_not_admit_it(connection: Connection) -> None:
-    """Its lease, and its snapshot, are from before the restore; it is prepared again afterwards."""
-    await begun(connection)
+async def test_a_sendout_claimed_before_the_restore_is_not_admitted(connection: Connection) -> None:
+    """Its lease and snapshot precede the restore; it is prepared again after acceptance."""
+    await start_sendout(connection)
     waiting = await start(connection, "m", "g")
     claim = await sendouts.claim(connection, owner="test", lease_seconds=60)
     assert claim
     assert claim.id == waiting
     await sendouts.snapshot(connection, claim, batch_size=1_000)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
-    await go_back(connection)
+    await revoke_acceptance(connection)
     with pytest.raises(SendingBlocked, match="restore-guard accept"):
         await sendouts.admit(connection, claim)
     assert (await list_a(connection)).reserved == 30
 
 
-async def test_a_paused_sendout_is_kept_back_too(connection: Connection) -> None:
-    """It may have been resumed since; what a worker had in hand when it was backed up is among the rest."""
-    sendout_id = await begun(connection)
+async def test_mails_of_a_paused_sendout_become_uncertain_too(connection: Connection) -> None:
+    """It may have been resumed since the backup; this includes the mails in flight at the time of the backup."""
+    sendout_id = await start_sendout(connection)
     batch = await claim(connection)
     assert batch
     await deliveries.assign_codes(connection, batch)
     await record(connection, batch, intents=[1, 2])
     await sendouts.pause(connection, sendout_id, "by a test")
-    await go_back(connection)
+    await revoke_acceptance(connection)
     assert await restore_guard.accept(connection, uncertain=True) == 30
     assert await sendouts.settle(connection, sendout_id)
 
 
-async def test_what_has_not_begun_is_not_kept_back(connection: Connection) -> None:
-    """A sendout that starts later was mailed to nobody."""
-    await begun(connection)
+async def test_mails_of_a_future_sendout_stay_pending(connection: Connection) -> None:
+    """A sendout with a later start time cannot have sent any mail."""
+    await start_sendout(connection)
     await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
-    await go_back(connection)
+    await revoke_acceptance(connection)
     assert await restore_guard.accept(connection, uncertain=True) == 0
     assert (await list_a(connection)).reserved == 30
 
 
-async def test_codes_that_an_import_has_locked_are_waited_for(connection: Connection, other: Connection) -> None:
-    """No mail is left without the code that it was promised."""
-    await begun(connection)
+async def test_acceptance_waits_for_codes_locked_by_an_import(connection: Connection, other: Connection) -> None:
+    """Every mail gets its reserved code."""
+    await start_sendout(connection)
     await add_codes(connection, "a", ["MORE"])
-    await go_back(connection)
+    await revoke_acceptance(connection)
     async with other.transaction():
         await other.execute("SELECT FROM coupon ORDER BY id LIMIT 20 FOR UPDATE")
         accepting = asyncio.create_task(restore_guard.accept(connection, uncertain=True))
-        await locks(other, "relation = 'coupon'::regclass AND mode = 'RowExclusiveLock'")
+        await wait_for_lock(other, "relation = 'coupon'::regclass AND mode = 'RowExclusiveLock'")
     assert await accepting == 30
 
 
-async def locks(connection: Connection, which: str) -> None:
-    """Until there is such a lock in this database."""
+async def wait_for_lock(connection: Connection, which: str) -> None:
+    """Wait until this database has such a lock."""
     found = f"""
         SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
         WHERE d.datname = current_database() AND {which}"""
