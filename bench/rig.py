@@ -17,7 +17,7 @@ from types import MappingProxyType
 from uuid import UUID
 
 from coupons.commands import ImportCoupons, StartSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.mail import CompiledEmail, Envelope, compile_email, message_id
 from coupons.migrate import migrate
 from coupons.store import sendout_views
@@ -95,7 +95,7 @@ class Rig:
 @asynccontextmanager
 async def open_rig(services: Services, folder: Path) -> AsyncIterator[Rig]:
     await migrate(services.database_url)
-    async with connected(services.database_url) as connection:
+    async with connect(services.database_url) as connection:
         await add_list(connection, "bench")
         await save_message(connection, "bench", "bench", html=HTML)
         yield Rig(services, folder, connection)

@@ -71,7 +71,7 @@ class DatabaseUnavailable(UserError):
     """The database cannot be reached, or is not what the URL says."""
 
 
-class _Mortal(asyncpg.Connection):
+class _FailFastConnection(asyncpg.Connection):
     """A connection that ends when its server is silent."""
 
     __slots__ = ()
@@ -107,7 +107,7 @@ async def _keep(_: object) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
+async def connect(url: str) -> AsyncIterator[Connection]:
     """One connection, for as long as the block runs.
 
     Raises:
@@ -116,7 +116,7 @@ async def connected(url: str) -> AsyncIterator[Connection]:
     with _opening():
         connection = await asyncpg.connect(
             url,
-            connection_class=_Mortal,
+            connection_class=_FailFastConnection,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
             server_settings=_SERVER,
@@ -129,14 +129,14 @@ async def connected(url: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def pooled(url: str, *, size: int) -> AsyncIterator[Pool]:
+async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
     """A pool of at most `size` connections. Raises DatabaseUnavailable as `connected` does."""
     pool = asyncpg.create_pool(
         url,
         min_size=1,
         max_size=size,
         max_inactive_connection_lifetime=IDLE_SECONDS,
-        connection_class=_Mortal,
+        connection_class=_FailFastConnection,
         init=_prepare,
         reset=_keep,
         timeout=CONNECT_SECONDS,

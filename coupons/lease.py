@@ -10,7 +10,9 @@ from coupons.errors import LeaseLost
 
 
 @asynccontextmanager
-async def kept(renew: Callable[[], Awaitable[None]], *, every: float, expires_after: float) -> AsyncIterator[None]:
+async def renewed_lease(
+    renew: Callable[[], Awaitable[None]], *, every: float, expires_after: float
+) -> AsyncIterator[None]:
     """Call `renew` every so many seconds while the block runs; cancel the block if that fails until it expires.
 
     Raises:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.errors import UserError
 
 MIGRATION_SECONDS = 24 * 3_600
@@ -52,7 +52,7 @@ async def migrate(database_url: str) -> list[Migration]:
         MigrationError: the database is not in UTF-8, a file was changed after it was applied, or the database is newer
             than this program.
     """
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         # Another migration may run for long.
         await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=MIGRATION_SECONDS)

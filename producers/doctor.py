@@ -34,7 +34,7 @@ async def examine(settings: Settings) -> list[Check]:
 
 async def _database(settings: Settings) -> list[Check]:
     try:
-        async with database.connected(settings.database_url.get_secret_value()) as connection:
+        async with database.connect(settings.database_url.get_secret_value()) as connection:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
             guard = await restore_guard.state(connection)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from coupons.addresses import parse_address
 from coupons.admission import Granted, Short
 from coupons.commands import Format, ImportCoupons, StartSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.files.codes import CheckedCodes, check_codes
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.states import Shortage
@@ -130,7 +130,7 @@ async def prepare(connection: Connection, *, batch_size: int = 1_000) -> Granted
     claim = await sendouts.claim(connection, owner="stock", lease_seconds=LEASE_SECONDS)
     assert claim
     if claim.recipients is None:
-        await sendouts.snapshot(connection, claim, batch_size=batch_size)
+        await sendouts.take_snapshot(connection, claim, batch_size=batch_size)
     return await sendouts.admit(connection, claim)
 
 
@@ -149,7 +149,7 @@ async def stock(
     Takes 0.1 s; the same through the command line takes 1.5 s.
     """
     shortage = Shortage.TEXT if alternative_text else Shortage.PAUSE
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         for name in codes:
             async with connection.transaction():  # no worker must find this import
                 await add_list(connection, name, codes[name], shortage=shortage, alternative_text=alternative_text)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import aio_pika
 import asyncpg
 
-from coupons.database import connected
+from coupons.database import connect
 from coupons.store import restore_guard
 from sandbox import postgres, rabbitmq
 from sandbox.process import ServiceError
@@ -168,7 +168,7 @@ async def database(server_url: str, template: str = EMPTY) -> AsyncIterator[str]
     url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
     try:
         if template != EMPTY:
-            async with connected(url) as connection:
+            async with connect(url) as connection:
                 await restore_guard.accept(connection)
         yield url
     finally:

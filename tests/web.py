@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from coupons import topology
 from coupons.commands import Command, decode
-from coupons.database import Connection, pooled
+from coupons.database import Connection, open_pool
 from coupons.settings import Settings
 from coupons.store import inbox
 from producers.web.app import build
@@ -30,7 +30,7 @@ async def web_client(
         web_token=SecretStr(token),
         import_max_bytes=import_max_bytes,
     )
-    async with pooled(database_url, size=4) as pool:
+    async with open_pool(database_url, size=4) as pool:
         transport = ASGITransport(build(settings=settings, pool=pool), raise_app_exceptions=False)
         async with AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
             yield client

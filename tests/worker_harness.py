@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from coupons.broker import open_sender
 from coupons.commands import ImportCoupons
-from coupons.database import Connection, Pool, connected, pooled
+from coupons.database import Connection, Pool, connect, open_pool
 from coupons.health import Health
 from coupons.settings import Settings
 from coupons.smtp import Relays
@@ -68,7 +68,7 @@ class ImportWorker:
         """Publish a command; returns the seconds until the worker has finished it."""
         started = time.monotonic()
         command = await self.publish()
-        async with connected(self.database_url) as connection:
+        async with connect(self.database_url) as connection:
             await until(lambda: is_done(connection, command), within=LIMIT_SECONDS)
         return time.monotonic() - started
 
@@ -82,12 +82,12 @@ async def run_import_worker(
     database_url: str, broker_url: str, *, database_proxy: str = "", broker_proxy: str = ""
 ) -> AsyncIterator[ImportWorker]:
     """A worker that is ready. It uses the URLs of the proxies, if given, instead of the direct ones."""
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         await add_list(connection, LIST)
     signals = Signals((ROLE,))
     settings = Settings(_env_file=None, broker_url=SecretStr(broker_proxy or broker_url), sweep_seconds=1)
     worker_health = WorkerHealth(signals, (ROLE,))
-    async with pooled(database_proxy or database_url, size=8) as pool:
+    async with open_pool(database_proxy or database_url, size=8) as pool:
         nudges = Nudges(signals)
         intake = Intake(pool=pool, signals=signals, nudges=nudges, settings=settings, roles=(ROLE,))
         importer = Importer(pool=pool, signals=signals, nudges=nudges, settings=settings, owner="test")

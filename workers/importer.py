@@ -10,7 +10,7 @@ from coupons import failpoints, import_engine
 from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.decoding import FileError
-from coupons.lease import kept
+from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
 from coupons.store import imports, uploads
@@ -47,7 +47,9 @@ class Importer:
             went_on = f" and goes on after {job.lines} lines" if job.was_left else ""
             await imports.note(connection, job.id, f"taken by {self._owner}{went_on}")
         failpoints.hit("import.claimed")
-        async with kept(lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds):
+        async with renewed_lease(
+            lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
+        ):
             await self._import(job)
         async with self._pool.acquire() as connection:
             await auto_resume(connection, self._nudges)

@@ -122,7 +122,7 @@ async def _database(settings: Settings) -> AsyncIterator[Pool]:
     """Wait until the database is reachable, check that its schema is current, and open a pool."""
     while True:
         try:
-            async with database.pooled(
+            async with database.open_pool(
                 settings.database_url.get_secret_value(), size=CONNECTIONS + 2 * settings.concurrent_batches
             ) as pool:
                 async with pool.acquire() as connection:

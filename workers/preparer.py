@@ -6,7 +6,7 @@ from coupons import failpoints
 from coupons.admission import Granted, Short
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict
-from coupons.lease import kept
+from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.store import messages, sendouts
 from coupons.store.sendouts import Claim
@@ -31,7 +31,7 @@ class Preparer:
         if claim is None:
             return None
         failpoints.hit("sendout.claimed")
-        async with kept(
+        async with renewed_lease(
             lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
             await self._prepare(claim)
@@ -46,7 +46,7 @@ class Preparer:
             try:
                 if claim.recipients is None:
                     await self._check_recipients(connection, claim)
-                    await sendouts.snapshot(connection, claim, batch_size=self._settings.effective_batch_size)
+                    await sendouts.take_snapshot(connection, claim, batch_size=self._settings.effective_batch_size)
                 failpoints.hit("sendout.prepared")
                 decision = await sendouts.admit(connection, claim)
                 failpoints.hit("sendout.admitted")
@@ -57,10 +57,10 @@ class Preparer:
         await self._announce(claim, decision)
 
     async def _check_recipients(self, connection: Connection, claim: Claim) -> None:
-        message = await messages.of_sendout(connection, claim.id)
+        message = await messages.get_for_sendout(connection, claim.id)
         if claim.group_id is None:
             raise Conflict("it has no recipients")
-        if lacking := await sendouts.lacking(connection, claim.group_id, message.attributes):
+        if lacking := await sendouts.count_lacking(connection, claim.group_id, message.attributes):
             who = "1 recipient lacks" if lacking == 1 else f"{lacking} recipients lack"
             raise Conflict(f"{who} one of {', '.join(message.attributes)}")
 

@@ -180,7 +180,7 @@ async def next_due(connection: Connection) -> float | None:
     return seconds
 
 
-async def lists_of(connection: Connection, sendout_id: UUID) -> list[BatchList]:
+async def list_lists(connection: Connection, sendout_id: UUID) -> list[BatchList]:
     rows = await connection.fetch(SQL.lists, sendout_id)
     return [BatchList(**{**row, "shortage": Shortage(row["shortage"])}) for row in rows]
 
@@ -211,7 +211,7 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
     return Assignment(complete, moved)
 
 
-async def due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
+async def list_due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
     """The batch's mails that can be rendered now, with their codes."""
     rows = await connection.fetch(SQL.due, *batch.span)
     codes = defaultdict[int, dict[int, str]](dict)

@@ -20,7 +20,7 @@ class Group:
     recipients: int
 
 
-async def all_of(connection: Connection) -> list[Group]:
+async def list_all(connection: Connection) -> list[Group]:
     return [Group(**row) for row in await connection.fetch(SQL.rows, None)]
 
 
@@ -29,7 +29,7 @@ async def find(connection: Connection, name: str) -> Group | None:
     return Group(**row) if row else None
 
 
-async def named(connection: Connection, name: str) -> Group:
+async def get(connection: Connection, name: str) -> Group:
     """Raises Conflict if there is none."""
     found = await find(connection, name)
     if found is None:

@@ -150,7 +150,7 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
 async def check(connection: Connection, command: ImportCoupons) -> None:
     """All that can be known to be wrong before anything is begun. Raises Conflict."""
     if command.list is not None:
-        (target,) = await lists.named(connection, command.list)
+        (target,) = await lists.get(connection, command.list)
         if target.archived_at:
             raise Conflict(f"list {target.name} is archived")
     if (upload_id := uploads.id_in(command.source or "")) and await uploads.find(connection, upload_id) is None:

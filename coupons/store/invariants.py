@@ -7,30 +7,30 @@ from coupons.database import Connection
 from coupons.store.queries import Queries
 
 SQL = Queries("invariants.sql")
-PROOF_SECONDS = 3_600
-OFFENDERS_SHOWN = 20
+CHECK_SECONDS = 3_600
+VIOLATIONS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class Invariant:
     """One sentence, and the first rows that contradict it: none if it holds. Rows hold no codes."""
 
     name: str
     sentence: str
-    offenders: list[dict[str, Any]]
+    violations: list[dict[str, Any]]
 
     @property
-    def holds(self) -> bool:
-        return not self.offenders
+    def ok(self) -> bool:
+        return not self.violations
 
 
-async def prove(connection: Connection) -> list[Proof]:
+async def check(connection: Connection) -> list[Invariant]:
     """Every proof, on one snapshot of the database, so that it can run while workers do."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(f"SET LOCAL statement_timeout = '{PROOF_SECONDS}s'")
-        return [await _prove(connection, name, sql) for name, sql in SQL]
+        await connection.execute(f"SET LOCAL statement_timeout = '{CHECK_SECONDS}s'")
+        return [await _check(connection, name, sql) for name, sql in SQL]
 
 
-async def _prove(connection: Connection, name: str, sql: str) -> Proof:
-    rows = await connection.fetch(f"{sql.rstrip(';')} LIMIT {OFFENDERS_SHOWN}", timeout=PROOF_SECONDS)
-    return Proof(name, SQL.purposes[name], [dict(row) for row in rows])
+async def _check(connection: Connection, name: str, sql: str) -> Invariant:
+    rows = await connection.fetch(f"{sql.rstrip(';')} LIMIT {VIOLATIONS_SHOWN}", timeout=CHECK_SECONDS)
+    return Invariant(name, SQL.purposes[name], [dict(row) for row in rows])

@@ -71,7 +71,7 @@ async def change(
 ) -> None:
     """Change settings; None leaves one unchanged. The name is fixed: templates use it. Raises Conflict."""
     _check_texts(name, description, alternative_text, preview_text)
-    (found,) = await named(connection, name)
+    (found,) = await get(connection, name)
     text = found.alternative_text if alternative_text is None else alternative_text
     if (shortage or found.shortage) == Shortage.TEXT and not text:
         raise Conflict(f"list {name}: shortage text needs an alternative text")
@@ -89,11 +89,11 @@ def _check_texts(name: str, description: str | None, alternative_text: str | Non
             raise Conflict(f"list {name}: the {what} has {len(text)} characters, at most {most} are taken")
 
 
-async def all_of(connection: Connection, *, archived: bool) -> list[CouponList]:
+async def list_all(connection: Connection, *, archived: bool) -> list[CouponList]:
     return [_coupon_list(row) for row in await connection.fetch(SQL.rows, None, archived)]
 
 
-async def named(connection: Connection, *names: str) -> list[CouponList]:
+async def get(connection: Connection, *names: str) -> list[CouponList]:
     """These lists, archived or not, never deleted ones. Raises Conflict naming those that do not exist."""
     found = [_coupon_list(row) for row in await connection.fetch(SQL.rows, names, True)]
     if missing := sorted(set(names) - {each.name for each in found}):
@@ -103,19 +103,19 @@ async def named(connection: Connection, *names: str) -> list[CouponList]:
 
 async def copy(connection: Connection, name: str, new_name: str) -> None:
     """A new list with the same settings; codes are never copied, a code belongs to one list."""
-    await named(connection, name)
+    await get(connection, name)
     if await connection.fetchval(SQL.copy, name, new_name, PREVIEW_SUFFIX) is None:
         raise Conflict(f"list {new_name} exists already")
 
 
 async def archive(connection: Connection, name: str) -> None:
-    await named(connection, name)
+    await get(connection, name)
     if await connection.fetchval(SQL.archive, name) is None:
         raise Conflict(f"list {name} is archived already, or a sendout that is not finished needs it")
 
 
 async def restore(connection: Connection, name: str) -> None:
-    await named(connection, name)
+    await get(connection, name)
     if await connection.fetchval(SQL.restore, name) is None:
         raise Conflict(f"list {name} is not archived")
 

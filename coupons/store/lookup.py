@@ -61,13 +61,13 @@ class CodeOwner:
     changed_at: datetime | None
 
 
-async def mails_to(connection: Connection, address_key: str) -> list[Mail]:
+async def list_mails(connection: Connection, address_key: str) -> list[Mail]:
     """By the normalised address (`coupons.addresses`), newest first."""
     rows = await connection.fetch(SQL.by_address, address_key, MAILS_SHOWN)
     return [Mail(**row, answers=await _answers(connection, row["sendout"], [row["number"]])) for row in rows]
 
 
-async def answers_of(connection: Connection, sendout_id: UUID) -> AsyncIterator[Answer]:
+async def iter_replies(connection: Connection, sendout_id: UUID) -> AsyncIterator[Answer]:
     """All answers to each mail of a sendout that was not simply taken at its first attempt, by number and attempt."""
     after = 0
     while rows := await connection.fetch(SQL.troubled, sendout_id, after, DELIVERIES_AT_ONCE):
@@ -80,5 +80,5 @@ async def _answers(connection: Connection, sendout_id: UUID, numbers: list[int])
     return tuple([Answer(**row) for row in await connection.fetch(SQL.answers, sendout_id, numbers)])
 
 
-async def owners_of(connection: Connection, code: str) -> list[CodeOwner]:
+async def list_owners(connection: Connection, code: str) -> list[CodeOwner]:
     return [CodeOwner(**row) for row in await connection.fetch(SQL.by_code, code)]

@@ -19,7 +19,7 @@ OWN_ATTRIBUTES = frozenset({"email"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`headers` stand beside those of every mail; of `files` here are the names, `files_of` has the rest.
+    """`headers` stand beside those of every mail; of `files` here are the names, `list_files` has the rest.
 
     `deleted_lists` are those of `lists` that were deleted since it was saved: it cannot be sent any more. Another list
     of such a name is not this message's, until it is saved again.
@@ -70,7 +70,7 @@ async def save(
     compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)
     names = template.names
     async with connection.transaction():
-        found = await lists.named(connection, *names.lists)
+        found = await lists.get(connection, *names.lists)
         if archived := [each.name for each in found if each.archived_at]:
             raise Conflict(f"message {name}: list {', '.join(archived)} is archived")
         known = {*await groups.known_attributes(connection), *declared, *OWN_ATTRIBUTES}
@@ -93,28 +93,28 @@ async def save(
         await connection.execute(SQL.name_lists, row["id"], [each.id for each in found])
         rows = [(row["id"], each.name, each.content_type, each.inline, each.content) for each in files]
         await connection.executemany(SQL.add_file, rows)
-        return await named(connection, name)
+        return await get(connection, name)
 
 
-async def all_of(connection: Connection) -> list[Message]:
-    return [Message(**row) for row in await connection.fetch(SQL.rows, None)]
+async def list_all(connection: Connection) -> list[Message]:
+    return [Message(**row) for row in await connection.fetch(SQL.rows, None, None)]
 
 
-async def named(connection: Connection, name: str) -> Message:
+async def get(connection: Connection, name: str) -> Message:
     """The newest version. Raises Conflict if there is none."""
-    row = await connection.fetchrow(SQL.rows, [name])
+    row = await connection.fetchrow(SQL.rows, [name], None)
     if row is None:
         raise Conflict(f"there is no message {name}")
     return Message(**row)
 
 
-async def of_sendout(connection: Connection, sendout_id: UUID) -> Message:
-    row = await connection.fetchrow(SQL.of_sendout, sendout_id)
+async def get_for_sendout(connection: Connection, sendout_id: UUID) -> Message:
+    row = await connection.fetchrow(SQL.rows, None, sendout_id)
     if row is None:
         raise Conflict(f"there is no sendout {sendout_id}")
     return Message(**row)
 
 
-async def files_of(connection: Connection, message_id: int) -> list[File]:
+async def list_files(connection: Connection, message_id: int) -> list[File]:
     """A version's attachments and inline images, by their names, with their bytes."""
     return [File(**row) for row in await connection.fetch(SQL.files, message_id)]

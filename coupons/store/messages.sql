@@ -12,7 +12,7 @@ INSERT INTO message_file (message_id, name, content_type, inline, content) VALUE
 -- files: of a version
 SELECT name, content_type, inline, content FROM message_file WHERE message_id = $1 ORDER BY name;
 
--- rows: the newest version of each message; $1 names, or NULL for all
+-- rows: the newest version of each message; $1 names, or NULL for all. Or the version that the sendout $2 mails
 SELECT DISTINCT ON (m.name) m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html, m.attributes,
        m.headers, m.created_at,
        ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
@@ -21,16 +21,6 @@ SELECT DISTINCT ON (m.name) m.id, m.name, m.version, m.sender, m.reply_to, m.sub
              WHERE ml.message_id = m.id AND l.deleted_at IS NOT NULL ORDER BY l.name) AS deleted_lists,
        ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
 FROM message m
-WHERE $1::text[] IS NULL OR m.name = ANY ($1)
+WHERE ($1::text[] IS NULL OR m.name = ANY ($1))
+  AND ($2::uuid IS NULL OR m.id = (SELECT message_id FROM sendout WHERE id = $2))
 ORDER BY m.name, m.version DESC;
-
--- of_sendout: the version that a sendout mails
-SELECT m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html, m.attributes,
-       m.headers, m.created_at,
-       ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
-             WHERE ml.message_id = m.id ORDER BY l.name) AS lists,
-       ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
-             WHERE ml.message_id = m.id AND l.deleted_at IS NOT NULL ORDER BY l.name) AS deleted_lists,
-       ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
-FROM sendout s JOIN message m ON m.id = s.message_id
-WHERE s.id = $1;

@@ -107,12 +107,12 @@ def not_resumable(sendout_id: UUID, state: SendoutState) -> str:
     return f"sendout {sendout_id} is {state}: only interrupted or paused ones are resumed"
 
 
-async def newest(connection: Connection, *, state: SendoutState | None = None, limit: int = 100) -> list[Sendout]:
+async def list_newest(connection: Connection, *, state: SendoutState | None = None, limit: int = 100) -> list[Sendout]:
     """The newest sendouts, optionally of one state."""
     return await _rows(connection, None, state, limit)
 
 
-async def named(connection: Connection, sendout_id: UUID) -> Sendout:
+async def get(connection: Connection, sendout_id: UUID) -> Sendout:
     """Raises Conflict if there is none."""
     found = await find(connection, sendout_id)
     if found is None:
@@ -137,7 +137,7 @@ async def list_auto_resumable(connection: Connection) -> list[Resumable]:
     return [Resumable(**row) for row in await connection.fetch(SQL.resumable, None, True)]
 
 
-async def problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
+async def list_problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
     """The first deliveries that are refused, uncertain or deferred, with the relay's words."""
     rows = await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)
     return [Problem(**{**row, "state": DeliveryState(row["state"])}) for row in rows]

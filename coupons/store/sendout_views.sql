@@ -4,13 +4,6 @@
 SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting_reason,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
        s.auto_resume,
-       CASE s.state WHEN 'interrupted' THEN NOT EXISTS (
-           SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
-           WHERE sl.sendout_id = s.id
-             AND (l.archived_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
-                  OR EXISTS (SELECT FROM import_job j
-                             WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
-       ELSE false END AS resumable,
        coalesce(b.remaining, 0) AS remaining, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.leased_batches, 0) AS leased_batches,
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,

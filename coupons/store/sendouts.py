@@ -59,10 +59,10 @@ async def check(connection: Connection, command: StartSendout) -> tuple[messages
         Conflict: unknown message or group, an archived or deleted list, an empty group, an attribute that recipients
             lack.
     """
-    message = await messages.named(connection, command.message)
+    message = await messages.get(connection, command.message)
     if message.deleted_lists:
         raise Conflict(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
-    if archived := [each.name for each in await lists.named(connection, *message.lists) if each.archived_at]:
+    if archived := [each.name for each in await lists.get(connection, *message.lists) if each.archived_at]:
         raise Conflict(f"message {message.name}: list {', '.join(archived)} is archived")
     if command.group is None:
         _check_given(message, command)
@@ -97,7 +97,7 @@ async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> 
     return Claim(**row) if row else None
 
 
-async def lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
+async def count_lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
     """How many recipients of the group have not got all these attributes."""
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
@@ -105,7 +105,7 @@ async def lacking(connection: Connection, group_id: int, attributes: list[str]) 
         return count
 
 
-async def snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
+async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
     """Copy the group's recipients into deliveries and cut these into batches; returns how many there are.
 
     Raises:
@@ -241,7 +241,7 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
     """Workers stop within one window. Raises Conflict unless it is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
-        state = (await sendout_views.named(connection, sendout_id)).state
+        state = (await sendout_views.get(connection, sendout_id)).state
         raise Conflict(f"sendout {sendout_id} is {state}: only a sending one is paused")
 
 
@@ -256,7 +256,7 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
         if sendout and sendout["recipients"] and (refusal := await restore_guard.refusal(connection)):
             raise Conflict(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
-            state = (await sendout_views.named(connection, sendout_id)).state
+            state = (await sendout_views.get(connection, sendout_id)).state
             raise Conflict(f"sendout {sendout_id} is {state} already")
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.release_reserved, sendout_id)

@@ -37,7 +37,7 @@ class UncertainMail:
     changed_at: datetime | None
 
 
-async def listed(connection: Connection, sendout_id: UUID) -> AsyncIterator[UncertainMail]:
+async def iter_mails(connection: Connection, sendout_id: UUID) -> AsyncIterator[UncertainMail]:
     """All of a sendout's, by their numbers."""
     after = 0
     while rows := await connection.fetch(SQL.listed, sendout_id, after, AT_ONCE):

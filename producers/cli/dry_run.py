@@ -58,7 +58,7 @@ async def _target(connection: "Connection", list_: str | None, group: str | None
     from coupons.store.imports import Target
 
     if list_ is not None:
-        (found,) = await lists.named(connection, list_)
+        (found,) = await lists.get(connection, list_)
         return Target(found.id, found.name, TargetKind.LIST)
     known = await groups.find(connection, group or "")
     return Target(known.id if known else 0, group or "", TargetKind.GROUP)

@@ -60,7 +60,7 @@ async def ls(json_output: bool) -> None:
     from coupons.store import groups
 
     async with database() as connection:
-        found = await groups.all_of(connection)
+        found = await groups.list_all(connection)
     if json_output:
         emit_json(found)
         return

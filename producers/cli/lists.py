@@ -84,7 +84,7 @@ async def ls(archived: bool, json_output: bool) -> None:
     from coupons.store import lists
 
     async with database() as connection:
-        found = await lists.all_of(connection, archived=archived)
+        found = await lists.list_all(connection, archived=archived)
     if json_output:
         emit_json(found)
         return
@@ -111,7 +111,7 @@ async def show(name: str, json_output: bool) -> None:
     from coupons.store import imports, lists
 
     async with database() as connection:
-        (found,) = await lists.named(connection, parse_name(name))
+        (found,) = await lists.get(connection, parse_name(name))
         jobs = await imports.of_list(connection, found.name)
     if json_output:
         emit_json([found, *jobs])
@@ -197,7 +197,7 @@ async def delete(name: str, yes: bool) -> None:
     from coupons.store import lists
 
     async with database() as connection:
-        (found,) = await lists.named(connection, parse_name(name))
+        (found,) = await lists.get(connection, parse_name(name))
         if not yes:
             click.confirm(
                 f"{_kept(found.sent)} Delete list {found.name} and its {counted(found.total, 'code')}?", abort=True

@@ -113,7 +113,7 @@ async def ls(json_output: bool) -> None:
     from coupons.store import messages
 
     async with database() as connection:
-        found = await messages.all_of(connection)
+        found = await messages.list_all(connection)
     if json_output:
         emit_json(found)
         return
@@ -144,7 +144,7 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
     from coupons.templates.rendering import Template
 
     async with database() as connection:
-        message = await messages.named(connection, parse_name(name))
+        message = await messages.get(connection, parse_name(name))
         coupons = await _preview_coupons(connection, message.lists)
     values = {**{each: f"[{each}]" for each in message.attributes}, "email": "[email]", **_values(attributes)}
     parts = Template(message.parts).render(values, coupons)
@@ -196,9 +196,9 @@ async def _test_mail(
     from coupons.mail import compile_message
     from coupons.store import messages
 
-    message = await messages.named(connection, name)
+    message = await messages.get(connection, name)
     coupons = await _preview_coupons(connection, message.lists)
-    email = compile_message(message, await messages.files_of(connection, message.id), loaded)
+    email = compile_message(message, await messages.list_files(connection, message.id), loaded)
     return email.write(
         rcpt=address,
         message_id=email.message_id(uuid4(), 0),
@@ -212,7 +212,7 @@ async def _preview_coupons(connection: "Connection", names: list[str]) -> "dict[
     from coupons.store import lists
     from coupons.templates.rendering import Coupon
 
-    return {each.name: Coupon(each.preview_text, is_code=False) for each in await lists.named(connection, *names)}
+    return {each.name: Coupon(each.preview_text, is_code=False) for each in await lists.get(connection, *names)}
 
 
 def _values(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -28,7 +28,7 @@ async def outbox(state: str | None, limit: int, json_output: bool) -> None:
     from coupons.store import sendout_views
 
     async with database() as connection:
-        found = await sendout_views.newest(connection, state=SendoutState(state) if state else None, limit=limit)
+        found = await sendout_views.list_newest(connection, state=SendoutState(state) if state else None, limit=limit)
     if json_output:
         emit_json(found)
         return

@@ -85,10 +85,10 @@ def settings() -> "Settings":
 @asynccontextmanager
 async def database() -> AsyncIterator["Connection"]:
     """A connection to the database. Raises an error if the database is not up to date."""
-    from coupons.database import connected
+    from coupons.database import connect
     from coupons.migrate import check_current
 
-    async with connected(settings().database_url.get_secret_value()) as connection:
+    async with connect(settings().database_url.get_secret_value()) as connection:
         await check_current(connection)
         yield connection
 

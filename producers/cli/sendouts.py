@@ -127,7 +127,7 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
     from coupons.store import sendout_views
 
     async with database() as connection:
-        sendout_views.check_resumable(await sendout_views.named(connection, sendout))
+        sendout_views.check_resumable(await sendout_views.get(connection, sendout))
     command = ResumeSendout(sendout=sendout)
     await publish(command)
     if not wait:
@@ -186,11 +186,11 @@ async def _wait_until_idle(connection: "Connection", sendout_id: UUID) -> "Sendo
     from coupons.store import sendout_views
 
     for _ in range(round(IDLE_SECONDS / POLL_SECONDS)):
-        sendout = await sendout_views.named(connection, sendout_id)
+        sendout = await sendout_views.get(connection, sendout_id)
         if not (sendout.in_flight or sendout.leased_batches):
             return sendout
         await asyncio.sleep(POLL_SECONDS)
-    return await sendout_views.named(connection, sendout_id)
+    return await sendout_views.get(connection, sendout_id)
 
 
 async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | None:

@@ -59,9 +59,9 @@ async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> N
         if sendout is None:
             raise Failed(f"there is no sendout or import {id_}")
         if replies:
-            await emit_csv(lookup.answers_of(connection, id_), REPLY_COLUMNS)
+            await emit_csv(lookup.iter_replies(connection, id_), REPLY_COLUMNS)
             return
-        problems = await sendout_views.problems(connection, id_)
+        problems = await sendout_views.list_problems(connection, id_)
     if json_output:
         emit_json({"sendout": sendout, "problems": problems})
         return

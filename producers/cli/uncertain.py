@@ -59,8 +59,8 @@ async def _list(sendout_id: UUID, keys: set[str] | None, *, csv_output: bool, js
     from coupons.store import sendout_views, uncertain
 
     async with database() as connection:
-        await sendout_views.named(connection, sendout_id)
-        found = uncertain.listed(connection, sendout_id)
+        await sendout_views.get(connection, sendout_id)
+        found = uncertain.iter_mails(connection, sendout_id)
         chosen = (each async for each in found if keys is None or parse_address(each.address).key in keys)
         if csv_output:
             await emit_csv(chosen, {name.lower(): column for name, column in COLUMNS.items()})

@@ -17,12 +17,12 @@ async def verify(json_output: bool) -> int | None:
     from coupons.store import invariants
 
     async with database() as connection:
-        proved = await invariants.prove(connection)
+        proved = await invariants.check(connection)
     if json_output:
         emit_json(proved)
     else:
         for proof in proved:
-            click.echo(f"{mark(proof.holds)} {proof.sentence}")
-            for offender in proof.offenders:
+            click.echo(f"{mark(proof.ok)} {proof.sentence}")
+            for offender in proof.violations:
                 click.echo(f"    {', '.join(f'{name}={value}' for name, value in offender.items())}")
-    return None if all(proof.holds for proof in proved) else FAILED
+    return None if all(proof.ok for proof in proved) else FAILED

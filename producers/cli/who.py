@@ -55,9 +55,9 @@ async def who(email: str | None, code: str | None, json_output: bool) -> int | N
         raise click.UsageError("give either --email or --code")
     async with database() as connection:
         if code is not None:
-            owners = await lookup.owners_of(connection, code.strip())
+            owners = await lookup.list_owners(connection, code.strip())
             emit_json(owners) if json_output else emit_table(owners, CODE_COLUMNS, empty=f"no list has the code {code}")
             return None if owners else FAILED
-        mails = await lookup.mails_to(connection, parse_address(email or "").key)
+        mails = await lookup.list_mails(connection, parse_address(email or "").key)
     emit_json(mails) if json_output else emit_table(mails, MAIL_COLUMNS, empty=f"no sendout has the address {email}")
     return None if mails else FAILED

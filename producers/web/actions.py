@@ -83,7 +83,7 @@ class Actions:
             await get_sendout(connection, sendout_id)
             await sendouts.pause(connection, sendout_id, "paused by an operator")
             log.info("sendout paused by an operator", sendout=str(sendout_id))
-            return await sendout_views.named(connection, sendout_id)
+            return await sendout_views.get(connection, sendout_id)
 
     async def cancel(self, sendout_id: UUID) -> Sendout:
         """Like `pause`, but final."""
@@ -91,7 +91,7 @@ class Actions:
             await get_sendout(connection, sendout_id)
             await sendouts.cancel(connection, sendout_id)
             log.info("sendout cancelled by an operator", sendout=str(sendout_id))
-            return await sendout_views.named(connection, sendout_id)
+            return await sendout_views.get(connection, sendout_id)
 
     async def resolve_uncertain(self, sendout_id: UUID, resolution: Resolution) -> int:
         """Resend all uncertain mails, or count them as sent; returns their number. Raises NotFound, Conflict."""
@@ -117,7 +117,7 @@ async def _check(connection: Connection, command: Command) -> None:
         case StartSendout():
             await sendouts.check(connection, command)
         case ResumeSendout():
-            sendout_views.check_resumable(await sendout_views.named(connection, command.sendout))
+            sendout_views.check_resumable(await sendout_views.get(connection, command.sendout))
 
 
 def location_of(command: Command) -> str:

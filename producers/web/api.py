@@ -71,7 +71,7 @@ class Api:
 
     async def show_lists(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await lists.all_of(connection, archived=False))
+            return _json(await lists.list_all(connection, archived=False))
 
     async def show_list_imports(self, request: Request) -> Response:
         """The newest imports into the list."""
@@ -81,7 +81,7 @@ class Api:
 
     async def show_groups(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await groups.all_of(connection))
+            return _json(await groups.list_all(connection))
 
     async def show_group_imports(self, request: Request) -> Response:
         """The newest imports into the group."""
@@ -93,13 +93,13 @@ class Api:
 
     async def show_sendouts(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await sendout_views.newest(connection, state=state_filter(request)))
+            return _json(await sendout_views.list_newest(connection, state=state_filter(request)))
 
     async def show_sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             sendout = await get_sendout(connection, sendout_id)
-            return _json({"sendout": sendout, "problems": await sendout_views.problems(connection, sendout_id)})
+            return _json({"sendout": sendout, "problems": await sendout_views.list_problems(connection, sendout_id)})
 
     async def pause(self, request: Request) -> Response:
         """Returns the paused sendout; its mails `in_flight` are still being sent."""
@@ -112,7 +112,7 @@ class Api:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_sendout(connection, sendout_id)
-            return _json([each async for each in uncertain.listed(connection, sendout_id)])
+            return _json([each async for each in uncertain.iter_mails(connection, sendout_id)])
 
     async def resolve_uncertain(self, request: Request) -> Response:
         """`{"resolution": "resend"}` resends all uncertain mails, `{"resolution": "accept"}` counts them as sent."""

@@ -47,7 +47,7 @@ class ListPages:
 
     async def show_lists(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await lists.all_of(connection, archived=False)
+            found = await lists.list_all(connection, archived=False)
         return page("lists.html", live=False, lists=found)
 
     async def show_list(self, request: Request) -> Response:
@@ -67,7 +67,7 @@ class ListPages:
 
     async def show_groups(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await groups.all_of(connection)
+            found = await groups.list_all(connection)
         return page("groups.html", live=False, groups=found)
 
     async def show_group(self, request: Request) -> Response:

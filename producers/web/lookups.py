@@ -28,7 +28,7 @@ async def get_import(connection: Connection, import_id: UUID) -> Import:
 
 async def get_list(connection: Connection, name: str) -> CouponList:
     try:
-        (found,) = await lists.named(connection, name)
+        (found,) = await lists.get(connection, name)
     except Conflict as error:
         raise NotFound(str(error)) from None
     return found
@@ -36,6 +36,6 @@ async def get_list(connection: Connection, name: str) -> CouponList:
 
 async def get_group(connection: Connection, name: str) -> Group:
     try:
-        return await groups.named(connection, name)
+        return await groups.get(connection, name)
     except Conflict as error:
         raise NotFound(str(error)) from None

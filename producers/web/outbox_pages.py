@@ -39,7 +39,7 @@ class OutboxPages:
     async def show_outbox(self, request: Request) -> Response:
         state = state_filter(request)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await sendout_views.newest(connection, state=state)
+            found = await sendout_views.list_newest(connection, state=state)
             refusal = await restore_guard.refusal(connection)
         live = not all(sendout.ended for sendout in found)
         return page("outbox.html", live=live, sendouts=found, chosen=state, states=tuple(SendoutState), refusal=refusal)
@@ -48,7 +48,7 @@ class OutboxPages:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_sendout(connection, sendout_id)
-            problems = await sendout_views.problems(connection, sendout_id)
+            problems = await sendout_views.list_problems(connection, sendout_id)
             resume = await _resume_progress(connection, found, request.query_params.get("command", ""))
         live = resume == "requested" or not found.ended or found.in_flight > 0
         return page("sendout.html", live=live, sendout=found, problems=problems, resume=resume)

@@ -11,7 +11,7 @@ import structlog
 import uvicorn
 
 from coupons import logs
-from coupons.database import pooled
+from coupons.database import open_pool
 from coupons.http_server import CannotListen, bound_socket, server_config
 from coupons.migrate import check_current
 from coupons.settings import Settings
@@ -31,7 +31,7 @@ async def serve(settings: Settings) -> None:
     """
     logs.configure(settings)
     with _listener(settings) as listener:
-        async with pooled(settings.database_url.get_secret_value(), size=POOL_SIZE) as pool:
+        async with open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE) as pool:
             async with pool.acquire() as connection:
                 await check_current(connection)
             server = uvicorn.Server(server_config(build(settings=settings, pool=pool), drain_seconds=DRAIN_SECONDS))

@@ -6,7 +6,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.states import Shortage
@@ -64,7 +64,7 @@ class Model:
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator[Self]:
         """Empty the database and open a model in it: that takes 25 ms, a new database 370."""
-        async with connected(url) as connection, connected(url) as observer, AsyncExitStack() as stack:
+        async with connect(url) as connection, connect(url) as observer, AsyncExitStack() as stack:
             await _empty(connection)
             model = cls(url, connection, observer, stack)
             model.workers = [await model._worker(name) for name in ("worker 0", "worker 1")]
@@ -131,7 +131,7 @@ class Model:
         return f"upload:{upload.id}"
 
     async def resolve(self, sendout: UUID, how: Resolution) -> None:
-        mails = {(sendout, mail.number) async for mail in uncertain.listed(self.connection, sendout)}
+        mails = {(sendout, mail.number) async for mail in uncertain.iter_mails(self.connection, sendout)}
         assert await uncertain.resolve(self.connection, sendout, how) == len(mails)
         if how == "resend":
             self._decisions.resend(mails, self.network.ledger)
@@ -229,7 +229,7 @@ class Model:
         return bool(rest or await self.connection.fetchval(IMPORTING))
 
     async def _import_missing(self, worker: Worker, sendout: UUID) -> None:
-        for each in (await sendout_views.named(self.connection, sendout)).lists:
+        for each in (await sendout_views.get(self.connection, sendout)).lists:
             if each.missing:
                 fresh = tuple(f"C{self.new_id().int}" for _ in range(each.missing))
                 await self.receive(ImportCoupons(id=self.new_id(), list=each.name, codes=fresh), worker)

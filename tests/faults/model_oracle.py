@@ -56,9 +56,7 @@ async def list_violations(
     connection: Connection, mails: Sequence[Mail], decisions: Decisions, *, ended: bool
 ) -> list[str]:
     """Describe each violation; `ended`: all work is finished."""
-    found = [
-        f"{proof.name}: {proof.offenders}" for proof in await invariants.prove(connection) if not proof.holds
-    ]  # O6
+    found = [f"{proof.name}: {proof.violations}" for proof in await invariants.check(connection) if not proof.ok]  # O6
     deliveries = {entry.key: entry for entry in [DeliveryRow(**row) for row in await connection.fetch(DELIVERIES)]}
     rows = await connection.fetch(CODES)
     owners = {(row["list"], row["code"]): (row["sendout_id"], row["delivery_number"]) for row in rows}

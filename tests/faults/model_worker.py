@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 import pytest
 
-from coupons.database import TRANSIENT_ERRORS, Pool, pooled
+from coupons.database import TRANSIENT_ERRORS, Pool, open_pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.settings import Settings
 from coupons.smtp import Relays
@@ -60,7 +60,7 @@ class Worker:
     @classmethod
     @asynccontextmanager
     async def start(cls, name: str, database_url: str, network: Network, settings: Settings) -> AsyncIterator[Self]:
-        async with pooled(database_url, size=CONNECTIONS) as pool, asyncio.TaskGroup() as background:
+        async with open_pool(database_url, size=CONNECTIONS) as pool, asyncio.TaskGroup() as background:
             worker = cls(name, pool, network, settings, background)
             try:
                 yield worker

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.store import invariants
 
 MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f]{32})\.(\d+)[^>]*>", re.IGNORECASE | re.MULTILINE)
@@ -83,17 +83,17 @@ class _Database:
 async def check_sendouts(database_url: str, *ledgers: Path, recipients: Mapping[UUID, int]) -> Verdict:
     """Check all sendouts; `recipients` are the expected numbers of recipients of some of them."""
     copies = [copy for ledger in ledgers for copy in read(ledger)]
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(f"SET LOCAL statement_timeout = '{READ_SECONDS}s'")
             database = await _read_database(connection)
-        invariants_found = await invariants.prove(connection)
+        invariants_found = await invariants.check(connection)
     verdict = Verdict(mails=len(copies), uncertain=sum(state == "uncertain" for state in database.states.values()))
     _check_codes(verdict, copies, database)
     _check_duplicates(verdict, copies)
     _check_states(verdict, copies, database, recipients)
     _check_start(verdict, copies, database)
-    verdict.add("violated invariants (O6)", [each.name for each in invariants_found if not each.holds])
+    verdict.add("violated invariants (O6)", [each.name for each in invariants_found if not each.ok])
     return verdict
 
 

@@ -19,7 +19,7 @@ from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractQueue
 from coupons import broker as amqp
 from coupons import database, health, topology
 from coupons.broker import BrokerUnavailable
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from sandbox.rabbitmq import Broker
 from tests.faults.proxy import FaultProxy
 from tests.waiting import until
@@ -134,7 +134,7 @@ async def test_a_statement_of_a_killed_client_does_not_hold_its_locks(
     database_url: str, to_database: FaultProxy, say: Say
 ) -> None:
     """The server detects that the client of a running statement is gone, and rolls it back, even with an hour left."""
-    async with plain(database_url) as other, connected(to_database.url) as killed:
+    async with plain(database_url) as other, connect(to_database.url) as killed:
         await other.execute("INSERT INTO recipient_group (name) VALUES ('customers')")
         transaction = killed.transaction()
         await transaction.start()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from coupons.database import pooled
+from coupons.database import open_pool
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from tests.factories import SENDER
@@ -150,7 +150,7 @@ async def deliver_impatiently(lab: Lab, sendout: UUID) -> None:
     timeouts = Timeouts(command_seconds=0.3, dot_seconds=0.4)
     addresses = SmtpAddress.parse_all(lab.direct.smtp_url)
     async with (
-        pooled(lab.direct.database_url, size=4) as pool,
+        open_pool(lab.direct.database_url, size=4) as pool,
         Relays(addresses, limits=limits, timeouts=timeouts) as relays,
         asyncio.TaskGroup() as group,
     ):

@@ -69,11 +69,14 @@ def test_old_workers_that_were_not_stopped_fail_safely(
     with ExitStack() as old, ExitStack() as new:
         with monkeypatch.context() as environment:
             environment.setenv("PYTHONPATH", str(program_before))
+            environment.setenv("COUPONS_SENDER", "shop@example.org")
             lab.coupons("migrate")
             workers = [
-                old.enter_context(lab.worker(batch_size=100, window=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
+                old.enter_context(lab.worker(ready=False, batch_size=100, window=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
                 for _ in range(OLD_WORKERS)
             ]
+            for worker in workers:
+                worker.says("taking commands")
             create = [("list", "create", name) for name in lists]
             lab.together(without_wait(lab.importing_group("upgrade", people)), *create)
             lab.together(lab.saving("upgrade", letter(*lists)), *(lab.importing(*each) for each in lists.items()))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.store import invariants
 from tests.session_state import session_state, watched_pools
 
@@ -19,14 +19,14 @@ def clean_sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Connection]:
     """After the test, the database must violate no invariant, and the session must keep no state."""
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         yield connection
-        wrong = [proof for proof in await invariants.prove(connection) if not proof.holds]
+        wrong = [proof for proof in await invariants.check(connection) if not proof.ok]
         assert not wrong
         assert not await session_state(connection)
 
 
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[Connection]:
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         yield connection

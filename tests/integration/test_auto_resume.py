@@ -9,7 +9,7 @@ import pytest
 
 from coupons.admission import Granted, Short
 from coupons.commands import StartSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.states import Shortage
 from coupons.store import lists, sendout_views, sendouts
 from producers.web.templating import page
@@ -45,7 +45,7 @@ async def more(connection: Connection, name: str, amount: int) -> None:
 
 
 async def state_of(connection: Connection, sendout_id: UUID) -> str:
-    return (await sendout_views.named(connection, sendout_id)).state
+    return (await sendout_views.get(connection, sendout_id)).state
 
 
 async def versions(connection: Connection) -> list[object]:
@@ -64,10 +64,10 @@ async def test_a_sendout_is_covered_once_every_list_has_enough(connection: Conne
     sendout_id = await interrupted(connection, "a", "b")
     await more(connection, "a", 5)
     await more(connection, "b", 4)
-    assert not (await sendout_views.named(connection, sendout_id)).resumable
+    assert not (await sendout_views.get(connection, sendout_id)).resumable
     assert await sendout_views.list_resumable(connection, "a") == []
     await more(connection, "b", 1)
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert found.resumable
     assert found.auto_resume
     assert not found.ended
@@ -87,7 +87,7 @@ async def test_whoever_fills_a_list_is_told_whom_it_covers(connection: Connectio
         (by_itself, "a", True),
     ]
     assert await sendout_views.list_resumable(connection, "b") == []
-    assert (await sendout_views.named(connection, by_hand)).ended
+    assert (await sendout_views.get(connection, by_hand)).ended
 
 
 async def test_a_list_that_does_not_pause_any_more_covers(connection: Connection) -> None:
@@ -97,7 +97,7 @@ async def test_a_list_that_does_not_pause_any_more_covers(connection: Connection
     await lists.change(
         connection, "a", description=None, shortage=Shortage.TEXT, alternative_text="Sorry.", preview_text=None
     )
-    assert (await sendout_views.named(connection, sendout_id)).resumable
+    assert (await sendout_views.get(connection, sendout_id)).resumable
     assert await sendouts.auto_resume(connection) == [sendout_id]
 
 
@@ -107,7 +107,7 @@ async def test_only_an_interrupted_sendout_is_covered(connection: Connection) ->
     sending = await begun(connection, "a")
     cancelled = await begun(connection, "a")
     await sendouts.cancel(connection, cancelled)
-    assert [each.resumable for each in await sendout_views.newest(connection)] == [False, False]
+    assert [each.resumable for each in await sendout_views.list_newest(connection)] == [False, False]
     assert await sendouts.auto_resume(connection) == []
     assert await state_of(connection, sending) == "sending"
 
@@ -127,7 +127,7 @@ async def test_the_console_shows_it_beside_the_button(connection: Connection) ->
 
 async def console(connection: Connection) -> str:
     """The Outbox, every space one."""
-    found = await sendout_views.newest(connection)
+    found = await sendout_views.list_newest(connection)
     body = bytes(page("outbox.html", live=False, refusal=None, sendouts=found, chosen=None, states=[]).body).decode()
     return " ".join(body.split())
 
@@ -152,7 +152,7 @@ async def test_the_oldest_resumes_first_and_all_or_nothing(connection: Connectio
     await more(connection, "a", 19)
     await more(connection, "b", 30)
     assert await sendouts.auto_resume(connection) == [older]
-    left = await sendout_views.named(connection, younger)
+    left = await sendout_views.get(connection, younger)
     assert (left.state, left.reason) == ("interrupted", "list a: 10 needed, 9 available, 1 missing")
     assert [(each.reserved, each.missing) for each in left.lists] == [(0, 1), (0, 0)]
 
@@ -192,7 +192,7 @@ async def test_an_archived_list_resumes_nobody(connection: Connection) -> None:
     await more(connection, "a", 10)
     await more(connection, "b", 10)
     await connection.execute("UPDATE coupon_list SET archived_at = now() WHERE name = 'a'")
-    assert not (await sendout_views.named(connection, archived)).resumable
+    assert not (await sendout_views.get(connection, archived)).resumable
     assert await sendout_views.list_resumable(connection, "a") == []
     assert await sendouts.auto_resume(connection) == [other]
     assert await state_of(connection, archived) == "interrupted"
@@ -205,12 +205,12 @@ async def test_workers_that_look_at_once_promise_once(connection: Connection, da
     await more(connection, "a", 45)
 
     async def worker() -> list[UUID]:
-        async with connected(database_url) as own:
+        async with connect(database_url) as own:
             return await sendouts.auto_resume(own)
 
     resumed = await asyncio.gather(*(worker() for _ in range(4)))
     assert sorted(each for some in resumed for each in some) == sorted(waiting[:4])
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     assert (found.available, found.reserved) == (5, 40)
 
 
@@ -219,7 +219,7 @@ async def test_the_option_is_kept(connection: Connection, resumes: bool) -> None
     """As the command said it."""
     await stocked(connection, a=10)
     sendout_id = await begun(connection, "a", resumes=resumes)
-    assert (await sendout_views.named(connection, sendout_id)).auto_resume is resumes
+    assert (await sendout_views.get(connection, sendout_id)).auto_resume is resumes
 
 
 def test_a_command_without_the_option_is_what_it_always_was() -> None:

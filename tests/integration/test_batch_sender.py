@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
@@ -27,7 +27,7 @@ SLOW = ("--delay", "0.05")
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=5) as pool:
+    async with open_pool(database_url, size=5) as pool:
         yield pool
 
 
@@ -44,10 +44,10 @@ async def sending(
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    lists = await deliveries.lists_of(connection, sendout_id)
-    message = await messages.of_sendout(connection, sendout_id)
+    lists = await deliveries.list_lists(connection, sendout_id)
+    message = await messages.get_for_sendout(connection, sendout_id)
     renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
-    due = await deliveries.due(connection, batch, lists)
+    due = await deliveries.list_due(connection, batch, lists)
     async with Relays(SmtpAddress.parse_all(sink.url), limits=Limits(connections=2)) as relays:
         with batch_sender(pool, batch, renderer, relays, window=50, mails_per_hour=mails_per_hour) as sender:
             task: asyncio.Task[object] = asyncio.create_task(sender.run(due))
@@ -85,7 +85,7 @@ async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Poo
             await sendouts.pause(connection, sendout_id, "by a test")
             async with asyncio.timeout(2):
                 await task
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.sent, found.in_flight, found.uncertain) == (len(sink.mails()), 0, 0)
         assert found.sent < RECIPIENTS
 
@@ -105,7 +105,7 @@ async def test_a_lost_database_connection_costs_no_outcome_under_a_rate_limit(
             await connection.execute("ALTER TABLE away RENAME TO rate_limit")
             async with asyncio.timeout(30):
                 await task
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.sent, found.uncertain) == (RECIPIENTS, 0)
         assert len(sink.mails()) == RECIPIENTS
 
@@ -126,6 +126,6 @@ async def test_an_internal_error_leaves_no_mail_without_its_outcome(
         async with sending(connection, pool, sink) as (sendout_id, task):
             with pytest.raises(ZeroDivisionError):
                 await task
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.sent, found.in_flight) == (len(sink.mails()), 0)
         assert found.sent > 0

@@ -33,7 +33,7 @@ async def sent(connection: Connection, *, codes: int = 15, first: DeliveryState 
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     assert (await deliveries.assign_codes(connection, batch)).complete
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     outcomes = [DeliveryResult.of(each, first if each.number == 1 else DeliveryState.SENT, "a reply") for each in due]
     await deliveries.record(
         connection, batch, flush=uuid4(), results=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
@@ -74,13 +74,13 @@ async def test_a_list_that_a_message_names_leaves_its_name_behind(connection: Co
     await add_list(connection, "a", 5)
     await save_message(connection, "m", "a")
     await deleted(connection)
-    assert await lists.all_of(connection, archived=True) == []
-    for refused in (lists.named, lists.archive, lists.restore, lists.delete):
+    assert await lists.list_all(connection, archived=True) == []
+    for refused in (lists.get, lists.archive, lists.restore, lists.delete):
         with pytest.raises(Conflict, match="there is no list a"):
             await refused(connection, "a")
     with pytest.raises(Conflict, match="there is no list a"):
         await lists.copy(connection, "a", "b")
-    assert (await messages.named(connection, "m")).lists == ["a"]
+    assert (await messages.get(connection, "m")).lists == ["a"]
 
 
 async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -> None:
@@ -93,7 +93,7 @@ async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -
         await add_list(connection, "a", 0)
     await lists.change(connection, "a", description="new", shortage=None, alternative_text=None, preview_text=None)
     await lists.copy(connection, "a", "b")
-    found, copied = await lists.named(connection, "a", "b")
+    found, copied = await lists.get(connection, "a", "b")
     assert (found.total, found.available, found.sent) == (2, 2, 0)
     assert (found.description, copied.description) == ("new", "new")
     await deleted(connection)
@@ -173,15 +173,15 @@ async def test_the_history_stays(connection: Connection) -> None:
     """The outbox says how many codes of it were sent, and whom: not any more, which."""
     sendout_id = await sent(connection)
     await deleted(connection)
-    (of,) = (await sendout_views.named(connection, sendout_id)).lists
+    (of,) = (await sendout_views.get(connection, sendout_id)).lists
     assert (of.name, of.deleted, of.sent, of.available) == ("a", True, 10, 0)
-    (mail,) = await lookup.mails_to(connection, "c1@example.org")
+    (mail,) = await lookup.list_mails(connection, "c1@example.org")
     assert (mail.state, mail.codes, mail.deleted_lists) == ("sent", {}, ["a"])
-    sendout = await sendout_views.named(connection, sendout_id)
+    sendout = await sendout_views.get(connection, sendout_id)
     shown = bytes(page("sendout.html", live=False, sendout=sendout, problems=[], resume="").body).decode()
     assert "a (deleted)" in shown
     assert 'href="/lists/a"' not in shown
-    assert all(proof.holds for proof in await invariants.prove(connection))
+    assert all(proof.ok for proof in await invariants.check(connection))
 
 
 async def test_a_code_is_recognised_after_its_list(connection: Connection) -> None:
@@ -190,9 +190,9 @@ async def test_a_code_is_recognised_after_its_list(connection: Connection) -> No
     await add_list(connection, "b", 0)
     await add_codes(connection, "b", ["A-000000000"])
     await deleted(connection)
-    found = await lookup.owners_of(connection, "A-000000000")
+    found = await lookup.list_owners(connection, "A-000000000")
     assert [(each.list, each.state) for each in found] == [("b", None), (None, "sent")]
-    assert await lookup.owners_of(connection, "A-000000014") == []
+    assert await lookup.list_owners(connection, "A-000000014") == []
 
 
 async def test_lines_that_were_not_taken_go_with_the_list(connection: Connection) -> None:
@@ -217,7 +217,7 @@ async def test_a_sendout_that_comes_too_late_for_its_list_is_refused(connection:
         await deleted(connection)
     with pytest.raises(Conflict, match="list a is deleted"):
         await prepare(connection)
-    assert [each.deleted for each in (await sendout_views.named(connection, sendout_id)).lists] == [True]
+    assert [each.deleted for each in (await sendout_views.get(connection, sendout_id)).lists] == [True]
 
 
 async def test_a_list_that_is_just_being_taken_waits(connection: Connection, other: Connection) -> None:

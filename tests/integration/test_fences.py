@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from coupons.commands import StartSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.errors import LeaseLost, SendingBlocked
 from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
@@ -23,7 +23,7 @@ REVOKE_ACCEPTANCE = "UPDATE restore_guard SET ended_at = now()"
 
 @pytest.fixture
 async def third(database_url: str) -> AsyncIterator[Connection]:
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         yield connection
 
 
@@ -60,7 +60,7 @@ async def claim_assigned(
     """Claim a batch and assign its codes."""
     batch = await claim_batch(connection, lease_seconds=lease_seconds)
     assert (await deliveries.assign_codes(connection, batch)).complete
-    return batch, await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
+    return batch, await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, batch.sendout_id))
 
 
 async def record(
@@ -89,7 +89,7 @@ def result(delivery: Delivery, state: DeliveryState) -> DeliveryResult:
 
 
 async def count_assigned(connection: Connection, name: str = "a") -> int:
-    (found,) = await lists.named(connection, name)
+    (found,) = await lists.get(connection, name)
     return found.assigned
 
 
@@ -256,7 +256,7 @@ async def test_pausing_waits_for_a_running_assignment(connection: Connection, ot
         pausing = asyncio.create_task(sendouts.pause(other, sendout_id, "by a test"))
         await until_blocked(connection)
     await pausing
-    assert (await sendout_views.named(connection, sendout_id)).state == "paused"
+    assert (await sendout_views.get(connection, sendout_id)).state == "paused"
 
 
 async def start_with_few_codes(connection: Connection, *, recipients: int, codes: int, batch_size: int = 1_000) -> UUID:
@@ -305,7 +305,7 @@ async def test_a_deferred_delivery_keeps_its_code(connection: Connection) -> Non
     await record(connection, batch, result(first, DeliveryState.DEFERRED))
     owner = "SELECT delivery_number FROM coupon WHERE code = $1"
     assert await connection.fetchval(owner, first.codes[1]) == first.number
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     assert [each.number for each in due] == list(range(2, 11))
 
 
@@ -323,7 +323,7 @@ async def test_a_result_is_final(connection: Connection) -> None:
     ):
         with pytest.raises(LeaseLost):
             await record(connection, batch, *again)
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.sent, found.remaining, found.uncertain) == (1, 9, 0)
 
 
@@ -368,9 +368,9 @@ async def test_a_resent_mail_that_cannot_be_rendered_stays_uncertain(connection:
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN))
     await uncertain.resolve(connection, sendout_id, "resend")
-    again, *_ = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    again, *_ = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     await record(connection, batch, refused(again, "the message lacks an attribute", attempted=False))
-    assert (await sendout_views.named(connection, sendout_id)).uncertain == 1
+    assert (await sendout_views.get(connection, sendout_id)).uncertain == 1
     assert await connection.fetchval("SELECT count(*) FROM delivery_attempt") == 1
 
 
@@ -437,7 +437,7 @@ async def test_resolving_does_not_end_a_pause(connection: Connection) -> None:
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN))
     await sendouts.pause(connection, sendout_id, "by a test")
     assert await uncertain.resolve(connection, sendout_id, "resend") == 1
-    assert (await sendout_views.named(connection, sendout_id)).state == "paused"
+    assert (await sendout_views.get(connection, sendout_id)).state == "paused"
 
 
 async def test_a_sendout_does_not_finish_while_it_is_resolved(connection: Connection, other: Connection) -> None:

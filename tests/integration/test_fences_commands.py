@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from coupons import broker
 from coupons.broker import open_sender
 from coupons.commands import ImportCoupons
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import inbox
@@ -24,7 +24,7 @@ from workers.nudges import Nudges
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=4) as pool:
+    async with open_pool(database_url, size=4) as pool:
         yield pool
 
 

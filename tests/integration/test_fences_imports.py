@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from coupons.commands import Format, ImportCoupons
-from coupons.database import Connection, Pool, connected, pooled
+from coupons.database import Connection, Pool, connect, open_pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.codes import check_codes
 from coupons.settings import Settings
@@ -38,13 +38,13 @@ CODES = [f"A-{number:09}" for number in range(5)]
 
 @pytest.fixture
 async def third(database_url: str) -> AsyncIterator[Connection]:
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         yield connection
 
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=4) as pool:
+    async with open_pool(database_url, size=4) as pool:
         yield pool
 
 
@@ -224,7 +224,7 @@ async def test_codes_that_are_just_being_promised_are_not_removed(connection: Co
         taking = asyncio.create_task(take(connection, job, CODES))
         await until_blocked(other)
     await taking
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     assert (found.total, found.available, found.reserved) == (3, 0, 3)
 
 

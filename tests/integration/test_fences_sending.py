@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
 from coupons.settings import Settings
@@ -35,7 +35,7 @@ OTHER = "other@example.org"
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=4) as pool:
+    async with open_pool(database_url, size=4) as pool:
         yield pool
 
 
@@ -76,9 +76,9 @@ async def ready(
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    lists = await deliveries.lists_of(connection, sendout_id)
-    due = await deliveries.due(connection, batch, lists)
-    message = await messages.of_sendout(connection, sendout_id)
+    lists = await deliveries.list_lists(connection, sendout_id)
+    due = await deliveries.list_due(connection, batch, lists)
+    message = await messages.get_for_sendout(connection, sendout_id)
     renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
     with private_sink(folder / "mails.jsonl", *sink) as receiving:
         async with Relays(SmtpAddress.parse_all(receiving.url), limits=Limits(connections=1)) as relays:
@@ -135,14 +135,14 @@ async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Poo
         await sendouts.pause(connection, work.sendout_id, "by a test")
         await running
         assert len(work.arrived()) < WINDOW / 2
-    assert (await sendout_views.named(connection, work.sendout_id)).sent == len(work.arrived())
+    assert (await sendout_views.get(connection, work.sendout_id)).sent == len(work.arrived())
 
 
 async def test_no_mail_leaves_after_the_lease(connection: Connection, pool: Pool, tmp_path: Path) -> None:
     """Mails that wait for a slow relay for longer come back, and are sent under another lease."""
     async with ready(connection, pool, tmp_path, *SLOW, lease_seconds=1) as work:
         await work.run()
-    found = await sendout_views.named(connection, work.sendout_id)
+    found = await sendout_views.get(connection, work.sendout_id)
     assert found.remaining > 0
     assert (found.sent, found.in_flight) == (len(work.arrived()), 0)
 
@@ -163,7 +163,7 @@ async def test_outcomes_are_recorded_once_although_the_commit_was_not_confirmed(
     monkeypatch.setattr(recorder, "RETRY_SECONDS", 0)
     async with ready(connection, pool, tmp_path) as work:
         await work.run()
-    found = await sendout_views.named(connection, work.sendout_id)
+    found = await sendout_views.get(connection, work.sendout_id)
     assert (found.sent, found.remaining, found.uncertain) == (RECIPIENTS, 0, 0)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from coupons.admission import Granted, Short
 from coupons.commands import ImportCoupons, Recipient, StartSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.errors import Conflict, LeaseLost
 from coupons.states import DeliveryState, ImportMode
 from coupons.store import deliveries, imports, lists, sendout_views, sendouts
@@ -22,7 +22,7 @@ OVER = "UPDATE sendout SET lease_until = now() - interval '1 s'"
 
 @pytest.fixture
 async def third(database_url: str) -> AsyncIterator[Connection]:
-    async with connected(database_url) as connection:
+    async with connect(database_url) as connection:
         yield connection
 
 
@@ -55,7 +55,7 @@ async def mailed(connection: Connection) -> None:
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, batch.sendout_id))
     sent = [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due]
     await deliveries.record(
         connection, batch, flush=uuid4(), results=sent, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
@@ -64,7 +64,7 @@ async def mailed(connection: Connection) -> None:
 
 
 async def state_of(connection: Connection, sendout_id: UUID) -> str:
-    return (await sendout_views.named(connection, sendout_id)).state
+    return (await sendout_views.get(connection, sendout_id)).state
 
 
 # --- whose a sendout is ----------------------------------------------------------------------------------------------
@@ -98,12 +98,12 @@ async def test_whoever_lost_a_sendout_prepares_nothing(connection: Connection, o
     await connection.execute(OVER)
     taken = await held(other)
     with pytest.raises(LeaseLost):
-        await sendouts.snapshot(connection, lost, batch_size=10)
+        await sendouts.take_snapshot(connection, lost, batch_size=10)
     with pytest.raises(LeaseLost):
         await sendouts.renew(connection, lost, lease_seconds=LEASE_SECONDS)
     with pytest.raises(LeaseLost):
         await sendouts.fail(connection, lost, "it has no recipients")
-    await sendouts.snapshot(other, taken, batch_size=10)
+    await sendouts.take_snapshot(other, taken, batch_size=10)
     with pytest.raises(LeaseLost):
         await sendouts.admit(connection, lost)
     assert isinstance(await sendouts.admit(other, taken), Granted)
@@ -116,7 +116,7 @@ async def test_a_lease_that_is_over_is_lost_before_anybody_takes_it(connection: 
     claimed = await held(connection)
     await connection.execute(OVER)
     with pytest.raises(LeaseLost):
-        await sendouts.snapshot(connection, claimed, batch_size=10)
+        await sendouts.take_snapshot(connection, claimed, batch_size=10)
     with pytest.raises(LeaseLost):
         await sendouts.renew(connection, claimed, lease_seconds=LEASE_SECONDS)
 
@@ -158,7 +158,7 @@ async def test_two_that_resume_at_once_promise_once(connection: Connection, othe
         await until_blocked(connection)
     with pytest.raises(Conflict, match="is sending"):
         await again
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     assert (found.available, found.reserved) == (19, 10)
 
 
@@ -169,7 +169,7 @@ async def test_two_sendouts_are_not_promised_the_same_codes(connection: Connecti
         await start(connection, "m", "g")
     first, second = await held(connection), await held(other)
     for each in (first, second):
-        await sendouts.snapshot(connection, each, batch_size=10)
+        await sendouts.take_snapshot(connection, each, batch_size=10)
     async with connection.transaction():
         assert isinstance(await sendouts.admit(connection, first), Granted)
         admitting = asyncio.create_task(sendouts.admit(other, second))
@@ -196,7 +196,7 @@ async def test_a_list_that_was_archived_meanwhile_promises_nothing(connection: C
     await connection.execute("UPDATE coupon_list SET archived_at = now()")
     with pytest.raises(Conflict, match="list a is archived"):
         await prepare(connection)
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     assert (found.available, found.reserved) == (10, 0)
 
 
@@ -234,7 +234,7 @@ async def test_what_was_missing_is_shown_of_a_cancelled_one_too(connection: Conn
     assert isinstance(await prepare(connection), Short)
     await sendouts.cancel(connection, sendout_id)
     await add_codes(connection, "a", [f"LATER-{number}" for number in range(9)])
-    assert [each.missing for each in (await sendout_views.named(connection, sendout_id)).lists] == [3]
+    assert [each.missing for each in (await sendout_views.get(connection, sendout_id)).lists] == [3]
 
 
 # --- how it ends -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from asyncpg import DiskFullError, QueryCanceledError
 
 from coupons import import_engine
 from coupons.commands import Format, ImportCoupons
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.codes import check_codes
 from coupons.files.format import FileFormat
@@ -49,7 +49,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=12) as pool:
+    async with open_pool(database_url, size=12) as pool:
         yield pool
 
 
@@ -99,7 +99,7 @@ async def reasons(connection: Connection, import_id: UUID) -> list[tuple[int, Re
 
 
 async def codes_of(connection: Connection, name: str = "a") -> list[str]:
-    (found,) = await lists.named(connection, name)
+    (found,) = await lists.get(connection, name)
     rows = await connection.fetch("SELECT code FROM coupon WHERE list_id = $1 ORDER BY code", found.id)
     assert len(rows) == found.total
     return [row["code"] for row in rows]
@@ -126,7 +126,7 @@ async def test_every_line_is_taken_or_explained(connection: Connection, pool: Po
     assert await reasons(connection, import_id) == [
         (3, Reason.IN_LIST), (4, Reason.DUPLICATE), (5, Reason.URL), (6, Reason.EXCEL),
     ]  # fmt: skip
-    (a,) = await lists.named(connection, "a")
+    (a,) = await lists.get(connection, "a")
     assert (a.total, a.available) == (3, 3)
 
 
@@ -207,9 +207,10 @@ async def send_one(connection: Connection, name: str) -> None:
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    of_lists = await deliveries.lists_of(connection, batch.sendout_id)
+    of_lists = await deliveries.list_lists(connection, batch.sendout_id)
     outcomes = [
-        DeliveryResult.of(each, DeliveryState.SENT, "250") for each in await deliveries.due(connection, batch, of_lists)
+        DeliveryResult.of(each, DeliveryState.SENT, "250")
+        for each in await deliveries.list_due(connection, batch, of_lists)
     ]
     assert await deliveries.record(
         connection, batch, flush=uuid4(), results=outcomes, in_flight=[], intents=[], lease_seconds=LEASE_SECONDS
@@ -241,7 +242,7 @@ async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection,
     assert (found.added, found.existing, found.removed, found.rejected) == (2, 1, 8, 2)
     assert await reasons(connection, import_id) == [(4, Reason.DUPLICATE), (5, Reason.DUPLICATE)]
     assert (found.kept_reserved, found.kept_assigned) == (1, 0)
-    (a,) = await lists.named(connection, "a")
+    (a,) = await lists.get(connection, "a")
     assert (a.total, a.available, a.reserved) == (4, 0, 4)
 
 
@@ -274,7 +275,7 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(
     await start(connection, "m", "g")
     await prepare(connection)
     codes = [f"A-{number:09}" for number in range(60, 20, -1)]
-    (a,) = await lists.named(connection, "a")
+    (a,) = await lists.get(connection, "a")
 
     async def pieces() -> AsyncIterator[bytes]:
         yield "\n".join(codes).encode()

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from coupons import broker
 from coupons.broker import BrokerUnavailable, Sender, open_sender
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import imports, inbox
@@ -32,7 +32,7 @@ LIMIT_SECONDS = 20
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=4) as pool:
+    async with open_pool(database_url, size=4) as pool:
         yield pool
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from coupons.errors import LeaseLost
-from coupons.lease import kept
+from coupons.lease import renewed_lease
 
 
 async def test_work_under_a_lease_that_is_renewed_comes_to_its_end() -> None:
@@ -15,7 +15,7 @@ async def test_work_under_a_lease_that_is_renewed_comes_to_its_end() -> None:
     async def renew() -> None:
         beats.set()
 
-    async with kept(renew, every=0.01, expires_after=1):
+    async with renewed_lease(renew, every=0.01, expires_after=1):
         async with asyncio.timeout(5):
             await beats.wait()
 
@@ -27,7 +27,7 @@ async def test_work_whose_lease_is_lost_is_stopped() -> None:
         raise LeaseLost("batch 7")
 
     with pytest.raises(LeaseLost, match="batch 7"):
-        async with kept(renew, every=0.01, expires_after=1):
+        async with renewed_lease(renew, every=0.01, expires_after=1):
             await asyncio.sleep(30)
 
 
@@ -41,7 +41,7 @@ async def test_work_stops_before_a_lease_runs_out_that_cannot_be_renewed() -> No
         raise ConnectionResetError
 
     with pytest.raises(LeaseLost):
-        async with kept(renew, every=0.05, expires_after=0.3):
+        async with renewed_lease(renew, every=0.05, expires_after=0.3):
             await asyncio.sleep(30)
     assert asked > 1
 
@@ -54,7 +54,7 @@ async def test_an_error_of_the_work_stays_what_it_is() -> None:
         return
 
     with pytest.raises(ZeroDivisionError):
-        async with kept(renew, every=0.01, expires_after=1):
+        async with renewed_lease(renew, every=0.01, expires_after=1):
             raise ZeroDivisionError
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == tasks

@@ -34,8 +34,8 @@ async def save(
 async def test_files_are_stored_byte_for_byte(connection: Connection) -> None:
     """With their types; a listing contains only their names."""
     saved = await save(connection, LOGO, TERMS)
-    assert await messages.files_of(connection, saved.id) == [TERMS, LOGO]
-    (listed,) = await messages.all_of(connection)
+    assert await messages.list_files(connection, saved.id) == [TERMS, LOGO]
+    (listed,) = await messages.list_all(connection)
     assert listed == saved
     assert listed.files == ["Größe & Preis.pdf", "logo.png"]
 
@@ -47,15 +47,15 @@ async def test_headers_are_stored_with_the_message(connection: Connection) -> No
     command = StartSendout(id=uuid4(), message="hello", recipients=(Recipient(email="ada@example.org"),))
     async with connection.transaction():
         await sendouts.create(connection, command, batch_size=1)
-    assert (await messages.of_sendout(connection, command.id)).headers == headers
+    assert (await messages.get_for_sendout(connection, command.id)).headers == headers
 
 
 async def test_each_version_has_its_own_files(connection: Connection) -> None:
     """A sendout keeps the files of the version that it started with."""
     first = await save(connection, LOGO)
     second = await save(connection, TERMS, html="")
-    assert await messages.files_of(connection, first.id) == [LOGO]
-    assert await messages.files_of(connection, second.id) == [TERMS]
+    assert await messages.list_files(connection, first.id) == [LOGO]
+    assert await messages.list_files(connection, second.id) == [TERMS]
     assert second.version == 2
 
 
@@ -75,7 +75,7 @@ async def test_unsuitable_files_are_rejected_when_saved(
     """With the reason; nothing is saved."""
     with pytest.raises(EmailError, match=reason):
         await save(connection, *files)
-    assert await messages.all_of(connection) == []
+    assert await messages.list_all(connection) == []
 
 
 async def test_reserved_headers_cannot_be_set(connection: Connection) -> None:

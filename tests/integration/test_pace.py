@@ -8,7 +8,7 @@ import pytest
 
 from coupons.batching import paced_batch
 from coupons.commands import StartSendout
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.store import deliveries, rate_limit, sendout_views, sendouts
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message
 
@@ -40,7 +40,7 @@ async def claim(connection: Connection) -> deliveries.Batch | None:
 async def test_no_mail_leaves_before_the_start_time(connection: Connection) -> None:
     """The codes are reserved immediately, so that a shortage is known; workers know when the first batch is due."""
     sendout_id = await start_paced(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.state, [each.reserved for each in found.lists]) == ("sending", [100])
     assert await claim(connection) is None
     assert await deliveries.next_due(connection) == pytest.approx(7_200, abs=60)
@@ -69,7 +69,7 @@ async def test_two_workers_share_the_rate_of_a_sendout(connection: Connection, d
     await start_paced(connection, per_hour=3_600)
 
     async def look() -> bool:
-        async with connected(database_url) as own:
+        async with connect(database_url) as own:
             return await claim(own) is not None
 
     assert sum(await asyncio.gather(*(look() for _ in range(8)))) == 1

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from coupons.admission import Granted, Short
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.errors import Conflict, LeaseLost
 from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts
@@ -35,7 +35,7 @@ async def assign_all(connection: Connection) -> None:
 
 async def counts_of(connection: Connection, name: str) -> tuple[int, int, int]:
     """The list's available, reserved and assigned codes."""
-    (found,) = await lists.named(connection, name)
+    (found,) = await lists.get(connection, name)
     return found.available, found.reserved, found.assigned
 
 
@@ -65,7 +65,7 @@ async def test_one_short_list_prevents_all_reservations(connection: Connection) 
     assert isinstance(decision, Short)
     assert str(decision) == "list short: 10 needed, 9 available, 1 missing"
     assert await counts_of(connection, "full") == (10, 0, 0)
-    assert (await sendout_views.named(connection, sendout_id)).state == "interrupted"
+    assert (await sendout_views.get(connection, sendout_id)).state == "interrupted"
 
 
 async def test_resuming_counts_missing_codes_again(connection: Connection) -> None:
@@ -75,11 +75,11 @@ async def test_resuming_counts_missing_codes_again(connection: Connection) -> No
     async with connection.transaction():
         still = await sendouts.resume(connection, sendout_id)
     assert str(still) == "list a: 10 needed, 6 available, 4 missing"
-    assert [each.missing for each in (await sendout_views.named(connection, sendout_id)).lists] == [4]
+    assert [each.missing for each in (await sendout_views.get(connection, sendout_id)).lists] == [4]
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(4)])
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
-    assert (await sendout_views.named(connection, sendout_id)).state == "sending"
+    assert (await sendout_views.get(connection, sendout_id)).state == "sending"
     with pytest.raises(Conflict, match="is sending: only interrupted or paused ones"):
         await sendouts.resume(connection, sendout_id)
 
@@ -105,7 +105,7 @@ async def test_concurrent_workers_assign_each_code_once(connection: Connection, 
         assert isinstance(await prepare(connection, batch_size=100), Granted)
 
     async def worker() -> None:
-        async with connected(database_url) as own:
+        async with connect(database_url) as own:
             await assign_all(own)
 
     await asyncio.gather(*(worker() for _ in range(4)))
@@ -147,7 +147,7 @@ async def test_a_refused_mail_releases_its_code_once(connection: Connection) -> 
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     assert await record(connection, batch, intents=[each.number for each in due])
     outcomes = [
         DeliveryResult.of(each, DeliveryState.REFUSED if each.number == 3 else DeliveryState.SENT, "reply")
@@ -163,7 +163,7 @@ async def test_a_repeated_flush_is_done_once(connection: Connection) -> None:
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     first, second = uuid4(), uuid4()
     for _ in range(2):
         assert await record(connection, batch, intents=[1, 2], flush=first)
@@ -197,7 +197,7 @@ async def test_delivering_needs_no_statistics(connection: Connection) -> None:
     before = await scans_of(connection, "one_mail_per_address")
     batch = await claim(connection)
     assert (await deliveries.assign_codes(connection, batch)).complete
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     for begin in range(0, len(due), 100):
         outcomes = [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[begin : begin + 100]]
         await record(connection, batch, results=outcomes)
@@ -221,11 +221,11 @@ async def test_cancelling_waits_for_a_running_snapshot(connection: Connection, o
     claimed = await sendouts.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert claimed
     async with connection.transaction():
-        await sendouts.snapshot(connection, claimed, batch_size=5)
+        await sendouts.take_snapshot(connection, claimed, batch_size=5)
         cancelling = asyncio.create_task(sendouts.cancel(other, sendout_id))
         await until_blocked(connection)
     await cancelling
-    assert (await sendout_views.named(connection, sendout_id)).finished_at is None
+    assert (await sendout_views.get(connection, sendout_id)).finished_at is None
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.close(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
@@ -236,7 +236,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     old = await claim(connection)
     await deliveries.assign_codes(connection, old)
-    due = await deliveries.due(connection, old, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, old, await deliveries.list_lists(connection, sendout_id))
     await record(connection, old, intents=[due[0].number])
     await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
     new = await claim(connection)
@@ -246,9 +246,9 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
         await record(connection, old, results=[DeliveryResult.of(due[0], DeliveryState.SENT, "250 late")])
     with pytest.raises(LeaseLost):
         await deliveries.renew(connection, old, lease_seconds=LEASE_SECONDS)
-    left = await deliveries.due(connection, new, await deliveries.lists_of(connection, sendout_id))
+    left = await deliveries.list_due(connection, new, await deliveries.list_lists(connection, sendout_id))
     assert [each.number for each in left] == list(range(2, 11))
-    (problem,) = await sendout_views.problems(connection, sendout_id)
+    (problem,) = await sendout_views.list_problems(connection, sendout_id)
     assert (problem.number, problem.state) == (1, "uncertain")
     assert await counts_of(connection, "a") == (0, 0, 10)
 
@@ -258,7 +258,7 @@ async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     await record(connection, batch, intents=[1])
     await sendouts.pause(connection, sendout_id, "by a test")
     assert not await record(
@@ -275,7 +275,7 @@ async def test_cancelling_releases_every_unsent_code(connection: Connection) -> 
     sendout_id = await start_sendout(connection, codes=30, recipients=30, batch_size=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
-    due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     await record(connection, batch, intents=[1])
     await sendouts.cancel(connection, sendout_id)
     assert await counts_of(connection, "a") == (20, 0, 10)
@@ -287,7 +287,7 @@ async def test_cancelling_releases_every_unsent_code(connection: Connection) -> 
         await deliveries.release(connection, closing)
     assert await sendouts.settle(connection, sendout_id)
     assert await counts_of(connection, "a") == (29, 0, 0)
-    assert (await sendout_views.named(connection, sendout_id)).cancelled == 29
+    assert (await sendout_views.get(connection, sendout_id)).cancelled == 29
 
 
 async def test_competing_sendouts_reserve_no_more_than_the_lists_have(
@@ -303,14 +303,14 @@ async def test_competing_sendouts_reserve_no_more_than_the_lists_have(
         await start(connection, f"m{number % 5}", "g")
 
     async def worker() -> None:
-        async with connected(database_url) as own:
+        async with connect(database_url) as own:
             while claimed := await sendouts.claim(own, owner="test", lease_seconds=LEASE_SECONDS):
-                await sendouts.snapshot(own, claimed, batch_size=5)
+                await sendouts.take_snapshot(own, claimed, batch_size=5)
                 await sendouts.admit(own, claimed)
             await assign_all(own)
 
     await asyncio.gather(*(worker() for _ in range(4)))
-    found = await sendout_views.newest(connection)
+    found = await sendout_views.list_newest(connection)
     assert {each.state for each in found} == {"sending", "interrupted"}
     for each in found:
         codes = {(of.reserved, of.assigned, of.sent) for of in each.lists}
@@ -320,14 +320,14 @@ async def test_competing_sendouts_reserve_no_more_than_the_lists_have(
 async def test_concurrent_flushes_of_one_sendout_do_not_deadlock(connection: Connection, database_url: str) -> None:
     """Released and sent codes change the same two rows, in one order; no change is lost."""
     sendout_id = await start_sendout(connection, codes=400, recipients=400, batch_size=200)
-    lists_of = await deliveries.lists_of(connection, sendout_id)
+    lists_of = await deliveries.list_lists(connection, sendout_id)
 
     async def worker(number: int) -> None:
-        async with connected(database_url) as own:
+        async with connect(database_url) as own:
             batch = await claim(own)
             while not (await deliveries.assign_codes(own, batch)).complete:  # noqa: ASYNC110 - the other worker locks codes
                 await asyncio.sleep(0.01)
-            due = await deliveries.due(own, batch, lists_of)
+            due = await deliveries.list_due(own, batch, lists_of)
             for start in range(0, len(due), 4):
                 some = due[start : start + 4]
                 outcomes = [DeliveryResult.of(each, DeliveryState.REFUSED, "550") for each in some[: 2 + number]]

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from coupons import migrate
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import DeliveryState
 from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
@@ -34,7 +34,7 @@ async def origin(server: Cluster) -> AsyncIterator[str]:
     """A database in the middle of a sendout of 30 mails in three batches; the first batch is sent."""
     async with database(server.url) as url:
         await migrate.migrate(url)
-        async with connected(url) as connection:
+        async with connect(url) as connection:
             await start_sendout(connection)
             await send_one_batch(connection)
         yield url
@@ -63,8 +63,8 @@ async def send_one_batch(connection: Connection) -> None:
 
 async def record(connection: Connection, batch: Batch, *, intents: Sequence[int] = ()) -> None:
     """Record the intents for some mails, or the result sent for all mails of the batch."""
-    used = await deliveries.lists_of(connection, batch.sendout_id)
-    due = [] if intents else await deliveries.due(connection, batch, used)
+    used = await deliveries.list_lists(connection, batch.sendout_id)
+    due = [] if intents else await deliveries.list_due(connection, batch, used)
     await deliveries.record(
         connection,
         batch,
@@ -89,7 +89,7 @@ async def block_reason(connection: Connection) -> str:
 
 
 async def invariants_hold(connection: Connection) -> bool:
-    return all(proof.holds for proof in await invariants.prove(connection))
+    return all(proof.ok for proof in await invariants.check(connection))
 
 
 # --- detection -----------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ async def over_the_old_one(server: Cluster, origin: str) -> str:
 
 async def data_into_emptied_tables(server: Cluster, origin: str) -> str:
     file = server.dump(origin, "--data-only", "--disable-triggers")
-    async with connected(origin) as connection:
+    async with connect(origin) as connection:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         await connection.execute(f"TRUNCATE {', '.join(row['tablename'] for row in tables)}")
     server.replay(origin, file)
@@ -185,7 +185,7 @@ async def test_restored_data_are_blocked_until_accepted(
     server: Cluster, origin: str, way: Callable[[Cluster, str], Awaitable[str]]
 ) -> None:
     """Every way of restoring is detected with its reason; once accepted, the sendout continues."""
-    async with connected(await way(server, origin)) as connection:
+    async with connect(await way(server, origin)) as connection:
         assert WAYS[way] in await block_reason(connection)
         assert await claim(connection) is None
         await restore_guard.accept(connection)
@@ -200,13 +200,13 @@ async def test_a_promoted_replica_is_blocked_until_accepted(tmp_path: Path) -> N
     """A replica reports its state without an error; a promoted one is detected at once, before any checkpoint."""
     with cluster(tmp_path) as primary, primary.running() as url:
         await migrate.migrate(url)
-        async with connected(url) as connection:
+        async with connect(url) as connection:
             await start_sendout(connection)
             replica = primary.replica()
             with replica.running() as replica_url:
                 await cut_off(replica_url)
                 await send_one_batch(connection)
-                async with connected(replica_url) as promoted:
+                async with connect(replica_url) as promoted:
                     assert "replica" in await block_reason(promoted)
                     with pytest.raises(Conflict, match="cannot be accepted"):
                         await restore_guard.accept(promoted)
@@ -235,10 +235,10 @@ async def test_routine_maintenance_is_not_a_restore(tmp_path: Path) -> None:
             for statement in ("VACUUM FULL", "VACUUM (FREEZE)", "ANALYZE", "REINDEX TABLE restore_guard", "CHECKPOINT"):
                 await execute(with_database(url, "shop"), statement)
             await execute(url, "ALTER DATABASE shop RENAME TO store")
-            async with connected(with_database(url, "store")) as connection:
+            async with connect(with_database(url, "store")) as connection:
                 await start_sendout(connection)
         with own.running() as url:
-            async with connected(with_database(url, "store")) as connection:
+            async with connect(with_database(url, "store")) as connection:
                 assert await restore_guard.refusal(connection) is None
                 await send_one_batch(connection)
 
@@ -303,7 +303,7 @@ async def test_a_cancelled_sendout_releases_no_code_before_acceptance(connection
 
 
 async def list_a(connection: Connection) -> lists.CouponList:
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     return found
 
 
@@ -421,7 +421,7 @@ async def test_remaining_mails_can_become_uncertain_with_their_codes(connection:
     assert await restore_guard.accept(connection, uncertain=True) == 20
     assert await claim(connection) is None
     assert await sendouts.settle(connection, sendout_id)
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.state, found.sent, found.uncertain, found.remaining) == ("finished", 10, 20, 0)
     left = await list_a(connection)
     assert (left.available, left.reserved, left.assigned, left.sent) == (10, 0, 20, 10)
@@ -442,7 +442,7 @@ async def test_an_upgrade_counts_each_code_once(empty_database_url: str) -> None
     """Older versions counted an assigned code as reserved too, and a sent one in all three counters."""
     await older_version(empty_database_url, migrations=4)
     await migrate.migrate(empty_database_url)
-    async with connected(empty_database_url) as connection:
+    async with connect(empty_database_url) as connection:
         found = await list_a(connection)
         assert (found.total, found.available, found.reserved, found.assigned, found.sent) == (40, 10, 10, 10, 10)
         assert await invariants_hold(connection)
@@ -459,8 +459,8 @@ async def test_an_upgrade_marks_mails_that_were_recognized_by_their_reply(empty_
             reply = CASE WHEN number < 14 THEN '{marked}' ELSE 'connection lost' END WHERE number BETWEEN 11 AND 20""",
     )
     await migrate.migrate(empty_database_url)
-    async with connected(empty_database_url) as connection:
-        (sendout,) = await sendout_views.newest(connection)
+    async with connect(empty_database_url) as connection:
+        (sendout,) = await sendout_views.list_newest(connection)
         assert await uncertain.resolve(connection, sendout.id, "resend") == 7
 
 
@@ -511,7 +511,7 @@ async def test_a_sendout_claimed_before_the_restore_is_not_admitted(connection: 
     claim = await sendouts.claim(connection, owner="test", lease_seconds=60)
     assert claim
     assert claim.id == waiting
-    await sendouts.snapshot(connection, claim, batch_size=1_000)
+    await sendouts.take_snapshot(connection, claim, batch_size=1_000)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
     await revoke_acceptance(connection)
     with pytest.raises(SendingBlocked, match="restore-guard accept"):

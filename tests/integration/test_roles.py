@@ -14,7 +14,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from coupons import topology
 from coupons.commands import ResumeSendout
-from coupons.database import Connection, connected, pooled
+from coupons.database import Connection, connect, open_pool
 from coupons.migrate import check_current
 from coupons.permission_errors import denial
 from coupons.settings import Settings
@@ -71,12 +71,12 @@ WORK = {
         imports.hand_back imports.interrupted imports.postpone imports.drop_old_rejections imports.renew imports.note
         """,
     "preparer": f"""
-        inbox.* groups.facts messages.rows messages.of_sendout lists.rows {ADMISSION}
-        sendouts.create sendouts.claim sendouts.lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
+        inbox.* groups.facts messages.rows lists.rows {ADMISSION}
+        sendouts.create sendouts.claim sendouts.count_lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
         sendouts.batches sendouts.needs sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
         """,
     "sender": """
-        restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.of_sendout
+        restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.rows
         messages.files
         sendouts.set_waiting_reason_of_all sendouts.set_waiting_reason sendouts.pause sendouts.unfinished
         sendouts.lock sendouts.done sendouts.lock_lists sendouts.release_reserved sendouts.finish
@@ -154,7 +154,7 @@ async def refused(connection: Connection, work: str) -> list[str]:
 @pytest.mark.parametrize("roles", WORK)
 async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) -> None:
     """Every statement that it runs is allowed to its role; so is the look whether the schema is current."""
-    async with connected(await login(logins, roles)) as connection:
+    async with connect(await login(logins, roles)) as connection:
         await check_current(connection)
         if "import_chunks" in WORK[roles]:
             await connection.execute(import_chunks.SQL.staging)
@@ -168,7 +168,7 @@ async def test_a_role_has_no_right_that_nothing_takes(logins: Logins, connection
     rights = [tuple(row) for row in await connection.fetch(RIGHTS, role)]
     assert rights
     needless = []
-    async with connected(await login(logins, roles)) as its_own:
+    async with connect(await login(logins, roles)) as its_own:
         if "import_chunks" in WORK[roles]:
             await its_own.execute(import_chunks.SQL.staging)
         for kind, table, column, right in rights:
@@ -204,7 +204,7 @@ async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Co
     await stale(connection)
     settings = Settings(_env_file=None, uncertain_policy="accept")
     for role, login_role in (("import", "importer"), ("deliver", "sender"), ("sendout", "preparer")):
-        async with pooled(await login(logins, login_role), size=2) as pool:
+        async with open_pool(await login(logins, login_role), size=2) as pool:
             nudges = Nudges(Signals((role,)))
             await Sweeper(pool=pool, nudges=nudges, settings=settings, owner="test", roles=(role,)).step()
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
@@ -364,7 +364,7 @@ async def test_a_login_is_refused_what_is_not_its_work(logins: Logins, connectio
         "owner": await connection.fetchval("SELECT current_user"),
         "database": await connection.fetchval("SELECT current_database()"),
     }
-    async with connected(await login(logins, roles)) as its_own:
+    async with connect(await login(logins, roles)) as its_own:
         done = [each for each in THE_OWNERS + REFUSED[roles] if not await is_denied(its_own, each.format(**names))]
     assert done == []
 
@@ -383,7 +383,7 @@ async def is_denied(connection: Connection, statement: str) -> bool:
 async def test_a_right_is_not_passed_on(logins: Logins, connection: Connection) -> None:
     """Who may see codes cannot let others; PostgreSQL only warns of that."""
     before = await rights_of_all(connection)
-    async with connected(await login(logins, "web and codes")) as its_own:
+    async with connect(await login(logins, "web and codes")) as its_own:
         await its_own.execute("GRANT SELECT ON coupon TO PUBLIC")
     assert await rights_of_all(connection) == before
 
@@ -395,7 +395,7 @@ async def test_statistics_show_no_code_either(logins: Logins, connection: Connec
     query = "SELECT count(*) FROM pg_stats WHERE tablename = 'coupon' AND attname = 'code'"
     assert await connection.fetchval(query) == 1
     for roles, count in (("web", 0), ("preparer", 0), ("web and codes", 1)):
-        async with connected(await login(logins, roles)) as its_own:
+        async with connect(await login(logins, roles)) as its_own:
             assert await its_own.fetchval(query) == count
 
 
@@ -439,14 +439,14 @@ async def test_running_it_again_takes_back_what_is_not_written_in_it(logins: Log
     await connection.execute(ROLES_SQL)
     async with AsyncExitStack() as stack:
         for roles in REFUSED:
-            its_own = await stack.enter_async_context(connected(await login(logins, roles)))
+            its_own = await stack.enter_async_context(connect(await login(logins, roles)))
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await its_own.execute("SELECT FROM of_the_next_migration")
 
 
 async def test_the_next_owner_needs_no_right_to_make_roles(logins: Logins, connection: Connection) -> None:
     """Once the roles are there, whoever owns the tables runs it, without CREATEROLE and without being a superuser."""
-    async with connected(await logins.of("coupons_auditor")) as plain:
+    async with connect(await logins.of("coupons_auditor")) as plain:
         name = await plain.fetchval("SELECT current_user")
         database = await connection.fetchval("SELECT current_database()")
         await connection.execute(f"ALTER DATABASE {database} OWNER TO {name}")

@@ -9,7 +9,7 @@ import pytest
 from yarl import URL
 
 from coupons import migrate
-from coupons.database import Connection, connected
+from coupons.database import Connection, connect
 from coupons.migrate import Migration, MigrationError
 from tests.factories import add_group, add_list, prepare, save_message, start
 from tests.mutants.constraints import guards
@@ -44,7 +44,7 @@ async def described(connection: Connection) -> list[tuple[str, ...]]:
 
 async def test_schema_sql_is_what_the_migrations_make(connection: Connection, empty_database_url: str) -> None:
     """Who reads schema.sql reads the whole truth."""
-    async with connected(empty_database_url) as drawn:
+    async with connect(empty_database_url) as drawn:
         await drawn.execute(SCHEMA.read_text(encoding="utf-8"))
         assert await described(drawn) == await described(connection)
 
@@ -261,7 +261,7 @@ FORBIDDEN = {
 @pytest.fixture(scope="module")
 async def stocked(postgres_url: str, template_database: str) -> AsyncIterator[Connection]:
     """One database for all that is refused, with a row in every table."""
-    async with database(postgres_url, template_database) as url, connected(url) as connection:
+    async with database(postgres_url, template_database) as url, connect(url) as connection:
         await add_list(connection, "a", 5)
         await add_group(connection, "g", 5)
         await save_message(connection, "m", "a")

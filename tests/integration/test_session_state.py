@@ -2,7 +2,7 @@
 
 import pytest
 
-from coupons.database import Connection, pooled
+from coupons.database import Connection, open_pool
 from tests.session_state import session_state, watched_pools
 
 
@@ -22,14 +22,14 @@ async def test_a_fresh_session_has_no_state(connection: Connection) -> None:
 async def test_state_that_a_session_keeps_is_found(database_url: str, statements: str, kept: str) -> None:
     """A setting without LOCAL, a lock of the session, and rows of a temporary table."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(AssertionError, match=kept), watched_pools(patch):
-        async with pooled(database_url, size=1) as pool:
+        async with open_pool(database_url, size=1) as pool:
             await pool.execute(statements)
 
 
 async def test_what_ends_with_its_transaction_is_no_state(database_url: str, connection: Connection) -> None:
     """SET LOCAL, a lock of the transaction, and an empty temporary table."""
     with pytest.MonkeyPatch.context() as patch, watched_pools(patch):
-        async with pooled(database_url, size=1) as pool, pool.acquire() as own, own.transaction():
+        async with open_pool(database_url, size=1) as pool, pool.acquire() as own, own.transaction():
             await own.execute("SET LOCAL enable_nestloop = off; CREATE TEMP TABLE staged (line bigint)")
             await own.execute("SELECT pg_advisory_xact_lock(1)")
     assert await session_state(connection) == []

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from coupons import smtp
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress
 from coupons.store import sendout_views, sendouts
@@ -31,7 +31,7 @@ def soon_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=10) as pool:
+    async with open_pool(database_url, size=10) as pool:
         yield pool
 
 
@@ -97,11 +97,11 @@ async def test_other_batches_do_not_wait_for_stalled_connections(
             await until(lambda: len(set(server.accepted)) == RECIPIENTS - held)
             leases_end = await connection.fetchval("SELECT max(lease_until) FROM delivery_batch")
             await comes_true(connection, "SELECT clock_timestamp() > $1", leases_end)
-            found = await sendout_views.named(connection, sendout_id)
+            found = await sendout_views.get(connection, sendout_id)
             assert (found.state, found.sent, found.in_flight) == ("sending", RECIPIENTS - held, held)
             assert not loop.done()
             asyncio.get_running_loop().call_later(1, reset, server)
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.in_flight, found.uncertain) == (0, 1)
         assert len(server.accepted) == len(set(server.accepted))
 
@@ -121,7 +121,7 @@ async def test_postponed_mails_do_not_wait_for_stalled_connections(
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
             await all_but_one_are_sent(server)
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.sent, found.in_flight, found.uncertain) == (RECIPIENTS - 1, 0, 1)
         assert len(server.accepted) == RECIPIENTS - 1
 
@@ -136,7 +136,7 @@ async def test_mails_that_an_outage_postponed_do_not_wait_either(
         async with delivering(pool, server):
             await all_but_one_are_sent(server)
             assert len(server.verbs) == 4
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.sent, found.in_flight, found.uncertain, found.waiting_reason) == (RECIPIENTS - 1, 0, 1, None)
         assert len(server.accepted) == RECIPIENTS - 1
 
@@ -150,11 +150,11 @@ async def test_a_sendout_pauses_before_stalled_mails_have_replies(
     async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
         async with delivering(pool, server):
             await comes_true(connection, "SELECT state = 'paused' FROM sendout WHERE id = $1", sendout_id)
-            assert (await sendout_views.named(connection, sendout_id)).in_flight == 1
+            assert (await sendout_views.get(connection, sendout_id)).in_flight == 1
             async with connection.transaction():
                 await sendouts.resume(connection, sendout_id)
             await all_but_one_are_sent(server)
-        found = await sendout_views.named(connection, sendout_id)
+        found = await sendout_views.get(connection, sendout_id)
         assert (found.state, found.sent, found.uncertain) == ("finished", RECIPIENTS - 1, 1)
 
 

@@ -61,12 +61,12 @@ async def test_the_certificate_of_the_database_is_verified(database_url: str, au
     """`sslmode=verify-full` accepts only a certificate of the given authority for the given name."""
     async with behind_tls(database_url, on_request=True) as url:
         full = f"{url}?sslmode=verify-full"
-        async with database.connected(f"{full}&sslrootcert={authority}") as connection:
+        async with database.connect(f"{full}&sslrootcert={authority}") as connection:
             assert await connection.fetchval("SELECT 1") == 1
         other_name = full.replace("@localhost:", "@127.0.0.1:")
         for wrong in (f"{full}&sslrootcert=system", f"{other_name}&sslrootcert={authority}"):
             with pytest.raises(DatabaseUnavailable) as caught:
-                async with database.connected(wrong):
+                async with database.connect(wrong):
                     pass
             assert str(urlsplit(url).password) not in str(caught.value)
 
@@ -74,7 +74,7 @@ async def test_the_certificate_of_the_database_is_verified(database_url: str, au
 async def test_a_database_without_tls_is_rejected_if_tls_is_required(database_url: str, authority: Path) -> None:
     """No password is sent in clear to a server without TLS."""
     with pytest.raises(DatabaseUnavailable):
-        async with database.connected(f"{database_url}?sslmode=verify-full&sslrootcert={authority}"):
+        async with database.connect(f"{database_url}?sslmode=verify-full&sslrootcert={authority}"):
             pass
 
 

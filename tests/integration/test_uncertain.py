@@ -30,7 +30,7 @@ async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
     numbers = []
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.assign_codes(connection, batch)
-        due = await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
+        due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, batch.sendout_id))
         outcomes = [
             DeliveryResult.of(each, DeliveryState.UNCERTAIN, "the connection was lost")
             if each.number <= uncertain
@@ -52,14 +52,14 @@ async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
 
 
 async def code_of(connection: Connection, number: int) -> str:
-    (mail,) = await lookup.mails_to(connection, f"c{number}@example.org")
+    (mail,) = await lookup.list_mails(connection, f"c{number}@example.org")
     return mail.codes["a"]
 
 
 async def test_uncertain_mails_are_listed(connection: Connection) -> None:
     """With the reason, by their numbers."""
     sendout_id = await finished_with_uncertain(connection)
-    found = [each async for each in uncertain.listed(connection, sendout_id)]
+    found = [each async for each in uncertain.iter_mails(connection, sendout_id)]
     assert [(each.number, each.reply) for each in found] == [(n, "the connection was lost") for n in (1, 2, 3)]
 
 
@@ -67,7 +67,7 @@ async def test_accepted_mails_count_as_sent(connection: Connection) -> None:
     """The sendout adds up, and nobody is mailed."""
     sendout_id = await finished_with_uncertain(connection)
     assert await uncertain.resolve(connection, sendout_id, "accept") == 3
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.sent, found.uncertain, found.state, found.lists[0].sent) == (10, 0, "finished", 10)
     assert await uncertain.resolve(connection, sendout_id, "accept") == 0
 
@@ -77,10 +77,10 @@ async def test_mails_that_are_sent_again_keep_their_codes(connection: Connection
     sendout_id = await finished_with_uncertain(connection)
     before = await code_of(connection, 0)
     assert await uncertain.resolve(connection, sendout_id, "resend") == 3
-    assert (await sendout_views.named(connection, sendout_id)).state == "sending"
+    assert (await sendout_views.get(connection, sendout_id)).state == "sending"
     assert await deliver(connection) == [1, 2, 3]
     assert await sendouts.settle(connection, sendout_id)
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.sent, found.uncertain, found.state) == (10, 0, "finished")
     assert await code_of(connection, 0) == before
 
@@ -89,7 +89,7 @@ async def test_some_mails_can_be_chosen(connection: Connection) -> None:
     """By address; the others stay as they are."""
     sendout_id = await finished_with_uncertain(connection)
     assert await uncertain.resolve(connection, sendout_id, "accept", address_keys=["c1@example.org"]) == 1
-    assert (await sendout_views.named(connection, sendout_id)).uncertain == 2
+    assert (await sendout_views.get(connection, sendout_id)).uncertain == 2
 
 
 async def test_nothing_of_a_cancelled_sendout_is_sent_again(connection: Connection) -> None:
@@ -120,7 +120,7 @@ async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: C
     await uncertain.resolve(connection, sendout_id, "resend")
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
-    first, *_ = await deliveries.due(connection, batch, await deliveries.lists_of(connection, sendout_id))
+    first, *_ = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
     assert refused(first, "550 5.1.1 unknown").state == "uncertain"
     await deliveries.record(
         connection,
@@ -133,7 +133,7 @@ async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: C
     )
     await sendouts.cancel(connection, sendout_id)
     await deliveries.close(connection, batch)
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.uncertain, found.cancelled, found.remaining) == (3, 0, 0)
     assert await connection.fetchval("SELECT count(*) FROM coupon WHERE sendout_id IS NULL") == 0
 
@@ -155,7 +155,7 @@ async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendo
     assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 0
     await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
     assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 3
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.state, found.uncertain, found.in_flight, found.leased_batches) == ("paused", 3, 0, 0)
 
 
@@ -166,5 +166,5 @@ async def test_every_answer_is_kept(connection: Connection) -> None:
     await deliver(connection)
     rows = await connection.fetch("SELECT number, attempt, outcome, reply FROM delivery_attempt ORDER BY number")
     assert [tuple(row) for row in rows] == [(n, 1, "uncertain", "the connection was lost") for n in (1, 2, 3)]
-    (mail,) = await lookup.mails_to(connection, "c0@example.org")
+    (mail,) = await lookup.list_mails(connection, "c0@example.org")
     assert (mail.attempts, mail.reply) == (2, "250")

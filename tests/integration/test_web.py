@@ -290,7 +290,7 @@ async def test_a_sending_sendout_updates_without_javascript_too(site: AsyncClien
     """Until it ends, its page is live for the script, and <noscript> reloads it."""
     await interrupted_sendout(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
-    (sendout,) = await sendout_views.newest(connection)
+    (sendout,) = await sendout_views.list_newest(connection)
     await consume(connection, ResumeSendout(sendout=sendout.id))
     for path in ("/", f"/sendouts/{sendout.id}"):
         text = (await site.get(path)).text
@@ -384,7 +384,7 @@ async def test_a_button_resolves_uncertain_mails(site: AsyncClient, connection: 
     assert f'action="{path}/uncertain"' in (await site.get(path)).text
     assert (await site.post(f"{path}/uncertain", data={"resolution": "forget"}, headers=SAME_ORIGIN)).status_code == 422
     assert (await site.post(f"{path}/uncertain", data={"resolution": "accept"}, headers=SAME_ORIGIN)).status_code == 303
-    found = await sendout_views.named(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
     assert (found.sent, found.uncertain) == (10, 0)
     assert f'action="{path}/uncertain"' not in (await site.get(path)).text
 
@@ -423,7 +423,7 @@ async def claim_batch(connection: Connection) -> Batch:
 
 
 async def due_deliveries(connection: Connection, batch: Batch) -> list[Delivery]:
-    return await deliveries.due(connection, batch, await deliveries.lists_of(connection, batch.sendout_id))
+    return await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, batch.sendout_id))
 
 
 async def sendout_with_uncertain_mails(connection: Connection) -> UUID:

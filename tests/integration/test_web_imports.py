@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
 from coupons.commands import Format, ImportCoupons
-from coupons.database import Connection, Pool, pooled
+from coupons.database import Connection, Pool, open_pool
 from coupons.files.codes import check_codes
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
@@ -60,7 +60,7 @@ async def queues(broker_url: str) -> Queues:
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with pooled(database_url, size=4) as pool:
+    async with open_pool(database_url, size=4) as pool:
         yield pool
 
 
@@ -287,7 +287,7 @@ async def test_stalled_uploads_do_not_block_others_forever(
 @pytest.fixture
 async def site_port(database_url: str, broker_url: str) -> AsyncIterator[int]:
     """The port of a real server."""
-    async with pooled(database_url, size=6) as pool:
+    async with open_pool(database_url, size=6) as pool:
         settings = Settings(_env_file=None, broker_url=SecretStr(broker_url))
         async with serve(build(settings=settings, pool=pool)) as port:
             yield port
@@ -438,7 +438,7 @@ async def test_resumable_sendouts_are_resumed_from_the_imports_page(
         await prepare(connection)
     import_id = await import_text(connection, pool, "A1\nB2\nC3\nD4")
     text = (await site.get(f"/imports/{import_id}")).text
-    short, covered = await sendout_views.newest(connection)
+    short, covered = await sendout_views.list_newest(connection)
     assert f'action="/sendouts/{covered.id}/resume"' in text
     assert str(short.id) not in text
     command = re.search(r'name="command" value="([^"]+)"', text)
@@ -490,7 +490,7 @@ async def test_a_slow_client_holds_no_database_connection(
     await add_list(connection, "spring-10")
     filler = "x" * 470
     import_id = await add_codes(connection, "spring-10", [f"http://{filler}{number}" for number in range(40_000)])
-    async with pooled(database_url, size=1) as pool:
+    async with open_pool(database_url, size=1) as pool:
         app = build(settings=Settings(_env_file=None), pool=pool)
         async with serve(app) as port, AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MIB)

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 from click import echo
 
-from coupons.database import connected
+from coupons.database import connect
 from coupons.migrate import migrate
 from tests.mutants import constraints
 from tests.mutants.mutant import Mutant, StaleError, patches
@@ -48,7 +48,7 @@ def removals(runner: Runner) -> list[Mutant]:
     async def read() -> list[Mutant]:
         async with database(runner.lanes[0]["COUPONS_TEST_DATABASE_URL"]) as url:
             await migrate(url)
-            async with connected(url) as connection:
+            async with connect(url) as connection:
                 return [constraints.removal_of(guard) for guard in await constraints.guards(connection)]
 
     return asyncio.run(read())

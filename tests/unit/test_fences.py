@@ -9,7 +9,7 @@ import pytest
 
 from coupons.addresses import AddressError, parse_address
 from coupons.errors import LeaseLost
-from coupons.lease import kept
+from coupons.lease import renewed_lease
 from coupons.mail import Envelope
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts, Uncertain
@@ -35,7 +35,7 @@ async def test_a_renewal_without_an_answer_does_not_outlast_the_lease() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(LeaseLost):
-        async with asyncio.timeout(5), kept(renew, every=0.05, expires_after=0.3):
+        async with asyncio.timeout(5), renewed_lease(renew, every=0.05, expires_after=0.3):
             await asyncio.sleep(30)
 
 

@@ -55,7 +55,7 @@ class BatchLoader:
         except UserError as error:
             return BatchResult(pause_reason=f"its message cannot be compiled: {error}")
         async with self._pool.acquire() as connection:
-            return LoadedBatch(renderer, await deliveries.due(connection, batch, renderer.lists))
+            return LoadedBatch(renderer, await deliveries.list_due(connection, batch, renderer.lists))
 
     async def _assign_codes(self, batch: Batch) -> BatchResult | None:
         """None once every delivery has its codes, as far as the sendout's reservation goes."""
@@ -75,9 +75,9 @@ class BatchLoader:
         """Compiled once per sendout: its message and lists never change while it sends."""
         if sendout_id not in self._renderers:
             async with self._pool.acquire() as connection:
-                message = await messages.of_sendout(connection, sendout_id)
-                files = await messages.files_of(connection, message.id)
-                lists = await deliveries.lists_of(connection, sendout_id)
+                message = await messages.get_for_sendout(connection, sendout_id)
+                files = await messages.list_files(connection, message.id)
+                lists = await deliveries.list_lists(connection, sendout_id)
             if len(self._renderers) >= MAX_RENDERERS:
                 self._renderers.pop(next(iter(self._renderers)))
             self._renderers[sendout_id] = Renderer(sendout_id, message, files, lists, settings=self._settings)

@@ -7,7 +7,7 @@ import structlog
 
 from coupons import failpoints
 from coupons.database import Connection, Pool
-from coupons.lease import kept
+from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
 from coupons.states import SendoutState
@@ -111,7 +111,7 @@ class Deliverer:
             self._background.create_task(attempt("deliver", lambda: work))
 
     async def _deliver(self, batch: Batch, on_only_stalled: Callable[[], None]) -> None:
-        async with kept(
+        async with renewed_lease(
             lambda: self._renew(batch),
             every=self._settings.heartbeat_seconds,
             expires_after=self._settings.lease_seconds,
