@@ -162,6 +162,12 @@ def _opening() -> Iterator[None]:
         raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
 
 
+def require_transaction(connection: Connection) -> None:
+    """Check that the caller has opened a transaction, so that its writes and the callee's are committed together."""
+    if not connection.is_in_transaction():
+        raise RuntimeError("must be called within a transaction")
+
+
 async def _close(pool: Pool) -> None:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

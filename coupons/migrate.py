@@ -9,7 +9,7 @@ from coupons.database import Connection, connect
 from coupons.errors import UserError
 
 MIGRATION_SECONDS = 24 * 3_600
-_LOCK = 0x636F75706F6E73  # "coupons"
+ADVISORY_LOCK = 0x636F75706F6E73  # "coupons"; roles.sql takes the same lock, and a test compares the numbers
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migration (
@@ -55,7 +55,7 @@ async def migrate(database_url: str) -> list[Migration]:
     async with connect(database_url) as connection:
         # Another migration may run for long.
         await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=MIGRATION_SECONDS)
+        await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK, timeout=MIGRATION_SECONDS)
         if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
             raise MigrationError(f"the database is in {encoding}: create it with ENCODING 'UTF8'")
         await connection.execute(_TABLE)

@@ -134,6 +134,12 @@ async def prepare(connection: Connection, *, batch_size: int = 1_000) -> Granted
     return await sendouts.admit(connection, claim)
 
 
+async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
+    """What a sendout worker does with a resume command."""
+    async with connection.transaction():
+        return await sendouts.resume(connection, sendout_id)
+
+
 async def stock(
     database_url: str,
     *,

@@ -20,6 +20,15 @@ class Group:
     recipients: int
 
 
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """What a sendout has to know of its group, without a count of its recipients."""
+
+    id: int
+    attributes: list[str]
+    has_recipients: bool
+
+
 async def list_all(connection: Connection) -> list[Group]:
     return [Group(**row) for row in await connection.fetch(SQL.rows, None)]
 
@@ -35,6 +44,14 @@ async def get(connection: Connection, name: str) -> Group:
     if found is None:
         raise Conflict(f"there is no group {name}")
     return found
+
+
+async def get_audience(connection: Connection, name: str) -> Audience:
+    """Raises Conflict if there is no such group."""
+    row = await connection.fetchrow(SQL.audience, name)
+    if row is None:
+        raise Conflict(f"there is no group {name}")
+    return Audience(**row)
 
 
 async def known_attributes(connection: Connection) -> list[str]:

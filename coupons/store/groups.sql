@@ -8,7 +8,7 @@ ORDER BY g.name;
 -- extend: attributes that its recipients may have
 UPDATE recipient_group SET attributes = ARRAY(SELECT DISTINCT unnest(attributes || $2::text[]) ORDER BY 1) WHERE id = $1;
 
--- facts: what a sendout asks of its group
+-- audience: what a sendout has to know of its group
 SELECT id, attributes, EXISTS (SELECT FROM recipient WHERE group_id = recipient_group.id) AS has_recipients
 FROM recipient_group WHERE name = $1;
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from coupons.commands import Command
-from coupons.database import Connection
+from coupons.database import Connection, require_transaction
 from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
@@ -18,6 +18,7 @@ async def accept(connection: Connection, command: Command) -> bool:
     Raises:
         Conflict: as `is_repeated` does.
     """
+    require_transaction(connection)
     is_new = await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None
     return is_new or not await is_repeated(connection, command)
 

@@ -147,8 +147,18 @@ async def _rows(
     connection: Connection, sendout_id: UUID | None, state: SendoutState | None, limit: int
 ) -> list[Sendout]:
     rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
+    resumable = set[UUID]()
+    if any(row["state"] == SendoutState.INTERRUPTED for row in rows):
+        resumable = {row["id"] for row in await connection.fetch(SQL.resumable, None, False)}
     of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
     for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
         columns = {**row, "shortage": Shortage(row["shortage"])}
         of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
-    return [Sendout(**{**row, "state": SendoutState(row["state"])}, lists=tuple(of_sendout[row["id"]])) for row in rows]
+    return [
+        Sendout(
+            **{**row, "state": SendoutState(row["state"])},
+            resumable=row["id"] in resumable,
+            lists=tuple(of_sendout[row["id"]]),
+        )
+        for row in rows
+    ]

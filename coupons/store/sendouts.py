@@ -8,7 +8,7 @@ from coupons.addresses import parse_address
 from coupons.admission import Granted, Need, Short, decide
 from coupons.batching import paced_batch
 from coupons.commands import StartSendout
-from coupons.database import Connection, affected
+from coupons.database import Connection, affected, require_transaction
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, restore_guard, sendout_views
@@ -77,15 +77,12 @@ def _check_given(message: messages.Message, command: StartSendout) -> None:
 
 
 async def _check_group(connection: Connection, message: messages.Message, name: str) -> int:
-    facts = await connection.fetchrow(groups.SQL.facts, name)
-    if facts is None:
-        raise Conflict(f"there is no group {name}")
-    if not facts["has_recipients"]:
+    audience = await groups.get_audience(connection, name)
+    if not audience.has_recipients:
         raise Conflict(f"group {name} has no recipients")
-    if lacking := sorted(set(message.attributes) - set(facts["attributes"])):
+    if lacking := sorted(set(message.attributes) - set(audience.attributes)):
         raise Conflict(f"message {message.name}: recipients of group {name} have no {', '.join(lacking)}")
-    group_id: int = facts["id"]
-    return group_id
+    return audience.id
 
 
 # --- preparing -----------------------------------------------------------------------------------------------------
@@ -172,6 +169,7 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
     Raises:
         Conflict: it is in another state, or there is none of this id.
     """
+    require_transaction(connection)
     row = await connection.fetchrow(SQL.lock, sendout_id)
     state = SendoutState(row["state"]) if row else None
     match state:

@@ -60,7 +60,9 @@ async def claim_assigned(
     """Claim a batch and assign its codes."""
     batch = await claim_batch(connection, lease_seconds=lease_seconds)
     assert (await deliveries.assign_codes(connection, batch)).complete
-    return batch, await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, batch.sendout_id))
+    return batch, await deliveries.list_due(
+        connection, batch, await deliveries.list_lists(connection, batch.sendout_id)
+    )
 
 
 async def record(

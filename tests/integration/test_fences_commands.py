@@ -28,18 +28,23 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
         yield pool
 
 
+async def accept(connection: Connection, command: ImportCoupons) -> bool:
+    async with connection.transaction():
+        return await inbox.accept(connection, command)
+
+
 async def test_a_command_is_accepted_once(connection: Connection) -> None:
     """The same one again changes nothing, and is no error."""
     command = ImportCoupons(list="a", codes=("X",))
-    assert [await inbox.accept(connection, command) for _ in range(2)] == [True, False]
+    assert [await accept(connection, command) for _ in range(2)] == [True, False]
 
 
 async def test_an_id_belongs_to_one_command(connection: Connection) -> None:
     """The same id with other content is another command, and is not taken."""
     command = ImportCoupons(list="a", codes=("X",))
-    await inbox.accept(connection, command)
+    await accept(connection, command)
     with pytest.raises(Conflict, match="belongs to another command"):
-        await inbox.accept(connection, command.model_copy(update={"codes": ("Y",)}))
+        await accept(connection, command.model_copy(update={"codes": ("Y",)}))
 
 
 async def test_a_refusal_is_kept(connection: Connection) -> None:
@@ -48,7 +53,7 @@ async def test_a_refusal_is_kept(connection: Connection) -> None:
     for _ in range(2):
         await inbox.reject(connection, command, "there is no list a")
     with pytest.raises(Conflict, match="there is no list a"):
-        await inbox.accept(connection, command)
+        await accept(connection, command)
     with pytest.raises(Conflict, match="there is no list a"):
         await inbox.is_known(connection, command.id)
 

@@ -14,7 +14,7 @@ from coupons.states import DeliveryState, ImportMode
 from coupons.store import deliveries, imports, lists, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.sendouts import Claim
-from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
 
 OVER = "UPDATE sendout SET lease_until = now() - interval '1 s'"
@@ -154,7 +154,7 @@ async def test_two_that_resume_at_once_promise_once(connection: Connection, othe
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(20)])
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
-        again = asyncio.create_task(sendouts.resume(other, sendout_id))
+        again = asyncio.create_task(resume(other, sendout_id))
         await until_blocked(connection)
     with pytest.raises(Conflict, match="is sending"):
         await again

@@ -12,7 +12,7 @@ from coupons.errors import Conflict, LeaseLost
 from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts
 from coupons.store.deliveries import Batch, DeliveryResult
-from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
 from tests.locks import until_blocked
 
 
@@ -81,7 +81,7 @@ async def test_resuming_counts_missing_codes_again(connection: Connection) -> No
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
     assert (await sendout_views.get(connection, sendout_id)).state == "sending"
     with pytest.raises(Conflict, match="is sending: only interrupted or paused ones"):
-        await sendouts.resume(connection, sendout_id)
+        await resume(connection, sendout_id)
 
 
 async def test_a_list_with_alternative_text_gives_all_its_codes(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from coupons.store import deliveries, invariants, lists, restore_guard, sendout_
 from coupons.store.deliveries import Batch, DeliveryResult
 from coupons.store.restore_guard import UnassignedCodes
 from tests.clusters import Cluster, cluster, cut_off, promote, with_database
-from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
 from tests.services import database, execute
 from tests.waiting import until
 from tests.web import web_client
@@ -496,7 +496,7 @@ async def test_no_codes_are_reserved_before_acceptance(connection: Connection) -
     await revoke_acceptance(connection)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(100)])
     with pytest.raises(Conflict, match="restore-guard accept"):
-        await sendouts.resume(connection, interrupted)
+        await resume(connection, interrupted)
     assert await sendouts.claim(connection, owner="test", lease_seconds=60) is None
     await restore_guard.accept(connection)
     claimed = await sendouts.claim(connection, owner="test", lease_seconds=60)

@@ -57,7 +57,7 @@ sendouts.interrupt
 sendout_views.resumable
 """
 FOR_THE_CONSOLE = """
-restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.facts messages.rows
+restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.audience messages.rows
 sendout_views.* uncertain.*
 lookup.troubled lookup.answers imports.rows imports.events imports.reason_counts imports.cancel imports.note
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.drop
@@ -71,8 +71,8 @@ WORK = {
         imports.hand_back imports.interrupted imports.postpone imports.drop_old_rejections imports.renew imports.note
         """,
     "preparer": f"""
-        inbox.* groups.facts messages.rows lists.rows {ADMISSION}
-        sendouts.create sendouts.claim sendouts.count_lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
+        inbox.* groups.audience messages.rows lists.rows {ADMISSION}
+        sendouts.create sendouts.claim sendouts.lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
         sendouts.batches sendouts.needs sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
         """,
     "sender": """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coupons import migrate
 from coupons.settings import Settings
 from coupons.store import invariants
 from coupons.store.queries import Queries
@@ -46,3 +47,9 @@ def test_each_statement_has_its_caller(name: str) -> None:
 def test_verify_checks_invariants() -> None:
     """There are at least nine of them."""
     assert len(list(invariants.SQL)) >= 9
+
+
+def test_roles_and_migrations_take_the_same_lock() -> None:
+    """A migration does not run while roles.sql grants rights, nor the other way round."""
+    roles = (ROOT / "docs" / "reference" / "roles.sql").read_text(encoding="utf-8")
+    assert f"pg_advisory_xact_lock({migrate.ADVISORY_LOCK})" in roles
