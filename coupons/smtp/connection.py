@@ -10,6 +10,7 @@ from typing import Protocol
 
 from coupons.smtp.commands import Awaited, Control
 from coupons.smtp.connect import Opened
+from coupons.smtp.lazy_timer import LazyTimer
 from coupons.smtp.outcomes import Phase, Refused
 from coupons.smtp.progress import NO_PROGRESS, CloseCause, Progress
 from coupons.smtp.queue import Mail, MailQueue
@@ -78,9 +79,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = opened.transport
         self._since = self._loop.time()  # of the last progress
         self._mail_since = self._since  # the end of the last mail, or the beginning of the first
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer = LazyTimer(self._on_timeout)
         opened.transport.set_protocol(self)
 
     # --- called by the relay
@@ -187,27 +186,19 @@ class Connection(asyncio.Protocol):
         if transport is None or progress.close is None:
             return
         transport.abort()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._queue.settle_all(progress.settled)
         for mail in progress.returned:
             self._queue.put_back(mail, progress.close.reason, suspect=progress.close.abrupt)
         self._relay.on_closed(self, progress)
 
-    # --- time limits: one timer per connection, set again only if it would fire too early or too late
+    # --- time limits
 
     def _set_deadline(self) -> None:
         awaited = self.session.awaited
         patience = self._patience(awaited)
         may_stall = awaited is not None and not self.is_stalled
-        self._deadline = self._since + (min(patience, STALLED_SECONDS) if may_stall else patience)
-        if self._timer is None or self._timer_at > self._deadline:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = self._loop.call_at(self._deadline, self._on_timer), self._deadline
+        self._timer.set(self._since + (min(patience, STALLED_SECONDS) if may_stall else patience))
 
     def _patience(self, awaited: Awaited | None) -> float:
         match awaited:
@@ -220,13 +211,10 @@ class Connection(asyncio.Protocol):
             case _:
                 return self._timeouts.command_seconds
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._loop.time() < self._deadline:
-            self._set_timer()
-        elif (awaited := self.session.awaited) is None:
+    def _on_timeout(self) -> None:
+        if (awaited := self.session.awaited) is None:
             self._relay.on_idle_timeout(self)
-        elif not self.is_stalled and self._deadline < self._since + self._patience(awaited):
+        elif not self.is_stalled and self._timer.deadline < self._since + self._patience(awaited):
             self.is_stalled = True
             self._set_deadline()
             self._relay.on_stalled(self)
