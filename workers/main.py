@@ -54,12 +54,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     async with (
         serve_health(settings, health),
         _database(settings) as pool,
-        Relays(
-            addresses,
-            limits=_limits(settings),
-            local_hostname=settings.smtp_ehlo_hostname or None,
-            timeouts=Timeouts(dot_seconds=settings.smtp_final_reply_timeout_seconds),
-        ) as relays,
+        _relays(settings, addresses) as relays,
     ):
         health.set_pool(pool)
         nudges = Nudges(signals)
@@ -90,13 +85,19 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     log.info("worker stopped", owner=owner)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _relays(settings: Settings, addresses: Sequence[SmtpAddress]) -> Relays:
+    limits = Limits(
         connections=settings.smtp_connections,
         mails_per_connection=settings.smtp_mails_per_connection,
         idle_seconds=settings.smtp_idle_seconds,
         backoff_seconds=settings.smtp_backoff_seconds,
         max_backoff_seconds=settings.smtp_max_backoff_seconds,
+    )
+    return Relays(
+        addresses,
+        limits=limits,
+        local_hostname=settings.smtp_ehlo_hostname or None,
+        timeouts=Timeouts(dot_seconds=settings.smtp_final_reply_timeout_seconds),
     )
 
 

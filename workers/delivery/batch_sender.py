@@ -84,12 +84,12 @@ class BatchSender:
         self._result: BatchResult | None = None
 
     async def run(self, due: Sequence[Delivery]) -> BatchResult | None:
-        """Send until every mail has an outcome (None), or there is a reason to stop. Raises LeaseLost."""
+        """Send until every mail has an outcome (None), or there is a reason to stop. Raises WorkStopped."""
         self._backlog.waiting.extend(due)
         try:
             await self._send()
         except (WorkStopped, asyncio.CancelledError):
-            self._stop_sending()  # another worker decides about the mails in flight; no more mails may leave
+            self._stop_sending()  # no more mails may leave; the mails in flight are left to their next worker
             raise
         except Exception:  # an internal error: the mails in flight still get their outcomes
             self._stop_sending()

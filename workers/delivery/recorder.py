@@ -28,7 +28,7 @@ class Recorder:
         It is retried for as long as the lease lasts, because outcomes that are not recorded become uncertain.
 
         Raises:
-            LeaseLost: nothing was written, nothing more may be handed over.
+            WorkStopped: nothing was written, no more mails may be handed over.
         """
         flush_id = uuid4()
         while True:
