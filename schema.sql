@@ -1,24 +1,23 @@
--- The whole database, with the reason of each table, state, constraint and index.
--- `coupons migrate` builds it from coupons/migrations/; a test proves that both are the same.
+-- The database of the Coupon Manager: each table, state, constraint and index with its reason.
+-- `coupons migrate` builds it from coupons/migrations/; a test compares both.
 --
--- Words: a LIST holds single-use COUPONs; a MESSAGE is what a marketer wrote; a SENDOUT mails a message to
--- everybody of a GROUP; a DELIVERY is one recipient's mail in a sendout; a BATCH is some 1,000 deliveries that one
--- worker holds under a LEASE.
+-- A LIST holds single-use CODES. A MESSAGE is the template that a marketer wrote. A SENDOUT mails a message to a GROUP of
+-- RECIPIENTS. A DELIVERY is one recipient's mail in a sendout. A BATCH is about 1,000 deliveries of one sendout, which
+-- one worker claims under a LEASE.
 --
--- A lease is three columns: who holds the row, until when by this database's clock, and a token that every write of
--- the holder carries. A worker whose token is no longer in the row has lost it and must stop.
+-- A lease is three columns: the owner, the time when it ends by the clock of this database, and a token that is new for
+-- each owner. Every write of the owner compares the token. If it has changed, the lease is lost and the worker stops.
 --
 -- Locks are always taken in this order: delivery_batch, sendout, coupon_list (by id), sendout_list (by list).
--- Rows of coupon are only ever locked with SKIP LOCKED, by the holder of the lease of their delivery's batch, or by an
--- import that takes free ones over, which then holds nothing that a batch waits for.
+-- Rows of coupon are locked with SKIP LOCKED by the owner of their delivery's batch. An import that replaces available
+-- codes waits for their rows, but then holds no lock that a batch waits for.
 
--- Every command that could be read. The publisher chose its id; the same id again is the same command and changes
--- nothing.
+-- Every command that could be parsed. The publisher chooses the id: a second command with the same id changes nothing.
 CREATE TABLE command (
     id          uuid PRIMARY KEY,
     type        text NOT NULL CHECK (type IN ('import', 'sendout', 'resume')),
-    digest      bytea NOT NULL,  -- sha256 of the command's content: the same id with other content is refused
-    rejection_reason text,       -- why it was not carried out; asked again, it is answered the same
+    digest      bytea NOT NULL,  -- sha256 of the content: the same id with other content is rejected
+    rejection_reason text,       -- why the command was rejected; a second copy is rejected for the same reason
     received_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -35,16 +34,16 @@ CREATE TABLE coupon_list (
     preview_text     text NOT NULL CHECK (char_length(preview_text) BETWEEN 1 AND 200),
     total            bigint NOT NULL DEFAULT 0 CHECK (total >= 0),
     available        bigint NOT NULL DEFAULT 0 CHECK (available BETWEEN 0 AND total),
-    removed          bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),  -- codes that imports ever took out of it
+    removed          bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),  -- all codes that imports have ever removed
     archived_at      timestamptz,
-    deleted_at       timestamptz,  -- the row stays where messages or sendouts name it; its codes are gone
+    deleted_at       timestamptz,  -- the row stays if messages or sendouts refer to it; its codes are deleted
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT text_needs_alternative CHECK (shortage <> 'text' OR alternative_text <> ''),
     CONSTRAINT deleted_is_empty CHECK (deleted_at IS NULL OR (archived_at IS NOT NULL AND total = 0))
 ) WITH (fillfactor = 50);  -- the counters change often and are in no index: room for HOT updates
 CREATE UNIQUE INDEX coupon_list_name ON coupon_list (name) WHERE deleted_at IS NULL;
 
--- Templates name lists, so a list is never renamed.
+-- Templates refer to lists by name, so a list is never renamed.
 CREATE FUNCTION refuse_rename() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'list % is never renamed', OLD.name USING ERRCODE = 'integrity_constraint_violation';
@@ -52,30 +51,31 @@ END $$;
 CREATE TRIGGER never_renamed BEFORE UPDATE OF name ON coupon_list
     FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION refuse_rename();
 
--- One row per code.
---     available ──────────→ assigned ──────────→ sent
---         ↑  (reserved: an     │   its delivery is sent
---         │  amount, no row)   │
---         └────────────────────┘ its delivery is refused or cancelled; the code of an uncertain one stays assigned
--- No foreign keys: millions of rows would share-lock one hot parent. `coupons verify` checks what they would.
+-- One row per code. A reservation is only an amount (sendout_list.reserved), so it changes no row here.
+--
+--     available ──→ assigned ──→ sent (its delivery is sent; the row does not change)
+--         ↑            │
+--         └────────────┘ its delivery is refused or cancelled; a code of an uncertain delivery stays assigned
+--
+-- No foreign keys: millions of rows would share-lock one hot parent. `coupons verify` checks these references instead.
 CREATE TABLE coupon (
     id              bigint GENERATED ALWAYS AS IDENTITY,
     list_id         bigint NOT NULL,
     code            text NOT NULL CHECK (code <> '' AND char_length(code) <= 200),
-    import_id       uuid NOT NULL,  -- the import that brought it
+    import_id       uuid NOT NULL,  -- the last import with this code
     sendout_id      uuid,
     delivery_number integer,
-    PRIMARY KEY (list_id, code),  -- a code is once in its list; `who --code` and each import look here
+    PRIMARY KEY (list_id, code),  -- used by `who --code` and each import
     CONSTRAINT whole_owner CHECK ((sendout_id IS NULL) = (delivery_number IS NULL))
 );
--- Nobody gets two codes of one list in one sendout. Also finds the codes of a batch.
+-- A recipient gets at most one code of each list per sendout. Also finds the codes of a batch.
 CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number) WHERE sendout_id IS NOT NULL;
 -- Assigning takes the next available codes with `id > $last`: without the cursor, dead entries at the head of this index
 -- halve the speed within 12 seconds.
 CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
--- Codes that may have been sent, of lists that were deleted: no list takes them again. Only their hash is kept, with a
--- key of this database, so that a dump of the table alone names no code.
+-- Codes of deleted lists that may have been sent: imports reject them. Only a hash of each is stored, with a key of this
+-- database, so that a dump of this table alone discloses no code.
 CREATE TABLE retired_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
 CREATE TABLE retired_code_key (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -89,20 +89,20 @@ CREATE TABLE recipient_group (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL UNIQUE
                CHECK (name = lower(name) AND name = btrim(name) AND char_length(name) BETWEEN 1 AND 50),
-    attributes text[] NOT NULL DEFAULT '{}',  -- names that its recipients have: what a message may use
+    attributes text[] NOT NULL DEFAULT '{}',  -- names that messages may use
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE recipient (
     group_id    bigint NOT NULL,
-    address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- what "the same address" means
-    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),        -- what is mailed
+    address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- equal for two spellings of one address
+    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),  -- used as the mail's recipient
     attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
-    import_id   uuid,  -- the last one that brought it
+    import_id   uuid,  -- the last import with this address
     PRIMARY KEY (group_id, address_key)
 );
 
--- Never changed: saving again makes the next version, so that a running sendout keeps what it began with.
+-- Rows never change: saving a message creates its next version, so that a running sendout keeps its own.
 CREATE TABLE message (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL
@@ -113,8 +113,8 @@ CREATE TABLE message (
     subject    text NOT NULL CHECK (subject <> ''),
     text       text,
     html       text,
-    attributes text[] NOT NULL DEFAULT '{}',  -- names that every recipient must have
-    headers    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),  -- beside those of every mail
+    attributes text[] NOT NULL DEFAULT '{}',  -- every recipient must have them
+    headers    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),  -- in addition to those of every mail
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (name, version),
     CHECK (text IS NOT NULL OR html IS NOT NULL)
@@ -122,12 +122,12 @@ CREATE TABLE message (
 
 CREATE TABLE message_list (
     message_id bigint NOT NULL REFERENCES message,
-    list_id    bigint NOT NULL REFERENCES coupon_list,  -- a list that a message names cannot be deleted
+    list_id    bigint NOT NULL REFERENCES coupon_list,  -- the row of such a list stays when it is deleted
     PRIMARY KEY (message_id, list_id)
 );
 CREATE INDEX message_list_list ON message_list (list_id);
 
--- Attachments, and images that the HTML shows (`cid:name`).
+-- Attachments, and images that the HTML refers to (`cid:name`).
 CREATE TABLE message_file (
     message_id   bigint NOT NULL REFERENCES message,
     name         text NOT NULL CHECK (name <> '' AND name !~ '[[:cntrl:]/]'),
@@ -137,11 +137,11 @@ CREATE TABLE message_file (
     PRIMARY KEY (message_id, name)
 );
 
--- A file on its way to a worker, in chunks, so that no shared disk is needed. Deleted when its import ends.
+-- A file for an import, in chunks, so that processes need no shared disk. Deleted when its import ends.
 CREATE TABLE upload (
     id         uuid PRIMARY KEY,
     name       text NOT NULL,
-    size_bytes bigint,  -- known when complete; an upload without it is not readable
+    size_bytes bigint,  -- NULL until the upload is complete; only then can an import read it
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE upload_chunk (
@@ -151,11 +151,15 @@ CREATE TABLE upload_chunk (
     PRIMARY KEY (upload_id, number)
 );
 
--- Of codes into a list, or of recipients into a group.
---     queued → running → finished | failed (it cannot be read);   queued, running → cancelled, by a person
--- A chunk of lines is one transaction: what it brought, why the others were not taken, counters and `position`. A
--- worker that dies leaves it running; the next one reads from the start and takes what comes after `position`, if what
--- comes before still has the same `digest`.
+-- An import of codes into a list, or of recipients into a group.
+--
+--     queued ──→ running ──→ finished
+--       │           ├──────→ failed     the source cannot be read
+--       └───────────┴──────→ cancelled  by an operator
+--
+-- One chunk of lines is one transaction: accepted lines, rejected lines with their reasons, counters and `position`. If
+-- a worker dies, the import stays running. The next worker reads the source from the start and continues after
+-- `position`, provided that the text before it still has the same `digest`.
 CREATE TABLE import_job (
     id          uuid PRIMARY KEY,
     list_id     bigint REFERENCES coupon_list ON DELETE CASCADE,
@@ -163,7 +167,7 @@ CREATE TABLE import_job (
     mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete')),
     source      text NOT NULL,
     format      jsonb NOT NULL DEFAULT '{}',
-    columns     text[],  -- of a group's file, the addresses first, as soon as its header was seen
+    columns     text[],  -- of a group's file, the address column first; known once the header is read
     state       text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'finished', 'failed', 'cancelled')),
     reason      text,
     lines       bigint NOT NULL DEFAULT 0 CHECK (lines >= 0),
@@ -171,16 +175,16 @@ CREATE TABLE import_job (
     added       bigint NOT NULL DEFAULT 0 CHECK (added >= 0),
     removed     bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),
     rejected    bigint NOT NULL DEFAULT 0 CHECK (rejected >= 0),
-    existing    bigint NOT NULL DEFAULT 0 CHECK (existing >= 0),  -- codes that a replaced list keeps; recipients that get new attributes
-    kept_reserved bigint NOT NULL DEFAULT 0 CHECK (kept_reserved >= 0),  -- not removed: a sendout may need them
-    kept_assigned  bigint NOT NULL DEFAULT 0 CHECK (kept_assigned >= 0),       -- not removed: they are recipients'
-    position    bigint NOT NULL DEFAULT 0 CHECK (position >= 0),  -- bytes of text, unpacked, that are committed
-    digest      bytea CHECK (octet_length(digest) = 32),          -- sha256 of these
-    read_bytes  bigint NOT NULL DEFAULT 0,  -- of the source, read for them
+    existing    bigint NOT NULL DEFAULT 0 CHECK (existing >= 0),  -- codes kept by a replace; recipients updated
+    kept_reserved bigint NOT NULL DEFAULT 0 CHECK (kept_reserved >= 0),  -- codes not removed: reserved for sendouts
+    kept_assigned bigint NOT NULL DEFAULT 0 CHECK (kept_assigned >= 0),  -- codes not removed: assigned to recipients
+    position    bigint NOT NULL DEFAULT 0 CHECK (position >= 0),  -- bytes of decompressed text that are committed
+    digest      bytea CHECK (octet_length(digest) = 32),  -- sha256 of these bytes
+    read_bytes  bigint NOT NULL DEFAULT 0,  -- bytes of the source that were read for them
     total_bytes bigint,
-    retries     integer NOT NULL DEFAULT 0,  -- in a row, since the last chunk that was committed
-    due_at      timestamptz NOT NULL DEFAULT now(),     -- not to be tried again before
-    claimed_at  timestamptz,                            -- with the next three what its rate is read from
+    retries     integer NOT NULL DEFAULT 0,  -- since the last committed chunk
+    due_at      timestamptz NOT NULL DEFAULT now(),  -- no worker claims it before
+    claimed_at  timestamptz,  -- this and the next three columns give the import's rate
     claimed_bytes bigint NOT NULL DEFAULT 0,
     claimed_lines bigint NOT NULL DEFAULT 0,
     progressed_at timestamptz,
@@ -199,8 +203,8 @@ CREATE INDEX import_job_unfinished ON import_job (created_at) WHERE finished_at 
 CREATE INDEX import_job_list ON import_job (list_id, created_at);
 CREATE INDEX import_job_group ON import_job (group_id, created_at);
 
--- The codes of a whole chunk, by their sha256, that an import has put into a list: as long as nothing was `removed` from
--- the list since, it has them all, and whoever brings the same chunk again need not look each of them up.
+-- The sha256 of all codes of a chunk that an import has added to a list. While coupon_list.removed is unchanged, the list
+-- still has all of them, so a second import of the same chunk does not look up each code.
 CREATE TABLE imported_chunk (
     list_id   bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
     digest    bytea NOT NULL CHECK (octet_length(digest) = 32),
@@ -209,7 +213,7 @@ CREATE TABLE imported_chunk (
     PRIMARY KEY (list_id, digest)
 );
 
--- What happened to it, in words without codes.
+-- The log of an import; its texts contain no codes and no addresses.
 CREATE TABLE import_event (
     import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
     number    bigint GENERATED ALWAYS AS IDENTITY,
@@ -218,46 +222,51 @@ CREATE TABLE import_event (
     PRIMARY KEY (import_id, number)
 );
 
--- Every line that was not taken, with its reason: to be mended and imported again. Ten thousand of them a row: a
--- million lines that are known already are noted in half a second instead of three.
+-- Rejected lines with their reasons, so that they can be fixed and imported again. One row holds up to 10,000 lines: a
+-- million duplicates are stored in half a second instead of three.
 CREATE TABLE import_rejection (
     import_id  uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
     first_line bigint NOT NULL,
     lines      bigint[] NOT NULL,
-    texts      text[] NOT NULL,  -- codes; where the import has `columns`, rows as JSON objects
+    texts      text[] NOT NULL,  -- codes; for an import with `columns`, rows as JSON objects
     reasons    text[] NOT NULL,
     PRIMARY KEY (import_id, first_line),
     CONSTRAINT each_line_has_a_reason
         CHECK (first_line = ANY (lines) AND cardinality(lines) = ALL (ARRAY[cardinality(texts), cardinality(reasons)]))
 );
--- Not compressed: codes hardly get smaller, and a million lines would take three times as long.
+-- Not compressed: codes hardly shrink, and storing a million lines would take three times as long.
 ALTER TABLE import_rejection
     ALTER lines SET STORAGE EXTERNAL, ALTER texts SET STORAGE EXTERNAL, ALTER reasons SET STORAGE EXTERNAL;
 
--- queued → preparing → sending → finished
---              └→ interrupted: the lists cannot cover it, nothing is held, nobody was mailed → sending, by resume
---          sending ⇄ paused: a person, or the relay refuses our sender        any of these → cancelled, by a person
---          preparing → failed: it can never be sent (no recipients, an attribute that is missing)
+-- The job that mails a message.
+--
+--     queued ──→ preparing ──┬─→ sending ──→ finished
+--                            │   sending ←→ paused: by an operator, or because the relay rejects the sender
+--                            ├─→ interrupted: a list has too few codes; no code is reserved, no mail was sent
+--                            │   interrupted ──→ sending: resumed by an operator, or automatically (`auto_resume`)
+--                            └─→ failed: it can never be sent, for lack of recipients or of an attribute
+--
+-- An operator can cancel a sendout in any state but finished and failed: → cancelled.
 CREATE TABLE sendout (
     id          uuid PRIMARY KEY,
     message_id  bigint NOT NULL REFERENCES message,
-    group_id    bigint REFERENCES recipient_group,  -- NULL: the recipients came with the command
+    group_id    bigint REFERENCES recipient_group,  -- NULL: the command contained the recipients
     state       text NOT NULL DEFAULT 'queued' CHECK (state IN
                 ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
-    reason      text,  -- why it is interrupted, paused or failed
-    waiting_reason text,  -- why a sending one makes no progress now
-    start_at    timestamptz,  -- not to be mailed before
-    per_hour    double precision CHECK (per_hour > 0),  -- most mails an hour; NULL: as fast as it goes
-    over_minutes integer CHECK (over_minutes > 0),      -- asked instead: to be spread over so long
-    auto_resume boolean NOT NULL DEFAULT false, -- an interrupted one, as soon as its lists have enough
-    next_batch_at timestamptz NOT NULL DEFAULT now(),     -- no batch is claimed before: it has to start, or keeps its pace
-    recipients  integer CHECK (recipients >= 0),  -- NULL until the snapshot is taken
+    reason      text,  -- why the sendout is interrupted, paused or failed
+    waiting_reason text,  -- why a sending sendout makes no progress now
+    start_at    timestamptz,  -- no mail is sent before
+    per_hour    double precision CHECK (per_hour > 0),  -- rate limit in mails per hour; NULL: none
+    over_minutes integer CHECK (over_minutes > 0),  -- alternatively: spread evenly over this time
+    auto_resume boolean NOT NULL DEFAULT false,  -- if interrupted, resume once its lists have enough codes
+    next_batch_at timestamptz NOT NULL DEFAULT now(),  -- no batch is claimed before: start or rate limit
+    recipients  integer CHECK (recipients >= 0),  -- NULL until the recipients are copied into delivery
     lease_token uuid,
     lease_owner text,
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     started_at  timestamptz,
-    finished_at timestamptz,  -- of a cancelled one: when its last batch is closed
+    finished_at timestamptz,  -- for a cancelled sendout: when its last batch is closed
     CONSTRAINT sending_has_recipients
         CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR coalesce(recipients, 0) > 0),
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
@@ -266,14 +275,15 @@ CREATE TABLE sendout (
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
 
--- What a sendout needs of each list. Codes of all its lists are reserved, or of none.
+-- The codes of one list that a sendout needs. They are reserved for all its lists or for none. Each code is counted once:
+-- reserved until it is assigned, assigned until its delivery is sent.
 CREATE TABLE sendout_list (
     sendout_id       uuid NOT NULL REFERENCES sendout,
     list_id          bigint NOT NULL REFERENCES coupon_list,
     shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
-    alternative_text text NOT NULL DEFAULT '',                   -- both as the list said at admission
-    needed           bigint NOT NULL CHECK (needed >= 0),        -- one for each recipient
-    reserved         bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),  -- not yet assigned
+    alternative_text text NOT NULL DEFAULT '',  -- both copied from the list at admission
+    needed           bigint NOT NULL CHECK (needed >= 0),  -- one per recipient
+    reserved         bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),  -- for this sendout, not yet assigned to a delivery
     assigned         bigint NOT NULL DEFAULT 0 CHECK (assigned >= 0),  -- to a delivery that is not yet sent
     sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),
     missing          bigint NOT NULL DEFAULT 0 CHECK (missing BETWEEN 0 AND needed),  -- at the last admission
@@ -282,11 +292,11 @@ CREATE TABLE sendout_list (
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_list_list ON sendout_list (list_id);
 
--- The unit that workers claim. Progress is the sum over these few rows, never a count over deliveries.
+-- The unit that workers claim. A sendout's progress is the sum over these few rows, never a count over deliveries.
 -- `in_flight` is the intent, committed before a mail is handed over: the numbers of deliveries that may have been mailed
--- and whose outcome is not recorded yet. What a dead worker leaves there is uncertain. One small row for a window of
--- mails: with the intent as a state of each delivery, every mail cost a second update (docs/decisions/0005).
--- `closed` stands in the index, not `remaining`, which changes with each flush: its updates are HOT.
+-- and whose outcome is not recorded yet. If the worker dies, they become uncertain. This is one small update for many
+-- mails; with the intent as a state of each delivery, every mail cost a second update (docs/decisions/0005).
+-- The index contains `closed` and not `remaining`, which changes with each flush, so that these updates are HOT.
 CREATE TABLE delivery_batch (
     sendout_id     uuid NOT NULL REFERENCES sendout,
     number         integer NOT NULL,
@@ -302,11 +312,11 @@ CREATE TABLE delivery_batch (
     lease_token    uuid,
     lease_owner    text,
     lease_until    timestamptz,
-    in_flight        integer[] NOT NULL DEFAULT '{}',
-    last_flush     uuid,         -- so that a flush whose COMMIT got no answer is known to be done
+    in_flight      integer[] NOT NULL DEFAULT '{}',
+    last_flush     uuid,  -- its id: tells whether a flush whose COMMIT got no reply was committed
     flushed_at     timestamptz,
-    claimed_at     timestamptz,  -- with `claimed_remaining` what the rate is read from
-    claimed_remaining   integer,
+    claimed_at     timestamptz,  -- this and `claimed_remaining` give the sendout's rate
+    claimed_remaining integer,
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
         CHECK (remaining + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1),
@@ -314,15 +324,22 @@ CREATE TABLE delivery_batch (
     CONSTRAINT in_flight_is_remaining CHECK (cardinality(in_flight) <= remaining),
     CONSTRAINT in_flight_under_a_lease CHECK (in_flight = '{}' OR lease_token IS NOT NULL)
 ) WITH (fillfactor = 50);
--- What is due last is claimed first: a mail that was deferred need not wait until the whole sendout was tried once.
+-- The batch that became due last is claimed first, so that a deferred mail does not wait for the whole sendout.
 CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at DESC, number) WHERE NOT closed;
 CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncertain > 0;
 
 -- One recipient's mail.
---     pending → sent | refused | uncertain          pending, deferred → cancelled
---        └→ deferred (due again later) → …          uncertain → pending | sent, as a person or the setting says;
---                                                   never refused or cancelled after that: the code stays
--- While it is being handed over its number stands in its batch's `in_flight`. No index mentions the state, so its updates
+--
+--     pending, deferred ──┬─→ sent
+--                         ├─→ refused     by the relay; its codes return to their lists
+--                         ├─→ deferred    retried at `due_at`
+--                         ├─→ cancelled   with its sendout; its codes return to their lists
+--                         └─→ uncertain   handed over, no reply: it may have arrived, so its codes stay assigned
+--     uncertain ──────────┬─→ pending     resend: by an operator or the policy, unless `never_resend`
+--                         └─→ sent        accept: by an operator or the policy
+--
+-- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code.
+-- While a mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that its updates
 -- are HOT: half the WAL.
 CREATE TABLE delivery (
     sendout_id     uuid NOT NULL,
@@ -333,23 +350,23 @@ CREATE TABLE delivery (
     state          text NOT NULL DEFAULT 'pending' CHECK (state IN
                    ('pending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),
     attempts       integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-    due_at         timestamptz,  -- of a deferred one
-    reply          text,         -- the relay's last answer, or why there is none
+    due_at         timestamptz,  -- of a deferred mail
+    reply          text,  -- the relay's last reply, or why there is none; no code reads it
     changed_at     timestamptz,
-    deferred_since timestamptz,  -- its first deferral: it is given up when this is too long ago
+    deferred_since timestamptz,  -- its first deferral; a mail that is deferred for too long is refused
     was_uncertain  boolean NOT NULL DEFAULT false,
     never_resend   boolean NOT NULL DEFAULT false,  -- set by the restore guard: it may have been sent with another code
     PRIMARY KEY (sendout_id, number),
-    -- `who --email` looks here. Not the other way round: of a sendout that came after the last ANALYZE the planner
-    -- expects one row, and reads all its deliveries by whatever index begins with its id (310 mails/s instead of 8,000).
+  -- Used by `who --email`. The sendout must not come first: for a sendout newer than the last ANALYZE, the planner
+    -- expects one row and would read all its deliveries through this index (310 mails/s instead of 8,000).
     CONSTRAINT one_mail_per_address UNIQUE (address_key, sendout_id),
     CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL)),
-    -- One of its mails may have arrived: whatever a later attempt brings, its codes are nobody else's.
+  -- One of its mails may have arrived: whatever a later attempt returns, its codes stay with this recipient.
     CONSTRAINT uncertain_keeps_its_code CHECK (NOT was_uncertain OR state NOT IN ('refused', 'cancelled')),
     CONSTRAINT never_resent CHECK (NOT never_resend OR state IN ('uncertain', 'sent'))
 ) WITH (fillfactor = 60);
 
--- What became of an attempt that was not the last one: with `delivery.reply`, every answer that a relay ever gave.
+-- Attempts before the last one. Together with `delivery.reply`, these are all replies of relays.
 CREATE TABLE delivery_attempt (
     sendout_id uuid NOT NULL,
     number     integer NOT NULL,
@@ -360,28 +377,29 @@ CREATE TABLE delivery_attempt (
     PRIMARY KEY (sendout_id, number, attempt)
 );
 
--- When the next mail of all workers together may leave, if there is a limit: one row.
+-- The rate limit of all workers together: one row, with the time when the next mail may be sent.
 CREATE TABLE rate_limit (
     name         text PRIMARY KEY CHECK (name = 'mail'),
     next_mail_at timestamptz NOT NULL
 );
 
--- Data that went back in time do not know what was sent since. Workers send only while the database is the one whose
--- data were accepted: by the migration that makes this table, later by a person (docs/decisions/0011). One row is in
--- force; the others are history. It has no key: data that are restored into the database must be able to bring their
--- row beside its own, or they would not be found. A migration that rewrote it would look like a restore.
+-- A restored database does not know which mails were sent after the backup. Workers send only while this database is the
+-- accepted one: the migration that creates this table accepts an empty database, later an operator does
+-- (docs/decisions/0011). The row without `ended_at` is in force; the others are history. The table has no key: restored
+-- data must be able to add their row to the existing one, or the restore would not be noticed. A migration must not
+-- rewrite these rows, because that would look like a restore.
 CREATE TABLE restore_guard (
     number      integer NOT NULL CHECK (number > 0),
     accepted_at timestamptz NOT NULL DEFAULT now(),
-    ended_at    timestamptz,       -- when the next one was accepted
-    cluster     bigint NOT NULL,   -- the server's identifier: another one is another server, or a newer version's
-    timeline    integer NOT NULL,  -- a replica's promotion and a recovery to a point in time begin a new one
-    database    oid NOT NULL,      -- a copy by CREATE DATABASE … TEMPLATE has another one
-    written_by  xid NOT NULL DEFAULT pg_current_xact_id()::xid  -- what a restored dump has written has another xmin
+    ended_at    timestamptz,  -- when the next row replaced this one
+    cluster     bigint NOT NULL,  -- the server's identifier; changes on another server and with pg_upgrade
+    timeline    integer NOT NULL,  -- changes when a replica is promoted and with a point-in-time recovery
+    database    oid NOT NULL,  -- changes with CREATE DATABASE … TEMPLATE
+    written_by  xid NOT NULL DEFAULT pg_current_xact_id()::xid  -- a row restored from a dump has another xmin
 );
 
--- What the database is now; during recovery it has no timeline of its own. Not from pg_control_checkpoint(), which
--- knows of a promotion only after the next checkpoint.
+-- The identity of this database now; during recovery its timeline is NULL. pg_control_checkpoint() cannot be used: it
+-- shows a promotion only after the next checkpoint.
 CREATE FUNCTION this_database(OUT cluster bigint, OUT timeline integer, OUT database oid) LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT c.system_identifier, d.oid,
@@ -391,8 +409,8 @@ BEGIN
     FROM pg_control_system() c CROSS JOIN pg_database d WHERE d.datname = current_database();
 END $$;
 
--- Whether anything may be sent. Part of every statement that takes or uses a batch: once a statement, 0.02 ms; in SQL
--- instead of PL/pgSQL, which keeps its plans, 0.18 ms.
+-- Whether workers may send. Every statement that claims or uses a batch calls it once: 0.02 ms. In SQL instead of
+-- PL/pgSQL, which caches its plans, it took 0.18 ms.
 CREATE FUNCTION restore_guard_accepted() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN coalesce((

@@ -1,16 +1,16 @@
--- rows: groups with how many recipients they have; $1 names, or NULL for all
+-- rows: groups with the number of their recipients; $1 names, or NULL for all
 SELECT g.id, g.name, g.attributes, g.created_at,
        (SELECT count(*) FROM recipient r WHERE r.group_id = g.id) AS recipients
 FROM recipient_group g
 WHERE $1::text[] IS NULL OR g.name = ANY ($1)
 ORDER BY g.name;
 
--- extend: attributes that its recipients may have
+-- extend: add attributes that recipients of the group may have
 UPDATE recipient_group SET attributes = ARRAY(SELECT DISTINCT unnest(attributes || $2::text[]) ORDER BY 1) WHERE id = $1;
 
 -- audience: what a sendout has to know of its group
 SELECT id, attributes, EXISTS (SELECT FROM recipient WHERE group_id = recipient_group.id) AS has_recipients
 FROM recipient_group WHERE name = $1;
 
--- known_attributes: of all groups
+-- known_attributes: attributes of all groups
 SELECT DISTINCT unnest(attributes) AS name FROM recipient_group ORDER BY 1;

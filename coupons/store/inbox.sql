@@ -1,8 +1,8 @@
--- accept: note a command; no row if its id is known
+-- accept: store a command; no row if its id is known
 INSERT INTO command (id, type, digest) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id;
 
--- reject: note a command with the reason why it was not carried out
+-- reject: store a command with the reason why it was rejected
 INSERT INTO command (id, type, digest, rejection_reason) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING;
 
--- known: the command that has this id
+-- known: the command with this id
 SELECT type, digest, rejection_reason FROM command WHERE id = $1;

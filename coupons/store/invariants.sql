@@ -1,5 +1,5 @@
--- lists_add_up: available + reserved + assigned + sent = total, for the codes themselves and for the counters
--- A deleted list has no code left, and owes nobody one; what it sent is no longer in its total.
+-- lists_add_up: available + reserved + assigned + sent = total, for the codes and for the counters
+-- A deleted list has no codes, none of them reserved or assigned; its sent codes are not in its total.
 SELECT l.name AS list, l.total, l.available, r.coupons, r.free, u.reserved, u.assigned, u.sent
 FROM coupon_list l
 CROSS JOIN LATERAL (
@@ -13,24 +13,24 @@ CROSS JOIN LATERAL (
 WHERE r.coupons <> l.total OR r.free <> l.available + u.reserved
    OR l.available + u.reserved + u.assigned + CASE WHEN l.deleted_at IS NULL THEN u.sent ELSE 0 END <> l.total;
 
--- codes_have_one_owner: no code stands twice in a list, whatever the index says
+-- codes_have_one_owner: no code is in a list twice, whatever the index says
 SELECT l.name AS list, count(*) AS times, count(DISTINCT (c.sendout_id, c.delivery_number)) AS owners
 FROM (SELECT list_id, sendout_id, delivery_number, code, count(*) OVER (PARTITION BY list_id, code) AS n FROM coupon) c
 JOIN coupon_list l ON l.id = c.list_id
 WHERE c.n > 1 GROUP BY l.name;
 
--- deliveries_have_one_code_of_a_list: nobody has two codes of one list in one sendout
+-- deliveries_have_one_code_of_a_list: no delivery has two codes of one list
 SELECT sendout_id, delivery_number, list_id, count(*) AS codes FROM coupon
 WHERE sendout_id IS NOT NULL GROUP BY sendout_id, delivery_number, list_id HAVING count(*) > 1;
 
--- owners_exist: a bound code belongs to a delivery that can still be mailed or was, of a sendout that uses its list
+-- owners_exist: an assigned code belongs to a delivery that may be sent or was sent, in a sendout that uses its list
 SELECT c.sendout_id, c.delivery_number, c.list_id, coalesce(d.state, 'no such delivery') AS delivery
 FROM coupon c
 LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
 LEFT JOIN sendout_list sl ON sl.sendout_id = c.sendout_id AND sl.list_id = c.list_id
 WHERE c.sendout_id IS NOT NULL AND (d.state IS NULL OR d.state IN ('refused', 'cancelled') OR sl.list_id IS NULL);
 
--- sendout_lists_add_up: a sendout's assigned and sent codes of a list are the codes that its deliveries own
+-- sendout_lists_add_up: a sendout's assigned and sent counters of a list match the codes of its deliveries
 SELECT sl.sendout_id, sl.list_id, sl.reserved, sl.assigned, sl.sent, coalesce(o.owned, 0) AS owned,
        coalesce(o.mailed, 0) AS mailed
 FROM sendout_list sl
@@ -42,8 +42,8 @@ LEFT JOIN (
 ) o USING (sendout_id, list_id)
 WHERE sl.assigned + sl.sent <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
 
--- mails_have_their_codes: nothing was mailed without a code of each list that has no alternative text
--- Codes of a deleted list are gone: only how many were sent is known.
+-- mails_have_their_codes: each sent mail has a code of each list without alternative text
+-- The codes of a deleted list are gone; only their number is known.
 SELECT d.sendout_id, d.number, sl.list_id, d.state
 FROM delivery d
 JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'
@@ -52,7 +52,7 @@ WHERE d.state IN ('sent', 'uncertain') AND NOT EXISTS (
     SELECT FROM coupon c
     WHERE c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number);
 
--- batches_add_up: a batch's counters are its deliveries
+-- batches_add_up: a batch's counters match its deliveries
 SELECT b.sendout_id, b.number, b.remaining, b.sent, b.refused, b.uncertain, b.cancelled, d.*
 FROM delivery_batch b
 CROSS JOIN LATERAL (
@@ -66,7 +66,7 @@ CROSS JOIN LATERAL (
 WHERE (b.remaining, b.sent, b.refused, b.uncertain, b.cancelled)
    <> (d.is_remaining, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
 
--- hands_hold_their_own: what a worker has in hand is an open delivery of a batch that it holds
+-- in_flight_is_leased: a mail in flight is a remaining delivery of a leased batch
 SELECT b.sendout_id, b.number, i.number AS delivery, d.state
 FROM delivery_batch b
 CROSS JOIN LATERAL unnest(b.in_flight) AS i (number)
@@ -84,14 +84,14 @@ CROSS JOIN LATERAL (
 ) d
 WHERE s.recipients <> d.deliveries OR (s.state = 'finished' AND d.final <> d.deliveries);
 
--- interrupted_sent_nothing: an interrupted sendout holds no code and has handed over no mail
+-- interrupted_sent_nothing: an interrupted sendout has no codes and has handed over no mail
 SELECT s.id AS sendout, count(d.number) AS begun, max(sl.reserved + sl.assigned + sl.sent) AS held
 FROM sendout s
 LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.reserved + sl.assigned + sl.sent > 0
 LEFT JOIN delivery d ON d.sendout_id = s.id AND d.state <> 'pending'
 WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR count(sl.list_id) > 0;
 
--- ended_sendouts_hold_nothing: a sendout that has ended has no open batch, and no code that nobody was given
+-- ended_sendouts_hold_nothing: an ended sendout has no open batch and no reserved codes
 SELECT s.id AS sendout, s.state, count(b.number) AS open_batches, count(sl.list_id) AS lists
 FROM sendout s
 LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND NOT b.closed

@@ -4,13 +4,13 @@ VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
--- change: description, shortage setting and texts; NULL leaves one as it is
+-- change: change description, shortage setting and texts; NULL keeps a value
 UPDATE coupon_list
 SET description = coalesce($2, description), shortage = coalesce($3, shortage),
     alternative_text = coalesce($4, alternative_text), preview_text = coalesce($5, preview_text)
 WHERE name = $1 AND deleted_at IS NULL;
 
--- rows: lists with their coupons in numbers; $1 names, or NULL for all; $2 with archived ones
+-- rows: lists with their counters; $1 names, or NULL for all; $2 includes archived lists
 SELECT l.id, l.name, l.description, l.shortage, l.alternative_text, l.preview_text, l.archived_at, l.created_at,
        l.total, l.available, used.reserved, used.assigned, used.sent
 FROM coupon_list l
@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
 WHERE l.deleted_at IS NULL AND ($1::text[] IS NULL OR l.name = ANY ($1)) AND ($2 OR l.archived_at IS NULL)
 ORDER BY l.name;
 
--- copy: a new, empty list with another one's settings
+-- copy: a new, empty list with the settings of another one
 INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
 SELECT $2, description, shortage, alternative_text,
        CASE WHEN preview_text = $1 || $3 THEN $2 || $3 ELSE preview_text END
@@ -30,7 +30,7 @@ FROM coupon_list WHERE name = $1 AND deleted_at IS NULL
 ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
--- archive: out of the listings and out of new sendouts; refused while a sendout needs it
+-- archive: hide a list and exclude it from new sendouts; no row while an unfinished sendout needs it
 UPDATE coupon_list l SET archived_at = now()
 WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NULL AND NOT EXISTS (
     SELECT FROM sendout_list sl JOIN sendout s ON s.id = sl.sendout_id
@@ -40,22 +40,23 @@ RETURNING id;
 -- restore: undo archive
 UPDATE coupon_list SET archived_at = NULL WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NOT NULL RETURNING id;
 
--- no_imports: until the transaction ends, no import takes anything into any list: what this one has sent is known first
+-- no_imports: keep imports from committing chunks into any list until the transaction ends
+-- An import that follows then knows the retired codes of this list.
 SELECT pg_advisory_xact_lock(hashtextextended('retired_code', 0));
 
--- lock: the list's row, until the transaction ends: whoever would refer to it waits
+-- lock: lock the list's row until the transaction ends
 SELECT id, archived_at FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR UPDATE;
 
--- users: what keeps a list from being deleted, one of each kind, and whether a message names it; as its sendouts do,
--- of which one that is not prepared yet has no row in sendout_list
+-- users: what prevents a deletion, one of each kind, and whether a message refers to the list
+-- A sendout that is not prepared yet has no row in sendout_list, but its message refers to the list.
 SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
         WHERE ml.list_id = $1 AND s.finished_at IS NULL LIMIT 1) AS unfinished,
        (SELECT sendout_id FROM sendout_list WHERE list_id = $1 AND assigned > 0 LIMIT 1) AS uncertain,
        EXISTS (SELECT FROM import_job WHERE list_id = $1 AND finished_at IS NULL) AS is_filled,
        EXISTS (SELECT FROM message_list WHERE list_id = $1) AS is_named;
 
--- remember: the codes of a list that have an owner. Sorted by their hashes: so two lists that go at the same time wait
--- for each other in one order, and the index is filled from left to right.
+-- remember: retire the assigned codes of a list
+-- Sorted by hash: two lists that are deleted at the same time lock in one order, and the index is filled in its order.
 WITH spent AS (
     SELECT retired_code_hash(key, code) AS hash FROM coupon CROSS JOIN retired_code_key
     WHERE list_id = $1 AND sendout_id IS NOT NULL
@@ -64,14 +65,14 @@ WITH spent AS (
 )
 SELECT count(*) FROM spent;
 
--- delete_coupons: of a list that is going away
+-- delete_coupons: delete all codes of a list
 DELETE FROM coupon WHERE list_id = $1;
 
--- delete_rejections: lines of its imports, which are codes too
+-- delete_rejections: delete rejected lines of its imports, which are codes too
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
 
--- bury: a list without codes, whose row stays for those who name it
+-- bury: mark a list as deleted; its row stays for messages and sendouts that refer to it
 UPDATE coupon_list SET deleted_at = now(), total = 0, available = 0 WHERE id = $1;
 
--- delete: a list that nobody names; its imports go with it
+-- delete: delete a list that no message refers to; its imports are deleted with it
 DELETE FROM coupon_list WHERE id = $1;

@@ -11,7 +11,7 @@ JOIN message m ON m.id = s.message_id
 CROSS JOIN LATERAL (SELECT * FROM delivery WHERE sendout_id = s.id AND address_key = $1) d
 ORDER BY s.created_at DESC LIMIT $2;
 
--- by_code: every list that has the code, and whose it is; last, without a list, that a deleted one's was sent
+-- by_code: every list with the code, and its recipient; last, without a list, if a deleted list's code was sent
 SELECT l.name AS list, c.sendout_id AS sendout, m.name AS message, d.address, d.state, d.changed_at
 FROM coupon_list l
 CROSS JOIN LATERAL (SELECT * FROM coupon WHERE list_id = l.id AND code = $1) c
@@ -22,7 +22,7 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, 'sent', NULL FROM retired_code JOIN retired_code_key ON hash = retired_code_hash(key, $1)
 ORDER BY list;
 
--- troubled: deliveries after $2 that a relay did not simply take, $3 of them
+-- troubled: deliveries after number $2 that a relay did not accept at the first attempt, at most $3
 SELECT number FROM (
     (SELECT number FROM delivery WHERE sendout_id = $1 AND number > $2 AND state = 'refused' ORDER BY number LIMIT $3)
     UNION
@@ -30,7 +30,8 @@ SELECT number FROM (
 ) troubled
 ORDER BY number LIMIT $3;
 
--- answers: to each attempt of the deliveries $2; the last one stands with the delivery, unless it is logged too
+-- answers: replies to all attempts of the deliveries $2; the last one is stored with the delivery, unless it is logged
+-- too
 SELECT a.number, d.address, a.attempt, a.outcome, a.reply, a.at
 FROM delivery_attempt a JOIN delivery d USING (sendout_id, number)
 WHERE a.sendout_id = $1 AND a.number = ANY ($2::integer[])

@@ -3,13 +3,13 @@ INSERT INTO message (name, version, sender, reply_to, subject, text, html, attri
 SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM message WHERE name = $1
 RETURNING id, version;
 
--- name_lists: the lists that a version names
+-- name_lists: the lists that a version refers to
 INSERT INTO message_list (message_id, list_id) SELECT $1, unnest($2::bigint[]);
 
--- add_file: an attachment or an inline image of a version
+-- add_file: an attachment or inline image of a version
 INSERT INTO message_file (message_id, name, content_type, inline, content) VALUES ($1, $2, $3, $4, $5);
 
--- files: of a version
+-- files: the files of a version
 SELECT name, content_type, inline, content FROM message_file WHERE message_id = $1 ORDER BY name;
 
 -- rows: the newest version of each message; $1 names, or NULL for all. Or the version that the sendout $2 mails

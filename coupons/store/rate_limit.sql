@@ -1,5 +1,5 @@
--- book: the next slot of $1 seconds of all workers together; returns the seconds until it begins
--- Slots are booked at most an hour or a hundred slots ahead: a later time was stored before the clock was set back.
+-- book: reserve the next $1 seconds for the caller; returns the seconds until they begin
+-- At most one hour, or 100 turns, is booked ahead: a later time was booked before the clock was set back.
 INSERT INTO rate_limit AS r (name, next_mail_at) VALUES ('mail', now() + make_interval(secs => $1))
 ON CONFLICT (name) DO UPDATE SET next_mail_at = make_interval(secs => $1) + greatest(clock_timestamp(), least(
     r.next_mail_at, clock_timestamp() + greatest(interval '1 hour', make_interval(secs => 100 * $1))))

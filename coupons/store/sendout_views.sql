@@ -1,6 +1,6 @@
--- rows: sendouts, newest first, with their deliveries in numbers; $1 an id, $2 a state, or NULL
--- `per_second`: mails with an outcome in the last minute, read from the batches that were worked on in it, each with
--- the part of its time that lies in that minute.
+-- rows: sendouts, newest first, with their delivery counts; $1 an id, $2 a state, or NULL
+-- `per_second`: mails that got an outcome in the last minute, computed from the batches that were worked on in it. Each
+-- batch counts with the part of its time that lies in that minute.
 SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting_reason,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
        s.auto_resume,
@@ -27,9 +27,9 @@ LEFT JOIN LATERAL (
 WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 
--- resumable: interrupted sendouts whose lists all have enough now, by what these say of shortage now, oldest first; $1 a
--- list that they need, or NULL; $2 only those that resume by themselves. Not while a list is being replaced: what it has
--- then is partly to go
+-- resumable: interrupted sendouts whose lists all have enough codes now, oldest first; $1 a list that they need, or
+-- NULL; $2 only those with auto-resume. The current shortage setting of the lists counts. Not while a list is being
+-- replaced, because some of its codes are still to be removed.
 SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
 WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NOT $2)
   AND ($1::text IS NULL OR EXISTS (
@@ -42,14 +42,14 @@ WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NO
              OR EXISTS (SELECT FROM import_job j WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
 ORDER BY s.created_at, s.id;
 
--- list_rows: what sendouts need of their lists, and what these have now
+-- list_rows: the codes that sendouts need of their lists, and the codes that these lists have now
 SELECT sl.sendout_id, l.name, l.deleted_at IS NOT NULL AS deleted, sl.shortage, sl.needed, sl.reserved, sl.assigned, sl.sent,
        CASE s.state WHEN 'interrupted' THEN greatest(0, sl.needed - l.available) ELSE sl.missing END AS missing, l.available
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id JOIN sendout s ON s.id = sl.sendout_id
 WHERE sl.sendout_id = ANY ($1::uuid[])
 ORDER BY l.name;
 
--- problems: deliveries that a person may want to look at
+-- problems: refused, uncertain and deferred deliveries, at most $2
 SELECT number, address, state, attempts, reply, changed_at FROM delivery
 WHERE sendout_id = $1 AND state IN ('refused', 'uncertain', 'deferred')
 ORDER BY number LIMIT $2;

@@ -1,5 +1,5 @@
--- listed: mails that may have been sent or not, after $2; $3 of them
--- OFFSET 0 keeps the planner from joining the other way round: it read all the sendout's deliveries.
+-- listed: uncertain mails of a sendout after number $2, at most $3
+-- OFFSET 0 keeps the planner from another join order, which read all the sendout's deliveries.
 SELECT d.number, d.address, d.attempts, d.reply, d.changed_at
 FROM delivery_batch b CROSS JOIN LATERAL (
     SELECT number, address, attempts, reply, changed_at FROM delivery
@@ -21,13 +21,13 @@ WHERE b.sendout_id = $1 AND b.uncertain > 0 AND ($2::text[] IS NULL OR d.address
   AND NOT ($4 AND d.never_resend)
 ORDER BY d.number;
 
--- lock: the sendout's row, until the transaction ends
+-- lock: lock the sendout's row until the transaction ends
 SELECT state, finished_at FROM sendout WHERE id = $1 FOR UPDATE;
 
--- lock_batches: those with uncertain mails, before the sendout as everywhere
+-- lock_batches: lock batches with uncertain mails; batches before the sendout, as everywhere
 SELECT number FROM delivery_batch WHERE sendout_id = $1 AND uncertain > 0 ORDER BY number FOR NO KEY UPDATE;
 
--- resend: $2 are to be mailed again, with the same codes and the same Message-ID
+-- resend: the mails $2 are pending again, with the same codes and the same Message-ID
 WITH moved AS (
     UPDATE delivery SET state = 'pending', changed_at = now()
     WHERE sendout_id = $1 AND number = ANY ($2::integer[]) AND state = 'uncertain' RETURNING number
@@ -42,10 +42,10 @@ WITH moved AS (
 )
 SELECT count(*) FROM moved;
 
--- reopen: a finished sendout has something to send again
+-- reopen: a finished sendout has pending mails again
 UPDATE sendout SET state = 'sending', finished_at = NULL WHERE id = $1 AND state = 'finished';
 
--- accept: $2 count as sent
+-- accept: the mails $2 count as sent
 WITH moved AS (
     UPDATE delivery SET state = 'sent', changed_at = now()
     WHERE sendout_id = $1 AND number = ANY ($2::integer[]) AND state = 'uncertain' RETURNING number
@@ -67,9 +67,9 @@ WITH moved AS (
 )
 SELECT count(*) FROM moved;
 
--- lock_sendout_lists: in the order of the lists, before their counters move
+-- lock_sendout_lists: lock the sendout's counters in the order of the lists, before they change
 SELECT list_id FROM sendout_list WHERE sendout_id = $1 ORDER BY list_id FOR UPDATE;
 
--- sendouts: that have uncertain mails; cancelled ones send nothing again
+-- sendouts: sendouts with uncertain mails; for a resend ($1) without cancelled ones
 SELECT DISTINCT s.id FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
 WHERE b.uncertain > 0 AND (s.state <> 'cancelled' OR $1 = 'accept');
