@@ -1,4 +1,4 @@
-"""Lists that are gone, and what is still known of them: no code that was sent is ever taken for a new one."""
+"""Deleted lists and their remains: a code that was sent is never accepted as a new one."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -17,8 +17,8 @@ from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepa
 from tests.locks import until_blocked
 
 
-async def begun(connection: Connection, *, codes: int = 15) -> UUID:
-    """Message m to ten people, with codes of list a."""
+async def start_sendout(connection: Connection, *, codes: int = 15) -> UUID:
+    """Send message m to ten recipients with codes of list a."""
     await add_list(connection, "a", codes)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -27,9 +27,9 @@ async def begun(connection: Connection, *, codes: int = 15) -> UUID:
     return sendout_id
 
 
-async def sent(connection: Connection, *, codes: int = 15, first: DeliveryState = DeliveryState.SENT) -> UUID:
-    """The same, finished; the `first` mail has that state."""
-    sendout_id = await begun(connection, codes=codes)
+async def finish_sendout(connection: Connection, *, codes: int = 15, first: DeliveryState = DeliveryState.SENT) -> UUID:
+    """Start a sendout and record all results: `first` for the first mail, sent for the others."""
+    sendout_id = await start_sendout(connection, codes=codes)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     assert (await deliveries.assign_codes(connection, batch)).complete
@@ -42,7 +42,7 @@ async def sent(connection: Connection, *, codes: int = 15, first: DeliveryState 
     return sendout_id
 
 
-async def deleted(connection: Connection, name: str = "a") -> int:
+async def archive_and_delete(connection: Connection, name: str = "a") -> int:
     await lists.archive(connection, name)
     return await lists.delete(connection, name)
 
@@ -52,28 +52,28 @@ async def count(connection: Connection, table: str) -> int:
     return number
 
 
-async def test_codes_that_were_sent_stay_known_by_their_hash(connection: Connection) -> None:
-    """And only by it: the codes themselves are gone, those that nobody got without a trace."""
-    await sent(connection)
-    assert await deleted(connection) == 10
+async def test_sent_codes_of_a_deleted_list_are_kept_as_hashes(connection: Connection) -> None:
+    """The codes themselves are deleted, and unsent codes leave no trace."""
+    await finish_sendout(connection)
+    assert await archive_and_delete(connection) == 10
     assert (await count(connection, "coupon"), await count(connection, "retired_code")) == (0, 10)
     known = "SELECT count(*) FROM retired_code, retired_code_key WHERE hash = retired_code_hash(key, $1)"
     assert [await connection.fetchval(known, f"A-{number:09}") for number in (0, 9, 10, 14)] == [1, 1, 0, 0]
 
 
-async def test_a_list_that_nobody_names_leaves_nothing(connection: Connection) -> None:
-    """Nobody has anything of it, and there is no row to look at."""
+async def test_an_unused_list_is_deleted_completely(connection: Connection) -> None:
+    """No row remains of a list that no message names."""
     await add_list(connection, "a", 5)
-    assert await deleted(connection) == 0
+    assert await archive_and_delete(connection) == 0
     tables = ("coupon_list", "coupon", "import_job", "retired_code")
     assert [await count(connection, table) for table in tables] == [0, 0, 0, 0]
 
 
-async def test_a_list_that_a_message_names_leaves_its_name_behind(connection: Connection) -> None:
-    """Nobody finds it by its name, and it is in no listing."""
+async def test_a_list_named_by_a_message_keeps_a_row(connection: Connection) -> None:
+    """The row is not found by its name and is in no listing."""
     await add_list(connection, "a", 5)
     await save_message(connection, "m", "a")
-    await deleted(connection)
+    await archive_and_delete(connection)
     assert await lists.list_all(connection, archived=True) == []
     for refused in (lists.get, lists.archive, lists.restore, lists.delete):
         with pytest.raises(Conflict, match="there is no list a"):
@@ -83,10 +83,10 @@ async def test_a_list_that_a_message_names_leaves_its_name_behind(connection: Co
     assert (await messages.get(connection, "m")).lists == ["a"]
 
 
-async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -> None:
-    """What is done to it touches the deleted one as little as the other way round."""
-    await sent(connection)
-    await deleted(connection)
+async def test_a_new_list_of_the_same_name_is_another_list(connection: Connection) -> None:
+    """Changes of one do not affect the other."""
+    await finish_sendout(connection)
+    await archive_and_delete(connection)
     await add_list(connection, "a", 0)
     await add_codes(connection, "a", ["NEW-1", "NEW-2"])
     with pytest.raises(Conflict, match="exists already"):
@@ -96,18 +96,18 @@ async def test_a_new_list_of_that_name_is_another_list(connection: Connection) -
     found, copied = await lists.get(connection, "a", "b")
     assert (found.total, found.available, found.sent) == (2, 2, 0)
     assert (found.description, copied.description) == ("new", "new")
-    await deleted(connection)
+    await archive_and_delete(connection)
     left = await connection.fetch("SELECT description FROM coupon_list WHERE name = 'a'")
     assert [row["description"] for row in left] == [""]
     assert await count(connection, "retired_code") == 10
 
 
-async def test_a_message_is_saved_again_before_it_is_sent_again(connection: Connection) -> None:
-    """A new list of the name is no list that its author has seen."""
+async def test_a_message_with_a_deleted_list_must_be_saved_again(connection: Connection) -> None:
+    """It does not use a new list of the same name, which its author has not seen."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 5)
     await save_message(connection, "m", "a")
-    await deleted(connection)
+    await archive_and_delete(connection)
     command = StartSendout(message="m", group="g")
     with pytest.raises(Conflict, match="list a was deleted: save message m again"):
         await sendouts.check(connection, command)
@@ -120,15 +120,15 @@ async def test_a_message_is_saved_again_before_it_is_sent_again(connection: Conn
 
 
 async def test_a_message_cannot_name_a_deleted_list(connection: Connection) -> None:
-    """As one that never was."""
-    await sent(connection)
-    await deleted(connection)
+    """A deleted list is like one that never existed."""
+    await finish_sendout(connection)
+    await archive_and_delete(connection)
     with pytest.raises(Conflict, match="there is no list a"):
         await save_message(connection, "m", "a")
 
 
-async def test_a_list_that_a_sendout_needs_stays(connection: Connection) -> None:
-    """Also while its recipients are not counted yet, when only its message says so."""
+async def test_a_list_that_a_sendout_needs_is_not_deleted(connection: Connection) -> None:
+    """Not even before its recipients are counted, when only its message names the list."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -148,8 +148,8 @@ async def test_a_list_that_a_sendout_needs_stays(connection: Connection) -> None
     assert await lists.delete(connection, "a") == 0
 
 
-async def test_a_list_in_use_or_being_filled_stays(connection: Connection) -> None:
-    """It is archived first, and its imports end first."""
+async def test_a_list_must_be_archived_and_idle_to_be_deleted(connection: Connection) -> None:
+    """Its imports must have ended."""
     await add_list(connection, "a", 5)
     with pytest.raises(Conflict, match="archive it first"):
         await lists.delete(connection, "a")
@@ -159,9 +159,9 @@ async def test_a_list_in_use_or_being_filled_stays(connection: Connection) -> No
         await lists.delete(connection, "a")
 
 
-async def test_a_list_with_uncertain_mails_stays_until_they_are_decided_about(connection: Connection) -> None:
-    """One that is sent again must have the same code; one that is accepted was sent."""
-    sendout_id = await sent(connection, first=DeliveryState.UNCERTAIN)
+async def test_a_list_with_uncertain_mails_is_not_deleted(connection: Connection) -> None:
+    """A resent mail needs the same code; an accepted one counts as sent."""
+    sendout_id = await finish_sendout(connection, first=DeliveryState.UNCERTAIN)
     await lists.archive(connection, "a")
     with pytest.raises(Conflict, match=f"uncertain mails of sendout {sendout_id}: decide about these first"):
         await lists.delete(connection, "a")
@@ -169,10 +169,10 @@ async def test_a_list_with_uncertain_mails_stays_until_they_are_decided_about(co
     assert await lists.delete(connection, "a") == 10
 
 
-async def test_the_history_stays(connection: Connection) -> None:
-    """The outbox says how many codes of it were sent, and whom: not any more, which."""
-    sendout_id = await sent(connection)
-    await deleted(connection)
+async def test_the_history_of_a_deleted_list_is_kept(connection: Connection) -> None:
+    """The Outbox still shows how many of its codes were sent and to whom, but not which."""
+    sendout_id = await finish_sendout(connection)
+    await archive_and_delete(connection)
     (of,) = (await sendout_views.get(connection, sendout_id)).lists
     assert (of.name, of.deleted, of.sent, of.available) == ("a", True, 10, 0)
     (mail,) = await lookup.list_mails(connection, "c1@example.org")
@@ -184,44 +184,44 @@ async def test_the_history_stays(connection: Connection) -> None:
     assert all(proof.ok for proof in await invariants.check(connection))
 
 
-async def test_a_code_is_recognised_after_its_list(connection: Connection) -> None:
-    """`who --code` says that it was sent, beside other lists that have the same; of one that nobody got, nothing."""
-    await sent(connection)
+async def test_a_sent_code_of_a_deleted_list_is_recognized(connection: Connection) -> None:
+    """`who --code` reports that it was sent and by which lists; it reports nothing of unsent codes."""
+    await finish_sendout(connection)
     await add_list(connection, "b", 0)
     await add_codes(connection, "b", ["A-000000000"])
-    await deleted(connection)
+    await archive_and_delete(connection)
     found = await lookup.list_owners(connection, "A-000000000")
     assert [(each.list, each.state) for each in found] == [("b", None), (None, "sent")]
     assert await lookup.list_owners(connection, "A-000000014") == []
 
 
-async def test_lines_that_were_not_taken_go_with_the_list(connection: Connection) -> None:
-    """They are codes too; what became of the import in numbers stays."""
+async def test_rejected_lines_are_deleted_with_the_list(connection: Connection) -> None:
+    """They contain codes too; the numbers of the import are kept."""
     await add_list(connection, "a", 0)
     await save_message(connection, "m", "a")
     import_id = await add_codes(connection, "a", ["ONE", "ONE", "TWO"])
-    await deleted(connection)
+    await archive_and_delete(connection)
     found = await imports.find(connection, import_id)
     assert found
     assert (found.added, found.rejected) == (2, 1)
     assert await count(connection, "import_rejection") == 0
 
 
-async def test_a_sendout_that_comes_too_late_for_its_list_is_refused(connection: Connection, other: Connection) -> None:
-    """It was begun before the list went, and nobody could see it yet: it never gets a code."""
+async def test_a_sendout_that_starts_during_the_deletion_fails(connection: Connection, other: Connection) -> None:
+    """It was not visible to the deletion, and it never gets a code."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 5)
     await save_message(connection, "m", "a")
     async with other.transaction():
         sendout_id = await start(other, "m", "g")
-        await deleted(connection)
+        await archive_and_delete(connection)
     with pytest.raises(Conflict, match="list a is deleted"):
         await prepare(connection)
     assert [each.deleted for each in (await sendout_views.get(connection, sendout_id)).lists] == [True]
 
 
-async def test_a_list_that_is_just_being_taken_waits(connection: Connection, other: Connection) -> None:
-    """A sendout with recipients of its own needs the list from its first row on, before anybody else can see that."""
+async def test_a_deletion_waits_for_a_sendout_that_is_being_created(connection: Connection, other: Connection) -> None:
+    """A sendout with inline recipients needs the list from its first row on, before other sessions see it."""
     await add_list(connection, "a", 5)
     await save_message(connection, "m", "a")
     given = StartSendout(
@@ -236,8 +236,8 @@ async def test_a_list_that_is_just_being_taken_waits(connection: Connection, oth
         await deletion
 
 
-async def test_two_lists_go_at_once(connection: Connection, other: Connection) -> None:
-    """With the same codes in another order: they wait for each other, and none is lost."""
+async def test_two_lists_with_the_same_codes_can_be_deleted_at_once(connection: Connection, other: Connection) -> None:
+    """The deletions wait for each other, and no code is lost."""
     codes = [f"SAME-{number}" for number in range(20_000)]
     for name, parts in (("a", (codes[:10_000], codes[10_000:])), ("b", (codes[10_000:], codes[:10_000]))):
         await add_list(connection, name)

@@ -230,7 +230,7 @@ async def test_a_batch_is_not_claimed_during_its_assignment(connection: Connecti
 async def test_a_batch_is_not_claimed_during_its_flush(
     connection: Connection, other: Connection, third: Connection
 ) -> None:
-    """A flush that start_sendout under the lease finishes under it, even if the lease expires in the meantime."""
+    """A flush that started under the lease finishes under it, even if the lease expires in the meantime."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection, lease_seconds=0.5)
     async with locked(third, "delivery WHERE number = 1"):

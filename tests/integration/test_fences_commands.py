@@ -1,4 +1,4 @@
-"""Each fence of a command on its way in, by itself."""
+"""The fences of an incoming command one by one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,21 +34,21 @@ async def accept(connection: Connection, command: ImportCoupons) -> bool:
 
 
 async def test_a_command_is_accepted_once(connection: Connection) -> None:
-    """The same one again changes nothing, and is no error."""
+    """The same command again changes nothing and is not an error."""
     command = ImportCoupons(list="a", codes=("X",))
     assert [await accept(connection, command) for _ in range(2)] == [True, False]
 
 
 async def test_an_id_belongs_to_one_command(connection: Connection) -> None:
-    """The same id with other content is another command, and is not taken."""
+    """Another command with the same id is rejected."""
     command = ImportCoupons(list="a", codes=("X",))
     await accept(connection, command)
     with pytest.raises(Conflict, match="belongs to another command"):
         await accept(connection, command.model_copy(update={"codes": ("Y",)}))
 
 
-async def test_a_refusal_is_kept(connection: Connection) -> None:
-    """However often it is noted: the command is refused again, and whoever waits for it is told why."""
+async def test_a_rejection_is_kept(connection: Connection) -> None:
+    """A rejected command is rejected again, and a waiting client gets the reason."""
     command = ImportCoupons(list="a", codes=("X",))
     for _ in range(2):
         await inbox.reject(connection, command, "there is no list a")
@@ -58,17 +58,17 @@ async def test_a_refusal_is_kept(connection: Connection) -> None:
         await inbox.is_known(connection, command.id)
 
 
-async def test_a_command_that_is_not_committed_comes_again(
+async def test_an_uncommitted_command_is_redelivered(
     connection: Connection, other: Connection, pool: Pool, broker_url: str
 ) -> None:
-    """A worker that dies before its transaction has ended leaves the command in its queue."""
+    """A worker that dies before its commit leaves the command in the queue."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", codes=("X",))
     async with broker.connect(broker_url, "test") as looking, open_sender(broker_url) as sender:
         await declare(channel := await looking.channel())
         await sender.send("import", command.body())
         async with other.transaction():
-            await inbox.accept(other, command)  # the worker has to wait for what becomes of this
+            await inbox.accept(other, command)  # the worker waits for the end of this transaction
             signals = Signals(ROLES)
             settings = Settings(broker_url=SecretStr(broker_url))
             intake = Intake(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, roles=("import",))

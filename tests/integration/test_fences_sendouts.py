@@ -1,4 +1,4 @@
-"""Each fence of a sendout and of its lists, by itself: who prepares it, who is promised codes, how it ends."""
+"""The fences of a sendout and its lists one by one: its lease, the reservation of codes, its end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from coupons.store.sendouts import Claim
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
 from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
 
-OVER = "UPDATE sendout SET lease_until = now() - interval '1 s'"
+EXPIRE = "UPDATE sendout SET lease_until = now() - interval '1 s'"
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ async def third(database_url: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def stocked(connection: Connection, *of_lists: str, codes: int = 10) -> None:
-    """Ten recipients, and a message that names these lists."""
+async def add_stock(connection: Connection, *of_lists: str, codes: int = 10) -> None:
+    """Add lists with codes, a group of ten recipients and a message with a code of each list."""
     for name in of_lists or ("a",):
         await add_list(connection, name, codes)
     await add_group(connection, "g", 10)
@@ -38,20 +38,20 @@ async def claim(connection: Connection) -> Claim | None:
     return await sendouts.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
 
 
-async def held(connection: Connection) -> Claim:
+async def claim_sendout(connection: Connection) -> Claim:
     claimed = await claim(connection)
     assert claimed
     return claimed
 
 
-async def sending(connection: Connection) -> UUID:
+async def start_sending(connection: Connection) -> UUID:
     sendout_id = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Granted)
     return sendout_id
 
 
-async def mailed(connection: Connection) -> None:
-    """A worker sends all mails of a batch."""
+async def send_batch(connection: Connection) -> None:
+    """Let a worker send all mails of a batch."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
@@ -67,36 +67,36 @@ async def state_of(connection: Connection, sendout_id: UUID) -> str:
     return (await sendout_views.get(connection, sendout_id)).state
 
 
-# --- whose a sendout is ----------------------------------------------------------------------------------------------
+# --- claiming ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_sendout_that_is_prepared_is_nobody_elses(connection: Connection, other: Connection) -> None:
-    """Until its lease is over."""
-    await stocked(connection)
+async def test_a_leased_sendout_is_not_claimed_again(connection: Connection, other: Connection) -> None:
+    """Another worker can claim it when the lease has expired."""
+    await add_stock(connection)
     await start(connection, "m", "g")
-    await held(connection)
+    await claim_sendout(connection)
     assert await claim(other) is None
-    await connection.execute(OVER)
+    await connection.execute(EXPIRE)
     assert await claim(other)
 
 
-async def test_a_sendout_that_is_just_being_claimed_is_passed_by(connection: Connection, other: Connection) -> None:
-    """Nobody gets it, and nobody waits for it."""
-    await stocked(connection)
+async def test_a_sendout_that_is_being_claimed_is_skipped(connection: Connection, other: Connection) -> None:
+    """A second worker neither claims the sendout nor waits for it."""
+    await add_stock(connection)
     await start(connection, "m", "g")
     async with other.transaction():
-        await held(other)
+        await claim_sendout(other)
         async with asyncio.timeout(AT_ONCE_SECONDS):
             assert await claim(connection) is None
 
 
-async def test_whoever_lost_a_sendout_prepares_nothing(connection: Connection, other: Connection) -> None:
-    """No snapshot, no promise, no end: these are the other worker's."""
-    await stocked(connection)
+async def test_a_worker_that_lost_its_lease_prepares_nothing(connection: Connection, other: Connection) -> None:
+    """It writes no snapshot, reserves no codes and does not fail the sendout."""
+    await add_stock(connection)
     await start(connection, "m", "g")
-    lost = await held(connection)
-    await connection.execute(OVER)
-    taken = await held(other)
+    lost = await claim_sendout(connection)
+    await connection.execute(EXPIRE)
+    taken = await claim_sendout(other)
     with pytest.raises(LeaseLost):
         await sendouts.take_snapshot(connection, lost, batch_size=10)
     with pytest.raises(LeaseLost):
@@ -109,30 +109,30 @@ async def test_whoever_lost_a_sendout_prepares_nothing(connection: Connection, o
     assert isinstance(await sendouts.admit(other, taken), Granted)
 
 
-async def test_a_lease_that_is_over_is_lost_before_anybody_takes_it(connection: Connection) -> None:
-    """Its worker was told when it had to stop."""
-    await stocked(connection)
+async def test_an_expired_lease_is_lost_before_another_worker_claims_it(connection: Connection) -> None:
+    """Its worker cannot write a snapshot, admit, fail or renew."""
+    await add_stock(connection)
     await start(connection, "m", "g")
-    claimed = await held(connection)
-    await connection.execute(OVER)
+    claimed = await claim_sendout(connection)
+    await connection.execute(EXPIRE)
     with pytest.raises(LeaseLost):
         await sendouts.take_snapshot(connection, claimed, batch_size=10)
     with pytest.raises(LeaseLost):
         await sendouts.renew(connection, claimed, lease_seconds=LEASE_SECONDS)
 
 
-async def test_a_sendout_that_nobody_has_counted_is_promised_nothing(connection: Connection) -> None:
-    """Its recipients were counted by a worker that knows more than these data."""
-    await stocked(connection)
+async def test_a_sendout_without_a_snapshot_reserves_no_codes(connection: Connection) -> None:
+    """Its recipients are counted by a snapshot that these data may have lost."""
+    await add_stock(connection)
     sendout_id = await start(connection, "m", "g")
     with pytest.raises(LeaseLost):
-        await sendouts.admit(connection, await held(connection))
+        await sendouts.admit(connection, await claim_sendout(connection))
     assert await state_of(connection, sendout_id) == "preparing"
 
 
 async def test_one_address_in_two_spellings_gets_one_mail(connection: Connection) -> None:
-    """The first one counts."""
-    await stocked(connection)
+    """The first spelling is mailed."""
+    await add_stock(connection)
     given = [
         Recipient(email=email, attributes={"first_name": name})
         for email, name in (("Ada@example.org", "Ada"), ("ada@Example.ORG", "Eve"), ("bob@example.org", "Bob"))
@@ -143,12 +143,12 @@ async def test_one_address_in_two_spellings_gets_one_mail(connection: Connection
     assert [(row["number"], row["attributes"]["first_name"]) for row in rows] == [(1, "Ada"), (2, "Bob")]
 
 
-# --- who is promised codes -------------------------------------------------------------------------------------------
+# --- reserving codes -----------------------------------------------------------------------------------------------
 
 
-async def test_two_that_resume_at_once_promise_once(connection: Connection, other: Connection) -> None:
-    """The second waits for the first, and then finds it sending."""
-    await stocked(connection, codes=9)
+async def test_concurrent_resumes_reserve_codes_once(connection: Connection, other: Connection) -> None:
+    """The second resume waits for the first, then finds the sendout sending."""
+    await add_stock(connection, codes=9)
     sendout_id = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
     await add_codes(connection, "a", [f"MORE-{number}" for number in range(20)])
@@ -162,12 +162,12 @@ async def test_two_that_resume_at_once_promise_once(connection: Connection, othe
     assert (found.available, found.reserved) == (19, 10)
 
 
-async def test_two_sendouts_are_not_promised_the_same_codes(connection: Connection, other: Connection) -> None:
-    """Fifteen codes, ten needed twice: the second waits for the first, and then is short by five."""
-    await stocked(connection, codes=15)
+async def test_two_sendouts_do_not_reserve_the_same_codes(connection: Connection, other: Connection) -> None:
+    """Two sendouts need ten of fifteen codes each: the second waits for the first, then lacks five."""
+    await add_stock(connection, codes=15)
     for _ in range(2):
         await start(connection, "m", "g")
-    first, second = await held(connection), await held(other)
+    first, second = await claim_sendout(connection), await claim_sendout(other)
     for each in (first, second):
         await sendouts.take_snapshot(connection, each, batch_size=10)
     async with connection.transaction():
@@ -178,8 +178,8 @@ async def test_two_sendouts_are_not_promised_the_same_codes(connection: Connecti
 
 
 async def test_lists_are_locked_in_one_order(connection: Connection, other: Connection, third: Connection) -> None:
-    """Of several lists the first comes first: whoever waits for it holds none of the others."""
-    await stocked(connection, "a", "b")
+    """Lists are locked in the order of their ids: a session that waits for the first holds no other."""
+    await add_stock(connection, "a", "b")
     await start(connection, "m", "g")
     async with locked(other, "coupon_list WHERE name = 'a'"):
         preparing = asyncio.create_task(prepare(connection))
@@ -189,9 +189,9 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     assert isinstance(await preparing, Granted)
 
 
-async def test_a_list_that_was_archived_meanwhile_promises_nothing(connection: Connection) -> None:
-    """The sendout had begun before anybody could see that it needs the list."""
-    await stocked(connection)
+async def test_a_list_archived_in_the_meantime_reserves_no_codes(connection: Connection) -> None:
+    """The sendout started in a transaction that the archiving could not see yet."""
+    await add_stock(connection)
     await start(connection, "m", "g")
     await connection.execute("UPDATE coupon_list SET archived_at = now()")
     with pytest.raises(Conflict, match="list a is archived"):
@@ -200,9 +200,9 @@ async def test_a_list_that_was_archived_meanwhile_promises_nothing(connection: C
     assert (found.available, found.reserved) == (10, 0)
 
 
-async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connection) -> None:
-    """What it has now is partly to go; when the import has ended, it is looked again."""
-    await stocked(connection, codes=9)
+async def test_a_list_that_is_being_replaced_resumes_no_sendout(connection: Connection) -> None:
+    """Some of its codes are about to be removed; the sweep checks again after the import."""
+    await add_stock(connection, codes=9)
     command = StartSendout(message="m", group="g", auto_resume=True)
     async with connection.transaction():
         await sendouts.create(connection, command, batch_size=10)
@@ -217,19 +217,19 @@ async def test_a_list_that_is_being_replaced_resumes_nobody(connection: Connecti
 
 
 async def test_a_list_that_a_sendout_needs_is_not_archived(connection: Connection) -> None:
-    """Nor can it be deleted then: its codes go on to the sendout's recipients."""
-    await stocked(connection)
-    sendout_id = await sending(connection)
+    """It cannot be deleted either: its codes are for the sendout's recipients."""
+    await add_stock(connection)
+    sendout_id = await start_sending(connection)
     with pytest.raises(Conflict, match="needs it"):
         await lists.archive(connection, "a")
-    await mailed(connection)
+    await send_batch(connection)
     assert await sendouts.settle(connection, sendout_id)
     await lists.archive(connection, "a")
 
 
-async def test_what_was_missing_is_shown_of_a_cancelled_one_too(connection: Connection) -> None:
-    """It did not send for want of so many codes, however many there are now."""
-    await stocked(connection, codes=7)
+async def test_a_cancelled_sendout_still_shows_its_missing_codes(connection: Connection) -> None:
+    """The numbers are those of the interruption, however many codes the list has now."""
+    await add_stock(connection, codes=7)
     sendout_id = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
     await sendouts.cancel(connection, sendout_id)
@@ -237,14 +237,14 @@ async def test_what_was_missing_is_shown_of_a_cancelled_one_too(connection: Conn
     assert [each.missing for each in (await sendout_views.get(connection, sendout_id)).lists] == [3]
 
 
-# --- how it ends -----------------------------------------------------------------------------------------------------
+# --- ending --------------------------------------------------------------------------------------------------------
 
 
-async def test_what_has_ended_stays_as_it_is(connection: Connection) -> None:
-    """Neither paused nor cancelled; only what sends is paused."""
-    await stocked(connection, codes=15)
-    finished = await sending(connection)
-    await mailed(connection)
+async def test_an_ended_sendout_is_neither_paused_nor_cancelled(connection: Connection) -> None:
+    """Only a sending sendout can be paused."""
+    await add_stock(connection, codes=15)
+    finished = await start_sending(connection)
+    await send_batch(connection)
     assert await sendouts.settle(connection, finished)
     interrupted = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
@@ -257,20 +257,20 @@ async def test_what_has_ended_stays_as_it_is(connection: Connection) -> None:
     assert await state_of(connection, interrupted) == "interrupted"
 
 
-async def test_a_sendout_with_open_mails_does_not_end(connection: Connection) -> None:
-    """However many have an outcome."""
-    await stocked(connection)
-    sendout_id = await sending(connection)
+async def test_a_sendout_with_remaining_mails_does_not_finish(connection: Connection) -> None:
+    """It does not matter how many have a result."""
+    await add_stock(connection)
+    sendout_id = await start_sending(connection)
     assert not await sendouts.settle(connection, sendout_id)
-    await mailed(connection)
+    await send_batch(connection)
     assert await sendouts.settle(connection, sendout_id)
 
 
-async def test_a_paused_sendout_does_not_end(connection: Connection) -> None:
-    """Although its last mail was sent: whoever paused it lets it end."""
-    await stocked(connection)
-    sendout_id = await sending(connection)
-    await mailed(connection)
+async def test_a_paused_sendout_does_not_finish(connection: Connection) -> None:
+    """It finishes after it is resumed, even if its last mail was sent before."""
+    await add_stock(connection)
+    sendout_id = await start_sending(connection)
+    await send_batch(connection)
     await sendouts.pause(connection, sendout_id, "by a test")
     assert not await sendouts.settle(connection, sendout_id)
     async with connection.transaction():
@@ -280,9 +280,9 @@ async def test_a_paused_sendout_does_not_end(connection: Connection) -> None:
 
 
 async def test_a_cancelled_sendout_stays_cancelled(connection: Connection) -> None:
-    """When its last batch is closed, it has ended, and is not called finished."""
-    await stocked(connection)
-    sendout_id = await sending(connection)
+    """When its last batch is closed it has ended, but not as finished."""
+    await add_stock(connection)
+    sendout_id = await start_sending(connection)
     await sendouts.cancel(connection, sendout_id)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch

@@ -1,4 +1,4 @@
-"""The database itself refuses what must not be."""
+"""The database itself rejects invalid states."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,26 +37,26 @@ ORDER BY 1, 2, 3
 """
 
 
-async def described(connection: Connection) -> list[tuple[str, ...]]:
+async def describe_schema(connection: Connection) -> list[tuple[str, ...]]:
     rows = [tuple(map(str, row)) for row in await connection.fetch(DESCRIPTION)]
     return [row for row in rows if "schema_migration" not in row[1]]
 
 
-async def test_schema_sql_is_what_the_migrations_make(connection: Connection, empty_database_url: str) -> None:
-    """Who reads schema.sql reads the whole truth."""
+async def test_schema_sql_matches_the_migrations(connection: Connection, empty_database_url: str) -> None:
+    """A reader of schema.sql sees the current schema."""
     async with connect(empty_database_url) as drawn:
         await drawn.execute(SCHEMA.read_text(encoding="utf-8"))
-        assert await described(drawn) == await described(connection)
+        assert await describe_schema(drawn) == await describe_schema(connection)
 
 
-async def test_migrations_are_applied_once_even_by_two_at_once(empty_database_url: str) -> None:
-    """Whoever comes second finds nothing left to do."""
+async def test_concurrent_migrations_are_applied_once(empty_database_url: str) -> None:
+    """The second process finds nothing left to do."""
     applied = await asyncio.gather(*(migrate.migrate(empty_database_url) for _ in range(2)))
     assert sorted(map(len, applied)) == [0, len(migrate.migrations())]
 
 
-async def test_a_changed_migration_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that was applied is history."""
+async def test_a_changed_migration_is_rejected(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An applied file must never change."""
     first, *rest = migrate.migrations()
     changed = Migration(first.number, first.name, first.sql + "\nSELECT 1;")
     monkeypatch.setattr(migrate, "migrations", lambda: [changed, *rest])
@@ -64,17 +64,17 @@ async def test_a_changed_migration_is_refused(database_url: str, monkeypatch: py
         await migrate.migrate(database_url)
 
 
-async def test_a_newer_database_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old program does not work on what it does not know."""
+async def test_a_newer_database_is_rejected(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old program does not work with a schema that it does not know."""
     monkeypatch.setattr(migrate, "migrations", list)
     with pytest.raises(MigrationError, match="newer than this program"):
         await migrate.migrate(database_url)
 
 
-async def test_a_migration_that_fails_leaves_nothing(
+async def test_a_failed_migration_changes_nothing(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file is a transaction."""
+    """Each file runs in a transaction."""
     broken = Migration(9999, "broken", "CREATE TABLE half (); SELECT 1/0;")
     known = migrate.migrations()
     monkeypatch.setattr(migrate, "migrations", lambda: [*known, broken])
@@ -95,23 +95,23 @@ INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
 """
-"""What a sendout that was just admitted has no rows of yet."""
+"""Rows of the tables that are still empty after an admission."""
 
-NOBODY = "gen_random_uuid()"
+NEW_ID = "gen_random_uuid()"
 OF_THE_LIST = "UPDATE import_job SET {} WHERE list_id = 1"
 ADDRESS = "UPDATE {} SET address = E'a@b.de\\nBcc: x@y.de' WHERE address = 'c1@example.org'"
 
 FORBIDDEN = {
-    # who is there once
+    # unique rows
     "command_pkey: a command's id twice": "INSERT INTO command SELECT * FROM command",
     "coupon_list_pkey: a list's id twice": "INSERT INTO coupon_list (id, name, preview_text) "
     "OVERRIDING SYSTEM VALUE VALUES (1, 'b', 'x')",
     "coupon_list_name: a list's name twice": "INSERT INTO coupon_list (name, preview_text) VALUES ('a', 'x')",
     "coupon_pkey: a code twice in a list": "INSERT INTO coupon (list_id, code, import_id) "
-    f"VALUES (1, 'A-000000000', {NOBODY})",
+    f"VALUES (1, 'A-000000000', {NEW_ID})",
     "coupon_owner: two codes of a list for one delivery": "UPDATE coupon "
     "SET sendout_id = (SELECT id FROM sendout), delivery_number = 1",
-    "retired_code_pkey: a spent code twice": "INSERT INTO retired_code SELECT * FROM retired_code",
+    "retired_code_pkey: a retired code twice": "INSERT INTO retired_code SELECT * FROM retired_code",
     "retired_code_key_pkey: a second key": "INSERT INTO retired_code_key SELECT * FROM retired_code_key",
     "recipient_group_pkey: a group's id twice": "INSERT INTO recipient_group (id, name) "
     "OVERRIDING SYSTEM VALUE VALUES (1, 'h')",
@@ -126,11 +126,11 @@ FORBIDDEN = {
     "upload_pkey: an upload's id twice": "INSERT INTO upload SELECT * FROM upload",
     "upload_chunk_pkey: a piece of a file twice": "INSERT INTO upload_chunk SELECT * FROM upload_chunk",
     "import_job_pkey: an import's id twice": "INSERT INTO import_job SELECT * FROM import_job",
-    "imported_chunk_pkey: a known chunk twice": "INSERT INTO imported_chunk SELECT * FROM imported_chunk",
+    "imported_chunk_pkey: an imported chunk twice": "INSERT INTO imported_chunk SELECT * FROM imported_chunk",
     "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
     "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
     "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",
-    "sendout_list_pkey: a need twice": "INSERT INTO sendout_list SELECT * FROM sendout_list",
+    "sendout_list_pkey: a sendout's list twice": "INSERT INTO sendout_list SELECT * FROM sendout_list",
     "delivery_batch_pkey: a batch twice": "INSERT INTO delivery_batch SELECT * FROM delivery_batch",
     "delivery_pkey: a delivery twice": "INSERT INTO delivery (sendout_id, number, address_key, address) "
     "SELECT sendout_id, number, 'x@y.de', 'x@y.de' FROM delivery",
@@ -138,26 +138,26 @@ FORBIDDEN = {
     "SELECT sendout_id, 99, address_key, address FROM delivery WHERE number = 1",
     "delivery_attempt_pkey: an attempt twice": "INSERT INTO delivery_attempt SELECT * FROM delivery_attempt",
     "rate_limit_pkey: a limit twice": "INSERT INTO rate_limit SELECT * FROM rate_limit",
-    # what it belongs to
-    "message_list_message_id_fkey: a need of no message": "INSERT INTO message_list VALUES (9, 1)",
-    "message_list_list_id_fkey: a message that names no list": "INSERT INTO message_list VALUES (1, 9)",
+    # references
+    "message_list_message_id_fkey: a list of no message": "INSERT INTO message_list VALUES (9, 1)",
+    "message_list_list_id_fkey: a message with an unknown list": "INSERT INTO message_list VALUES (1, 9)",
     "message_file_message_id_fkey: a file of no message": "UPDATE message_file SET message_id = 9",
-    "upload_chunk_upload_id_fkey: a piece of no file": f"UPDATE upload_chunk SET upload_id = {NOBODY}",
+    "upload_chunk_upload_id_fkey: a piece of no file": f"UPDATE upload_chunk SET upload_id = {NEW_ID}",
     "import_job_list_id_fkey: an import into no list": OF_THE_LIST.format("list_id = 9"),
     "import_job_group_id_fkey: an import into no group": "UPDATE import_job SET group_id = 9 WHERE group_id = 1",
-    "imported_chunk_list_id_fkey: a known chunk of no list": "UPDATE imported_chunk SET list_id = 9",
-    "import_event_import_id_fkey: an event of no import": f"UPDATE import_event SET import_id = {NOBODY}",
-    "import_rejection_import_id_fkey: a line of no import": f"UPDATE import_rejection SET import_id = {NOBODY}",
+    "imported_chunk_list_id_fkey: an imported chunk of no list": "UPDATE imported_chunk SET list_id = 9",
+    "import_event_import_id_fkey: an event of no import": f"UPDATE import_event SET import_id = {NEW_ID}",
+    "import_rejection_import_id_fkey: a line of no import": f"UPDATE import_rejection SET import_id = {NEW_ID}",
     "sendout_message_id_fkey: a sendout of no message": "UPDATE sendout SET message_id = 9",
     "sendout_group_id_fkey: a sendout to no group": "UPDATE sendout SET group_id = 9",
-    "sendout_list_sendout_id_fkey: a promise to no sendout": f"UPDATE sendout_list SET sendout_id = {NOBODY}",
-    "sendout_list_list_id_fkey: a promise of no list": "UPDATE sendout_list SET list_id = 9",
-    "delivery_batch_sendout_id_fkey: a batch of no sendout": f"UPDATE delivery_batch SET sendout_id = {NOBODY}",
+    "sendout_list_sendout_id_fkey: a reservation for no sendout": f"UPDATE sendout_list SET sendout_id = {NEW_ID}",
+    "sendout_list_list_id_fkey: a reservation of no list": "UPDATE sendout_list SET list_id = 9",
+    "delivery_batch_sendout_id_fkey: a batch of no sendout": f"UPDATE delivery_batch SET sendout_id = {NEW_ID}",
     # codes and their lists
-    "coupon_code_check: an empty code": f"INSERT INTO coupon (list_id, code, import_id) VALUES (1, '', {NOBODY})",
+    "coupon_code_check: an empty code": f"INSERT INTO coupon (list_id, code, import_id) VALUES (1, '', {NEW_ID})",
     "coupon_code_check: a code of 201 characters": "INSERT INTO coupon (list_id, code, import_id) "
-    f"VALUES (1, repeat('x', 201), {NOBODY})",
-    "whole_owner: half an owner": f"UPDATE coupon SET sendout_id = {NOBODY} WHERE code = 'A-000000000'",
+    f"VALUES (1, repeat('x', 201), {NEW_ID})",
+    "whole_owner: half an owner": f"UPDATE coupon SET sendout_id = {NEW_ID} WHERE code = 'A-000000000'",
     "never_renamed: a renamed list": "UPDATE coupon_list SET name = 'b'",
     "coupon_list_name_check: a list name in capitals": "INSERT INTO coupon_list (name, preview_text) VALUES ('S', 'x')",
     "coupon_list_name_check: a list name that begins with a blank": "INSERT INTO coupon_list (name, preview_text) "
@@ -169,98 +169,104 @@ FORBIDDEN = {
     "coupon_list_preview_text_check: no preview text": "UPDATE coupon_list SET preview_text = ''",
     "text_needs_alternative: a text list without a text": "UPDATE coupon_list "
     "SET shortage = 'text', alternative_text = ''",
-    "coupon_list_check: fewer than no codes": "UPDATE coupon_list SET available = -1",
-    "coupon_list_check: more available than there are": "UPDATE coupon_list SET available = total + 1",
-    "coupon_list_removed_check: fewer than none removed": "UPDATE coupon_list SET removed = -1",
+    "coupon_list_check: a negative number of codes": "UPDATE coupon_list SET available = -1",
+    "coupon_list_check: more available codes than codes": "UPDATE coupon_list SET available = total + 1",
+    "coupon_list_removed_check: a negative number of removed codes": "UPDATE coupon_list SET removed = -1",
     "deleted_is_empty: a deleted list with codes": "UPDATE coupon_list SET deleted_at = now(), archived_at = now()",
-    "retired_code_hash_check: a spent code that is no hash": "INSERT INTO retired_code VALUES ('A-000000000')",
+    "retired_code_hash_check: a retired code that is not a hash": "INSERT INTO retired_code VALUES ('A-000000000')",
     "retired_code_key_key_check: a short key": "UPDATE retired_code_key SET key = 'short'",
     "retired_code_key_one_check: another second key": "INSERT INTO retired_code_key "
     "SELECT false, key FROM retired_code_key",
     # groups and messages
     "recipient_group_name_check: a group name in capitals": "UPDATE recipient_group SET name = 'G'",
-    "recipient_address_key_check: a key that is no address": "UPDATE recipient SET address_key = 'x' "
+    "recipient_address_key_check: a key that is not an address": "UPDATE recipient SET address_key = 'x' "
     "WHERE address_key = 'c1@example.org'",
     "recipient_address_check: a recipient's address with a line break": ADDRESS.format("recipient"),
-    "recipient_attributes_check: attributes without names": "UPDATE recipient SET attributes = '[]'",
+    "recipient_attributes_check: attributes that are not an object": "UPDATE recipient SET attributes = '[]'",
     "message_name_check: a message name in capitals": "UPDATE message SET name = 'M'",
     "message_version_check: a version before the first": "UPDATE message SET version = 0",
     "message_sender_check: a sender with a line break": "UPDATE message SET sender = E'a@b.de\\nBcc: x@y.de'",
-    "message_reply_to_check: an answer to a line break": "UPDATE message SET reply_to = E'a@b.de\\nBcc: x@y.de'",
+    "message_reply_to_check: a reply-to with a line break": "UPDATE message SET reply_to = E'a@b.de\\nBcc: x@y.de'",
     "message_subject_check: a mail without a subject": "UPDATE message SET subject = ''",
     "message_check: a mail without text and HTML": "UPDATE message SET text = NULL, html = NULL",
-    "message_headers_check: headers without names": "UPDATE message SET headers = '[]'",
+    "message_headers_check: headers that are not an object": "UPDATE message SET headers = '[]'",
     "message_file_name_check: a file with a path": "UPDATE message_file SET name = '../x.pdf'",
     # commands and imports
     "command_type_check: an unknown command": "UPDATE command SET type = 'explode'",
     "import_job_mode_check: an unknown mode": OF_THE_LIST.format("mode = 'swap'"),
     "import_job_state_check: an import in an unknown state": OF_THE_LIST.format("state = 'done', finished_at = NULL"),
-    "finished_at_when_ended: an import that has ended and goes on": OF_THE_LIST.format("state = 'running'"),
-    "list_or_group: an import into both": OF_THE_LIST.format("group_id = 1"),
-    "lines_add_up: a line that is not explained": OF_THE_LIST.format("lines = lines + 1"),
-    "import_job_blank_check: fewer than no blank lines": OF_THE_LIST.format("blank = -1, added = added + 1"),
-    "import_job_added_check: fewer than none added": OF_THE_LIST.format("added = -1, blank = blank + added + 1"),
-    "import_job_existing_check: fewer than none existing": OF_THE_LIST.format("existing = -1, blank = blank + 1"),
-    "import_job_rejected_check: fewer than none rejected": OF_THE_LIST.format("rejected = -1, blank = blank + 1"),
-    "import_job_removed_check: fewer than none removed": OF_THE_LIST.format("removed = -1"),
-    "import_job_kept_reserved_check: fewer than none left": OF_THE_LIST.format("kept_reserved = -1"),
-    "import_job_kept_assigned_check: fewer than none left bound": OF_THE_LIST.format("kept_assigned = -1"),
-    "import_job_position_check: a position before the beginning": OF_THE_LIST.format("position = -1"),
-    "import_job_digest_check: a digest that is none": OF_THE_LIST.format("digest = 'x'"),
-    "position_has_digest: a position in nobody knows what": OF_THE_LIST.format("digest = NULL, position = 1"),
+    "finished_at_when_ended: a running import with an end": OF_THE_LIST.format("state = 'running'"),
+    "list_or_group: an import into a list and a group": OF_THE_LIST.format("group_id = 1"),
+    "lines_add_up: a line that is not counted": OF_THE_LIST.format("lines = lines + 1"),
+    "import_job_blank_check: a negative number of blank lines": OF_THE_LIST.format("blank = -1, added = added + 1"),
+    "import_job_added_check: a negative number of added lines": OF_THE_LIST.format(
+        "added = -1, blank = blank + added + 1"
+    ),
+    "import_job_existing_check: a negative number of existing lines": OF_THE_LIST.format(
+        "existing = -1, blank = blank + 1"
+    ),
+    "import_job_rejected_check: a negative number of rejected lines": OF_THE_LIST.format(
+        "rejected = -1, blank = blank + 1"
+    ),
+    "import_job_removed_check: a negative number of removed codes": OF_THE_LIST.format("removed = -1"),
+    "import_job_kept_reserved_check: a negative number": OF_THE_LIST.format("kept_reserved = -1"),
+    "import_job_kept_assigned_check: a negative number": OF_THE_LIST.format("kept_assigned = -1"),
+    "import_job_position_check: a negative position": OF_THE_LIST.format("position = -1"),
+    "import_job_digest_check: an invalid digest": OF_THE_LIST.format("digest = 'x'"),
+    "position_has_digest: a position without a digest": OF_THE_LIST.format("digest = NULL, position = 1"),
     "each_line_has_a_reason: a rejected line without a reason": "UPDATE import_rejection SET reasons = '{}'",
-    "imported_chunk_digest_check: a known chunk that is no digest": "UPDATE imported_chunk SET digest = 'x'",
+    "imported_chunk_digest_check: an imported chunk with an invalid digest": "UPDATE imported_chunk SET digest = 'x'",
     # sendouts
     "sendout_state_check: a sendout in an unknown state": "UPDATE sendout SET state = 'done'",
-    "sendout_per_hour_check: a pace of nothing": "UPDATE sendout SET per_hour = 0",
-    "sendout_over_minutes_check: a spread over no time": "UPDATE sendout SET over_minutes = 0, per_hour = 1",
-    "spread_has_a_pace: a spread without a pace": "UPDATE sendout SET over_minutes = 60, per_hour = NULL",
-    "sendout_recipients_check: fewer than no recipients": "UPDATE sendout SET state = 'failed', recipients = -1",
-    "sending_has_recipients: mails to nobody": "UPDATE sendout SET recipients = 0",
-    "sending_has_recipients: mails to nobody knows how many": "UPDATE sendout SET recipients = NULL",
-    "interrupted_never_started: an interrupted sendout that has begun": "UPDATE sendout "
+    "sendout_per_hour_check: a rate of zero": "UPDATE sendout SET per_hour = 0",
+    "sendout_over_minutes_check: a spread over zero minutes": "UPDATE sendout SET over_minutes = 0, per_hour = 1",
+    "spread_has_a_pace: a spread without a rate": "UPDATE sendout SET over_minutes = 60, per_hour = NULL",
+    "sendout_recipients_check: a negative number of recipients": "UPDATE sendout SET state = 'failed', recipients = -1",
+    "sending_has_recipients: sending without recipients": "UPDATE sendout SET recipients = 0",
+    "sending_has_recipients: sending without a count": "UPDATE sendout SET recipients = NULL",
+    "interrupted_never_started: an interrupted sendout with a start": "UPDATE sendout "
     "SET state = 'interrupted', started_at = now()",
     "sendout_list_shortage_check: another unknown shortage setting": "UPDATE sendout_list SET shortage = 'wait'",
     "sendout_list_check: more missing than needed": "UPDATE sendout_list SET missing = needed + 1",
     "codes_within_need: more reserved than needed": "UPDATE sendout_list SET reserved = needed + 1",
     "codes_within_need: more assigned than needed": "UPDATE sendout_list SET assigned = needed - reserved + 1",
     "codes_within_need: more sent than needed": "UPDATE sendout_list SET sent = needed - reserved + 1",
-    "sendout_list_reserved_check: fewer than none reserved": "UPDATE sendout_list SET reserved = -1",
-    "sendout_list_assigned_check: fewer than none assigned": "UPDATE sendout_list SET assigned = -1",
-    "sendout_list_sent_check: fewer than none sent": "UPDATE sendout_list SET sent = -1",
+    "sendout_list_reserved_check: a negative number of reserved codes": "UPDATE sendout_list SET reserved = -1",
+    "sendout_list_assigned_check: a negative number of assigned codes": "UPDATE sendout_list SET assigned = -1",
+    "sendout_list_sent_check: a negative number of sent codes": "UPDATE sendout_list SET sent = -1",
     # batches and deliveries
-    "batch_adds_up: an outcome that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
+    "batch_adds_up: a delivery that is not counted": "UPDATE delivery_batch SET sent = sent + 1",
     "closed_when_none_remain: a closed batch with remaining mails": "UPDATE delivery_batch SET closed = true",
     "in_flight_is_remaining: more in flight than remaining": "UPDATE delivery_batch "
-    f"SET lease_token = {NOBODY}, in_flight = '{{1,2,3,4,5,6}}'",
-    "in_flight_under_a_lease: mails in nobody's hand": "UPDATE delivery_batch SET in_flight = '{1}'",
-    "delivery_batch_sent_check: fewer than none sent": "UPDATE delivery_batch SET sent = -1, remaining = remaining + 1",
-    "delivery_batch_refused_check: fewer than none refused": "UPDATE delivery_batch "
+    f"SET lease_token = {NEW_ID}, in_flight = '{{1,2,3,4,5,6}}'",
+    "in_flight_under_a_lease: mails in flight without a lease": "UPDATE delivery_batch SET in_flight = '{1}'",
+    "delivery_batch_sent_check: a negative number": "UPDATE delivery_batch SET sent = -1, remaining = remaining + 1",
+    "delivery_batch_refused_check: a negative number": "UPDATE delivery_batch "
     "SET refused = -1, remaining = remaining + 1",
-    "delivery_batch_uncertain_check: fewer than none uncertain": "UPDATE delivery_batch "
+    "delivery_batch_uncertain_check: a negative number": "UPDATE delivery_batch "
     "SET uncertain = -1, remaining = remaining + 1",
-    "delivery_batch_cancelled_check: fewer than none cancelled": "UPDATE delivery_batch "
+    "delivery_batch_cancelled_check: a negative number": "UPDATE delivery_batch "
     "SET cancelled = -1, remaining = remaining + 1",
     "delivery_number_check: a delivery before the first": "UPDATE delivery SET number = 0 WHERE number = 1",
     "delivery_address_check: a mail to an address with a line break": ADDRESS.format("delivery"),
     "delivery_state_check: an unknown state": "UPDATE delivery SET state = 'done' WHERE number = 1",
-    "delivery_attempts_check: fewer than no attempts": "UPDATE delivery SET attempts = -1",
+    "delivery_attempts_check: a negative number of attempts": "UPDATE delivery SET attempts = -1",
     "deferred_is_due: a deferred mail that is never due": "UPDATE delivery SET state = 'deferred' WHERE number = 1",
-    "uncertain_keeps_its_code: a code taken back from somebody who may have it": "UPDATE delivery "
+    "uncertain_keeps_its_code: a refused mail that was uncertain": "UPDATE delivery "
     "SET was_uncertain = true, state = 'refused'",
-    "never_resent: a mail that may have been sent with another code is sent again": "UPDATE delivery "
+    "never_resent: a mail that must not be resent is pending": "UPDATE delivery "
     "SET never_resend = true WHERE number = 1",
     "delivery_attempt_attempt_check: an attempt before the first": "UPDATE delivery_attempt SET attempt = 0",
-    "delivery_attempt_outcome_check: an attempt that was the last": "UPDATE delivery_attempt SET outcome = 'sent'",
+    "delivery_attempt_outcome_check: an attempt with a final state": "UPDATE delivery_attempt SET outcome = 'sent'",
     "restore_guard_number_check: an acceptance before the first": "UPDATE restore_guard SET number = 0",
     "rate_limit_name_check: a second limit": "INSERT INTO rate_limit (name, next_mail_at) VALUES ('other', now())",
 }
-"""What must not be, behind the name of what refuses it."""
+"""Statements that the database must reject, by the name of the guard and a description."""
 
 
 @pytest.fixture(scope="module")
-async def stocked(postgres_url: str, template_database: str) -> AsyncIterator[Connection]:
-    """One database for all that is refused, with a row in every table."""
+async def database_with_rows(postgres_url: str, template_database: str) -> AsyncIterator[Connection]:
+    """One database for all cases, with a row in every table."""
     async with database(postgres_url, template_database) as url, connect(url) as connection:
         await add_list(connection, "a", 5)
         await add_group(connection, "g", 5)
@@ -272,22 +278,22 @@ async def stocked(postgres_url: str, template_database: str) -> AsyncIterator[Co
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-async def test_the_database_refuses(stocked: Connection, what: str) -> None:
-    """What must not be cannot be written, whatever program tries."""
+async def test_the_database_refuses(database_with_rows: Connection, what: str) -> None:
+    """Invalid states cannot be written, whatever program tries."""
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
-        async with stocked.transaction():
-            await stocked.execute(FORBIDDEN[what])
+        async with database_with_rows.transaction():
+            await database_with_rows.execute(FORBIDDEN[what])
     assert what.startswith(f"{refused.value.constraint_name or 'never_renamed'}:")
 
 
-async def test_whatever_the_database_refuses_is_tried(connection: Connection) -> None:
-    """No constraint without a case above: a new one needs one too."""
+async def test_every_guard_of_the_database_has_a_case(connection: Connection) -> None:
+    """A new constraint, trigger or unique index needs a case above."""
     names = {guard.name for guard in await guards(connection)}
     assert names == {what.partition(":")[0] for what in FORBIDDEN}
 
 
-async def test_a_database_that_is_not_utf_8_is_refused(connection: Connection, database_url: str) -> None:
-    """Names have umlauts; SQL_ASCII would take them and cut them."""
+async def test_a_database_that_is_not_utf_8_is_rejected(connection: Connection, database_url: str) -> None:
+    """SQL_ASCII would accept names with umlauts and truncate them."""
     await connection.execute("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
     try:
         with pytest.raises(MigrationError, match="SQL_ASCII"):

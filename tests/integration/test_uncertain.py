@@ -1,4 +1,4 @@
-"""Mails that may have been sent: nobody is mailed again unless somebody says so, and then with the same code."""
+"""Uncertain mails: a mail is sent again only if an operator or the policy says so, and with the same code."""
 
 from uuid import UUID, uuid4
 
@@ -14,7 +14,7 @@ from workers.delivery.policy import refused
 
 
 async def finished_with_uncertain(connection: Connection) -> UUID:
-    """Of ten mails in two batches the first three are uncertain."""
+    """A finished sendout of ten mails in two batches; the first three are uncertain."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -26,7 +26,7 @@ async def finished_with_uncertain(connection: Connection) -> UUID:
 
 
 async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
-    """What a worker does with all that is due; returns the numbers that it mailed."""
+    """Send all mails that are due, as a worker does; return their numbers."""
     numbers = []
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.assign_codes(connection, batch)
@@ -57,14 +57,14 @@ async def code_of(connection: Connection, number: int) -> str:
 
 
 async def test_uncertain_mails_are_listed(connection: Connection) -> None:
-    """With the reason, by their numbers."""
+    """In the order of their numbers, each with its reason."""
     sendout_id = await finished_with_uncertain(connection)
     found = [each async for each in uncertain.iter_mails(connection, sendout_id)]
     assert [(each.number, each.reply) for each in found] == [(n, "the connection was lost") for n in (1, 2, 3)]
 
 
 async def test_accepted_mails_count_as_sent(connection: Connection) -> None:
-    """The sendout adds up, and nobody is mailed."""
+    """The sendout's numbers add up, and no mail is sent."""
     sendout_id = await finished_with_uncertain(connection)
     assert await uncertain.resolve(connection, sendout_id, "accept") == 3
     found = await sendout_views.get(connection, sendout_id)
@@ -72,8 +72,8 @@ async def test_accepted_mails_count_as_sent(connection: Connection) -> None:
     assert await uncertain.resolve(connection, sendout_id, "accept") == 0
 
 
-async def test_mails_that_are_sent_again_keep_their_codes(connection: Connection) -> None:
-    """A finished sendout sends again, those mails only, and finishes again."""
+async def test_resent_mails_keep_their_codes(connection: Connection) -> None:
+    """A finished sendout sends only those mails again, then finishes again."""
     sendout_id = await finished_with_uncertain(connection)
     before = await code_of(connection, 0)
     assert await uncertain.resolve(connection, sendout_id, "resend") == 3
@@ -85,15 +85,15 @@ async def test_mails_that_are_sent_again_keep_their_codes(connection: Connection
     assert await code_of(connection, 0) == before
 
 
-async def test_some_mails_can_be_chosen(connection: Connection) -> None:
-    """By address; the others stay as they are."""
+async def test_mails_can_be_resolved_by_address(connection: Connection) -> None:
+    """Other mails stay uncertain."""
     sendout_id = await finished_with_uncertain(connection)
     assert await uncertain.resolve(connection, sendout_id, "accept", address_keys=["c1@example.org"]) == 1
     assert (await sendout_views.get(connection, sendout_id)).uncertain == 2
 
 
-async def test_nothing_of_a_cancelled_sendout_is_sent_again(connection: Connection) -> None:
-    """It can only be accepted."""
+async def test_mails_of_a_cancelled_sendout_are_not_resent(connection: Connection) -> None:
+    """They can only be accepted."""
     sendout_id = await finished_with_uncertain(connection)
     await connection.execute("UPDATE sendout SET state = 'cancelled'")
     with pytest.raises(Conflict, match="can only be accepted"):
@@ -102,8 +102,8 @@ async def test_nothing_of_a_cancelled_sendout_is_sent_again(connection: Connecti
     assert await uncertain.resolve(connection, sendout_id, "accept") == 3
 
 
-async def test_what_stays_uncertain_is_left_to_a_person(connection: Connection) -> None:
-    """The setting sends a mail again, but not for ever: it might reach the same person each time."""
+async def test_mails_that_stay_uncertain_are_left_to_an_operator(connection: Connection) -> None:
+    """The policy does not resend a mail forever: the recipient might get it each time."""
     await finished_with_uncertain(connection)
     resent = []
     while count := await uncertain.resolve_all(connection, "resend"):
@@ -114,8 +114,8 @@ async def test_what_stays_uncertain_is_left_to_a_person(connection: Connection) 
     assert await uncertain.resolve(connection, sendout_id, "resend") == 1
 
 
-async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: Connection) -> None:
-    """Sent again and then refused for good, or cancelled: it stays with the person, and the mail stays uncertain."""
+async def test_a_code_that_may_have_arrived_is_never_reassigned(connection: Connection) -> None:
+    """If the resent mail is refused or cancelled, the code stays assigned and the mail uncertain."""
     sendout_id = await finished_with_uncertain(connection)
     await uncertain.resolve(connection, sendout_id, "resend")
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
@@ -138,8 +138,8 @@ async def test_a_code_that_may_have_arrived_is_never_anybody_elses(connection: C
     assert await connection.fetchval("SELECT count(*) FROM coupon WHERE sendout_id IS NULL") == 0
 
 
-async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendout_does(connection: Connection) -> None:
-    """A paused one too: a person can decide about them before it goes on."""
+async def test_mails_in_flight_of_a_dead_worker_become_uncertain(connection: Connection) -> None:
+    """Even in a paused sendout, so that an operator can resolve them before it is resumed."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -159,8 +159,8 @@ async def test_mails_in_a_dead_workers_hands_become_uncertain_whatever_the_sendo
     assert (found.state, found.uncertain, found.in_flight, found.leased_batches) == ("paused", 3, 0, 0)
 
 
-async def test_every_answer_is_kept(connection: Connection) -> None:
-    """The last one with the delivery, those before it in the log of attempts."""
+async def test_every_reply_is_kept(connection: Connection) -> None:
+    """The delivery has the last reply, the log of attempts the earlier ones."""
     sendout_id = await finished_with_uncertain(connection)
     await uncertain.resolve(connection, sendout_id, "resend")
     await deliver(connection)
