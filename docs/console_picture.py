@@ -58,7 +58,7 @@ class Coupons:
     def add_lists_and_groups(self) -> None:
         customers = (DEMO / "customers.csv").read_text(encoding="utf-8").splitlines()
         for name, description, codes in (
-            ("spring-10", "10 % off everything", (DEMO / "spring-codes.txt").read_text().split()),
+            ("spring-10", "10% off everything", (DEMO / "spring-codes.txt").read_text().split()),
             ("vip-25", "25 % off for regular customers", [f"VIP-{number:06}" for number in range(5_002)]),
             ("birthday-5", "5 € for a birthday", [f"BIRTHDAY-{number:06}" for number in range(500)]),
         ):

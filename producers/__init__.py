@@ -1,1 +1,1 @@
-"""Puts commands in: the CLI, the web console and HTTP API, the Python client."""
+"""Publishes commands: the CLI, the web console with the HTTP API, the Python client."""

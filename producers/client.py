@@ -1,4 +1,4 @@
-"""The Python client:
+"""The Python client.
 
 async with Publisher.connect("amqp://…") as publisher:
     await publisher.publish(StartSendout(message="spring-voucher", group="customers"))
@@ -12,7 +12,7 @@ from coupons.commands import Command
 
 
 class Publisher:
-    """Puts commands in. Publishing the same command again is harmless: its id makes it the same."""
+    """Publishes commands. Publishing a command again is harmless: its id is an idempotency key."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -28,6 +28,6 @@ class Publisher:
         """Return once the broker has stored the command.
 
         Raises:
-            BrokerUnavailable: it may have been stored all the same; publish it again, with the same id.
+            BrokerUnavailable: the command may still have been stored; publish it again with the same id.
         """
         await self._sender.send(command.type, command.body())

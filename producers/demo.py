@@ -1,4 +1,4 @@
-"""The main story, told on real services with the real command line, and checked in the mail sink's own ledger."""
+"""`coupons demo`: the typical workflow on real services, with a check of the mails in the mail sink's ledger."""
 
 import os
 import re
@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import click
 
+from producers.cli.output import mark
 from producers.cli.runtime import DONE, INTERRUPTED, REJECTED_LINES
 from sandbox.ledger import Ledger, Mail
 from sandbox.process import ServiceError, running, wait_until
@@ -28,51 +29,51 @@ CUSTOMERS = 1_000
 
 
 def play(folder: Path, *, keep: bool) -> bool:
-    """Tell it; False if what was mailed is not what the system promises. Raises ServiceError."""
-    click.secho("Real PostgreSQL, RabbitMQ and a mail sink start privately on free ports …", dim=True)
+    """Run the workflow; returns whether the mails are as they must be. Raises ServiceError."""
+    click.secho("Starting private PostgreSQL, RabbitMQ and a mail sink on free ports …", dim=True)
     with ExitStack() as stack:
         services = stack.enter_context(private_services(folder, say=lambda line: click.secho(line, dim=True)))
         run = _Runner(services)
         run("migrate")
         stack.enter_context(_worker(services, folder.absolute() / "worker.log"))
-        good = _tell(run, services)
+        ok = _run_workflow(run, services)
         if keep:
             _keep(services)
-    return good
+    return ok
 
 
-def _tell(run: "_Runner", services: Services) -> bool:
+def _run_workflow(run: "_Runner", services: Services) -> bool:
     sendout = str(uuid4())
-    _say("A list with 600 codes, a group of 1,000 customers, a message.")
-    run("list", "create", "spring-10", "--description", "10 % off everything")
+    _say("Import a list of 600 codes and a group of 1,000 customers, and save a message.")
+    run("list", "create", "spring-10", "--description", "10% off everything")
     run("import", f"{DATA}/spring-codes.txt", "--list", "spring-10", "--wait")
     run("group", "import", f"{DATA}/customers.csv", "--group", "customers", "--wait", expect=REJECTED_LINES)
     run(
         "message", "save", "spring-voucher", "--subject", "{{ first_name }}, your spring voucher",
         "--text", f"{DATA}/message.txt", "--html", f"{DATA}/message.html", "--from", "Garden Shop <shop@example.org>",
     )  # fmt: skip
-    _say("600 codes for 1,000 customers: the sendout is interrupted, and nobody is mailed.")
+    _say("600 codes are too few for 1,000 customers: the sendout is interrupted before any mail is sent.")
     run("send", "--message", "spring-voucher", "--group", "customers", "--id", sendout, "--wait", expect=INTERRUPTED)
     run("outbox", "--state", "interrupted")
-    good = _check("nobody was mailed", not Ledger(services.ledger).mails())
-    _say("400 more codes, and the sendout is resumed.")
+    ok = _check("no mail was sent", not Ledger(services.ledger).mails())
+    _say("Import 400 more codes and resume the sendout.")
     run("import", f"{DATA}/spring-codes-more.txt", "--list", "spring-10", "--wait")
     run("resume", sendout, "--wait")
     run("list", "ls")
     run("who", "--email", "anna.mueller@example.org")
-    _say("What the database says of itself, and what the mail sink really got.")
+    _say("Check the database's invariants and the mails in the sink.")
     run("verify")
-    return _check_mails(Ledger(services.ledger).mails()) and good
+    return _check_mails(Ledger(services.ledger).mails()) and ok
 
 
 def _check_mails(mails: list[Mail]) -> bool:
-    """Each mail has one code, in text and HTML alike; no code and no recipient twice."""
+    """Check that each mail has one code, the same in text and HTML, and that codes and recipients occur only once."""
     codes = [_codes(mail) for mail in mails]
     recipients = {mail.rcpt_to for mail in mails}
     different = set().union(*codes)
     each_has_one = all(len(of_mail) == 1 for of_mail in codes)
     return _check(
-        f"{len(mails):,} mails, {len(different):,} different codes, {len(recipients):,} recipients, nobody twice",
+        f"{len(mails):,} mails, {len(different):,} different codes, {len(recipients):,} different recipients",
         each_has_one and len(mails) == len(recipients) == len(different) == CUSTOMERS,
     )
 
@@ -83,7 +84,7 @@ def _codes(mail: Mail) -> set[str]:
 
 
 class _Runner:
-    """Shows each command as a reader would type it, and runs it."""
+    """Prints each command as a user would type it, and runs it."""
 
     def __init__(self, services: Services) -> None:
         self._environment = os.environ | services.environment()
@@ -94,21 +95,21 @@ class _Runner:
         sys.stdout.flush()
         code = subprocess.run([COUPONS, *arguments], env=self._environment, check=False).returncode  # noqa: S603 - ours
         if code != expect:
-            raise ServiceError(f"`coupons {shown}` ended with {code}, not {expect}")
+            raise ServiceError(f"`coupons {shown}` exited with code {code} instead of {expect}")
 
 
 @contextmanager
 def _worker(services: Services, log: Path) -> Iterator[None]:
     click.secho("\n$ coupons worker &", fg="cyan", bold=True)
-    log.unlink(missing_ok=True)  # an earlier demo's worker said the same
+    log.unlink(missing_ok=True)  # of an earlier demo, with the line that is waited for
     with running([COUPONS, "worker"], log=log, environment=services.environment()) as process:
-        taking: Callable[[], bool] = lambda: "consuming commands" in log.read_text(encoding="utf-8")  # noqa: E731
-        wait_until(taking, process, name="The worker", log=log, limit_seconds=WORKER_SECONDS)
+        consuming: Callable[[], bool] = lambda: "consuming commands" in log.read_text(encoding="utf-8")  # noqa: E731
+        wait_until(consuming, process, name="the worker", log=log, limit_seconds=WORKER_SECONDS)
         yield
 
 
 def _keep(services: Services) -> None:
-    _say("The services go on until Ctrl-C. In another terminal:")
+    _say("The services run until Ctrl-C. To use them from another terminal:")
     for name, value in services.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
     try:
@@ -121,10 +122,9 @@ def _say(sentence: str) -> None:
     click.secho(f"\n# {sentence}", fg="yellow")
 
 
-def _check(sentence: str, holds: bool) -> bool:
-    mark = click.style("✓", fg="green") if holds else click.style("✗", fg="red")
-    click.secho(f"{mark} {sentence}", bold=True)
-    return holds
+def _check(sentence: str, ok: bool) -> bool:
+    click.secho(f"{mark(ok=ok)} {sentence}", bold=True)
+    return ok
 
 
 def _relative(path: Path) -> Path:

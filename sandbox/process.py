@@ -1,4 +1,4 @@
-"""Programs that live exactly as long as the block that started them."""
+"""Child processes that run exactly as long as the block that started them."""
 
 import os
 import pwd
@@ -17,12 +17,12 @@ POLL_SECONDS = 0.05
 STOP_LIMIT_SECONDS = 20
 LOG_TAIL_LINES = 15
 
-# Below Linux's ephemeral range (from 32768): a port found free there may be some connection's own end a second later.
+# Below Linux's ephemeral range (from 32768), where a free port may become the local end of a connection at any time.
 PRIVATE_PORTS = range(20_000, 32_000)
 
 # The guard's standard input is a pipe that this process holds. However this process ends, even by SIGKILL, the system
-# closes the pipe and the guard passes the stop signal on: no service outlives its user and no pid file can be stale.
-# (Linux's PR_SET_PDEATHSIG is no help: it fires when the starting *thread* ends, and services start in threads.)
+# closes the pipe and the guard sends the stop signal: no service outlives its user, and no pid file can become stale.
+# (Linux's PR_SET_PDEATHSIG does not help: it fires when the starting *thread* ends, and services start in threads.)
 GUARD = """
 exec 3<&0
 "$@" </dev/null 3<&- & service=$!
@@ -48,10 +48,10 @@ def running(
     environment: dict[str, str] | None = None,
     stdout: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs `command` until the block ends; its output goes to `log`, standard output elsewhere if `stdout` is given.
+    """Run `command` until the block ends. Its output goes to `log`; its stdout goes to `stdout` if that is given.
 
-    `account` is the user that runs it (only root can choose), `environment` is added to this process's own. What has
-    not ended STOP_LIMIT_SECONDS after its `stop_signal` is killed with its children.
+    `account` is the user that runs it (only root can choose one). `environment` is added to this process's environment.
+    If it has not exited STOP_LIMIT_SECONDS after `stop_signal`, it is killed with its children.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own services
@@ -59,9 +59,9 @@ def running(
             stdin=subprocess.PIPE,
             stdout=stdout or output,
             stderr=output,
-            cwd="/",  # an account may not reach the folder that root stands in
+            cwd="/",  # the account may have no access to our working folder
             env=os.environ | (environment or {}) | {"STOP_SIGNAL": stop_signal},
-            start_new_session=True,  # Ctrl-C in the terminal is for this program, which then stops its services
+            start_new_session=True,  # Ctrl-C goes to this process only, which then stops its services
             user=account,
             group=group_of(account),
             extra_groups=None if account is None else [],
@@ -91,23 +91,23 @@ def group_of(account: str | None) -> int | None:
 def wait_until(
     ready: Callable[[], bool], process: subprocess.Popen[bytes], *, name: str, log: Path, limit_seconds: float
 ) -> None:
-    """Polls `ready`. Raises ServiceError with the log's last lines if the process ends or the limit passes first."""
+    """Poll `ready`. Raises ServiceError with the end of the log if the process exits or the time limit is over."""
     deadline = time.monotonic() + limit_seconds
     while not ready():
         if process.poll() is not None:
-            raise ServiceError(f"{name} ended with exit code {process.returncode}\n{tail(log)}")
+            raise ServiceError(f"{name} exited with code {process.returncode}\n{tail(log)}")
         if time.monotonic() > deadline:
-            raise ServiceError(f"{name} did not answer within {limit_seconds:.0f} s\n{tail(log)}")
+            raise ServiceError(f"{name} was not ready within {limit_seconds:.0f} s\n{tail(log)}")
         time.sleep(POLL_SECONDS)
 
 
 def tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-    return "\n".join([f"The end of {log}:", *(f"  {line}" for line in lines)])
+    return "\n".join([f"end of {log}:", *(f"  {line}" for line in lines)])
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns `count` different ports of 127.0.0.1 that nobody listens on now."""
+    """Return `count` different ports of 127.0.0.1 on which nothing listens now."""
     return [port for port in random.sample(PRIVATE_PORTS, k=20 * count) if is_free(port)][:count]
 
 

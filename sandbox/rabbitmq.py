@@ -1,4 +1,4 @@
-"""A private RabbitMQ: a node of its own from the system's package, or else a container."""
+"""A private RabbitMQ: a separate node of the system's package, or a container."""
 
 import os
 import secrets
@@ -20,17 +20,17 @@ CONNECT_LIMIT_SECONDS = 2
 IMAGE = "rabbitmq:4-management"
 USER = "coupons"
 
-# Not /usr/sbin: the scripts there switch to the user of the system's own broker.
+# Not /usr/sbin, whose scripts switch to the user of the system's broker.
 INSTALLATIONS = (
     "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
     "/opt/homebrew/opt/rabbitmq/sbin",
     "/usr/local/opt/rabbitmq/sbin",
 )
 
-# Debian's package starts a broker for the whole machine; a policy-rc.d that answers 101 forbids it for the while.
+# Debian's package starts a broker for the whole machine; a policy-rc.d that exits with 101 prevents that.
 INSTALL = """
 set -e
-exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
+exec 9>/var/lock/coupons-install && flock 9  # parallel tests may install packages at the same time
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\\nexit 101\\n' >"$policy"
@@ -50,7 +50,7 @@ docker run --rm --name "$0" "$@" &
 wait
 """
 
-MISSING = """RabbitMQ is missing, it can't be installed from here, and no Docker engine answers. One of these helps:
+MISSING = """RabbitMQ not found. It cannot be installed automatically, and no Docker engine is available. Options:
   Debian, Ubuntu:  sudo apt-get install rabbitmq-server
   macOS:           brew install rabbitmq
   anywhere:        start Docker"""
@@ -58,14 +58,14 @@ MISSING = """RabbitMQ is missing, it can't be installed from here, and no Docker
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A running broker: its URL, and the command and environment with which `rabbitmqctl` reaches it."""
+    """A running broker: its URL, and the command and environment for its `rabbitmqctl`."""
 
     url: str
     control: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
 
     def rabbitmqctl(self, *arguments: str) -> str:
-        """Returns the output of `rabbitmqctl …` (0.5 s: it starts an Erlang). Raises ServiceError if it fails."""
+        """Return the output of `rabbitmqctl …`, which takes 0.5 s to start Erlang. Raises ServiceError if it fails."""
         done = subprocess.run(  # noqa: S603 - our own arguments
             [*self.control, *arguments],
             check=False,
@@ -81,37 +81,37 @@ class Broker:
 
 @contextmanager
 def private_rabbitmq(folder: Path, *, say: Callable[[str], None]) -> Iterator[Broker]:
-    """Yields a new broker without any queue; it is gone when the block ends. `folder` keeps only the log."""
-    if programs := installed_programs() or install(say):
+    """Yield a new broker without queues; it is removed when the block ends. `folder` keeps only the log."""
+    if programs := find_programs() or install(say):
         with private_node(programs, folder) as broker:
             yield broker
-    elif docker_answers():
-        say(f"RabbitMQ is not installed: it runs in a container of {IMAGE}")
+    elif docker_is_available():
+        say(f"RabbitMQ is not installed: starting a container of {IMAGE}")
         with private_container(folder) as broker:
             yield broker
     else:
         raise ServiceError(MISSING)
 
 
-def installed_programs() -> Path | None:
-    """The folder of `rabbitmq-server` and `rabbitmqctl`, None if there is none."""
+def find_programs() -> Path | None:
+    """The folder of `rabbitmq-server` and `rabbitmqctl`; None if they are not installed."""
     found = [programs for pattern in INSTALLATIONS for programs in sorted(Path("/").glob(pattern.lstrip("/")))]
     return found[-1] if found else None
 
 
 def install(say: Callable[[str], None]) -> Path | None:
-    """Installs Debian's package where that is possible without a question, and says so."""
+    """Install Debian's package if that is possible without a password. Returns its programs, or None."""
     if not shutil.which("apt-get"):
         return None
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if as_root and not succeeds([*as_root, "true"]):
         return None
-    say("RabbitMQ is not installed: apt-get install rabbitmq-server (its own broker is not started)")
+    say("RabbitMQ is not installed: running apt-get install rabbitmq-server (the system broker is not started)")
     done = subprocess.run([*as_root, "/bin/sh", "-c", INSTALL], check=False, timeout=INSTALL_LIMIT_SECONDS)  # noqa: S603 - our own script
-    return installed_programs() if done.returncode == 0 else None
+    return find_programs() if done.returncode == 0 else None
 
 
-def docker_answers() -> bool:
+def docker_is_available() -> bool:
     return succeeds(["docker", "version"])
 
 
@@ -123,17 +123,17 @@ def succeeds(command: list[str]) -> bool:
 
 @contextmanager
 def private_node(programs: Path, folder: Path) -> Iterator[Broker]:
-    """Runs a node with its own name, ports, cookie, data and port mapper, so that any number can stand side by side."""
+    """Run a node with its own name, ports, cookie, data and port mapper, so that many can run at the same time."""
     home = folder / "rabbitmq"
-    shutil.rmtree(home, ignore_errors=True)  # a killed run's
-    home.mkdir(mode=0o700)  # RabbitMQ writes its cookie, the key to the node, into its HOME
+    shutil.rmtree(home, ignore_errors=True)  # of a killed run
+    home.mkdir(mode=0o700)  # its cookie, which gives access to the node, is in its HOME
     password, log = secrets.token_hex(12), folder / "rabbitmq.log"
     port, distribution_port, mapper_port = free_ports(3)
     write_configuration(home, port, password)
     environment = node_environment(home, port, distribution_port, mapper_port)
     try:
         mapper: list[str | Path] = ["epmd", "-address", "127.0.0.1", "-port", str(mapper_port)]
-        with running(mapper, log=log) as epmd:  # ours: one that Erlang starts by itself stays behind
+        with running(mapper, log=log) as epmd:  # one that Erlang starts itself would keep running
             wait_for(lambda: not is_free(mapper_port), epmd, log)
             with running([programs / "rabbitmq-server"], log=log, environment=environment) as node:
                 wait_for(lambda: speaks_amqp(port), node, log)
@@ -154,7 +154,7 @@ def write_configuration(home: Path, port: int, password: str) -> None:
 
 
 def node_environment(home: Path, port: int, distribution_port: int, mapper_port: int) -> dict[str, str]:
-    """What a node shares with other nodes of the machine unless it is told otherwise (rabbitmq.com/docs/configure)."""
+    """Settings that nodes of one machine would otherwise share (rabbitmq.com/docs/configure)."""
     return {
         "HOME": str(home),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -164,13 +164,13 @@ def node_environment(home: Path, port: int, distribution_port: int, mapper_port:
         "RABBITMQ_DIST_PORT": str(distribution_port),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
-        "RABBITMQ_CONFIG_FILES": str(home / "conf.d"),  # this and the next two: nothing, instead of /etc/rabbitmq
+        "RABBITMQ_CONFIG_FILES": str(home / "conf.d"),  # this and the next two replace /etc/rabbitmq
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
         "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
         "RABBITMQ_MNESIA_BASE": str(home / "data"),
         "RABBITMQ_LOG_BASE": str(home / "log"),
-        "RABBITMQ_LOGS": "-",  # to standard output: one log, not three
+        "RABBITMQ_LOGS": "-",  # to stdout: one log instead of three
         "RABBITMQ_PID_FILE": str(home / "pid"),
     }
 
@@ -183,7 +183,9 @@ def private_container(folder: Path) -> Iterator[Broker]:
     with running(
         ["/bin/sh", "-c", CONTAINER, name, "--publish", f"127.0.0.1:{port}:5672", *login, IMAGE], log=log
     ) as process:
-        wait_for(lambda: speaks_amqp(port), process, log, limit_seconds=INSTALL_LIMIT_SECONDS)  # with the image's pull
+        wait_for(
+            lambda: speaks_amqp(port), process, log, limit_seconds=INSTALL_LIMIT_SECONDS
+        )  # includes pulling the image
         yield Broker(broker_url(port, password), ("docker", "exec", name, "rabbitmqctl"))
 
 
@@ -198,10 +200,10 @@ def wait_for(
 
 
 def speaks_amqp(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a broker greets us. RabbitMQ listens as its last step, once users and virtual hosts are there.
+    """Whether a broker greets us. RabbitMQ starts to listen as its last step, when users and virtual hosts exist.
 
-    A connected port alone says nothing: Docker's proxy accepts before anyone listens behind it. The greeting is a
-    method frame on channel 0 (AMQP 0-9-1, 2.2.4 and 4.2.3).
+    An accepted connection is not enough, because Docker's proxy accepts before the broker listens. The greeting is a
+    method frame on channel 0 (AMQP 0-9-1, sections 2.2.4 and 4.2.3).
     """
     try:
         with socket.create_connection((host, port), CONNECT_LIMIT_SECONDS) as connection:

@@ -1,4 +1,4 @@
-"""Real services of one's own, gone when their block ends: for the demo, the tests and the benchmarks."""
+"""Private PostgreSQL, RabbitMQ and mail sink for the demo, the tests and the benchmarks; removed after use."""
 
 import fcntl
 import subprocess
@@ -17,7 +17,7 @@ from sandbox.rabbitmq import private_rabbitmq
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Where the services are, and the sink's ledger of every mail that it accepted."""
+    """The URLs of the services, and the ledger of the mails that the sink has accepted."""
 
     database_url: str
     broker_url: str
@@ -25,7 +25,7 @@ class Services:
     ledger: Path
 
     def environment(self) -> dict[str, str]:
-        """The settings with which `coupons …` uses these services."""
+        """The settings that make `coupons …` use these services."""
         return {
             "COUPONS_DATABASE_URL": self.database_url,
             "COUPONS_BROKER_URL": self.broker_url,
@@ -48,14 +48,14 @@ class Sink:
 def private_services(
     folder: Path, *, durable: bool = True, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Services]:
-    """Yields new, empty services; when the block ends they are stopped and `folder` keeps their logs and the ledger.
+    """Yield new, empty services. When the block ends they are stopped; `folder` keeps their logs and the ledger.
 
-    With `durable=False` PostgreSQL doesn't wait for the disk. `say` is told what happens, a line at a time, from
-    several threads. Raises ServiceError, at once if another run uses `folder`.
+    With `durable=False` PostgreSQL does not wait for the disk. `say` is called with a line about each step, from
+    several threads. Raises ServiceError, immediately if another process uses `folder`.
     """
     folder = folder.absolute()
     with exclusive(folder), ExitStack() as stack:
-        # at the same time: RabbitMQ takes 6 to 11 s, PostgreSQL one
+        # in parallel: RabbitMQ takes 6 to 11 s, PostgreSQL one
         with ThreadPoolExecutor() as pool:
             postgres = pool.submit(stack.enter_context, private_postgres(folder, durable=durable))
             rabbitmq = pool.submit(stack.enter_context, private_rabbitmq(folder, say=say))
@@ -70,18 +70,18 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServiceError(f"another run uses {folder}") from None
+            raise ServiceError(f"{folder} is in use by another process") from None
         yield
 
 
 @contextmanager
 def private_sink(ledger: Path, *options: str) -> Iterator[Sink]:
-    """Yields a mail sink with an empty ledger. `options` are those of `python -m sandbox.mail_sink`."""
+    """Yield a mail sink with an empty ledger. `options` are those of `python -m sandbox.mail_sink`."""
     ledger.unlink(missing_ok=True)
     log = ledger.with_suffix(".log")
     command = [sys.executable, "-m", "sandbox.mail_sink", "--ledger", str(ledger), *options]
     with running([*command], log=log, stdout=subprocess.PIPE) as process:
         port = process.stdout.readline().strip().decode() if process.stdout else ""
         if not port:
-            raise ServiceError(f"The mail sink did not start.\n{tail(log)}")
+            raise ServiceError(f"the mail sink did not start\n{tail(log)}")
         yield Sink(f"smtp://127.0.0.1:{port}", ledger)

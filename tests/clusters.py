@@ -29,7 +29,9 @@ class Cluster:
     @contextmanager
     def running(self) -> Iterator[str]:
         """Run the server and yield its URL; at the end of the block it stops as if killed, without losing data."""
-        with postgres.server(self.programs, self.home / self.data, self.port, self.logs / "postgres.log", durable=True):
+        with postgres.running_server(
+            self.programs, self.home / self.data, self.port, self.logs / "postgres.log", durable=True
+        ):
             yield self.url
 
     def dump(self, url: str, *options: str) -> Path:
@@ -59,8 +61,8 @@ class Cluster:
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A new cluster, removed at the end of the block."""
     account = postgres.unprivileged_account()
-    with postgres.home_of(account, folder) as home:
-        programs = postgres.Programs(postgres.reachable(postgres.installed_programs(), home, account), account)
+    with postgres.temporary_home(account, folder) as home:
+        programs = postgres.Programs(postgres.reachable_programs(postgres.find_programs(), home, account), account)
         made = Cluster(programs, home, folder, "secret", free_ports(1)[0])
         postgres.create_cluster(programs, home, made.password)
         yield made

@@ -43,7 +43,7 @@ def choose_kind(environment: Mapping[str, str]) -> str:
         return forced
     if all(environment.get(name) for name in ADDRESSES):
         return "address"
-    if rabbitmq.docker_answers() and has_image(POSTGRES_IMAGE) and has_image(RABBITMQ_IMAGE):
+    if rabbitmq.docker_is_available() and has_image(POSTGRES_IMAGE) and has_image(RABBITMQ_IMAGE):
         return "docker"
     return "local"
 

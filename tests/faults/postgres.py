@@ -44,7 +44,9 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server. Raises ServiceError if it does not answer, for example because of a full disk."""
-        self._running.enter_context(postgres.server(self._programs, self._data, self._port, self._log, durable=True))
+        self._running.enter_context(
+            postgres.running_server(self._programs, self._data, self._port, self._log, durable=True)
+        )
 
     def die(self) -> None:
         """Stop without finishing or writing anything, like `pg_ctl stop -m immediate`."""
@@ -83,10 +85,10 @@ class Postgres:
 def private(folder: Path, *, small: bool = False) -> Iterator[Postgres]:
     """Run a server; if `small`, on its own disk of DISK_BYTES, else on the fastest storage."""
     account = postgres.unprivileged_account()
-    with postgres.home_of(account, folder, postgres.quickest()) as home, ExitStack() as stack:
+    with postgres.temporary_home(account, folder, postgres.fastest_folder()) as home, ExitStack() as stack:
         if small:
             stack.enter_context(disk(home / "data", account))
-        programs = Programs(postgres.reachable(postgres.installed_programs(), home, account), account)
+        programs = Programs(postgres.reachable_programs(postgres.find_programs(), home, account), account)
         server = Postgres(programs, home, folder / "postgres.log")
         stack.callback(server.die)
         yield server
