@@ -17,7 +17,7 @@ from tests.acceptance.system import Shop  # noqa: E402 - as above
 from tests.services import VirtualHosts, database, delete_queues  # noqa: E402 - as above
 
 INSTALL = """
-exec 9>/var/lock/coupons-install && flock 9  # tests side by side may all want something
+exec 9>/var/lock/coupons-install && flock 9  # parallel tests may install packages at the same time
 export DEBIAN_FRONTEND=noninteractive
 install() { apt-get install -y -qq --no-install-recommends amqp-tools; }
 install || { apt-get update -qq && install; }
@@ -27,19 +27,19 @@ INSTALL_LIMIT_SECONDS = 300
 
 @pytest.fixture
 def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
-    """A shop of the test's own, where nobody works yet. At the end its books are right."""
+    """A shop of one test, without a worker. At the end its invariants are checked."""
     shop = Shop(services, sink, tmp_path)
     yield shop
-    shop.is_right()
+    shop.check_invariants()
 
 
 @pytest.fixture
 def slow_shop(services: Services, tmp_path: Path) -> Iterator[Shop]:
-    """A shop whose relay answers late: with ten connections it takes some 30 mails a second."""
+    """A shop whose relay replies after 0.3 s: with ten connections it accepts about 30 mails/s."""
     with private_sink(tmp_path / "slow.jsonl", "--delay", "0.3") as sink:
         shop = Shop(replace(services, smtp_url=sink.url, ledger=sink.ledger), sink, tmp_path)
         yield shop
-        shop.is_right()
+        shop.check_invariants()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def open_sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
 
 @pytest.fixture(scope="module")
 def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A shop with one worker that a module's tests share; each uses lists, groups and messages of its own names."""
+    """A shop with one worker, shared by the tests of a module; each test uses its own lists, groups and messages."""
     shop = Shop(open_services, open_sink, tmp_path_factory.mktemp("shop"))
     with shop.worker():
         yield shop
@@ -70,8 +70,8 @@ def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def amqp_tools() -> None:
-    """`amqp-publish` is there: installed if root may, else a failure that says what to do."""
+    """Install `amqp-publish` if it is missing and root runs the tests; otherwise fail with instructions."""
     if shutil.which("amqp-publish") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
     if shutil.which("amqp-publish") is None:
-        pytest.fail("amqp-publish is missing and cannot be installed from here: sudo apt-get install amqp-tools")
+        pytest.fail("amqp-publish is missing: sudo apt-get install amqp-tools")

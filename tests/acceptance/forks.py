@@ -1,9 +1,8 @@
-"""`coupons …` as a process of its own, without the start of an interpreter.
+"""`coupons …` as a separate process, without the start of an interpreter.
 
-A third to four fifths of a second of each command and worker is Python reading its modules. One process reads them
-once for a test session and forks: each child is `coupons` from its first line on, with arguments, environment, folder
-and files of its own, and ends as a program does; only the seed of its hashes is not its own. With COUPONS_TEST_FORKS=0
-every one is the installed program.
+Importing modules takes 0.3 to 0.8 s of each command and worker. One process per test session imports them once and
+forks: each child runs `coupons` from its first line, with its own arguments, environment, folder and files, and exits
+as a program does. Only its hash seed is shared. With COUPONS_TEST_FORKS=0 the installed program is started instead.
 """
 
 import gc
@@ -29,9 +28,9 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = ("producers.cli", "producers.cli.progress", "producers.doctor", "producers.web.server", "workers.main")
 FORKS = os.environ.get("COUPONS_TEST_FORKS") != "0"
 ENVIRONMENT = {**os.environ}
-"""Of the process that forks: what a test changes is its children's."""
+"""The environment of the forking process; a test changes only that of the children."""
 READ_AT_START = ("LD_", "PYTHON", "LC_", "LANG", "TZ")
-"""These variables are read before the first module is, or by it."""
+"""Variables that the interpreter or the first module reads, so that a fork cannot change them."""
 LARGEST_REQUEST = 1 << 20
 STANDARD_FILES = (0, 1, 2)
 
@@ -45,14 +44,14 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class Forked:
-    """A child, with what the tests use of subprocess.Popen."""
+    """A child, with the part of subprocess.Popen that the tests use."""
 
     def __init__(self, status: int, outputs: Sequence[int]) -> None:
-        """It tells its pid and then its exit code on `status`; `outputs` are the ends of its pipes that are read."""
+        """The child's pid and later its exit code arrive on `status`; `outputs` are the read ends of its pipes."""
         self._status = status
         self._outputs = outputs
         self.returncode: int | None = None
-        self.pid = int(self._told())
+        self.pid = int(self._read_status())
 
     def poll(self) -> int | None:
         return self._ends_within(0)
@@ -63,7 +62,7 @@ class Forked:
         return code
 
     def communicate(self, timeout: float) -> tuple[bytes, ...]:
-        """All that it writes into its pipes until it ends."""
+        """All output into its pipes until it exits."""
         deadline = time.monotonic() + timeout
         pieces: dict[int, list[bytes]] = {output: [] for output in self._outputs}
         unread = {*self._outputs}
@@ -82,7 +81,7 @@ class Forked:
         return tuple(b"".join(each) for each in pieces.values())
 
     def send_signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError):  # it has just exited
             if self.poll() is None:
                 os.kill(self.pid, number)
 
@@ -94,15 +93,15 @@ class Forked:
 
     def _ends_within(self, seconds: float | None) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], seconds)[0]:
-            self.returncode = int(self._told())
+            self.returncode = int(self._read_status())
             os.close(self._status)
         return self.returncode
 
-    def _told(self) -> str:
+    def _read_status(self) -> str:
         line = b""
         while not line.endswith(b"\n"):
             piece = os.read(self._status, 1)
-            assert piece, "the process that forks has ended"
+            assert piece, "the forking process has exited"
             line += piece
         return line.decode()
 
@@ -110,8 +109,8 @@ class Forked:
 def start(
     arguments: Sequence[str], environment: dict[str, str], folder: Path, *, stdin: int, stdout: int, stderr: int
 ) -> Forked:
-    """As subprocess.Popen: the files are numbers, PIPE or DEVNULL."""
-    status, told = os.pipe()
+    """Start a child, like subprocess.Popen: the files are descriptors, PIPE or DEVNULL."""
+    status, reporting = os.pipe()
     pipes = [os.pipe() if file == subprocess.PIPE else None for file in (stdout, stderr)]
     nothing = os.open(os.devnull, os.O_RDWR)
     files = [
@@ -120,15 +119,15 @@ def start(
     ]
     request = json.dumps([arguments, environment, str(folder)]).encode()
     assert len(request) < LARGEST_REQUEST
-    socket.send_fds(_forking(), [request], [told, *files])
-    for number in [told, nothing, *(pipe[1] for pipe in pipes if pipe)]:
+    socket.send_fds(_forking(), [request], [reporting, *files])
+    for number in [reporting, nothing, *(pipe[1] for pipe in pipes if pipe)]:
         os.close(number)
     return Forked(status, [pipe[0] for pipe in pipes if pipe])
 
 
 @cache
 def _forking() -> socket.socket:
-    """The process that forks, started when it is first needed; it ends with the socket."""
+    """The forking process, started at first use; it exits when the socket is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_REQUEST)
     with theirs:
@@ -137,18 +136,18 @@ def _forking() -> socket.socket:
     return ours
 
 
-# --- the process that forks ---
+# --- the forking process ---
 
 
 def _serve(requests: socket.socket) -> None:
-    """Fork for each request, and tell who ended; a child returns from here."""
+    """Fork for each request, and report each exit. Returns only in a child."""
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is not requests:
                     selector.unregister(key.fileobj)
-                    _tell_end(*key.data)
+                    _report_exit(*key.data)
                     os.close(key.fd)
                     continue
                 message, files, _, _ = socket.recv_fds(requests, LARGEST_REQUEST, 4)
@@ -165,15 +164,15 @@ def _serve(requests: socket.socket) -> None:
                     os.close(file)
 
 
-def _tell_end(pid: int, status: int) -> None:
+def _report_exit(pid: int, status: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with suppress(BrokenPipeError):  # nobody wants to know
+    with suppress(BrokenPipeError):  # the test no longer waits for it
         os.write(status, b"%d\n" % code)
     os.close(status)
 
 
 def _numbers(key: selectors.SelectorKey) -> list[int]:
-    """Of the files that stand for another child."""
+    """The descriptors of another child."""
     return [key.fd, key.data[1]] if key.data else []
 
 
@@ -183,7 +182,7 @@ def _close_others(numbers: list[int]) -> None:
 
 
 def _become(arguments: list[str], environment: dict[str, str], folder: str, files: list[int]) -> None:
-    """The program that was asked for, just started."""
+    """Turn this child into the requested program."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -198,7 +197,7 @@ def _become(arguments: list[str], environment: dict[str, str], folder: str, file
 
 
 def _text(before: TextIO, mode: str, buffering: int = -1) -> TextIO:
-    """The same standard file anew: whether it is a terminal has changed."""
+    """The standard file, opened again: whether it is a terminal may have changed."""
     return cast(
         "TextIO", open(before.fileno(), mode, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
     )
@@ -208,7 +207,7 @@ if __name__ == "__main__":
     for module in PRELOADED:
         importlib.import_module(module)
     gc.freeze()
-    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a terminal's it is one of many
+    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the tests too
     with socket.socket(fileno=int(sys.argv[1])) as _requests:
         _serve(_requests)
     signal.signal(signal.SIGINT, ctrl_c)

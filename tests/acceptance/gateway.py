@@ -1,4 +1,4 @@
-"""A service that cannot be reached yet: a port of 127.0.0.1 that leads to it only once it is opened."""
+"""A service that is not reachable yet: a port of 127.0.0.1 that forwards to it only while it is open."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ PIECE_BYTES = 65_536
 
 
 class Gate:
-    """`url` is the service's, with the gate's own port in it."""
+    """`url` is the URL of the service with the port of the gate."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -24,14 +24,14 @@ class Gate:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """From now on connections pass through; at the end of the block no new ones do."""
+        """Forward new connections until the block ends. Existing ones stay."""
         with socket.create_server(("127.0.0.1", self._port)) as listener:
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             yield
             listener.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """End the connections that have passed, too."""
+        """Close the connections that are forwarded."""
         for each in self._open:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

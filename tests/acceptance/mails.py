@@ -1,4 +1,4 @@
-"""Mails as their recipients read them, and what must be true of all mails of a sendout."""
+"""Mails as their recipients read them, and checks of all mails of a sendout."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ CODE = re.compile(r"\b[A-Z]+-\d{5}\b")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One mail of the sink's ledger. Its text and its HTML are decoded, its subject too; "" for a part it has not."""
+    """One mail of the sink's ledger, decoded. A part that it does not have is ""."""
 
     recipient: str
     message_id: str
@@ -26,7 +26,7 @@ class Received:
 
     @property
     def codes(self) -> list[str]:
-        """Every code in text and HTML, sorted, each once."""
+        """The different codes in text and HTML, sorted."""
         return sorted({*CODE.findall(self.text), *CODE.findall(self.html)})
 
     def is_of(self, sendout: UUID) -> bool:
@@ -34,7 +34,7 @@ class Received:
 
 
 def received(mail: Mail) -> Received:
-    """Parsed without the email package's newer policy, which takes 2.3 s for 1,000 mails, against 0.25 s."""
+    """Parse a mail with the compat32 policy: 1,000 mails take 0.25 s, with the newer policy 2.3 s."""
     (recipient,) = mail.rcpt_to
     email = message_from_bytes(mail.data)
     return Received(
@@ -55,16 +55,16 @@ def _part(email: Message, content_type: str) -> str:
     return ""
 
 
-def assert_nobody_twice(mails: Collection[Received]) -> None:
-    """Of one sendout: a mail an address, a Message-ID a mail, and no code in the mails of two people."""
+def assert_no_duplicates(mails: Collection[Received]) -> None:
+    """In one sendout no address has two mails, no two mails share a Message-ID, and no code is in two mails."""
     assert repeated(mail.recipient for mail in mails) == []
     assert repeated(mail.message_id for mail in mails) == []
     assert repeated(code for mail in mails for code in mail.codes) == []
 
 
 def assert_own_codes(mails: Collection[Received], addresses: Iterable[str], *lists: Sequence[str]) -> None:
-    """Each address has exactly one mail, with one code of each of `lists`, the same in text and HTML, nobody else's."""
-    assert_nobody_twice(mails)
+    """Each address has exactly one mail, with its own code from each of `lists`, the same in text and HTML."""
+    assert_no_duplicates(mails)
     assert {mail.recipient for mail in mails} == set(addresses)
     for codes in map(set, lists):
         assert [len(codes.intersection(mail.codes)) for mail in mails] == [1] * len(mails)

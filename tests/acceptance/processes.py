@@ -1,4 +1,4 @@
-"""`coupons` as a program: commands that end, workers that run."""
+"""`coupons` as a program: commands and workers."""
 
 import json
 import os
@@ -30,7 +30,7 @@ NOT_INHERITED = ("COUPONS_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -62,22 +62,22 @@ class Worker:
         return self._process.poll() is not None
 
     def says(self, words: str) -> None:
-        """Wait until its log says so."""
+        """Wait until its log contains these words."""
         eventually(lambda: words in self.log or self._process.poll() is not None, f"{words!r} in a worker's log")
-        assert words in self.log, f"the worker ended with exit code {self._process.returncode}"
+        assert words in self.log, f"the worker exited with code {self._process.returncode}"
 
     def kill(self) -> None:
-        """As a machine that loses its power."""
+        """Kill it, as if its machine lost power."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> int:
-        """Ask it to end, and return its exit code."""
+        """Send SIGTERM, and return its exit code."""
         self._process.terminate()
         return self._process.wait(LIMIT_SECONDS)
 
     def force(self) -> int:
-        """Ask it to end, and again while it finishes what it has in hand; returns its exit code."""
+        """Send SIGTERM, and again while in-flight mails are awaited; returns its exit code."""
         self._process.terminate()
         self.says("shutting down")
         self._process.terminate()
@@ -85,7 +85,7 @@ class Worker:
         return self._ended_as
 
     def check(self) -> None:
-        """It ends well, or was killed; it met no internal error, and wrote neither codes nor addresses into its log."""
+        """It exited cleanly or was killed, and its log has no internal error, no code and no address."""
         if self._process.poll() is None:
             self.stop()
         assert self._process.returncode in {DONE, -signal.SIGKILL, self._ended_as}
@@ -96,7 +96,7 @@ class Worker:
 
 
 class Programs:
-    """Starts `coupons …` with the addresses of some services, in a folder of its own."""
+    """Runs `coupons …` with the given services, in a folder of its own."""
 
     def __init__(self, services: Services, folder: Path) -> None:
         self.services = services
@@ -104,24 +104,24 @@ class Programs:
         self._folder = folder
 
     def file(self, name: str, content: str | bytes) -> Path:
-        """A file in the folder."""
+        """Create a file in the folder."""
         path = self._folder / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
     def coupons(self, *arguments: object, code: int = DONE, **settings: object) -> Result:
-        """Run `coupons …` to its end, which must be this exit code; `settings` are COUPONS_… variables."""
+        """Run `coupons …`, which must exit with this code. `settings` are COUPONS_… variables."""
         result = self.begin(*arguments, **settings)()
         assert result.code == code, f"coupons {' '.join(map(str, arguments))}: {result}"
         return result
 
     def together(self, *commands: Sequence[object]) -> None:
-        """Run several at the same time, each to a good end."""
+        """Run several commands at the same time; each must succeed."""
         for result in [end() for end in [self.begin(*command) for command in commands]]:
             assert result.code == DONE, result
 
     def begin(self, *arguments: object, **settings: object) -> Callable[[], Result]:
-        """Start `coupons …`; what is returned waits for its end."""
+        """Start `coupons …`; returns a function that waits for its result."""
         process = self._start(arguments, _variables(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
         def end() -> Result:
@@ -134,7 +134,7 @@ class Programs:
         return end
 
     def interrupted(self, *arguments: object, when: Callable[[], object], what: str) -> Result:
-        """Run `coupons …` until something is so, then press Ctrl-C."""
+        """Run `coupons …`, and press Ctrl-C when the condition is true."""
         process = self._start(arguments, {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         eventually(when, what)
         process.send_signal(signal.SIGINT)
@@ -142,9 +142,9 @@ class Programs:
         return Result(process.wait(), out.decode(), err.decode())
 
     def on_terminal(self, *arguments: object, only_stderr: bool = False, typed: str = "", **environment: str) -> Result:
-        """Run `coupons …` on a terminal; what that shows is the result's `err`, and `out` what went elsewhere.
+        """Run `coupons …` on a terminal and type an answer to its prompts.
 
-        What is `typed` answers its questions.
+        The result's `err` is the terminal's output. With `only_stderr`, stdout is not the terminal, and is in `out`.
         """
         ours, theirs = pty.openpty()
         stdout = self._folder / "stdout"
@@ -155,7 +155,7 @@ class Programs:
         os.close(theirs)
         os.write(ours, typed.encode())
         shown = b""
-        with suppress(OSError):  # how Linux says that nobody is at the other end any more
+        with suppress(OSError):  # Linux's way to report that the other end is closed
             while piece := os.read(ours, 65_536):
                 shown += piece
         os.close(ours)
@@ -163,7 +163,7 @@ class Programs:
 
     @contextmanager
     def worker(self, *roles: str, ready: bool = True, **settings: object) -> Iterator[Worker]:
-        """A worker process with these roles, by default all; if `ready`, it takes commands already."""
+        """A worker process with these roles, by default all. If `ready`, it already consumes commands."""
         log = self._folder / f"worker-{len(self.worker_logs) + 1}.log"
         self.worker_logs.append(log)
         arguments = ["worker", *(part for role in roles for part in ("--role", role))]

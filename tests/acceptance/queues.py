@@ -1,4 +1,4 @@
-"""Commands put into RabbitMQ past the command line, and those that came out rejected."""
+"""Commands that are published to RabbitMQ without the command line, and rejected commands."""
 
 import asyncio
 import json
@@ -17,14 +17,14 @@ LIMIT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A command that workers rejected."""
+    """A rejected command."""
 
     reason: str
     body: bytes
 
 
 def publish(url: str, *commands: Command) -> None:
-    """With the Python client, over one connection."""
+    """Publish with the Python client, over one connection."""
 
     async def run() -> None:
         async with Publisher.connect(url) as publisher:
@@ -35,7 +35,7 @@ def publish(url: str, *commands: Command) -> None:
 
 
 def amqp_publish(url: str, command: Mapping[str, Any] | bytes, routing_key: str) -> None:
-    """With Debian's amqp-tools, which know nothing of us; to them a URL's last "/" begins a virtual host called ""."""
+    """Publish with Debian's amqp-tools, to which a trailing "/" of the URL would mean the virtual host ""."""
     options = ["--url", url.rstrip("/"), "--exchange", "coupons", "--routing-key", routing_key, "--persistent"]
     subprocess.run(["amqp-publish", *options], input=body(command), check=True, timeout=LIMIT_SECONDS)
 
@@ -45,7 +45,7 @@ def body(command: Mapping[str, Any] | bytes) -> bytes:
 
 
 def dead(url: str) -> list[Dead]:
-    """What is in the queue of rejected commands; it stays there."""
+    """The commands in the dead-letter queue; they stay there."""
 
     async def look() -> list[Dead]:
         connection = await aio_pika.connect(url)

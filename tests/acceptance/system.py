@@ -1,4 +1,4 @@
-"""A shop that uses the Coupon Manager, and a look at what came of it: in its mails first, then in its database."""
+"""A shop that uses the Coupon Manager: its daily work by commands, and its mails and database to check the results."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,16 +25,16 @@ Arguments = tuple[object, ...]
 
 
 class Shop(Programs):
-    """Services of its own, and what its people do every day. Names of lists, groups and messages are the test's."""
+    """A shop on private services. Tests choose the names of lists, groups and messages."""
 
     def __init__(self, services: Services, sink: Sink, folder: Path) -> None:
         super().__init__(services, folder)
         self._sink = sink
 
-    # --- what its people do ---
+    # --- the work of its operators and marketers ---
 
     def prepare(self, message: str, group: str, addresses: Iterable[str], lists: Mapping[str, Sequence[str]]) -> None:
-        """By commands: lists with codes, a group, and a message that shows a code of each list. A worker must run."""
+        """Run the commands that create lists with codes, a group, and a message with a code of each; needs a worker."""
         create = (("list", "create", name) for name in lists)
         self.together(self.importing_group(group, addresses), *create)
         fill = (self.importing(name, codes) for name, codes in lists.items())
@@ -50,7 +50,7 @@ class Shop(Programs):
         text: str = "",
         alternative_text: str = "",
     ) -> None:
-        """The same already there, also with another text, or with a text of the lists for those without a code."""
+        """Create the same through the store, optionally with another text, or with an alternative text of the lists."""
         asyncio.run(
             stock(
                 self.services.database_url,
@@ -83,25 +83,25 @@ class Shop(Programs):
         return "group", "import", file, "--group", name, "--wait"
 
     def saving(self, name: str, text: str) -> Arguments:
-        """The command that saves a message with this text, and with the same as HTML."""
+        """The command that saves a message with this text as its text part and its HTML part."""
         files = "--text", self.file(f"{name}.txt", text), "--html", self.file(f"{name}.html", f"<p>{text}</p>")
         return "message", "save", name, "--subject", "For {{ first_name }}", *files
 
     def send(self, message: str, group: str, code: int = DONE) -> Any:
-        """The sendout as it is when it has ended or is interrupted."""
+        """Send and wait; returns the sendout, which has ended or is interrupted."""
         return self.coupons("send", "--message", message, "--group", group, "--wait", "--json", code=code).json
 
     def begin_sending(self, message: str, group: str) -> UUID:
         return UUID(self.coupons("send", "--message", message, "--group", group).out.strip())
 
     def resume(self, sendout: UUID | str, code: int = DONE) -> Any:
-        """The sendout as `send` gives it."""
+        """Resume and wait; returns the sendout."""
         return self.coupons("resume", sendout, "--wait", "--json", code=code).json
 
     def verify(self) -> None:
         self.coupons("verify")
 
-    # --- what other programs do ---
+    # --- other programs ---
 
     def publish(self, *commands: Command) -> None:
         queues.publish(self.services.broker_url, *commands)
@@ -115,23 +115,23 @@ class Shop(Programs):
     def delete_queues(self, *names: str) -> None:
         queues.delete(self.services.broker_url, *names)
 
-    # --- what came of it ---
+    # --- results ---
 
     def mails(self, sendout: UUID | str | None = None) -> list[Received]:
-        """All mails that the sink has accepted, or those of a sendout."""
+        """The mails that the sink has accepted, of all sendouts or of one."""
         mails = map(received, self._sink.mails())
         return [mail for mail in mails if sendout is None or mail.is_of(UUID(str(sendout)))]
 
     def ledger(self) -> list[Mail]:
-        """The sink's own, of every mail that it has accepted."""
+        """The mails as the sink recorded them."""
         return self._sink.mails()
 
     def mails_come(self, at_least: int) -> None:
-        """Wait until the sink has accepted so many."""
+        """Wait until the sink has accepted at least this number of mails."""
         eventually(lambda: self._sink.ledger.read_bytes().count(b"\n") >= at_least, f"{at_least} mails")
 
     def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        """The database's own word."""
+        """The rows that a query returns."""
 
         async def fetch() -> list[dict[str, Any]]:
             connection = await asyncpg.connect(self.services.database_url)
@@ -142,8 +142,8 @@ class Shop(Programs):
 
         return asyncio.run(fetch())
 
-    def list_named(self, name: str) -> CouponList:
-        """A list in numbers."""
+    def get_list(self, name: str) -> CouponList:
+        """A list with its numbers of codes."""
 
         async def find() -> CouponList:
             async with connect(self.services.database_url) as connection:
@@ -152,8 +152,8 @@ class Shop(Programs):
 
         return asyncio.run(find())
 
-    def is_right(self) -> None:
-        """What `coupons verify` proves, without starting it: 0.02 s instead of 0.3 s."""
+    def check_invariants(self) -> None:
+        """Check the invariants as `coupons verify` does, in 0.02 s instead of 0.3 s."""
 
         async def prove() -> list[Invariant]:
             async with connect(self.services.database_url) as connection:
@@ -162,7 +162,7 @@ class Shop(Programs):
         assert [proof for proof in asyncio.run(prove()) if not proof.ok] == []
 
     def contents(self) -> dict[str, str]:
-        """A fingerprint of every table, to see that nothing was changed; that a command was refused is no change."""
+        """A digest of each table, to check that nothing has changed. Rejected commands do not count as a change."""
         found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         tables = [row["tablename"] for row in found]
         digest = "md5(string_agg(t::text, ' ' ORDER BY t::text))"
@@ -175,7 +175,7 @@ class Shop(Programs):
         return {row["name"]: row["digest"] for row in self.rows(every)}
 
     def state(self, job: UUID | str) -> str:
-        """Of a sendout or an import; "" if it is not known."""
+        """The state of a sendout or an import; "" if there is none."""
         query = "SELECT state FROM sendout WHERE id = $1 UNION ALL SELECT state FROM import_job WHERE id = $1"
         found = self.rows(query, UUID(str(job)))
         return str(found[0]["state"]) if found else ""
@@ -195,7 +195,7 @@ class Shop(Programs):
 
 
 def letter(*lists: str) -> str:
-    """A text that shows a code of each list."""
+    """A text with a code of each list."""
     return "Dear {{ first_name }}, yours: " + ", ".join(f'{{{{ coupon("{name}") }}}}' for name in lists) + "\n"
 
 

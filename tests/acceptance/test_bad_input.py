@@ -1,4 +1,4 @@
-"""What cannot be done is said in one line that names the thing, with an exit code, and changes nothing."""
+"""A command that cannot be executed prints one line that names the cause, exits with a code, and changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ MANY_BYTES = 3 * 1_048_576  # a command has at most a third of it
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """A shop that works, with a sendout that has finished and one that waits for its last recipient."""
+    """A shop with a worker, a finished sendout and one that waits for its last recipient."""
 
     shop: Shop
     finished: str
     running: str
 
     def refuses(self, *arguments: object, names: str, code: int = FAILED) -> Result:
-        """The command ends with this code and one line on stderr that names the thing; nothing has changed."""
+        """The command exits with this code and prints one line on stderr that contains `names`; nothing has changed."""
         before = self.shop.contents()
         result = self.shop.coupons(*arguments, code=code)
         assert result.out == ""
@@ -50,7 +50,7 @@ def stock(open_shop: Shop) -> Iterator[Stock]:
 
 
 def is_idle(shop: Shop, sendout: UUID) -> bool:
-    """Whether its mail is deferred and its batch is handed back."""
+    """Whether its mail is deferred and its batch is released."""
     held = shop.rows("SELECT FROM delivery_batch WHERE sendout_id = $1 AND lease_token IS NOT NULL", sendout)
     return set(shop.deliveries(sendout).values()) == {"deferred"} and not held
 
@@ -59,29 +59,29 @@ def is_idle(shop: Shop, sendout: UUID) -> bool:
 
 
 def test_an_import_into_an_unknown_list_is_refused(stock: Stock) -> None:
-    """The file is not even stored."""
+    """The file is not stored."""
     stock.refuses(*stock.shop.importing("sprung-10", ["A1"]), names="sprung-10")
 
 
 def test_a_binary_file_of_coupons_is_refused(stock: Stock) -> None:
-    """A picture is no list of codes."""
+    """A picture is rejected before it is uploaded."""
     picture = stock.shop.file("codes.png", PNG)
     stock.refuses("import", picture, "--list", "spring-10", "--wait", names="codes.png")
 
 
 def test_a_binary_file_of_recipients_is_refused(stock: Stock) -> None:
-    """A picture is no group of people."""
+    """A picture is rejected before it is uploaded."""
     picture = stock.shop.file("people.png", PNG)
     stock.refuses("group", "import", picture, "--group", "customers", names="people.png")
 
 
 def test_a_message_that_names_an_unknown_list_is_refused(stock: Stock) -> None:
-    """It could never be sent, so it is not saved."""
+    """The message is not saved, because it could never be sent."""
     stock.refuses(*stock.shop.saving("unlisted", letter("nowhere-99")), names="nowhere-99")
 
 
 def test_a_message_with_an_undefined_placeholder_is_refused(stock: Stock) -> None:
-    """A name that no recipient has is told by name: a slip of the pen would reach everybody."""
+    """The error names a placeholder that no recipient has: a typing error would be in every mail."""
     stock.refuses(*stock.shop.saving("slip", 'Dear {{ frist_name }}: {{ coupon("spring-10") }}'), names="frist_name")
 
 
@@ -96,35 +96,35 @@ def test_a_sendout_to_an_unknown_group_is_refused(stock: Stock) -> None:
 
 
 def test_a_sendout_to_an_empty_group_is_refused(stock: Stock) -> None:
-    """A group whose file had a header and nobody below it."""
+    """The file of the group had only a header."""
     stock.refuses("send", "--message", "spring-voucher", "--group", "empty", names="empty")
 
 
 def test_a_sendout_to_recipients_without_what_the_message_needs_is_refused(stock: Stock) -> None:
-    """An address on the command line brings no attributes; the message says Dear {{ first_name }}."""
+    """An address on the command line has no attributes, but the message prints {{ first_name }}."""
     stock.refuses("send", "--message", "spring-voucher", "--to", "ada@example.org", names="first_name")
 
 
 @pytest.mark.parametrize("address", [TWO_LINES, "ada@example.org, eve@example.org", "ada"])
-def test_a_sendout_to_what_is_not_one_address_is_refused(stock: Stock, address: str) -> None:
-    """A line break would begin a header of its own, a comma a second recipient."""
+def test_a_recipient_that_is_not_exactly_one_address_is_refused(stock: Stock, address: str) -> None:
+    """A line break would start another header, a comma another recipient."""
     stock.refuses("send", "--message", "spring-voucher", "--to", address, names="ada")
 
 
-def test_a_name_that_cannot_be_one_is_refused(stock: Stock) -> None:
-    """Of a message that is to be sent, as of a list that is to be created."""
+def test_an_invalid_name_is_refused(stock: Stock) -> None:
+    """For the message of a sendout and for a new list."""
     stock.refuses("send", "--message", "spring/voucher", "--group", "customers", names="name")
     stock.refuses("list", "create", "spring/10", names="name")
 
 
 def test_an_id_that_belongs_to_another_command_is_refused(stock: Stock) -> None:
-    """Otherwise a script would wait for a sendout that nobody has accepted."""
+    """Otherwise a script would wait for a sendout that does not exist."""
     arguments = ("send", "--message", "spring-voucher", "--group", "waiting", "--id", stock.finished)
     stock.refuses(*arguments, names=stock.finished)
 
 
 def test_an_address_with_a_line_break_in_a_file_is_rejected(stock: Stock) -> None:
-    """The line is named and not taken; its neighbours, known already, stay as they are."""
+    """The line is rejected and reported; recipients that are already in the group stay unchanged."""
     people = stock.shop.file("people.csv", f'email;first_name\n{addresses(1)[0]};Ada\n"{TWO_LINES}";Eve\n')
     known = "SELECT address_key, address, attributes FROM recipient ORDER BY address_key"
     before = stock.shop.rows(known)
@@ -136,14 +136,14 @@ def test_an_address_with_a_line_break_in_a_file_is_rejected(stock: Stock) -> Non
 
 
 def test_only_interrupted_and_paused_sendouts_are_resumed(stock: Stock) -> None:
-    """Neither a finished nor a running nor an unknown one; the error says which and why."""
+    """Resuming a finished, running or unknown sendout fails with its id and the reason."""
     assert "finished" in stock.refuses("resume", stock.finished, names=stock.finished).err
     assert "sending" in stock.refuses("resume", stock.running, names=stock.running).err
     stock.refuses("resume", NOBODY, names=NOBODY)
 
 
 def test_only_a_running_sendout_is_paused_or_cancelled(stock: Stock) -> None:
-    """A finished one stays as it is, an unknown one is named."""
+    """A finished sendout does not change; an unknown one is named."""
     assert "finished" in stock.refuses("pause", stock.finished, names=stock.finished).err
     assert "finished" in stock.refuses("cancel", stock.finished, names=stock.finished).err
     stock.refuses("cancel", NOBODY, names=NOBODY)
@@ -162,7 +162,7 @@ def rejections(shop: Shop, at_least: int) -> list[Dead]:
 
 @pytest.mark.usefixtures("amqp_tools")
 def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock) -> None:
-    """Each goes to the dead queue as it came, the reason in its header and in `coupons doctor`."""
+    """Each is moved to the dead-letter queue unchanged; the reason is in its header and in `coupons doctor`."""
     import_ = {"type": "import", "id": str(uuid4()), "list": "spring-10"}
     bad: list[tuple[str, dict[str, Any] | bytes, str]] = [
         ("import", {**import_, "list": "sprung-10", "codes": ["A1"]}, "sprung-10"),
@@ -198,8 +198,8 @@ def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock
 
 
 @pytest.mark.usefixtures("amqp_tools")
-def test_every_error_of_a_command_is_told_at_once(stock: Stock) -> None:
-    """Whoever publishes should not have to try four times."""
+def test_all_errors_of_a_command_are_reported_together(stock: Stock) -> None:
+    """A publisher does not have to fix four errors one by one."""
     known = len(stock.shop.dead())
     stock.shop.amqp_publish("import", {"type": "import", "id": "1", "list": "a/b", "mode": "mix", "colour": "red"})
     reason = rejections(stock.shop, known + 1)[-1].reason
@@ -208,7 +208,7 @@ def test_every_error_of_a_command_is_told_at_once(stock: Stock) -> None:
 
 @pytest.mark.usefixtures("amqp_tools")
 def test_a_valid_command_behind_bad_ones_is_not_delayed(stock: Stock) -> None:
-    """Thirty bad commands and one good: the good one is carried out, and all thirty are accounted for."""
+    """After thirty bad commands a valid one is executed, and all thirty are in the dead-letter queue."""
     known = len(stock.shop.dead())
     import_id = str(uuid4())
     for _ in range(30):

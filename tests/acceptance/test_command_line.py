@@ -1,4 +1,4 @@
-"""The command line as people, scripts and terminals meet it."""
+"""The command line in scripts and on terminals."""
 
 import json
 import os
@@ -22,14 +22,14 @@ HELP_SECONDS = 0.25
 
 @pytest.fixture(scope="module")
 def sendout(open_shop: Shop) -> Any:
-    """One that has finished, with a refused recipient."""
+    """A finished sendout with a refused recipient."""
     audience = [*addresses(20), "refuse.me@example.org"]
     open_shop.has("voucher", "customers", audience, {"ten-percent": codes("TEN", 30)})
     return open_shop.send("voucher", "customers")
 
 
-def test_everything_that_takes_json_prints_json(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
-    """Objects with the fields that people see, down to the last level."""
+def test_each_command_with_json_prints_json(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
+    """The JSON has the values that the tables show."""
     people = tmp_path / "people.csv"
     people.write_text("email\nnot an address\n")
     more = tmp_path / "more.txt"
@@ -61,8 +61,8 @@ def test_everything_that_takes_json_prints_json(open_shop: Shop, sendout: Any, t
     assert all(check["ok"] for check in json.loads(doctor().out))
 
 
-def test_a_command_that_does_not_wait_prints_json_too(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
-    """With `--json` a script gets the id as JSON, without it the bare id."""
+def test_a_command_without_wait_prints_json_too(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
+    """With `--json` the id is printed as JSON, otherwise alone."""
     more = tmp_path / "more.txt"
     more.write_text("TEN-00031\n")
     into = ("import", more, "--list", "ten-percent")
@@ -75,8 +75,8 @@ def test_a_command_that_does_not_wait_prints_json_too(open_shop: Shop, sendout: 
     assert open_shop.coupons("resume", again, "--json").json["sendout"] == again
 
 
-def test_a_command_run_again_with_the_same_id_is_the_same_command(open_shop: Shop) -> None:
-    """`--id` makes an import or a sendout safe to repeat, perhaps after a connection was lost."""
+def test_a_command_with_a_known_id_is_not_executed_again(open_shop: Shop) -> None:
+    """`--id` makes an import or a sendout safe to repeat, for example after a lost connection."""
     import_id, sendout_id = "11111111-2222-4333-8444-555555555555", "66666666-7777-4888-8999-aaaaaaaaaaaa"
     open_shop.has("again", "again", addresses(5), {"again": []})
     for _ in range(2):
@@ -89,8 +89,8 @@ def test_a_command_run_again_with_the_same_id_is_the_same_command(open_shop: Sho
     assert open_shop.dead() == []
 
 
-def test_who_says_whose_a_code_is(open_shop: Shop, sendout: Any) -> None:
-    """By address and by code; exit code 1 if nobody has it, 2 if neither was asked for."""
+def test_who_finds_codes_by_address_and_addresses_by_code(open_shop: Shop, sendout: Any) -> None:
+    """The exit code is 1 if nothing is found, and 2 without an address or a code."""
     by_address = open_shop.coupons("who", "--email", "CUSTOMER1@example.org").out
     assert "ten-percent: TEN-000" in by_address
     assert "sent" in by_address
@@ -101,8 +101,8 @@ def test_who_says_whose_a_code_is(open_shop: Shop, sendout: Any) -> None:
     open_shop.coupons("who", code=WRONG_USAGE)
 
 
-def test_there_is_no_progress_bar_where_there_is_no_terminal(open_shop: Shop, tmp_path: Path) -> None:
-    """A script that follows a job gets its result on stdout and nothing on stderr."""
+def test_without_a_terminal_no_progress_bar_is_shown(open_shop: Shop, tmp_path: Path) -> None:
+    """A script that waits for a job gets its result on stdout and nothing on stderr."""
     open_shop.has("quiet", "quiet", addresses(5), {"quiet": []})
     result = open_shop.import_codes("quiet", codes("QUIET", 5))
     assert (result.err, ESCAPE in result.out) == ("", False)
@@ -111,8 +111,8 @@ def test_there_is_no_progress_bar_where_there_is_no_terminal(open_shop: Shop, tm
     assert "5 recipients: 5 sent, 0 remaining" in result.out
 
 
-def test_a_terminal_gets_a_progress_bar_and_the_result_stays_clean(open_shop: Shop) -> None:
-    """The bar counts mails on the terminal; stdout, which goes to a file, has only the result."""
+def test_a_terminal_shows_a_progress_bar_and_stdout_has_only_the_result(open_shop: Shop) -> None:
+    """The bar on the terminal counts mails; stdout, which is a file, has only the JSON."""
     open_shop.has("bar", "bar", addresses(1_500), {"bar": codes("BAR", 1_500)})
     arguments = ("send", "--message", "bar", "--group", "bar", "--wait", "--json")
     result = open_shop.on_terminal(*arguments, only_stderr=True)
@@ -125,7 +125,7 @@ def test_a_terminal_gets_a_progress_bar_and_the_result_stays_clean(open_shop: Sh
 
 
 def test_no_color_is_respected(open_shop: Shop, sendout: Any) -> None:
-    """A terminal gets colours, unless NO_COLOR is set (no-color.org), as a bar or as a table."""
+    """Bars and tables on a terminal have colours, unless NO_COLOR is set (no-color.org)."""
     assert COLOUR.search(open_shop.on_terminal("outbox").err)
     table = open_shop.on_terminal("outbox", NO_COLOR="1")
     assert "finished" in table.err
@@ -136,8 +136,8 @@ def test_no_color_is_respected(open_shop: Shop, sendout: Any) -> None:
     assert not COLOUR.search(bar.err)
 
 
-def test_help_comes_at_once() -> None:
-    """`coupons --help` in under 0.25 s, best of five."""
+def test_help_is_fast() -> None:
+    """`coupons --help` takes less than 0.25 s, best of five."""
     seconds = []
     for _ in range(5):
         begun = time.perf_counter()
@@ -148,7 +148,7 @@ def test_help_comes_at_once() -> None:
 
 
 def test_a_shell_can_complete_commands(tmp_path: Path) -> None:
-    """`eval "$(coupons completion bash)"` is all: bash then asks `coupons` itself what can follow."""
+    """After `eval "$(coupons completion bash)"`, bash completes commands by running `coupons`."""
     path = {**os.environ, "PATH": f"{COUPONS.parent}:{os.environ['PATH']}"}
     registered = 'eval "$(coupons completion bash)" && complete -p coupons'
     done = subprocess.run(["bash", "-c", registered], check=True, capture_output=True, text=True, env=path)
@@ -159,13 +159,13 @@ def test_a_shell_can_complete_commands(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_has_its_own_exit_code(open_shop: Shop) -> None:
-    """2, as every program has it: the script is wrong, not the shop."""
+    """The exit code of wrong options and arguments is 2."""
     for arguments in (("send",), ("resume", "not-an-id"), ("outbox", "--state", "lost"), ("import", "no-such-file")):
         open_shop.coupons(*arguments, code=WRONG_USAGE)
 
 
-def test_a_system_without_the_coupon_manager_refuses_every_coupon_command(open_shop: Shop, tmp_path: Path) -> None:
-    """COUPONS_ACTIVATED=false: exit code 1, one line with that reason, nothing changed."""
+def test_each_command_fails_where_the_coupon_manager_is_not_activated(open_shop: Shop, tmp_path: Path) -> None:
+    """With COUPONS_ACTIVATED=false the exit code is 1, the reason is one line, and nothing changes."""
     file = tmp_path / "file.txt"
     file.write_text("email;first_name\n")
     before = open_shop.contents()

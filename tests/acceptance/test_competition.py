@@ -18,5 +18,5 @@ def test_one_of_two_sendouts_that_need_too_many_codes_is_sent(shop: Shop) -> Non
         assert interrupted.json["lists"][0]["missing"] == 600
         assert_own_codes(shop.mails(sent.json["id"]), customers, spring)
         assert shop.mails(interrupted.json["id"]) == []
-        assert shop.list_named("spring-10").available == 200
+        assert shop.get_list("spring-10").available == 200
         shop.verify()

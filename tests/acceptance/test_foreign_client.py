@@ -1,4 +1,4 @@
-"""Commands published by a program that knows nothing of us but the contract: Debian's `amqp-publish`."""
+"""Commands published by a program that uses only the contract: Debian's `amqp-publish`."""
 
 from typing import Any
 from uuid import uuid4
@@ -18,8 +18,8 @@ def command(type_: str, **content: Any) -> dict[str, Any]:
     return {"type": type_, "id": str(uuid4()), **content}
 
 
-def test_the_main_story_works_with_commands_of_a_foreign_client(shop: Shop) -> None:
-    """Import with inline codes, sendout to a group, Interrupted, import, resume: 1,000 mails, as many codes."""
+def test_another_client_can_run_the_main_workflow(shop: Shop) -> None:
+    """Import inline codes, send to a group, interrupted, import, resume: 1,000 mails with 1,000 codes."""
     first = command("import", list="spring-10", mode="add", codes=SPRING[:600])
     second = command("import", list="spring-10", mode="add", codes=SPRING[600:])
     sendout = command("sendout", message="spring-voucher", group="customers")
@@ -42,8 +42,8 @@ def test_the_main_story_works_with_commands_of_a_foreign_client(shop: Shop) -> N
     assert shop.dead() == []
 
 
-def test_recipients_can_come_inside_the_command(shop: Shop) -> None:
-    """As many as fit one command, each with attributes of their own, published twice: one mail for each of them."""
+def test_a_command_can_contain_its_recipients(shop: Shop) -> None:
+    """The maximum number of recipients with attributes, published twice: each gets one mail."""
     recipients = [{"email": address, "attributes": {"first_name": f"Zoë{n}"}} for n, address in enumerate(CUSTOMERS)]
     sendout = command("sendout", message="spring-voucher", recipients=recipients)
     with shop.worker():

@@ -47,7 +47,7 @@ def test_an_import_is_cancelled(shop: Shop, large: Path) -> None:
     added = shop.rows("SELECT added FROM import_job WHERE id = $1", import_id)[0]["added"]
     assert f"{added:,} added" in told
     assert 0 < added < LINES
-    assert shop.list_named("stopped").total == added
+    assert shop.get_list("stopped").total == added
     assert "cancelled by an operator" in shop.coupons("show", import_id).out
     assert "cancelled already" in shop.coupons("cancel", import_id, code=1).err
 

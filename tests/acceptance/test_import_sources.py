@@ -41,7 +41,7 @@ class World:
         self.shop.coupons("list", "create", list_)
         job = self.shop.coupons("import", source, "--list", list_, *options, "--wait", "--json").json
         assert job["rejected"] == 0
-        assert self.shop.list_named(list_).available == job["added"]
+        assert self.shop.get_list(list_).available == job["added"]
         added: int = job["added"]
         return added
 
@@ -129,4 +129,4 @@ def test_a_host_in_trouble_is_asked_again(world: World) -> None:
     world.replies["/soon.txt"] = Reply(TXT)
     world.shop.becomes("finished", import_id)
     assert "localhost answers 503" in world.shop.coupons("show", import_id).out
-    assert world.shop.list_named("soon").available == LINES
+    assert world.shop.get_list("soon").available == LINES

@@ -125,7 +125,7 @@ def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> No
     result = open_shop.import_codes("replaced", file, "--mode", "replace", "--json").json
     assert [result[name] for name in ("added", "existing", "removed", "rejected")] == [2, 1, 2, 0]
     assert in_list(open_shop, "replaced") == ["NEW-00001", "NEW-00002", "OLD-00001", "OLD-00003"]
-    now = open_shop.list_named("replaced")
+    now = open_shop.get_list("replaced")
     assert (now.available, now.sent, now.total) == (3, 1, 4)
 
 

@@ -34,7 +34,7 @@ def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
         assert (shown["state"], shown["reason"]) == ("paused", "paused by an operator")
         assert 20 <= len(shop.mails()) == shown["sent"] < len(CUSTOMERS)
         assert (shown["uncertain"], shown["remaining"]) == (0, len(CUSTOMERS) - shown["sent"])
-        assert shop.list_named("spring-10").available == 0
+        assert shop.get_list("spring-10").available == 0
         shop.verify()
         assert "is paused" in shop.coupons("pause", sendout, code=FAILED).err
     with shop.worker():
@@ -54,7 +54,7 @@ def test_a_cancelled_sendout_returns_the_codes_of_unsent_mails(shop: Shop) -> No
         mails = shop.mails()
         assert 20 <= len(mails) == shown["sent"] < len(CUSTOMERS)
         assert (shown["cancelled"], shown["remaining"]) == (len(CUSTOMERS) - len(mails), 0)
-        spring = shop.list_named("spring-10")
+        spring = shop.get_list("spring-10")
         assert (spring.available, spring.sent) == (len(CUSTOMERS) - len(mails), len(mails))
         assert "cancelled" in shop.coupons("resume", sendout, code=FAILED).err
         again = shop.send("spring-voucher", "customers", code=INTERRUPTED)
@@ -69,7 +69,7 @@ def test_an_interrupted_sendout_can_be_cancelled(shop: Shop) -> None:
         sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)
         assert "spring-10" in shop.coupons("list", "archive", "spring-10", code=FAILED).err
         shop.coupons("cancel", sendout["id"])
-        assert shop.list_named("spring-10").available == 5
+        assert shop.get_list("spring-10").available == 5
         eventually(lambda: is_over(shop, sendout["id"]), "its batches to be closed")
         shop.coupons("list", "archive", "spring-10")
         assert shop.mails() == []

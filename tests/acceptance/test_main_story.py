@@ -1,4 +1,4 @@
-"""The main job, end to end: import, sendout, Interrupted, import what is missing, resume. The mails are the proof."""
+"""The main workflow, end to end: import, send, interrupted, import the missing codes, resume, check the mails."""
 
 from contextlib import ExitStack
 
@@ -12,7 +12,7 @@ SPRING = codes("SPRING", 1_000)
 
 
 def play(shop: Shop) -> None:
-    """With 600 codes for 1,000 customers nobody is mailed; with 400 more everybody is, with a code of their own."""
+    """With 600 codes for 1,000 customers no mail is sent; with 400 more each customer gets a mail with an own code."""
     sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)
     assert (sendout["state"], sendout["lists"][0]["missing"]) == ("interrupted", 400)
     shop.verify()
@@ -25,24 +25,24 @@ def play(shop: Shop) -> None:
     shop.verify()
 
 
-def test_a_short_list_holds_back_every_mail_until_it_is_filled(shop: Shop) -> None:
-    """600 codes for 1,000: interrupted, 400 missing, 0 mails; 400 more and resume: 1,000 mails with as many codes."""
+def test_a_sendout_with_too_few_codes_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
+    """600 codes for 1,000: interrupted, 400 missing, 0 mails. 400 more codes and resume: 1,000 mails, 1,000 codes."""
     with shop.worker():
         shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:600]})
         play(shop)
-        spring = shop.list_named("spring-10")
+        spring = shop.get_list("spring-10")
         assert (spring.available, spring.reserved, spring.assigned, spring.sent) == (0, 0, 0, 1_000)
 
 
 def test_two_workers_share_the_work(shop: Shop) -> None:
-    """Two processes that claim batches of the same sendout give no code to two people, and nobody two mails."""
+    """Two workers claim batches of one sendout; no code is assigned twice, and no recipient gets two mails."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:600]})
     with shop.worker(batch_size=50), shop.worker(batch_size=50):
         play(shop)
 
 
 def test_roles_can_be_split_over_processes(shop: Shop) -> None:
-    """Import, sendout and delivery in a process each do together what one process does."""
+    """Three workers with one role each do the work of one worker with all roles."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:600]})
     with ExitStack() as stack:
         for role in ("import", "sendout", "deliver"):
@@ -50,8 +50,8 @@ def test_roles_can_be_split_over_processes(shop: Shop) -> None:
         play(shop)
 
 
-def test_a_command_that_comes_twice_is_carried_out_once(shop: Shop) -> None:
-    """Import, sendout and resume published twice with the same id: one import, one sendout, one mail a person."""
+def test_a_duplicate_command_is_executed_once(shop: Shop) -> None:
+    """Commands published twice with the same id result in one import, one sendout and one mail per recipient."""
     first = ImportCoupons(list="spring-10", codes=tuple(SPRING[:600]))
     second = ImportCoupons(list="spring-10", codes=tuple(SPRING[600:]))
     sendout = StartSendout(message="spring-voucher", group="customers")

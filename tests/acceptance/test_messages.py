@@ -67,7 +67,7 @@ def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     """Both show the list's preview text, and the numbers of the list do not change."""
     lists = {"shown": codes("SHOWN", 3)}
     open_shop.has("preview", "three", addresses(3), lists)
-    before = open_shop.list_named("shown")
+    before = open_shop.get_list("shown")
     attribute = ("--attribute", "first_name=Ada")
     preview = open_shop.coupons("message", "preview", "preview", *attribute)
     assert preview.out == "Subject: For Ada\n\nDear Ada, yours: shown_previewCoupon\n\n"
@@ -77,9 +77,9 @@ def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     (test_mail,) = (mail for mail in open_shop.mails() if mail.recipient == "editor@example.org")
     assert test_mail.text == "Dear Ada, yours: shown_previewCoupon\n"
     assert test_mail.codes == []
-    assert open_shop.list_named("shown") == before
+    assert open_shop.get_list("shown") == before
     open_shop.send("preview", "three")
-    assert open_shop.list_named("shown").sent == 3
+    assert open_shop.get_list("shown").sent == 3
 
 
 def test_a_test_mail_has_the_envelope_sender_of_a_sendout(open_shop: Shop) -> None:

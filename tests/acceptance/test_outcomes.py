@@ -15,7 +15,7 @@ def test_a_refused_recipient_returns_the_code(open_shop: Shop) -> None:
     sendout = open_shop.send("refused", "with-refused")
     assert (sendout["state"], sendout["sent"], sendout["refused"]) == ("finished", 2, 1)
     assert_own_codes(open_shop.mails(sendout["id"]), addresses(2), codes("REFUSED", 3))
-    now = open_shop.list_named("refused")
+    now = open_shop.get_list("refused")
     assert (now.available, now.sent) == (1, 2)
     shown = open_shop.coupons("show", sendout["id"]).out
     assert "refuse.me@example.org" in shown
@@ -49,7 +49,7 @@ def test_a_deferred_mail_keeps_its_code(open_shop: Shop) -> None:
     assert_own_codes(mails, addresses(2), codes("DEFERRED", 3))
     (held,) = open_shop.coupons("who", "--email", "defer.me@example.org", "--json").json
     assert {held["codes"]["deferred"], *(mail.codes[0] for mail in mails)} == {*codes("DEFERRED", 3)}
-    now = open_shop.list_named("deferred")
+    now = open_shop.get_list("deferred")
     assert (now.available, now.assigned, now.sent) == (1, 1, 2)
 
 
@@ -61,7 +61,7 @@ def test_a_mail_without_a_reply_is_uncertain_and_keeps_its_code(open_shop: Shop)
     assert (sendout["state"], sendout["sent"], sendout["uncertain"]) == ("finished", 2, 1)
     assert_own_codes(open_shop.mails(sendout["id"]), audience, codes("UNCERTAIN", 3))
     assert "drop.me@example.org" in open_shop.coupons("show", sendout["id"]).out
-    now = open_shop.list_named("uncertain")
+    now = open_shop.get_list("uncertain")
     assert (now.available, now.assigned, now.sent) == (1, 1, 2)
 
 

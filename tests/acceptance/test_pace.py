@@ -34,7 +34,7 @@ def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
         later = ("send", "--message", "spring-voucher", "--group", "customers", "--start-at")
         sendout = shop.coupons(*later, start_at.isoformat()).out.strip()
         shop.becomes("sending", sendout)
-        assert shop.list_named("spring-10").available == 0
+        assert shop.get_list("spring-10").available == 0
         assert f"starts {start_at.astimezone():%Y-%m-%d %H:%M}" in shop.coupons("show", sendout).out
         tomorrow = (datetime.now() + timedelta(days=1)).isoformat(timespec="minutes")  # noqa: DTZ005 - as people write
         assert shop.coupons(*later, tomorrow, "--wait", "--json", code=4).json["lists"][0]["missing"] == 10

@@ -97,7 +97,7 @@ def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
 
 
 def reserved(shop: Shop) -> int:
-    return shop.list_named("spring-10").reserved
+    return shop.get_list("spring-10").reserved
 
 
 def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(

@@ -1,4 +1,4 @@
-"""Each process with the login of its own role: the story goes on, and codes are seen only where that is granted."""
+"""Each process works with a login of its own role, and shows codes only with the grant for it."""
 
 import os
 import re
@@ -27,20 +27,20 @@ LOGINS = (*WORKERS.values(), "web", "web and codes", "operator", "operator and c
 
 @pytest.fixture
 async def urls(services: Services) -> AsyncIterator[dict[str, str]]:
-    """The database's URL for a login of each of these roles."""
+    """The database URL of a login for each of these roles."""
     async with logins_to(services.database_url) as logins:
         yield {each: await logins.of(*(f"coupons_{role}" for role in each.split(" and "))) for each in LOGINS}
 
 
 @pytest.fixture
 def desk(shop: Shop, services: Services, sink: Sink, urls: dict[str, str], tmp_path: Path) -> Shop:
-    """The same shop as those see it who run its command line."""
+    """The same shop with the login of an operator."""
     return Shop(replace(services, database_url=urls["operator"]), sink, tmp_path)
 
 
 @pytest.fixture
 def working(shop: Shop, urls: dict[str, str]) -> Iterator[None]:
-    """A worker for each role, each with the login of its own, sweeping all the time. None meets a defect."""
+    """A worker for each role with its own login, sweeping all the time."""
     with ExitStack() as stack:
         for role, login in WORKERS.items():
             stack.enter_context(
@@ -51,7 +51,7 @@ def working(shop: Shop, urls: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def console(desk: Shop, folder: Path, url: str) -> Iterator[httpx.Client]:
-    """`coupons web` with this database URL, and a browser before it."""
+    """`coupons web` with this database URL, and an HTTP client for it."""
     log = folder / "web.log"
     settings = {"COUPONS_DATABASE_URL": url, "COUPONS_WEB_PORT": "0"}
     with log.open("wb") as output, subprocess.Popen(
@@ -80,10 +80,10 @@ def page(browser: httpx.Client, path: str, status: int = 200) -> str:
     return answer.text
 
 
-def test_the_story_needs_no_right_that_a_role_has_not(
+def test_each_role_has_the_rights_for_the_main_workflow(
     shop: Shop, desk: Shop, working: None, urls: dict[str, str]
 ) -> None:
-    """Three workers with three logins: import, interrupted, resumed by the import, every mail with its own code."""
+    """Three workers with three logins import, interrupt, resume and send; each mail has its own code."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:150]})
     sendout = ("send", "--message", "spring-voucher", "--group", "customers", "--wait", "--json")
     interrupted = desk.coupons(*sendout, "--auto-resume", code=INTERRUPTED).json
@@ -99,10 +99,10 @@ def test_the_story_needs_no_right_that_a_role_has_not(
     assert shop.dead() == []
 
 
-def test_who_may_not_see_codes_is_told_so_in_one_line(
+def test_a_login_that_may_not_see_codes_gets_one_line(
     desk: Shop, shop: Shop, urls: dict[str, str], working: None
 ) -> None:
-    """`who` and the lines that were not taken are refused without the grant, exit code 1, and answered with it."""
+    """`who` and the rejected lines fail without the grant, with exit code 1, and work with it."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS[:3], {"spring-10": SPRING[:4]})
     desk.send("spring-voucher", "customers")
     import_id = desk.coupons("import", desk.file("again.txt", "\n".join(SPRING[:5])), "--list", "spring-10").out.strip()
@@ -129,8 +129,8 @@ def refusal(desk: Shop, *question: object) -> str:
     return refused.err
 
 
-def test_what_is_the_owners_is_told_so_too(desk: Shop, shop: Shop) -> None:
-    """A list is deleted by the owner alone."""
+def test_only_the_owner_deletes_a_list(desk: Shop, shop: Shop) -> None:
+    """An operator gets one line with the reason."""
     desk.coupons("list", "create", "spring-10")
     desk.coupons("list", "archive", "spring-10")
     assert refusal(desk, "list", "delete", "spring-10", "--yes") == f"coupons: {REFUSED}\n"
@@ -140,7 +140,7 @@ def test_what_is_the_owners_is_told_so_too(desk: Shop, shop: Shop) -> None:
 def test_the_console_shows_all_but_codes(
     desk: Shop, shop: Shop, urls: dict[str, str], working: None, tmp_path: Path
 ) -> None:
-    """With the web role alone each page is there, and where codes would stand is one line; with the grant they are."""
+    """With the web role each page works, with a line in place of the codes; with the grant the codes are shown."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS[:3], {"spring-10": SPRING[:4]})
     sendout = desk.send("spring-voucher", "customers")["id"]
     with console(desk, tmp_path, urls["web"]) as browser:
@@ -148,7 +148,7 @@ def test_the_console_shows_all_but_codes(
         shop.becomes("finished", import_id)
         for path in PAGES:
             assert "SPRING-" not in page(browser, path.format(sendout=sendout, id=import_id))
-        page(browser, f"/nothing?code={SPRING[0]}", 404)  # what is asked for stands in no log either
+        page(browser, f"/nothing?code={SPRING[0]}", 404)  # the query string is not logged either
         assert REFUSED in page(browser, f"/imports/{import_id}")
         assert REFUSED in page(browser, f"/imports/{import_id}/rejections.csv", 403)
         assert REFUSED in page(browser, f"/api/imports/{import_id}/rejections.csv", 403)
@@ -166,7 +166,7 @@ PAGES = (
 
 
 def uploaded(browser: httpx.Client, lines: list[str]) -> str:
-    """The id of an import of these lines, handed in through the console's form."""
+    """Upload these lines with the console's form; returns the id of the import."""
     form = {"data": {"mode": "add"}, "files": {"file": ("codes.txt", "\n".join(lines).encode())}}
     answer = browser.post("/lists/spring-10/imports", headers={"Sec-Fetch-Site": "same-origin"}, **form)  # type: ignore[arg-type]
     assert answer.status_code == 303, answer.text

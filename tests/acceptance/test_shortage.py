@@ -27,7 +27,7 @@ def test_a_shortage_of_one_list_reserves_no_code_of_another(open_shop: Shop) -> 
     open_shop.has("two-codes", "customers", CUSTOMERS, {"spring-10": spring, "summer-20": summer[:600]})
     sendout = open_shop.send("two-codes", "customers", code=INTERRUPTED)
     assert {each["name"]: each["missing"] for each in sendout["lists"]} == {"spring-10": 0, "summer-20": 400}
-    first = open_shop.list_named("spring-10")
+    first = open_shop.get_list("spring-10")
     assert (first.available, first.reserved, first.assigned) == (1_000, 0, 0)
     open_shop.import_codes("summer-20", summer[600:])
     assert open_shop.mails(sendout["id"]) == []

@@ -1,4 +1,4 @@
-"""Files on their way from a command line to a worker: once, or not at all, and never in the way of their person."""
+"""A file is uploaded to the workers once or not at all, and Ctrl-C always ends its command."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ ID = "11111111-2222-4333-8444-555555555555"
 NOWHERE = "amqp://127.0.0.1:1/"
 END_SECONDS = 2
 SILENCE_SECONDS = 1
-"""Of a pipe; its worker sweeps several times in this time."""
+"""The pipe is silent for this time, in which its worker sweeps several times."""
 STAGING = """
 SELECT FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%staged_code%'
@@ -27,7 +27,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%
 
 @pytest.fixture
 def idle_shop(shop: Shop) -> Shop:
-    """A shop with a list and the queues of a worker that is not there any more."""
+    """A shop with a list and the queues of a worker that has stopped."""
     with shop.worker("import"):
         shop.coupons("list", "create", "spring-10")
     return shop
@@ -39,7 +39,7 @@ def uploads(shop: Shop) -> int:
 
 @contextmanager
 def piping(shop: Shop, folder: Path, *arguments: str, **settings: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`coupons … -`, fed by the test."""
+    """`coupons … -`, whose stdin the test writes."""
     with subprocess.Popen(
         [COUPONS, *arguments],
         env=os.environ | SETTINGS | shop.services.environment() | settings,
@@ -63,8 +63,8 @@ def say(process: "subprocess.Popen[bytes]", text: str) -> None:
 # --- the same command twice ------------------------------------------------------------------------------------------
 
 
-def test_an_id_given_twice_before_a_worker_comes_is_one_import(idle_shop: Shop) -> None:
-    """Of one file, uploaded once: the second command is the first one again, and nothing is rejected or left."""
+def test_an_id_used_twice_before_a_worker_runs_is_one_import(idle_shop: Shop) -> None:
+    """The file is uploaded once; the second command is a duplicate, and nothing is rejected or left behind."""
     file = idle_shop.file("spring.txt", "\n".join(codes("SPRING", 1_000)))
     arguments = ("import", file, "--list", "spring-10", "--id", ID)
     assert [idle_shop.coupons(*arguments).out.strip() for _ in range(2)] == [ID, ID]
@@ -82,7 +82,7 @@ def test_an_id_given_twice_before_a_worker_comes_is_one_import(idle_shop: Shop) 
 
 
 def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
-    """The same id with another file is refused before that is uploaded, instead of passing for the first one."""
+    """The same id with another file fails before the file is uploaded."""
     with idle_shop.worker("import"):
         idle_shop.import_codes("spring-10", ["A1"], "--id", ID)
         told = idle_shop.import_codes("spring-10", ["B2"], "--id", ID, code=FAILED)
@@ -90,11 +90,11 @@ def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
     assert (uploads(idle_shop), idle_shop.dead()) == (0, [])
 
 
-# --- what comes to nothing leaves nothing ----------------------------------------------------------------------------
+# --- a failed command leaves nothing behind --------------------------------------------------------------------------
 
 
-def test_nothing_is_uploaded_for_a_list_that_takes_nothing(idle_shop: Shop) -> None:
-    """One that is archived, or not there."""
+def test_nothing_is_uploaded_for_a_list_that_accepts_nothing(idle_shop: Shop) -> None:
+    """For an archived list and for an unknown one."""
     file = idle_shop.file("spring.txt", "A1\n")
     idle_shop.coupons("list", "archive", "spring-10")
     for name, reason in (("spring-10", "list spring-10 is archived"), ("autumn", "there is no list autumn")):
@@ -102,8 +102,8 @@ def test_nothing_is_uploaded_for_a_list_that_takes_nothing(idle_shop: Shop) -> N
     assert uploads(idle_shop) == 0
 
 
-def test_a_command_that_is_not_published_leaves_no_file(idle_shop: Shop) -> None:
-    """Unless it has an id: then the file waits for the same command again."""
+def test_a_command_that_is_not_published_leaves_no_upload(idle_shop: Shop) -> None:
+    """Unless it has an id: then the upload is kept for the same command again."""
     file = idle_shop.file("spring.txt", "A1\n")
     arguments = ("import", file, "--list", "spring-10")
     assert "broker" in idle_shop.coupons(*arguments, code=FAILED, broker_url=NOWHERE).err
@@ -117,7 +117,7 @@ def test_a_command_that_is_not_published_leaves_no_file(idle_shop: Shop) -> None
 
 
 def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
-    """With the system's own reason, which is not one of the database."""
+    """The error has the reason of the operating system."""
     for arguments in (
         ("import", "/proc/self/mem", "--list", "spring-10"),
         ("group", "import", "/proc/self/mem", "--group", "g"),
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
 def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
     idle_shop: Shop, tmp_path: Path, arguments: tuple[str, ...], begun: str, told: str
 ) -> None:
-    """At once, and nothing is left of what it was doing."""
+    """It exits immediately and leaves nothing behind."""
     with piping(idle_shop, tmp_path, *arguments) as process:
         say(process, "email\nSPRING-1\n")
         eventually(lambda: idle_shop.rows(begun), "the command to wait for its pipe")
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
 
 
 def test_a_slow_pipe_is_imported_whole(idle_shop: Shop, tmp_path: Path) -> None:
-    """Its import begins when the pipe ends, and not while it is silent; sweeping workers leave its upload alone."""
+    """The import begins when the pipe ends. A silent pipe does not end it, and sweeping workers keep its upload."""
     with (
         idle_shop.worker("import", sweep_seconds=0.2) as worker,
         piping(idle_shop, tmp_path, "group", "import", "-", "--group", "people", "--wait") as process,

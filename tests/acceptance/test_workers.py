@@ -33,7 +33,7 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain(shop: Shop) -> None
     mails = shop.mails(sendout)
     assert_own_codes(mails, {mail.recipient for mail in mails}, SPRING)
     assert sent <= {mail.recipient for mail in mails}
-    spring = shop.list_named("spring-10")
+    spring = shop.get_list("spring-10")
     assert (spring.available, spring.assigned, spring.sent) == (0, len(uncertain), len(sent))
     shop.verify()
 
@@ -69,7 +69,7 @@ def test_an_import_continues_where_a_killed_worker_left_it(shop: Shop) -> None:
     with shop.worker("import", **impatient):
         result = ending()
     assert (result.code, result.json["lines"], result.json["added"]) == (DONE, len(many), len(many))
-    assert shop.list_named("spring-10").available == len(many)
+    assert shop.get_list("spring-10").available == len(many)
 
 
 def test_a_sweep_finds_work_whose_nudges_were_lost(shop: Shop) -> None:

@@ -56,7 +56,7 @@ class BusySystem:
         eventually(
             lambda: make_due(self.lab) and self.is_done, "all jobs to finish", within=END_SECONDS, seen=self.states
         )
-        assert self.lab.list_named(self.list_name).total == self.total
+        assert self.lab.get_list(self.list_name).total == self.total
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def test_invalid_commands_are_dead_lettered(lab: Lab) -> None:
     lab.random.shuffle(raws)
     with lab.fleet(2) as fleet:
         publish(lab, raws)
-        eventually(lambda: lab.list_named(poison.LIST).total == len(valid), "the valid commands to be executed")
+        eventually(lambda: lab.get_list(poison.LIST).total == len(valid), "the valid commands to be executed")
         eventually(lambda: count_ready(lab, "dead") >= len(invalid), "the invalid commands to be rejected")
         assert not any(worker.is_dead for worker in fleet.workers)
     reasons = {each.body: each.reason for each in lab.dead()}
@@ -182,5 +182,5 @@ def test_invalid_commands_are_dead_lettered(lab: Lab) -> None:
     assert [each.name for each in bodies if each.reason not in reasons[each.body]] == []
     assert [reason for reason in reasons.values() if SECRETS.search(reason) or "\n" in reason] == []
     assert lab.rows("SELECT FROM sendout") == []
-    assert lab.list_named(poison.LIST).total == len(valid)
+    assert lab.get_list(poison.LIST).total == len(valid)
     lab.check("invalid commands", rounds=len(invalid), rejected=len(invalid))

@@ -173,7 +173,7 @@ def test_messages_that_cannot_be_rendered(lab: Lab) -> None:
     too_long = replies(lab, commands["flood"].id)
     assert {*too_long} == {*people["flood"][: count // 2]}
     assert {*too_long.values()} == {"the mail is longer than 1048576 characters"}
-    free = {name: lab.list_named(name).available for name in names}
+    free = {name: lab.get_list(name).available for name in names}
     assert free == {"lacking": count, "flood": count // 2, "endless": 0, "hidden": count, "fine": 0}
     mailed = {copy.delivery: copy.codes for copy in read(lab.sink.ledger)}
     assert mailed == {

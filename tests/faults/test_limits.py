@@ -43,7 +43,7 @@ def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
         assert lab.mail_count() == 20
         lab.import_codes("short", short[:1])
         assert lab.resume(interrupted["id"])["sent"] == 20
-    assert [lab.list_named(name).available for name in ("exact", "short", "left")] == [0, 0, 1]
+    assert [lab.get_list(name).available for name in ("exact", "short", "left")] == [0, 0, 1]
     assert lab.rows("SELECT reason FROM sendout WHERE id = $1", left) == [{"reason": "its group has no recipients"}]
     lab.check("exact fit, one code short, empty group", rounds=3)
 
@@ -63,5 +63,5 @@ def test_spellings_of_one_address(lab: Lab) -> None:
         assert sorted(mail.recipient.lower() for mail in lab.mails(sendout)) == sorted(map(str.lower, MAILED))
         assert {address.lower() for address in lab.deliveries(sendout)} == {address.lower() for address in SPELLINGS}
     assert lab.deliveries(from_file) == {address: "sent" if address in MAILED else "refused" for address in SPELLINGS}
-    assert lab.list_named("spelt").available == 2
+    assert lab.get_list("spelt").available == 2
     lab.check("one address in several spellings", rounds=len(spellings))

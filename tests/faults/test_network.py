@@ -94,7 +94,7 @@ def lose_replies_to_commits(lab: Lab, folder: Path) -> int:
         )
         lab.wait_finished(sendout)
         eventually(lambda: lab.state(importing) == "finished", "the import", within=END_SECONDS)
-        assert lab.list_named(f"{name}-0").total == 10_120
+        assert lab.get_list(f"{name}-0").total == 10_120
         return sum(each.proxy.replies_lost for each in halting)
 
 

@@ -137,7 +137,7 @@ def import_missing(lab: Lab, of: Rush, sendouts: Sequence[UUID]) -> None:
     for sendout in sendouts:
         needed.update({need.name: need.needed for need in needs(lab, sendout)})
     for name, amount in needed.items():
-        found = lab.list_named(name)
+        found = lab.get_list(name)
         lab.import_codes(name, of.stock[name][found.total : found.total + amount - found.available])
 
 
@@ -165,7 +165,7 @@ def test_racing_sendouts_reserve_all_lists_or_none(lab: Lab) -> None:
         import_missing(lab, of, left)
         publish_concurrently(lab, [ResumeSendout(sendout=sendout) for sendout in left * 2])
         lab.wait_finished(*of.ids)
-        assert [lab.list_named(name).available for name in LISTS] == [0, 0, 0]
+        assert [lab.get_list(name).available for name in LISTS] == [0, 0, 0]
         assert len(fleet.workers) == size(short=2, long=4)
     lab.check("shortage races, resumed twice concurrently", rounds=len(of.ids), rejected=len(left))
 
@@ -258,7 +258,7 @@ def assert_imported_once(lab: Lab, case: ImportCase, commands: Sequence[ImportCo
     old_left = 0 if ImportMode.REPLACE in case.modes else OLD
     assert sum(job["added"] for job in jobs) == case.lines
     assert sum(job["removed"] for job in jobs) == OLD - old_left
-    found = lab.list_named(commands[0].list or "")
+    found = lab.get_list(commands[0].list or "")
     assert found.total == found.available == case.lines + old_left
 
 

@@ -1,4 +1,4 @@
-"""The files that install and run the project agree with each other."""
+"""The files that install and run the project are consistent."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNS = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
 LOCKS = {"requirements.lock": RUNS, "requirements-dev.lock": [*RUNS, *PROJECT["dependency-groups"]["dev"]]}
 OWN = ("coupons", "producers", "sandbox", "workers")
-BROUGHT_ALONG = {"pydantic-core", "pamqp"}  # part of what pydantic and aio-pika show; each pins its own
+INDIRECT = {"pydantic-core", "pamqp"}  # part of the interfaces of pydantic and aio-pika, which pin them
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 
 
@@ -41,17 +41,17 @@ def imported(package: str) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_the_project_names_whatever_it_imports() -> None:
-    """What runs on a developer's machine runs where nothing but the project's own dependencies is installed."""
+def test_each_import_is_a_declared_dependency() -> None:
+    """The project runs with only its declared dependencies installed."""
     foreign = set().union(*map(imported, OWN)) - {*OWN, *sys.stdlib_module_names}
     distributions = packages_distributions()
     used = {canonicalize_name(distributions.get(name, [name])[0]) for name in foreign}
-    assert not used - BROUGHT_ALONG - {canonicalize_name(Requirement(each).name) for each in RUNS}
+    assert not used - INDIRECT - {canonicalize_name(Requirement(each).name) for each in RUNS}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_pins_whatever_the_project_names(lock: str) -> None:
-    """Each dependency of pyproject.toml has one exact version in the lock, within the range given there."""
+def test_a_lock_pins_each_dependency(lock: str) -> None:
+    """Each dependency of pyproject.toml has one exact version in the lock, within its range."""
     pinned = pins(lock)
     assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in pinned.values())
     for wanted in map(Requirement, LOCKS[lock]):
@@ -60,20 +60,20 @@ def test_a_lock_pins_whatever_the_project_names(lock: str) -> None:
 
 
 def test_developers_run_the_versions_that_users_run() -> None:
-    """Every pin of requirements.lock stands in requirements-dev.lock too."""
+    """Every pin of requirements.lock is also in requirements-dev.lock."""
     users, developers = pins("requirements.lock"), pins("requirements-dev.lock")
     assert {name: str(pin.specifier) for name, pin in users.items()}.items() <= {
         name: str(pin.specifier) for name, pin in developers.items()
     }.items()
 
 
-def test_tests_run_the_servers_that_compose_runs() -> None:
+def test_tests_and_compose_use_the_same_servers() -> None:
     """The images of the tests' containers are those of docker-compose.yml."""
     assert {POSTGRES_IMAGE, RABBITMQ_IMAGE} <= set(re.findall(r"image: (\S+)", COMPOSE))
 
 
 def test_compose_publishes_on_loopback_only() -> None:
-    """The default passwords are public, so no port that Docker opens may be reached from another machine."""
+    """The default passwords are public, so ports that Docker opens must not be reachable from other machines."""
     published = re.findall(r'"([^"\s]*:\d+)"', COMPOSE)
     assert len(published) == 4
     assert all(port.startswith("127.0.0.1:") for port in published)
