@@ -11,7 +11,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.processes", "tests.acceptance.system")
 
-from sandbox.rabbitmq import Broker  # noqa: E402 - rewriting must be asked for before the import
+from sandbox.rabbitmq import Broker  # noqa: E402 - pytest rewrites only later imports
 from sandbox.services import Services, Sink, private_sink  # noqa: E402 - as above
 from tests.acceptance.system import Shop  # noqa: E402 - as above
 from tests.services import VirtualHosts, database, delete_queues  # noqa: E402 - as above
