@@ -1,4 +1,4 @@
-"""docs/reference/roles.sql: each process may do its work and nothing else. Each role has a login of its own here."""
+"""docs/reference/roles.sql: each process can do its work and nothing else. Each role has its own login here."""
 
 import re
 import secrets
@@ -47,8 +47,8 @@ SQL = {
         *("sendouts", "rate_limit", "uncertain", "uploads"),
     )
 }
-NO_QUERY = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
-"""What PostgreSQL does not explain begins so."""
+NOT_EXPLAINABLE = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
+"""Prefixes of statements that PostgreSQL cannot explain."""
 PART_OF_ANOTHER = {"import_chunks.all_known"}
 
 ADMISSION = """
@@ -97,10 +97,10 @@ WORK = {
         import_chunks.judge_take_over import_chunks.judge_delete import_chunks.judge_replaced
         """,
 }
-"""The statements that each process runs: `module.name`, or all of a module."""
+"""The statements that each process runs: `module.name`, or `module.*` for all of a module."""
 
 
-def statements(work: str) -> Iterator[tuple[str, str]]:
+def iter_statements(work: str) -> Iterator[tuple[str, str]]:
     for wanted in work.split():
         module, _, name = wanted.partition(".")
         found = [(f"{module}.{each}", sql) for each, sql in SQL[module] if name in ("*", each)]
@@ -120,12 +120,12 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
 
 
 async def login(logins: Logins, roles: str) -> str:
-    """`web and codes` is one login with two roles."""
+    """The URL of a login with these roles; `web and codes` is one login with two."""
     return await logins.of(*(f"coupons_{role}" for role in roles.split(" and ")))
 
 
 async def explain(connection: Connection, sql: str) -> None:
-    """Have it planned, which checks all rights that it takes, also where it would find nothing to do."""
+    """Let PostgreSQL plan a statement, which checks all its rights even if it would find no rows."""
     parameters = max([0, *map(int, re.findall(r"\$(\d+)", sql))])
     given = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
     await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE tried AS {sql}")
@@ -135,11 +135,11 @@ async def explain(connection: Connection, sql: str) -> None:
         await connection.execute("DEALLOCATE tried")
 
 
-async def refused(connection: Connection, work: str) -> list[str]:
-    """Of these statements, those for which a right is missing, with PostgreSQL's words."""
+async def list_denied(connection: Connection, work: str) -> list[str]:
+    """Those of the statements that lack a right, with PostgreSQL's message."""
     missing = []
-    for name, sql in statements(work):
-        if sql.startswith(NO_QUERY) or name in PART_OF_ANOTHER:
+    for name, sql in iter_statements(work):
+        if sql.startswith(NOT_EXPLAINABLE) or name in PART_OF_ANOTHER:
             continue
         try:
             await explain(connection, sql)
@@ -148,40 +148,40 @@ async def refused(connection: Connection, work: str) -> list[str]:
     return missing
 
 
-# --- what each may -------------------------------------------------------------------------------------------------
+# --- rights of each process ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("roles", WORK)
 async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) -> None:
-    """Every statement that it runs is allowed to its role; so is the look whether the schema is current."""
+    """Its role may run every statement of the process, including the check of the schema's version."""
     async with connect(await login(logins, roles)) as connection:
         await check_current(connection)
         if "import_chunks" in WORK[roles]:
             await connection.execute(import_chunks.SQL.staging)
-        assert await refused(connection, WORK[roles]) == []
+        assert await list_denied(connection, WORK[roles]) == []
 
 
 @pytest.mark.parametrize("roles", [each for each in WORK if "and" not in each])
-async def test_a_role_has_no_right_that_nothing_takes(logins: Logins, connection: Connection, roles: str) -> None:
-    """Each right on a table or a column, taken away, makes one of the process's statements fail."""
+async def test_a_role_has_no_unused_right(logins: Logins, connection: Connection, roles: str) -> None:
+    """Revoking any right on a table or column makes one of the process's statements fail."""
     role = f"coupons_{roles}"
     rights = [tuple(row) for row in await connection.fetch(RIGHTS, role)]
     assert rights
     needless = []
-    async with connect(await login(logins, roles)) as its_own:
+    async with connect(await login(logins, roles)) as own:
         if "import_chunks" in WORK[roles]:
-            await its_own.execute(import_chunks.SQL.staging)
+            await own.execute(import_chunks.SQL.staging)
         for kind, table, column, right in rights:
-            if (table, right) in BESIDES_STATEMENTS:
+            if (table, right) in RIGHTS_WITHOUT_STATEMENT:
                 continue
             on = f"{right} ({column}) ON {kind} {table}" if column else f"{right} ON {kind} {table}"
             await connection.execute(f"REVOKE {on} FROM {role}")
-            needless += [] if await refused(its_own, WORK[roles]) else [on]
+            needless += [] if await list_denied(own, WORK[roles]) else [on]
             await connection.execute(f"GRANT {on} TO {role}")
     assert needless == []
 
 
-BESIDES_STATEMENTS = {
+RIGHTS_WITHOUT_STATEMENT = {
     ("schema_migration", "SELECT"),  # read by coupons/migrate.py
     ("restore_guard", "SELECT"),  # read within restore_guard_accepted()
     ("coupon_id_seq", "USAGE"),  # taken when `nextval` runs, not when it is planned
@@ -200,8 +200,8 @@ ORDER BY 1, 2, 3, 4
 
 
 async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Connection) -> None:
-    """A process sweeps for its own roles only: with something to do for each, all of it is done, by the right one."""
-    await stale(connection)
+    """A process sweeps for its own roles only; with work for each role, the right process does all of it."""
+    await add_stale_work(connection)
     settings = Settings(_env_file=None, uncertain_policy="accept")
     for role, login_role in (("import", "importer"), ("deliver", "sender"), ("sendout", "preparer")):
         async with open_pool(await login(logins, login_role), size=2) as pool:
@@ -213,8 +213,8 @@ async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Co
     assert [row["state"] for row in states] == ["finished", "sending"]
 
 
-async def stale(connection: Connection) -> None:
-    """An upload that nobody imported, a mail in a dead worker's hand, and a sendout that its list covers by now."""
+async def add_stale_work(connection: Connection) -> None:
+    """Add an unused upload, a mail in flight of a dead worker and a resumable sendout."""
     await connection.execute("INSERT INTO upload VALUES (gen_random_uuid(), 'old', 1, now() - interval '8 days')")
     await add_list(connection, "spring-10", 2)
     await add_group(connection, "one", 1)
@@ -244,9 +244,9 @@ async def stale(connection: Connection) -> None:
     await add_codes(connection, "spring-10", ["A-1", "A-2", "A-3"])
 
 
-# --- what nobody but the owner may ---------------------------------------------------------------------------------
+# --- rights of the owner only ----------------------------------------------------------------------------------------
 
-THE_OWNERS = [
+OWNER_ONLY = [
     "CREATE TABLE mine ()",
     "CREATE VIEW mine AS SELECT 1",
     "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
@@ -318,7 +318,7 @@ BEYOND_AUDIENCE = [
     "INSERT INTO recipient VALUES (1, 'a@b.de', 'a@b.de', '{{}}')",
 ]
 BEYOND_MESSAGES = ["INSERT INTO message_list VALUES (1, 1)", "INSERT INTO message_file VALUES (1, 'a', 'b', true, '')"]
-REFUSED = {
+DENIED = {
     "importer": [
         *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_MESSAGES, "SELECT address FROM delivery", "SELECT text FROM message",
         "INSERT INTO sendout (id, message_id) VALUES (gen_random_uuid(), 1)", "UPDATE coupon_list SET name = 'a'",
@@ -357,15 +357,15 @@ REFUSED = {
 """What each role is refused besides what is the owner's: `{{}}` is an empty object or array."""
 
 
-@pytest.mark.parametrize("roles", REFUSED)
-async def test_a_login_is_refused_what_is_not_its_work(logins: Logins, connection: Connection, roles: str) -> None:
-    """By PostgreSQL itself, for want of a right and not for another reason; what is said of it names no value."""
+@pytest.mark.parametrize("roles", DENIED)
+async def test_a_login_is_denied_everything_else(logins: Logins, connection: Connection, roles: str) -> None:
+    """PostgreSQL denies it for lack of a right, and the error message contains no value."""
     names = {
         "owner": await connection.fetchval("SELECT current_user"),
         "database": await connection.fetchval("SELECT current_database()"),
     }
-    async with connect(await login(logins, roles)) as its_own:
-        done = [each for each in THE_OWNERS + REFUSED[roles] if not await is_denied(its_own, each.format(**names))]
+    async with connect(await login(logins, roles)) as own:
+        done = [each for each in OWNER_ONLY + DENIED[roles] if not await is_denied(own, each.format(**names))]
     assert done == []
 
 
@@ -380,27 +380,27 @@ async def is_denied(connection: Connection, statement: str) -> bool:
     return False
 
 
-async def test_a_right_is_not_passed_on(logins: Logins, connection: Connection) -> None:
-    """Who may see codes cannot let others; PostgreSQL only warns of that."""
-    before = await rights_of_all(connection)
-    async with connect(await login(logins, "web and codes")) as its_own:
-        await its_own.execute("GRANT SELECT ON coupon TO PUBLIC")
-    assert await rights_of_all(connection) == before
+async def test_a_right_cannot_be_granted_to_others(logins: Logins, connection: Connection) -> None:
+    """A login that can read codes cannot grant that; PostgreSQL only warns."""
+    before = await list_rights(connection)
+    async with connect(await login(logins, "web and codes")) as own:
+        await own.execute("GRANT SELECT ON coupon TO PUBLIC")
+    assert await list_rights(connection) == before
 
 
-async def test_statistics_show_no_code_either(logins: Logins, connection: Connection) -> None:
-    """What ANALYZE keeps of the codes is only for who may read them."""
+async def test_statistics_do_not_expose_codes(logins: Logins, connection: Connection) -> None:
+    """The statistics of ANALYZE are visible only to roles that can read the codes."""
     await add_list(connection, "spring-10", 100)
     await connection.execute("ANALYZE coupon")
     query = "SELECT count(*) FROM pg_stats WHERE tablename = 'coupon' AND attname = 'code'"
     assert await connection.fetchval(query) == 1
     for roles, count in (("web", 0), ("preparer", 0), ("web and codes", 1)):
-        async with connect(await login(logins, roles)) as its_own:
-            assert await its_own.fetchval(query) == count
+        async with connect(await login(logins, roles)) as own:
+            assert await own.fetchval(query) == count
 
 
-async def test_other_logins_of_the_server_do_not_get_in(logins: Logins) -> None:
-    """A login without a role cannot even connect."""
+async def test_other_logins_cannot_connect(logins: Logins) -> None:
+    """A login without a role cannot even connect to the database."""
     stranger = await logins.of("pg_monitor")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await asyncpg.connect(stranger)
@@ -409,7 +409,7 @@ async def test_other_logins_of_the_server_do_not_get_in(logins: Logins) -> None:
 # --- the file itself -----------------------------------------------------------------------------------------------
 
 
-async def rights_of_all(connection: Connection) -> list[tuple[str, ...]]:
+async def list_rights(connection: Connection) -> list[tuple[str, ...]]:
     rows = await connection.fetch(
         """
         SELECT oid::regclass::text, array(SELECT unnest(relacl)::text ORDER BY 1)::text FROM pg_class
@@ -426,26 +426,26 @@ async def rights_of_all(connection: Connection) -> list[tuple[str, ...]]:
     return [tuple(row) for row in rows]
 
 
-async def test_running_it_again_takes_back_what_is_not_written_in_it(logins: Logins, connection: Connection) -> None:
-    """Once more it changes nothing; a right that somebody gave by hand is gone; a new table is nobody's."""
-    before = await rights_of_all(connection)
+async def test_running_the_file_again_revokes_other_rights(logins: Logins, connection: Connection) -> None:
+    """A second run changes nothing, rights granted by hand are revoked, and a new table is accessible to no role."""
+    before = await list_rights(connection)
     await connection.execute(ROLES_SQL)
-    assert await rights_of_all(connection) == before
+    assert await list_rights(connection) == before
     await connection.execute("GRANT DELETE ON coupon TO coupons_sender; GRANT SELECT (code) ON coupon TO coupons_web")
     await connection.execute("GRANT CREATE ON SCHEMA public TO coupons_web")
     await connection.execute(ROLES_SQL)
-    assert await rights_of_all(connection) == before
+    assert await list_rights(connection) == before
     await connection.execute("CREATE TABLE of_the_next_migration (id integer)")
     await connection.execute(ROLES_SQL)
     async with AsyncExitStack() as stack:
-        for roles in REFUSED:
-            its_own = await stack.enter_async_context(connect(await login(logins, roles)))
+        for roles in DENIED:
+            own = await stack.enter_async_context(connect(await login(logins, roles)))
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await its_own.execute("SELECT FROM of_the_next_migration")
+                await own.execute("SELECT FROM of_the_next_migration")
 
 
-async def test_the_next_owner_needs_no_right_to_make_roles(logins: Logins, connection: Connection) -> None:
-    """Once the roles are there, whoever owns the tables runs it, without CREATEROLE and without being a superuser."""
+async def test_the_file_runs_without_the_right_to_create_roles(logins: Logins, connection: Connection) -> None:
+    """Once the roles exist, the owner of the tables can run it without CREATEROLE and without being a superuser."""
     async with connect(await logins.of("coupons_auditor")) as plain:
         name = await plain.fetchval("SELECT current_user")
         database = await connection.fetchval("SELECT current_database()")
@@ -462,8 +462,8 @@ async def test_the_next_owner_needs_no_right_to_make_roles(logins: Logins, conne
         await connection.execute(f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
 
 
-async def test_each_table_is_decided_about(connection: Connection) -> None:
-    """Whoever adds a table says here who may use it."""
+async def test_the_file_mentions_each_table(connection: Connection) -> None:
+    """A new table needs a decision about its rights."""
     tables = {row["relname"] for row in await connection.fetch(TABLES)}
     assert tables - set(re.findall(r"\w+", ROLES_SQL)) == set()
 
@@ -471,8 +471,8 @@ async def test_each_table_is_decided_about(connection: Connection) -> None:
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
 
 
-def test_it_holds_no_password() -> None:
-    """Logins are the operator's; in the file a password is only shown as three dots."""
+def test_the_file_contains_no_password() -> None:
+    """Operators create the logins; the file shows a password only as three dots."""
     assert re.findall(r"PASSWORD '([^']*)'", ROLES_SQL) == ["..."]
     assert "SECURITY DEFINER" not in ROLES_SQL
 
@@ -480,8 +480,8 @@ def test_it_holds_no_password() -> None:
 # --- at RabbitMQ ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_publisher_needs_only_to_write_to_the_exchange(broker: Broker, broker_url: str) -> None:
-    """With that right alone a command is published; nothing is declared, read or deleted with it."""
+async def test_a_publisher_needs_only_the_write_permission(broker: Broker, broker_url: str) -> None:
+    """The permission to write to the exchange is enough to publish; it permits no declaring, reading or deleting."""
     if not broker.control:
         pytest.skip("users are made with rabbitmqctl, and the broker at COUPONS_TEST_BROKER_URL has none here")
     url, name, password = urlsplit(broker_url), f"shop-{secrets.token_hex(4)}", secrets.token_hex(8)
@@ -491,11 +491,11 @@ async def test_a_publisher_needs_only_to_write_to_the_exchange(broker: Broker, b
         owner = await aio_pika.connect(broker_url)
         async with owner, owner.channel() as channel:
             await topology.declare(channel)
-        its_own = url._replace(netloc=f"{name}:{password}@{url.netloc.rpartition('@')[2]}").geturl()
-        async with Publisher.connect(its_own) as publisher:
+        own = url._replace(netloc=f"{name}:{password}@{url.netloc.rpartition('@')[2]}").geturl()
+        async with Publisher.connect(own) as publisher:
             await publisher.publish(ResumeSendout(sendout=uuid4()))
         for forbidden in ("declare_queue", "get_queue"):
-            connection = await aio_pika.connect(its_own)
+            connection = await aio_pika.connect(own)
             async with connection, connection.channel() as channel:
                 with pytest.raises(ChannelAccessRefused):
                     queue = await getattr(channel, forbidden)("coupons.resume", **PASSIVE[forbidden])
