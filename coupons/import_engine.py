@@ -1,8 +1,7 @@
-"""The import engine: a source's text is read piece by piece, its lines are checked, and taken chunk by chunk.
+"""The import engine: reads the text of a source piece by piece, checks its lines and imports them chunk by chunk.
 
-Codes into lists and recipients into groups go the same way. An import that goes on after a crash reads its source from
-the start: the same text gives the same pieces, and these the same chunks, of which those up to its position are not
-taken again.
+Imports into lists and groups work the same way. After a crash, the next worker reads the source from the beginning: the
+same text gives the same pieces and the same chunks, and the chunks up to the committed position are skipped.
 """
 
 import asyncio
@@ -25,86 +24,85 @@ from coupons.files.rejections import CODE, Rejected
 from coupons.sources import Source, SourceError, SourceLimits, Text
 from coupons.states import ImportMode, TargetKind
 from coupons.store import groups, import_chunks, imports
-from coupons.store.import_chunks import Verdict
-from coupons.store.imports import Job, Position, Target
+from coupons.store.import_chunks import ImportCounts
+from coupons.store.imports import LeasedImport, Position, Target
 
-FIRST_PIECES, MOST_PIECES = 16, 64
-"""Of a chunk: it ends after 16, 32, 64, 128, 192 … pieces (1 MiB) of the text. The larger it is, the less often pages
-of a large list's index are written; a text is always cut in the same places, so that its chunks are known again."""
-LOCKING_PIECES = 1
-"""Of one that removes or takes over free codes: sendouts wait for what it has locked."""
+FIRST_CHUNK_PIECES, MAX_CHUNK_PIECES = 16, 64
+"""Chunks end after 16, 32, 64, 128, 192 … pieces (1 MiB) of the text. Large chunks write each page of a large list's
+index less often; the boundaries depend on the text alone, so that the same chunks are recognized again."""
+LOCKING_CHUNK_PIECES = 1
+"""Of an import that removes or takes over available codes: sendouts wait for its locks."""
 
 
 Reader = CodeReader | RecipientReader | InlineReader
+Checked = CheckedCodes | CheckedRecipients
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What an import would do; `lines` = `blank` + all that the verdict counts.
+class DryRunReport:
+    """What an import would do; `lines` = `blank` + all lines in `counts`.
 
-    `rejected`, by line, is read once; between the line and the reason of each stand `columns`.
+    `rejected`, by line number, can be read once; `columns` are those between line and reason.
     """
 
     lines: int
     blank: int
-    verdict: Verdict
+    counts: ImportCounts
     columns: Sequence[str]
     rejected: AsyncIterator[Rejected]
 
 
-async def carry_out(
-    connections: tuple[Connection, Connection], job: Job, source: Source, limits: SourceLimits, *,
+async def run_import(
+    connections: tuple[Connection, Connection], job: LeasedImport, source: Source, limits: SourceLimits, *,
     max_lines: int, lease_seconds: float, stopping: Callable[[], bool],
 ) -> bool:  # fmt: skip
-    """Take the source's lines in; False if the process was to stop before their end.
+    """Import the lines of the source; False if the process had to stop before the end.
 
     Raises:
-        FileError, SourceError, Conflict: it cannot be read on; whole chunks stay.
-        SourceUnavailable: not for now.
-        LeaseLost: somebody else has the import, or a person has cancelled it.
+        FileError, SourceError, Conflict: the import has failed; committed chunks stay.
+        SourceUnavailable: the source can be retried later.
+        LeaseLost: another worker has claimed the import, or it was cancelled.
     """
-    await imports.opened(connections[0], job, source.size)
+    await imports.set_total_bytes(connections[0], job, source.size)
     reading = _Reading(job.target, job.format, max_lines)
-    async with _Taking(connections, job, lease_seconds) as taking:
-        async for piece, text in _pieces(source, limits):
+    async with _ChunkPipeline(connections, job, lease_seconds) as pipeline:
+        async for piece, text in _iter_pieces(source, limits):
             lines = reading.read(piece, text.name)
-            if _is_taken(job, reading, piece, source):
+            if _is_committed(job, reading, piece, source):
                 continue
-            await _note_what_is_seen(taking.idle, job, reading, text)
-            await taking.stage(lines)
+            await _record_format(pipeline.idle, job, reading, text)
+            await pipeline.stage(lines)
             failpoints.hit("import.staged")
             if piece.is_last or _ends_chunk(job, reading.pieces):
-                await taking.take(reading.reached(text))
+                await pipeline.import_staged(reading.position_in(text))
             if stopping() and not piece.is_last:
                 return False
     if reading.position < job.position:
-        raise _changed(source)
-    return await _remove_replaced(connections[0], job, lease_seconds, stopping)
+        raise _source_changed(source)
+    return await _remove_missing(connections[0], job, lease_seconds, stopping)
 
 
 @asynccontextmanager
-async def judged(
+async def dry_run(
     connection: Connection, target: Target, source: Source, limits: SourceLimits, *,
     mode: ImportMode, file_format: FileFormat, max_lines: int,
-) -> AsyncIterator[Judgement]:  # fmt: skip
-    """What an import of the source would do, with nothing written: the same reader, the same checks, the same lists.
+) -> AsyncIterator[DryRunReport]:  # fmt: skip
+    """Report what an import of the source would do, with the same reader, checks and searches, but without writing.
 
     Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
     reading = _Reading(target, asdict(file_format), max_lines)
-    taken = blank = 0
-    await import_chunks.begin(connection)
+    valid = blank = 0
+    await import_chunks.prepare_staging(connection)
     try:
-        async for piece, text in _pieces(source, limits):
+        async for piece, text in _iter_pieces(source, limits):
             for lines in reading.read(piece, text.name):
                 await _stage(connection, lines)
-                taken, blank = taken + len(lines.lines), blank + lines.blank
-        async with connection.transaction():
-            verdict = await import_chunks.judge(connection, target, mode, lines=taken)
-            rejected = import_chunks.judged(connection, target, mode)
-            yield Judgement(reading.lines, blank, verdict, reading.columns, rejected)
+                valid, blank = valid + len(lines.lines), blank + lines.blank
+        async with import_chunks.dry_run(connection, target, mode, lines=valid) as (counts, rejected):
+            yield DryRunReport(reading.lines, blank, counts, reading.columns, rejected)
     finally:
-        await import_chunks.end(connection)
+        await import_chunks.discard_staging(connection)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -116,8 +114,8 @@ class _Piece:
     is_last: bool
 
 
-async def _pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tuple[_Piece, Text]]:
-    """The pieces of the text; what is the last one is known of each. Raises FileError if there is none."""
+async def _iter_pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tuple[_Piece, Text]]:
+    """The pieces of the text, the last one marked as such. Raises FileError if there is none."""
     text = Text(source, limits)
     held: bytes | None = None
     async for data in text:
@@ -130,21 +128,21 @@ async def _pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tuple[_
 
 
 class _Reading:
-    """How far a text is read, and the reader of it, which is there once its name is known."""
+    """The progress in a text, and its reader, which is created once the name of the text is known."""
 
     def __init__(self, target: Target, file_format: dict[str, Any], max_lines: int) -> None:
         self.reader: Reader | None = None
         self.pieces = self.position = self.lines = 0
-        self.noted = False
+        self.format_recorded = False
         self._target = target
         self._format = file_format
         self._max_lines = max_lines
         self._digest = hashlib.sha256()
 
-    def read(self, piece: _Piece, name: str) -> list[CheckedCodes | CheckedRecipients]:
-        """The checked lines of one more piece; with the last one, those that were not complete before."""
+    def read(self, piece: _Piece, name: str) -> list[Checked]:
+        """The checked lines of the next piece; with the last one, also the incomplete last line."""
         if self.reader is None:
-            self.reader = _reader_of(self._target, self._format, name)
+            self.reader = _reader_for(self._target, self._format, name)
         self.pieces += 1
         self.position += len(piece.data)
         self._digest.update(piece.data)
@@ -153,100 +151,100 @@ class _Reading:
             read.append(self.reader.finish())
         self.lines += sum(len(each.lines) + len(each.rejected) + each.blank for each in read)
         if self.lines > self._max_lines:
-            raise Conflict(
-                f"{name} has more than {self._max_lines} lines, that many are taken (COUPONS_IMPORT_MAX_LINES)"
-            )
+            raise Conflict(f"{name} exceeds the limit of {self._max_lines} lines (COUPONS_IMPORT_MAX_LINES)")
         return read
 
     @property
     def columns(self) -> Sequence[str]:
-        """What a line that is not taken is shown with; once the first one was seen."""
+        """The columns of a rejected line; known after the first line."""
         return (EMAIL, *self.reader.attributes) if isinstance(self.reader, RecipientReader) else CODE
 
     @property
     def digest(self) -> bytes:
         return self._digest.digest()
 
-    def reached(self, text: Text) -> Position:
+    def position_in(self, text: Text) -> Position:
         return Position(self.position, self.digest, text.source_bytes)
 
 
-def _reader_of(target: Target, file_format: dict[str, Any], name: str) -> Reader:
+def _reader_for(target: Target, file_format: dict[str, Any], name: str) -> Reader:
     if file_format.get(imports.INLINE):
         return InlineReader()
     return (RecipientReader if target.kind is TargetKind.GROUP else CodeReader)(FileFormat(**file_format), name)
 
 
-def _is_taken(job: Job, reading: _Reading, piece: _Piece, source: Source) -> bool:
-    """Whether the piece that was just read is committed already. Raises SourceError: it is another text now."""
-    steps_over = reading.position - len(piece.data) < job.position < reading.position
-    if steps_over or (reading.position == job.position and reading.digest != job.digest):
-        raise _changed(source)
+def _is_committed(job: LeasedImport, reading: _Reading, piece: _Piece, source: Source) -> bool:
+    """Whether an earlier worker has committed the piece just read. Raises SourceError if the text has changed."""
+    is_divided = reading.position - len(piece.data) < job.position < reading.position
+    if is_divided or (reading.position == job.position and reading.digest != job.digest):
+        raise _source_changed(source)
     return reading.position <= job.position
 
 
-def _changed(source: Source) -> SourceError:
-    return SourceError(f"{source.name} was changed while it was imported: import it again")
+def _source_changed(source: Source) -> SourceError:
+    return SourceError(f"{source.name} has changed during the import: import it again")
 
 
-# --- taking ----------------------------------------------------------------------------------------------------------
+# --- importing -------------------------------------------------------------------------------------------------------
 
 
-class _Taking:
-    """Chunks, one after the other: while one connection takes what is staged, the next chunk is staged on the other.
+class _ChunkPipeline:
+    """Imports chunks one after another: while one connection imports a chunk, the other stages the next one.
 
-    When the context is left, what was begun to be taken is taken; unless the import was cancelled or its lease is lost.
+    Leaving the context waits for a chunk that is being imported, unless the import was cancelled or its lease is lost.
     """
 
-    def __init__(self, connections: tuple[Connection, Connection], job: Job, lease_seconds: float) -> None:
+    def __init__(self, connections: tuple[Connection, Connection], job: LeasedImport, lease_seconds: float) -> None:
         self.idle, self._busy = connections
         self._job = job
         self._lease_seconds = lease_seconds
-        self._taking: asyncio.Task[None] | None = None
+        self._importing: asyncio.Task[None] | None = None
         self._lines = self._blank = 0
         self._digest = hashlib.sha256()
 
     async def __aenter__(self) -> Self:
-        await import_chunks.begin(self.idle)
+        await import_chunks.prepare_staging(self.idle)
         return self
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
         try:
-            if self._taking and error and issubclass(error, asyncio.CancelledError):
-                self._taking.cancel()
-                await asyncio.gather(self._taking, return_exceptions=True)
+            if self._importing and error and issubclass(error, asyncio.CancelledError):
+                self._importing.cancel()
+                await asyncio.gather(self._importing, return_exceptions=True)
             else:
-                await self._taken()  # what went wrong there comes first
+                await self._wait_for_import()  # its error takes precedence
         finally:
             for connection in (self.idle, self._busy):
-                await import_chunks.end(connection)
+                await import_chunks.discard_staging(connection)
 
-    async def stage(self, read: list[CheckedCodes | CheckedRecipients]) -> None:
-        await imports.check_held(self.idle, self._job)
+    async def stage(self, read: list[Checked]) -> None:
+        await imports.check_lease(self.idle, self._job)
         for lines in read:
             await _stage(self.idle, lines)
             self._lines, self._blank = self._lines + len(lines.lines), self._blank + lines.blank
             if isinstance(lines, CheckedCodes):
                 self._digest.update("\n".join((*lines.codes, "")).encode())
 
-    async def take(self, position: Position) -> None:
-        """Begin to take what is staged, once the chunk before it is taken."""
-        await self._taken()
+    async def import_staged(self, position: Position) -> None:
+        """Start to import the staged lines, once the previous chunk is imported."""
+        await self._wait_for_import()
         chunk = import_chunks.Chunk(self._lines, self._blank, self._digest.digest())
-        take = import_chunks.take(self.idle, self._job, chunk, position=position, lease_seconds=self._lease_seconds)
-        self._taking = asyncio.create_task(take)
+        importing = import_chunks.import_chunk(
+            self.idle, self._job, chunk, position=position, lease_seconds=self._lease_seconds
+        )
+        self._importing = asyncio.create_task(importing)
         self.idle, self._busy = self._busy, self.idle
         self._lines = self._blank = 0
         self._digest = hashlib.sha256()
-        await import_chunks.begin(self.idle)
+        await import_chunks.prepare_staging(self.idle)
 
-    async def _taken(self) -> None:
-        if self._taking:
-            await self._taking
+    async def _wait_for_import(self) -> None:
+        if self._importing:
+            await self._importing
             failpoints.hit("import.committed")
 
 
-async def _stage(connection: Connection, lines: CheckedCodes | CheckedRecipients) -> None:
+async def _stage(connection: Connection, lines: Checked) -> None:
     match lines:
         case CheckedCodes():
             await import_chunks.stage_codes(connection, lines)
@@ -254,32 +252,34 @@ async def _stage(connection: Connection, lines: CheckedCodes | CheckedRecipients
             await import_chunks.stage_recipients(connection, lines)
 
 
-def _ends_chunk(job: Job, pieces: int) -> bool:
+def _ends_chunk(job: LeasedImport, pieces: int) -> bool:
     if job.target.kind is TargetKind.GROUP:
-        return pieces % FIRST_PIECES == 0
+        return pieces % FIRST_CHUNK_PIECES == 0
     if job.mode != ImportMode.ADD:
-        return pieces % LOCKING_PIECES == 0
-    return pieces % MOST_PIECES == 0 or pieces in (FIRST_PIECES, 2 * FIRST_PIECES)
+        return pieces % LOCKING_CHUNK_PIECES == 0
+    return pieces % MAX_CHUNK_PIECES == 0 or pieces in (FIRST_CHUNK_PIECES, 2 * FIRST_CHUNK_PIECES)
 
 
-async def _note_what_is_seen(connection: Connection, job: Job, reading: _Reading, text: Text) -> None:
-    """Once, with the first lines that are taken; before these, a group learns which attributes its recipients have."""
-    if reading.noted or not reading.reader or not reading.reader.description:
+async def _record_format(connection: Connection, job: LeasedImport, reading: _Reading, text: Text) -> None:
+    """Once, before the first lines are imported: log the format, and add new attributes to the group."""
+    if reading.format_recorded or not reading.reader or not reading.reader.description:
         return
-    reading.noted = True
+    reading.format_recorded = True
     if isinstance(reading.reader, RecipientReader):
-        await imports.keep_columns(connection, job, reading.columns)
+        await imports.set_columns(connection, job, reading.columns)
         if job.mode != ImportMode.DELETE:
             await groups.extend(connection, job.target.id, reading.reader.attributes)
-    await imports.note(connection, job.id, f"reads {text.name} as {reading.reader.description}")
+    await imports.log_event(connection, job.id, f"reading {text.name} as {reading.reader.description}")
 
 
-async def _remove_replaced(
-    connection: Connection, job: Job, lease_seconds: float, stopping: Callable[[], bool]
+async def _remove_missing(
+    connection: Connection, job: LeasedImport, lease_seconds: float, stopping: Callable[[], bool]
 ) -> bool:
+    """Remove the rest of a list or group that the file replaces; False if the process had to stop before the end."""
     if job.mode == ImportMode.REPLACE:
-        await imports.note(connection, job.id, "removes what the file did not bring")
-        async for _ in import_chunks.remove_replaced(connection, job, lease_seconds=lease_seconds):
+        what = "recipients" if job.target.kind is TargetKind.GROUP else "codes"
+        await imports.log_event(connection, job.id, f"removing {what} missing from the file")
+        async for _ in import_chunks.remove_missing(connection, job, lease_seconds=lease_seconds):
             failpoints.hit("import.removing")
             if stopping():
                 return False

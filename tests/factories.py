@@ -14,7 +14,7 @@ from coupons.files.recipient_reader import CheckedRecipients
 from coupons.states import Shortage
 from coupons.store import groups, import_chunks, imports, lists, messages, sendouts
 from coupons.store.import_chunks import Chunk
-from coupons.store.imports import Job, Position
+from coupons.store.imports import LeasedImport, Position
 from coupons.templates.rendering import Parts
 
 SENDER = "Garden Shop <shop@example.org>"
@@ -72,7 +72,7 @@ async def add_recipients(connection: Connection, group: str, recipients: Sequenc
         addresses = [address for address, _ in recipients[start : start + AT_ONCE]]
         attributes = [json.dumps(each) for _, each in recipients[start : start + AT_ONCE]]
         lines = range(start + 1, start + 1 + len(addresses))
-        await import_chunks.begin(connection)
+        await import_chunks.prepare_staging(connection)
         await import_chunks.stage_recipients(
             connection, CheckedRecipients(lines, list(map(str.lower, addresses)), addresses, attributes, [], 0)
         )
@@ -81,27 +81,27 @@ async def add_recipients(connection: Connection, group: str, recipients: Sequenc
     return job.id
 
 
-async def claimed(connection: Connection, import_id: UUID) -> Job:
+async def claimed(connection: Connection, import_id: UUID) -> LeasedImport:
     """The import under a lease that lasts."""
     job = await imports.claim(connection, owner="stock", lease_seconds=LEASE_SECONDS, import_id=import_id)
     assert job
     return job
 
 
-async def take_codes(connection: Connection, job: Job, checked: CheckedCodes, *, position: int) -> None:
+async def take_codes(connection: Connection, job: LeasedImport, checked: CheckedCodes, *, position: int) -> None:
     """One chunk of checked lines; `position` bytes of the source are then done. Raises LeaseLost."""
-    await import_chunks.begin(connection)
+    await import_chunks.prepare_staging(connection)
     await import_chunks.stage_codes(connection, checked)
     await take(connection, job, lines=len(checked.lines), blank=checked.blank, position=position)
 
 
-async def take(connection: Connection, job: Job, *, lines: int, position: int, blank: int = 0) -> None:
+async def take(connection: Connection, job: LeasedImport, *, lines: int, position: int, blank: int = 0) -> None:
     done = Position(position, bytes(32), position)
     chunk = Chunk(lines, blank, digest=secrets.token_bytes(32))
     try:
-        await import_chunks.take(connection, job, chunk, position=done, lease_seconds=LEASE_SECONDS)
+        await import_chunks.import_chunk(connection, job, chunk, position=done, lease_seconds=LEASE_SECONDS)
     finally:
-        await import_chunks.end(connection)
+        await import_chunks.discard_staging(connection)
 
 
 async def save_message(connection: Connection, name: str, *of_lists: str, html: str | None = None) -> None:

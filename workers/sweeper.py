@@ -42,8 +42,8 @@ class Sweeper:
             if "sendout" in self._roles:
                 await auto_resume(connection, self._nudges)
             if "import" in self._roles:
-                await uploads.drop_stale(connection)
-                await imports.drop_old_rejections(connection, days=self._settings.rejected_lines_retention_days)
+                await uploads.delete_stale(connection)
+                await imports.delete_old_rejections(connection, days=self._settings.rejected_lines_retention_days)
         return None
 
     async def _recover(self, connection: Connection) -> None:

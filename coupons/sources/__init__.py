@@ -14,10 +14,19 @@ from urllib.parse import urlsplit
 
 from coupons.sources import https, local, s3
 from coupons.sources.limits import SourceLimits
-from coupons.sources.source import PIECE_BYTES, Source, SourceError, SourceUnavailable
+from coupons.sources.source import PIECE_BYTES, Source, SourceError, SourceUnavailable, rechunk
 from coupons.sources.text import Text
 
-__all__ = ["PIECE_BYTES", "Source", "SourceError", "SourceLimits", "SourceUnavailable", "Text", "open_source"]
+__all__ = [
+    "PIECE_BYTES",
+    "Source",
+    "SourceError",
+    "SourceLimits",
+    "SourceUnavailable",
+    "Text",
+    "open_source",
+    "rechunk",
+]
 
 _OPENERS = {"file": local.open_file, "https": https.open_url, "s3": s3.open_object}
 

@@ -1,7 +1,7 @@
 """A source of any kind, and its errors."""
 
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 from coupons.errors import UserError
@@ -35,3 +35,15 @@ def file_name(path: str, default: str) -> str:
     """The last part of a path, printable on one line."""
     name = posixpath.basename(path)
     return "".join(character if character.isprintable() else "?" for character in name) or default
+
+
+async def rechunk(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of PIECE_BYTES; the last one may be shorter."""
+    buffer = bytearray()
+    async for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= PIECE_BYTES:
+            yield bytes(buffer[:PIECE_BYTES])
+            del buffer[:PIECE_BYTES]
+    if buffer:
+        yield bytes(buffer)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from coupons.sources.compression import HEAD_BYTES, Part, detect_compression
 from coupons.sources.gzipped import gunzip
 from coupons.sources.limits import SourceLimits
-from coupons.sources.source import PIECE_BYTES, Source
+from coupons.sources.source import Source, rechunk
 from coupons.sources.zipped import open_member
 
 
@@ -27,16 +27,14 @@ class Text:
         self._received = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        held = bytearray()
+        async for piece in rechunk(self._texts()):
+            yield piece
+
+    async def _texts(self) -> AsyncIterator[bytes]:
         async for part in self._checked():
-            held += part.text
             self.source_bytes = part.source_bytes
-            while len(held) >= PIECE_BYTES:
-                yield bytes(held[:PIECE_BYTES])
-                del held[:PIECE_BYTES]
+            yield part.text
         self.source_bytes = self._received
-        if held:
-            yield bytes(held)
 
     async def _checked(self) -> AsyncIterator[Part]:
         size = 0

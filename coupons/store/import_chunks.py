@@ -1,11 +1,11 @@
-"""One chunk of an import: its lines are staged piece by piece, then taken into their list or group in one transaction.
+"""Chunks of an import: lines are staged piece by piece, then imported into their list or group in one transaction.
 
-What was taken, why the other lines were not, the counters of the list and the position of the import are committed
-together. A worker that dies anywhere leaves whole chunks behind; the next one goes on after them.
+The transaction writes accepted and rejected lines, the counters of the list and the position of the import. So a crash
+leaves only whole chunks behind, and the next worker continues after them.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -15,66 +15,66 @@ from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Rejected
 from coupons.states import ImportMode, TargetKind
 from coupons.store import imports
-from coupons.store.imports import Job, Position, Taken, Target, as_rejected
+from coupons.store.imports import ChunkCounts, LeasedImport, Position, Target, rejection_from_text
 from coupons.store.queries import Queries
 
 SQL = Queries("import_chunks.sql")
-TAKE_SECONDS = 605  # the server's 600 come first, and say what it was
-"""What the statements over a chunk may take; one of a million codes takes some five seconds."""
+CHUNK_TIMEOUT_SECONDS = 605  # more than the server's own limit of 600 s, whose error is more precise
+"""Of one statement over a chunk. A chunk of a million codes takes about five seconds."""
 MERGE_FACTOR = 5
-"""A list more than so many times larger than the chunk is not read whole: the codes are looked up one by one."""
-LEAST_NOTED = 10_000
-"""Lines of a chunk whose digest is worth a row."""
-REMOVED_AT_ONCE = 20_000
-LINES_A_ROW = 10_000
+"""A list up to this many times as large as the chunk is read whole; for a larger list, each code is looked up."""
+MIN_RECORDED_LINES = 10_000
+"""Chunks with fewer lines are not recorded by their digest."""
+REMOVE_BATCH_SIZE = 20_000
+LINES_PER_ROW = 10_000
 ANY_ID = 2**63 - 1
 NO_IMPORT = UUID(int=0)
-READ_AT_ONCE = 10_000
+PREFETCH_ROWS = 10_000
 
 
-def _rejecting(lines: str) -> str:
-    """Note these lines, a row of the table for each 10,000 of the file: $1 the import.
+def _insert_rejections(select: str) -> str:
+    """Store these lines as rejected by import $1: one row for each 10,000 lines of the file.
 
-    They are not sorted: a row's lines are in the memory of whoever reads it.
+    They are not sorted here: a reader of a row sorts its lines in memory.
     """
     return f"""
 INSERT INTO import_rejection (import_id, first_line, lines, texts, reasons)
 SELECT $1, min(line), array_agg(line), array_agg(text), array_agg(reason)
-FROM ({lines.rstrip(";")}) rejected GROUP BY line / {LINES_A_ROW}
+FROM ({select.rstrip(";")}) rejected GROUP BY line / {LINES_PER_ROW}
 RETURNING cardinality(lines) AS rejected"""
 
 
-_REJECT_NOT_TAKEN = f"""{_rejecting(SQL.not_taken)},
+_INSERT_REJECTED_LINES = f"""{_insert_rejections(SQL.rejected_lines)},
           cardinality(array_positions(reasons, 'reserved')) AS reserved,
           cardinality(array_positions(reasons, 'assigned')) AS assigned"""
-_REJECT_ALL_KNOWN = _rejecting(SQL.all_known)
-_REJECT_STAGED = _rejecting(SQL.staged_rejections)
+_INSERT_LINES_OF_IMPORTED_CHUNK = _insert_rejections(SQL.lines_of_imported_chunk)
+_INSERT_STAGED_REJECTIONS = _insert_rejections(SQL.staged_rejections)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an import would do: new lines, kept and removed ones, and how many are not taken for which reason."""
+class ImportCounts:
+    """The result of a dry run: numbers of new, existing and removed lines, and of rejected lines by reason."""
 
     added: int
     existing: int
     removed: int
     reasons: dict[str, int]
     kept_reserved: int = 0
-    """Codes that a replacing import would have to leave."""
+    """Codes that an import that replaces could not remove."""
 
 
 # --- staging ---------------------------------------------------------------------------------------------------------
 
 
-async def begin(connection: Connection) -> None:
-    """Nothing is staged."""
-    await connection.execute(SQL.staging)
+async def prepare_staging(connection: Connection) -> None:
+    """Create or empty the staging tables of this connection."""
+    await connection.execute(SQL.prepare_staging)
 
 
-async def end(connection: Connection) -> None:
-    """Codes do not lie about in sessions that are used again. A connection that is broken has none any more."""
+async def discard_staging(connection: Connection) -> None:
+    """Leave no codes in a pooled session. The staging tables of a broken connection are already gone."""
     with suppress(*TRANSIENT_ERRORS):
-        await begin(connection)
+        await prepare_staging(connection)
 
 
 async def stage_codes(connection: Connection, checked: CheckedCodes) -> None:
@@ -93,38 +93,66 @@ async def stage_recipients(connection: Connection, checked: CheckedRecipients) -
 
 async def _stage_rejected(connection: Connection, rejected: list[Rejected]) -> None:
     if rejected:
-        rows = ((each.line, imports.stored(each), each.reason.value) for each in rejected)
+        rows = ((each.line, imports.rejection_to_text(each), each.reason.value) for each in rejected)
         await connection.copy_records_to_table("staged_rejection", records=rows, columns=["line", "text", "reason"])
 
 
-# --- taking ----------------------------------------------------------------------------------------------------------
+# --- query plans -----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _chunk_transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction in which every statement has the plan and the time limit for chunks."""
+    async with connection.transaction():
+        await connection.execute(SQL.hash_plan)
+        yield
+
+
+@asynccontextmanager
+async def _merge_plan(connection: Connection) -> AsyncIterator[None]:
+    """The plan for statements that read along the index of the list; afterwards the plan for chunks applies again."""
+    await connection.execute(SQL.merge_plan)
+    yield
+    await connection.execute(SQL.hash_plan)  # an error aborts the transaction, and with it these settings
+
+
+@asynccontextmanager
+async def _long_transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction with the time limit for statements that read a whole list or group."""
+    async with connection.transaction():
+        await connection.execute(SQL.long_timeout)
+        yield
+
+
+# --- importing a chunk -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is staged: `lines` that may be taken, and besides `blank` ones. `digest` is that of the codes, in order."""
+    """The staged lines: `lines` to be imported and `blank` ones. `digest` is that of the codes, in order."""
 
     lines: int
     blank: int
     digest: bytes
 
 
-async def take(connection: Connection, job: Job, chunk: Chunk, *, position: Position, lease_seconds: float) -> None:
-    """Take what is staged; `position` of the source is then done. Raises LeaseLost; nothing is written."""
-    async with connection.transaction():
-        await connection.execute(SQL.plan)
-        await _one_at_a_time(connection, job.target)
+async def import_chunk(
+    connection: Connection, job: LeasedImport, chunk: Chunk, *, position: Position, lease_seconds: float
+) -> None:
+    """Import the staged lines and advance the import to `position`. Raises LeaseLost; then nothing is written."""
+    async with _chunk_transaction(connection):
+        await _lock_target(connection, job.target)
         if job.target.kind is TargetKind.GROUP:
-            taken = await _take_recipients(connection, job)
+            counts = await _import_recipients(connection, job)
         else:
-            taken = await _take_codes(connection, job, chunk)
-            await connection.execute(SQL.move_counters, job.target.id, taken.added, taken.removed)
-        await imports.progress(
-            connection, job, taken, blank=chunk.blank, position=position, lease_seconds=lease_seconds
+            counts = await _import_codes(connection, job, chunk)
+            await connection.execute(SQL.update_counters, job.target.id, counts.added, counts.removed)
+        await imports.record_progress(
+            connection, job, counts, blank=chunk.blank, position=position, lease_seconds=lease_seconds
         )
 
 
-async def _take_codes(connection: Connection, job: Job, chunk: Chunk) -> Taken:
+async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
     match job.mode:
         case ImportMode.ADD:
             return await _add(connection, job, chunk)
@@ -134,82 +162,82 @@ async def _take_codes(connection: Connection, job: Job, chunk: Chunk) -> Taken:
             return await _delete(connection, job, chunk)
 
 
-async def _add(connection: Connection, job: Job, chunk: Chunk) -> Taken:
-    """Most chunks are new from end to end, or known: only of the others is looked up which of their codes are which."""
-    if await connection.fetchval(SQL.is_known, job.target.id, chunk.digest, job.id):
-        return await _reject(connection, _REJECT_ALL_KNOWN, Taken(), job.id, job.target.id)
-    taken = await _add_line_by_line(connection, job, chunk)
-    if chunk.lines >= LEAST_NOTED:
-        await connection.execute(SQL.note_chunk, job.target.id, chunk.digest, job.id)
-    return taken
+async def _add(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
+    """Most chunks are entirely new or entirely imported before; only other chunks need a lookup of their codes."""
+    if await connection.fetchval(SQL.is_imported_chunk, job.target.id, chunk.digest, job.id):
+        return await _reject(connection, _INSERT_LINES_OF_IMPORTED_CHUNK, ChunkCounts(), job.id, job.target.id)
+    counts = await _add_line_by_line(connection, job, chunk)
+    if chunk.lines >= MIN_RECORDED_LINES:
+        await connection.execute(SQL.record_chunk, job.target.id, chunk.digest, job.id)
+    return counts
 
 
-async def _add_line_by_line(connection: Connection, job: Job, chunk: Chunk) -> Taken:
+async def _add_line_by_line(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
     if await connection.fetchval(SQL.looks_new, job.target.id):
         before = await connection.fetchval(SQL.last_id)
         added = await _affected(connection, SQL.add_new, job.target.id, job.id)
         if added == chunk.lines:
-            return await _reject(connection, _REJECT_STAGED, Taken(added=added), job.id)
-        await _note_known(connection, job.target.id, job.id, chunk.lines, before=before)
+            return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(added=added), job.id)
+        await _find_existing(connection, job.target.id, job.id, chunk.lines, before=before)
     else:
-        await _note_known(connection, job.target.id, job.id, chunk.lines)
+        await _find_existing(connection, job.target.id, job.id, chunk.lines)
         added = await _affected(connection, SQL.add, job.target.id, job.id)
-    await _execute(connection, SQL.repeated)
-    return await _reject(connection, _REJECT_NOT_TAKEN, Taken(added=added), job.id, job.mode)
+    await _execute(connection, SQL.find_repeated)
+    return await _reject(connection, _INSERT_REJECTED_LINES, ChunkCounts(added=added), job.id, job.mode)
 
 
-async def _replace(connection: Connection, job: Job, chunk: Chunk) -> Taken:
-    await _note_known(connection, job.target.id, job.id, chunk.lines)
-    kept = await _affected(connection, SQL.take_over, job.target.id, job.id)
+async def _replace(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
+    await _find_existing(connection, job.target.id, job.id, chunk.lines)
+    existing = await _affected(connection, SQL.take_over, job.target.id, job.id)
     added = await _affected(connection, SQL.add, job.target.id, job.id)
-    await _execute(connection, SQL.repeated)
-    return await _reject(connection, _REJECT_NOT_TAKEN, Taken(added=added, existing=kept), job.id, job.mode)
+    await _execute(connection, SQL.find_repeated)
+    counts = ChunkCounts(added=added, existing=existing)
+    return await _reject(connection, _INSERT_REJECTED_LINES, counts, job.id, job.mode)
 
 
-async def _delete(connection: Connection, job: Job, chunk: Chunk) -> Taken:
-    await _note_known(connection, job.target.id, job.id, chunk.lines)
+async def _delete(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
+    await _find_existing(connection, job.target.id, job.id, chunk.lines)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
     removed = await _affected(connection, SQL.delete, job.target.id, available)
-    await _execute(connection, SQL.repeated)
-    return await _reject(connection, _REJECT_NOT_TAKEN, Taken(removed=removed), job.id, job.mode)
+    await _execute(connection, SQL.find_repeated)
+    return await _reject(connection, _INSERT_REJECTED_LINES, ChunkCounts(removed=removed), job.id, job.mode)
 
 
-async def _note_known(
+async def _find_existing(
     connection: Connection, list_id: int, import_id: UUID, lines: int, *, before: int = ANY_ID
 ) -> None:
-    """Note which codes of the chunk the list had `before` this import brought more, or a deleted list has sent.
+    """Find the codes of the chunk that the list had `before` this import, or that a deleted list has sent.
 
-    In the way that is faster for the sizes of list and chunk.
+    The search depends on the sizes of list and chunk.
     """
     if total := await connection.fetchval(SQL.list_total, list_id):
-        search = SQL.known_by_merge if total <= MERGE_FACTOR * lines else SQL.known_by_probe
-        await connection.execute(SQL.plan_merge)
-        await _execute(connection, search, list_id, import_id, before)
-        await connection.execute(SQL.plan)
-    await _execute(connection, SQL.spent)
+        search = SQL.find_existing_by_merge if total <= MERGE_FACTOR * lines else SQL.find_existing_by_probe
+        async with _merge_plan(connection):
+            await _execute(connection, search, list_id, import_id, before)
+    await _execute(connection, SQL.find_retired)
 
 
-async def _take_recipients(connection: Connection, job: Job) -> Taken:
+async def _import_recipients(connection: Connection, job: LeasedImport) -> ChunkCounts:
     if job.mode == ImportMode.DELETE:
-        counted = await connection.fetchrow(SQL.delete_recipients, job.target.id, timeout=TAKE_SECONDS)
+        counted = await connection.fetchrow(SQL.delete_recipients, job.target.id, timeout=CHUNK_TIMEOUT_SECONDS)
     else:
-        counted = await connection.fetchrow(SQL.add_recipients, job.target.id, job.id, timeout=TAKE_SECONDS)
-    return await _reject(connection, _REJECT_STAGED, Taken(**dict(counted or {})), job.id)
+        counted = await connection.fetchrow(SQL.add_recipients, job.target.id, job.id, timeout=CHUNK_TIMEOUT_SECONDS)
+    return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(**dict(counted or {})), job.id)
 
 
-async def _reject(connection: Connection, statement: str, taken: Taken, *arguments: object) -> Taken:
-    rows = await connection.fetch(statement, *arguments, timeout=TAKE_SECONDS)
-    return taken.but(
+async def _reject(connection: Connection, statement: str, counts: ChunkCounts, *arguments: object) -> ChunkCounts:
+    rows = await connection.fetch(statement, *arguments, timeout=CHUNK_TIMEOUT_SECONDS)
+    return replace(
+        counts,
         rejected=sum(row["rejected"] for row in rows),
         kept_reserved=sum(row.get("reserved", 0) for row in rows),
         kept_assigned=sum(row.get("assigned", 0) for row in rows),
     )
 
 
-async def _one_at_a_time(connection: Connection, target: Target) -> None:
-    await connection.execute(
-        SQL.one_at_a_time, "recipient_group" if target.kind is TargetKind.GROUP else "coupon_list", target.id
-    )
+async def _lock_target(connection: Connection, target: Target) -> None:
+    table = "recipient_group" if target.kind is TargetKind.GROUP else "coupon_list"
+    await connection.execute(SQL.lock_target, table, target.id)
 
 
 async def _affected(connection: Connection, statement: str, *arguments: object) -> int:
@@ -217,107 +245,119 @@ async def _affected(connection: Connection, statement: str, *arguments: object) 
 
 
 async def _execute(connection: Connection, statement: str, *arguments: object) -> str:
-    return await connection.execute(statement, *arguments, timeout=TAKE_SECONDS)
+    return await connection.execute(statement, *arguments, timeout=CHUNK_TIMEOUT_SECONDS)
 
 
-# --- what a replacing import did not bring ---------------------------------------------------------------------------
+# --- codes and recipients missing from a file that replaces ----------------------------------------------------------
 
 
-async def remove_replaced(connection: Connection, job: Job, *, lease_seconds: float) -> AsyncIterator[int]:
-    """Remove what is free and was not brought, 20,000 a transaction; yields how many each has removed.
+async def remove_missing(connection: Connection, job: LeasedImport, *, lease_seconds: float) -> AsyncIterator[int]:
+    """Remove available codes, or recipients, that the file does not contain; yields the number after each transaction.
 
-    Codes that sendouts were promised stay, and are counted at the end. Raises LeaseLost.
+    Codes that are reserved for sendouts stay, and are counted at the end. Raises LeaseLost.
     """
-    last: int | str | None = "" if job.target.kind is TargetKind.GROUP else 0
+    is_group = job.target.kind is TargetKind.GROUP
+    last: int | str | None = "" if is_group else 0
     while last is not None:
-        async with connection.transaction():
-            await connection.execute(SQL.patience)
-            await _one_at_a_time(connection, job.target)
-            if job.target.kind is TargetKind.GROUP:
-                row = await connection.fetchrow(
-                    SQL.remove_recipients, job.target.id, job.id, last, REMOVED_AT_ONCE, timeout=TAKE_SECONDS
-                )
-                removed, last = (row["removed"], row["last"]) if row else (0, None)
+        async with _long_transaction(connection):
+            await _lock_target(connection, job.target)
+            if is_group:
+                removed, last = await _remove_recipients(connection, job, last)
             else:
                 removed, last = await _remove_codes(connection, job, last)
-            await imports.progress(connection, job, Taken(removed=removed), lease_seconds=lease_seconds)
+            await imports.record_progress(connection, job, ChunkCounts(removed=removed), lease_seconds=lease_seconds)
         yield removed
-    if job.target.kind is TargetKind.LIST:
-        async with connection.transaction():
-            await connection.execute(SQL.patience)
-            left = await connection.fetchrow(SQL.left, job.target.id, job.id, timeout=TAKE_SECONDS)
-            await imports.note_left(
-                connection, job, reserved=left["reserved"], assigned=left["assigned"]
-            ) if left else None
+    if not is_group:
+        async with _long_transaction(connection):
+            kept = await connection.fetchrow(SQL.count_kept, job.target.id, job.id, timeout=CHUNK_TIMEOUT_SECONDS)
+            await imports.record_kept(connection, job, **dict(kept or {}))
 
 
-async def _remove_codes(connection: Connection, job: Job, after: object) -> tuple[int, int | None]:
-    """How many were removed, and the last one that was looked at. They are found before the list is locked."""
-    ids = await connection.fetchval(SQL.replaced, job.target.id, job.id, after, REMOVED_AT_ONCE, timeout=TAKE_SECONDS)
+async def _remove_recipients(connection: Connection, job: LeasedImport, after: object) -> tuple[int, str | None]:
+    """The number of removed recipients, and the last address considered."""
+    row = await connection.fetchrow(
+        SQL.remove_recipients, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
+    )
+    return (row["removed"], row["last"]) if row else (0, None)
+
+
+async def _remove_codes(connection: Connection, job: LeasedImport, after: object) -> tuple[int, int | None]:
+    """The number of removed codes, and the last one considered. They are found before the list is locked."""
+    ids = await connection.fetchval(
+        SQL.find_missing, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
+    )
     available = await connection.fetchval(SQL.lock_list, job.target.id)
-    removed = await _affected(connection, SQL.remove_replaced, job.target.id, ids, available)
-    await connection.execute(SQL.move_counters, job.target.id, 0, removed)
+    removed = await _affected(connection, SQL.remove_missing, job.target.id, ids, available)
+    await connection.execute(SQL.update_counters, job.target.id, 0, removed)
     return removed, ids[-1] if ids and available else None
 
 
-# --- a dry run -------------------------------------------------------------------------------------------------------
+# --- dry run ---------------------------------------------------------------------------------------------------------
 
 
-async def judge(connection: Connection, target: Target, mode: ImportMode, *, lines: int) -> Verdict:
-    """What would become of all that is staged, `lines` that may be taken. Runs in the caller's transaction."""
-    await connection.execute(SQL.plan)
-    if target.kind is TargetKind.GROUP:
-        return await _judge_recipients(connection, target, mode)
-    await _note_known(connection, target.id, NO_IMPORT, lines)
-    await _execute(connection, SQL.repeated)
-    kept = await _affected(connection, SQL.judge_take_over) if mode == ImportMode.REPLACE else 0
-    removed = await _affected(connection, SQL.judge_delete, target.id) if mode == ImportMode.DELETE else 0
-    reasons = await _counted(connection, mode)
-    invalid = sum((await _counted_staged(connection)).values())
-    added = lines - (sum(reasons.values()) - invalid) - kept - removed
-    verdict = Verdict(added, kept, removed, reasons)
-    return await _with_replaced(connection, target, verdict) if mode == ImportMode.REPLACE else verdict
+@asynccontextmanager
+async def dry_run(
+    connection: Connection, target: Target, mode: ImportMode, *, lines: int
+) -> AsyncIterator[tuple[ImportCounts, AsyncIterator[Rejected]]]:
+    """What an import of the staged lines would do: counts and rejected lines, the latter inside the context only."""
+    async with _chunk_transaction(connection):
+        if target.kind is TargetKind.GROUP:
+            counts = await _dry_run_recipients(connection, target, mode)
+        else:
+            counts = await _dry_run_codes(connection, target, mode, lines)
+        yield counts, _iter_rejected(connection, target, mode)
 
 
-async def _with_replaced(connection: Connection, target: Target, verdict: Verdict) -> Verdict:
-    """With what would go because the file does not bring it."""
+async def _dry_run_codes(connection: Connection, target: Target, mode: ImportMode, lines: int) -> ImportCounts:
+    await _find_existing(connection, target.id, NO_IMPORT, lines)
+    await _execute(connection, SQL.find_repeated)
+    existing = await _affected(connection, SQL.dry_run_take_over) if mode == ImportMode.REPLACE else 0
+    removed = await _affected(connection, SQL.dry_run_delete, target.id) if mode == ImportMode.DELETE else 0
+    reasons = await _count_rejected(connection, mode)
+    invalid = sum((await _count_staged_rejections(connection)).values())
+    added = lines - (sum(reasons.values()) - invalid) - existing - removed
+    counts = ImportCounts(added, existing, removed, reasons)
+    return await _with_removed(connection, target, counts) if mode == ImportMode.REPLACE else counts
+
+
+async def _with_removed(connection: Connection, target: Target, counts: ImportCounts) -> ImportCounts:
+    """With the codes that would be removed because the file does not contain them."""
     row = await connection.fetchrow(
-        SQL.judge_replaced, target.id, verdict.existing, verdict.added, timeout=TAKE_SECONDS
+        SQL.dry_run_replace, target.id, counts.existing, counts.added, timeout=CHUNK_TIMEOUT_SECONDS
     )
-    return replace(verdict, removed=row["removed"], kept_reserved=row["reserved"]) if row else verdict
+    return replace(counts, removed=row["removed"], kept_reserved=row["reserved"]) if row else counts
 
 
-async def _judge_recipients(connection: Connection, target: Target, mode: ImportMode) -> Verdict:
-    row = await connection.fetchrow(SQL.judge_recipients, target.id, mode, timeout=TAKE_SECONDS)
-    added, known = (row["added"], row["existing"]) if row else (0, 0)
-    reasons = await _counted_staged(connection)
+async def _dry_run_recipients(connection: Connection, target: Target, mode: ImportMode) -> ImportCounts:
+    row = await connection.fetchrow(SQL.dry_run_recipients, target.id, mode, timeout=CHUNK_TIMEOUT_SECONDS)
+    added, existing = (row["added"], row["existing"]) if row else (0, 0)
+    reasons = await _count_staged_rejections(connection)
     match mode:
         case ImportMode.DELETE:
-            return Verdict(0, 0, known, reasons)
+            return ImportCounts(0, 0, existing, reasons)
         case ImportMode.REPLACE:
             total = await connection.fetchval(SQL.group_size, target.id)
-            return Verdict(added, known, total - known, reasons)
+            return ImportCounts(added, existing, total - existing, reasons)
         case ImportMode.ADD:
-            return Verdict(added, known, 0, reasons)
+            return ImportCounts(added, existing, 0, reasons)
 
 
-async def _counted(connection: Connection, mode: ImportMode) -> dict[str, int]:
-    counted = f"SELECT reason, count(*) AS lines FROM ({SQL.not_taken.rstrip(';')}) judged GROUP BY reason"
-    rows = await connection.fetch(counted, NO_IMPORT, mode, timeout=TAKE_SECONDS)
+async def _count_rejected(connection: Connection, mode: ImportMode) -> dict[str, int]:
+    count = f"SELECT reason, count(*) AS lines FROM ({SQL.rejected_lines.rstrip(';')}) rejected GROUP BY reason"
+    rows = await connection.fetch(count, NO_IMPORT, mode, timeout=CHUNK_TIMEOUT_SECONDS)
     return {row["reason"]: row["lines"] for row in rows}
 
 
-async def _counted_staged(connection: Connection) -> dict[str, int]:
+async def _count_staged_rejections(connection: Connection) -> dict[str, int]:
     return {row["reason"]: row["lines"] for row in await connection.fetch(SQL.count_staged_rejections)}
 
 
-async def judged(connection: Connection, target: Target, mode: ImportMode) -> AsyncIterator[Rejected]:
-    """The lines that would not be taken, after `judge` and in its transaction, by line."""
-    statement, arguments = (
-        (SQL.staged_rejections, ()) if target.kind is TargetKind.GROUP else (SQL.not_taken, (NO_IMPORT, mode))
+async def _iter_rejected(connection: Connection, target: Target, mode: ImportMode) -> AsyncIterator[Rejected]:
+    """The lines that would be rejected, by line number."""
+    is_group = target.kind is TargetKind.GROUP
+    statement, arguments = (SQL.staged_rejections, ()) if is_group else (SQL.rejected_lines, (NO_IMPORT, mode))
+    rows = connection.cursor(
+        f"{statement.rstrip(';')} ORDER BY line", *arguments, prefetch=PREFETCH_ROWS, timeout=CHUNK_TIMEOUT_SECONDS
     )
-    lines = connection.cursor(
-        f"{statement.rstrip(';')} ORDER BY line", *arguments, prefetch=READ_AT_ONCE, timeout=TAKE_SECONDS
-    )
-    async for row in lines:
-        yield as_rejected(row["line"], row["text"], row["reason"], is_row=target.kind is TargetKind.GROUP)
+    async for row in rows:
+        yield rejection_from_text(row["line"], row["text"], row["reason"], is_row=is_group)

@@ -1,13 +1,13 @@
-"""Imports into lists and groups: the jobs, what happened to them, and the lines that they did not take.
+"""Imports into lists and groups: jobs, their events and their rejected lines.
 
-How a chunk of lines is taken stands in `chunks`; where files wait for their import, in `uploads`.
+`import_chunks` imports a chunk of lines; `uploads` stores files until they are imported.
 """
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -23,15 +23,15 @@ from coupons.store.queries import Queries
 
 SQL = Queries("imports.sql")
 INLINE = "inline"
-"""The only format of codes that came with a command, one JSON text a line: what a file never is, they may be."""
-DROP_SECONDS = 600
-"""For millions of lines that were not taken."""
+"""The format of codes from a command: one JSON string per line, because they may contain any character."""
+DELETE_TIMEOUT_SECONDS = 600
+"""Enough for millions of rejected lines."""
 REASONS = {reason.value: reason for reason in Reason}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The list that gets codes, or the group that gets recipients."""
+    """The list to import codes into, or the group to import recipients into."""
 
     id: int
     name: str
@@ -40,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How much of a source is done: bytes of its text with their sha256, and bytes of the source read for these."""
+    """Progress in a source: the imported bytes of its text, their SHA-256, and the source bytes read for them."""
 
     text: int
     digest: bytes
@@ -48,8 +48,8 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """An import under a lease; `position` bytes of its text, which have this digest, are committed."""
+class LeasedImport:
+    """An import under a lease; `position` bytes of its text, with this digest, are committed."""
 
     id: UUID
     target: Target
@@ -61,13 +61,13 @@ class Job:
     lines: int
     retries: int
     lease_token: UUID
-    was_left: bool
-    """By a worker that did not come to its end."""
+    is_resumed: bool
+    """Whether an earlier worker started it and did not finish."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of some lines; `left_…` are codes that could not be removed."""
+class ChunkCounts:
+    """The result for some lines; `kept_…` are codes that could not be removed."""
 
     added: int = 0
     existing: int = 0
@@ -76,12 +76,9 @@ class Taken:
     kept_reserved: int = 0
     kept_assigned: int = 0
 
-    def but(self, **changes: int) -> Self:
-        return replace(self, **changes)
-
 
 @dataclass(frozen=True, slots=True)
-class Import:
+class ImportStatus:
     """`lines` = `blank` + `added` + `existing` + `rejected` (+ `removed`, when codes are deleted).
 
     `existing` lines were there before: codes of a replaced list that stay in it, or recipients of a group, whose
@@ -126,50 +123,50 @@ class Event:
     text: str
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- creating --------------------------------------------------------------------------------------------------------
 
 
 async def create(connection: Connection, command: ImportCoupons) -> None:
-    """Note the import. Codes that came with the command are kept as an upload, so that there is one way in.
+    """Create the import. The codes of a command are stored as an upload, so that all imports read a source.
 
     Raises:
         Conflict: the list does not exist or is archived, the upload does not exist.
     """
-    await check(connection, command)
+    await check_command(connection, command)
     if command.group is not None:
         await connection.execute(SQL.ensure_group, command.group)
     source, format_ = command.source, command.format.model_dump(exclude_none=True)
     if command.codes is not None:
-        source, format_ = await _keep_inline(connection, command.codes), {INLINE: True}
+        source, format_ = await _store_inline_codes(connection, command.codes), {INLINE: True}
     arguments = (command.id, command.list, command.group, command.mode, source, format_)
-    await connection.execute(SQL.keep_list, command.list)
+    await connection.execute(SQL.lock_list, command.list)
     if await connection.fetchval(SQL.create, *arguments) is None:
         raise Conflict(f"there is no list {command.list}")
 
 
-async def check(connection: Connection, command: ImportCoupons) -> None:
-    """All that can be known to be wrong before anything is begun. Raises Conflict."""
+async def check_command(connection: Connection, command: ImportCoupons) -> None:
+    """Detect errors of a command before its import is created. Raises Conflict."""
     if command.list is not None:
         (target,) = await lists.get(connection, command.list)
         if target.archived_at:
             raise Conflict(f"list {target.name} is archived")
-    if (upload_id := uploads.id_in(command.source or "")) and await uploads.find(connection, upload_id) is None:
+    if (upload_id := uploads.parse_source(command.source or "")) and await uploads.find(connection, upload_id) is None:
         raise Conflict(f"there is no upload {upload_id}")
 
 
-async def _keep_inline(connection: Connection, codes: Iterable[str]) -> str:
+async def _store_inline_codes(connection: Connection, codes: Iterable[str]) -> str:
     async def piece() -> AsyncIterator[bytes]:
         yield "".join(f"{json.dumps(code)}\n" for code in codes).encode()
 
-    return f"upload:{(await uploads.keep(connection, 'inline', piece(), max_bytes=6 * MAX_COMMAND_BYTES)).id}"
+    return f"upload:{(await uploads.store(connection, 'inline', piece(), max_bytes=6 * MAX_COMMAND_BYTES)).id}"
 
 
-# --- the work --------------------------------------------------------------------------------------------------------
+# --- working ---------------------------------------------------------------------------------------------------------
 
 
 async def claim(
     connection: Connection, *, owner: str, lease_seconds: float, import_id: UUID | None = None
-) -> Job | None:
+) -> LeasedImport | None:
     """Claim the oldest import that waits or was left by a dead worker; or only this one, if it is free."""
     row = await connection.fetchrow(SQL.claim, owner, lease_seconds, import_id)
     if row is None:
@@ -179,143 +176,136 @@ async def claim(
     list_name, group_name = columns.pop("list"), columns.pop("group")
     columns.pop("read_bytes")
     if list_id is None:
-        return Job(**columns, target=Target(group_id, group_name, TargetKind.GROUP))
-    return Job(**columns, target=Target(list_id, list_name, TargetKind.LIST))
+        return LeasedImport(**columns, target=Target(group_id, group_name, TargetKind.GROUP))
+    return LeasedImport(**columns, target=Target(list_id, list_name, TargetKind.LIST))
 
 
 async def seconds_until_due(connection: Connection) -> float | None:
-    """Until an import whose source was interrupted is to be tried again; None if there is none."""
-    seconds: float | None = await connection.fetchval(SQL.next_due)
+    """The time until the next postponed import is due; None if there is none."""
+    seconds: float | None = await connection.fetchval(SQL.seconds_until_due)
     return seconds
 
 
-async def opened(connection: Connection, job: Job, total_bytes: int | None) -> None:
-    """The size of its source, as far as it is known, before it is read."""
-    await connection.execute(SQL.opened, job.id, job.lease_token, total_bytes)
+async def set_total_bytes(connection: Connection, job: LeasedImport, total_bytes: int | None) -> None:
+    """Store the size of the source, if known, before it is read."""
+    await connection.execute(SQL.set_total_bytes, job.id, job.lease_token, total_bytes)
 
 
-async def keep_columns(connection: Connection, job: Job, columns: Sequence[str]) -> None:
-    """What the rows of a group's file hold, before the first of them that is not taken is stored."""
-    await connection.execute(SQL.keep_columns, job.id, job.lease_token, columns)
+async def set_columns(connection: Connection, job: LeasedImport, columns: Sequence[str]) -> None:
+    """Store the columns of a group's file, before its first rejected row."""
+    await connection.execute(SQL.set_columns, job.id, job.lease_token, columns)
 
 
-async def check_held(connection: Connection, job: Job) -> None:
-    """Raises LeaseLost: somebody else has the import, or a person has cancelled it."""
-    if not await connection.fetchval(SQL.is_held, job.id, job.lease_token):
+async def check_lease(connection: Connection, job: LeasedImport) -> None:
+    """Raises LeaseLost: another worker has claimed the import, or it was cancelled."""
+    if not await connection.fetchval(SQL.holds_lease, job.id, job.lease_token):
         raise LeaseLost(f"import {job.id}")
 
 
-async def progress(
+async def record_progress(
     connection: Connection,
-    job: Job,
-    taken: Taken,
+    job: LeasedImport,
+    counts: ChunkCounts,
     *,
     blank: int = 0,
     position: Position | None = None,
     lease_seconds: float,
 ) -> None:
-    """Count what was taken, in the transaction that takes it. Raises LeaseLost."""
+    """Count the lines of a chunk, in the transaction that imports it. Raises LeaseLost."""
     done = (position.text, position.digest, position.source) if position else (None, None, None)
-    counts = (
-        blank,
-        taken.added,
-        taken.removed,
-        taken.existing,
-        taken.rejected,
-        taken.kept_reserved,
-        taken.kept_assigned,
-    )
-    if await connection.fetchval(SQL.progress, job.id, job.lease_token, *counts, *done, lease_seconds) is None:
+    counted = {"blank": blank, **asdict(counts)}
+    if await connection.fetchval(SQL.record_progress, job.id, job.lease_token, counted, *done, lease_seconds) is None:
         raise LeaseLost(f"import {job.id}")
 
 
-async def note_left(connection: Connection, job: Job, *, reserved: int, assigned: int) -> None:
-    await connection.execute(SQL.note_left, job.id, job.lease_token, reserved, assigned)
+async def record_kept(connection: Connection, job: LeasedImport, *, reserved: int = 0, assigned: int = 0) -> None:
+    """Store the numbers of codes that an import that replaces could not remove."""
+    await connection.execute(SQL.record_kept, job.id, job.lease_token, reserved, assigned)
 
 
-async def finish(connection: Connection, job: Job) -> None:
+async def finish(connection: Connection, job: LeasedImport) -> None:
     """Raises LeaseLost."""
     await _end(connection, job, ImportState.FINISHED, None)
 
 
-async def fail(connection: Connection, job: Job, reason: str) -> None:
-    """End an import whose source cannot be read on; whole chunks stay. Raises LeaseLost."""
+async def fail(connection: Connection, job: LeasedImport, reason: str) -> None:
+    """End an import with an error; its committed chunks stay. Raises LeaseLost."""
     await _end(connection, job, ImportState.FAILED, reason)
 
 
-async def _end(connection: Connection, job: Job, state: ImportState, reason: str | None) -> None:
+async def _end(connection: Connection, job: LeasedImport, state: ImportState, reason: str | None) -> None:
     async with connection.transaction():
         if await connection.fetchval(SQL.end, job.id, job.lease_token, state, reason) is None:
             raise LeaseLost(f"import {job.id}")
-        await note(connection, job.id, f"{state}: {reason}" if reason else state)
-        await _drop_upload(connection, job.source)
+        await log_event(connection, job.id, f"{state}: {reason}" if reason else state)
+        await _delete_upload(connection, job.source)
 
 
-async def _drop_upload(connection: Connection, source: str) -> None:
-    if upload_id := uploads.id_in(source):
-        await uploads.drop(connection, upload_id)
+async def _delete_upload(connection: Connection, source: str) -> None:
+    if upload_id := uploads.parse_source(source):
+        await uploads.delete(connection, upload_id)
 
 
-async def hand_back(connection: Connection, job: Job) -> None:
-    if await connection.fetchval(SQL.hand_back, job.id, job.lease_token):
-        await note(connection, job.id, "handed back: its worker stops")
+async def release(connection: Connection, job: LeasedImport) -> None:
+    if await connection.fetchval(SQL.release, job.id, job.lease_token):
+        await log_event(connection, job.id, "released: worker shutting down")
 
 
-async def interrupted(connection: Connection, job: Job) -> int:
-    """How often it was, since its last chunk, with this time. Raises LeaseLost."""
-    times: int | None = await connection.fetchval(SQL.interrupted, job.id, job.lease_token)
-    if times is None:
+async def count_retry(connection: Connection, job: LeasedImport) -> int:
+    """The number of retries since the last chunk, including this one. Raises LeaseLost."""
+    retries: int | None = await connection.fetchval(SQL.count_retry, job.id, job.lease_token)
+    if retries is None:
         raise LeaseLost(f"import {job.id}")
-    return times
+    return retries
 
 
-async def postpone(connection: Connection, job: Job, reason: str, *, seconds: float) -> None:
-    """Try again later."""
+async def postpone(connection: Connection, job: LeasedImport, reason: str, *, seconds: float) -> None:
+    """Release the import and retry it after `seconds`."""
     await connection.execute(SQL.postpone, job.id, job.lease_token, seconds)
-    await note(connection, job.id, f"to be tried again in {seconds:.0f} s: {reason}")
+    await log_event(connection, job.id, f"retrying in {seconds:.0f} s: {reason}")
 
 
-async def renew(connection: Connection, job: Job, *, lease_seconds: float) -> None:
-    """Keep the import for longer. Raises LeaseLost."""
+async def renew(connection: Connection, job: LeasedImport, *, lease_seconds: float) -> None:
+    """Extend the lease. Raises LeaseLost."""
     if await connection.fetchval(SQL.renew, job.id, job.lease_token, lease_seconds) is None:
         raise LeaseLost(f"import {job.id}")
 
 
 async def cancel(connection: Connection, import_id: UUID) -> None:
-    """End an import now; its committed chunks stay. Raises Conflict if it has ended, or there is none."""
+    """End an import now; its committed chunks stay. Raises Conflict if it has ended or does not exist."""
     async with connection.transaction():
         source = await connection.fetchval(SQL.cancel, import_id)
         if source is None:
-            found = await named(connection, import_id)
-            raise Conflict(f"import {import_id} is {found.state} already")
-        await note(connection, import_id, "cancelled by an operator")
-        await _drop_upload(connection, source)
+            found = await get(connection, import_id)
+            raise Conflict(f"import {import_id} is already {found.state}")
+        await log_event(connection, import_id, "cancelled by an operator")
+        await _delete_upload(connection, source)
 
 
-async def drop_old_rejections(connection: Connection, *, days: int) -> None:
+async def delete_old_rejections(connection: Connection, *, days: int) -> None:
     async with connection.transaction():
-        await connection.execute(f"SET LOCAL statement_timeout = '{DROP_SECONDS}s'")
-        await connection.execute(SQL.drop_old_rejections, days * 86_400.0, timeout=DROP_SECONDS)
+        await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
+        await connection.execute(SQL.delete_old_rejections, days * 86_400.0, timeout=DELETE_TIMEOUT_SECONDS)
 
 
-async def note(connection: Connection, import_id: UUID, text: str) -> None:
-    """Put what happened into the import's log; never a code or an address."""
-    await connection.execute(SQL.note, import_id, text)
+async def log_event(connection: Connection, import_id: UUID, text: str) -> None:
+    """Add an event to the log of the import; it never contains a code or an address."""
+    await connection.execute(SQL.log_event, import_id, text)
 
 
-# --- looking ---------------------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _import(row: asyncpg.Record) -> Import:
-    return Import(**{**row, "mode": ImportMode(row["mode"]), "state": ImportState(row["state"])})
+def _status(row: asyncpg.Record) -> ImportStatus:
+    return ImportStatus(**{**row, "mode": ImportMode(row["mode"]), "state": ImportState(row["state"])})
 
 
-async def find(connection: Connection, import_id: UUID) -> Import | None:
+async def find(connection: Connection, import_id: UUID) -> ImportStatus | None:
     row = await connection.fetchrow(SQL.rows, import_id, None, None, 1)
-    return _import(row) if row else None
+    return _status(row) if row else None
 
 
-async def named(connection: Connection, import_id: UUID) -> Import:
+async def get(connection: Connection, import_id: UUID) -> ImportStatus:
     """Raises Conflict if there is none."""
     found = await find(connection, import_id)
     if found is None:
@@ -323,53 +313,53 @@ async def named(connection: Connection, import_id: UUID) -> Import:
     return found
 
 
-async def of_list(connection: Connection, list_name: str, *, limit: int = 20) -> list[Import]:
-    return [_import(row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit)]
+async def list_for_list(connection: Connection, list_name: str, *, limit: int = 20) -> list[ImportStatus]:
+    return [_status(row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit)]
 
 
-async def of_group(connection: Connection, group_name: str, *, limit: int = 20) -> list[Import]:
-    return [_import(row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit)]
+async def list_for_group(connection: Connection, group_name: str, *, limit: int = 20) -> list[ImportStatus]:
+    return [_status(row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit)]
 
 
-async def events(connection: Connection, import_id: UUID) -> list[Event]:
-    """Its log, from the beginning."""
-    return [Event(**row) for row in await connection.fetch(SQL.events, import_id)]
+async def list_events(connection: Connection, import_id: UUID) -> list[Event]:
+    """The log of an import, oldest event first."""
+    return [Event(**row) for row in await connection.fetch(SQL.list_events, import_id)]
 
 
-async def rejections(connection: "Connection | Pool", import_id: UUID) -> AsyncIterator[Rejected]:
-    """The lines that were not taken, by line. Ten thousand of them are in memory at a time.
+async def iter_rejections(connection: "Connection | Pool", import_id: UUID) -> AsyncIterator[Rejected]:
+    """The rejected lines, by line number; ten thousand are in memory at a time.
 
-    Of a pool, a connection is held only while these are fetched, however long they take to be used.
+    With a pool, a connection is held only while these are fetched, not while they are processed.
     """
     if not await connection.fetchval(SQL.has_rejections, import_id):
         return
     after = 0
-    while row := await connection.fetchrow(SQL.rejections, import_id, after):
+    while row := await connection.fetchrow(SQL.next_rejections, import_id, after):
         for line, text, reason in sorted(zip(row["lines"], row["texts"], row["reasons"], strict=True)):
-            yield as_rejected(line, text, reason, is_row=row["are_rows"])
+            yield rejection_from_text(line, text, reason, is_row=row["are_rows"])
         after = row["first_line"]
 
 
-async def reason_counts(connection: Connection, import_id: UUID) -> dict[Reason, int]:
-    """How many lines were not taken for which reason, the most frequent one first."""
-    return {REASONS[row["reason"]]: row["lines"] for row in await connection.fetch(SQL.reason_counts, import_id)}
+async def count_reasons(connection: Connection, import_id: UUID) -> dict[Reason, int]:
+    """The number of rejected lines for each reason, the most frequent reason first."""
+    return {REASONS[row["reason"]]: row["lines"] for row in await connection.fetch(SQL.count_reasons, import_id)}
 
 
-async def first_rejections(connection: Connection, import_id: UUID, limit: int) -> list[Rejected]:
+async def list_first_rejections(connection: Connection, import_id: UUID, limit: int) -> list[Rejected]:
     found: list[Rejected] = []
-    async for each in rejections(connection, import_id):
+    async for each in iter_rejections(connection, import_id):
         found.append(each)
         if len(found) == limit:
             break
     return found
 
 
-def stored(rejected: Rejected) -> str:
-    """As which a line that was not taken is kept: the code, or the whole row of a recipient as a JSON object."""
+def rejection_to_text(rejected: Rejected) -> str:
+    """The stored text of a rejected line: the code, or the whole row of a recipient as a JSON object."""
     return rejected.value if rejected.row is None else json.dumps(dict(rejected.row), ensure_ascii=False)
 
 
-def as_rejected(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
-    """The line again that was stored so."""
+def rejection_from_text(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
+    """The rejected line for a text made by `rejection_to_text`."""
     row = json.loads(text) if is_row else None
     return Rejected(line, row[EMAIL] if row else text, REASONS[reason], row)

@@ -1,7 +1,7 @@
--- keep_list: nobody deletes it before the import is noted
+-- lock_list: it cannot be deleted before the import is created
 SELECT FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR KEY SHARE;
 
--- create: an import into a list ($2) or a group ($3); no row if there is none of this name
+-- create: an import into a list ($2) or a group ($3); no row if it does not exist
 INSERT INTO import_job (id, list_id, group_id, mode, source, format)
 SELECT $1, l.id, g.id, $4, $5, $6
 FROM (SELECT) one
@@ -10,7 +10,7 @@ LEFT JOIN recipient_group g ON g.name = $3
 WHERE l.id IS NOT NULL OR g.id IS NOT NULL
 RETURNING id;
 
--- ensure_group: of this name, made if need be
+-- ensure_group: created if missing
 INSERT INTO recipient_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
 
 -- claim: the oldest import that waits or was left, or only $3 if that is not NULL, under a new lease.
@@ -35,61 +35,64 @@ RETURNING j.id, j.list_id, j.group_id,
           (SELECT name FROM coupon_list WHERE id = j.list_id) AS list,
           (SELECT name FROM recipient_group WHERE id = j.group_id) AS "group",
           j.mode, j.source, j.format, j.position, j.digest, j.read_bytes, j.lines, j.retries, j.lease_token,
-          waiting.state = 'running' AS was_left;
+          waiting.state = 'running' AS is_resumed;
 
--- next_due: seconds until an import that waits for its source is due
+-- seconds_until_due: for the next postponed import
 SELECT extract(epoch FROM min(due_at) - now())::float8 FROM import_job WHERE finished_at IS NULL AND due_at > now();
 
--- is_held: whether the lease is still ours
+-- holds_lease: whether the lease is still valid
 SELECT EXISTS (SELECT FROM import_job WHERE id = $1 AND lease_token = $2 AND lease_until > now());
 
--- opened: its source, of $3 bytes
+-- set_total_bytes: the size $3 of its source
 UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
 
--- keep_columns: $3 of the rows that it may not take
+-- set_columns: the columns $3 of rows that may be rejected
 UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
 
--- progress: $3 blank, $4 added, $5 removed, $6 existing, $7 rejected, $8 and $9 left; then $10 bytes of text with the digest $11
--- are done, $12 of the source. Compare-and-set: no row if the lease is lost. Renews the lease
-UPDATE import_job
-SET blank = blank + $3, added = added + $4, removed = removed + $5, existing = existing + $6, rejected = rejected + $7,
-    lines = lines + $3 + $4 + $6 + $7 + CASE WHEN mode = 'delete' THEN $5 ELSE 0 END,
-    kept_reserved = kept_reserved + $8, kept_assigned = kept_assigned + $9,
-    position = coalesce($10, position), digest = coalesce($11, digest), read_bytes = greatest(read_bytes, coalesce($12, read_bytes)),
-    retries = CASE WHEN $10::bigint IS NULL THEN retries ELSE 0 END,
-    progressed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $13)
+-- record_progress: add the counts $3; then $4 bytes of text with digest $5 are imported, $6 bytes of the source are read.
+-- Compare-and-set: no row if the lease is lost or the position is not ahead. Renews the lease
+UPDATE import_job j
+SET blank = j.blank + c.blank, added = j.added + c.added, removed = j.removed + c.removed,
+    existing = j.existing + c.existing, rejected = j.rejected + c.rejected,
+    lines = j.lines + c.blank + c.added + c.existing + c.rejected + CASE WHEN mode = 'delete' THEN c.removed ELSE 0 END,
+    kept_reserved = j.kept_reserved + c.kept_reserved, kept_assigned = j.kept_assigned + c.kept_assigned,
+    position = coalesce($4, position), digest = coalesce($5, digest), read_bytes = greatest(read_bytes, $6),
+    retries = CASE WHEN $4::bigint IS NULL THEN retries ELSE 0 END,
+    progressed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $7)
+FROM jsonb_to_record($3) AS c (blank bigint, added bigint, removed bigint, existing bigint, rejected bigint,
+                               kept_reserved bigint, kept_assigned bigint)
 WHERE id = $1 AND lease_token = $2 AND state = 'running' AND lease_until > clock_timestamp()
-  AND ($10::bigint IS NULL OR position < $10)
+  AND ($4::bigint IS NULL OR position < $4)
 RETURNING id;
 
--- note_left: codes that a replacing import had to leave
+-- record_kept: codes that an import that replaces could not remove
 UPDATE import_job SET kept_reserved = $3, kept_assigned = $4 WHERE id = $1 AND lease_token = $2;
 
--- end: finished, or failed for $4; no row if the lease is lost
+-- end: finished, or failed with reason $4; no row if the lease is lost
 UPDATE import_job
 SET state = $3, reason = $4, finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2 AND state = 'running'
 RETURNING id;
 
--- cancel: whichever worker has it; its committed chunks stay; no row if it has ended
+-- cancel: an import, whoever holds its lease; committed chunks stay; no row if it has ended
 UPDATE import_job
 SET state = 'cancelled', finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND finished_at IS NULL
 RETURNING source;
 
--- hand_back: the next worker goes on; no row if the lease is lost
+-- release: for the next worker; no row if the lease is lost
 UPDATE import_job SET lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2 RETURNING id;
 
--- interrupted: once more since its last chunk; no row if the lease is lost
+-- count_retry: another retry since the last chunk; no row if the lease is lost
 UPDATE import_job SET retries = retries + 1 WHERE id = $1 AND lease_token = $2 RETURNING retries;
 
--- postpone: to be tried again in so many seconds
+-- postpone: released, and due again after $3 seconds
 UPDATE import_job
 SET due_at = now() + make_interval(secs => $3), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2;
 
--- drop_old_rejections: of imports that ended so many seconds ago; they hold codes and addresses
+-- delete_old_rejections: of imports that ended more than $1 seconds ago; they contain codes and addresses
 DELETE FROM import_rejection WHERE import_id IN (
     SELECT id FROM import_job WHERE finished_at < now() - make_interval(secs => $1));
 
@@ -97,13 +100,13 @@ DELETE FROM import_rejection WHERE import_id IN (
 UPDATE import_job SET lease_until = now() + make_interval(secs => $3)
 WHERE id = $1 AND lease_token = $2 AND lease_until > now() RETURNING id;
 
--- note: what happened
+-- log_event: of an import
 INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 
--- events: of one import
+-- list_events: of one import, oldest first
 SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
--- rows: imports, newest first; $1 an id, $2 a list, $3 a group, or NULL. `per_second`: lines, since its worker claimed it
+-- rows: imports, newest first, with id $1, of list $2 or of group $3 (or NULL). `per_second`: lines since the last claim
 SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(j.source, '[?#].*', '?…') AS source, j.state, j.reason,
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
        j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
@@ -126,14 +129,14 @@ WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR (l.name = $2 AND 
   AND ($3::text IS NULL OR g.name = $3)
 ORDER BY j.created_at DESC LIMIT $4;
 
--- has_rejections: whether there are any; the lines themselves are codes, which not every login may see
+-- has_rejections: whether there are any; the rejected lines are codes, which not every login may read
 SELECT EXISTS (SELECT FROM import_rejection WHERE import_id = $1);
 
--- rejections: some lines that were not taken, of one import, after line $2
+-- next_rejections: rejected lines of one import after line $2
 SELECT first_line, lines, texts, reasons,
        (SELECT columns IS NOT NULL FROM import_job WHERE id = $1) AS are_rows
 FROM import_rejection WHERE import_id = $1 AND first_line > $2 ORDER BY first_line LIMIT 1;
 
--- reason_counts: of the lines that were not taken
+-- count_reasons: of the rejected lines
 SELECT reason, count(*) AS lines FROM import_rejection, unnest(reasons) AS reason WHERE import_id = $1
 GROUP BY reason ORDER BY lines DESC, reason;

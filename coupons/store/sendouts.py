@@ -29,7 +29,7 @@ class Claim:
     recipients: int | None
 
 
-# --- the command ---------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
 async def create(connection: Connection, command: StartSendout, *, batch_size: int) -> None:
@@ -85,7 +85,7 @@ async def _check_group(connection: Connection, message: messages.Message, name: 
     return audience.id
 
 
-# --- preparing -----------------------------------------------------------------------------------------------------
+# --- preparing -------------------------------------------------------------------------------------------------------
 
 
 async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> Claim | None:
@@ -141,7 +141,7 @@ async def fail(connection: Connection, claim: Claim, reason: str) -> None:
         raise LeaseLost(f"sendout {claim.id}")
 
 
-# --- admission -----------------------------------------------------------------------------------------------------
+# --- admission -------------------------------------------------------------------------------------------------------
 
 
 async def admit(connection: Connection, claim: Claim) -> Granted | Short:
@@ -233,7 +233,7 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
     return decision
 
 
-# --- by a person, and the end --------------------------------------------------------------------------------------
+# --- by a person, and the end ----------------------------------------------------------------------------------------
 
 
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Files on their way to a worker, in pieces in the database, so that no shared disk is needed."""
+"""Uploaded files, stored in pieces in the database until a worker imports them: no shared disk is needed."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
@@ -11,8 +11,8 @@ from coupons.store.queries import Queries
 
 SQL = Queries("uploads.sql")
 STALE_DAYS = 7
-DROP_SECONDS = 600
-"""For gigabytes that nobody imported."""
+DELETE_TIMEOUT_SECONDS = 600
+"""Enough for gigabytes of abandoned uploads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,77 +22,77 @@ class Upload:
     size_bytes: int
 
 
-async def keep(
+async def store(
     connection: Connection, name: str, pieces: AsyncIterable[bytes], *, max_bytes: int, upload_id: UUID | None = None
 ) -> Upload:
-    """Store a file; each piece is committed, the upload counts once it is whole. One of this id that is whole stays.
+    """Store a file. Each piece is committed; the upload exists once it is complete. A complete one with this id stays.
 
-    Whatever ends it early, its pieces are gone again, or after STALE_DAYS if the database cannot be told.
+    An error removes its pieces again; without the database, they are deleted after STALE_DAYS.
 
-    Raises:
-        Conflict: it is larger than `max_bytes`.
+    Raises Conflict if the file is larger than `max_bytes`.
     """
     upload_id = upload_id or uuid4()
-    if whole := await find(connection, upload_id):
-        return whole
-    await drop(connection, upload_id)  # what was given up of it
+    if complete := await find(connection, upload_id):
+        return complete
+    await delete(connection, upload_id)  # pieces of an aborted upload
     await connection.execute(SQL.begin, upload_id, name)
     try:
-        size = await _keep_pieces(connection, upload_id, name, pieces, max_bytes)
+        size = await _store_pieces(connection, upload_id, name, pieces, max_bytes)
     except BaseException:
-        with suppress(*TRANSIENT_ERRORS):  # a connection that was in the middle of something may be of no use
-            await drop(connection, upload_id)
+        with suppress(*TRANSIENT_ERRORS):  # the connection may be unusable after the error
+            await delete(connection, upload_id)
         raise
     await connection.execute(SQL.complete, upload_id, size)
     return Upload(upload_id, name, size)
 
 
-async def _keep_pieces(
+async def _store_pieces(
     connection: Connection, upload_id: UUID, name: str, pieces: AsyncIterable[bytes], max_bytes: int
 ) -> int:
     size = number = 0
     async for piece in pieces:
         size += len(piece)
         if size > max_bytes:
-            raise Conflict(f"{name} has more than {max_bytes} bytes, that many are taken (COUPONS_IMPORT_MAX_BYTES)")
+            raise Conflict(f"{name} exceeds the limit of {max_bytes} bytes (COUPONS_IMPORT_MAX_BYTES)")
         await connection.execute(SQL.add_chunk, upload_id, number, piece)
         number += 1
     return size
 
 
 async def find(connection: "Connection | Pool", upload_id: UUID) -> Upload | None:
-    """A whole upload."""
+    """The complete upload with this id."""
     row = await connection.fetchrow(SQL.find, upload_id)
     return Upload(**row) if row else None
 
 
-async def pieces_of(connection: "Connection | Pool", upload: Upload) -> AsyncIterator[bytes]:
-    """Its bytes, piece by piece as they were stored. Raises Conflict if it was dropped meanwhile."""
+async def iter_pieces(connection: "Connection | Pool", upload: Upload) -> AsyncIterator[bytes]:
+    """The pieces of an upload, as they were stored. Raises Conflict if it is deleted in the meantime."""
     number = size = 0
     while (data := await connection.fetchval(SQL.chunk, upload.id, number)) is not None:
         yield data
         number, size = number + 1, size + len(data)
     if size != upload.size_bytes:
-        raise Conflict(f"there is no upload {upload.id} any more")
+        raise Conflict(f"upload {upload.id} no longer exists")
 
 
-async def drop(connection: Connection, upload_id: UUID) -> None:
-    """Unless an import that has not ended names it."""
-    await connection.execute(SQL.drop, upload_id)
+async def delete(connection: Connection, upload_id: UUID) -> None:
+    """Delete an upload, unless an unfinished import needs it."""
+    await connection.execute(SQL.delete, upload_id)
 
 
-async def drop_stale(connection: Connection) -> None:
+async def delete_stale(connection: Connection) -> None:
+    """Delete old uploads without an unfinished import."""
     async with connection.transaction():
-        await connection.execute(f"SET LOCAL statement_timeout = '{DROP_SECONDS}s'")
-        await connection.execute(SQL.drop_stale, STALE_DAYS * 86_400.0, timeout=DROP_SECONDS)
+        await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
+        await connection.execute(SQL.delete_stale, STALE_DAYS * 86_400.0, timeout=DELETE_TIMEOUT_SECONDS)
 
 
-def id_in(source: str) -> UUID | None:
-    """The id in `upload:<id>`; None for other sources. Raises Conflict if it is no id."""
+def parse_source(source: str) -> UUID | None:
+    """The id in `upload:<id>`; None for other sources. Raises Conflict if the id is not a UUID."""
     scheme, _, rest = source.partition(":")
     if scheme != "upload":
         return None
     try:
         return UUID(rest)
     except ValueError:
-        raise Conflict("an upload's source is upload:<id>") from None
+        raise Conflict("an upload has the source upload:<id>") from None

@@ -14,7 +14,7 @@ from producers.cli.runtime import REJECTED_LINES, database, on_abort, settings
 if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.files.format import FileFormat
-    from coupons.import_engine import Judgement
+    from coupons.import_engine import DryRunReport
     from coupons.store.imports import Target
 
 
@@ -37,11 +37,11 @@ async def dry_run_import(
             if isinstance(file, str)
             else source_of(file, show)
         )
-        judged = import_engine.judged(
+        report = import_engine.dry_run(
             connection, target, source, rules,
             mode=mode, file_format=format_, max_lines=settings().import_max_lines,
         )  # fmt: skip
-        found = await stack.enter_async_context(judged)
+        found = await stack.enter_async_context(report)
         if rejected:
             await write_rejected(rejected, found.rejected, found.columns)
     counts = _counts(found)
@@ -49,7 +49,7 @@ async def dry_run_import(
         emit_json(counts)
     else:
         click.echo(_in_words(counts))
-    return REJECTED_LINES if found.verdict.reasons else None
+    return REJECTED_LINES if found.counts.reasons else None
 
 
 async def _target(connection: "Connection", list_: str | None, group: str | None) -> "Target":
@@ -64,13 +64,15 @@ async def _target(connection: "Connection", list_: str | None, group: str | None
     return Target(known.id if known else 0, group or "", TargetKind.GROUP)
 
 
-def _counts(found: "Judgement") -> dict[str, int]:
+def _counts(found: "DryRunReport") -> dict[str, int]:
     from coupons.files.rejections import Reason
 
-    verdict = found.verdict
-    reasons = {reason.value: verdict.reasons.get(reason.value, 0) for reason in Reason}
-    counts = {"lines": found.lines, "new": verdict.added, "existing": verdict.existing, "removed": verdict.removed}
-    return counts | {"blank": found.blank} | reasons
+    counts = found.counts
+    reasons = {reason.value: counts.reasons.get(reason.value, 0) for reason in Reason}
+    return {
+        "lines": found.lines, "new": counts.added, "existing": counts.existing, "removed": counts.removed,
+        "blank": found.blank, **reasons,
+    }  # fmt: skip
 
 
 def _in_words(counts: dict[str, int]) -> str:

@@ -25,7 +25,7 @@ from producers.cli.upload import send_import
 if TYPE_CHECKING:
     from coupons.commands import Format
     from coupons.database import Connection
-    from coupons.store.imports import Event, Import
+    from coupons.store.imports import Event, ImportStatus
 
 
 def import_options(command: Any) -> Any:
@@ -112,7 +112,7 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
 
     async with database() as connection:
 
-        async def look() -> "Import | None":
+        async def look() -> "ImportStatus | None":
             return await imports.find(connection, import_id) if await inbox.is_known(connection, import_id) else None
 
         job = await follow(look, _progress_of, title="importing")
@@ -121,7 +121,7 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
         return await _report(connection, job, rejected, quiet=json_output)
 
 
-def _progress_of(job: "Import") -> Progress:
+def _progress_of(job: "ImportStatus") -> Progress:
     return Progress(
         job.read_bytes, job.total_bytes, job.state, ended=job.finished_at is not None, per_second=job.per_second,
         seconds_left=job.seconds_left, unit="lines",
@@ -129,23 +129,23 @@ def _progress_of(job: "Import") -> Progress:
     )  # fmt: skip
 
 
-async def _report(connection: "Connection", job: "Import", rejected: TextIO | None, *, quiet: bool) -> int | None:
+async def _report(connection: "Connection", job: "ImportStatus", rejected: TextIO | None, *, quiet: bool) -> int | None:
     """Report the result of an import that has ended; returns the exit code. Raises Failed if it did not finish."""
     from coupons.store import imports
 
     if job.state != ImportState.FINISHED:
         raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}")
     if rejected:
-        await write_rejected(rejected, imports.rejections(connection, job.id), job.columns)
+        await write_rejected(rejected, imports.iter_rejections(connection, job.id), job.columns)
     if not quiet:
         describe(job)
         await _suggest_resuming(connection, job)
-        first = await imports.first_rejections(connection, job.id, REJECTED_SHOWN)
+        first = await imports.list_first_rejections(connection, job.id, REJECTED_SHOWN)
         emit_rejected(first, job.rejected, rest=f"coupons show {job.id} --rejected")
     return REJECTED_LINES if job.rejected else None
 
 
-async def _suggest_resuming(connection: "Connection", job: "Import") -> None:
+async def _suggest_resuming(connection: "Connection", job: "ImportStatus") -> None:
     """Name the interrupted sendouts that now have enough codes."""
     from coupons.store import sendout_views
 
@@ -154,13 +154,13 @@ async def _suggest_resuming(connection: "Connection", job: "Import") -> None:
             click.echo(f"sendout {each.id} ({each.message}) has enough codes now: coupons resume {each.id}", err=True)
 
 
-def _failure(job: "Import") -> str:
+def _failure(job: "ImportStatus") -> str:
     """The reason, and how many lines had been imported by then: their chunks stay."""
     reason = f": {job.reason}" if job.reason else ""
     return f"{reason}; {counted(job.lines, 'line')} already processed" if job.lines else reason
 
 
-def describe(job: "Import", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
+def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
     """Print an import's result in one line, what it kept, and its log."""
     existing = "updated" if job.group else "unchanged"
     parts = {"added": job.added, "removed": job.removed, existing: job.existing, "blank": job.blank}

@@ -112,7 +112,7 @@ async def show(name: str, json_output: bool) -> None:
 
     async with database() as connection:
         (found,) = await lists.get(connection, parse_name(name))
-        jobs = await imports.of_list(connection, found.name)
+        jobs = await imports.list_for_list(connection, found.name)
     if json_output:
         emit_json([found, *jobs])
         return

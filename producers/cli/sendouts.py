@@ -166,7 +166,7 @@ async def cancel(id_: UUID) -> None:
     async with database() as connection:
         if await imports.find(connection, id_):
             await imports.cancel(connection, id_)
-            describe_import(await imports.named(connection, id_))
+            describe_import(await imports.get(connection, id_))
             return
         await sendouts.cancel(connection, id_)
         await _report_handed_over(connection, id_)

@@ -49,11 +49,11 @@ async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> N
     async with database() as connection:
         job = await imports.find(connection, id_)
         if job and rejected:
-            async for line in streamed_rejections_csv(imports.rejections(connection, id_), job.columns):
+            async for line in streamed_rejections_csv(imports.iter_rejections(connection, id_), job.columns):
                 click.echo(line, nl=False)
             return
         if job:
-            emit_json(job) if json_output else describe_import(job, await imports.events(connection, id_))
+            emit_json(job) if json_output else describe_import(job, await imports.list_events(connection, id_))
             return
         sendout = await sendout_views.find(connection, id_)
         if sendout is None:

@@ -32,7 +32,9 @@ async def send_import(
     async with database() as connection:
         if id_ and await _is_known(connection, command, file):
             return id_
-        await imports.check(connection, command.model_copy(update={"source": None}))  # the file is uploaded later
+        await imports.check_command(
+            connection, command.model_copy(update={"source": None})
+        )  # the file is uploaded later
         if isinstance(file, str):
             await publish(command)
         else:
@@ -71,7 +73,7 @@ async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportC
     except BaseException:
         if not repeatable:
             with suppress(*TRANSIENT_ERRORS):
-                await uploads.drop(connection, upload.id)
+                await uploads.delete(connection, upload.id)
         raise
 
 
@@ -81,10 +83,10 @@ async def _upload(connection: "Connection", file: BinaryIO, command: "ImportCoup
     await check_beginning(file, command.format.as_file_format(), recipients=command.group is not None)
     with bar("uploading") as show:
         source = source_of(file, show)
-        return await uploads.keep(
+        return await uploads.store(
             connection,
             source.name,
             source.pieces,
             max_bytes=settings().import_max_bytes,
-            upload_id=uploads.id_in(command.source or ""),
+            upload_id=uploads.parse_source(command.source or ""),
         )

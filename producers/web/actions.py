@@ -14,15 +14,15 @@ from starlette.exceptions import HTTPException
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
+from coupons.sources import rechunk
 from coupons.store import imports, inbox, sendout_views, sendouts, uncertain, uploads
-from coupons.store.imports import Import
+from coupons.store.imports import ImportStatus
 from coupons.store.sendout_views import Sendout
 from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
 from producers.web.lookups import get_import, get_sendout
-from producers.web.request_body import rechunk
 
 log = structlog.get_logger()
 MAX_CONCURRENT_UPLOADS = 3
@@ -46,7 +46,7 @@ class Actions:
             HTTPException: 503, no other upload finished within UPLOAD_WAIT_SECONDS.
         """
         async with self._upload_slot(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            upload = await uploads.keep(connection, name, rechunk(content), max_bytes=self._import_max_bytes)
+            upload = await uploads.store(connection, name, rechunk(content), max_bytes=self._import_max_bytes)
         log.info("upload stored", upload=str(upload.id), size_bytes=upload.size_bytes)
         return upload
 
@@ -101,7 +101,7 @@ class Actions:
         log.info("uncertain mails resolved by an operator", sendout=str(sendout_id), resolution=resolution, mails=mails)
         return mails
 
-    async def cancel_import(self, import_id: UUID) -> Import:
+    async def cancel_import(self, import_id: UUID) -> ImportStatus:
         """Returns the cancelled import; the lines that it committed stay. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_import(connection, import_id)
@@ -113,7 +113,7 @@ class Actions:
 async def _check(connection: Connection, command: Command) -> None:
     match command:
         case ImportCoupons():
-            await imports.check(connection, command)
+            await imports.check_command(connection, command)
         case StartSendout():
             await sendouts.check(connection, command)
         case ResumeSendout():

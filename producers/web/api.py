@@ -77,7 +77,7 @@ class Api:
         """The newest imports into the list."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
-            return _json(await imports.of_list(connection, found.name))
+            return _json(await imports.list_for_list(connection, found.name))
 
     async def show_groups(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -87,7 +87,7 @@ class Api:
         """The newest imports into the group."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_group(connection, request.path_params["name"])
-            return _json(await imports.of_group(connection, found.name))
+            return _json(await imports.list_for_group(connection, found.name))
 
     # --- sendouts --------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Api:
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_import(connection, import_id)
-            return _json(await imports.events(connection, import_id))
+            return _json(await imports.list_events(connection, import_id))
 
     async def cancel_import(self, request: Request) -> Response:
         """Returns the cancelled import; the lines that it committed stay."""
@@ -149,10 +149,10 @@ class Api:
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             job = await get_import(connection, import_id)
-            await imports.first_rejections(
+            await imports.list_first_rejections(
                 connection, import_id, 1
             )  # a missing permission is reported before the response starts
-        lines = streamed_rejections_csv(imports.rejections(self._pool, import_id), job.columns)
+        lines = streamed_rejections_csv(imports.iter_rejections(self._pool, import_id), job.columns)
         headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
         return StreamingResponse(_in_blocks(lines), media_type="text/csv", headers=headers)
 

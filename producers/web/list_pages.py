@@ -13,7 +13,7 @@ from coupons.database import Connection, Pool
 from coupons.files.rejections import Rejected
 from coupons.permission_errors import denial
 from coupons.store import groups, imports, lists, sendout_views
-from coupons.store.imports import Import
+from coupons.store.imports import ImportStatus
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import Actions, location_of
 from producers.web.errors import NotFound
@@ -53,7 +53,7 @@ class ListPages:
     async def show_list(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
-            jobs = await imports.of_list(connection, found.name)
+            jobs = await imports.list_for_list(connection, found.name)
         return page("list.html", live=_any_running(jobs), list=found, imports=jobs)
 
     async def import_codes(self, request: Request) -> Response:
@@ -73,7 +73,7 @@ class ListPages:
     async def show_group(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_group(connection, request.path_params["name"])
-            jobs = await imports.of_group(connection, found.name)
+            jobs = await imports.list_for_group(connection, found.name)
         return page("group.html", live=_any_running(jobs), group=found, imports=jobs)
 
     async def import_recipients(self, request: Request) -> Response:
@@ -107,11 +107,11 @@ class ListPages:
         return RedirectResponse(f"/imports/{job.id}", 303)
 
 
-def _any_running(jobs: list[Import]) -> bool:
+def _any_running(jobs: list[ImportStatus]) -> bool:
     return any(job.finished_at is None for job in jobs)
 
 
-async def _import_page(connection: Connection, job: Import) -> Response:
+async def _import_page(connection: Connection, job: ImportStatus) -> Response:
     """Rejected lines are counted by reason only when the import has ended: that is too slow for every second."""
     ended = job.finished_at is not None
     rejected, hidden = await _first_rejected(connection, job)
@@ -119,18 +119,18 @@ async def _import_page(connection: Connection, job: Import) -> Response:
         "import.html",
         live=not ended,
         job=job,
-        events=await imports.events(connection, job.id),
+        events=await imports.list_events(connection, job.id),
         rejected=rejected,
         hidden=hidden,
-        reasons=await imports.reason_counts(connection, job.id) if ended else {},
+        reasons=await imports.count_reasons(connection, job.id) if ended else {},
         resumable=await sendout_views.list_resumable(connection, job.list) if job.list and ended else [],
     )
 
 
-async def _first_rejected(connection: Connection, job: Import) -> tuple[list[Rejected], str]:
+async def _first_rejected(connection: Connection, job: ImportStatus) -> tuple[list[Rejected], str]:
     """The first rejected lines, or the reason why this database role may not read them."""
     try:
-        return await imports.first_rejections(connection, job.id, REJECTED_LINES_SHOWN), ""
+        return await imports.list_first_rejections(connection, job.id, REJECTED_LINES_SHOWN), ""
     except InsufficientPrivilegeError as error:
         return [], denial(error)
 

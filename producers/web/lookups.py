@@ -6,7 +6,7 @@ from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.store import groups, imports, lists, sendout_views
 from coupons.store.groups import Group
-from coupons.store.imports import Import
+from coupons.store.imports import ImportStatus
 from coupons.store.lists import CouponList
 from coupons.store.sendout_views import Sendout
 from producers.web.errors import NotFound
@@ -19,7 +19,7 @@ async def get_sendout(connection: Connection, sendout_id: UUID) -> Sendout:
     return found
 
 
-async def get_import(connection: Connection, import_id: UUID) -> Import:
+async def get_import(connection: Connection, import_id: UUID) -> ImportStatus:
     found = await imports.find(connection, import_id)
     if found is None:
         raise NotFound(f"there is no import {import_id}")

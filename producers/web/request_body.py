@@ -1,7 +1,7 @@
 """Reads request bodies in chunks and up to a limit: commands, files, forms, forms with a file."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -11,7 +11,6 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from coupons.sources import PIECE_BYTES
 from producers.web.errors import InvalidRequest, TooLarge
 
 MAX_FIELDS_BYTES = 10_000
@@ -56,18 +55,6 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 async def read_all(request: Request, max_bytes: int) -> bytes:
     """Raises TooLarge."""
     return b"".join([chunk async for chunk in read_limited(request, max_bytes)])
-
-
-async def rechunk(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of PIECE_BYTES; the last one may be shorter."""
-    buffer = bytearray()
-    async for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= PIECE_BYTES:
-            yield bytes(buffer[:PIECE_BYTES])
-            del buffer[:PIECE_BYTES]
-    if buffer:
-        yield bytes(buffer)
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Recipients that were not taken: their rows come as a CSV, are mended, and imported again."""
+"""Rejected recipients: their rows are reported as a CSV, fixed, and imported again."""
 
 import json
 from hashlib import sha256
@@ -23,28 +23,28 @@ def people_of(shop: Shop, group: str) -> dict[str, dict[str, str]]:
     return {row["address"]: json.loads(row["attributes"]) for row in shop.rows(query, group)}
 
 
-def test_a_mended_recipient_has_all_attributes(open_shop: Shop, tmp_path: Path) -> None:
-    """Those that nobody mended are refused again; what the CSV says of lines and reasons is nobody's attribute."""
+def test_a_fixed_recipient_has_all_attributes(open_shop: Shop, tmp_path: Path) -> None:
+    """Unfixed rows are rejected again; the columns line and reason of the CSV do not become attributes."""
     rejected, again = tmp_path / "rejected.csv", tmp_path / "again.csv"
-    into = ("--group", "mended", "--wait", "--rejected")
+    into = ("--group", "fixed", "--wait", "--rejected")
     open_shop.coupons("group", "import", open_shop.file("m.csv", PEOPLE), *into, rejected, code=REJECTED_LINES)
-    told = rejected.read_text(encoding="utf-8-sig")
-    rejected.write_text(told.replace("zoe(at)example.org", "zoe@example.org"), encoding="utf-8-sig")
+    report = rejected.read_text(encoding="utf-8-sig")
+    rejected.write_text(report.replace("zoe(at)example.org", "zoe@example.org"), encoding="utf-8-sig")
     open_shop.coupons("group", "import", rejected, *into, again, code=REJECTED_LINES)
-    assert people_of(open_shop, "mended") == {
+    assert people_of(open_shop, "fixed") == {
         "ada@example.org": {"first_name": "Ada", "phone": "+49 1"},
         "zoe@example.org": {"first_name": "Zoë", "phone": "+49 2"},
     }
-    (group,) = [each for each in open_shop.coupons("group", "ls", "--json").json if each["name"] == "mended"]
+    (group,) = [each for each in open_shop.coupons("group", "ls", "--json").json if each["name"] == "fixed"]
     assert group["attributes"] == ["first_name", "phone"]
-    before, after = told.splitlines(), again.read_text(encoding="utf-8-sig").splitlines()
+    before, after = report.splitlines(), again.read_text(encoding="utf-8-sig").splitlines()
     assert before[0] == after[0] == "line;email;first_name;phone;reason"
     assert [line.partition(";")[2] for line in after[1:4]] == [line.partition(";")[2] for line in before[2:5]]
     assert len(after) == len(before) - 1 == 5
 
 
-def test_a_dry_run_the_import_and_show_make_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
-    """To the last byte."""
+def test_dry_run_import_and_show_give_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
+    """Byte for byte."""
     before, after = tmp_path / "before.csv", tmp_path / "after.csv"
     file = open_shop.file("same.csv", f"{PEOPLE}Eva;ADA@example.org;6\n")
     arguments = ("group", "import", file, "--group", "same", "--json", "--rejected", before, "--dry-run")

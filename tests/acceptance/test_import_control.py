@@ -1,4 +1,4 @@
-"""What a person sees and does while a large import runs."""
+"""Progress and cancellation of a large import."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ RECIPIENTS = 600_000
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3 chunks of a replacing import."""
+    """Three chunks of an import that replaces."""
     file = tmp_path_factory.mktemp("large") / "large.txt"
     file.write_text("".join(f"LARGE{number:012}\n" for number in range(LINES)))
     return file
 
 
-def test_a_terminal_sees_bytes_lines_rate_and_time_left(open_shop: Shop, large: Path) -> None:
-    """One bar while the file goes to the workers, one while they import it."""
+def test_a_terminal_shows_bytes_lines_and_rate(open_shop: Shop, large: Path) -> None:
+    """One progress bar during the upload, one during the import."""
     open_shop.coupons("list", "create", "seen")
     result = open_shop.on_terminal("import", large, "--list", "seen", "--mode", "replace", "--wait", only_stderr=True)
     assert result.code == DONE
@@ -35,27 +35,25 @@ def test_a_terminal_sees_bytes_lines_rate_and_time_left(open_shop: Shop, large: 
     assert f"{LINES:,} added" in result.out
 
 
-def test_an_import_is_cancelled(shop: Shop, large: Path) -> None:
-    """What was committed stays and is counted; nothing comes after it. Its worker stands still meanwhile."""
+def test_an_import_can_be_cancelled(shop: Shop, large: Path) -> None:
+    """Committed chunks stay and are counted, and no chunk follows. Its worker is stopped in the meantime."""
     with shop.worker(failpoints="import.committed=stop") as worker:
         shop.coupons("list", "create", "stopped")
         import_id = shop.coupons("import", large, "--list", "stopped", "--mode", "replace").out.strip()
         eventually(lambda: shop.rows("SELECT FROM import_job WHERE id = $1 AND added > 0", import_id), "a chunk")
-        told = shop.coupons("cancel", import_id).out
+        shown = shop.coupons("cancel", import_id).out
         os.kill(worker.pid, signal.SIGCONT)
-    assert "cancelled" in told
+    assert "cancelled" in shown
     added = shop.rows("SELECT added FROM import_job WHERE id = $1", import_id)[0]["added"]
-    assert f"{added:,} added" in told
+    assert f"{added:,} added" in shown
     assert 0 < added < LINES
     assert shop.get_list("stopped").total == added
     assert "cancelled by an operator" in shop.coupons("show", import_id).out
-    assert "cancelled already" in shop.coupons("cancel", import_id, code=1).err
+    assert "already cancelled" in shop.coupons("cancel", import_id, code=1).err
 
 
-def test_ctrl_c_leaves_a_group_import_to_its_worker_and_cancel_keeps_its_committed_chunks(
-    shop: Shop, tmp_path: Path
-) -> None:
-    """Ctrl-C ends only the command that waits. The import stays, and `cancel` ends it with every chunk counted."""
+def test_ctrl_c_leaves_an_import_running_and_cancel_keeps_its_chunks(shop: Shop, tmp_path: Path) -> None:
+    """Ctrl-C ends only the waiting command. `cancel` ends the import and counts every committed chunk."""
     file = tmp_path / "people.csv"
     file.write_text("email;first_name\n" + "".join(f"person{n:07}@example.org;Ada\n" for n in range(RECIPIENTS)))
     committed = "SELECT id FROM import_job WHERE group_id IS NOT NULL AND added > 0"

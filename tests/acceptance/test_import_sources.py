@@ -1,4 +1,4 @@
-"""Where files come from on their way to a worker: each source brings all its codes, or says why it does not."""
+"""Sources of imports: each one delivers all its codes, or the import shows the reason."""
 
 import gzip
 import io
@@ -26,7 +26,7 @@ BUSY = Reply(status="503 Service Unavailable")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A shop whose worker may read from a host, a bucket and a folder; `replies` are the host's."""
+    """A shop whose worker can read from a host, a bucket and a folder; `replies` are those of the host."""
 
     shop: Shop
     host: str
@@ -37,7 +37,7 @@ class World:
         return source.replace("https://host", self.host).replace("file://folder", f"file://{self.folder}")
 
     def added(self, list_: str, source: object, *options: object) -> int:
-        """How many codes an import into a new list has added."""
+        """The number of codes that an import into a new list has added."""
         self.shop.coupons("list", "create", list_)
         job = self.shop.coupons("import", source, "--list", list_, *options, "--wait", "--json").json
         assert job["rejected"] == 0
@@ -56,7 +56,7 @@ def world(open_services: Services, open_sink: Sink, tmp_path_factory: pytest.Tem
     with (
         pytest.MonkeyPatch.context() as environment,
         object_store() as store,
-        start_blocking_portal() as portal,  # the test itself waits for programs
+        start_blocking_portal() as portal,  # the test waits for programs
         portal.wrap_async_context_manager(web_server(replies, tls=server_tls())) as server,
     ):
         environment.setenv("SSL_CERT_FILE", str(certificate))
@@ -87,8 +87,8 @@ def credentials(store: str) -> dict[str, str]:
         ("file", "file://folder/spring.csv", CSV),
     ],
 )
-def test_a_worker_reads_a_url_itself(world: World, list_: str, source: str, content: bytes) -> None:
-    """From a host with a certificate, plain and packed; from a bucket; from the folder."""
+def test_a_worker_downloads_a_url(world: World, list_: str, source: str, content: bytes) -> None:
+    """From a host with a certificate, plain and compressed; from a bucket; from the folder."""
     path = source.partition("://")[2].partition("/")[2].partition("?")[0]
     match list_:
         case "s3":
@@ -101,32 +101,32 @@ def test_a_worker_reads_a_url_itself(world: World, list_: str, source: str, cont
     assert "hidden" not in world.shop.coupons("list", "show", list_).out
 
 
-def test_a_zip_is_unpacked_by_the_worker(world: World) -> None:
-    """It goes there as it is, and its one file is read by its own name."""
+def test_a_zip_is_decompressed_by_the_worker(world: World) -> None:
+    """It is uploaded unchanged; the log shows the name of the file in it."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("export/spring.csv", CSV)
     assert world.added("zip", world.shop.file("spring.zip", packed.getvalue())) == LINES
-    assert "reads spring.csv as csv" in str(world.shop.rows("SELECT text FROM import_event"))
+    assert "reading spring.csv as csv" in str(world.shop.rows("SELECT text FROM import_event"))
     assert world.shop.rows("SELECT FROM upload") == []
 
 
 def test_a_redirect_to_another_host_is_not_followed(world: World) -> None:
-    """The import fails, and says which host would have to be allowed; nothing of the URL's query is told."""
+    """The import fails with the host that would have to be allowed, and without the query of the URL."""
     world.replies["/moved.txt"] = redirect("https://elsewhere.example/spring.txt?token=hidden")
     world.shop.coupons("list", "create", "moved")
     result = world.shop.coupons("import", world.url("https://host/moved.txt"), "--list", "moved", "--wait", code=FAILED)
-    assert "elsewhere.example:443 is not among the hosts of https: sources (COUPONS_IMPORT_HOSTS)" in result.err
+    assert "elsewhere.example:443 is not an allowed host (COUPONS_IMPORT_HOSTS)" in result.err
     assert "hidden" not in result.err
 
 
-def test_a_host_in_trouble_is_asked_again(world: World) -> None:
-    """The import waits, says so, and finishes by itself."""
+def test_an_unavailable_host_is_retried(world: World) -> None:
+    """The import shows the reason, waits, and finishes automatically."""
     world.replies["/soon.txt"] = BUSY
     world.shop.coupons("list", "create", "soon")
     import_id = world.shop.coupons("import", world.url("https://host/soon.txt"), "--list", "soon").out.strip()
-    eventually(lambda: "to be tried again in" in world.shop.coupons("show", import_id).out, "a pause")
+    eventually(lambda: "retrying in" in world.shop.coupons("show", import_id).out, "a retry")
     world.replies["/soon.txt"] = Reply(TXT)
     world.shop.becomes("finished", import_id)
-    assert "localhost answers 503" in world.shop.coupons("show", import_id).out
+    assert "localhost responded with 503" in world.shop.coupons("show", import_id).out
     assert world.shop.get_list("soon").available == LINES

@@ -1,4 +1,4 @@
-"""Codes into a list: what is taken, what is not and why, and what the other modes do."""
+"""Imports of codes into a list: accepted and rejected lines, and the modes."""
 
 import csv
 import gzip
@@ -17,8 +17,8 @@ def in_list(shop: Shop, name: str) -> list[str]:
     return [row["code"] for row in found]
 
 
-def test_every_line_that_is_not_taken_is_explained(open_shop: Shop) -> None:
-    """Exit code 3; each line with its number, value and reason, as a CSV that can be mended and imported again."""
+def test_every_rejected_line_is_explained(open_shop: Shop) -> None:
+    """Exit code 3; number, value and reason of each line are in a CSV that can be fixed and imported again."""
     lines = ["GOOD-1", "", "https://shop.example.org/10", "GOOD-1", "1.2E+11", "X" * 201, "{{ code }}", "GOOD-2"]
     open_shop.coupons("list", "create", "rejects")
     result = open_shop.import_codes("rejects", lines, "--json", code=REJECTED_LINES)
@@ -29,28 +29,28 @@ def test_every_line_that_is_not_taken_is_explained(open_shop: Shop) -> None:
     assert [row["line"] for row in rows] == ["3", "4", "5", "6", "7"]
     assert [row["code"] for row in rows[:3]] == ["https://shop.example.org/10", "GOOD-1", "1.2E+11"]
     assert rows[0]["reason"] == "looks like a URL"
-    assert "already" in rows[1]["reason"]
+    assert "duplicate" in rows[1]["reason"]
     assert "spreadsheet" in rows[2]["reason"]
     assert "200" in rows[3]["reason"]
     assert "placeholder" in rows[4]["reason"]
-    mended = open_shop.file("mended.csv", table.replace("1.2E+11", "120000000000"))
-    again = open_shop.coupons("import", mended, "--list", "rejects", "--wait", "--json", code=REJECTED_LINES).json
+    fixed = open_shop.file("fixed.csv", table.replace("1.2E+11", "120000000000"))
+    again = open_shop.coupons("import", fixed, "--list", "rejects", "--wait", "--json", code=REJECTED_LINES).json
     assert (again["added"], again["rejected"]) == (1, 4)
     assert in_list(open_shop, "rejects") == ["120000000000", "GOOD-1", "GOOD-2"]
 
 
 def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) -> None:
-    """The result is one line on stdout; what was not taken, and where all of it is found, stands on stderr."""
-    open_shop.coupons("list", "create", "rejects-told")
-    result = open_shop.import_codes("rejects-told", ["A", *["https://x.example.org"] * 7], code=REJECTED_LINES)
+    """The result is one line on stdout; rejected lines, and where to find all of them, are on stderr."""
+    open_shop.coupons("list", "create", "rejects-shown")
+    result = open_shop.import_codes("rejects-shown", ["A", *["https://x.example.org"] * 7], code=REJECTED_LINES)
     assert result.out.count("\n") == 1
     assert "1 added, 7 rejected" in result.out
     assert "line 2: 'https://x.example.org' looks like a URL" in result.err
     assert "--rejected" in result.err
 
 
-def test_codes_that_a_list_has_or_has_sent_are_not_taken_again(open_shop: Shop) -> None:
-    """One line in the file says that it is in the list, the other that somebody has got it."""
+def test_existing_and_sent_codes_are_not_added_again(open_shop: Shop) -> None:
+    """Their reasons differ."""
     open_shop.has("known", "one", ["ada@example.org"], {"known": codes("KNOWN", 2)})
     open_shop.send("known", "one")
     result = open_shop.import_codes("known", codes("KNOWN", 3), "--json", code=REJECTED_LINES).json
@@ -60,24 +60,24 @@ def test_codes_that_a_list_has_or_has_sent_are_not_taken_again(open_shop: Shop) 
     assert '2;"KNOWN-00002";"already in the list"' in table
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing(open_shop: Shop) -> None:
-    """The same counts by reason, before anything is changed."""
+def test_a_dry_run_reports_the_counts_and_writes_nothing(open_shop: Shop) -> None:
+    """By reason, before anything is changed."""
     lines = ["NEW-1", "OLD-1", "NEW-1", "", "www.example.org"]
     open_shop.coupons("list", "create", "dry")
     open_shop.import_codes("dry", ["OLD-1"])
     before = open_shop.contents()
     arguments = ("import", open_shop.file("dry.txt", "\n".join(lines)), "--list", "dry", "--dry-run")
-    told = open_shop.coupons(*arguments, code=REJECTED_LINES)
+    shown = open_shop.coupons(*arguments, code=REJECTED_LINES)
     counts = open_shop.coupons(*arguments, "--json", code=REJECTED_LINES).json
-    assert told.out == "5 lines: 1 new, 1 duplicate in file, 1 already in list, 1 blank, 1 invalid\n"
+    assert shown.out == "5 lines: 1 new, 1 duplicate in file, 1 already in list, 1 blank, 1 invalid\n"
     assert {reason: count for reason, count in counts.items() if count} == {
         "lines": 5, "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1
     }  # fmt: skip
     assert open_shop.contents() == before
 
 
-def test_a_dry_run_and_the_import_make_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
-    """The CSV of lines that are not taken is the same to the last byte, in every mode, and packed or not."""
+def test_a_dry_run_and_the_import_give_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
+    """The CSV of rejected lines is identical, in every mode, compressed or not."""
     lines = [*codes("REP", 50), "REP-00007", "OLD-00001", "", "www.example.org", "=1+1", "OLD-00001", "1.2E+11"]
     file = open_shop.file("report.txt.gz", gzip.compress("\n".join(lines).encode()))
     for mode in ("add", "replace", "delete"):
@@ -85,17 +85,17 @@ def test_a_dry_run_and_the_import_make_the_same_report(open_shop: Shop, tmp_path
         open_shop.import_codes(f"report-{mode}", codes("OLD", 3))
         arguments = ("import", file, "--list", f"report-{mode}", "--mode", mode, "--rejected")
         before, after = tmp_path / "before.csv", tmp_path / "after.csv"
-        judged = open_shop.coupons(*arguments, before, "--dry-run", "--json", code=REJECTED_LINES).json
+        dry = open_shop.coupons(*arguments, before, "--dry-run", "--json", code=REJECTED_LINES).json
         done = open_shop.coupons(*arguments, after, "--wait", "--json", code=REJECTED_LINES).json
         assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
         assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
-        assert [judged[name] for name in ("lines", "new", "existing", "blank")] == [
+        assert [dry[name] for name in ("lines", "new", "existing", "blank")] == [
             done[name] for name in ("lines", "added", "existing", "blank")
         ]
 
 
-def test_the_same_file_again_is_named_with_its_date(open_shop: Shop) -> None:
-    """It was imported on that day, 0 new, whatever the file is called now; its log says how it was read."""
+def test_a_repeated_file_is_reported_with_its_date(open_shop: Shop) -> None:
+    """Whatever its name is now; the log of an import shows the detected format."""
     open_shop.coupons("list", "create", "same")
     first = open_shop.import_codes("same", codes("SAME", 3), "--json").json
     again = open_shop.coupons("import", open_shop.file("other.txt", "".join(f"{code}\n" for code in codes("SAME", 3))),
@@ -103,12 +103,12 @@ def test_the_same_file_again_is_named_with_its_date(open_shop: Shop) -> None:
     assert "the same file was imported on 20" in again.out
     assert f"({first['id']}): 0 new" in again.out
     shown = open_shop.coupons("show", first["id"]).out
-    assert "reads codes-same.txt as txt, utf-8" in shown
+    assert "reading codes-same.txt as txt, utf-8" in shown
     assert shown.rstrip().endswith("finished")
 
 
-def test_the_whole_way_over_https(open_shop: Shop) -> None:
-    """A worker that may not read from a host says so; the import fails and names the setting."""
+def test_a_host_that_is_not_allowed_fails_the_import(open_shop: Shop) -> None:
+    """The error names the setting."""
     open_shop.coupons("list", "create", "far")
     result = open_shop.coupons(
         "import", "https://shop.example.org/codes.txt?token=secret", "--list", "far", "--wait", code=1
@@ -117,8 +117,8 @@ def test_the_whole_way_over_https(open_shop: Shop) -> None:
     assert "secret" not in result.err + open_shop.coupons("list", "show", "far").out
 
 
-def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> None:
-    """New ones come, known ones stay, the others go; what was sent stays with its owner."""
+def test_replace_leaves_only_the_codes_of_the_file_available(open_shop: Shop) -> None:
+    """New codes are added, existing codes stay, others are removed; sent codes are unchanged."""
     open_shop.has("replaced", "one", ["ada@example.org"], {"replaced": codes("OLD", 4)})
     open_shop.send("replaced", "one")
     file = ["OLD-00003", "NEW-00001", "NEW-00002"]
@@ -129,8 +129,8 @@ def test_replace_makes_the_file_the_lists_only_free_codes(open_shop: Shop) -> No
     assert (now.available, now.sent, now.total) == (3, 1, 4)
 
 
-def test_delete_takes_free_codes_out_and_explains_the_others(open_shop: Shop) -> None:
-    """A code that was sent stays, one that is not there cannot go."""
+def test_delete_removes_available_codes_and_rejects_others(open_shop: Shop) -> None:
+    """A sent code stays, and a missing one is rejected."""
     open_shop.has("deleted", "one", ["ada@example.org"], {"deleted": codes("GONE", 4)})
     open_shop.send("deleted", "one")
     file = ["GONE-00001", "GONE-00002", "GONE-00009"]
@@ -138,12 +138,12 @@ def test_delete_takes_free_codes_out_and_explains_the_others(open_shop: Shop) ->
     assert (result["removed"], result["rejected"]) == (1, 2)
     table = open_shop.coupons("show", result["id"], "--rejected").out
     assert '1;"GONE-00001";"already sent"' in table
-    assert '3;"GONE-00009";"is not in the list"' in table
+    assert '3;"GONE-00009";"not in the list"' in table
     assert in_list(open_shop, "deleted") == ["GONE-00001", "GONE-00003", "GONE-00004"]
 
 
-def test_a_csv_file_is_read_by_its_column(open_shop: Shop) -> None:
-    """Separator and header are found; the column is found by its name, or given."""
+def test_a_csv_file_is_read_by_column(open_shop: Shop) -> None:
+    """Separator and header are detected; the column is detected by its name, or given."""
     shop_export = "Gutschein;Wert\nBÄR-1;10 €\nBÄR-2;10 €\n"
     open_shop.coupons("list", "create", "csv")
     found = open_shop.file("vouchers.csv", shop_export.encode("cp1252"))

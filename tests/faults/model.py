@@ -127,7 +127,7 @@ class Model:
         async def pieces() -> AsyncIterator[bytes]:
             yield "".join(f"{line}\n" for line in ("email", *people)).encode()
 
-        upload = await uploads.keep(self.connection, "people.csv", pieces(), max_bytes=1_000, upload_id=self.new_id())
+        upload = await uploads.store(self.connection, "people.csv", pieces(), max_bytes=1_000, upload_id=self.new_id())
         return f"upload:{upload.id}"
 
     async def resolve(self, sendout: UUID, how: Resolution) -> None:

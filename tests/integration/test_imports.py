@@ -1,4 +1,4 @@
-"""Imports: each line explained, whole chunks or nothing, the same once more changes nothing."""
+"""Imports: every line has a result, chunks are atomic, and a repeated import changes nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,11 +19,11 @@ from coupons.files.format import FileFormat
 from coupons.files.rejections import Reason, Rejected, streamed_rejections_csv
 from coupons.settings import Settings
 from coupons.sources import Source, SourceLimits
-from coupons.sources import text as texts
+from coupons.sources import source as sources
 from coupons.states import DeliveryState, ImportMode, TargetKind
 from coupons.store import deliveries, groups, import_chunks, imports, lists, uploads
 from coupons.store.deliveries import DeliveryResult
-from coupons.store.imports import Import, Job, Target
+from coupons.store.imports import ImportStatus, LeasedImport, Target
 from tests.factories import (
     LEASE_SECONDS,
     add_codes,
@@ -36,7 +36,7 @@ from tests.factories import (
     start,
     take_codes,
 )
-from workers.importer import MOST_INTERRUPTIONS, Importer
+from workers.importer import MAX_RETRIES, Importer
 from workers.loops import NO_PAUSE, Signals
 from workers.nudges import Nudges
 
@@ -44,7 +44,7 @@ GROUP_CSV = Format(kind="csv")
 
 
 class Killed(BaseException):
-    """As a worker ends without a word."""
+    """The sudden death of a worker."""
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def worker(pool: Pool, **settings: Any) -> Importer:
     return Importer(pool=pool, signals=signals, nudges=Nudges(signals), settings=known, owner="test")
 
 
-async def send(
+async def start_import(
     connection: Connection,
     text: str | bytes,
     *,
@@ -67,13 +67,13 @@ async def send(
     to: str = "a",
     group: str | None = None,
 ) -> UUID:
-    """Upload a file, and note its import into a list or a group."""
+    """Upload a file and create its import into a list or a group."""
     data = text.encode() if isinstance(text, str) else text
 
     async def pieces() -> AsyncIterator[bytes]:
         yield data
 
-    upload = await uploads.keep(connection, "codes.txt", pieces(), max_bytes=10_000_000)
+    upload = await uploads.store(connection, "codes.txt", pieces(), max_bytes=10_000_000)
     command = ImportCoupons(
         list=None if group else to, group=group, mode=mode, source=f"upload:{upload.id}",
         format=GROUP_CSV if group else Format(kind="txt"),
@@ -82,20 +82,20 @@ async def send(
     return command.id
 
 
-async def done(connection: Connection, pool: Pool, import_id: UUID) -> Import:
-    """The import, after a worker has done it."""
+async def run_worker(connection: Connection, pool: Pool, import_id: UUID) -> ImportStatus:
+    """The import, after a worker has run it."""
     assert await worker(pool).step() == NO_PAUSE
-    return await look(connection, import_id)
+    return await status_of(connection, import_id)
 
 
-async def look(connection: Connection, import_id: UUID) -> Import:
+async def status_of(connection: Connection, import_id: UUID) -> ImportStatus:
     found = await imports.find(connection, import_id)
     assert found
     return found
 
 
 async def reasons(connection: Connection, import_id: UUID) -> list[tuple[int, Reason]]:
-    return [(each.line, each.reason) async for each in imports.rejections(connection, import_id)]
+    return [(each.line, each.reason) async for each in imports.iter_rejections(connection, import_id)]
 
 
 async def codes_of(connection: Connection, name: str = "a") -> list[str]:
@@ -107,21 +107,21 @@ async def codes_of(connection: Connection, name: str = "a") -> list[str]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk is 250 bytes of text."""
-    monkeypatch.setattr(texts, "PIECE_BYTES", 250)
-    monkeypatch.setattr(import_engine, "FIRST_PIECES", 1)
-    monkeypatch.setattr(import_engine, "MOST_PIECES", 1)
+    """Chunks consist of 250 bytes of text."""
+    monkeypatch.setattr(sources, "PIECE_BYTES", 250)
+    monkeypatch.setattr(import_engine, "FIRST_CHUNK_PIECES", 1)
+    monkeypatch.setattr(import_engine, "MAX_CHUNK_PIECES", 1)
 
 
 # --- every line ------------------------------------------------------------------------------------------------------
 
 
-async def test_every_line_is_taken_or_explained(connection: Connection, pool: Pool) -> None:
-    """Added, blank and rejected lines add up; each rejected one has its line and reason."""
+async def test_every_line_is_accepted_or_rejected_with_a_reason(connection: Connection, pool: Pool) -> None:
+    """Added, blank and rejected lines add up; each rejected line has its number and reason."""
     await add_list(connection, "a")
     await add_codes(connection, "a", ["OLD"])
-    import_id = await send(connection, "NEW\n\nOLD\nNEW\nhttps://shop.example/x\n1,2E+11\nNEXT")
-    found = await done(connection, pool, import_id)
+    import_id = await start_import(connection, "NEW\n\nOLD\nNEW\nhttps://shop.example/x\n1,2E+11\nNEXT")
+    found = await run_worker(connection, pool, import_id)
     assert (found.state, found.lines, found.added, found.blank, found.rejected) == ("finished", 7, 2, 1, 4)
     assert await reasons(connection, import_id) == [
         (3, Reason.IN_LIST), (4, Reason.DUPLICATE), (5, Reason.URL), (6, Reason.EXCEL),
@@ -132,74 +132,74 @@ async def test_every_line_is_taken_or_explained(connection: Connection, pool: Po
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("search", ["merge", "probe"])
-async def test_a_repeated_line_has_the_same_reason_wherever_chunks_are_cut(
+async def test_the_reason_of_a_repeated_line_does_not_depend_on_chunks(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
-    """What the list had before is in it each time; what this file brought is a duplicate from its second line on."""
+    """A code of the list is always "in list"; a code of this file is a duplicate from its second line on."""
     monkeypatch.setattr(import_chunks, "MERGE_FACTOR", 1_000 if search == "merge" else 0)
     await add_list(connection, "a")
     await add_codes(connection, "a", ["OLD"])
     block = ["OLD", "NEW", *(f"CODE-{number:04}" for number in range(30))]
     more = [f"MORE-{number:04}" for number in range(34)]
     lines = ["OLD", "NEW", "NEW", "OLD", *block[2:], *block, *more, "OLD", "LAST", "MORE-0033", "LAST"]
-    assert lines[100] == "OLD"  # a line that is looked at to guess whether a chunk is new
-    import_id = await send(connection, "\n".join(lines))
-    found = await done(connection, pool, import_id)
+    assert lines[100] == "OLD"  # a line of the sample that decides whether a chunk looks new
+    import_id = await start_import(connection, "\n".join(lines))
+    found = await run_worker(connection, pool, import_id)
     assert (found.added, found.rejected) == (31 + 34 + 1, 66 - 31 + 3)
     noted = await reasons(connection, import_id)
     assert [line for line, reason in noted if reason is Reason.IN_LIST] == [1, 4, 35, 101]
     assert [line for line, reason in noted if reason is Reason.DUPLICATE] == [3, *range(36, 67), 103, 104]
 
 
-async def test_a_sent_code_is_told_from_one_that_is_only_known(connection: Connection, pool: Pool) -> None:
-    """A code that somebody has is never taken again."""
+async def test_a_sent_code_has_another_reason_than_an_existing_one(connection: Connection, pool: Pool) -> None:
+    """A sent code is never accepted again."""
     await add_list(connection, "a", 2)
     await send_one(connection, "a")
-    import_id = await send(connection, "A-000000000\nA-000000001\nA-000000002\n")
-    assert (await done(connection, pool, import_id)).added == 1
+    import_id = await start_import(connection, "A-000000000\nA-000000001\nA-000000002\n")
+    assert (await run_worker(connection, pool, import_id)).added == 1
     assert await reasons(connection, import_id) == [(1, Reason.SENT), (2, Reason.IN_LIST)]
 
 
-async def test_a_chunk_that_is_known_as_a_whole_is_judged_as_line_by_line(
+async def test_an_imported_chunk_gives_the_same_result_as_a_lookup(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its digest, as long as nothing was removed and nobody owns a code; then each line is looked at again."""
-    monkeypatch.setattr(import_chunks, "LEAST_NOTED", 1)
+    """The digest counts only as long as nothing was removed or sent; then each code is looked up again."""
+    monkeypatch.setattr(import_chunks, "MIN_RECORDED_LINES", 1)
     await add_list(connection, "a")
     text = "A-1\nA-2\nA-1\nhttps://example.org\nA-3\n"
     known = [(1, Reason.IN_LIST), (2, Reason.IN_LIST), (3, Reason.IN_LIST), (4, Reason.URL), (5, Reason.IN_LIST)]
-    await done(connection, pool, await send(connection, text))
+    await run_worker(connection, pool, await start_import(connection, text))
     for _ in range(2):
-        again = await send(connection, text)
-        assert (await done(connection, pool, again)).added == 0
+        again = await start_import(connection, text)
+        assert (await run_worker(connection, pool, again)).added == 0
         assert await reasons(connection, again) == known
-    await done(connection, pool, await send(connection, "A-2\n", mode=ImportMode.DELETE))
-    after_removal = await send(connection, text)
-    assert (await done(connection, pool, after_removal)).added == 1
+    await run_worker(connection, pool, await start_import(connection, "A-2\n", mode=ImportMode.DELETE))
+    after_removal = await start_import(connection, text)
+    assert (await run_worker(connection, pool, after_removal)).added == 1
     assert await reasons(connection, after_removal) == [known[0], *known[2:]]
     await send_one(connection, "a")
-    after_sending = await send(connection, text)
-    await done(connection, pool, after_sending)
+    after_sending = await start_import(connection, text)
+    await run_worker(connection, pool, after_sending)
     assert [reason for _, reason in await reasons(connection, after_sending)].count(Reason.SENT) == 2
     assert await codes_of(connection) == ["A-1", "A-2", "A-3"]
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_a_chunk_that_comes_twice_in_one_file_is_a_duplicate_of_itself(
+async def test_a_chunk_repeated_in_one_file_is_a_duplicate(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although its digest is known by then: what this very import has brought was not in the list before."""
-    monkeypatch.setattr(import_chunks, "LEAST_NOTED", 1)
+    """Its digest is already recorded, but the list did not have the codes before this import."""
+    monkeypatch.setattr(import_chunks, "MIN_RECORDED_LINES", 1)
     await add_list(connection, "a")
     chunk = "".join(f"CODE-{number:04}\n" for number in range(25))
     assert len(chunk) == 250
-    import_id = await send(connection, 2 * chunk)
-    assert (await done(connection, pool, import_id)).added == 25
+    import_id = await start_import(connection, 2 * chunk)
+    assert (await run_worker(connection, pool, import_id)).added == 25
     assert await reasons(connection, import_id) == [(line, Reason.DUPLICATE) for line in range(26, 51)]
 
 
 async def send_one(connection: Connection, name: str) -> None:
-    """Somebody gets the list's first code."""
+    """Send the first code of the list to a recipient."""
     await add_group(connection, "g", 1)
     await save_message(connection, "m", name)
     await start(connection, "m", "g")
@@ -217,12 +217,12 @@ async def send_one(connection: Connection, name: str) -> None:
     )
 
 
-async def test_codes_that_a_deleted_list_has_sent_are_known_by_their_hash(connection: Connection, pool: Pool) -> None:
-    """Whatever the list is called now, nobody gets a code that somebody else was sent."""
+async def test_codes_sent_by_a_deleted_list_are_rejected(connection: Connection, pool: Pool) -> None:
+    """They are recognized by their hash, in any list."""
     await add_list(connection, "a")
     await connection.execute("INSERT INTO retired_code SELECT retired_code_hash(key, 'SPENT') FROM retired_code_key")
-    import_id = await send(connection, "NEW\nSPENT\n")
-    assert (await done(connection, pool, import_id)).added == 1
+    import_id = await start_import(connection, "NEW\nSPENT\n")
+    assert (await run_worker(connection, pool, import_id)).added == 1
     assert await reasons(connection, import_id) == [(2, Reason.SENT)]
     assert await codes_of(connection) == ["NEW"]
 
@@ -230,15 +230,17 @@ async def test_codes_that_a_deleted_list_has_sent_are_known_by_their_hash(connec
 # --- modes -----------------------------------------------------------------------------------------------------------
 
 
-async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection, pool: Pool) -> None:
-    """Free, unpromised codes go; the file's codes come; those in both are kept; what had to stay is counted."""
+async def test_replacing_keeps_reserved_and_assigned_codes(connection: Connection, pool: Pool) -> None:
+    """Available codes are removed, new codes added, existing codes kept; codes that had to stay are counted."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 4)
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
-    await prepare(connection)  # 4 of the 10 are promised
-    import_id = await send(connection, "A-000000009\nNEW-1\nNEW-2\nNEW-1\nA-000000009\n", mode=ImportMode.REPLACE)
-    found = await done(connection, pool, import_id)
+    await prepare(connection)  # 4 of the 10 are reserved
+    import_id = await start_import(
+        connection, "A-000000009\nNEW-1\nNEW-2\nNEW-1\nA-000000009\n", mode=ImportMode.REPLACE
+    )
+    found = await run_worker(connection, pool, import_id)
     assert (found.added, found.existing, found.removed, found.rejected) == (2, 1, 8, 2)
     assert await reasons(connection, import_id) == [(4, Reason.DUPLICATE), (5, Reason.DUPLICATE)]
     assert (found.kept_reserved, found.kept_assigned) == (1, 0)
@@ -246,17 +248,17 @@ async def test_replacing_leaves_what_belongs_to_somebody(connection: Connection,
     assert (a.total, a.available, a.reserved) == (4, 0, 4)
 
 
-async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool) -> None:
-    """What is not in the list, or promised to a sendout, is explained."""
+async def test_deleting_removes_only_available_codes(connection: Connection, pool: Pool) -> None:
+    """Codes that are missing or reserved for a sendout are rejected with this reason."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 3)
     await save_message(connection, "m", "a")
     await start(connection, "m", "g")
     await prepare(connection)
-    import_id = await send(
+    import_id = await start_import(
         connection, "".join(f"A-{number:09}\n" for number in range(5)) + "NOWHERE\n", mode=ImportMode.DELETE
     )
-    found = await done(connection, pool, import_id)
+    found = await run_worker(connection, pool, import_id)
     assert (found.removed, found.rejected, found.kept_reserved) == (2, 4, 3)
     assert await reasons(connection, import_id) == [
         (3, Reason.RESERVED), (4, Reason.RESERVED), (5, Reason.RESERVED), (6, Reason.NOT_IN_LIST),
@@ -264,11 +266,9 @@ async def test_deleting_takes_free_codes_only(connection: Connection, pool: Pool
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("mode", ["replace", "delete"])
-async def test_a_dry_run_says_what_would_go_and_which_lines(
-    connection: Connection, pool: Pool, mode: ImportMode
-) -> None:
-    """With codes promised, in whatever order the file has them: the same numbers and the same lines as the import."""
+@pytest.mark.parametrize("mode", [ImportMode.REPLACE, ImportMode.DELETE])
+async def test_a_dry_run_reports_the_same_as_the_import(connection: Connection, pool: Pool, mode: ImportMode) -> None:
+    """With reserved codes, and in any order of the file: the same counts and the same rejected lines."""
     await add_list(connection, "a", 60)
     await add_group(connection, "g", 50)
     await save_message(connection, "m", "a")
@@ -280,38 +280,40 @@ async def test_a_dry_run_says_what_would_go_and_which_lines(
     async def pieces() -> AsyncIterator[bytes]:
         yield "\n".join(codes).encode()
 
-    source, rules = Source("codes.txt", None, pieces()), SourceLimits.from_settings(Settings())
-    async with import_engine.judged(
-        connection, Target(a.id, "a", TargetKind.LIST), source, rules,
+    source, limits = Source("codes.txt", None, pieces()), SourceLimits.from_settings(Settings())
+    async with import_engine.dry_run(
+        connection, Target(a.id, "a", TargetKind.LIST), source, limits,
         mode=mode, file_format=FileFormat(kind="txt"), max_lines=1_000,
-    ) as judgement:  # fmt: skip
-        lines = [(each.line, each.reason) async for each in judgement.rejected]
-        verdict = judgement.verdict
-    import_id = await send(connection, "\n".join(codes), mode=mode)
-    found = await done(connection, pool, import_id)
+    ) as report:  # fmt: skip
+        lines = [(each.line, each.reason) async for each in report.rejected]
+        counts = report.counts
+    import_id = await start_import(connection, "\n".join(codes), mode=mode)
+    found = await run_worker(connection, pool, import_id)
     assert lines == await reasons(connection, import_id)
-    assert (verdict.added, verdict.existing, verdict.removed) == (found.added, found.existing, found.removed)
+    assert (counts.added, counts.existing, counts.removed) == (found.added, found.existing, found.removed)
     if mode == "replace":
-        assert verdict.kept_reserved == found.kept_reserved > 0
+        assert counts.kept_reserved == found.kept_reserved > 0
 
 
-async def test_codes_in_a_command_are_no_file(connection: Connection, pool: Pool) -> None:
-    """Nothing in them is a line break, a byte order mark or a picture: each is taken or refused by itself."""
+async def test_codes_of_a_command_are_not_parsed_as_a_file(connection: Connection, pool: Pool) -> None:
+    """A line break, byte order mark or file signature in a code affects only this code."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", codes=("%PDF-1.4", "\ufeffABC", "A\n\nB", "\0" * 9, "x" * 70_000, " OK ", ""))
     await imports.create(connection, command)
-    found = await done(connection, pool, command.id)
+    found = await run_worker(connection, pool, command.id)
     assert (found.state, found.lines, found.added, found.blank) == ("finished", 7, 2, 1)
     assert await codes_of(connection) == ["%PDF-1.4", "OK"]
     assert [line for line, _ in await reasons(connection, command.id)] == [2, 3, 4, 5]
 
 
 async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connection, pool: Pool) -> None:
-    """The first line of an address counts; one that is known already gets the new attributes and keeps the others."""
-    first = await send(connection, "email,first_name,town\na@x.org,Ada,Rom\nb@x.org,Bob,Ulm\n", group="g")
-    assert (await done(connection, pool, first)).added == 2
-    second = await send(connection, "E-Mail;First Name\nA@x.org;Ava\nc@x.org;Cleo\nC@X.org;Clio\nd@;Dan\n", group="g")
-    found = await done(connection, pool, second)
+    """The first line of an address counts; an existing recipient gets new attributes and keeps the others."""
+    first = await start_import(connection, "email,first_name,town\na@x.org,Ada,Rom\nb@x.org,Bob,Ulm\n", group="g")
+    assert (await run_worker(connection, pool, first)).added == 2
+    second = await start_import(
+        connection, "E-Mail;First Name\nA@x.org;Ava\nc@x.org;Cleo\nC@X.org;Clio\nd@;Dan\n", group="g"
+    )
+    found = await run_worker(connection, pool, second)
     assert (found.added, found.existing, found.rejected, found.lines) == (1, 1, 2, 4)
     assert await reasons(connection, second) == [(4, Reason.DUPLICATE), (5, Reason.BAD_ADDRESS)]
     assert await connection.fetchval("SELECT attributes FROM recipient WHERE address_key = 'a@x.org'") == {
@@ -320,47 +322,47 @@ async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connec
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_a_group_is_replaced_and_recipients_are_deleted(connection: Connection, pool: Pool) -> None:
-    """As with codes; nobody's mail hangs on a group, so all of it may go."""
+async def test_a_group_can_be_replaced_and_reduced(connection: Connection, pool: Pool) -> None:
+    """All recipients can be removed, because no mail depends on a group."""
     await add_group(connection, "g", 50)
-    replacing = await send(
+    replacing = await start_import(
         connection,
         "email\n" + "".join(f"c{n}@example.org\n" for n in range(40, 60)),
         group="g",
         mode=ImportMode.REPLACE,
     )
-    found = await done(connection, pool, replacing)
+    found = await run_worker(connection, pool, replacing)
     assert (found.added, found.existing, found.removed) == (10, 10, 40)
-    deleting = await send(
+    deleting = await start_import(
         connection, "email\nc41@example.org\nnobody@example.org\nc41@example.org\n", group="g", mode=ImportMode.DELETE
     )
-    found = await done(connection, pool, deleting)
+    found = await run_worker(connection, pool, deleting)
     assert (found.removed, found.rejected) == (1, 2)
     assert await connection.fetchval("SELECT count(*) FROM recipient") == 19
 
 
-# --- crashes, turns, cancel ------------------------------------------------------------------------------------------
+# --- crashes, order, cancellation ------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("step", ["take", "end of take", "remove", "finish"])
-@pytest.mark.parametrize("mode", ["add", "replace", "delete"])
+@pytest.mark.parametrize("step", ["import", "after import", "remove", "finish"])
+@pytest.mark.parametrize("mode", ImportMode)
 @pytest.mark.parametrize("into", ["list", "group"])
-async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytest passes by name
+async def test_an_import_resumes_after_its_worker_died(  # noqa: PLR0917 - pytest passes by name
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, into: str, mode: ImportMode, step: str
 ) -> None:
-    """Before and after each chunk, and at each step to the end: the report is that of one that was never stopped."""
+    """Before and after each chunk, and at each final step: the result is that of an uninterrupted import."""
     survivor, victim = [await twin(connection, into, name, mode) for name in ("a", "b")]
-    whole = await done(connection, pool, survivor)
-    dies_at = 0
-    while (found := await look(connection, victim)).finished_at is None:
+    whole = await run_worker(connection, pool, survivor)
+    death = 0
+    while (found := await status_of(connection, victim)).finished_at is None:
         with monkeypatch.context() as patch:
-            dying(patch, step, dies_at)
+            die_at(patch, step, death)
             with suppress(Killed):
                 await worker(pool).step()
         await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE finished_at IS NULL")
-        dies_at += 1
-    assert dies_at > 1 or (step == "remove" and (into, mode) != ("list", "replace"))
+        death += 1
+    assert death > 1 or (step == "remove" and (into, mode) != ("list", "replace"))
     for name in (
         "state",
         "lines",
@@ -377,11 +379,11 @@ async def test_an_import_goes_on_where_its_worker_died(  # noqa: PLR0917 - pytes
     assert await contents(connection, into, "a") == await contents(connection, into, "b")
 
 
-def dying(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
-    """The worker dies in its first run at that step, in its second run at the step after it, and so on."""
+def die_at(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
+    """The worker dies in its first run at the first such step, in its second run at the second one, and so on."""
     steps = {
-        "take": (import_chunks, "take"),
-        "end of take": (import_chunks, "take"),
+        "import": (import_chunks, "import_chunk"),
+        "after import": (import_chunks, "import_chunk"),
         "remove": (import_chunks, "_remove_codes"),
         "finish": (imports, "finish"),
     }
@@ -392,7 +394,7 @@ def dying(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
         nonlocal met
         met += 1
         if met > number and (step != "finish" or number == 0):
-            if step == "end of take":
+            if step == "after import":
                 await plain(*arguments, **named)
             raise Killed
         return await plain(*arguments, **named)
@@ -401,16 +403,18 @@ def dying(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
 
 
 async def twin(connection: Connection, into: str, name: str, mode: ImportMode) -> UUID:
-    """An import of a file with everything in it: new, known, repeated, blank and bad lines, over several chunks."""
+    """An import of a file with new, existing, repeated, blank and invalid lines, over several chunks."""
     numbers = [*range(20, 90), 30, 85, 20]
     if into == "list":
         await add_list(connection, name)
         await add_codes(connection, name, [f"CODE-{number:04}" for number in range(40)])
         lines = [f"CODE-{number:04}" for number in numbers]
-        return await send(connection, "\n".join([*lines, "", "x" * 201]), mode=mode, to=name)
+        return await start_import(connection, "\n".join([*lines, "", "x" * 201]), mode=mode, to=name)
     await add_recipients(connection, name, [(f"c{number:04}@x.org", {"first_name": "Ada"}) for number in range(40)])
     rows = [f"c{number:04}@x.org;Zoë" for number in numbers]
-    return await send(connection, "\n".join(["email;first_name", *rows, "", "nobody;Eve"]), mode=mode, group=name)
+    return await start_import(
+        connection, "\n".join(["email;first_name", *rows, "", "nobody;Eve"]), mode=mode, group=name
+    )
 
 
 async def contents(connection: Connection, into: str, name: str) -> list[Any]:
@@ -421,37 +425,37 @@ async def contents(connection: Connection, into: str, name: str) -> list[Any]:
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_a_file_that_changed_meanwhile_is_not_read_on(
+async def test_a_changed_file_fails_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What was taken stays, and nobody pretends that the rest belongs to it."""
+    """Committed lines stay, and no line of the new file is added to them."""
     await add_list(connection, "a")
     file = tmp_path / "codes.txt"
     file.write_text("".join(f"OLD-{number:04}\n" for number in range(100)))
     command = ImportCoupons(list="a", source=file.as_uri())
     await imports.create(connection, command)
-    importer, take = worker(pool, import_folder=tmp_path), import_chunks.take
+    importer, import_chunk = worker(pool, import_folder=tmp_path), import_chunks.import_chunk
 
-    async def takes_one(*arguments: Any, **named: Any) -> None:
-        await take(*arguments, **named)
+    async def imports_one(*arguments: Any, **named: Any) -> None:
+        await import_chunk(*arguments, **named)
         importer._signals.stop()
 
-    monkeypatch.setattr(import_chunks, "take", takes_one)
+    monkeypatch.setattr(import_chunks, "import_chunk", imports_one)
     assert await importer.step() == NO_PAUSE
-    assert (await look(connection, command.id)).lines < 100
+    assert (await status_of(connection, command.id)).lines < 100
     file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
     assert await worker(pool, import_folder=tmp_path).step() == NO_PAUSE
-    found = await look(connection, command.id)
+    found = await status_of(connection, command.id)
     assert found.state == "failed"
-    assert "was changed while" in (found.reason or "")
+    assert "has changed during the import" in (found.reason or "")
     assert {code[:3] for code in await codes_of(connection)} == {"OLD"}
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_a_file_that_grew_after_its_last_line_is_not_read_on(
+async def test_a_file_changed_after_its_last_chunk_fails_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A worker that dies between the last chunk and the end: what the file has then is another file."""
+    """The worker died between the last chunk and the end, and the next one finds another file."""
     await add_list(connection, "a")
     file = tmp_path / "codes.txt"
     file.write_text("".join(f"OLD-{number:04}\n" for number in range(60)))
@@ -467,16 +471,16 @@ async def test_a_file_that_grew_after_its_last_line_is_not_read_on(
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
     file.write_text("".join(f"NEW-{number:04}\n" for number in range(100)))
     assert await worker(pool, import_folder=tmp_path).step() == NO_PAUSE
-    found = await look(connection, command.id)
+    found = await status_of(connection, command.id)
     assert (found.state, found.added) == ("failed", 60)
-    assert "was changed while" in (found.reason or "")
+    assert "has changed during the import" in (found.reason or "")
 
 
-async def test_an_upload_stays_until_its_last_import_has_read_it(connection: Connection, pool: Pool) -> None:
-    """Two lists may get the same file; neither takes the other's end for the file's."""
+async def test_an_upload_is_kept_until_its_last_import_has_finished(connection: Connection, pool: Pool) -> None:
+    """Two lists can import the same upload; the first import does not delete it."""
     await add_list(connection, "a")
     await add_list(connection, "b")
-    await send(connection, "A\nB\nC\n")
+    await start_import(connection, "A\nB\nC\n")
     source = await connection.fetchval("SELECT source FROM import_job")
     second = ImportCoupons(list="b", source=source, format=Format(kind="txt"))
     await imports.create(connection, second)
@@ -486,142 +490,142 @@ async def test_an_upload_stays_until_its_last_import_has_read_it(connection: Con
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
 
 
-async def test_an_upload_that_is_gone_is_no_short_file(connection: Connection) -> None:
-    """Its reader says so, in the middle as at the beginning."""
+async def test_a_deleted_upload_is_not_a_short_file(connection: Connection) -> None:
+    """Its reader raises, at the beginning and in the middle."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"A\n"
         yield b"B\n"
 
-    upload = await uploads.keep(connection, "codes.txt", pieces(), max_bytes=100)
-    reading = uploads.pieces_of(connection, upload)
+    upload = await uploads.store(connection, "codes.txt", pieces(), max_bytes=100)
+    reading = uploads.iter_pieces(connection, upload)
     assert await anext(reading) == b"A\n"
     await connection.execute("DELETE FROM upload")
-    with pytest.raises(Conflict, match="no upload"):
+    with pytest.raises(Conflict, match="no longer exists"):
         await anext(reading)
 
 
 async def test_a_worker_skips_a_group_import_until_its_lease_has_expired(connection: Connection, pool: Pool) -> None:
     """Then a worker claims it and imports the whole file; the lease of the first worker is lost."""
-    import_id = await send(connection, "email\nada@example.org\n", group="g")
+    import_id = await start_import(connection, "email\nada@example.org\n", group="g")
     first = await imports.claim(connection, owner="first", lease_seconds=60)
     assert first
     assert await worker(pool).step() is None
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
     assert await worker(pool).step() == NO_PAUSE
-    job = await look(connection, import_id)
+    job = await status_of(connection, import_id)
     assert (job.state, job.added) == ("finished", 1)
     with pytest.raises(LeaseLost):
         await imports.renew(connection, first, lease_seconds=60)
 
 
-async def test_a_database_that_is_full_for_long_ends_no_import(
+async def test_a_full_database_does_not_end_an_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not the import's fault: once there is room, it goes on without a person."""
+    """The import is not at fault: once there is space, it continues automatically."""
     await add_list(connection, "a")
-    import_id = await send(connection, "A-1\n")
+    import_id = await start_import(connection, "A-1\n")
 
     async def fails(*_: object, **__: object) -> None:
         raise DiskFullError
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_chunks, "take", fails)
-        for _ in range(MOST_INTERRUPTIONS + 2):
+        patch.setattr(import_chunks, "import_chunk", fails)
+        for _ in range(MAX_RETRIES + 2):
             await connection.execute("UPDATE import_job SET due_at = now()")
             assert await worker(pool).step() == NO_PAUSE
     await connection.execute("UPDATE import_job SET due_at = now()")
-    assert (await done(connection, pool, import_id)).added == 1
+    assert (await run_worker(connection, pool, import_id)).added == 1
 
 
-async def test_a_statement_that_always_takes_too_long_ends_the_import(
+async def test_repeated_statement_timeouts_end_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Later and later, each time noted by its kind and nothing else; then it fails, and the next one has its turn."""
+    """Each retry is logged by its kind only and comes later; then the import fails, and the next one has its turn."""
     await add_list(connection, "a")
-    import_id = await send(connection, "SECRET-1\n")
-    later = await send(connection, "A-1\n")
+    import_id = await start_import(connection, "SECRET-1\n")
+    later = await start_import(connection, "A-1\n")
 
     async def fails(*_: object, **__: object) -> None:
         raise QueryCanceledError("SECRET-1")
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_chunks, "take", fails)
-        for _ in range(MOST_INTERRUPTIONS + 1):
-            assert (await look(connection, import_id)).finished_at is None
+        patch.setattr(import_chunks, "import_chunk", fails)
+        for _ in range(MAX_RETRIES + 1):
+            assert (await status_of(connection, import_id)).finished_at is None
             await connection.execute("UPDATE import_job SET due_at = now() + interval '1 h' WHERE id = $1", later)
             await connection.execute("UPDATE import_job SET due_at = now() WHERE id = $1", import_id)
             assert await worker(pool).step() == NO_PAUSE
-    found = await look(connection, import_id)
-    assert (found.state, found.reason) == ("failed", "database trouble, a statement took too long (9 times)")
-    assert not any("SECRET" in event.text for event in await imports.events(connection, import_id))
+    found = await status_of(connection, import_id)
+    assert (found.state, found.reason) == ("failed", "database: a statement timed out (9 times)")
+    assert not any("SECRET" in event.text for event in await imports.list_events(connection, import_id))
     await connection.execute("UPDATE import_job SET due_at = now()")
-    assert (await done(connection, pool, later)).added == 1
+    assert (await run_worker(connection, pool, later)).added == 1
 
 
-async def test_two_chunks_of_the_same_codes_in_another_order_do_not_deadlock(
+async def test_two_chunks_of_the_same_codes_in_different_orders_do_not_deadlock(
     connection: Connection, pool: Pool
 ) -> None:
-    """Should two workers ever be at one list, each code is taken once, and neither waits for the other for ever."""
+    """If two workers ever import into one list, each code is added once, and neither waits forever."""
     await add_list(connection, "a")
     codes = [f"CODE-{number:05}" for number in range(20_000)]
-    first = await claimed(connection, await send(connection, "X\n"))
+    first = await claimed(connection, await start_import(connection, "X\n"))
     await connection.execute("UPDATE import_job SET created_at = now() + interval '1 h'")
-    second = await claimed(connection, await send(connection, "X\n"))
+    second = await claimed(connection, await start_import(connection, "X\n"))
 
-    async def take(job: Job, order: list[str]) -> None:
+    async def take(job: LeasedImport, order: list[str]) -> None:
         async with pool.acquire() as own:
             await take_codes(own, job, check_codes(range(1, len(order) + 1), order), position=1)
 
     await asyncio.gather(take(first, codes), take(second, codes[::-1]))
     assert await codes_of(connection) == codes
-    counts = [await look(connection, job.id) for job in (first, second)]
+    counts = [await status_of(connection, job.id) for job in (first, second)]
     assert sorted((each.added, each.rejected) for each in counts) == [(0, 20_000), (20_000, 0)]
 
 
-async def test_a_chunk_is_not_taken_twice_nor_without_the_lease(connection: Connection) -> None:
-    """Compare-and-set: of the same position, of an ended lease, of another's, nothing is written."""
+async def test_a_chunk_is_imported_once_and_only_under_the_lease(connection: Connection) -> None:
+    """Compare-and-set: nothing is written for a repeated position, an expired lease or another worker's lease."""
     await add_list(connection, "a")
-    job = await claimed(connection, await send(connection, "X\n"))
+    job = await claimed(connection, await start_import(connection, "X\n"))
     await take_codes(connection, job, check_codes([1], ["A"]), position=10)
-    for spoilt in ("position = 10", "lease_until = now() - interval '1 s'", "lease_token = gen_random_uuid()"):
-        await connection.execute(f"UPDATE import_job SET {spoilt}")
+    for change in ("position = 10", "lease_until = now() - interval '1 s'", "lease_token = gen_random_uuid()"):
+        await connection.execute(f"UPDATE import_job SET {change}")
         with pytest.raises(LeaseLost):
-            await take_codes(connection, job, check_codes([2], ["B"]), position=10 if "position" in spoilt else 20)
+            await take_codes(connection, job, check_codes([2], ["B"]), position=10 if "position" in change else 20)
     assert await codes_of(connection) == ["A"]
 
 
-async def test_imports_into_one_list_take_their_turns(connection: Connection, pool: Pool) -> None:
-    """The second of two that replace waits for the first, or each would remove what the other brought."""
+async def test_imports_into_one_list_run_one_after_another(connection: Connection, pool: Pool) -> None:
+    """Otherwise two imports that replace would remove each other's codes."""
     await add_list(connection, "a")
-    first = await send(connection, "A1\nA2\n", mode=ImportMode.REPLACE)
-    second = await send(connection, "B1\nB2\n", mode=ImportMode.REPLACE)
+    first = await start_import(connection, "A1\nA2\n", mode=ImportMode.REPLACE)
+    second = await start_import(connection, "B1\nB2\n", mode=ImportMode.REPLACE)
     held = await imports.claim(connection, owner="test", lease_seconds=60)
     assert held
     assert held.id == first
     assert await worker(pool).step() is None
-    await imports.hand_back(connection, held)
+    await imports.release(connection, held)
     assert await worker(pool).step() == NO_PAUSE
-    found = await done(connection, pool, second)
+    found = await run_worker(connection, pool, second)
     assert (found.added, found.removed) == (2, 2)
     assert await codes_of(connection) == ["B1", "B2"]
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_imports_at_once_and_in_another_order_take_each_code_once(connection: Connection, pool: Pool) -> None:
-    """Into one list or several, by several workers: no deadlock, and every line of every file is explained."""
+async def test_concurrent_imports_in_different_orders_add_each_code_once(connection: Connection, pool: Pool) -> None:
+    """Into one list or several, by several workers: no deadlock, and every line has a result."""
     for name in ("a", "b"):
         await add_list(connection, name)
     codes = [f"CODE-{number:04}" for number in range(200)]
     orders = (codes, codes[::-1], codes[100:] + codes[:100])
-    jobs = [await send(connection, "\n".join(order), to=name) for order in orders for name in ("a", "b")]
+    jobs = [await start_import(connection, "\n".join(order), to=name) for order in orders for name in ("a", "b")]
 
-    looking = asyncio.Lock()  # one connection, four workers
+    looking = asyncio.Lock()  # four workers share one connection
 
     async def work_on() -> None:
         while True:
             async with looking:
-                ended = [(await look(connection, job)).finished_at is not None for job in jobs]
+                ended = [(await status_of(connection, job)).finished_at is not None for job in jobs]
             if all(ended):
                 return
             await worker(pool).step()
@@ -629,128 +633,128 @@ async def test_imports_at_once_and_in_another_order_take_each_code_once(connecti
     await asyncio.gather(*(work_on() for _ in range(4)))
     for name in ("a", "b"):
         assert await codes_of(connection, name) == codes
-    counts = [await look(connection, job) for job in jobs]
+    counts = [await status_of(connection, job) for job in jobs]
     assert [each.added + each.rejected for each in counts] == [200] * 6
     assert sum(each.added for each in counts) == 400
 
 
-async def test_the_same_file_again_says_so(connection: Connection, pool: Pool) -> None:
-    """By its content, whatever it is called and however it is packed."""
+async def test_a_repeated_file_is_recognized(connection: Connection, pool: Pool) -> None:
+    """By its content, whatever its name and compression."""
     await add_list(connection, "a")
-    first = await done(connection, pool, await send(connection, "A1\nA2\n"))
-    again = await done(connection, pool, await send(connection, "A1\nA2\n"))
+    first = await run_worker(connection, pool, await start_import(connection, "A1\nA2\n"))
+    again = await run_worker(connection, pool, await start_import(connection, "A1\nA2\n"))
     assert (again.added, again.same_as, again.same_at) == (0, first.id, first.finished_at)
     assert first.same_as is None
-    assert (await done(connection, pool, await send(connection, "A1\nA3\n"))).same_as is None
+    assert (await run_worker(connection, pool, await start_import(connection, "A1\nA3\n"))).same_as is None
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_a_cancelled_import_keeps_its_chunks_and_takes_no_more(
+async def test_a_cancelled_import_keeps_its_chunks_and_stops(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker that has it stops at its next piece; what it has committed is in the list."""
+    """Its worker stops at the next piece; committed chunks stay in the list."""
     await add_list(connection, "a")
-    import_id = await send(connection, "".join(f"CODE-{number:04}\n" for number in range(100)))
-    take = import_chunks.take
+    import_id = await start_import(connection, "".join(f"CODE-{number:04}\n" for number in range(100)))
+    import_chunk = import_chunks.import_chunk
 
-    async def takes_one(*arguments: Any, **named: Any) -> None:
-        await take(*arguments, **named)
+    async def imports_one(*arguments: Any, **named: Any) -> None:
+        await import_chunk(*arguments, **named)
         await imports.cancel(connection, import_id)
 
-    monkeypatch.setattr(import_chunks, "take", takes_one)
+    monkeypatch.setattr(import_chunks, "import_chunk", imports_one)
     with pytest.raises(LeaseLost):
         await worker(pool).step()
-    found = await look(connection, import_id)
+    found = await status_of(connection, import_id)
     assert found.state == "cancelled"
     assert 0 < found.added < 100
     assert len(await codes_of(connection)) == found.added
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
-    with pytest.raises(Conflict, match="cancelled already"):
+    with pytest.raises(Conflict, match="already cancelled"):
         await imports.cancel(connection, import_id)
 
 
-# --- what cannot be read ---------------------------------------------------------------------------------------------
+# --- sources that cannot be read -------------------------------------------------------------------------------------
 
 
-async def test_a_file_that_cannot_be_read_fails_the_import(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """Trouble with a file does not pass by itself, as trouble with the database does."""
+async def test_an_unreadable_file_fails_the_import(connection: Connection, pool: Pool, tmp_path: Path) -> None:
+    """A retry cannot help, unlike after an error of the database."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source=(tmp_path / "gone.txt").as_uri())
     await imports.create(connection, command)
     assert await worker(pool, import_folder=tmp_path).step() == NO_PAUSE
-    assert (await look(connection, command.id)).state == "failed"
+    assert (await status_of(connection, command.id)).state == "failed"
 
 
-async def test_a_source_that_is_not_reachable_is_tried_again(connection: Connection, pool: Pool) -> None:
-    """Later and later, and not at once; meanwhile the import says what it waits for."""
+async def test_an_unreachable_source_is_retried(connection: Connection, pool: Pool) -> None:
+    """With growing delays; in the meantime, the log of the import shows the reason."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source="https://127.0.0.1:9/codes.txt")
     await imports.create(connection, command)
     importer = worker(pool, import_hosts="127.0.0.1:9", import_private_hosts=True)
     assert await importer.step() == NO_PAUSE
-    assert (await look(connection, command.id)).state == "running"
+    assert (await status_of(connection, command.id)).state == "running"
     pause = await importer.step()
     assert pause is not None
     assert 0 < pause <= 5
-    assert "to be tried again in 5 s" in (await imports.events(connection, command.id))[-1].text
+    assert "retrying in 5 s" in (await imports.list_events(connection, command.id))[-1].text
 
 
-async def test_a_file_that_is_no_text_fails_the_import(connection: Connection, pool: Pool) -> None:
-    """One line says what it is; nothing was added."""
+async def test_a_file_that_is_not_text_fails_the_import(connection: Connection, pool: Pool) -> None:
+    """With a reason of one line; nothing is added."""
     await add_list(connection, "a")
-    import_id = await send(connection, b"\x89PNG\r\n\x1a\n" + bytes(100))
-    found = await done(connection, pool, import_id)
+    import_id = await start_import(connection, b"\x89PNG\r\n\x1a\n" + bytes(100))
+    found = await run_worker(connection, pool, import_id)
     assert (found.state, found.added) == ("failed", 0)
     assert "picture" in (found.reason or "")
 
 
 async def test_an_empty_file_fails_the_import(connection: Connection, pool: Pool) -> None:
-    """Nobody means to import nothing; replaced by nothing, a list would lose all its codes."""
+    """It must be a mistake: replaced by an empty file, a list would lose all its codes."""
     await add_list(connection, "a", 3)
-    found = await done(connection, pool, await send(connection, "", mode=ImportMode.REPLACE))
+    found = await run_worker(connection, pool, await start_import(connection, "", mode=ImportMode.REPLACE))
     assert (found.state, found.removed) == ("failed", 0)
 
 
-async def test_a_file_with_too_many_lines_is_refused(connection: Connection, pool: Pool) -> None:
-    """The limit is the operator's."""
+async def test_a_file_with_too_many_lines_fails_the_import(connection: Connection, pool: Pool) -> None:
+    """The limit is a setting."""
     await add_list(connection, "a")
-    import_id = await send(connection, "A\nB\nC\n")
+    import_id = await start_import(connection, "A\nB\nC\n")
     assert await worker(pool, import_max_lines=2).step() == NO_PAUSE
-    assert "COUPONS_IMPORT_MAX_LINES" in ((await look(connection, import_id)).reason or "")
+    assert "COUPONS_IMPORT_MAX_LINES" in ((await status_of(connection, import_id)).reason or "")
 
 
-async def test_an_upload_is_gone_with_its_import(connection: Connection, pool: Pool) -> None:
-    """Codes don't lie about twice."""
+async def test_an_upload_is_deleted_with_its_import(connection: Connection, pool: Pool) -> None:
+    """Codes are not stored twice."""
     await add_list(connection, "a")
-    await send(connection, "A\n")
+    await start_import(connection, "A\n")
     await worker(pool).step()
     assert await connection.fetchval("SELECT count(*) FROM upload_chunk") == 0
 
 
-async def test_an_upload_that_is_too_large_leaves_nothing(connection: Connection) -> None:
-    """The limit holds before a worker sees it."""
+async def test_an_upload_that_is_too_large_is_deleted(connection: Connection) -> None:
+    """The limit applies before a worker reads it."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"A" * 60
         yield b"B" * 60
 
     with pytest.raises(Conflict, match="COUPONS_IMPORT_MAX_BYTES"):
-        await uploads.keep(connection, "codes.txt", pieces(), max_bytes=100)
+        await uploads.store(connection, "codes.txt", pieces(), max_bytes=100)
     assert await connection.fetchval("SELECT count(*) FROM upload") == 0
 
 
-# --- rows of a group that are not taken ------------------------------------------------------------------------------
+# --- rejected rows of a group ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("mode", ["add", "replace", "delete"])
-async def test_a_dry_run_and_the_import_keep_the_same_rows(
+@pytest.mark.parametrize("mode", ImportMode)
+async def test_a_dry_run_and_the_import_reject_the_same_rows(
     connection: Connection, pool: Pool, mode: ImportMode
 ) -> None:
-    """Whole, to the last letter, in every mode and wherever chunks are cut; the columns are those of the file."""
+    """With all their cells, in every mode, however the file is cut into chunks; with the columns of the file."""
     people = [f"{name};p{name}@example.org;=1" for name in range(40)]
-    refused = ["Zoë;nobody;", "\0;P1@example.org;'x", ";a", '\u200c;p1@example.org;"4;""2"']
-    text = "\n".join(["Name;E-Mail;Größe", *people, *refused])
+    invalid = ["Zoë;nobody;", "\0;P1@example.org;'x", ";a", '\u200c;p1@example.org;"4;""2"']
+    text = "\n".join(["Name;E-Mail;Größe", *people, *invalid])
     await add_group(connection, "g", 3)
     group = await groups.find(connection, "g")
     assert group
@@ -758,30 +762,32 @@ async def test_a_dry_run_and_the_import_keep_the_same_rows(
     async def pieces() -> AsyncIterator[bytes]:
         yield text.encode()
 
-    async with import_engine.judged(
+    async with import_engine.dry_run(
         connection, Target(group.id, "g", TargetKind.GROUP), Source("people.csv", None, pieces()),
         SourceLimits.from_settings(Settings()),
         mode=mode, file_format=FileFormat(kind="csv"), max_lines=1_000,
-    ) as judgement:  # fmt: skip
-        judged = [line async for line in streamed_rejections_csv(judgement.rejected, judgement.columns)]
-    import_id = await send(connection, text, mode=mode, group="g")
-    found = await done(connection, pool, import_id)
-    kept = [line async for line in streamed_rejections_csv(imports.rejections(connection, import_id), found.columns)]
-    assert kept == judged
+    ) as report:  # fmt: skip
+        expected = [line async for line in streamed_rejections_csv(report.rejected, report.columns)]
+    import_id = await start_import(connection, text, mode=mode, group="g")
+    found = await run_worker(connection, pool, import_id)
+    kept = [
+        line async for line in streamed_rejections_csv(imports.iter_rejections(connection, import_id), found.columns)
+    ]
+    assert kept == expected
     assert kept[0] == "\ufeffline;email;name;groesse;reason\r\n"
     assert '42;"nobody";"Zoë";"";"not exactly one e-mail address"\r\n' in kept
     assert '43;"P1@example.org";"\ufffd";"\'x";"contains a control or invisible character"\r\n' in kept
     assert kept[-1].startswith('45;"p1@example.org";"\u200c";"4;""2";')
 
 
-async def test_what_earlier_versions_kept_of_a_refused_row_is_shown(connection: Connection) -> None:
-    """The address alone, as it was kept before whole rows were."""
+async def test_rejected_rows_of_earlier_versions_can_be_read(connection: Connection) -> None:
+    """Earlier versions stored only the address."""
     await add_group(connection, "g", 1)
     import_id = await connection.fetchval("SELECT id FROM import_job")
     await connection.execute(
         "INSERT INTO import_rejection VALUES ($1, 2, '{2}', ARRAY['{\"nobody'], '{bad_address}')", import_id
     )
-    assert (await look(connection, import_id)).columns == ["email"]
-    assert [each async for each in imports.rejections(connection, import_id)] == [
+    assert (await status_of(connection, import_id)).columns == ["email"]
+    assert [each async for each in imports.iter_rejections(connection, import_id)] == [
         Rejected(2, '{"nobody', Reason.BAD_ADDRESS)
     ]

@@ -49,7 +49,7 @@ SQL = {
 }
 NOT_EXPLAINABLE = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
 """Prefixes of statements that PostgreSQL cannot explain."""
-PART_OF_ANOTHER = {"import_chunks.all_known"}
+PART_OF_ANOTHER = {"import_chunks.lines_of_imported_chunk"}
 
 ADMISSION = """
 sendouts.lock sendouts.lock_lists sendouts.take sendouts.reserve sendouts.note_missing sendouts.begin
@@ -59,16 +59,17 @@ sendout_views.resumable
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.audience messages.rows
 sendout_views.* uncertain.*
-lookup.troubled lookup.answers imports.rows imports.events imports.reason_counts imports.cancel imports.note
-uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.drop
+lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
+uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved
 """
 WORK = {
     "importer": f"""
         inbox.* lists.rows groups.extend uploads.* import_chunks.* {ADMISSION}
-        imports.keep_list imports.create imports.ensure_group imports.claim imports.next_due imports.is_held
-        imports.opened imports.keep_columns imports.progress imports.note_left imports.end
-        imports.hand_back imports.interrupted imports.postpone imports.drop_old_rejections imports.renew imports.note
+        imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
+        imports.holds_lease imports.set_total_bytes imports.set_columns imports.record_progress imports.record_kept
+        imports.end imports.release imports.count_retry imports.postpone imports.delete_old_rejections imports.renew
+        imports.log_event
         """,
     "preparer": f"""
         inbox.* groups.audience messages.rows lists.rows {ADMISSION}
@@ -86,15 +87,16 @@ WORK = {
         {FOR_THE_CONSOLE} groups.known_attributes messages.*
         lists.create lists.change lists.copy lists.archive lists.restore
         import_chunks.count_staged_rejections import_chunks.staged_rejections import_chunks.group_size
-        import_chunks.judge_recipients
+        import_chunks.dry_run_recipients
         """,
     "auditor": "invariants.*",
-    "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.rejections",
+    "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.next_rejections",
     "operator and codes": """
-        lookup.* imports.rejections
-        import_chunks.known_by_merge import_chunks.known_by_probe import_chunks.spent import_chunks.repeated
-        import_chunks.not_taken
-        import_chunks.judge_take_over import_chunks.judge_delete import_chunks.judge_replaced
+        lookup.* imports.next_rejections
+        import_chunks.find_existing_by_merge import_chunks.find_existing_by_probe
+        import_chunks.find_retired import_chunks.find_repeated
+        import_chunks.rejected_lines
+        import_chunks.dry_run_take_over import_chunks.dry_run_delete import_chunks.dry_run_replace
         """,
 }
 """The statements that each process runs: `module.name`, or `module.*` for all of a module."""
@@ -107,10 +109,10 @@ def iter_statements(work: str) -> Iterator[tuple[str, str]]:
         assert found, wanted
         yield from found
         if wanted == "import_chunks.*":
-            yield "reject_not_taken", import_chunks._REJECT_NOT_TAKEN
-            yield "reject_all_known", import_chunks._REJECT_ALL_KNOWN
+            yield "insert_rejected_lines", import_chunks._INSERT_REJECTED_LINES
+            yield "insert_lines_of_imported_chunk", import_chunks._INSERT_LINES_OF_IMPORTED_CHUNK
         if wanted in ("import_chunks.*", "import_chunks.add_recipients"):
-            yield "reject_staged", import_chunks._REJECT_STAGED
+            yield "insert_staged_rejections", import_chunks._INSERT_STAGED_REJECTIONS
 
 
 @pytest.fixture
@@ -157,7 +159,7 @@ async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) 
     async with connect(await login(logins, roles)) as connection:
         await check_current(connection)
         if "import_chunks" in WORK[roles]:
-            await connection.execute(import_chunks.SQL.staging)
+            await connection.execute(import_chunks.SQL.prepare_staging)
         assert await list_denied(connection, WORK[roles]) == []
 
 
@@ -170,7 +172,7 @@ async def test_a_role_has_no_unused_right(logins: Logins, connection: Connection
     needless = []
     async with connect(await login(logins, roles)) as own:
         if "import_chunks" in WORK[roles]:
-            await own.execute(import_chunks.SQL.staging)
+            await own.execute(import_chunks.SQL.prepare_staging)
         for kind, table, column, right in rights:
             if (table, right) in RIGHTS_WITHOUT_STATEMENT:
                 continue

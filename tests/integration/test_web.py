@@ -458,11 +458,11 @@ async def test_an_import_form_stores_its_file_and_publishes_a_command(
     assert isinstance(command, ImportCoupons)
     assert command.format == Format(encoding="cp1252", separator="\t", column=2)
     assert (command.list, command.mode) == ("spring-10", "replace")
-    upload_id = uploads.id_in(command.source or "")
+    upload_id = uploads.parse_source(command.source or "")
     assert upload_id
     kept = await uploads.find(connection, upload_id)
     assert kept
-    pieces = [piece async for piece in uploads.pieces_of(connection, kept)]
+    pieces = [piece async for piece in uploads.iter_pieces(connection, kept)]
     assert b"".join(pieces) == content
     assert [len(piece) for piece in pieces[:-1]] == [PIECE_BYTES] * 2
 

@@ -86,7 +86,7 @@ async def store_upload(connection: Connection, text: str) -> str:
     async def pieces() -> AsyncIterator[bytes]:
         yield text.encode()
 
-    return f"upload:{(await uploads.keep(connection, 'codes.txt', pieces(), max_bytes=MIB)).id}"
+    return f"upload:{(await uploads.store(connection, 'codes.txt', pieces(), max_bytes=MIB)).id}"
 
 
 async def import_text(
@@ -118,8 +118,8 @@ async def running_import(connection: Connection) -> UUID:
     command = ImportCoupons(list="spring-10", source=await store_upload(connection, "\n".join(map(str, range(5_000)))))
     await imports.create(connection, command)
     job = await claimed(connection, command.id)
-    await imports.opened(connection, job, 5_000)
-    await imports.note(connection, job.id, "taken by w1")
+    await imports.set_total_bytes(connection, job, 5_000)
+    await imports.log_event(connection, job.id, "claimed by w1")
     await take_codes(
         connection, job, check_codes(range(1, 2_001), [f"A{number}" for number in range(2_000)]), position=2_000
     )
@@ -160,7 +160,7 @@ async def test_a_program_uploads_a_file_and_publishes_its_import(
     job = (await site.get(f"/api/imports/{command['id']}")).json()
     assert (job["state"], job["added"], job["list"], job["group"]) == ("finished", 200_000, "spring-10", None)
     log = (await site.get(f"/api/imports/{command['id']}/events")).json()
-    assert [event["text"] for event in log] == ["taken by w", "reads spring.txt as txt, utf-8", "finished"]
+    assert [event["text"] for event in log] == ["claimed by w", "reading spring.txt as txt, utf-8", "finished"]
     assert (await site.get("/api/lists/spring-10/imports")).json() == [job]
 
 
@@ -333,7 +333,7 @@ async def test_a_running_import_shows_its_progress(site: AsyncClient, connection
     assert "<span>2.0 kB of 5.0 kB</span>" in text
     assert "<span>1,000 lines/s</span>" in text
     assert "<span>3 s left</span>" in text
-    assert "taken by w1" in text
+    assert "claimed by w1" in text
     assert "data-live" in text
     assert '<noscript><meta http-equiv="refresh"' in text
     text = (await site.get("/lists/spring-10")).text
