@@ -1,7 +1,7 @@
 """The query plans of a chunk: each planner setting has its effect, and reaches only its own statements."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,7 @@ NO_IMPORT = UUID(int=0)
 
 
 @pytest.fixture
-async def list_id(connection: Connection) -> int:
+async def list_id(connection: Connection) -> AsyncIterator[int]:
     """A list that was filled after the last ANALYZE, and a staged chunk of old and new codes."""
     await add_list(connection, "other", 5_000)
     await connection.execute("ANALYZE coupon")
@@ -34,7 +34,8 @@ async def list_id(connection: Connection) -> int:
     codes = [*OLD[::2], *NEW]
     await import_chunks.stage_codes(connection, check_codes(range(1, len(codes) + 1), codes))
     (found,) = await lists.named(connection, "a")
-    return found.id
+    yield found.id
+    await import_chunks.discard_staging(connection)
 
 
 async def plan(connection: Connection, settings: str, statement: str, *arguments: object) -> list[str]:

@@ -375,7 +375,7 @@ async def test_the_api_cancels_an_import(site: AsyncClient, connection: Connecti
     job = (await site.post(f"/api/imports/{import_id}/cancel")).json()
     assert (job["id"], job["state"], job["added"]) == (str(import_id), "cancelled", 2_000)
     response = await site.post(f"/api/imports/{import_id}/cancel")
-    assert (response.status_code, "is cancelled already" in errors(response)) == (409, True)
+    assert (response.status_code, "is already cancelled" in errors(response)) == (409, True)
     assert (await site.post(f"/api/imports/{uuid4()}/cancel")).status_code == 404
 
 
