@@ -33,7 +33,7 @@ async def list_id(connection: Connection) -> AsyncIterator[int]:
     await import_chunks.prepare_staging(connection)
     codes = [*OLD[::2], *NEW]
     await import_chunks.stage_codes(connection, check_codes(range(1, len(codes) + 1), codes))
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     yield found.id
     await import_chunks.discard_staging(connection)
 
@@ -146,7 +146,7 @@ async def test_only_the_search_for_existing_codes_has_the_merge_plan(
 
 async def test_a_dry_run_has_the_plans_of_an_import(connection: Connection, list_id: int) -> None:
     """Its search uses the merge plan too, and the settings end with its transaction."""
-    (found,) = await lists.named(connection, "a")
+    (found,) = await lists.get(connection, "a")
     target = Target(found.id, "a", TargetKind.LIST)
     with logged(connection) as queries:
         async with import_chunks.dry_run(connection, target, ImportMode.ADD, lines=len(NEW) + len(OLD) // 2) as (
