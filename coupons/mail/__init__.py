@@ -9,7 +9,6 @@ from coupons.mail.compiled import CompiledEmail, EmailError, check_settings, com
 from coupons.mail.envelope import MAX_LINE, Envelope
 from coupons.mail.files import MAX_ENCODED, File
 from coupons.mail.mailbox import Mailbox, parse_mailbox
-from coupons.mail.message import compile_message
 
 __all__ = [
     "MAX_ENCODED",
@@ -21,7 +20,6 @@ __all__ = [
     "Mailbox",
     "check_settings",
     "compile_email",
-    "compile_message",
     "message_id",
     "parse_mailbox",
 ]

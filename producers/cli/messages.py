@@ -193,7 +193,7 @@ async def _test_mail(
     from datetime import UTC, datetime
     from uuid import uuid4
 
-    from coupons.mail import compile_message
+    from coupons.message_compiler import compile_message
     from coupons.store import messages
 
     message = await messages.get(connection, name)

@@ -95,15 +95,14 @@ def demo(folder: Path, keep: bool) -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
     """Print a shell completion script.
 
     To use it in bash: eval "$(coupons completion bash)"
     """
     from click.shell_completion import get_completion_class
 
-    from producers.cli import main
-
     found = get_completion_class(shell)
     if found is not None:
-        click.echo(found(main, {}, "coupons", "_COUPONS_COMPLETE").source())
+        click.echo(found(ctx.find_root().command, {}, "coupons", "_COUPONS_COMPLETE").source())

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from coupons.mail import Envelope, File, compile_message
+from coupons.mail import Envelope, File
+from coupons.message_compiler import compile_message
 from coupons.settings import Settings
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message

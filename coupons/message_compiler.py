@@ -1,18 +1,14 @@
 """A saved message as an email: the only place that combines a message with the settings for sending."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from coupons.mail.compiled import CompiledEmail, compile_email
-from coupons.mail.files import File
+from coupons.mail import CompiledEmail, File, compile_email
 from coupons.settings import Settings
+from coupons.store.messages import Message
 from coupons.templates.rendering import Template
 
-if TYPE_CHECKING:
-    from coupons.store.messages import Message  # which compiles a message when it is saved
 
-
-def compile_message(message: "Message", files: Sequence[File], settings: Settings) -> CompiledEmail:
+def compile_message(message: Message, files: Sequence[File], settings: Settings) -> CompiledEmail:
     """The email of a sendout, and of a test mail. Raises EmailError: a setting cannot be used."""
     return compile_email(
         template=Template(message.parts),
