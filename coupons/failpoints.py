@@ -36,7 +36,7 @@ FAILPOINTS = {
     "import.finished": "the import is finished, its upload is left and no sendout is resumed",
     "sweep.recovered": "mails in flight of dead workers are uncertain, nothing else is swept",
 }
-"""Every failpoint, with what is done there and what is not."""
+"""Every failpoint, with the work that is done there and the work that is not."""
 ACTIONS = ("kill", "stop", "fail", "delay")
 DELAY_SECONDS = 0.3
 
@@ -73,7 +73,7 @@ def armed() -> Mapping[str, str]:
 
 
 def arm(text: str) -> None:
-    """Replace what was armed in this process; "" disarms all. Raises ValueError like `parse`."""
+    """Arm these failpoints instead of the ones armed before; "" disarms all. Raises ValueError like `parse`."""
     _armed.clear()
     _armed.update(parse(text))
 
