@@ -58,6 +58,8 @@ def user_errors() -> Iterator[None]:
         raise Failed("; ".join(reasons_of(error))) from None
     except InsufficientPrivilegeError as error:
         raise Failed(denial(error)) from None
+    except BrokenPipeError:  # of stdout, as in `coupons outbox | head`: click exits without a message
+        raise
     except (PostgresError, InterfaceError, OSError, TimeoutError) as error:
         raise Failed(f"database: {type(error).__name__}") from None  # its text may contain codes
     except KeyboardInterrupt:

@@ -70,16 +70,16 @@ async def _list(sendout_id: UUID, keys: set[str] | None, *, csv_output: bool, js
 
 
 async def _resolve(
-    sendout_id: UUID, how: Literal["resend", "accept"], keys: set[str] | None, *, json_output: bool
+    sendout_id: UUID, resolution: Literal["resend", "accept"], keys: set[str] | None, *, json_output: bool
 ) -> int | None:
     """Returns exit code 1 if one of the given addresses has no uncertain mail."""
     from coupons.store import uncertain
 
     async with database() as connection:
-        count = await uncertain.resolve(connection, sendout_id, how, address_keys=keys)
+        count = await uncertain.resolve(connection, sendout_id, resolution, address_keys=keys)
     if json_output:
-        emit_json({"sendout": sendout_id, "how": how, "mails": count})
+        emit_json({"sendout": sendout_id, "resolution": resolution, "mails": count})
     else:
-        done = "queued for resending" if how == "resend" else "counted as sent"
+        done = "queued for resending" if resolution == "resend" else "counted as sent"
         click.echo(f"sendout {sendout_id}: {counted(count, 'mail')} {done}")
     return FAILED if keys and count < len(keys) else None

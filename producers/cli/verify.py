@@ -17,12 +17,12 @@ async def verify(json_output: bool) -> int | None:
     from coupons.store import invariants
 
     async with database() as connection:
-        proved = await invariants.check(connection)
+        checked = await invariants.check(connection)
     if json_output:
-        emit_json(proved)
+        emit_json(checked)
     else:
-        for proof in proved:
-            click.echo(f"{mark(proof.ok)} {proof.sentence}")
-            for offender in proof.violations:
-                click.echo(f"    {', '.join(f'{name}={value}' for name, value in offender.items())}")
-    return None if all(proof.ok for proof in proved) else FAILED
+        for each in checked:
+            click.echo(f"{mark(ok=each.ok)} {each.sentence}")
+            for row in each.violations:
+                click.echo(f"    {', '.join(f'{name}={value}' for name, value in row.items())}")
+    return None if all(each.ok for each in checked) else FAILED

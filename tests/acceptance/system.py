@@ -155,11 +155,11 @@ class Shop(Programs):
     def check_invariants(self) -> None:
         """Check the invariants as `coupons verify` does, in 0.02 s instead of 0.3 s."""
 
-        async def prove() -> list[Invariant]:
+        async def check() -> list[Invariant]:
             async with connect(self.services.database_url) as connection:
                 return await invariants.check(connection)
 
-        assert [proof for proof in asyncio.run(prove()) if not proof.ok] == []
+        assert [each for each in asyncio.run(check()) if not each.ok] == []
 
     def contents(self) -> dict[str, str]:
         """A digest of each table, to check that nothing has changed. Rejected commands do not count as a change."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import COUPONS, FAILED, REJECTED_LINES, WRONG_USAGE
+from tests.acceptance.processes import COUPONS, FAILED, REJECTED_LINES, SETTINGS, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 
 ESCAPE = "\x1b"
@@ -52,7 +52,7 @@ def test_each_command_with_json_prints_json(open_shop: Shop, sendout: Any, tmp_p
     (mail,) = open_shop.coupons("who", "--email", "Customer1@example.org", "--json").json
     (owner,) = open_shop.coupons("who", "--code", mail["codes"]["ten-percent"], "--json").json
     assert owner["address"] == "customer1@example.org"
-    assert all(proof["offenders"] == [] for proof in open_shop.coupons("verify", "--json").json)
+    assert all(each["violations"] == [] for each in open_shop.coupons("verify", "--json").json)
     into = ("--group", "customers", "--wait", "--json", "--rejected", tmp_path / "rejected.csv")
     imported = open_shop.coupons("group", "import", people, *into, code=REJECTED_LINES).json
     assert (imported["group"], imported["added"], imported["rejected"]) == ("customers", 0, 1)
@@ -122,6 +122,18 @@ def test_a_terminal_shows_a_progress_bar_and_stdout_has_only_the_result(open_sho
     assert re.search(r"\d/s .*\d s ", result.err)  # rate and time left
     assert ESCAPE in result.err
     assert result.json["sent"] == 1_500
+
+
+def test_a_closed_pipe_ends_a_command_without_a_message(open_shop: Shop, sendout: Any) -> None:
+    """As in `coupons outbox | head`."""
+    environment = os.environ | SETTINGS | open_shop.services.environment()
+    with subprocess.Popen(
+        [COUPONS, "outbox"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", FAILED)
 
 
 def test_no_color_is_respected(open_shop: Shop, sendout: Any) -> None:
