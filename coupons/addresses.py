@@ -84,7 +84,7 @@ def is_harmless(address: str) -> bool:
 
 
 def _normalize(address: str, text: str) -> str:
-    """In NFC, with the domain in ASCII."""
+    """The address in NFC, with the domain in ASCII."""
     local_part, at, domain = unicodedata.normalize("NFC", address[: MAX_ADDRESS + 1]).rpartition("@")
     if len(address) > MAX_ADDRESS or not at or _CONTROL.search(address):
         raise AddressError(_reason(address), text)

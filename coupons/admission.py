@@ -1,7 +1,8 @@
-"""The one decision about shortage: may a sendout begin, and with how many codes of each list?
+"""Decide whether a sendout can start, and how many codes of each list it gets.
 
-It is made on amounts, with the lists' rows locked. Looking for free coupons with SKIP LOCKED instead would take codes
-that another transaction holds for a shortage: two sendouts of 800 on a list of 1,000 both ended Interrupted.
+The decision uses amounts, with the rows of the lists locked. Selecting available codes with SKIP LOCKED instead would
+mistake codes that another transaction locks for a shortage: two sendouts of 800 codes from a list of 1,000 were both
+interrupted.
 """
 
 from collections.abc import Sequence
@@ -28,14 +29,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Codes of each list that the sendout gets: all that it needs, or what there is where a text stands in."""
+    """The number of codes of each list: all that are needed, or fewer if the list has an alternative text."""
 
     amounts: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """Nothing is granted of any list; nobody is mailed."""
+    """No codes are granted of any list, and no mail is sent."""
 
     needs: tuple[Need, ...]
 
@@ -44,7 +45,7 @@ class Short:
 
 
 def decide(needs: Sequence[Need]) -> Granted | Short:
-    """All lists or none: one list that pauses the sendout and is short holds back every other."""
+    """Grant codes of all lists or of none: one list that lacks codes and pauses the sendout is enough for none."""
     short = tuple(need for need in needs if need.missing and need.shortage == Shortage.PAUSE)
     if short:
         return Short(short)

@@ -1,9 +1,9 @@
-"""Connections to Postgres: one for a command line, a pool for what keeps running.
+"""Connections to PostgreSQL: one for the command line, a pool for workers and the console.
 
-A half-open connection can hang far beyond a call's own timeout, so every connection carries limits on both ends. The
-server ends what takes too long, and the connection stays good; who hears nothing even from it has no connection any
-more, and drops it. At worst, a network that passes nothing on and yet acknowledges, that is COMMAND_SECONDS and
-CANCEL_SECONDS for what was under way: a worker is at work again within a minute.
+A half-open connection can hang far beyond a call's own timeout, so both ends of each connection have limits. The server
+ends statements that take too long; the connection stays usable. If no reply comes at all, the client drops the
+connection. In the worst case, a network that acknowledges packets without delivering them, this takes COMMAND_SECONDS
+and CANCEL_SECONDS, so that a worker works again within a minute.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from coupons.keepalive import SILENCE_SECONDS, notice_silence
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 25
-"""What the server gives a statement; the few that grow with a list, a group or a sendout say so where they run."""
+"""The server's limit for a statement. Statements that grow with a list, a group or a sendout have their own."""
 COMMAND_SECONDS = STATEMENT_SECONDS + 5
-"""… and after which nobody waits for it any more: the server would have said something."""
+"""The client's limit: by then the server would have ended the statement."""
 CANCEL_SECONDS = 5
-"""What the server gets to confirm that it has stopped; asyncpg alone would wait another COMMAND_SECONDS."""
+"""Limit for the server's confirmation of a cancel; asyncpg alone would wait another COMMAND_SECONDS."""
 IDLE_SECONDS = 20
-"""A connection that nobody uses is closed after: it may be dead, which only its next user would find out."""
+"""Idle time after which a pooled connection is closed: it may be dead, which only its next user would notice."""
 
 # As text: asyncpg's classes are generic for type checkers only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -49,10 +49,10 @@ TRANSIENT_ERRORS = (
     asyncpg.PostgresSystemError,
     asyncpg.InternalClientError,
 )
-"""What passes: the same transaction may be tried again. It may also have been committed; only idempotent ones are."""
+"""Errors after which the same transaction may succeed. It may have been committed: retry only idempotent ones."""
 
 GONE_SECONDS = 10
-"""A statement whose client was killed ends after: its locks keep others from its work, and it may have an hour left."""
+"""The server notices within this time that the client of a running statement is gone, and releases its locks."""
 
 _SERVER = {
     "application_name": "coupon-manager",
@@ -72,7 +72,7 @@ class DatabaseUnavailable(UserError):
 
 
 class _FailFastConnection(asyncpg.Connection):
-    """A connection that ends when its server is silent."""
+    """A connection that ends when its server stops responding."""
 
     __slots__ = ()
 
@@ -89,7 +89,7 @@ class _FailFastConnection(asyncpg.Connection):
 
 
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-"""A commit that a crash can undo would take the intent with it, and its mails would leave a second time."""
+"""With asynchronous commits, a crash could undo an intent, and its mails would be sent a second time."""
 
 
 async def _prepare(connection: Connection) -> None:
@@ -100,15 +100,15 @@ async def _prepare(connection: Connection) -> None:
 
 
 async def _keep(_: object) -> None:
-    """Nothing to undo before a connection is used again: its session stays as it was prepared, SET is always LOCAL.
+    """Do not reset a session that returns to its pool: SET is always LOCAL, and a test looks for leftovers.
 
-    asyncpg's own reset is a round trip each time; a transaction that was left open is rolled back before this.
+    asyncpg's reset costs a round trip each time. It rolls back an open transaction before this is called.
     """
 
 
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[Connection]:
-    """One connection, for as long as the block runs.
+    """Open one connection for the block.
 
     Raises:
         DatabaseUnavailable: one line, without the password.
@@ -153,11 +153,11 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
 
 @contextmanager
 def _opening() -> Iterator[None]:
-    """Tells what keeps a connection from being opened; never a part of the URL, which holds the password."""
+    """Raise DatabaseUnavailable for what prevents a connection, without any part of the URL: it has the password."""
     try:
         yield
     except ValueError:
-        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a URL that can be read") from None
+        raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a valid URL") from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
 
@@ -177,5 +177,5 @@ async def _close(pool: Pool) -> None:
 
 
 def affected(status: str) -> int:
-    """How many rows a statement has written, by its status: `UPDATE 17`, `INSERT 0 17`."""
+    """The number of written rows, from a status like `UPDATE 17` or `INSERT 0 17`."""
     return int(status.rpartition(" ")[2])

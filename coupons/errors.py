@@ -1,12 +1,12 @@
-"""Errors whose text is meant for the person who caused them: one line that names the thing, without codes."""
+"""Errors of users, whose text is one line that names the thing and contains no codes; and signals to stop work."""
 
 
 class UserError(Exception):
-    """Shown as it is by the command line and the web; everything else is a defect."""
+    """The command line and the console show its text; any other error is an internal error."""
 
 
 class Conflict(UserError):
-    """What was asked for cannot be done. Nothing was changed."""
+    """The request is not possible in the present state. Nothing was changed."""
 
 
 class WorkStopped(Exception):

@@ -1,4 +1,4 @@
-"""Keep a lease while the work under it runs; stop the work when the lease is lost."""
+"""Renew a lease while the work under it runs, and stop the work when the lease is lost."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from coupons.errors import LeaseLost
 async def renewed_lease(
     renew: Callable[[], Awaitable[None]], *, every: float, expires_after: float
 ) -> AsyncIterator[None]:
-    """Call `renew` every so many seconds while the block runs; cancel the block if that fails until it expires.
+    """Call `renew` at each interval while the block runs. Cancel the block if the lease is not renewed in time.
 
     Raises:
-        LeaseLost: `renew` said so, or the database could not be asked for so long that others have taken over.
+        LeaseLost: `renew` raised it, or the database was unavailable until the lease expired.
     """
     body = asyncio.current_task()
     assert body is not None  # noqa: S101 - an async context manager runs in a task
     running = True
 
     def stop(heart: asyncio.Task[None]) -> None:
-        if running and not heart.cancelled():  # a block that has just ended must not be cancelled in what follows it
+        if running and not heart.cancelled():  # after the block has ended, its caller must not be cancelled
             body.cancel("lease lost")
 
     heart = asyncio.create_task(_beat(renew, every, expires_after))
@@ -46,7 +46,8 @@ async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_afte
         await asyncio.sleep(every)
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(min(every, renewed + expires_after - asked)):  # one that hangs is not the last
+            # A hanging renewal leaves time for another one.
+            async with asyncio.timeout(min(every, renewed + expires_after - asked)):
                 await renew()
             renewed = asked
         except TRANSIENT_ERRORS:

@@ -1,4 +1,4 @@
-"""Bring the database up to date: numbered files, each in a transaction, under one advisory lock."""
+"""Apply migrations: numbered files, each in its own transaction, under one advisory lock."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 
 
 class MigrationError(UserError):
-    """The database and the migration files don't belong together."""
+    """The database and the migration files do not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Migration:
 
 
 def migrations() -> list[Migration]:
-    """All of them, in order."""
+    """All migrations, in order."""
     found = [
         Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
         for file in files("coupons").joinpath("migrations").iterdir()
@@ -46,14 +46,14 @@ def migrations() -> list[Migration]:
 
 
 async def migrate(database_url: str) -> list[Migration]:
-    """Apply what is missing, and return it. Two at once wait for each other.
+    """Apply and return the missing migrations. A second process waits for the first.
 
     Raises:
         MigrationError: the database is not in UTF-8, a file was changed after it was applied, or the database is newer
             than this program.
     """
     async with connect(database_url) as connection:
-        # Another migration may run for long.
+        # Another process may migrate for a long time.
         await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
         await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK, timeout=MIGRATION_SECONDS)
         if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
@@ -66,15 +66,17 @@ async def migrate(database_url: str) -> list[Migration]:
 
 
 async def pending(connection: Connection) -> list[Migration]:
-    """What `migrate` would apply. Raises MigrationError as it does."""
+    """The migrations that `migrate` would apply. Raises MigrationError as `migrate` does."""
     exists = await connection.fetchval("SELECT to_regclass('schema_migration') IS NOT NULL")
     return _missing(await _applied(connection) if exists else {})
 
 
 async def check_current(connection: Connection) -> None:
-    """Raises MigrationError unless the database is what this program needs."""
+    """Raises MigrationError if a migration is missing or the database is newer."""
     if missing := await pending(connection):
-        raise MigrationError(f"the database lacks {len(missing)} migrations: run `coupons migrate`")
+        raise MigrationError(
+            f"the database lacks {len(missing)} migration{'s' * (len(missing) != 1)}: run `coupons migrate`"
+        )
 
 
 async def _applied(connection: Connection) -> dict[int, str]:

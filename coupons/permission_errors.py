@@ -3,12 +3,12 @@
 import asyncpg
 
 CODES = ("coupon", "import_rejection", "retired_code", "retired_code_key")
-"""Tables of which only a part can be read without the role coupons_codes."""
+"""Tables that only the role coupons_codes can read completely."""
 
 
 def denial(error: asyncpg.InsufficientPrivilegeError) -> str:
-    """One line. Of the database's own words only the last one is read: the name of a table, whatever their language."""
+    """One line. Only the last word of the database's message is used, a table name in every language."""
     words = str(error).splitlines()[0]
     if words.split()[-1].strip('"') in CODES:
-        return "this login may not do that with codes: members of coupons_codes see them, the owner deletes them"
+        return "permission denied for codes: reading them takes the role coupons_codes, deleting them the owner"
     return f"this login may not do that: {words} (docs/reference/roles.sql)"

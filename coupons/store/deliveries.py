@@ -18,19 +18,19 @@ from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
 
 SQL = Queries("deliveries.sql")
-ABANDONED = "a worker died or lost its lease while it handed this mail over"
+ABANDONED = "a worker died or lost its lease while handing over this mail"
 
 
 class NotSending(Exception):
     """The sendout was paused or cancelled."""
 
 
-class _NotItsTurn(Exception):
-    """The sendout keeps a pace, and another worker has just been given its turn."""
+class _TurnTaken(Exception):
+    """The sendout has a rate limit, and another worker has just taken its turn."""
 
 
-TURNS_TRIED = 10
-"""Sendouts that keep a pace, and whose turn another worker took at the same moment, before it is looked later."""
+CLAIM_TRIES = 10
+"""After this many turns in a row that other workers took first, the worker looks again later."""
 RETRIED_STATES = (DeliveryState.DEFERRED, DeliveryState.UNCERTAIN)
 """After these, another attempt may follow."""
 
@@ -72,9 +72,9 @@ class Delivery:
     attributes: Mapping[str, str]
     attempts: int
     was_uncertain: bool = False
-    """Whether an earlier mail may have arrived: its codes are never anybody else's."""
+    """An earlier mail may have arrived: its codes stay with this recipient."""
     deferred_for: float | None = None
-    """Seconds since it was first deferred."""
+    """Seconds since the first deferral."""
     codes: Mapping[int, str] = field(default_factory=dict, repr=False)
 
 
@@ -120,12 +120,12 @@ class DeliveryResult:
 async def claim(
     connection: Connection, *, owner: str, lease_seconds: float, only_cancelled: bool = False
 ) -> Batch | None:
-    """A batch that is due, or only one that is to be closed. What a dead worker left in hand becomes uncertain."""
-    for _ in range(TURNS_TRIED):
+    """Claim a due batch, or only one of a cancelled sendout. Mails in flight of a dead worker become uncertain."""
+    for _ in range(CLAIM_TRIES):
         try:
             async with connection.transaction():
                 return await _claim(connection, owner, lease_seconds, only_cancelled=only_cancelled)
-        except _NotItsTurn:
+        except _TurnTaken:
             continue
     return None
 
@@ -135,9 +135,9 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
     if row is None:
         return None
     batch = _batch(row)
-    keeps_pace = row["per_hour"] and batch.sendout_state == SendoutState.SENDING
-    if keeps_pace and await connection.fetchval(SQL.take_turn, *batch.span) is None:
-        raise _NotItsTurn
+    is_limited = row["per_hour"] and batch.sendout_state == SendoutState.SENDING
+    if is_limited and await connection.fetchval(SQL.take_turn, *batch.span) is None:
+        raise _TurnTaken
     if abandoned := row["abandoned"]:
         await _abandon(connection, batch, abandoned, lease_seconds)
     return batch
@@ -156,7 +156,7 @@ def _batch(row: asyncpg.Record) -> Batch:
 
 
 async def recover(connection: Connection, *, owner: str, lease_seconds: float) -> int:
-    """Call uncertain what dead workers have left in hand, of sendouts that nobody works on too; returns how many."""
+    """Make mails in flight of dead workers uncertain, in any state of their sendouts; returns how many."""
     count = 0
     while True:
         async with connection.transaction():
@@ -175,7 +175,7 @@ async def _abandon(connection: Connection, batch: Batch, numbers: list[int], lea
 
 
 async def next_due(connection: Connection) -> float | None:
-    """Seconds until there is a batch to claim that cannot be claimed now; None if nothing is known to come."""
+    """Seconds until the next batch can be claimed that cannot be claimed now; None if there is none."""
     seconds: float | None = await connection.fetchval(SQL.next_due)
     return seconds
 
@@ -230,15 +230,15 @@ async def record(
     intents: Sequence[int],
     lease_seconds: float,
 ) -> bool:
-    """One flush: what became of mails, and the intent to hand over the next ones.
+    """One flush: record the results of mails, and the intent to hand over the next ones.
 
-    `in_flight` are the numbers of mails that were handed over before and have no outcome yet. `flush` is the same when
-    the same flush is tried again: if it was committed, although nobody heard of it, it only answers.
+    `in_flight` are the numbers of mails that were handed over before and have no outcome yet. `flush` identifies the
+    flush: if it is tried again after its commit, it only returns the same answer.
 
-    Returns whether `intents` may be handed over: not once the sendout is paused or cancelled.
+    Returns whether `intents` may be handed over. They may not once the sendout is paused or cancelled.
 
     Raises:
-        LeaseLost: nothing was written, nothing more may be handed over.
+        LeaseLost, SendingBlocked: nothing was written, no more mails may be handed over.
     """
     async with _whole(connection, results):
         returning = [each for each in results if each.state == DeliveryState.REFUSED and each.list_ids]
@@ -262,13 +262,13 @@ async def record(
 def _whole(
     connection: Connection, results: Sequence[DeliveryResult]
 ) -> "asyncpg.transaction.Transaction | nullcontext[None]":
-    """A transaction, if more than the one statement is needed."""
+    """A transaction, if more than one statement is needed."""
     alone = all(each.state == DeliveryState.SENT for each in results)
     return nullcontext() if alone else connection.transaction()
 
 
 async def _lock_lists(connection: Connection, batch: Batch, list_ids: Collection[int]) -> None:
-    """Before the flush locks what the sendout holds of them: schema.sql has the order."""
+    """Lock the lists before the flush locks the sendout's counters; schema.sql defines the order."""
     await _hold(connection, batch)
     await connection.fetch(SQL.lock_lists, list(list_ids))
 
@@ -281,7 +281,7 @@ async def _answer_again(connection: Connection, batch: Batch, flush: UUID, inten
 
 
 async def close(connection: Connection, batch: Batch) -> int:
-    """End a batch of a cancelled sendout; returns how many deliveries were cancelled. Raises LeaseLost."""
+    """Close a batch of a cancelled sendout; returns how many deliveries were cancelled. Raises LeaseLost."""
     async with connection.transaction():
         await _hold(connection, batch)
         rows = await connection.fetch(SQL.cancel, *batch.span)
@@ -292,12 +292,12 @@ async def close(connection: Connection, batch: Batch) -> int:
 
 
 async def release(connection: Connection, batch: Batch, *, not_within: float = 0) -> None:
-    """Hand the batch back; it is due again with its next delivery, but not within so many seconds."""
+    """Release the batch; it is due again with its next delivery, but not within `not_within` seconds."""
     await connection.execute(SQL.release, *batch.key, not_within)
 
 
 async def renew(connection: Connection, batch: Batch, *, lease_seconds: float) -> None:
-    """Keep the batch for longer. Raises LeaseLost."""
+    """Renew the batch's lease. Raises LeaseLost."""
     row = await connection.fetchval(SQL.renew, *batch.key, lease_seconds)
     if row is None:
         raise _lost(batch)
@@ -330,7 +330,7 @@ async def _flush(
     intents: Sequence[int] = (),
     lease_seconds: float,
 ) -> bool | None:
-    """Whether the sendout sends; None: the lease is lost, or the flush was done before."""
+    """Whether the sendout is sending; None: the lease is lost, or the flush was already committed."""
     sent = Counter(list_id for each in results if each.state == DeliveryState.SENT for list_id in each.list_ids)
     try:
         may_send: bool | None = await connection.fetchval(
@@ -348,7 +348,7 @@ async def _flush(
             [*sent.values()],
             lease_seconds,
         )
-    except asyncpg.CheckViolationError as error:  # somebody else has decided about them
+    except asyncpg.CheckViolationError as error:  # another worker has settled some of them
         raise _lost(batch) from error
     if may_send is not None and (log := [each.number for each in results if each.state in RETRIED_STATES]):
         await connection.execute(SQL.log_attempts, batch.sendout_id, log)

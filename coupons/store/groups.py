@@ -1,4 +1,4 @@
-"""Groups of recipients, one row an address."""
+"""Groups of recipients: their attributes and sizes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,10 +55,10 @@ async def get_audience(connection: Connection, name: str) -> Audience:
 
 
 async def known_attributes(connection: Connection) -> list[str]:
-    """Every attribute that recipients of some group have."""
+    """The attributes of all groups."""
     return [row["name"] for row in await connection.fetch(SQL.known_attributes)]
 
 
 async def extend(connection: Connection, group_id: int, attributes: Sequence[str]) -> None:
-    """Its recipients may have these attributes, too."""
+    """Add attributes that the group's recipients may have."""
     await connection.execute(SQL.extend, group_id, attributes)

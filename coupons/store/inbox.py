@@ -1,4 +1,4 @@
-"""Commands that were accepted. The id makes a second copy harmless, whenever and wherever it arrives."""
+"""Received commands. Their ids make commands idempotent: a second copy changes nothing."""
 
 from uuid import UUID
 
@@ -11,9 +11,9 @@ SQL = Queries("inbox.sql")
 
 
 async def accept(connection: Connection, command: Command) -> bool:
-    """Whether this command is new. Runs in the transaction that does what it says.
+    """Whether this command is new. Must run in the transaction that carries it out.
 
-    Two workers with the same command: the second waits here until the first commits, then finds it known.
+    If two workers have the same command, the second waits here until the first one commits.
 
     Raises:
         Conflict: as `is_repeated` does.
@@ -24,10 +24,10 @@ async def accept(connection: Connection, command: Command) -> bool:
 
 
 async def is_repeated(connection: Connection, command: Command) -> bool:
-    """Whether this very command was taken before.
+    """Whether this command was accepted before.
 
     Raises:
-        Conflict: its id belongs to a command of other content, or it was refused then, for the same reason.
+        Conflict: its id belongs to a command with other content, or it was rejected, for the same reason.
     """
     known = await connection.fetchrow(SQL.known, command.id)
     if known is None:
@@ -40,12 +40,12 @@ async def is_repeated(connection: Connection, command: Command) -> bool:
 
 
 async def reject(connection: Connection, command: Command, reason: str) -> None:
-    """Note that it was not carried out, so that whoever waits for it is told, and the same id is answered the same."""
+    """Store why the command is rejected, so that a waiting client sees it and a second copy is rejected too."""
     await connection.execute(SQL.reject, command.id, command.type, command.digest(), reason)
 
 
 async def is_known(connection: Connection, command_id: UUID) -> bool:
-    """Whether a worker has taken the command of this id. Raises Conflict if it was not carried out."""
+    """Whether a worker has received the command with this id. Raises Conflict if it was rejected."""
     known = await connection.fetchrow(SQL.known, command_id)
     if known and known["rejection_reason"]:
         raise Conflict(known["rejection_reason"])

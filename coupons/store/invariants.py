@@ -1,4 +1,4 @@
-"""`coupons verify`: what must hold, proved by queries alone. Each returns the rows that contradict it."""
+"""The invariants that `coupons verify` checks. Each is a query that returns the rows violating it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ VIOLATIONS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """One sentence, and the first rows that contradict it: none if it holds. Rows hold no codes."""
+    """A rule, and the first rows that violate it. The rows contain no codes."""
 
     name: str
     sentence: str
@@ -25,7 +25,7 @@ class Invariant:
 
 
 async def check(connection: Connection) -> list[Invariant]:
-    """Every proof, on one snapshot of the database, so that it can run while workers do."""
+    """Check all invariants on one snapshot of the database, so that workers can run at the same time."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(f"SET LOCAL statement_timeout = '{CHECK_SECONDS}s'")
         return [await _check(connection, name, sql) for name, sql in SQL]

@@ -1,4 +1,4 @@
-"""Coupon lists: settings and numbers. The coupons themselves come through imports and go through deliveries."""
+"""Coupon lists: their settings and counters. Imports add and remove codes, deliveries assign them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from coupons.store.queries import Queries
 SQL = Queries("lists.sql")
 PREVIEW_SUFFIX = "_previewCoupon"
 DELETE_SECONDS = 3_600
-"""Of a million codes, half of them sent: 5.5 s. It holds up nobody, the list is out of use."""
+"""A million codes, half of them sent, take 5.5 s. The list is archived, so no other work waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ async def change(
 
 
 def _check_texts(name: str, description: str | None, alternative_text: str | None, preview_text: str | None) -> None:
-    """The limits of the reference manual, which the database holds as well."""
+    """Check the limits of the reference manual, which the database enforces as well."""
     for what, text, most in (
         ("description", description, 200),
         ("alternative text", alternative_text, 500),
         ("preview text", preview_text, 200),
     ):
         if text and len(text) > most:
-            raise Conflict(f"list {name}: the {what} has {len(text)} characters, at most {most} are taken")
+            raise Conflict(f"list {name}: the {what} has {len(text)} characters, the limit is {most}")
 
 
 async def list_all(connection: Connection, *, archived: bool) -> list[CouponList]:
@@ -94,7 +94,7 @@ async def list_all(connection: Connection, *, archived: bool) -> list[CouponList
 
 
 async def get(connection: Connection, *names: str) -> list[CouponList]:
-    """These lists, archived or not, never deleted ones. Raises Conflict naming those that do not exist."""
+    """The lists with these names, archived or not. Raises Conflict if one does not exist or is deleted."""
     found = [_coupon_list(row) for row in await connection.fetch(SQL.rows, names, True)]
     if missing := sorted(set(names) - {each.name for each in found}):
         raise Conflict(f"there is no list {', '.join(missing)}")
@@ -102,7 +102,7 @@ async def get(connection: Connection, *names: str) -> list[CouponList]:
 
 
 async def copy(connection: Connection, name: str, new_name: str) -> None:
-    """A new list with the same settings; codes are never copied, a code belongs to one list."""
+    """Create a list with the same settings. Codes are not copied: a code belongs to one list."""
     await get(connection, name)
     if await connection.fetchval(SQL.copy, name, new_name, PREVIEW_SUFFIX) is None:
         raise Conflict(f"list {new_name} exists already")
@@ -111,7 +111,7 @@ async def copy(connection: Connection, name: str, new_name: str) -> None:
 async def archive(connection: Connection, name: str) -> None:
     await get(connection, name)
     if await connection.fetchval(SQL.archive, name) is None:
-        raise Conflict(f"list {name} is archived already, or a sendout that is not finished needs it")
+        raise Conflict(f"list {name} is already archived, or an unfinished sendout needs it")
 
 
 async def restore(connection: Connection, name: str) -> None:
@@ -121,14 +121,14 @@ async def restore(connection: Connection, name: str) -> None:
 
 
 async def delete(connection: Connection, name: str) -> int:
-    """Delete an archived list with its codes; returns how many of these were sent.
+    """Delete an archived list with its codes; returns how many of them were sent.
 
-    Those stay known by their hashes, so that no list takes them again. Where a message names the list, its row stays,
-    and with it what sendouts say of it; its name is free for another list, which is not this one.
+    The hashes of sent codes are kept, so that imports reject these codes. If a message refers to the list, its row
+    stays, with the counters of its sendouts. Its name can be used for another list.
 
     Raises:
-        Conflict: it is not archived, a sendout that is not finished needs it, an import fills it, or of a code of it
-            nobody knows whether it was sent: such a mail can only be sent again with that code.
+        Conflict: the list is not archived, an unfinished sendout needs it, an import is filling it, or it has codes in
+            uncertain mails, which could only be resent with these codes.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_SECONDS}s'")
@@ -147,14 +147,14 @@ async def delete(connection: Connection, name: str) -> int:
 
 
 async def _check_unused(connection: Connection, list_id: int, name: str) -> bool:
-    """Whether a message names the list. Raises Conflict if something else needs it."""
+    """Whether a message refers to the list. Raises Conflict if anything else needs it."""
     users = await connection.fetchrow(SQL.users, list_id)
     assert users is not None  # noqa: S101 - a SELECT without FROM always has a row
     if sendout := users["unfinished"]:
         raise Conflict(f"list {name} is needed by sendout {sendout}, which is not finished")
     if sendout := users["uncertain"]:
-        raise Conflict(f"list {name} has codes in uncertain mails of sendout {sendout}: decide about these first")
+        raise Conflict(f"list {name} has codes in uncertain mails of sendout {sendout}: resolve them first")
     if users["is_filled"]:
-        raise Conflict(f"list {name} is being imported into")
+        raise Conflict(f"list {name} is being filled by an import")
     is_named: bool = users["is_named"]
     return is_named

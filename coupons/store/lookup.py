@@ -1,4 +1,4 @@
-"""Who got which code, and what did the relay say: the questions of a service desk."""
+"""Look up mails, codes and replies of relays, as a service desk needs them."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DELIVERIES_AT_ONCE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of an attempt to mail somebody, in the relay's words."""
+    """The outcome of one attempt, with the relay's reply."""
 
     number: int
     address: str
@@ -27,9 +27,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail to an address, sent or not; `codes` by list name, `answers` from the first attempt to the last.
+    """One mail to an address, sent or not. `codes` are by list name, `answers` from the first attempt to the last.
 
-    Which codes it had of its sendout's `deleted_lists` is not known any more.
+    Its codes of `deleted_lists` are not known any more.
     """
 
     sendout: UUID
@@ -48,9 +48,9 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class CodeOwner:
-    """A code in a list; without a sendout it is free.
+    """A code in a list; without a sendout it is not assigned.
 
-    Without a list: such a code was sent, of a list that was deleted since, and nothing else is known of it.
+    Without a list, the code was sent from a list that was deleted since; nothing else is known about it.
     """
 
     list: str | None
@@ -62,13 +62,13 @@ class CodeOwner:
 
 
 async def list_mails(connection: Connection, address_key: str) -> list[Mail]:
-    """By the normalised address (`coupons.addresses`), newest first."""
+    """All mails to the normalized address (`coupons.addresses`), newest first."""
     rows = await connection.fetch(SQL.by_address, address_key, MAILS_SHOWN)
     return [Mail(**row, answers=await _answers(connection, row["sendout"], [row["number"]])) for row in rows]
 
 
 async def iter_replies(connection: Connection, sendout_id: UUID) -> AsyncIterator[Answer]:
-    """All answers to each mail of a sendout that was not simply taken at its first attempt, by number and attempt."""
+    """All replies for mails of a sendout that were not accepted at the first attempt, by number and attempt."""
     after = 0
     while rows := await connection.fetch(SQL.troubled, sendout_id, after, DELIVERIES_AT_ONCE):
         for answer in await _answers(connection, sendout_id, [row["number"] for row in rows]):

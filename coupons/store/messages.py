@@ -1,4 +1,4 @@
-"""What marketers wrote. A message is never changed: saving it again makes its next version."""
+"""Messages. A version never changes: saving a message creates its next version."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from coupons.templates.rendering import Parts, Template
 
 SQL = Queries("messages.sql")
 OWN_ATTRIBUTES = frozenset({"email"})
-"""What every recipient has without being given it."""
+"""Attributes that every recipient has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`headers` stand beside those of every mail; of `files` here are the names, `list_files` has the rest.
+    """`headers` are in addition to those of every mail. `files` are names; `list_files` returns their content.
 
-    `deleted_lists` are those of `lists` that were deleted since it was saved: it cannot be sent any more. Another list
-    of such a name is not this message's, until it is saved again.
+    `deleted_lists` are those of `lists` that were deleted after it was saved. Then the message cannot be sent until it
+    is saved again, even if there is another list with the same name.
     """
 
     id: int
@@ -58,13 +58,13 @@ async def save(
 ) -> Message:
     """Save a message's next version.
 
-    `declared` are attributes that recipients will bring who are in no group yet.
+    `declared` are attributes of recipients that are not in a group yet.
 
     Raises:
         TemplateError: a part does not compile.
-        AddressError: sender or reply_to is no mailbox.
-        EmailError: a header or a file cannot go along.
-        Conflict: it names a list that does not exist or is archived, or an attribute that nobody has.
+        AddressError: sender or reply_to is not a mailbox.
+        EmailError: a header or a file is not allowed.
+        Conflict: it refers to a list that does not exist or is archived, or to an unknown attribute.
     """
     template = Template(parts)
     compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)

@@ -1,6 +1,6 @@
-"""Whether the database's data are those that somebody has accepted, or went back in time: then nothing is sent.
+"""The restore guard: nothing is sent from a restored database until an operator accepts it.
 
-schema.sql says how it is found, docs/decisions/0011 what cannot be.
+schema.sql explains how a restore is detected, docs/decisions/0011 what cannot be detected.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _REASONS = {
     "is_elsewhere": "the database is on another server: it was moved or upgraded",
     "is_copy": "the database is a copy of another one",
 }
-"""The first that is so; a dump that was restored on another server is both."""
+"""The first one that applies is shown; a dump that was restored on another server has two."""
 _REPLY = "may have been sent after the backup, perhaps with another code"
 _LOCKED_SECONDS = 0.05
 _ASSIGN_TRIES = 1_200
@@ -35,14 +35,14 @@ _LEASE_SECONDS = 24 * 3_600
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`refusal` is why nothing is sent; None while the data are accepted."""
+    """`refusal` is the reason why nothing is sent; None while the database is accepted."""
 
     refusal: str | None
     number: int | None
-    """Of the acceptance in force; None if there is none."""
+    """The number of the acceptance in force; None if there is none."""
     accepted_at: datetime | None
     mark: str
-    """Another one as soon as the database, or what was accepted of it, is."""
+    """Changes as soon as the database or its acceptance changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class UnassignedCodes:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """How far the data reach, and what may have been sent since."""
+    """When the data end, and the mails and codes that may have been sent since."""
 
     mails_until: datetime | None
-    """The last trace of a mail. It stays, as long as nothing is sent."""
+    """The last trace of a mail. It does not change while nothing is sent."""
     work_until: datetime | None
-    """The last trace of anything else: commands, imports, sendouts that were prepared. It moves on as workers run."""
+    """The last trace of anything else: commands, imports, prepared sendouts. It advances while workers run."""
     now: datetime
     sendouts: tuple[UnfinishedSendout, ...]
     lists: tuple[UnassignedCodes, ...]
@@ -86,7 +86,7 @@ async def state(connection: Connection) -> State:
 
 
 async def refusal(connection: Connection) -> str | None:
-    """Why nothing is sent, as people are told; None while it is."""
+    """The reason why nothing is sent, for users; None while the database is accepted."""
     if await connection.fetchval(SQL.accepted):
         return None
     found = _refusal(await _state(connection))
@@ -94,9 +94,9 @@ async def refusal(connection: Connection) -> str | None:
 
 
 async def since(connection: Connection) -> Since:
-    """What may have been sent after the data end. Reads a row for each batch that there ever was."""
+    """The mails and codes that may have been sent after the data end. Reads one row per batch of the database."""
     reaches = await connection.fetchrow(SQL.reaches)
-    assert reaches is not None  # noqa: S101 - it has always a row
+    assert reaches is not None  # noqa: S101 - a SELECT without FROM always has a row
     rows = await connection.fetch(SQL.sendouts)
     sendouts = [UnfinishedSendout(**{**row, "state": SendoutState(row["state"])}) for row in rows]
     lists = [UnassignedCodes(**row) for row in await connection.fetch(SQL.lists)]
@@ -104,14 +104,14 @@ async def since(connection: Connection) -> Since:
 
 
 async def accept(connection: Connection, *, seen: State | None = None, uncertain: bool = False) -> int:
-    """Let workers send from these data, as they are; returns how many mails became uncertain. Once is enough.
+    """Accept the database as it is, so that workers send; returns how many mails became uncertain.
 
-    With `uncertain`, what may have been sent of sendouts that had begun is not sent again by itself: each of their open
-    mails gets the codes that it is promised, so that nobody else does, and is uncertain. Leases of before are void.
-    Not within a transaction: PostgreSQL writes a nested one's rows under another transaction id than the guard stores.
+    An accepted database is not accepted again. With `uncertain`, the remaining mails of started sendouts are not sent:
+    their reserved codes are assigned to them, and they become uncertain. All leases end. Must not run in a transaction:
+    PostgreSQL writes the rows of a nested one with another transaction id than the guard stores.
 
     Raises:
-        Conflict: the database is a replica, or is not as it was when it was `seen`.
+        Conflict: the database is a replica, or has changed since it was `seen`.
     """
     if (await _state(connection))["is_replica"]:
         raise Conflict(f"{_REASONS['is_replica']}: it cannot be accepted")
@@ -121,7 +121,7 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
         if row["accepted"]:
             return 0
         if seen and seen.mark != row["mark"]:
-            raise Conflict("the database has changed meanwhile: look again (coupons restore-guard show)")
+            raise Conflict("the database has changed in the meantime: look again (coupons restore-guard show)")
         await connection.execute(f"SET LOCAL statement_timeout = '{ACCEPT_SECONDS}s'")
         await connection.execute(SQL.end)
         await connection.execute(SQL.begin)
@@ -133,7 +133,7 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
 
 async def _state(connection: Connection) -> asyncpg.Record:
     row = await connection.fetchrow(SQL.state)
-    assert row is not None  # noqa: S101 - the database itself is always there
+    assert row is not None  # noqa: S101 - this_database() always returns a row
     return row
 
 
@@ -146,7 +146,7 @@ def _refusal(row: asyncpg.Record) -> str | None:
 
 
 async def _make_uncertain(connection: Connection) -> int:
-    """Nobody else takes part: a batch can be had only once this is committed."""
+    """No worker interferes: a batch can be claimed only after the commit."""
     await connection.execute(SQL.lock_sendouts)
     rows = await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)
     seized = [Batch(**{**row, "sendout_state": SendoutState(row["sendout_state"])}) for row in rows]

@@ -1,4 +1,4 @@
-"""The Outbox: sendouts as people look at them, with their deliveries and lists in numbers."""
+"""Sendouts as the Outbox shows them, with the numbers of their deliveries and codes."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ class SendoutList:
 
     name: str
     deleted: bool
-    """Another list of that name is not this one."""
+    """If true, a list with this name is another one."""
     shortage: Shortage
     needed: int
     reserved: int
@@ -61,7 +61,7 @@ class Sendout:
     """It is interrupted, and its lists have enough codes now. This is a hint: the worker that resumes it decides."""
     remaining: int
     in_flight: int
-    """Mails that are just being handed over: they have no outcome yet."""
+    """Mails that are handed over and have no outcome yet."""
     leased_batches: int
     """With none, no more mails of a paused sendout can be handed over."""
     sent: int
@@ -69,18 +69,18 @@ class Sendout:
     uncertain: int
     cancelled: int
     per_second: float | None
-    """Mails with an outcome, over the last minute; None while nothing is sent."""
+    """Mails that got an outcome, averaged over the last minute; None while nothing is sent."""
     lists: tuple[SendoutList, ...]
 
     @property
     def ended(self) -> bool:
-        """Whether it stays as it is unless a person does something."""
+        """Whether its state changes only if an operator acts."""
         resumes = self.resumable and self.auto_resume
         return self.finished_at is not None or (self.state in RESUMED_STATES and not resumes)
 
     @property
     def handed_over(self) -> int:
-        """How many mails the relay has taken, may have taken, or is just being given."""
+        """How many mails the relay has accepted, may have accepted, or is being given now."""
         return self.sent + self.uncertain + self.in_flight
 
     @property
@@ -90,7 +90,7 @@ class Sendout:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """An interrupted sendout whose lists have enough codes now."""
+    """An interrupted sendout whose lists now have enough codes."""
 
     id: UUID
     message: str
@@ -98,7 +98,7 @@ class Resumable:
 
 
 def check_resumable(sendout: Sendout) -> None:
-    """Raises Conflict as `resume` does."""
+    """Raises Conflict if `sendouts.resume` would reject the sendout's state."""
     if sendout.state not in RESUMED_STATES:
         raise Conflict(not_resumable(sendout.id, sendout.state))
 
@@ -138,7 +138,7 @@ async def list_auto_resumable(connection: Connection) -> list[Resumable]:
 
 
 async def list_problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
-    """The first deliveries that are refused, uncertain or deferred, with the relay's words."""
+    """The first refused, uncertain and deferred deliveries, with the relay's replies."""
     rows = await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)
     return [Problem(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Sendouts: from the command through snapshot and admission to the end. schema.sql draws the states."""
+"""The life of a sendout: command, snapshot, admission, pause, cancel, finish. schema.sql draws its states."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SNAPSHOT_SECONDS = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A sendout to be prepared. `recipients` is known when its snapshot is taken already."""
+    """A claimed sendout that is to be prepared. `recipients` is None until its snapshot is taken."""
 
     id: UUID
     lease_token: UUID
@@ -33,7 +33,7 @@ class Claim:
 
 
 async def create(connection: Connection, command: StartSendout, *, batch_size: int) -> None:
-    """Note the sendout; recipients that come with the command become its deliveries at once.
+    """Store the sendout. Recipients in the command become its deliveries at once.
 
     Raises:
         Conflict: as `check` does.
@@ -53,11 +53,11 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
 
 
 async def check(connection: Connection, command: StartSendout) -> tuple[messages.Message, int | None]:
-    """The message and the group's id; all that can be known to be wrong before anything is begun.
+    """Check a command before anything is stored; returns the message and the group's id.
 
     Raises:
-        Conflict: unknown message or group, an archived or deleted list, an empty group, an attribute that recipients
-            lack.
+        Conflict: the message or group does not exist, a list is archived or deleted, the group is empty, or its
+            recipients lack an attribute.
     """
     message = await messages.get(connection, command.message)
     if message.deleted_lists:
@@ -89,13 +89,13 @@ async def _check_group(connection: Connection, message: messages.Message, name: 
 
 
 async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> Claim | None:
-    """The oldest sendout that waits to be prepared, or was left by a worker that died."""
+    """Claim the oldest sendout that is queued, or that a dead worker was preparing."""
     row = await connection.fetchrow(SQL.claim, owner, lease_seconds)
     return Claim(**row) if row else None
 
 
 async def count_lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
-    """How many recipients of the group have not got all these attributes."""
+    """How many recipients of the group lack one of these attributes."""
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
         count: int = await connection.fetchval(SQL.lacking, group_id, attributes, timeout=SNAPSHOT_SECONDS)
@@ -103,11 +103,11 @@ async def count_lacking(connection: Connection, group_id: int, attributes: list[
 
 
 async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
-    """Copy the group's recipients into deliveries and cut these into batches; returns how many there are.
+    """Copy the group's recipients into deliveries, in batches; returns how many there are.
 
     Raises:
-        LeaseLost: meanwhile; nothing was written.
-        Conflict: nobody is left in the group.
+        LeaseLost: nothing was written.
+        Conflict: the group has no recipients any more.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
@@ -130,7 +130,7 @@ async def _complete_snapshot(
 
 
 async def renew(connection: Connection, claim: Claim, *, lease_seconds: float) -> None:
-    """Keep the sendout for longer. Raises LeaseLost."""
+    """Renew the sendout's lease. Raises LeaseLost."""
     if await connection.fetchval(SQL.renew, claim.id, claim.lease_token, lease_seconds) is None:
         raise LeaseLost(f"sendout {claim.id}")
 
@@ -150,24 +150,24 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
     Raises:
         LeaseLost: another worker has admitted it, or it was cancelled.
         SendingBlocked: the restore guard does not accept the database.
-        Conflict: a list was archived or deleted meanwhile.
+        Conflict: a list has been archived or deleted.
     """
     async with connection.transaction():
         row = await connection.fetchrow(SQL.lock, claim.id)
         if row is None or row["lease_token"] != claim.lease_token or row["state"] != SendoutState.PREPARING:
             raise LeaseLost(f"sendout {claim.id}")
         if row["recipients"] is None:
-            raise LeaseLost(f"sendout {claim.id}: it was counted in a database that has forgotten it")
+            raise LeaseLost(f"sendout {claim.id}: its snapshot was taken in a database that was restored since")
         if refusal := await restore_guard.refusal(connection):
             raise SendingBlocked(f"sendout {claim.id}: {refusal}")
         return await _reserve(connection, claim.id)
 
 
 async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
-    """Admit an interrupted sendout again, or let a paused one go on (None). Runs in the caller's transaction.
+    """Admit an interrupted sendout again, or unpause a paused one (None). Must run in a transaction.
 
     Raises:
-        Conflict: it is in another state, or there is none of this id.
+        Conflict: it is in another state, or does not exist.
     """
     require_transaction(connection)
     row = await connection.fetchrow(SQL.lock, sendout_id)
@@ -196,14 +196,14 @@ async def auto_resume(connection: Connection) -> list[UUID]:
 
 
 async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
-    """Whether it sends now; not if another worker was faster, or a person has cancelled it."""
+    """Whether it is sending now. It is not if another worker resumed it first, or if it was cancelled."""
     try:
         async with connection.transaction():
             row = await connection.fetchrow(SQL.lock, sendout_id)
             if row is None or row["state"] != SendoutState.INTERRUPTED:
                 return False
             return isinstance(await _reserve_again(connection, sendout_id), Granted)
-    except Conflict:  # a list was archived just now
+    except Conflict:  # a list was archived in the meantime
         return False
 
 
@@ -233,11 +233,11 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
     return decision
 
 
-# --- by a person, and the end ----------------------------------------------------------------------------------------
+# --- pause, cancel, finish -------------------------------------------------------------------------------------------
 
 
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
-    """Workers stop within one window. Raises Conflict unless it is sending."""
+    """Stop sending; mails that are in flight still get their outcomes. Raises Conflict unless it is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
         state = (await sendout_views.get(connection, sendout_id)).state
         raise Conflict(f"sendout {sendout_id} is {state}: only a sending one is paused")
@@ -248,11 +248,11 @@ async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str
 
 
 async def cancel(connection: Connection, sendout_id: UUID) -> None:
-    """Nobody else is mailed; codes that nobody was sent return to their lists. Raises Conflict if it has ended."""
+    """Send no more mails; unsent codes return to their lists. Raises Conflict if the sendout has ended."""
     async with connection.transaction():
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
         if sendout and sendout["recipients"] and (refusal := await restore_guard.refusal(connection)):
-            raise Conflict(f"its codes may have been sent, and must not go to others: pause it; {refusal}")
+            raise Conflict(f"its codes may have been sent since the backup, so pause it instead; {refusal}")
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
             state = (await sendout_views.get(connection, sendout_id)).state
             raise Conflict(f"sendout {sendout_id} is {state} already")
@@ -261,9 +261,9 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
 
 
 async def settle(connection: Connection, sendout_id: UUID) -> bool:
-    """Finish a sendout of which nothing is open, giving back what it did not need; False if it is not so far."""
+    """Finish a sendout without open batches and release its reserved codes; False if a batch is open."""
     async with connection.transaction():
-        await connection.fetchrow(SQL.lock, sendout_id)  # what was decided about its uncertain mails meanwhile is seen
+        await connection.fetchrow(SQL.lock, sendout_id)  # so that a concurrent resend of its uncertain mails is seen
         if await connection.fetchval(SQL.done, sendout_id) is None:
             return False
         await connection.fetch(SQL.lock_lists, sendout_id)
@@ -273,7 +273,7 @@ async def settle(connection: Connection, sendout_id: UUID) -> bool:
 
 
 async def settle_all(connection: Connection) -> list[UUID]:
-    """Finish every sendout whose last worker died between its last batch and the end."""
+    """Finish every sendout whose worker died after closing its last batch."""
     unfinished = [row["id"] for row in await connection.fetch(SQL.unfinished)]
     return [sendout_id for sendout_id in unfinished if await settle(connection, sendout_id)]
 

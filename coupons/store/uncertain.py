@@ -1,7 +1,6 @@
-"""Mails that were handed over and never answered for: listed, and resolved by a person or by the setting.
+"""Uncertain mails, which were handed over without a reply: list them, and resolve them by an operator or the policy.
 
-Until then nobody is mailed again and the codes stay with their people. A mail that is sent again has the same codes and
-the same Message-ID.
+Until then they are not sent again and keep their codes. A resent mail has the same codes and the same Message-ID.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -17,18 +16,20 @@ from coupons.states import SendoutState
 from coupons.store.queries import Queries
 
 SQL = Queries("uncertain.sql")
-AT_ONCE = 1_000
-MOST_ATTEMPTS = 3
-"""A mail that was uncertain so often is left to a person: something about it ends the connection each time."""
+PAGE_SIZE = 1_000
+MAX_ATTEMPTS = 3
+"""The policy resends a mail up to this number of attempts. Then it is left to an operator: the mail itself may be the
+reason why the connection is lost each time.
+"""
 RESOLVE_SECONDS = 600
-"""Of a sendout with a million uncertain mails."""
+"""Enough for a sendout with a million uncertain mails."""
 _ANY = 2**31 - 1
 Resolution = Literal["resend", "accept"]
 
 
 @dataclass(frozen=True, slots=True)
 class UncertainMail:
-    """`reply` says what happened last."""
+    """`reply` is the reason why the last attempt is uncertain."""
 
     number: int
     address: str
@@ -38,9 +39,9 @@ class UncertainMail:
 
 
 async def iter_mails(connection: Connection, sendout_id: UUID) -> AsyncIterator[UncertainMail]:
-    """All of a sendout's, by their numbers."""
+    """All uncertain mails of a sendout, by number."""
     after = 0
-    while rows := await connection.fetch(SQL.listed, sendout_id, after, AT_ONCE):
+    while rows := await connection.fetch(SQL.listed, sendout_id, after, PAGE_SIZE):
         for row in rows:
             yield UncertainMail(**row)
         after = rows[-1]["number"]
@@ -54,12 +55,12 @@ async def resolve(
     address_keys: Collection[str] | None = None,
     most_attempts: int = _ANY,
 ) -> int:
-    """Send uncertain mails again, or count them as sent; returns how many. None of `address_keys` means all.
+    """Resend uncertain mails, or count them as sent; returns how many. `address_keys` None means all.
 
     Mails with `most_attempts` attempts stay as they are. Mails marked `never_resend` are not sent again.
 
     Raises:
-        Conflict: there is no such sendout, or nothing of a cancelled one is to be sent again.
+        Conflict: the sendout does not exist, or it is cancelled and mails are to be resent.
     """
     keys = None if address_keys is None else list(address_keys)
     async with connection.transaction():
@@ -84,10 +85,10 @@ async def resolve(
 
 
 async def resolve_all(connection: Connection, how: Resolution) -> int:
-    """Of every sendout, as the setting says; returns how many mails."""
-    most_attempts = MOST_ATTEMPTS if how == "resend" else _ANY
+    """Resolve the uncertain mails of every sendout by the policy; returns how many."""
+    most_attempts = MAX_ATTEMPTS if how == "resend" else _ANY
     count = 0
     for row in await connection.fetch(SQL.sendouts, how):
-        with suppress(Conflict):  # cancelled meanwhile
+        with suppress(Conflict):  # cancelled in the meantime
             count += await resolve(connection, row["id"], how, most_attempts=most_attempts)
     return count

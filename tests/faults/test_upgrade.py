@@ -60,7 +60,8 @@ def test_old_workers_that_were_not_stopped_fail_safely(
     """After the migration, old workers can write nothing and hand over no mail: no mail is lost or sent twice.
 
     Their mails in flight become uncertain: at most the number of old workers times their limit. New workers finish the
-    sendout that the old ones started. An old worker that is started afterwards refuses the newer database.
+    sendout that the old ones started. Commands are sent only after the old workers have stopped, because an old worker
+    would dead-letter them. An old worker that is started afterwards refuses the newer database.
     """
     lab, people = old_lab, [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))]
     lists = {name: [f"{name.upper()}-{number:07}" for number in range(2 * len(people))] for name in ("old", "older")}
@@ -89,10 +90,10 @@ def test_old_workers_that_were_not_stopped_fail_safely(
         assert lab.mail_count() <= migrated + OLD_WORKERS * MAX_IN_FLIGHT
         for _ in range(2):
             new.enter_context(lab.worker(batch_size=100, max_in_flight=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
+        lab.becomes("sending", begun[0])
+        old.close()
         begun.append(lab.begin_sending("upgrade", "upgrade"))
         lab.becomes("sending", begun[1])
-        old.close()
-        assert lab.state(begun[1]) == "sending"
         with monkeypatch.context() as environment:
             environment.setenv("PYTHONPATH", str(program_before))
             assert "the database is newer than this program" in lab.coupons("worker", code=FAILED).err

@@ -155,7 +155,7 @@ async def test_a_list_must_be_archived_and_idle_to_be_deleted(connection: Connec
         await lists.delete(connection, "a")
     await lists.archive(connection, "a")
     await connection.execute("UPDATE import_job SET state = 'running', finished_at = NULL")
-    with pytest.raises(Conflict, match="is being imported into"):
+    with pytest.raises(Conflict, match="is being filled by an import"):
         await lists.delete(connection, "a")
 
 
@@ -163,7 +163,7 @@ async def test_a_list_with_uncertain_mails_is_not_deleted(connection: Connection
     """A resent mail needs the same code; an accepted one counts as sent."""
     sendout_id = await finish_sendout(connection, first=DeliveryState.UNCERTAIN)
     await lists.archive(connection, "a")
-    with pytest.raises(Conflict, match=f"uncertain mails of sendout {sendout_id}: decide about these first"):
+    with pytest.raises(Conflict, match=f"uncertain mails of sendout {sendout_id}: resolve them first"):
         await lists.delete(connection, "a")
     await uncertain.resolve(connection, sendout_id, "accept")
     assert await lists.delete(connection, "a") == 10

@@ -428,7 +428,7 @@ async def test_the_policy_does_not_resend_mails_with_too_many_attempts(connectio
     await start_sendout(connection)
     batch, (first, second, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN), result(second, DeliveryState.UNCERTAIN))
-    await connection.execute("UPDATE delivery SET attempts = $1 WHERE number = 1", uncertain.MOST_ATTEMPTS)
+    await connection.execute("UPDATE delivery SET attempts = $1 WHERE number = 1", uncertain.MAX_ATTEMPTS)
     assert await uncertain.resolve_all(connection, "resend") == 1
 
 

@@ -480,7 +480,7 @@ async def test_no_sendout_is_cancelled_before_acceptance(connection: Connection)
     """Cancelling would release codes that may have been sent since the backup."""
     sendout_id = await start_sendout(connection)
     await revoke_acceptance(connection)
-    with pytest.raises(Conflict, match="pause it"):
+    with pytest.raises(Conflict, match="pause it instead"):
         await sendouts.cancel(connection, sendout_id)
     assert (await list_a(connection)).reserved == 30
 
