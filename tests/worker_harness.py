@@ -22,12 +22,12 @@ from tests.factories import add_list
 from tests.waiting import until
 from workers.delivery.batch_sender import BatchSender
 from workers.delivery.in_flight import InFlight
+from workers.delivery.in_flight_window import InFlightWindow
 from workers.delivery.policy import Policy, RejectionStreaks
 from workers.delivery.rate_limit import RateLimit
 from workers.delivery.recorder import Recorder
 from workers.delivery.renderer import Renderer
 from workers.delivery.send_budget import SendBudget
-from workers.delivery.window import Window
 from workers.health import WorkerHealth
 from workers.importer import Importer
 from workers.intake import Intake
@@ -121,7 +121,7 @@ def batch_sender(
     signals = Signals(("deliver",))
     rate_limit = RateLimit(pool=pool, per_hour=mails_per_hour) if mails_per_hour else None
     in_flight = InFlight()
-    with Window(100, least=window, stalled_owners=relays.stalled_owners).share(in_flight) as share:
+    with InFlightWindow(100, least=window, stalled_owners=relays.stalled_owners).share(in_flight) as share:
         yield BatchSender(
             in_flight=in_flight,
             budget=SendBudget(share, rate_limit, signals),

@@ -10,9 +10,9 @@ from typing import cast
 import pytest
 
 from workers.delivery.in_flight import InFlight
+from workers.delivery.in_flight_window import InFlightWindow, Share
 from workers.delivery.rate_limit import RateLimit, Slot
 from workers.delivery.send_budget import SendBudget
-from workers.delivery.window import Share, Window
 from workers.loops import Signals
 
 SIZE = 20
@@ -40,7 +40,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @contextmanager
 def budget(slots: Slots | None, in_flight: InFlight | None = None) -> Iterator[SendBudget]:
-    with Window(SIZE, least=SIZE).share(in_flight or InFlight()) as share:
+    with InFlightWindow(SIZE, least=SIZE).share(in_flight or InFlight()) as share:
         yield budget_of(share, slots)
 
 
@@ -99,7 +99,7 @@ async def test_no_slot_is_booked_without_room_in_the_window(now: list[float]) ->
 
 async def test_a_batch_without_room_waits_for_another_one() -> None:
     """It continues as soon as the other batch has recorded outcomes."""
-    window, busy = Window(SIZE, least=SIZE), InFlight()
+    window, busy = InFlightWindow(SIZE, least=SIZE), InFlight()
     busy.begin_flush(range(SIZE))
     busy.commit(may_send=True)
     with window.share(busy) as share, window.share(InFlight()) as waiting:

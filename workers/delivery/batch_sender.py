@@ -1,6 +1,6 @@
 """Hand over the mails of one batch, with the intent committed before each mail and its outcome soon after.
 
-If the worker is killed, the mails between intent and recorded outcome are uncertain: one window of mails, no more. One
+If the worker is killed, the mails between intent and recorded outcome are uncertain: at most the in-flight window. One
 transaction records the outcomes that came in and the intents of the next mails. The next flush begins when half of the
 mails in flight have their outcomes, so that the relay never waits for the database.
 """

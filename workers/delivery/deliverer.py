@@ -16,11 +16,11 @@ from coupons.store.deliveries import Batch
 from workers.delivery.batch_loader import BatchLoader, LoadedBatch
 from workers.delivery.batch_sender import BatchResult, BatchSender
 from workers.delivery.in_flight import InFlight
+from workers.delivery.in_flight_window import InFlightWindow
 from workers.delivery.policy import Policy, RejectionStreaks
 from workers.delivery.rate_limit import RateLimit
 from workers.delivery.recorder import Recorder, pause_sendout
 from workers.delivery.send_budget import SendBudget
-from workers.delivery.window import Window
 from workers.loops import NO_PAUSE, Signals, attempt
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class Deliverer:
         self._relays = relays
         self._rate_limit = RateLimit(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
         self._streaks = RejectionStreaks()
-        self._window = Window(
+        self._window = InFlightWindow(
             settings.max_in_flight, least=2 * settings.smtp_connections, stalled_owners=relays.stalled_owners
         )
         self._loader = BatchLoader(pool=pool, settings=settings)

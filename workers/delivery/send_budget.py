@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
+from workers.delivery.in_flight_window import Share
 from workers.delivery.rate_limit import RateLimit, Slot
-from workers.delivery.window import Share
 from workers.loops import Signals
 
 ROOM_SECONDS = 1.0

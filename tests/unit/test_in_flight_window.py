@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from workers.delivery.in_flight import InFlight
-from workers.delivery.window import Window
+from workers.delivery.in_flight_window import InFlightWindow
 
 LEAST = 20
 
@@ -28,19 +28,19 @@ def record(in_flight: InFlight) -> None:
 
 def test_a_window_starts_small() -> None:
     """Until the relay's speed is known, few mails are at risk."""
-    assert Window(200, least=LEAST).size == LEAST
+    assert InFlightWindow(200, least=LEAST).size == LEAST
 
 
 def test_a_window_never_exceeds_its_limit() -> None:
     """The limit holds from the start."""
-    assert Window(5, least=LEAST).size == 5
+    assert InFlightWindow(5, least=LEAST).size == 5
 
 
 def test_a_window_holds_what_the_relay_accepts_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """It grows up to its limit, and shrinks again."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    window = Window(200, least=LEAST)
+    window = InFlightWindow(200, least=LEAST)
 
     def size_at(per_second: int) -> int:
         for _ in range(20):
@@ -53,7 +53,7 @@ def test_a_window_holds_what_the_relay_accepts_in_a_second(monkeypatch: pytest.M
 
 def test_batches_share_a_window() -> None:
     """One batch has all of it. Two have half each, and the second waits until the first has fewer mails in flight."""
-    window = Window(LEAST, least=LEAST)
+    window = InFlightWindow(LEAST, least=LEAST)
     first_mails, second_mails = InFlight(), InFlight()
     with window.share(first_mails) as first:
         assert first.room(100) == LEAST
@@ -69,7 +69,7 @@ def test_batches_share_a_window() -> None:
 
 def test_settled_mails_make_room_for_the_next_flush() -> None:
     """The transaction that records their outcomes also commits the intents of the next mails."""
-    window, mails = Window(LEAST, least=LEAST), InFlight()
+    window, mails = InFlightWindow(LEAST, least=LEAST), InFlight()
     with window.share(mails) as share:
         hand_over(mails, range(LEAST))
         settle(mails, range(3))
@@ -78,14 +78,14 @@ def test_settled_mails_make_room_for_the_next_flush() -> None:
 
 def test_a_batch_is_granted_no_more_than_it_wants() -> None:
     """A window with room for more stays free for the others."""
-    window = Window(LEAST, least=LEAST)
+    window = InFlightWindow(LEAST, least=LEAST)
     with window.share(InFlight()) as share:
         assert share.room(7) == 7
 
 
 def test_a_batch_that_wants_no_room_leaves_its_part_to_the_others() -> None:
     """The last mails of a batch do not halve the window for the next one."""
-    window = Window(100, least=100)
+    window = InFlightWindow(100, least=100)
     with window.share(InFlight()) as first, window.share(InFlight()) as second:
         assert second.room(100) == 50
         assert first.room(0) == 0
@@ -96,7 +96,7 @@ def test_a_batch_that_wants_no_room_leaves_its_part_to_the_others() -> None:
 
 def test_a_batch_gives_its_room_back_when_it_ends() -> None:
     """However its work ends."""
-    window, mails = Window(LEAST, least=LEAST), InFlight()
+    window, mails = InFlightWindow(LEAST, least=LEAST), InFlight()
     with pytest.raises(ZeroDivisionError), window.share(mails):
         hand_over(mails, range(7))
         assert window.in_flight == 7
@@ -107,7 +107,7 @@ def test_a_batch_gives_its_room_back_when_it_ends() -> None:
 def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
     """Neither their own batch nor another one waits for replies that may take ten minutes."""
     stalled: list[object] = []
-    window = Window(100, least=LEAST, stalled_owners=lambda: stalled)
+    window = InFlightWindow(100, least=LEAST, stalled_owners=lambda: stalled)
     first_mails, second_mails = InFlight(), InFlight()
     with window.share(first_mails) as first, window.share(second_mails) as second:
         hand_over(first_mails, range(10))
@@ -124,7 +124,7 @@ def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
 def test_stalled_mails_count_towards_the_limit() -> None:
     """However its relays behave, a killed worker leaves no more uncertain mails than its limit."""
     stalled: list[object] = []
-    window, mails = Window(25, least=LEAST, stalled_owners=lambda: stalled), InFlight()
+    window, mails = InFlightWindow(25, least=LEAST, stalled_owners=lambda: stalled), InFlight()
     with window.share(mails) as share:
         hand_over(mails, range(20))
         stalled[:] = [mails] * 20

@@ -14,7 +14,7 @@ _MEASURED_SECONDS = 0.1
 _WEIGHT = 0.3  # of the newest measurement
 
 
-class Window:
+class InFlightWindow:
     """As many mails as the relays take in a second, and never more than `most`.
 
     So a pause acts within two seconds however slow a relay is, and a worker that is killed leaves few mails uncertain.
@@ -82,7 +82,7 @@ class Window:
 class Share:
     """What one batch may use of the window."""
 
-    def __init__(self, window: Window, in_flight: InFlight) -> None:
+    def __init__(self, window: InFlightWindow, in_flight: InFlight) -> None:
         self.in_flight = in_flight
         self.wants_room = True
         """A batch that has no mail to hand over leaves its part of the window to the others."""
