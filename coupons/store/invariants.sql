@@ -13,7 +13,7 @@ CROSS JOIN LATERAL (
 WHERE r.coupons <> l.total OR r.free <> l.available + u.reserved
    OR l.available + u.reserved + u.assigned + CASE WHEN l.deleted_at IS NULL THEN u.sent ELSE 0 END <> l.total;
 
--- codes_have_one_owner: no code is in a list twice, whatever the index says
+-- codes_have_one_owner: no code is in a list twice, checked without the index
 SELECT l.name AS list, count(*) AS times, count(DISTINCT (c.sendout_id, c.delivery_number)) AS owners
 FROM (SELECT list_id, sendout_id, delivery_number, code, count(*) OVER (PARTITION BY list_id, code) AS n FROM coupon) c
 JOIN coupon_list l ON l.id = c.list_id

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -38,6 +40,14 @@ PREPARED = {"docs/how-to/import-files.md", "docs/how-to/publish-commands.md"}
 """Pages whose samples begin with a list, a group and a message."""
 
 
+def _samples_to_run(page: Path) -> list[Sample]:
+    return [sample for sample in samples("sh", page=page) if sample.code not in NOT_RUN]
+
+
+def _pages_to_run() -> list[Path]:
+    return [page for page in pages_with("sh") if _samples_to_run(page)]
+
+
 def test_each_sample_names_a_language_that_is_tested() -> None:
     """A block without a language, or in a new one, would not be run by any test."""
     found = [f"{sample}: {sample.language}" for sample in samples("", "bash", "console", "shell", *LANGUAGES)]
@@ -50,28 +60,34 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
-@pytest.mark.parametrize("page", pages_with("sh"), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", _pages_to_run(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_shell_samples_of_a_page_run_one_after_the_other(shop: Shop, tmp_path: Path, page: Path) -> None:
-    """In one shell, with a running worker and console; each succeeds and prints the lines that the page shows."""
-    if any("curl " in sample.code for sample in samples("sh", page=page)) and not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    folder = _checkout(tmp_path)
-    (port,) = free_ports(1)
-    environment = _environment(shop) | {
-        "COUPONS_WEB_PORT": str(port), "COUPONS_WEB_TOKEN": "a-token", "COUPONS_WEB_URL": f"http://127.0.0.1:{port}"
-    }  # fmt: skip
-    with shop.worker(), running([str(COUPONS), "web"], log=tmp_path / "web.log", environment=environment):
+    """In one shell, with a running worker; each succeeds and prints the lines that the page shows."""
+    run = _samples_to_run(page)
+    environment = _environment(shop)
+    with shop.worker(), ExitStack() as stack:
         if str(page.relative_to(ROOT)) in PREPARED:
             shop.has("spring-voucher", "customers", addresses(3), {"spring-10": codes("SPRING", 3)})
-        subprocess.run(
-            [COUPONS, "ready", "--wait", "30", "--url", environment["COUPONS_WEB_URL"]],
-            env=environment, check=True, capture_output=True, timeout=LIMIT_SECONDS,
-        )  # fmt: skip
-        run = [sample for sample in samples("sh", page=page) if sample.code not in NOT_RUN]
-        outputs = _run_in_one_shell([sample.code for sample in run], folder, environment)
+        if any("curl " in sample.code for sample in run):
+            if not shutil.which("curl"):
+                pytest.skip("curl is not installed")
+            environment |= stack.enter_context(_console(environment, tmp_path / "web.log"))
+        outputs = _run_in_one_shell([sample.code for sample in run], _checkout(tmp_path), environment)
     for sample, output in zip(run, outputs, strict=True):
         missing = [line for line in sample.output.splitlines() if not re.search(_pattern(line), output, re.MULTILINE)]
         assert missing == [], f"{sample} printed\n{output}"
+
+
+@contextmanager
+def _console(environment: dict[str, str], log: Path) -> Iterator[dict[str, str]]:
+    """A running console; yields the variables that the samples use."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    variables = {"COUPONS_WEB_PORT": str(port), "COUPONS_WEB_TOKEN": "a-token", "COUPONS_WEB_URL": url}
+    with running([str(COUPONS), "web"], log=log, environment=environment | variables):
+        ready = [str(COUPONS), "ready", "--wait", "30", "--url", url]
+        subprocess.run(ready, env=environment, check=True, capture_output=True, timeout=LIMIT_SECONDS)
+        yield variables
 
 
 def _pattern(line: str) -> str:

@@ -10,7 +10,7 @@ from typing import TypeGuard
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("sandbox",)
+PACKAGES = ("coupons", "producers", "sandbox", "workers")
 
 PATTERNS = {
     r"\b(nobody|somebody|everybody|anybody|someone|a person)\b": "name the worker or the operator, or use the passive",
@@ -34,6 +34,8 @@ PATTERNS = {
 
 _QUOTED = re.compile(r"`[^`]*`|(?<!\*)\*[^*]+\*(?!\*)")
 """Code, and words that a page talks about."""
+
+_FIRST_COMMENT = re.compile(r"^-- (\w+): (.+)$", re.MULTILINE)
 
 EXCEPTIONS = {("sandbox/postgres.py", "nobody"): "the name of a Unix account"}
 """File and fragment of a text that matches a pattern and is right, with the reason."""
@@ -113,6 +115,14 @@ def test_the_texts_of_the_program_are_plain_english(package: str) -> None:
         for page in pages
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
     ]
+    assert [finding for text in texts for finding in text.findings()] == []
+
+
+def test_the_sentences_of_verify_are_plain_english() -> None:
+    """`coupons verify` prints the first comment of each block."""
+    file = ROOT / "coupons/store/invariants.sql"
+    texts = [Text(f"{file.name}:{name}", sentence) for name, sentence in _FIRST_COMMENT.findall(file.read_text())]
+    assert len(texts) >= 9
     assert [finding for text in texts for finding in text.findings()] == []
 
 
