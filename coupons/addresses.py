@@ -29,7 +29,7 @@ class AddressError(UserError, ValueError):
     """The text is not one mail address. The message quotes the text; `reason` does not, so it may be logged."""
 
     def __init__(self, reason: str, text: str) -> None:
-        super().__init__(f"{_quoted(text)} {reason}")
+        super().__init__(f"{_quote(text)} {reason}")
         self.reason = reason
 
 
@@ -130,6 +130,6 @@ def _reason(address: str) -> str:
     return next((reason for failed, reason in checks if failed), "has an invalid domain")
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """`text` in quotes on one line: control and format characters escaped, truncated to MAX_SHOWN characters."""
     return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")

@@ -121,7 +121,7 @@ class Lines:
     def _remedy(self, before: str) -> str:
         """No other encoding is suggested if the file's is certain: earlier non-ASCII text is not UTF-8 by chance."""
         if self._marked:
-            return ", although its byte order mark says so. Fix that line"
+            return ", although its byte order mark declares it. Fix that line"
         if self._encoding == "utf-8" and not (self._is_ascii and before.isascii()):
             return ", although earlier lines are. Fix that line"
         return ". Specify the encoding"

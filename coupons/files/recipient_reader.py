@@ -93,7 +93,7 @@ class RecipientReader:
         if self._is_reimport:
             addresses = [cell_text(cell.lstrip(" ")) for cell in addresses]
             attributes = [list(map(cell_text, cells)) for cells in attributes]
-        return _checked(rows, addresses, self.attributes, attributes)
+        return _check_rows(rows, addresses, self.attributes, attributes)
 
     def _open(self, header: list[str]) -> None:
         try:
@@ -107,7 +107,7 @@ class RecipientReader:
         self.description = self._rows.describe(self._address + 1)
 
 
-def _checked(
+def _check_rows(
     rows: Rows, cells: Sequence[str], names: Sequence[str], attributes: Sequence[Sequence[str]]
 ) -> CheckedRecipients:
     """`cells` contain the addresses, `attributes[a][i]` is the value of `names[a]` in row `i`.
@@ -190,12 +190,12 @@ def _json_objects(names: Sequence[str], attributes: Sequence[Sequence[str]], cou
         return repeat("{}", count)
     openings = [f'{{"{names[0]}":"', *(f'","{name}":"' for name in names[1:])]
     parts = [
-        part for opening, each in zip(openings, attributes, strict=True) for part in (repeat(opening), _escaped(each))
+        part for opening, each in zip(openings, attributes, strict=True) for part in (repeat(opening), _escape(each))
     ]
     return map("".join, zip(*parts, repeat('"}'), strict=False))
 
 
-def _escaped(values: Sequence[str]) -> Sequence[str]:
+def _escape(values: Sequence[str]) -> Sequence[str]:
     """The values as they appear inside a JSON string; values with control characters are rejected elsewhere."""
     text = "".join(values)
     return [encode_basestring(value)[1:-1] for value in values] if '"' in text or "\\" in text else values

@@ -136,7 +136,7 @@ class CompiledEmail:
 
         Raises RenderError if the mail cannot be written: as `Template.render` does, or because of the address.
         """
-        address = rcpt if is_harmless(rcpt) else _checked(rcpt)
+        address = rcpt if is_harmless(rcpt) else _parse_rcpt(rcpt)
         id_field = message_id_field(message_id)
         varying = self.template.render_varying(attributes, coupons)
         fields = [
@@ -175,7 +175,7 @@ def _bounce_address(text: str) -> str:
     return parse_ascii_address(text)
 
 
-def _checked(rcpt: str) -> str:
+def _parse_rcpt(rcpt: str) -> str:
     try:
         return parse_address(rcpt).address
     except AddressError as error:

@@ -50,11 +50,11 @@ class TextPart:
         lines = _crlf(varying)
         if not lines.endswith(b"\n") or (self.is_one_chunk and lines == self.mark):
             lines += b"\r\n"
-        encoding = self._encoding(max(self.needs, _needed(lines)), eight_bit=eight_bit)
+        encoding = self._encoding(max(self.needs, _needed_encoding(lines)), eight_bit=eight_bit)
         same = self.same[encoding]
         pieces = [b""] * (2 * len(same) - 1)
         pieces[::2] = same
-        pieces[1::2] = dot_stuff(_encoded(lines, encoding)).split(self.mark)[1:]
+        pieces[1::2] = dot_stuff(_encode(lines, encoding)).split(self.mark)[1:]
         return encoding, pieces
 
     @staticmethod
@@ -68,8 +68,8 @@ def text_part(subtype: str, chunks: Sequence[Chunk], mark: str) -> TextPart:
     if not chunks or not (chunks[-1].varies or same[-1].endswith("\n")):
         same[-1] += "\n"
     return TextPart(
-        same=tuple(_encoded_same(subtype, same, encoding) for encoding in Encoding),
-        needs=max(_needed(_crlf(text)) for text in same),
+        same=tuple(_encode_constant(subtype, same, encoding) for encoding in Encoding),
+        needs=max(_needed_encoding(_crlf(text)) for text in same),
         mark=_crlf(mark),
         is_one_chunk=[chunk.varies for chunk in chunks] == [True],
     )
@@ -85,9 +85,9 @@ def _constant_pieces(chunks: Sequence[Chunk]) -> list[str]:
     return same
 
 
-def _encoded_same(subtype: str, same: Sequence[str], encoding: Encoding) -> tuple[bytes, ...]:
+def _encode_constant(subtype: str, same: Sequence[str], encoding: Encoding) -> tuple[bytes, ...]:
     head = f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {_NAMES[encoding]}\r\n\r\n"
-    first, *further = (dot_stuff(_encoded(_crlf(text), encoding)) for text in same)
+    first, *further = (dot_stuff(_encode(_crlf(text), encoding)) for text in same)
     return head.encode("ascii") + first, *further
 
 
@@ -97,7 +97,7 @@ def _crlf(text: str) -> bytes:
     return text.replace("\n", "\r\n").encode()
 
 
-def _needed(lines: bytes) -> Encoding:
+def _needed_encoding(lines: bytes) -> Encoding:
     if len(lines) > MAX_LINE and max(map(len, lines.split(b"\r\n"))) > MAX_LINE:
         return Encoding.QUOTED_PRINTABLE
     beyond_ascii = lines.translate(None, _ASCII)
@@ -106,5 +106,5 @@ def _needed(lines: bytes) -> Encoding:
     return Encoding.QUOTED_PRINTABLE if beyond_ascii.translate(None, _UTF8) else Encoding.EIGHT_BIT
 
 
-def _encoded(lines: bytes, encoding: Encoding) -> bytes:
+def _encode(lines: bytes, encoding: Encoding) -> bytes:
     return b2a_qp(lines, istext=True) if encoding is Encoding.QUOTED_PRINTABLE else lines

@@ -43,14 +43,14 @@ async def connect(host: str, port: int, *, private: bool) -> socket.socket:
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is public and does not lead to a private one through a gateway."""
-    if embedded := _embedded(address):
+    if embedded := _embedded_ipv4(address):
         return is_public(embedded)
     if address.version == 6 and address not in _GLOBAL_UNICAST:
         return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
 
 
-def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
+def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     """The IPv4 address embedded in an IPv6 address: mapped, 6to4 or NAT64."""
     if isinstance(address, IPv4Address):
         return None

@@ -31,12 +31,12 @@ class Text:
             yield piece
 
     async def _texts(self) -> AsyncIterator[bytes]:
-        async for part in self._checked():
+        async for part in self._check_parts():
             self.source_bytes = part.source_bytes
             yield part.text
         self.source_bytes = self._received
 
-    async def _checked(self) -> AsyncIterator[Part]:
+    async def _check_parts(self) -> AsyncIterator[Part]:
         size = 0
         async for part in self._parts():
             size += len(part.text)

@@ -174,9 +174,9 @@ class Template:
         """The values that the message may print. Raises RenderError."""
         context = {name: attributes[name] for name in self._attributes if name in attributes}
         if not context.keys() >= self.names.required:
-            raise RenderError(f"the recipient lacks {_listed('attribute', self.names.required - context.keys())}")
+            raise RenderError(f"the recipient lacks {_names('attribute', self.names.required - context.keys())}")
         if not coupons.keys() >= self._lists:
-            raise RenderError(f"the recipient has no code or text of {_listed('list', self._lists - coupons.keys())}")
+            raise RenderError(f"the recipient has no code or text of {_names('list', self._lists - coupons.keys())}")
         if not _is_unicode("".join(context.values())):
             raise RenderError("an attribute of the recipient is not valid Unicode")
         if not _is_unicode("".join([coupon.text for coupon in coupons.values()])):
@@ -272,5 +272,5 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _listed(noun: str, names: Collection[str]) -> str:
+def _names(noun: str, names: Collection[str]) -> str:
     return f"{noun}{'s' * (len(names) > 1)} {', '.join(sorted(names))}"

@@ -85,8 +85,8 @@ def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
     """The same id with another file fails before the file is uploaded."""
     with idle_shop.worker("import"):
         idle_shop.import_codes("spring-10", ["A1"], "--id", ID)
-        told = idle_shop.import_codes("spring-10", ["B2"], "--id", ID, code=FAILED)
-    assert told.err == f"coupons: id {ID} belongs to another command\n"
+        error = idle_shop.import_codes("spring-10", ["B2"], "--id", ID, code=FAILED)
+    assert error.err == f"coupons: id {ID} belongs to another command\n"
     assert (uploads(idle_shop), idle_shop.dead()) == (0, [])
 
 
@@ -123,8 +123,8 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
         ("group", "import", "/proc/self/mem", "--group", "g"),
     ):
         assert idle_shop.coupons(*arguments, code=FAILED).err == "coupons: mem cannot be read: Input/output error\n"
-        told = idle_shop.coupons(*arguments, "--dry-run", code=FAILED)
-        assert told.err == "coupons: mem cannot be read: Input/output error\n"
+        error = idle_shop.coupons(*arguments, "--dry-run", code=FAILED)
+        assert error.err == "coupons: mem cannot be read: Input/output error\n"
     assert uploads(idle_shop) == 0
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "begun", "told"),
+    ("arguments", "begun", "error"),
     [
         (("import", "-", "--list", "spring-10"), "SELECT FROM upload", "aborted; nothing was imported"),
         (
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
     ],
 )
 def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
-    idle_shop: Shop, tmp_path: Path, arguments: tuple[str, ...], begun: str, told: str
+    idle_shop: Shop, tmp_path: Path, arguments: tuple[str, ...], begun: str, error: str
 ) -> None:
     """It exits immediately and leaves nothing behind."""
     with piping(idle_shop, tmp_path, *arguments) as process:
@@ -159,7 +159,7 @@ def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
         assert process.wait(END_SECONDS) == FAILED
         assert time.monotonic() - asked < END_SECONDS
         assert process.stderr
-        assert process.stderr.read().decode() == f"coupons: {told}\n"
+        assert process.stderr.read().decode() == f"coupons: {error}\n"
     assert uploads(idle_shop) == 0
     assert idle_shop.rows("SELECT FROM import_job WHERE finished_at IS NULL") == []
 

@@ -22,7 +22,7 @@ TEXTS = st.binary(max_size=500) | st.integers(0, 4_000_000).map(bytes) | st.just
 
 
 @st.composite
-def zipped(draw: st.DrawFn) -> bytes:
+def zips(draw: st.DrawFn) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as archive:
         for name in draw(
@@ -34,7 +34,7 @@ def zipped(draw: st.DrawFn) -> bytes:
 
 
 GZIPPED = st.lists(TEXTS, min_size=1, max_size=3).map(lambda members: b"".join(map(gzip.compress, members)))
-WHOLE = TEXTS | GZIPPED | zipped()
+WHOLE = TEXTS | GZIPPED | zips()
 
 
 async def decompress(pieces: list[bytes]) -> tuple[bytes, str]:

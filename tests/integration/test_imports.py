@@ -146,9 +146,9 @@ async def test_the_reason_of_a_repeated_line_does_not_depend_on_chunks(
     import_id = await start_import(connection, "\n".join(lines))
     found = await run_worker(connection, pool, import_id)
     assert (found.added, found.rejected) == (31 + 34 + 1, 66 - 31 + 3)
-    noted = await reasons(connection, import_id)
-    assert [line for line, reason in noted if reason is Reason.IN_LIST] == [1, 4, 35, 101]
-    assert [line for line, reason in noted if reason is Reason.DUPLICATE] == [3, *range(36, 67), 103, 104]
+    rejected = await reasons(connection, import_id)
+    assert [line for line, reason in rejected if reason is Reason.IN_LIST] == [1, 4, 35, 101]
+    assert [line for line, reason in rejected if reason is Reason.DUPLICATE] == [3, *range(36, 67), 103, 104]
 
 
 async def test_a_sent_code_has_another_reason_than_an_existing_one(connection: Connection, pool: Pool) -> None:

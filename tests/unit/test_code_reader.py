@@ -476,7 +476,7 @@ def test_an_encoding_does_not_override_a_byte_order_mark(cuts: list[int]) -> Non
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
     assert str(caught.value) == (
-        "spring.txt, line 2: the bytes 00 d8 are not utf-16-le, although its byte order mark says so. Fix that line"
+        "spring.txt, line 2: the bytes 00 d8 are not utf-16-le, although its byte order mark declares it. Fix that line"
     )
 
 

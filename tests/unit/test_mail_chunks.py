@@ -87,7 +87,7 @@ def whole_body(rendered: Parts, boundary: str) -> bytes:
     return b"".join((b"\r\n", line, text, b"\r\n", line, html, f"\r\n--{boundary}--\r\n".encode("ascii")))
 
 
-def unstuffed(wire: bytes) -> bytes:
+def unstuff(wire: bytes) -> bytes:
     *lines, dot, end = wire.split(b"\r\n")
     assert (dot, end) == (b".", b"")
     assert b"." not in lines
@@ -96,7 +96,7 @@ def unstuffed(wire: bytes) -> bytes:
     return b"".join(line.removeprefix(b".") + b"\r\n" for line in lines)
 
 
-def parsed(data: bytes) -> EmailMessage:
+def parse(data: bytes) -> EmailMessage:
     email = message_from_bytes(data, policy=default)
     assert isinstance(email, EmailMessage)
     assert not [part.defects for part in email.walk() if part.defects]
@@ -142,10 +142,10 @@ def test_chunks_give_the_same_mail_as_the_whole(  # noqa: PLR0917 - given in thi
         assert any(code in chunk.source for chunks in template.chunks.values() for chunk in chunks if not chunk.varies)
         return
 
-    data = unstuffed(envelope.wire(eight_bit=False))
+    data = unstuff(envelope.wire(eight_bit=False))
     assert data == envelope.data
     assert data.isascii()
-    email = parsed(data)
+    email = parse(data)
     head, _, _ = data.partition(b"Content-Type: ")
     assert data.endswith(whole_body(rendered, email.get_boundary("")))
     assert email["Subject"] == rendered.subject
@@ -156,7 +156,7 @@ def test_chunks_give_the_same_mail_as_the_whole(  # noqa: PLR0917 - given in thi
         b"From", b"MIME-Version", b"To", b"Subject", b"Date", b"Message-ID",
     ]  # fmt: skip
 
-    in_8_bits = parsed(unstuffed(envelope.wire(eight_bit=True)))
+    in_8_bits = parse(unstuff(envelope.wire(eight_bit=True)))
     assert bodies(in_8_bits) == bodies(email)
     assert in_8_bits["Subject"] == email["Subject"]
     encodings = {part["Content-Transfer-Encoding"] for part in in_8_bits.walk()}

@@ -24,7 +24,7 @@ def write(*files: File, text: str | None = "Grüße", html: str | None = HTML) -
     )  # fmt: skip
 
 
-def parsed(envelope: Envelope, *, eight_bit: bool = False) -> EmailMessage:
+def parse(envelope: Envelope, *, eight_bit: bool = False) -> EmailMessage:
     wire = envelope.wire(eight_bit=eight_bit)
     assert max(map(len, wire.split(b"\r\n"))) <= MAX_LINE
     email = message_from_bytes(wire.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n."), policy=default)
@@ -57,29 +57,29 @@ def outline(email: MIMEPart) -> object:
 )
 def test_a_mail_has_only_the_levels_it_needs(envelope: Envelope, expected: object) -> None:
     """Mail programs show text or HTML with its images and list attachments; no level contains a single part."""
-    assert outline(parsed(envelope)) == expected
-    assert outline(parsed(envelope, eight_bit=True)) == expected
-    body = parsed(envelope).get_body(("plain", "html"))
+    assert outline(parse(envelope)) == expected
+    assert outline(parse(envelope, eight_bit=True)) == expected
+    body = parse(envelope).get_body(("plain", "html"))
     assert body is not None
     assert body.get_content().endswith(("Grüße\r\n", '.png">\r\n'))
 
 
 def test_html_references_its_images() -> None:
     """RFC 2392 and RFC 2387: an image is found by its id, and the body by its type."""
-    email = parsed(write(LOGO))
+    email = parse(write(LOGO))
     image = next(part for part in email.walk() if part.get_content_maintype() == "image")
     assert image["Content-ID"] == "<logo.png>"
     assert image.get_content_disposition() == "inline"
     assert email.get_param("type") == "multipart/alternative"
-    assert parsed(write(LOGO, text=None)).get_param("type") == "text/html"
+    assert parse(write(LOGO, text=None)).get_param("type") == "text/html"
 
 
 def test_levels_around_8bit_text_are_declared_8bit() -> None:
     """RFC 2045 6.4; the same mail in ASCII declares nothing."""
-    email = parsed(write(LOGO, TERMS), eight_bit=True)
+    email = parse(write(LOGO, TERMS), eight_bit=True)
     encodings = [part["Content-Transfer-Encoding"] for part in email.walk()]
     assert encodings == ["8bit", "8bit", "8bit", "8bit", "8bit", "base64", "base64"]
-    encodings = [part["Content-Transfer-Encoding"] for part in parsed(write(LOGO, TERMS)).walk()]
+    encodings = [part["Content-Transfer-Encoding"] for part in parse(write(LOGO, TERMS)).walk()]
     assert encodings == [None, None, None, "quoted-printable", "quoted-printable", "base64", "base64"]
 
 
@@ -91,7 +91,7 @@ NAMES = st.text(st.characters(exclude_categories=["C", "Zs", "Zl", "Zp"], exclud
 @given(st.dictionaries(NAMES, st.binary(max_size=2_000), max_size=4))
 def test_files_arrive_byte_for_byte(files: dict[str, bytes]) -> None:
     """An attachment keeps its name and content."""
-    email = parsed(write(*(File(name, "application/octet-stream", content) for name, content in files.items()), LOGO))
+    email = parse(write(*(File(name, "application/octet-stream", content) for name, content in files.items()), LOGO))
     arrived = {part.get_filename(): part.get_content() for part in email.iter_attachments()}
     arrived.pop("logo.png", None)
     assert arrived == files

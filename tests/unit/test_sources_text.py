@@ -41,11 +41,11 @@ async def read(text: Text) -> list[bytes]:
     return [piece async for piece in text]
 
 
-async def decompressed(packed: bytes, **others: Any) -> bytes:
+async def decompress(packed: bytes, **others: Any) -> bytes:
     return b"".join(await read(text_of([packed], **others)))
 
 
-def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def make_zip(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members:
@@ -72,7 +72,7 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 PLAIN_PIECES = [CODES[start : start + PIECE_BYTES] for start in range(0, len(CODES), PIECE_BYTES)]
-COMPRESSED = {"plain": CODES, "gzip": gzip.compress(CODES), "zip": zipped((NAME, CODES))}
+COMPRESSED = {"plain": CODES, "gzip": gzip.compress(CODES), "zip": make_zip((NAME, CODES))}
 
 
 @pytest.mark.parametrize("compression", COMPRESSED)
@@ -90,11 +90,11 @@ def test_pieces_do_not_depend_on_compression_or_cuts(compression: str, cuts: lis
 @pytest.mark.parametrize("compression", COMPRESSED)
 async def test_a_source_may_arrive_byte_by_byte(compression: str) -> None:
     """Also its first bytes, which show the compression."""
-    short = {"plain": b"A\nB\n", "gzip": gzip.compress(b"A\nB\n"), "zip": zipped((NAME, b"A\nB\n"))}[compression]
+    short = {"plain": b"A\nB\n", "gzip": gzip.compress(b"A\nB\n"), "zip": make_zip((NAME, b"A\nB\n"))}[compression]
     assert await read(text_of(bytes([byte]) for byte in short)) == [b"A\nB\n"]
 
 
-@pytest.mark.parametrize("pieces", [[], [b""], [b"", b""], [gzip.compress(b"")], [zipped((NAME, b""))]])
+@pytest.mark.parametrize("pieces", [[], [b""], [b"", b""], [gzip.compress(b"")], [make_zip((NAME, b""))]])
 async def test_an_empty_source_has_no_pieces(pieces: list[bytes]) -> None:
     """Compressed or not."""
     assert await read(text_of(pieces)) == []
@@ -103,7 +103,7 @@ async def test_an_empty_source_has_no_pieces(pieces: list[bytes]) -> None:
 @pytest.mark.parametrize("packed", [b"A", b"\x1f", b"PK", b"\x1f\x8bA\n", b"PK\n"])
 async def test_short_and_unusual_texts_are_unchanged(packed: bytes) -> None:
     """A text may begin like a compressed file."""
-    assert await decompressed(packed) == packed
+    assert await decompress(packed) == packed
 
 
 async def test_progress_counts_bytes_of_the_source() -> None:
@@ -118,21 +118,21 @@ async def test_progress_counts_bytes_of_the_source() -> None:
 async def test_a_gzip_may_have_several_members() -> None:
     """`cat a.gz b.gz` is a gzip file, also with zeros between and after the members."""
     one, two = gzip.compress(b"A\n"), gzip.compress(b"B\n")
-    assert await decompressed(one + two) == b"A\nB\n"
-    assert await decompressed(one + bytes(512) + two + bytes(100_000)) == b"A\nB\n"
+    assert await decompress(one + two) == b"A\nB\n"
+    assert await decompress(one + bytes(512) + two + bytes(100_000)) == b"A\nB\n"
 
 
 @pytest.mark.parametrize("lost", [1, 4, 8, 9, 1_000])
 async def test_a_truncated_gzip_is_rejected(lost: int) -> None:
     """Even if only its checksum is missing."""
     with pytest.raises(SourceError, match=r"codes\.csv is truncated"):
-        await decompressed(COMPRESSED["gzip"][:-lost])
+        await decompress(COMPRESSED["gzip"][:-lost])
 
 
 async def test_a_truncated_second_member_is_rejected() -> None:
     """One whole member is not the whole file."""
     with pytest.raises(SourceError, match="is truncated"):
-        await decompressed(gzip.compress(b"A\n") + gzip.compress(b"B\n")[:5])
+        await decompress(gzip.compress(b"A\n") + gzip.compress(b"B\n")[:5])
 
 
 @pytest.mark.parametrize("place", [-8, -4, len(COMPRESSED["gzip"]) // 2])
@@ -141,20 +141,20 @@ async def test_a_damaged_gzip_is_rejected(place: int) -> None:
     damaged = bytearray(COMPRESSED["gzip"])
     damaged[place] ^= 0xFF
     with pytest.raises(SourceError, match=r"codes\.csv is damaged"):
-        await decompressed(bytes(damaged))
+        await decompress(bytes(damaged))
 
 
 async def test_only_gzip_may_follow_gzip() -> None:
     """Other data after a member is damage, not ignored."""
     with pytest.raises(SourceError, match="is damaged"):
-        await decompressed(gzip.compress(b"A\n") + b"B\n")
+        await decompress(gzip.compress(b"A\n") + b"B\n")
 
 
 async def test_only_one_layer_is_decompressed() -> None:
     """The readers then report that the content is not text."""
     inner = gzip.compress(b"A\n")
-    assert await decompressed(gzip.compress(inner)) == inner
-    assert await decompressed(zipped(("a.gz", inner))) == inner
+    assert await decompress(gzip.compress(inner)) == inner
+    assert await decompress(make_zip(("a.gz", inner))) == inner
 
 
 async def test_a_gzip_bomb_is_stopped_early() -> None:
@@ -170,34 +170,34 @@ async def test_a_gzip_bomb_is_stopped_early() -> None:
 async def test_a_zip_bomb_is_not_opened() -> None:
     """A zip declares its decompressed size."""
     with peak_memory() as peak:
-        packed = zipped((NAME, bytes(64 * MIB)))
+        packed = make_zip((NAME, bytes(64 * MIB)))
     with peak_memory() as peak, pytest.raises(SourceError, match="more than 200 times its size"):
-        await decompressed(packed)
+        await decompress(packed)
     assert peak[0] < 2 * MIB
 
 
 async def test_a_zip_with_a_wrong_size_is_damaged() -> None:
     """No more than the declared size is decompressed, and then the checksum is wrong."""
-    packed = zipped((NAME, bytes(64 * MIB))).replace(struct.pack("<L", 64 * MIB), struct.pack("<L", 5_000))
+    packed = make_zip((NAME, bytes(64 * MIB))).replace(struct.pack("<L", 64 * MIB), struct.pack("<L", 5_000))
     with peak_memory() as peak, pytest.raises(SourceError, match=r"codes\.csv is damaged"):
-        await decompressed(packed)
+        await decompress(packed)
     assert peak[0] < 4 * MIB
 
 
 async def test_a_highly_compressible_text_is_not_a_bomb() -> None:
     """The ratio counts from the second mebibyte on, and its limit is a setting."""
-    assert await decompressed(gzip.compress(bytes(MIB))) == bytes(MIB)
-    assert await decompressed(gzip.compress(bytes(3 * MIB)), import_max_ratio=2_000) == bytes(3 * MIB)
+    assert await decompress(gzip.compress(bytes(MIB))) == bytes(MIB)
+    assert await decompress(gzip.compress(bytes(3 * MIB)), import_max_ratio=2_000) == bytes(3 * MIB)
     with pytest.raises(SourceError, match="more than 200 times"):
-        await decompressed(gzip.compress(bytes(MIB + 1)))
+        await decompress(gzip.compress(bytes(MIB + 1)))
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zip"])
 async def test_the_decompressed_size_is_limited(compression: str) -> None:
     """The limit for a source applies to its text too."""
-    assert await decompressed(COMPRESSED[compression], import_max_bytes=len(CODES)) == CODES
+    assert await decompress(COMPRESSED[compression], import_max_bytes=len(CODES)) == CODES
     with pytest.raises(SourceError, match=r"limit of 2699999 bytes when decompressed.*COUPONS_IMPORT_MAX_BYTES"):
-        await decompressed(COMPRESSED[compression], import_max_bytes=len(CODES) - 1)
+        await decompress(COMPRESSED[compression], import_max_bytes=len(CODES) - 1)
 
 
 @pytest.mark.parametrize("compression", COMPRESSED)
@@ -219,7 +219,7 @@ async def test_the_received_size_is_limited(compression: str) -> None:
 
 async def test_folders_and_macos_metadata_in_a_zip_are_ignored() -> None:
     """A zip created on a Mac contains a second, hidden file."""
-    packed = zipped(("export/", b""), ("export/codes.csv", b"A\n"), ("__MACOSX/export/._codes.csv", b"\0\5\26\7"))
+    packed = make_zip(("export/", b""), ("export/codes.csv", b"A\n"), ("__MACOSX/export/._codes.csv", b"\0\5\26\7"))
     text = text_of([packed], "export.zip")
     assert await read(text) == [b"A\n"]
     assert text.name == NAME
@@ -247,7 +247,7 @@ async def test_the_name_of_a_text_has_no_gz_suffix() -> None:
 )
 async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> None:
     """The file is never guessed, and office documents are identified."""
-    packed = zipped(*((name, b"") for name in members))
+    packed = make_zip(*((name, b"") for name in members))
     with pytest.raises(SourceError) as caught:
         await read(text_of([packed], "export.zip"))
     assert str(caught.value).startswith(reason)
@@ -255,48 +255,48 @@ async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> N
 
 async def test_a_password_protected_zip_is_rejected() -> None:
     """With this reason, not as damaged."""
-    packed = bytearray(zipped((NAME, b"A\n")))
+    packed = bytearray(make_zip((NAME, b"A\n")))
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         packed[packed.index(signature) + flags] |= 1
     with pytest.raises(SourceError, match="is a password-protected zip: remove the password"):
-        await decompressed(bytes(packed))
+        await decompress(bytes(packed))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 async def test_a_zip_must_use_a_standard_method(method: int) -> None:
     """Other methods would be decompressed without a bound: a few bytes of bzip2 hold gigabytes."""
     with pytest.raises(SourceError, match="unsupported compression method"):
-        await decompressed(zipped((NAME, CODES), method=method))
+        await decompress(make_zip((NAME, CODES), method=method))
 
 
 async def test_an_uncompressed_zip_is_read() -> None:
     """A zip need not be compressed."""
-    assert await decompressed(zipped((NAME, CODES), method=zipfile.ZIP_STORED)) == CODES
+    assert await decompress(make_zip((NAME, CODES), method=zipfile.ZIP_STORED)) == CODES
 
 
 @pytest.mark.parametrize("kept", [4, 30, 100, -1, -22, -60])
 async def test_a_truncated_zip_is_rejected(kept: int) -> None:
     """All or part of its directory is missing."""
     with pytest.raises(SourceError, match=r"codes\.csv is damaged or truncated"):
-        await decompressed(COMPRESSED["zip"][:kept])
+        await decompress(COMPRESSED["zip"][:kept])
 
 
 async def test_a_damaged_zip_is_rejected() -> None:
     """The checksum is verified."""
-    damaged = bytearray(zipped((NAME, b"SPRING-1\n"), method=zipfile.ZIP_STORED))
+    damaged = bytearray(make_zip((NAME, b"SPRING-1\n"), method=zipfile.ZIP_STORED))
     damaged[damaged.index(b"SPRING-1")] ^= 1
     with pytest.raises(SourceError, match="is damaged"):
-        await decompressed(bytes(damaged))
+        await decompress(bytes(damaged))
 
 
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 127), byte=st.integers(0, 255))
 def test_any_damage_to_a_zip_is_detected(place: int, byte: int) -> None:
     """With one wrong byte anywhere, the text is correct or SourceError is raised, never another error."""
-    damaged = bytearray(zipped((NAME, b"SPRING-1\nSPRING-2\n")))
+    damaged = bytearray(make_zip((NAME, b"SPRING-1\nSPRING-2\n")))
     damaged[place % len(damaged)] = byte
     try:
-        assert asyncio.run(decompressed(bytes(damaged))) in (b"SPRING-1\nSPRING-2\n", bytes(damaged))
+        assert asyncio.run(decompress(bytes(damaged))) in (b"SPRING-1\nSPRING-2\n", bytes(damaged))
     except SourceError as error:
         assert "SPRING" not in str(error)
 
@@ -325,7 +325,7 @@ async def test_a_missing_temporary_folder_is_reported(tmp_path: Path, monkeypatc
     """In a read-only container a retry does not help, but a setting does."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(SourceError, match=r"codes\.csv is a zip, and there is no writable folder .*TMPDIR"):
-        await decompressed(COMPRESSED["zip"])
+        await decompress(COMPRESSED["zip"])
 
 
 def test_limits_come_from_settings() -> None:
