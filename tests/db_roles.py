@@ -1,4 +1,4 @@
-"""Logins of the roles in docs/reference/roles.sql, made as an operator makes them."""
+"""Create logins with the roles of docs/reference/roles.sql, as an operator does."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ ROLES_SQL = (Path(__file__).parents[1] / "docs/reference/roles.sql").read_text(e
 
 
 class Logins:
-    """Makes logins for one database."""
+    """Logins for one database."""
 
     def __init__(self, owner: "asyncpg.Connection[asyncpg.Record]", url: str) -> None:
         self._owner = owner
@@ -20,7 +20,7 @@ class Logins:
         self._names: list[str] = []
 
     async def of(self, *roles: str) -> str:
-        """The database's URL with a new login that is a member of these roles."""
+        """Create a login that is a member of these roles; returns the database's URL with it."""
         name, password = f"coupons_test_{secrets.token_hex(6)}", secrets.token_hex(12)
         await self._owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE {', '.join(roles)}")
         self._names.append(name)
@@ -34,7 +34,7 @@ class Logins:
 
 @asynccontextmanager
 async def logins_to(database_url: str) -> AsyncIterator[Logins]:
-    """The roles have their rights in the database; the logins go at the end, the roles stay with their server."""
+    """Grant the roles their rights in the database. At the end the logins are dropped; the roles stay on the server."""
     owner = await asyncpg.connect(database_url)
     logins = Logins(owner, database_url)
     try:

@@ -1,4 +1,4 @@
-"""A stocked shop, made through the store: lists with codes, groups, messages, sendouts. For tests and benchmarks."""
+"""Create lists with codes, groups, messages and sendouts through the store, for tests and benchmarks."""
 
 import json
 import secrets
@@ -31,7 +31,7 @@ async def add_list(
     shortage: Shortage = Shortage.PAUSE,
     alternative_text: str = "Sorry, none left.",
 ) -> None:
-    """A list with these codes; a number stands for `NAME-000000000` and so on."""
+    """Create a list with these codes; a number n means n codes `NAME-000000000`, `NAME-000000001`, …"""
     await lists.create(
         connection, name, description="", shortage=shortage, alternative_text=alternative_text, preview_text=None
     )
@@ -42,7 +42,7 @@ async def add_list(
 
 
 async def add_codes(connection: Connection, name: str, codes: Sequence[str]) -> UUID:
-    """What an import worker does with a file of these lines; returns the import's id."""
+    """Import a file with these codes, as a worker does; returns the import's id."""
     command = ImportCoupons(list=name, codes=("X",))
     await imports.create(connection, command)
     job = await claimed(connection, command.id)
@@ -56,14 +56,14 @@ async def add_codes(connection: Connection, name: str, codes: Sequence[str]) -> 
 
 
 async def add_group(connection: Connection, name: str, recipients: int) -> None:
-    """A group of c0@example.org and so on, each with a first name."""
+    """Create a group of c0@example.org, c1@example.org, …, each with a first name."""
     await add_recipients(
         connection, name, [(f"c{number}@example.org", {"first_name": f"Zoë {number}"}) for number in range(recipients)]
     )
 
 
 async def add_recipients(connection: Connection, group: str, recipients: Sequence[tuple[str, dict[str, str]]]) -> UUID:
-    """What an import worker does with a file of these addresses and attributes; returns the import's id."""
+    """Import a file with these addresses and attributes, as a worker does; returns the import's id."""
     command = ImportCoupons(group=group, source="file:stock.csv", format=Format(kind="csv"))
     await imports.create(connection, command)
     job = await claimed(connection, command.id)
@@ -82,14 +82,14 @@ async def add_recipients(connection: Connection, group: str, recipients: Sequenc
 
 
 async def claimed(connection: Connection, import_id: UUID) -> LeasedImport:
-    """The import under a lease that lasts."""
+    """Claim the import under a long lease."""
     job = await imports.claim(connection, owner="stock", lease_seconds=LEASE_SECONDS, import_id=import_id)
     assert job
     return job
 
 
 async def take_codes(connection: Connection, job: LeasedImport, checked: CheckedCodes, *, position: int) -> None:
-    """One chunk of checked lines; `position` bytes of the source are then done. Raises LeaseLost."""
+    """Import one chunk of checked lines, which end at byte `position` of the source. Raises LeaseLost."""
     await import_chunks.prepare_staging(connection)
     await import_chunks.stage_codes(connection, checked)
     await take(connection, job, lines=len(checked.lines), blank=checked.blank, position=position)
@@ -105,7 +105,7 @@ async def take(connection: Connection, job: LeasedImport, *, lines: int, positio
 
 
 async def save_message(connection: Connection, name: str, *of_lists: str, html: str | None = None) -> None:
-    """A message that prints a code of each list."""
+    """Save a message that prints a code of each list."""
     codes = "".join(f'{{{{ coupon("{each}") }}}}\n' for each in of_lists)
     parts = Parts(
         subject="Your voucher, {{ first_name }}",
@@ -118,7 +118,7 @@ async def save_message(connection: Connection, name: str, *of_lists: str, html: 
 
 
 async def start(connection: Connection, message: str, group: str, *, batch_size: int = 1_000) -> UUID:
-    """A sendout up to its snapshot; the next step is its admission."""
+    """Create a sendout; its snapshot and admission come next."""
     command = StartSendout(id=uuid4(), message=message, group=group)
     async with connection.transaction():
         await sendouts.create(connection, command, batch_size=batch_size)
@@ -126,7 +126,7 @@ async def start(connection: Connection, message: str, group: str, *, batch_size:
 
 
 async def prepare(connection: Connection, *, batch_size: int = 1_000) -> Granted | Short:
-    """What a sendout worker does with the oldest sendout that waits."""
+    """Prepare the oldest queued sendout, as a worker does."""
     claim = await sendouts.claim(connection, owner="stock", lease_seconds=LEASE_SECONDS)
     assert claim
     if claim.recipients is None:
@@ -135,7 +135,7 @@ async def prepare(connection: Connection, *, batch_size: int = 1_000) -> Granted
 
 
 async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
-    """What a sendout worker does with a resume command."""
+    """Carry out a resume command, as a worker does."""
     async with connection.transaction():
         return await sendouts.resume(connection, sendout_id)
 
@@ -150,7 +150,7 @@ async def stock(
     codes: Mapping[str, Sequence[str]],
     alternative_text: str,
 ) -> None:
-    """Lists with their codes, a group whose recipients are all named Ada, and a message that prints `text`.
+    """Create lists with codes, a group whose recipients are all named Ada, and a message that prints `text`.
 
     Takes 0.1 s; the same through the command line takes 1.5 s.
     """

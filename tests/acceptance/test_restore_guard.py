@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def slow_sink(tmp_path: Path) -> Iterator[Sink]:
-    """With ten connections it takes some 60 mails a second: there is time to do something in the middle."""
+    """With ten connections it accepts about 60 mails per second, which leaves time to act in the middle of a sendout."""
     with private_sink(tmp_path / "slow.jsonl", "--delay", "0.15") as sink:
         yield sink
 
@@ -100,11 +100,11 @@ def reserved(shop: Shop) -> int:
     return shop.get_list("spring-10").reserved
 
 
-def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
+def test_a_promoted_stale_replica_sends_nothing_before_it_is_accepted(
     server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
 ) -> None:
-    """The worker has batches in hand when the primary dies and the replica takes its place: it hands nothing more over
-    before `restore-guard accept`, then goes on, and no more is sent again than the numbers had said.
+    """A worker has claimed batches when the primary dies and a stale replica replaces it. It sends no mail before
+    `restore-guard accept`. After that it resends no more mails than `restore-guard show` had reported.
     """
     with ExitStack() as primary:
         url = primary.enter_context(server.running())
@@ -142,8 +142,8 @@ def test_a_stale_replica_sends_nothing_even_by_a_worker_that_knew_its_primary(
                 worker.stop()
 
 
-def test_a_terminal_is_asked_before_data_are_accepted(shop: Shop) -> None:
-    """And sees the numbers first; without a yes nothing is accepted, and once accepted nobody is asked."""
+def test_accepting_on_a_terminal_asks_for_confirmation(shop: Shop) -> None:
+    """It shows the numbers first; without a yes nothing is accepted. An accepted database needs no confirmation."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     assert "is accepted" in shop.on_terminal("restore-guard", "accept", typed="\n").err
     shop.rows("DELETE FROM restore_guard")

@@ -8,8 +8,8 @@ from coupons.errors import LeaseLost
 from coupons.lease import renewed_lease
 
 
-async def test_work_under_a_lease_that_is_renewed_comes_to_its_end() -> None:
-    """Heartbeats go on beside it."""
+async def test_work_under_a_renewed_lease_finishes() -> None:
+    """The lease is renewed while the work runs."""
     beats = asyncio.Event()
 
     async def renew() -> None:
@@ -21,7 +21,7 @@ async def test_work_under_a_lease_that_is_renewed_comes_to_its_end() -> None:
 
 
 async def test_work_whose_lease_is_lost_is_stopped() -> None:
-    """It gets no further than its next await."""
+    """It stops at its next await."""
 
     async def renew() -> None:
         raise LeaseLost("batch 7")
@@ -31,8 +31,8 @@ async def test_work_whose_lease_is_lost_is_stopped() -> None:
             await asyncio.sleep(30)
 
 
-async def test_work_stops_before_a_lease_runs_out_that_cannot_be_renewed() -> None:
-    """A database that is gone is asked again, but not for longer than the lease lasts."""
+async def test_work_stops_before_a_lease_expires_that_cannot_be_renewed() -> None:
+    """An unavailable database is retried, but only while the lease lasts."""
     asked = 0
 
     async def renew() -> None:
@@ -46,8 +46,8 @@ async def test_work_stops_before_a_lease_runs_out_that_cannot_be_renewed() -> No
     assert asked > 1
 
 
-async def test_an_error_of_the_work_stays_what_it_is() -> None:
-    """And the heart stops."""
+async def test_an_error_of_the_work_is_raised_unchanged() -> None:
+    """The renewals stop."""
     tasks = len(asyncio.all_tasks())
 
     async def renew() -> None:

@@ -1,4 +1,4 @@
-"""Pooled sessions are not reset between their users, so whatever one of them leaves behind is found."""
+"""Pooled sessions are not reset between uses, so the tests look for state that they keep."""
 
 import pytest
 
@@ -26,7 +26,7 @@ async def test_state_that_a_session_keeps_is_found(database_url: str, statements
             await pool.execute(statements)
 
 
-async def test_what_ends_with_its_transaction_is_no_state(database_url: str, connection: Connection) -> None:
+async def test_state_of_a_transaction_does_not_count(database_url: str, connection: Connection) -> None:
     """SET LOCAL, a lock of the transaction, and an empty temporary table."""
     with pytest.MonkeyPatch.context() as patch, watched_pools(patch):
         async with open_pool(database_url, size=1) as pool, pool.acquire() as own, own.transaction():
