@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def slow_sink(tmp_path: Path) -> Iterator[Sink]:
-    """With ten connections it accepts about 60 mails per second, which leaves time to act in the middle of a sendout."""
+    """With ten connections it accepts about 60 mails per second, so there is time to act during a sendout."""
     with private_sink(tmp_path / "slow.jsonl", "--delay", "0.15") as sink:
         yield sink
 
