@@ -33,6 +33,8 @@ SHORT_LEASE: dict[str, Any] = {"lease_seconds": 4, "heartbeat_seconds": 0.5, "sw
 LONG_LEASE: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 1}
 """Longer than any of these faults, so that no mail may become uncertain."""
 SERVICES = ("database", "broker", "smtp")
+MAILS_PER_ROUND = 40
+"""A round that has reset no connection by then goes on to the next number of octets."""
 OCTETS = (1, 7, 30, 100, 300, 1_000, 3_000, 10_000)
 
 
@@ -168,7 +170,12 @@ def test_workers_recover_from_connection_resets(lab: Lab, service: str) -> None:
     rounds, recovered = size(short=3, long=40), 0.0
     with lab.proxy_to(service) as proxy, busy_system(lab, **LONG_LEASE, **QUICK_RELAY) as work:
         for number in range(rounds):
+            mails, cuts = lab.mail_count(), proxy.cuts
             proxy.cut_after(lab.random.choice(OCTETS), BOTH[number % 2])
+            eventually(
+                lambda: proxy.cuts > cuts or lab.mail_count() >= mails + MAILS_PER_ROUND or work.is_done,  # noqa: B023 - called at once
+                "a reset",
+            )
             meanwhile = lab.start_sendout(5, 1) if service == "broker" else None
             recovered = max(recovered, time_recovery_of(work, service, meanwhile or work.sendout))
         proxy.cut()
