@@ -33,7 +33,7 @@ VALUES = (
 CODES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=200)
 
 
-def compile_(
+def compile_mail(
     parts: Parts, *, sender: str = "Shop <shop@example.org>", reply_to: str = "", bounce_to: str = "", url: str = ""
 ) -> CompiledEmail:
     return compile_email(
@@ -99,7 +99,7 @@ def test_a_parsed_mail_equals_the_rendered_parts(value: str, code: str, kind: st
     attributes, coupons = {"name": value}, {"spring": Coupon(code, is_code=True)}
     rendered = template.render(attributes, coupons)
 
-    email = parse(write(compile_(template.parts), attributes=attributes, coupons=coupons))
+    email = parse(write(compile_mail(template.parts), attributes=attributes, coupons=coupons))
 
     assert email["Subject"] == rendered.subject
     assert content(email, "plain") == (None if rendered.text is None else lines_of(rendered.text))
@@ -114,7 +114,7 @@ def test_a_parsed_mail_equals_the_rendered_parts(value: str, code: str, kind: st
 def test_the_bytes_conform_to_the_standards(value: str, code: str) -> None:
     """ASCII, CRLF and no other line breaks, no line over 998 octets, and only the expected headers."""
     parts = Parts("{{ name }}", "{{ name }} {{ coupon('spring') }}", "<p>{{ name }}</p>")
-    email = compile_(parts, sender="Bücherladen <shop@example.org>", reply_to="help@example.org", url=UNSUBSCRIBE)
+    email = compile_mail(parts, sender="Bücherladen <shop@example.org>", reply_to="help@example.org", url=UNSUBSCRIBE)
     data = write(email, attributes={"name": value}, coupons={"spring": Coupon(code, is_code=True)}).data
 
     assert data.isascii()
@@ -146,7 +146,7 @@ def test_the_bytes_conform_to_the_standards(value: str, code: str) -> None:
 )
 def test_a_subject_is_folded_within_78_characters(subject: str) -> None:
     """The recommendation of RFC 5322; with encoded words, the limit of RFC 2047."""
-    data = write(compile_(Parts("-{{ s }}", "x", None)), attributes={"s": subject}).data.decode("ascii")
+    data = write(compile_mail(Parts("-{{ s }}", "x", None)), attributes={"s": subject}).data.decode("ascii")
     found = re.search(r"^Subject: .*(?:\r\n .*)*", data, re.MULTILINE)
     assert found is not None
     for line in found[0].split("\r\n"):
@@ -156,7 +156,7 @@ def test_a_subject_is_folded_within_78_characters(subject: str) -> None:
 def test_plain_ascii_stays_readable() -> None:
     """A mail that needs no encoding has none."""
     subject = "Your voucher, dear reader, is waiting in this mail, together with all the best wishes of your shop"
-    assert write(compile_(Parts(subject, "Hello\nAda\n", None))).data == (
+    assert write(compile_mail(Parts(subject, "Hello\nAda\n", None))).data == (
         b'From: "Shop" <shop@example.org>\r\n'
         b"MIME-Version: 1.0\r\n"
         b"To: ada@example.org\r\n"
@@ -174,32 +174,32 @@ def test_plain_ascii_stays_readable() -> None:
 
 def test_a_word_that_cannot_be_folded_is_encoded() -> None:
     """A subject of one long word respects the line length and arrives unchanged."""
-    envelope = write(compile_(Parts("{{ s }}", "x", None)), attributes={"s": "x" * 2_000})
+    envelope = write(compile_mail(Parts("{{ s }}", "x", None)), attributes={"s": "x" * 2_000})
     assert parse(envelope)["Subject"] == "x" * 2_000
 
 
 def test_text_that_looks_encoded_arrives_unchanged() -> None:
     """An attribute cannot contain encoded text that a mail program would decode."""
-    envelope = write(compile_(Parts("Hi {{ s }}", "x", None)), attributes={"s": "=?utf-8?q?A=0AB?="})
+    envelope = write(compile_mail(Parts("Hi {{ s }}", "x", None)), attributes={"s": "=?utf-8?q?A=0AB?="})
     assert parse(envelope)["Subject"] == "Hi =?utf-8?q?A=0AB?="
 
 
 def test_one_click_unsubscribe_identifies_the_recipient() -> None:
     """RFC 8058: the URL contains recipient and mail, quoted; without https there is no one-click."""
-    email = parse(write(compile_(Parts("s", "t", None), url=UNSUBSCRIBE), rcpt="a+b@example.org"))
+    email = parse(write(compile_mail(Parts("s", "t", None), url=UNSUBSCRIBE), rcpt="a+b@example.org"))
     assert email["List-Unsubscribe"] == (
         "<https://shop.example/unsubscribe?who=a%2Bb%40example.org&mail=6138acddfd25493dab548ba9b28abedc.7%40example.org>"
     )
     assert email["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
-    by_mail = parse(write(compile_(Parts("s", "t", None), url="mailto:off@example.org?subject={message_id}")))
+    by_mail = parse(write(compile_mail(Parts("s", "t", None), url="mailto:off@example.org?subject={message_id}")))
     assert by_mail["List-Unsubscribe"].startswith("<mailto:off@example.org?subject=6138")
     assert by_mail["List-Unsubscribe-Post"] is None
 
 
 def test_the_bounce_address_identifies_the_mail() -> None:
     """The envelope sender is the author, or an individual address for each mail."""
-    assert write(compile_(Parts("s", "t", None))).mail_from == "shop@example.org"
-    email = compile_(Parts("s", "t", None), bounce_to="bounces+{id}@mail.example.org")
+    assert write(compile_mail(Parts("s", "t", None))).mail_from == "shop@example.org"
+    email = compile_mail(Parts("s", "t", None), bounce_to="bounces+{id}@mail.example.org")
     assert write(email).mail_from == "bounces+6138acddfd25493dab548ba9b28abedc.7@mail.example.org"
 
 
@@ -211,7 +211,7 @@ def test_a_message_id_is_stable() -> None:
 def test_the_repr_of_an_envelope_hides_its_data() -> None:
     """Tracebacks and debug output show no code."""
     coupons = {"spring": Coupon("SPRING-1", is_code=True)}
-    assert "SPRING-1" not in repr(write(compile_(Parts("s", '{{ coupon("spring") }}', None)), coupons=coupons))
+    assert "SPRING-1" not in repr(write(compile_mail(Parts("s", '{{ coupon("spring") }}', None)), coupons=coupons))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_repr_of_an_envelope_hides_its_data() -> None:
 def test_an_invalid_unsubscribe_url_is_rejected(url: str) -> None:
     """Before the first mail."""
     with pytest.raises(EmailError, match="the unsubscribe URL must be"):
-        compile_(Parts("s", "t", None), url=url)
+        compile_mail(Parts("s", "t", None), url=url)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_an_invalid_unsubscribe_url_is_rejected(url: str) -> None:
 def test_an_error_concerns_one_mail(rcpt: str, url: str, reason: str) -> None:
     """One invalid recipient does not end the batch, and logs do not contain the address."""
     with pytest.raises(RenderError, match=reason) as caught:
-        write(compile_(Parts("s", "t", None), url=url), rcpt=rcpt)
+        write(compile_mail(Parts("s", "t", None), url=url), rcpt=rcpt)
     assert caught.value.__context__ is None
     assert "ada" not in str(caught.value)
 
@@ -243,7 +243,7 @@ def test_an_error_concerns_one_mail(rcpt: str, url: str, reason: str) -> None:
 def test_an_invalid_message_id_is_rejected() -> None:
     """A Message-ID cannot start a new header either."""
     with pytest.raises(RenderError, match="Message-ID"):
-        compile_(Parts("s", "t", None)).write(
+        compile_mail(Parts("s", "t", None)).write(
             rcpt="ada@example.org", message_id="<a@b>\r\nBcc: <eve@example.org>", date=NOON, attributes={}, coupons={}
         )
 
@@ -263,14 +263,14 @@ ADDRESSES = st.builds(
 def test_any_recipient_is_one_address_or_no_mail(rcpt: str, url: str) -> None:
     """No text in place of an address adds a recipient, a header or a command."""
     try:
-        envelope = write(compile_(Parts("s", "t", None), url=url), rcpt=rcpt)
+        envelope = write(compile_mail(Parts("s", "t", None), url=url), rcpt=rcpt)
     except RenderError as error:
         assert "recipient's address" in str(error)
         return
     assert envelope.rcpt_to.isprintable()
     assert envelope.rcpt_to.count("@") == 1
     assert not set(envelope.rcpt_to) & set(' ,;:<>"()[]\\')
-    expected = write(compile_(Parts("s", "t", None), url=url), rcpt="x@y.org").data
+    expected = write(compile_mail(Parts("s", "t", None), url=url), rcpt="x@y.org").data
     head = envelope.data.partition(b"\r\n\r\n")[0]
     assert re.findall(rb"^[\w-]+:", head, re.MULTILINE) == re.findall(rb"^[\w-]+:", expected, re.MULTILINE)
     assert f"\r\nTo: {envelope.rcpt_to}\r\n".encode() in head
@@ -282,7 +282,7 @@ def test_any_recipient_is_one_address_or_no_mail(rcpt: str, url: str) -> None:
 
 def test_a_non_ascii_recipient_needs_smtputf8() -> None:
     """RFC 6532: the To header contains the address in UTF-8; the rest is unchanged."""
-    envelope = write(compile_(Parts("s", "Grüße\n", None), url=UNSUBSCRIBE), rcpt="jürgen@bücher.example")
+    envelope = write(compile_mail(Parts("s", "Grüße\n", None), url=UNSUBSCRIBE), rcpt="jürgen@bücher.example")
     assert (envelope.rcpt_to, envelope.utf8) == ("jürgen@xn--bcher-kva.example", True)
     for wire in (envelope.wire(eight_bit=True), envelope.wire(eight_bit=False)):
         assert "\r\nTo: jürgen@xn--bcher-kva.example\r\n".encode() in wire
@@ -292,7 +292,9 @@ def test_a_non_ascii_recipient_needs_smtputf8() -> None:
 
 def test_an_ascii_recipient_needs_no_smtputf8() -> None:
     """Names, texts and domains in any language pass every relay."""
-    envelope = write(compile_(Parts("Grüße", "Grüße", None), sender="Bücher <a@bücher.example>"), rcpt="a@ö.example")
+    envelope = write(
+        compile_mail(Parts("Grüße", "Grüße", None), sender="Bücher <a@bücher.example>"), rcpt="a@ö.example"
+    )
     assert (envelope.rcpt_to, envelope.utf8) == ("a@xn--nda.example", False)
     assert envelope.wire(eight_bit=False).isascii()
 
@@ -302,7 +304,7 @@ def test_an_ascii_recipient_needs_no_smtputf8() -> None:
 
 def test_the_date_is_that_of_the_mail() -> None:
     """The cached date of one second or time zone is never used for another."""
-    email = compile_(Parts("s", "t", None))
+    email = compile_mail(Parts("s", "t", None))
     berlin = timezone(timedelta(hours=1))
     dates = [NOON, NOON + timedelta(seconds=0.9), NOON + timedelta(seconds=1), NOON.astimezone(berlin)]
     shown = [
