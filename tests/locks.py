@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from coupons.database import Connection
 from tests.waiting import until
 
-AT_ONCE_SECONDS = 20.0
+NO_WAIT_SECONDS = 20.0
 """Limit for a statement that must not wait for a lock; it takes a thousandth of that."""
 
 
@@ -17,7 +17,7 @@ async def until_blocked(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def locked(connection: Connection, rows: str) -> AsyncIterator[None]:
+async def lock_rows(connection: Connection, rows: str) -> AsyncIterator[None]:
     """Lock these rows (`delivery WHERE number = 1`) during the block; fail if they are locked already."""
     async with connection.transaction():
         await connection.execute(f"SELECT FROM {rows} FOR NO KEY UPDATE NOWAIT")

@@ -13,7 +13,7 @@ from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Delivery, DeliveryResult
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
-from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
+from tests.locks import NO_WAIT_SECONDS, lock_rows, until_blocked
 from tests.waiting import until
 from workers.delivery.policy import refused
 
@@ -112,7 +112,7 @@ async def test_a_batch_that_is_being_claimed_is_skipped(connection: Connection, 
     await start_sendout(connection)
     async with other.transaction():
         await claim_batch(other)
-        async with asyncio.timeout(AT_ONCE_SECONDS):
+        async with asyncio.timeout(NO_WAIT_SECONDS):
             assert await claim(connection) is None
 
 
@@ -223,7 +223,7 @@ async def test_a_batch_is_not_claimed_during_its_assignment(connection: Connecti
     async with connection.transaction():
         assert (await deliveries.assign_codes(connection, batch)).complete
         await wait_expired(other)
-        async with asyncio.timeout(AT_ONCE_SECONDS):
+        async with asyncio.timeout(NO_WAIT_SECONDS):
             assert await claim(other) is None
 
 
@@ -233,11 +233,11 @@ async def test_a_batch_is_not_claimed_during_its_flush(
     """A flush that started under the lease finishes under it, even if the lease expires in the meantime."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection, lease_seconds=0.5)
-    async with locked(third, "delivery WHERE number = 1"):
+    async with lock_rows(third, "delivery WHERE number = 1"):
         flushing = asyncio.create_task(record(connection, batch, result(first, DeliveryState.SENT)))
         await until_blocked(third)
         await wait_expired(other)
-        async with asyncio.timeout(AT_ONCE_SECONDS):
+        async with asyncio.timeout(NO_WAIT_SECONDS):
             assert await claim(other) is None
     assert await flushing
 
@@ -383,10 +383,10 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     """Lists are locked in the order of their ids: a flush that waits for the first holds no other."""
     await start_sendout(connection, "a", "b")
     batch, (first, *_) = await claim_assigned(connection)
-    async with locked(other, "sendout_list WHERE list_id = 1"):
+    async with lock_rows(other, "sendout_list WHERE list_id = 1"):
         flushing = asyncio.create_task(record(connection, batch, result(first, DeliveryState.SENT)))
         await until_blocked(other)
-        async with locked(third, "sendout_list WHERE list_id = 2"):
+        async with lock_rows(third, "sendout_list WHERE list_id = 2"):
             pass
     assert await flushing
 
@@ -397,12 +397,12 @@ async def test_released_codes_follow_the_lock_order(
     """The list is locked before its row in sendout_list."""
     await start_sendout(connection)
     batch, (first, second, *_) = await claim_assigned(connection)
-    async with locked(other, "coupon_list"):
+    async with lock_rows(other, "coupon_list"):
         flushing = asyncio.create_task(
             record(connection, batch, result(first, DeliveryState.SENT), result(second, DeliveryState.REFUSED))
         )
         await until_blocked(other)
-        async with locked(third, "sendout_list"):
+        async with lock_rows(third, "sendout_list"):
             pass
     assert await flushing
 
@@ -412,10 +412,10 @@ async def test_resolving_follows_the_lock_order(connection: Connection, other: C
     sendout_id = await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN))
-    async with locked(other, "delivery_batch"):
+    async with lock_rows(other, "delivery_batch"):
         resolving = asyncio.create_task(uncertain.resolve(connection, sendout_id, "resend"))
         await until_blocked(other)
-        async with locked(third, "sendout"):
+        async with lock_rows(third, "sendout"):
             pass
     assert await resolving == 1
 

@@ -27,7 +27,7 @@ from tests.factories import (
     start,
     take_codes,
 )
-from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
+from tests.locks import NO_WAIT_SECONDS, lock_rows, until_blocked
 from workers.importer import Importer
 from workers.loops import Signals
 from workers.nudges import Nudges
@@ -88,7 +88,7 @@ async def test_an_import_that_is_being_claimed_is_skipped(connection: Connection
     await start_import(connection)
     async with other.transaction():
         assert await claim_next(other)
-        async with asyncio.timeout(AT_ONCE_SECONDS):
+        async with asyncio.timeout(NO_WAIT_SECONDS):
             assert await claim_next(connection) is None
 
 
@@ -233,7 +233,7 @@ async def test_locked_codes_are_skipped(connection: Connection, other: Connectio
     """The transaction that assigns them may need the list next, which the import has locked."""
     await add_list(connection, "a", 5)
     job = await claim_new(connection, mode=mode)
-    async with locked(other, f"coupon WHERE code = '{CODES[2]}'"), asyncio.timeout(AT_ONCE_SECONDS):
+    async with lock_rows(other, f"coupon WHERE code = '{CODES[2]}'"), asyncio.timeout(NO_WAIT_SECONDS):
         if mode == "delete":
             await import_lines(connection, job, CODES)
         else:

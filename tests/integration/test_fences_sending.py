@@ -20,7 +20,7 @@ from coupons.store import deliveries, messages, sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
-from tests.locks import locked, until_blocked
+from tests.locks import lock_rows, until_blocked
 from tests.waiting import until
 from tests.worker_harness import batch_sender
 from workers.delivery import recorder
@@ -93,7 +93,7 @@ async def test_no_mail_leaves_before_its_intent_is_committed(
 ) -> None:
     """The relay waits for a slow database. If the intent cannot be committed, no mail was sent."""
     async with ready(connection, pool, tmp_path) as work:
-        async with locked(other, "delivery_batch"):
+        async with lock_rows(other, "delivery_batch"):
             running = work.run()
             await until_blocked(other)
             await other.execute("UPDATE delivery_batch SET lease_token = gen_random_uuid()")

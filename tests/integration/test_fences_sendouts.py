@@ -15,7 +15,7 @@ from coupons.store import deliveries, imports, lists, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.sendouts import Claim
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
-from tests.locks import AT_ONCE_SECONDS, locked, until_blocked
+from tests.locks import NO_WAIT_SECONDS, lock_rows, until_blocked
 
 EXPIRE = "UPDATE sendout SET lease_until = now() - interval '1 s'"
 
@@ -86,7 +86,7 @@ async def test_a_sendout_that_is_being_claimed_is_skipped(connection: Connection
     await start(connection, "m", "g")
     async with other.transaction():
         await claim_sendout(other)
-        async with asyncio.timeout(AT_ONCE_SECONDS):
+        async with asyncio.timeout(NO_WAIT_SECONDS):
             assert await claim(connection) is None
 
 
@@ -181,10 +181,10 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     """Lists are locked in the order of their ids: a session that waits for the first holds no other."""
     await add_stock(connection, "a", "b")
     await start(connection, "m", "g")
-    async with locked(other, "coupon_list WHERE name = 'a'"):
+    async with lock_rows(other, "coupon_list WHERE name = 'a'"):
         preparing = asyncio.create_task(prepare(connection))
         await until_blocked(other)
-        async with locked(third, "coupon_list WHERE name = 'b'"):
+        async with lock_rows(third, "coupon_list WHERE name = 'b'"):
             pass
     assert isinstance(await preparing, Granted)
 
