@@ -145,20 +145,20 @@ def test_workers_recover_from_a_black_hole(
         work = stack.enter_context(busy_system(lab, **LONG_LEASE))
         for proxy in proxies:
             proxy.stall(*directions)
-        meanwhile = lab.start_sendout(10)
+        other = lab.start_sendout(10)
         time.sleep(seconds)
         for proxy in proxies:
             proxy.heal()
-        recovered = max(time_recovery_of(work, service, meanwhile) for service in silent)
+        recovered = max(time_recovery_of(work, service, other) for service in silent)
         work.wait_finished()
-        lab.wait_finished(meanwhile)
+        lab.wait_finished(other)
     fault = f"black hole of {seconds} s: {name_of(silent)}, {name_of(directions)}"
     lab.check(fault, recovered=recovered)
 
 
-def time_recovery_of(work: BusySystem, service: str, meanwhile: UUID) -> float:
+def time_recovery_of(work: BusySystem, service: str, other: UUID) -> float:
     """Seconds until mails arrive again; for the broker, without which they do, until a new command is consumed."""
-    return work.lab.time_recovery(lambda: work.lab.state(meanwhile)) if service == "broker" else work.time_recovery()
+    return work.lab.time_recovery(lambda: work.lab.state(other)) if service == "broker" else work.time_recovery()
 
 
 # --- connections that end ------------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ def test_workers_recover_from_connection_resets(lab: Lab, service: str) -> None:
                 lambda: proxy.cuts > cuts or lab.mail_count() >= mails + MAILS_PER_ROUND or work.is_done,  # noqa: B023 - called at once
                 "a reset",
             )
-            meanwhile = lab.start_sendout(5, 1) if service == "broker" else None
-            recovered = max(recovered, time_recovery_of(work, service, meanwhile or work.sendout))
+            other = lab.start_sendout(5, 1) if service == "broker" else None
+            recovered = max(recovered, time_recovery_of(work, service, other or work.sendout))
         proxy.cut()
         work.wait_finished()
     most = (rounds + 1) * WORKERS * CONNECTIONS if service == "smtp" else 0
@@ -206,10 +206,10 @@ def test_workers_recover_from_half_open_connections(lab: Lab, service: str) -> N
     """If all open connections go silent, workers reconnect automatically within a minute."""
     with lab.proxy_to(service) as proxy, busy_system(lab, workers=1, recipients=900, **SHORT_LEASE) as work:
         proxy.forget()
-        meanwhile = lab.start_sendout(10)
-        recovered = time_recovery_of(work, service, meanwhile)
+        other = lab.start_sendout(10)
+        recovered = time_recovery_of(work, service, other)
         work.wait_finished()
-        lab.wait_finished(meanwhile)
+        lab.wait_finished(other)
     held = {"database": MAX_IN_FLIGHT, "broker": 0}
     lab.check(f"half-open connections to {service}", recovered=recovered, max_uncertain=held[service])
 
@@ -221,20 +221,20 @@ def test_half_open_relay_connections_hold_back_only_their_mails(lab: Lab) -> Non
     They get an outcome when the connection ends, up to ten minutes later. This holds even if the stalled mails belong
     to as many batches as the worker delivers concurrently.
     """
-    recipients, meanwhile_recipients = 400, 10
+    recipients, other_recipients = 400, 10
     lease = {"lease_seconds": 45, "heartbeat_seconds": 10}  # longer than mails wait for the first new connection
     with (
         lab.proxy_to("smtp") as proxy,
         busy_system(lab, workers=1, recipients=recipients, batch_size=30, **lease, **QUICK_RELAY) as work,
     ):
         proxy.forget()
-        meanwhile = lab.start_sendout(meanwhile_recipients)
-        others = recipients + meanwhile_recipients - 2 * CONNECTIONS
-        recovered = lab.time_recovery(lambda: make_due(lab) and count_sent(lab) >= others)
+        other = lab.start_sendout(other_recipients)
+        not_held = recipients + other_recipients - 2 * CONNECTIONS
+        recovered = lab.time_recovery(lambda: make_due(lab) and count_sent(lab) >= not_held)
         assert lab.state(work.sendout) == "sending"
         proxy.cut()
         work.wait_finished()
-        lab.wait_finished(meanwhile)
+        lab.wait_finished(other)
     lab.check("half-open connections to smtp", recovered=recovered, max_uncertain=CONNECTIONS)
 
 
