@@ -1,4 +1,4 @@
-"""`python -m tests.mutants [NAME…]`: remove each constraint, fence and intent in turn; some test must fail for each.
+"""`python -m tests.mutants [NAME…]` removes each constraint, fence and intent in turn. Each removal must fail a test.
 
 NAME may contain wildcards. The exit code is 1 if a mutant survives or is broken.
 """
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def removals(runner: Runner) -> list[Mutant]:
-    """One mutant for each constraint, trigger and index of the database, which it removes."""
+    """One mutant for each constraint, trigger and index of the database. The mutant removes it."""
 
     async def read() -> list[Mutant]:
         async with database(runner.lanes[0]["COUPONS_TEST_DATABASE_URL"]) as url:

@@ -1,4 +1,4 @@
-"""A mutant for each constraint, trigger and index, read from a migrated database: so none is forgotten."""
+"""A mutant for each constraint, trigger and index. They are read from a migrated database, so that none is missed."""
 
 from dataclasses import dataclass
 
@@ -35,12 +35,12 @@ EXEMPT = {
     "sendout_created": FOR_SPEED,
     "sendout_list_list": FOR_SPEED,
     "sendout_unfinished": FOR_SPEED,
-    "coupon_list_total_check": "implied: coupon_list_check wants 0 ≤ available ≤ total",
-    "delivery_batch_remaining_check": "implied: in_flight_is_remaining wants 0 ≤ cardinality(in_flight) ≤ remaining",
-    "import_job_lines_check": "implied: lines_add_up makes it a sum of non-negative numbers",
-    "sendout_list_needed_check": "implied: codes_within_need wants 0 ≤ reserved + assigned + sent ≤ needed",
+    "coupon_list_total_check": "implied: coupon_list_check requires 0 ≤ available ≤ total",
+    "delivery_batch_remaining_check": "implied: in_flight_is_remaining requires 0 ≤ cardinality(in_flight) ≤ remaining",
+    "import_job_lines_check": "implied: lines_add_up makes lines a sum of non-negative numbers",
+    "sendout_list_needed_check": "implied: codes_within_need requires 0 ≤ reserved + assigned + sent ≤ needed",
 }
-"""Objects whose removal no test can detect, and the reason. They stay: for speed, or to state the rule."""
+"""Objects whose removal no test can detect, each with the reason. They stay for speed, or because they state a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,6 @@ async def guards(connection: Connection) -> list[Guard]:
 
 
 def removal_of(guard: Guard) -> Mutant:
-    """A migration that removes the guard. The guard's cases in the test of the schema begin with its name."""
+    """A mutant that adds a migration that removes the guard. Names of its test cases begin with the guard's name."""
     why = " ".join(guard.definition.split())
     return Mutant(guard.name, MIGRATION, "", f"{guard.removal};\n", why, (REFUSALS, "-k", guard.name))

@@ -15,14 +15,15 @@ from pathlib import Path
 
 
 class StaleError(Exception):
-    """The text that a mutant replaces does not occur exactly once: the code has changed, so the patch must follow."""
+    """The text that a mutant replaces does not occur exactly once: the code has changed, so update the patch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """Replaces `old` with `new` in `file`, or in its statement `file.sql#name`; if `old` is empty, creates the file.
+    """A mutant replaces `old` with `new` in `file`, or in one statement of it (`file.sql#name`).
 
-    `why` is the purpose of the guard. `tests` are the arguments of pytest, the most likely and fastest test first.
+    If `old` is empty, it creates the file. `why` is the purpose of the guard. `tests` are arguments of pytest: the test
+    that most likely fails comes first.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Mutant:
     tests: tuple[str, ...]
 
     def apply(self, tree: Path) -> None:
-        """Raises StaleError."""
+        """Remove the guard in this tree. Raises StaleError."""
         changed = self.changed(tree)
         (tree / self._path).write_text(changed, encoding="utf-8")
 
@@ -59,7 +60,7 @@ def patches() -> list[Mutant]:
 
 
 def _paragraphs(file: Path) -> list[str]:
-    """All paragraphs but the first, which describes the file."""
+    """The paragraphs of a file of patches, without the first, which describes the file."""
     return file.read_text(encoding="utf-8").strip().split("\n\n")[1:]
 
 
@@ -72,7 +73,7 @@ def _read(paragraph: str) -> Mutant:
 
 
 def _block(text: str, name: str) -> tuple[int, int]:
-    """Start and end of a named statement of a .sql file; without a name, of the whole text."""
+    """The start and the end of a named statement in the text of a .sql file; without a name, of the whole text."""
     if not name:
         return 0, len(text)
     found = re.search(rf"^-- {name}: .*?(?=^-- \w+: |\Z)", text, re.DOTALL | re.MULTILINE)

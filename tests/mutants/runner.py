@@ -1,4 +1,4 @@
-"""Runs the tests of mutants: each in a copy of the tree, on services that stay up for all of them."""
+"""Runs the tests of each mutant in a copy of the tree. All mutants share services that stay up."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.services import VirtualHosts, choose_kind, postgres_server, rabbitmq_
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60
-"""Limit for the tests of one mutant. A mutant that makes them hang counts as caught."""
+"""Limit for the tests of one mutant. A mutant whose tests hang counts as caught."""
 BASE_LIMIT_SECONDS = 600
 NO_TESTS = 5
 """Exit code of pytest when it selects no test."""
@@ -42,7 +42,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`by`: the first test that failed, or the reason for any other fate."""
+    """The result for a mutant. `by` is the first test that failed or, for any fate but CAUGHT, the reason."""
 
     mutant: Mutant
     fate: Fate
@@ -51,7 +51,7 @@ class Verdict:
 
 
 class BaselineError(Exception):
-    """The tests fail on the unchanged code, or do not test the copy."""
+    """The tests fail on the unchanged code, or import other code than the copy."""
 
 
 class Runner:
@@ -62,7 +62,10 @@ class Runner:
         self._base = base
 
     def check(self, mutants: Sequence[Mutant]) -> float:
-        """Seconds that the tests of these mutants take on the unchanged code. Raises BaselineError, StaleError."""
+        """Run the tests of these mutants on the unchanged code; return the seconds they took.
+
+        Raises BaselineError, or StaleError if a patch does not apply.
+        """
         for mutant in mutants:
             mutant.changed(self._base)
         where = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]))"
@@ -77,7 +80,7 @@ class Runner:
         return time.monotonic() - begun
 
     def run(self, mutant: Mutant, lane: Mapping[str, str]) -> Verdict:
-        """Run the tests of a mutant. Raises StaleError."""
+        """Run the tests of a mutant. Raises StaleError if its patch does not apply."""
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="coupons-mutant-") as folder:
             tree = Path(folder) / "tree"
@@ -96,7 +99,7 @@ class Runner:
     def _python(
         self, tree: Path, lane: Mapping[str, str], *arguments: str, limit_seconds: float
     ) -> tuple[int | None, str]:
-        """Run Python with `tree` first on its path. Returns the exit code, None after the limit, and the output."""
+        """Run Python with `tree` first on its path; return the exit code (None after the time limit) and the output."""
         environment = os.environ | lane | {"PYTHONPATH": str(tree), "COLUMNS": "200"}
         with subprocess.Popen(
             [sys.executable, *arguments], cwd=tree, env=environment, text=True,
