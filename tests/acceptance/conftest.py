@@ -1,4 +1,4 @@
-"""Shops for acceptance tests."""
+"""Fixtures that give acceptance tests a shop."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ INSTALL_LIMIT_SECONDS = 300
 
 @pytest.fixture
 def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
-    """A shop of one test, without a worker. At the end its invariants are checked."""
+    """Provide a shop without a worker for one test. At the end the shop's invariants are checked."""
     shop = Shop(services, sink, tmp_path)
     yield shop
     shop.check_invariants()
@@ -35,7 +35,7 @@ def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
 
 @pytest.fixture
 def slow_shop(services: Services, tmp_path: Path) -> Iterator[Shop]:
-    """A shop whose relay replies after 0.3 s: with ten connections it accepts about 30 mails/s."""
+    """Provide a shop whose relay replies after 0.3 s. With ten connections the relay accepts about 30 mails/s."""
     with private_sink(tmp_path / "slow.jsonl", "--delay", "0.3") as sink:
         shop = Shop(replace(services, smtp_url=sink.url, ledger=sink.ledger), sink, tmp_path)
         yield shop
@@ -61,7 +61,7 @@ def open_sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
 
 @pytest.fixture(scope="module")
 def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A shop with one worker, shared by the tests of a module; each test uses its own lists, groups and messages."""
+    """Provide a shop with one worker for all tests of a module. Each test uses its own lists, groups and messages."""
     shop = Shop(open_services, open_sink, tmp_path_factory.mktemp("shop"))
     with shop.worker():
         yield shop

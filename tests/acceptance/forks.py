@@ -1,8 +1,9 @@
-"""`coupons …` as a separate process, without the start of an interpreter.
+"""Run `coupons …` in a separate process without starting a new interpreter.
 
-Importing modules takes 0.3 to 0.8 s of each command and worker. One process per test session imports them once and
-forks: each child runs `coupons` from its first line, with its own arguments, environment, folder and files, and exits
-as a program does. Only its hash seed is shared. With COUPONS_TEST_FORKS=0 the installed program is started instead.
+Importing the modules takes 0.3 to 0.8 s in each command and worker. One process per test session imports them once and
+forks. Each child runs `coupons` from its first line, with its own arguments, environment, folder and files, and exits
+as a program does. The children share only the hash seed. With COUPONS_TEST_FORKS=0 the installed program is started
+instead.
 """
 
 import gc
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = ("producers.cli", "producers.cli.progress", "producers.doctor", "producers.web.server", "workers.main")
 FORKS = os.environ.get("COUPONS_TEST_FORKS") != "0"
 ENVIRONMENT = {**os.environ}
-"""The environment of the forking process; a test changes only that of the children."""
+"""The environment of the forking process. Tests change only the environment of the children."""
 READ_AT_START = ("LD_", "PYTHON", "LC_", "LANG", "TZ")
 """Variables that the interpreter or the first module reads, so that a fork cannot change them."""
 LARGEST_REQUEST = 1 << 20
@@ -44,7 +45,7 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class Forked:
-    """A child, with the part of subprocess.Popen that the tests use."""
+    """A forked child process with the part of subprocess.Popen that the tests use."""
 
     def __init__(self, status: int, outputs: Sequence[int]) -> None:
         """The child's pid and later its exit code arrive on `status`; `outputs` are the read ends of its pipes."""
@@ -62,7 +63,7 @@ class Forked:
         return code
 
     def communicate(self, timeout: float) -> tuple[bytes, ...]:
-        """All output into its pipes until it exits."""
+        """Collect the output of the child's pipes until the child exits, and return it."""
         deadline = time.monotonic() + timeout
         pieces: dict[int, list[bytes]] = {output: [] for output in self._outputs}
         unread = {*self._outputs}
@@ -81,7 +82,7 @@ class Forked:
         return tuple(b"".join(each) for each in pieces.values())
 
     def send_signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # it has just exited
+        with suppress(ProcessLookupError):  # the child has just exited
             if self.poll() is None:
                 os.kill(self.pid, number)
 
@@ -127,7 +128,7 @@ def start(
 
 @cache
 def _forking() -> socket.socket:
-    """The forking process, started at first use; it exits when the socket is closed."""
+    """Return the connection to the forking process, which starts at first use and exits when the socket is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_REQUEST)
     with theirs:
@@ -140,7 +141,7 @@ def _forking() -> socket.socket:
 
 
 def _serve(requests: socket.socket) -> None:
-    """Fork for each request, and report each exit. Returns only in a child."""
+    """Fork for each request and report each exit. The function returns only in a child."""
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
         while True:
@@ -166,13 +167,13 @@ def _serve(requests: socket.socket) -> None:
 
 def _report_exit(pid: int, status: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with suppress(BrokenPipeError):  # the test no longer waits for it
+    with suppress(BrokenPipeError):  # the test no longer waits for the child
         os.write(status, b"%d\n" % code)
     os.close(status)
 
 
 def _numbers(key: selectors.SelectorKey) -> list[int]:
-    """The descriptors of another child."""
+    """Return the descriptors that this process keeps for one child; none for the socket of the requests."""
     return [key.fd, key.data[1]] if key.data else []
 
 
@@ -197,7 +198,7 @@ def _become(arguments: list[str], environment: dict[str, str], folder: str, file
 
 
 def _text(before: TextIO, mode: str, buffering: int = -1) -> TextIO:
-    """The standard file, opened again: whether it is a terminal may have changed."""
+    """Reopen a standard file, because it may now be a terminal or no longer be one."""
     return cast(
         "TextIO", open(before.fileno(), mode, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
     )
@@ -207,7 +208,7 @@ if __name__ == "__main__":
     for module in PRELOADED:
         importlib.import_module(module)
     gc.freeze()
-    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the tests too
+    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the tests and to this process
     with socket.socket(fileno=int(sys.argv[1])) as _requests:
         _serve(_requests)
     signal.signal(signal.SIGINT, ctrl_c)

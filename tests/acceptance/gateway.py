@@ -1,4 +1,4 @@
-"""A service that is not reachable yet: a port of 127.0.0.1 that forwards to it only while it is open."""
+"""A gate in front of a service: a port of 127.0.0.1 that forwards to the service only while the gate is open."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ PIECE_BYTES = 65_536
 
 
 class Gate:
-    """`url` is the URL of the service with the port of the gate."""
+    """A port that forwards to a service. `url` is the URL of the service with the port of the gate."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -24,20 +24,20 @@ class Gate:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Forward new connections until the block ends. Existing ones stay."""
+        """Forward new connections until the block ends. Existing connections stay open."""
         with socket.create_server(("127.0.0.1", self._port)) as listener:
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             yield
             listener.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Close the connections that are forwarded."""
+        """Close all forwarded connections."""
         for each in self._open:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, listener: socket.socket) -> None:
-        with suppress(OSError):  # it was closed
+        with suppress(OSError):  # the listener was closed
             while True:
                 client, _ = listener.accept()
                 service = socket.create_connection(self._service)

@@ -16,7 +16,7 @@ CODE = re.compile(r"\b[A-Z]+-\d{5}\b")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One mail of the sink's ledger, decoded. A part that it does not have is ""."""
+    """One mail of the sink's ledger, decoded. `text` or `html` is "" if the mail has no such part."""
 
     recipient: str
     message_id: str
@@ -26,7 +26,7 @@ class Received:
 
     @property
     def codes(self) -> list[str]:
-        """The different codes in text and HTML, sorted."""
+        """Return the different codes in the text and the HTML, sorted."""
         return sorted({*CODE.findall(self.text), *CODE.findall(self.html)})
 
     def is_of(self, sendout: UUID) -> bool:
@@ -56,14 +56,14 @@ def _part(email: Message, content_type: str) -> str:
 
 
 def assert_no_duplicates(mails: Collection[Received]) -> None:
-    """In one sendout no address has two mails, no two mails share a Message-ID, and no code is in two mails."""
+    """Check that in one sendout no address, no Message-ID and no code occurs in two mails."""
     assert repeated(mail.recipient for mail in mails) == []
     assert repeated(mail.message_id for mail in mails) == []
     assert repeated(code for mail in mails for code in mail.codes) == []
 
 
 def assert_own_codes(mails: Collection[Received], addresses: Iterable[str], *lists: Sequence[str]) -> None:
-    """Each address has exactly one mail, with its own code from each of `lists`, the same in text and HTML."""
+    """Check that each address has one mail, with its own code from each of `lists`, the same in text and HTML."""
     assert_no_duplicates(mails)
     assert {mail.recipient for mail in mails} == set(addresses)
     for codes in map(set, lists):

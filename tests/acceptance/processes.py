@@ -1,4 +1,4 @@
-"""`coupons` as a program: commands and workers."""
+"""Run `coupons` as a program: commands and workers."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.waiting import LIMIT_SECONDS, eventually
 
 COUPONS = Path(sys.executable).with_name("coupons")
 DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED = range(5)
-"""Exit codes."""
+"""Exit codes of `coupons`."""
 
 COMMAND_LIMIT_SECONDS = 60
 
@@ -62,22 +62,22 @@ class Worker:
         return self._process.poll() is not None
 
     def says(self, words: str) -> None:
-        """Wait until its log contains these words."""
+        """Wait until the worker's log contains these words."""
         eventually(lambda: words in self.log or self._process.poll() is not None, f"{words!r} in a worker's log")
         assert words in self.log, f"the worker exited with code {self._process.returncode}"
 
     def kill(self) -> None:
-        """Kill it, as if its machine lost power."""
+        """Kill the worker, as if its machine lost power."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> int:
-        """Send SIGTERM, and return its exit code."""
+        """Send SIGTERM to the worker, and return its exit code."""
         self._process.terminate()
         return self._process.wait(LIMIT_SECONDS)
 
     def force(self) -> int:
-        """Send SIGTERM, and again while in-flight mails are awaited; returns its exit code."""
+        """Send SIGTERM twice, the second time while the worker awaits its in-flight mails; return the exit code."""
         self._process.terminate()
         self.says("shutting down")
         self._process.terminate()
@@ -85,7 +85,7 @@ class Worker:
         return self._ended_as
 
     def check(self) -> None:
-        """It exited cleanly or was killed, and its log has no internal error, no code and no address."""
+        """Check that the worker exited cleanly or was killed, and that its log has no internal error and no secret."""
         if self._process.poll() is None:
             self.stop()
         assert self._process.returncode in {DONE, -signal.SIGKILL, self._ended_as}
@@ -121,7 +121,7 @@ class Programs:
             assert result.code == DONE, result
 
     def begin(self, *arguments: object, **settings: object) -> Callable[[], Result]:
-        """Start `coupons …`; returns a function that waits for its result."""
+        """Start `coupons …`, and return a function that waits for the result."""
         process = self._start(arguments, _variables(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
         def end() -> Result:
@@ -134,7 +134,7 @@ class Programs:
         return end
 
     def interrupted(self, *arguments: object, when: Callable[[], object], what: str) -> Result:
-        """Run `coupons …`, and press Ctrl-C when the condition is true."""
+        """Run `coupons …`, and press Ctrl-C as soon as the condition is true."""
         process = self._start(arguments, {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         eventually(when, what)
         process.send_signal(signal.SIGINT)
@@ -142,9 +142,10 @@ class Programs:
         return Result(process.wait(), out.decode(), err.decode())
 
     def on_terminal(self, *arguments: object, only_stderr: bool = False, typed: str = "", **environment: str) -> Result:
-        """Run `coupons …` on a terminal and type an answer to its prompts.
+        """Run `coupons …` on a terminal, and type an answer to its prompts.
 
-        The result's `err` is the terminal's output. With `only_stderr`, stdout is not the terminal, and is in `out`.
+        The result's `err` is the output on the terminal. With `only_stderr`, stdout is not a terminal, and the result's
+        `out` has its text.
         """
         ours, theirs = pty.openpty()
         stdout = self._folder / "stdout"
@@ -163,7 +164,7 @@ class Programs:
 
     @contextmanager
     def worker(self, *roles: str, ready: bool = True, **settings: object) -> Iterator[Worker]:
-        """A worker process with these roles, by default all. If `ready`, it already consumes commands."""
+        """Run a worker process with these roles, by default all. With `ready`, wait until it consumes commands."""
         log = self._folder / f"worker-{len(self.worker_logs) + 1}.log"
         self.worker_logs.append(log)
         arguments = ["worker", *(part for role in roles for part in ("--role", role))]
@@ -196,7 +197,7 @@ class Programs:
         return subprocess.Popen(
             [COUPONS, *texts],
             env=environment,
-            cwd=self._folder,  # where there is no .env
+            cwd=self._folder,  # the folder has no .env
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

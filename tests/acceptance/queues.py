@@ -1,4 +1,4 @@
-"""Commands that are published to RabbitMQ without the command line, and rejected commands."""
+"""Publish commands to RabbitMQ without the command line, and read rejected commands."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ LIMIT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A rejected command."""
+    """A rejected command in the dead-letter queue."""
 
     reason: str
     body: bytes
@@ -35,7 +35,7 @@ def publish(url: str, *commands: Command) -> None:
 
 
 def amqp_publish(url: str, command: Mapping[str, Any] | bytes, routing_key: str) -> None:
-    """Publish with Debian's amqp-tools, to which a trailing "/" of the URL would mean the virtual host ""."""
+    """Publish with Debian's amqp-tools, which read a trailing "/" of the URL as the virtual host ""."""
     options = ["--url", url.rstrip("/"), "--exchange", "coupons", "--routing-key", routing_key, "--persistent"]
     subprocess.run(["amqp-publish", *options], input=body(command), check=True, timeout=LIMIT_SECONDS)
 
@@ -45,7 +45,7 @@ def body(command: Mapping[str, Any] | bytes) -> bytes:
 
 
 def dead(url: str) -> list[Dead]:
-    """The commands in the dead-letter queue; they stay there."""
+    """Return the commands in the dead-letter queue, and leave them there."""
 
     async def look() -> list[Dead]:
         connection = await aio_pika.connect(url)

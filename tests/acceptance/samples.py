@@ -13,7 +13,7 @@ _FENCED = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=in
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A fenced block. `output` is that of the `text` block directly below it, if there is one."""
+    """A fenced block. `output` is the content of a `text` block directly below it, if there is one."""
 
     page: str
     line: int
@@ -26,7 +26,7 @@ class Sample:
 
 
 def samples(*languages: str, page: Path | None = None) -> list[Sample]:
-    """The samples in these languages, of one page or of all."""
+    """Return the samples in these languages, of one page or of all pages."""
     found = [sample for each in ([page] if page else PAGES) for sample in _samples_of(each)]
     return [sample for sample in found if sample.language in languages]
 

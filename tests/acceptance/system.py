@@ -34,7 +34,7 @@ class Shop(Programs):
     # --- the work of its operators and marketers ---
 
     def prepare(self, message: str, group: str, addresses: Iterable[str], lists: Mapping[str, Sequence[str]]) -> None:
-        """Run the commands that create lists with codes, a group, and a message with a code of each; needs a worker."""
+        """Create lists with codes, a group, and a message with a code of each list. The commands need a worker."""
         create = (("list", "create", name) for name in lists)
         self.together(self.importing_group(group, addresses), *create)
         fill = (self.importing(name, codes) for name, codes in lists.items())
@@ -50,7 +50,7 @@ class Shop(Programs):
         text: str = "",
         alternative_text: str = "",
     ) -> None:
-        """Create the same through the store, optionally with another text, or with an alternative text of the lists."""
+        """Create the same data in the store without commands, optionally with another text or an alternative text."""
         asyncio.run(
             stock(
                 self.services.database_url,
@@ -67,7 +67,7 @@ class Shop(Programs):
         return self.coupons(*self.importing(name, codes), *options, code=code)
 
     def importing(self, name: str, codes: Iterable[str]) -> Arguments:
-        """The command that imports codes into a list, and waits."""
+        """Return the command that imports codes into a list and waits for the import."""
         return (
             "import",
             self.file(f"codes-{name}.txt", "".join(f"{code}\n" for code in codes)),
@@ -77,25 +77,25 @@ class Shop(Programs):
         )
 
     def importing_group(self, name: str, addresses: Iterable[str]) -> Arguments:
-        """The command that imports a group whose recipients are all called Ada, and waits."""
+        """Return the command that imports a group whose recipients are all called Ada and waits for the import."""
         rows = "".join(f"{address};Ada\n" for address in addresses)
         file = self.file(f"group-{name}.csv", f"email;first_name\n{rows}")
         return "group", "import", file, "--group", name, "--wait"
 
     def saving(self, name: str, text: str) -> Arguments:
-        """The command that saves a message with this text as its text part and its HTML part."""
+        """Return the command that saves a message with this text as its text part and its HTML part."""
         files = "--text", self.file(f"{name}.txt", text), "--html", self.file(f"{name}.html", f"<p>{text}</p>")
         return "message", "save", name, "--subject", "For {{ first_name }}", *files
 
     def send(self, message: str, group: str, code: int = DONE) -> Any:
-        """Send and wait; returns the sendout, which has ended or is interrupted."""
+        """Send, wait until the sendout has ended or is interrupted, and return it."""
         return self.coupons("send", "--message", message, "--group", group, "--wait", "--json", code=code).json
 
     def begin_sending(self, message: str, group: str) -> UUID:
         return UUID(self.coupons("send", "--message", message, "--group", group).out.strip())
 
     def resume(self, sendout: UUID | str, code: int = DONE) -> Any:
-        """Resume and wait; returns the sendout."""
+        """Resume the sendout, wait for it, and return it."""
         return self.coupons("resume", sendout, "--wait", "--json", code=code).json
 
     def verify(self) -> None:
@@ -118,12 +118,12 @@ class Shop(Programs):
     # --- results ---
 
     def mails(self, sendout: UUID | str | None = None) -> list[Received]:
-        """The mails that the sink has accepted, of all sendouts or of one."""
+        """Return the mails that the sink has accepted, of one sendout or of all."""
         mails = map(received, self._sink.mails())
         return [mail for mail in mails if sendout is None or mail.is_of(UUID(str(sendout)))]
 
     def ledger(self) -> list[Mail]:
-        """The mails as the sink recorded them."""
+        """Return the mails as the sink recorded them."""
         return self._sink.mails()
 
     def mails_come(self, at_least: int) -> None:
@@ -131,7 +131,7 @@ class Shop(Programs):
         eventually(lambda: self._sink.ledger.read_bytes().count(b"\n") >= at_least, f"{at_least} mails")
 
     def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        """The rows that a query returns."""
+        """Return the rows of a query."""
 
         async def fetch() -> list[dict[str, Any]]:
             connection = await asyncpg.connect(self.services.database_url)
@@ -143,7 +143,7 @@ class Shop(Programs):
         return asyncio.run(fetch())
 
     def get_list(self, name: str) -> CouponList:
-        """A list with its numbers of codes."""
+        """Return a list with its numbers of codes."""
 
         async def find() -> CouponList:
             async with connect(self.services.database_url) as connection:
@@ -153,7 +153,7 @@ class Shop(Programs):
         return asyncio.run(find())
 
     def check_invariants(self) -> None:
-        """Check the invariants as `coupons verify` does, in 0.02 s instead of 0.3 s."""
+        """Check the invariants directly, in 0.02 s instead of the 0.3 s of `coupons verify`."""
 
         async def check() -> list[Invariant]:
             async with connect(self.services.database_url) as connection:
@@ -162,7 +162,7 @@ class Shop(Programs):
         assert [each for each in asyncio.run(check()) if not each.ok] == []
 
     def contents(self) -> dict[str, str]:
-        """A digest of each table, to check that nothing has changed. Rejected commands do not count as a change."""
+        """Return a digest of each table, to check that nothing has changed except rejected commands."""
         found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         tables = [row["tablename"] for row in found]
         digest = "md5(string_agg(t::text, ' ' ORDER BY t::text))"
@@ -175,7 +175,7 @@ class Shop(Programs):
         return {row["name"]: row["digest"] for row in self.rows(every)}
 
     def state(self, job: UUID | str) -> str:
-        """The state of a sendout or an import; "" if there is none."""
+        """Return the state of a sendout or an import, or "" if it does not exist."""
         query = "SELECT state FROM sendout WHERE id = $1 UNION ALL SELECT state FROM import_job WHERE id = $1"
         found = self.rows(query, UUID(str(job)))
         return str(found[0]["state"]) if found else ""
@@ -189,13 +189,13 @@ class Shop(Programs):
         eventually(lambda: {*self.deliveries(sendout).values()} == {state}, f"all of {sendout} to be {state}")
 
     def deliveries(self, sendout: UUID | str) -> dict[str, str]:
-        """The state of each delivery by address."""
+        """Return the state of each delivery by address."""
         found = self.rows("SELECT address, state FROM delivery WHERE sendout_id = $1", UUID(str(sendout)))
         return {row["address"]: row["state"] for row in found}
 
 
 def letter(*lists: str) -> str:
-    """A text with a code of each list."""
+    """Return a text with a code of each list."""
     return "Dear {{ first_name }}, yours: " + ", ".join(f'{{{{ coupon("{name}") }}}}' for name in lists) + "\n"
 
 
@@ -204,5 +204,5 @@ def addresses(count: int) -> list[str]:
 
 
 def codes(name: str, count: int) -> list[str]:
-    """`codes("SPRING", 600)` are SPRING-00001 to SPRING-00600."""
+    """Return numbered codes: `codes("SPRING", 600)` are SPRING-00001 to SPRING-00600."""
     return [f"{name}-{number:05}" for number in range(1, count + 1)]

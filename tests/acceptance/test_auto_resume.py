@@ -1,4 +1,4 @@
-"""Sendouts that resume automatically once their lists have enough codes, and sendouts that wait for an operator."""
+"""Sendouts resume automatically once their lists have enough codes, or wait for an operator."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SPRING, SUMMER = codes("SPRING", 60), codes("SUMMER", 60)
 
 
 def test_the_import_of_the_missing_codes_resumes_a_sendout(shop: Shop) -> None:
-    """One of two lists is not enough. When both have enough codes, the oldest sendout resumes, and then the next."""
+    """Two sendouts wait until both lists have enough codes. The older one resumes first, and the other one later."""
     shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:5], "summer-20": SUMMER[:5]})
     with shop.worker(sweep_seconds=1), shop.worker(sweep_seconds=1):
         oldest, younger = (send(shop, "--auto-resume")["id"] for _ in range(2))
@@ -48,7 +48,7 @@ def is_only_shown_as_resumable(shop: Shop, sendout: str) -> None:
 
 
 def test_returned_codes_resume_a_sendout_too(shop: Shop) -> None:
-    """A cancelled sendout returns its reserved codes without an import: a sweep finds the resumable sendout."""
+    """A cancelled sendout returns its reserved codes without an import; a sweep then resumes the waiting sendout."""
     shop.has("both", "customers", CUSTOMERS, {"spring-10": SPRING[:20], "summer-20": SUMMER[:20]})
     with shop.worker(sweep_seconds=1):
         later = ("send", "--message", "both", "--group", "customers", "--start-at", "2100-01-01T00:00")

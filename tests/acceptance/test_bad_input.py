@@ -1,4 +1,4 @@
-"""A command that cannot be executed prints one line that names the cause, exits with a code, and changes nothing."""
+"""A command that cannot be executed prints one line with the cause, exits with an error code and changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from tests.waiting import eventually
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06\x00\x00\x00\x1f\xf3\xffa"
 TWO_LINES = "ada@example.org\nBcc: everybody@example.org"
 NOBODY = "99999999-9999-4999-8999-999999999999"
-MANY_BYTES = 3 * 1_048_576  # a command has at most a third of it
+MANY_BYTES = 3 * 1_048_576  # a command may have at most a third of this size
 
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """A shop with a worker, a finished sendout and one that waits for its last recipient."""
+    """A shop with a worker, a finished sendout, and a running sendout whose only mail is deferred."""
 
     shop: Shop
     finished: str
     running: str
 
     def refuses(self, *arguments: object, names: str, code: int = FAILED) -> Result:
-        """The command exits with this code and prints one line on stderr that contains `names`; nothing has changed."""
+        """Check that the command exits with this code, prints one line with `names` on stderr, and changes nothing."""
         before = self.shop.contents()
         result = self.shop.coupons(*arguments, code=code)
         assert result.out == ""
@@ -50,7 +50,7 @@ def stock(open_shop: Shop) -> Iterator[Stock]:
 
 
 def is_idle(shop: Shop, sendout: UUID) -> bool:
-    """Whether its mail is deferred and its batch is released."""
+    """Return whether the sendout's mail is deferred and its batch is released."""
     held = shop.rows("SELECT FROM delivery_batch WHERE sendout_id = $1 AND lease_token IS NOT NULL", sendout)
     return set(shop.deliveries(sendout).values()) == {"deferred"} and not held
 
@@ -59,7 +59,7 @@ def is_idle(shop: Shop, sendout: UUID) -> bool:
 
 
 def test_an_import_into_an_unknown_list_is_refused(stock: Stock) -> None:
-    """The file is not stored."""
+    """The file is not stored if its list does not exist."""
     stock.refuses(*stock.shop.importing("sprung-10", ["A1"]), names="sprung-10")
 
 
@@ -76,27 +76,27 @@ def test_a_binary_file_of_recipients_is_refused(stock: Stock) -> None:
 
 
 def test_a_message_that_names_an_unknown_list_is_refused(stock: Stock) -> None:
-    """The message is not saved, because it could never be sent."""
+    """A message with an unknown list is not saved, because it could never be sent."""
     stock.refuses(*stock.shop.saving("unlisted", letter("nowhere-99")), names="nowhere-99")
 
 
 def test_a_message_with_an_undefined_placeholder_is_refused(stock: Stock) -> None:
-    """The error names a placeholder that no recipient has: a typing error would be in every mail."""
+    """The error contains the placeholder that no recipient has; otherwise a typing error would be in every mail."""
     stock.refuses(*stock.shop.saving("slip", 'Dear {{ frist_name }}: {{ coupon("spring-10") }}'), names="frist_name")
 
 
 def test_a_sendout_of_an_unknown_message_is_refused(stock: Stock) -> None:
-    """Nothing is published."""
+    """No command is published if the message does not exist."""
     stock.refuses("send", "--message", "sprung-voucher", "--group", "customers", names="sprung-voucher")
 
 
 def test_a_sendout_to_an_unknown_group_is_refused(stock: Stock) -> None:
-    """Nothing is published."""
+    """No command is published if the group does not exist."""
     stock.refuses("send", "--message", "spring-voucher", "--group", "costumers", names="costumers")
 
 
 def test_a_sendout_to_an_empty_group_is_refused(stock: Stock) -> None:
-    """The file of the group had only a header."""
+    """A group is empty if its file had only a header; a sendout to it is refused."""
     stock.refuses("send", "--message", "spring-voucher", "--group", "empty", names="empty")
 
 
@@ -107,18 +107,18 @@ def test_a_sendout_to_recipients_without_what_the_message_needs_is_refused(stock
 
 @pytest.mark.parametrize("address", [TWO_LINES, "ada@example.org, eve@example.org", "ada"])
 def test_a_recipient_that_is_not_exactly_one_address_is_refused(stock: Stock, address: str) -> None:
-    """A line break would start another header, a comma another recipient."""
+    """A line break in an address would start another header, and a comma would add another recipient."""
     stock.refuses("send", "--message", "spring-voucher", "--to", address, names="ada")
 
 
 def test_an_invalid_name_is_refused(stock: Stock) -> None:
-    """For the message of a sendout and for a new list."""
+    """A message name in `send` and the name of a new list are checked."""
     stock.refuses("send", "--message", "spring/voucher", "--group", "customers", names="name")
     stock.refuses("list", "create", "spring/10", names="name")
 
 
 def test_an_id_that_belongs_to_another_command_is_refused(stock: Stock) -> None:
-    """Otherwise a script would wait for a sendout that does not exist."""
+    """Without this check a script would wait for a sendout that does not exist."""
     arguments = ("send", "--message", "spring-voucher", "--group", "waiting", "--id", stock.finished)
     stock.refuses(*arguments, names=stock.finished)
 
@@ -143,7 +143,7 @@ def test_only_interrupted_and_paused_sendouts_are_resumed(stock: Stock) -> None:
 
 
 def test_only_a_running_sendout_is_paused_or_cancelled(stock: Stock) -> None:
-    """A finished sendout does not change; an unknown one is named."""
+    """A finished sendout is neither paused nor cancelled. For an unknown sendout the error contains its id."""
     assert "finished" in stock.refuses("pause", stock.finished, names=stock.finished).err
     assert "finished" in stock.refuses("cancel", stock.finished, names=stock.finished).err
     stock.refuses("cancel", NOBODY, names=NOBODY)
@@ -162,7 +162,7 @@ def rejections(shop: Shop, at_least: int) -> list[Dead]:
 
 @pytest.mark.usefixtures("amqp_tools")
 def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock) -> None:
-    """Each is moved to the dead-letter queue unchanged; the reason is in its header and in `coupons doctor`."""
+    """Each bad command is moved unchanged to the dead-letter queue. Its header and `coupons doctor` show the reason."""
     import_ = {"type": "import", "id": str(uuid4()), "list": "spring-10"}
     bad: list[tuple[str, dict[str, Any] | bytes, str]] = [
         ("import", {**import_, "list": "sprung-10", "codes": ["A1"]}, "sprung-10"),
@@ -199,7 +199,7 @@ def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock
 
 @pytest.mark.usefixtures("amqp_tools")
 def test_all_errors_of_a_command_are_reported_together(stock: Stock) -> None:
-    """A publisher does not have to fix four errors one by one."""
+    """One rejection contains all four errors, so that a publisher does not have to fix them one by one."""
     known = len(stock.shop.dead())
     stock.shop.amqp_publish("import", {"type": "import", "id": "1", "list": "a/b", "mode": "mix", "colour": "red"})
     reason = rejections(stock.shop, known + 1)[-1].reason
@@ -208,7 +208,7 @@ def test_all_errors_of_a_command_are_reported_together(stock: Stock) -> None:
 
 @pytest.mark.usefixtures("amqp_tools")
 def test_a_valid_command_behind_bad_ones_is_not_delayed(stock: Stock) -> None:
-    """After thirty bad commands a valid one is executed, and all thirty are in the dead-letter queue."""
+    """A valid command that follows thirty bad ones is executed, and all thirty are in the dead-letter queue."""
     known = len(stock.shop.dead())
     import_id = str(uuid4())
     for _ in range(30):

@@ -62,7 +62,7 @@ def test_each_command_with_json_prints_json(open_shop: Shop, sendout: Any, tmp_p
 
 
 def test_a_command_without_wait_prints_json_too(open_shop: Shop, sendout: Any, tmp_path: Path) -> None:
-    """With `--json` the id is printed as JSON, otherwise alone."""
+    """`coupons import` and `coupons send` print the id alone, and with `--json` as JSON."""
     more = tmp_path / "more.txt"
     more.write_text("TEN-00031\n")
     into = ("import", more, "--list", "ten-percent")
@@ -90,7 +90,7 @@ def test_a_command_with_a_known_id_is_not_executed_again(open_shop: Shop) -> Non
 
 
 def test_who_finds_codes_by_address_and_addresses_by_code(open_shop: Shop, sendout: Any) -> None:
-    """The exit code is 1 if nothing is found, and 2 without an address or a code."""
+    """`who` exits with code 1 if it finds nothing, and with code 2 without an address or a code."""
     by_address = open_shop.coupons("who", "--email", "CUSTOMER1@example.org").out
     assert "ten-percent: TEN-000" in by_address
     assert "sent" in by_address
@@ -111,8 +111,8 @@ def test_without_a_terminal_no_progress_bar_is_shown(open_shop: Shop, tmp_path: 
     assert "5 recipients: 5 sent, 0 remaining" in result.out
 
 
-def test_a_terminal_shows_a_progress_bar_and_stdout_has_only_the_result(open_shop: Shop) -> None:
-    """The bar on the terminal counts mails; stdout, which is a file, has only the JSON."""
+def test_on_a_terminal_progress_goes_to_stderr_and_the_result_to_stdout(open_shop: Shop) -> None:
+    """The progress bar on the terminal counts mails; stdout, which is a file, has only the JSON."""
     open_shop.has("bar", "bar", addresses(1_500), {"bar": codes("BAR", 1_500)})
     arguments = ("send", "--message", "bar", "--group", "bar", "--wait", "--json")
     result = open_shop.on_terminal(*arguments, only_stderr=True)
@@ -125,7 +125,7 @@ def test_a_terminal_shows_a_progress_bar_and_stdout_has_only_the_result(open_sho
 
 
 def test_a_closed_pipe_ends_a_command_without_a_message(open_shop: Shop, sendout: Any) -> None:
-    """As in `coupons outbox | head`."""
+    """A command ends silently if its reader ends first, as in `coupons outbox | head`."""
     environment = os.environ | SETTINGS | open_shop.services.environment()
     with subprocess.Popen(
         [COUPONS, "outbox"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -6,7 +6,7 @@ from tests.acceptance.system import Shop, addresses, codes
 
 
 def test_one_of_two_sendouts_that_need_too_many_codes_is_sent(shop: Shop) -> None:
-    """Two sendouts need 800 of 1,000 codes each: one sends 800 mails, the other is interrupted and reserves none."""
+    """Two sendouts each need 800 of 1,000 codes. One sends 800 mails; the other is interrupted and reserves none."""
     customers, spring = addresses(800), codes("SPRING", 1_000)
     with shop.worker(), shop.worker():
         shop.has("spring-voucher", "customers", customers, {"spring-10": spring})

@@ -9,7 +9,7 @@ SPRING, SUMMER = codes("SPRING", 5), codes("SUMMER", 3)
 
 
 def test_a_list_whose_codes_were_sent_can_be_deleted(shop: Shop) -> None:
-    """Its sent codes stay known and no list accepts them again; a message that uses it must be saved again."""
+    """Every list rejects the sent codes of a deleted list. A message that uses the list must be saved again."""
     shop.has("letter", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker():
         sendout = shop.send("letter", "customers")

@@ -24,7 +24,7 @@ def people_of(shop: Shop, group: str) -> dict[str, dict[str, str]]:
 
 
 def test_a_fixed_recipient_has_all_attributes(open_shop: Shop, tmp_path: Path) -> None:
-    """Unfixed rows are rejected again; the columns line and reason of the CSV do not become attributes."""
+    """Unfixed rows are rejected again. The CSV's columns line and reason do not become attributes of recipients."""
     rejected, again = tmp_path / "rejected.csv", tmp_path / "again.csv"
     into = ("--group", "fixed", "--wait", "--rejected")
     open_shop.coupons("group", "import", open_shop.file("m.csv", PEOPLE), *into, rejected, code=REJECTED_LINES)
@@ -43,8 +43,8 @@ def test_a_fixed_recipient_has_all_attributes(open_shop: Shop, tmp_path: Path) -
     assert len(after) == len(before) - 1 == 5
 
 
-def test_dry_run_import_and_show_give_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
-    """Byte for byte."""
+def test_a_dry_run_an_import_and_show_give_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
+    """The three reports are equal byte for byte."""
     before, after = tmp_path / "before.csv", tmp_path / "after.csv"
     file = open_shop.file("same.csv", f"{PEOPLE}Eva;ADA@example.org;6\n")
     arguments = ("group", "import", file, "--group", "same", "--json", "--rejected", before, "--dry-run")

@@ -10,7 +10,7 @@ from tests.waiting import eventually
 
 
 def test_the_second_signal_exits_immediately(shop: Shop, tmp_path: Path) -> None:
-    """Mails in flight are uncertain and keep their codes, as after a kill; another worker sends the rest."""
+    """Mails in flight become uncertain and keep their codes, as after a kill. Another worker sends the rest."""
     ledger = tmp_path / "ledger"
     ledger.touch()
     with (

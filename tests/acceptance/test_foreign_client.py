@@ -19,7 +19,7 @@ def command(type_: str, **content: Any) -> dict[str, Any]:
 
 
 def test_another_client_can_run_the_main_workflow(shop: Shop) -> None:
-    """Import inline codes, send to a group, interrupted, import, resume: 1,000 mails with 1,000 codes."""
+    """The client imports codes, sends, imports the missing codes and resumes: 1,000 mails have 1,000 codes."""
     first = command("import", list="spring-10", mode="add", codes=SPRING[:600])
     second = command("import", list="spring-10", mode="add", codes=SPRING[600:])
     sendout = command("sendout", message="spring-voucher", group="customers")
@@ -43,7 +43,7 @@ def test_another_client_can_run_the_main_workflow(shop: Shop) -> None:
 
 
 def test_a_command_can_contain_its_recipients(shop: Shop) -> None:
-    """The maximum number of recipients with attributes, published twice: each gets one mail."""
+    """A command with the most recipients that one may contain is published twice. Each recipient gets one mail."""
     recipients = [{"email": address, "attributes": {"first_name": f"Zoë{n}"}} for n, address in enumerate(CUSTOMERS)]
     sendout = command("sendout", message="spring-voucher", recipients=recipients)
     with shop.worker():

@@ -12,19 +12,19 @@ from tests.waiting import eventually
 
 LINES = 200_000
 RECIPIENTS = 600_000
-"""Two chunks: 20 MB."""
+"""A file of 20 MB, which an import reads in two chunks."""
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three chunks of an import that replaces."""
+    """Create a file that an import with mode replace reads in three chunks."""
     file = tmp_path_factory.mktemp("large") / "large.txt"
     file.write_text("".join(f"LARGE{number:012}\n" for number in range(LINES)))
     return file
 
 
 def test_a_terminal_shows_bytes_lines_and_rate(open_shop: Shop, large: Path) -> None:
-    """One progress bar during the upload, one during the import."""
+    """One progress bar is shown during the upload, another one during the import."""
     open_shop.coupons("list", "create", "seen")
     result = open_shop.on_terminal("import", large, "--list", "seen", "--mode", "replace", "--wait", only_stderr=True)
     assert result.code == DONE
@@ -36,7 +36,7 @@ def test_a_terminal_shows_bytes_lines_and_rate(open_shop: Shop, large: Path) -> 
 
 
 def test_an_import_can_be_cancelled(shop: Shop, large: Path) -> None:
-    """Committed chunks stay and are counted, and no chunk follows. Its worker is stopped in the meantime."""
+    """The import keeps and counts its committed chunks and imports no other. Its worker is stopped in the meantime."""
     with shop.worker(failpoints="import.committed=stop") as worker:
         shop.coupons("list", "create", "stopped")
         import_id = shop.coupons("import", large, "--list", "stopped", "--mode", "replace").out.strip()
@@ -53,7 +53,7 @@ def test_an_import_can_be_cancelled(shop: Shop, large: Path) -> None:
 
 
 def test_ctrl_c_leaves_an_import_running_and_cancel_keeps_its_chunks(shop: Shop, tmp_path: Path) -> None:
-    """Ctrl-C ends only the waiting command. `cancel` ends the import and counts every committed chunk."""
+    """Ctrl-C ends only the waiting command. `cancel` ends the import, and its result counts every committed chunk."""
     file = tmp_path / "people.csv"
     file.write_text("email;first_name\n" + "".join(f"person{n:07}@example.org;Ada\n" for n in range(RECIPIENTS)))
     committed = "SELECT id FROM import_job WHERE group_id IS NOT NULL AND added > 0"

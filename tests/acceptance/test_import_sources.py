@@ -1,4 +1,4 @@
-"""Sources of imports: each one delivers all its codes, or the import shows the reason."""
+"""Sources of imports: each source delivers all its codes, or the import shows the reason."""
 
 import gzip
 import io
@@ -26,7 +26,7 @@ BUSY = Reply(status="503 Service Unavailable")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A shop whose worker can read from a host, a bucket and a folder; `replies` are those of the host."""
+    """A shop whose worker can read from a host, a bucket and a folder. `replies` are the replies of the host."""
 
     shop: Shop
     host: str
@@ -37,7 +37,7 @@ class World:
         return source.replace("https://host", self.host).replace("file://folder", f"file://{self.folder}")
 
     def added(self, list_: str, source: object, *options: object) -> int:
-        """The number of codes that an import into a new list has added."""
+        """Import a source into a new list, and return the number of added codes."""
         self.shop.coupons("list", "create", list_)
         job = self.shop.coupons("import", source, "--list", list_, *options, "--wait", "--json").json
         assert job["rejected"] == 0
@@ -56,7 +56,7 @@ def world(open_services: Services, open_sink: Sink, tmp_path_factory: pytest.Tem
     with (
         pytest.MonkeyPatch.context() as environment,
         object_store() as store,
-        start_blocking_portal() as portal,  # the test waits for programs
+        start_blocking_portal() as portal,  # the test itself blocks while it waits for programs
         portal.wrap_async_context_manager(web_server(replies, tls=server_tls())) as server,
     ):
         environment.setenv("SSL_CERT_FILE", str(certificate))
@@ -88,7 +88,7 @@ def credentials(store: str) -> dict[str, str]:
     ],
 )
 def test_a_worker_downloads_a_url(world: World, list_: str, source: str, content: bytes) -> None:
-    """From a host with a certificate, plain and compressed; from a bucket; from the folder."""
+    """A worker reads plain and compressed files of an HTTPS host, and files of a bucket and of a folder."""
     path = source.partition("://")[2].partition("/")[2].partition("?")[0]
     match list_:
         case "s3":
@@ -102,7 +102,7 @@ def test_a_worker_downloads_a_url(world: World, list_: str, source: str, content
 
 
 def test_a_zip_is_decompressed_by_the_worker(world: World) -> None:
-    """It is uploaded unchanged; the log shows the name of the file in it."""
+    """A zip file is uploaded unchanged. The import's log shows the name of the file in it."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("export/spring.csv", CSV)
@@ -112,7 +112,7 @@ def test_a_zip_is_decompressed_by_the_worker(world: World) -> None:
 
 
 def test_a_redirect_to_another_host_is_not_followed(world: World) -> None:
-    """The import fails with the host that would have to be allowed, and without the query of the URL."""
+    """The error contains the host that would have to be allowed, but not the query of the URL."""
     world.replies["/moved.txt"] = redirect("https://elsewhere.example/spring.txt?token=hidden")
     world.shop.coupons("list", "create", "moved")
     result = world.shop.coupons("import", world.url("https://host/moved.txt"), "--list", "moved", "--wait", code=FAILED)

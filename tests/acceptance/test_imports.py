@@ -18,7 +18,7 @@ def in_list(shop: Shop, name: str) -> list[str]:
 
 
 def test_every_rejected_line_is_explained(open_shop: Shop) -> None:
-    """Exit code 3; number, value and reason of each line are in a CSV that can be fixed and imported again."""
+    """The exit code is 3. A CSV with the number, value and reason of each line can be fixed and imported again."""
     lines = ["GOOD-1", "", "https://shop.example.org/10", "GOOD-1", "1.2E+11", "X" * 201, "{{ code }}", "GOOD-2"]
     open_shop.coupons("list", "create", "rejects")
     result = open_shop.import_codes("rejects", lines, "--json", code=REJECTED_LINES)
@@ -40,7 +40,7 @@ def test_every_rejected_line_is_explained(open_shop: Shop) -> None:
 
 
 def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) -> None:
-    """The result is one line on stdout; rejected lines, and where to find all of them, are on stderr."""
+    """The result is one line on stdout; stderr has the first rejected lines and where to find all of them."""
     open_shop.coupons("list", "create", "rejects-shown")
     result = open_shop.import_codes("rejects-shown", ["A", *["https://x.example.org"] * 7], code=REJECTED_LINES)
     assert result.out.count("\n") == 1
@@ -50,7 +50,7 @@ def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) ->
 
 
 def test_existing_and_sent_codes_are_not_added_again(open_shop: Shop) -> None:
-    """Their reasons differ."""
+    """A code that is in the list and a code that was sent are rejected for different reasons."""
     open_shop.has("known", "one", ["ada@example.org"], {"known": codes("KNOWN", 2)})
     open_shop.send("known", "one")
     result = open_shop.import_codes("known", codes("KNOWN", 3), "--json", code=REJECTED_LINES).json
@@ -61,7 +61,7 @@ def test_existing_and_sent_codes_are_not_added_again(open_shop: Shop) -> None:
 
 
 def test_a_dry_run_reports_the_counts_and_writes_nothing(open_shop: Shop) -> None:
-    """By reason, before anything is changed."""
+    """The report counts rejected lines by reason before anything is changed."""
     lines = ["NEW-1", "OLD-1", "NEW-1", "", "www.example.org"]
     open_shop.coupons("list", "create", "dry")
     open_shop.import_codes("dry", ["OLD-1"])
@@ -95,7 +95,7 @@ def test_a_dry_run_and_the_import_give_the_same_report(open_shop: Shop, tmp_path
 
 
 def test_a_repeated_file_is_reported_with_its_date(open_shop: Shop) -> None:
-    """Whatever its name is now; the log of an import shows the detected format."""
+    """A file is recognized whatever its name is. The log of an import shows the detected format."""
     open_shop.coupons("list", "create", "same")
     first = open_shop.import_codes("same", codes("SAME", 3), "--json").json
     again = open_shop.coupons("import", open_shop.file("other.txt", "".join(f"{code}\n" for code in codes("SAME", 3))),
@@ -108,7 +108,7 @@ def test_a_repeated_file_is_reported_with_its_date(open_shop: Shop) -> None:
 
 
 def test_a_host_that_is_not_allowed_fails_the_import(open_shop: Shop) -> None:
-    """The error names the setting."""
+    """The error contains the setting that allows the host."""
     open_shop.coupons("list", "create", "far")
     result = open_shop.coupons(
         "import", "https://shop.example.org/codes.txt?token=secret", "--list", "far", "--wait", code=1
@@ -118,7 +118,7 @@ def test_a_host_that_is_not_allowed_fails_the_import(open_shop: Shop) -> None:
 
 
 def test_replace_leaves_only_the_codes_of_the_file_available(open_shop: Shop) -> None:
-    """New codes are added, existing codes stay, others are removed; sent codes are unchanged."""
+    """The import adds new codes, keeps existing ones and removes the others. Sent codes are unchanged."""
     open_shop.has("replaced", "one", ["ada@example.org"], {"replaced": codes("OLD", 4)})
     open_shop.send("replaced", "one")
     file = ["OLD-00003", "NEW-00001", "NEW-00002"]
@@ -130,7 +130,7 @@ def test_replace_leaves_only_the_codes_of_the_file_available(open_shop: Shop) ->
 
 
 def test_delete_removes_available_codes_and_rejects_others(open_shop: Shop) -> None:
-    """A sent code stays, and a missing one is rejected."""
+    """A code that was sent and a code that is not in the list are rejected."""
     open_shop.has("deleted", "one", ["ada@example.org"], {"deleted": codes("GONE", 4)})
     open_shop.send("deleted", "one")
     file = ["GONE-00001", "GONE-00002", "GONE-00009"]
@@ -143,7 +143,7 @@ def test_delete_removes_available_codes_and_rejects_others(open_shop: Shop) -> N
 
 
 def test_a_csv_file_is_read_by_column(open_shop: Shop) -> None:
-    """Separator and header are detected; the column is detected by its name, or given."""
+    """Separator and header are detected. The column is given, or detected by its name."""
     shop_export = "Gutschein;Wert\nBÄR-1;10 €\nBÄR-2;10 €\n"
     open_shop.coupons("list", "create", "csv")
     found = open_shop.file("vouchers.csv", shop_export.encode("cp1252"))

@@ -23,7 +23,7 @@ def is_over(shop: Shop, sendout: UUID | str) -> bool:
 
 
 def test_a_paused_sendout_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
-    """Mails in flight are recorded, the others wait with their codes; in the end each recipient has one mail."""
+    """Mails in flight get their outcomes, and the others wait with their codes. Each recipient gets one mail."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     with shop.worker(**LEISURELY):
         sendout = shop.begin_sending("spring-voucher", "customers")
@@ -63,7 +63,7 @@ def test_a_cancelled_sendout_returns_the_codes_of_unsent_mails(shop: Shop) -> No
 
 
 def test_an_interrupted_sendout_can_be_cancelled(shop: Shop) -> None:
-    """It held no code and sent no mail; after the cancellation its list can be archived."""
+    """An interrupted sendout has reserved no code and sent no mail. After the cancellation its list can be archived."""
     with shop.worker(sweep_seconds=0.5):
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:5]})
         sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The main workflow, end to end: import, send, interrupted, import the missing codes, resume, check the mails."""
+"""The main workflow: import codes, send, get interrupted, import the missing codes, resume, and check the mails."""
 
 from contextlib import ExitStack
 
@@ -12,7 +12,7 @@ SPRING = codes("SPRING", 1_000)
 
 
 def play(shop: Shop) -> None:
-    """With 600 codes for 1,000 customers no mail is sent; with 400 more each customer gets a mail with an own code."""
+    """With 600 codes for 1,000 customers no mail is sent. With 400 more each customer gets a mail with an own code."""
     sendout = shop.send("spring-voucher", "customers", code=INTERRUPTED)
     assert (sendout["state"], sendout["lists"][0]["missing"]) == ("interrupted", 400)
     shop.verify()
@@ -26,7 +26,7 @@ def play(shop: Shop) -> None:
 
 
 def test_a_sendout_with_too_few_codes_sends_nothing_until_it_is_resumed(shop: Shop) -> None:
-    """600 codes for 1,000: interrupted, 400 missing, 0 mails. 400 more codes and resume: 1,000 mails, 1,000 codes."""
+    """With 600 codes for 1,000 recipients no mail is sent. With 400 more codes, a resume sends 1,000 mails."""
     with shop.worker():
         shop.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:600]})
         play(shop)
@@ -42,7 +42,7 @@ def test_two_workers_share_the_work(shop: Shop) -> None:
 
 
 def test_roles_can_be_split_over_processes(shop: Shop) -> None:
-    """Three workers with one role each do the work of one worker with all roles."""
+    """Three workers with one role each do the same work as one worker with all roles."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:600]})
     with ExitStack() as stack:
         for role in ("import", "sendout", "deliver"):
@@ -51,7 +51,7 @@ def test_roles_can_be_split_over_processes(shop: Shop) -> None:
 
 
 def test_a_duplicate_command_is_executed_once(shop: Shop) -> None:
-    """Commands published twice with the same id result in one import, one sendout and one mail per recipient."""
+    """Two commands with the same id result in one import, one sendout and one mail per recipient."""
     first = ImportCoupons(list="spring-10", codes=tuple(SPRING[:600]))
     second = ImportCoupons(list="spring-10", codes=tuple(SPRING[600:]))
     sendout = StartSendout(message="spring-voucher", group="customers")

@@ -1,4 +1,4 @@
-"""Messages: codes in mails, recipients, previews and test mails, which never use a code."""
+"""Messages, their codes and recipients, and previews and test mails, which never use a code."""
 
 from email.message import EmailMessage
 
@@ -7,7 +7,7 @@ from tests.acceptance.system import Shop, addresses, codes
 
 
 def test_a_mail_contains_one_code_of_each_list_in_its_message(open_shop: Shop) -> None:
-    """Three lists, three codes in every mail, each code in one mail only."""
+    """A message with three lists puts three codes into every mail, and no code is in two mails."""
     lists = {"red-1": codes("RED", 20), "green-2": codes("GREEN", 20), "blue-3": codes("BLUE", 20)}
     open_shop.has("three-lists", "twenty", addresses(20), lists)
     sendout = open_shop.send("three-lists", "twenty")
@@ -25,7 +25,7 @@ def test_a_list_used_twice_prints_the_same_code_twice(open_shop: Shop) -> None:
 
 
 def test_a_duplicate_address_gets_one_mail(open_shop: Shop) -> None:
-    """Case and spaces do not make a second recipient: in one file, in a second file, or in a command."""
+    """Addresses that differ only in case or spaces are one recipient, also across files and within a command."""
     open_shop.has("once", "first", ["ada@example.org", "Grace@example.org"], {"once": codes("ONCE", 3)})
     again = open_shop.importing_group(
         "first", ["ADA@example.org", " ada@Example.org ", "new@example.org", "NEW@example.org"]
@@ -39,7 +39,7 @@ def test_a_duplicate_address_gets_one_mail(open_shop: Shop) -> None:
 
 
 def test_recipients_can_be_given_by_address(open_shop: Shop) -> None:
-    """`send --to` mails to these addresses; another spelling of an address is the same recipient."""
+    """`send --to` mails to the given addresses. Two spellings of one address are the same recipient."""
     text = 'Dear {{ email }}, {{ first_name | default("friend") }}: {{ coupon("given") }}\n'
     open_shop.has("given", "nobody-else", ["other@example.org"], {"given": codes("GIVEN", 2)}, text=text)
     to = ("--to", "ada@example.org", "--to", "grace@example.org", "--to", "ADA@example.org")
@@ -53,7 +53,7 @@ def test_recipients_can_be_given_by_address(open_shop: Shop) -> None:
 
 
 def test_a_condition_tests_the_recipients_code(open_shop: Shop) -> None:
-    """If codes run out, `has_coupon` is true for recipients with a code and false for recipients with the text."""
+    """If codes run out, `has_coupon` is false for recipients who get the alternative text."""
     text = '{% if has_coupon("some") %}Redeem {{ coupon("some") }}{% else %}No luck: {{ coupon("some") }}{% endif %}\n'
     open_shop.has(
         "condition", "five", addresses(5), {"some": codes("SOME", 2)}, text=text, alternative_text="next time"
@@ -64,7 +64,7 @@ def test_a_condition_tests_the_recipients_code(open_shop: Shop) -> None:
 
 
 def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
-    """Both show the list's preview text, and the numbers of the list do not change."""
+    """A preview and a test mail show the list's preview text, and the list's numbers of codes do not change."""
     lists = {"shown": codes("SHOWN", 3)}
     open_shop.has("preview", "three", addresses(3), lists)
     before = open_shop.get_list("shown")
@@ -82,8 +82,8 @@ def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     assert open_shop.get_list("shown").sent == 3
 
 
-def test_a_test_mail_has_the_envelope_sender_of_a_sendout(open_shop: Shop) -> None:
-    """COUPONS_BOUNCE_ADDRESS applies to it: a bounce identifies its mail."""
+def test_a_test_mail_has_the_same_envelope_sender_as_a_sendout(open_shop: Shop) -> None:
+    """COUPONS_BOUNCE_ADDRESS applies to test mails too, so that a bounce identifies its mail."""
     open_shop.has("bounce", "bounce", addresses(1), {"bounce": codes("BOUNCE", 1)}, text="Hello\n")
     open_shop.coupons(
         "message", "test", "bounce", "--to", "tester@example.org", bounce_address="bounces+{id}@example.org"
@@ -94,7 +94,7 @@ def test_a_test_mail_has_the_envelope_sender_of_a_sendout(open_shop: Shop) -> No
 
 
 def test_a_sendout_keeps_its_version_of_the_message(open_shop: Shop) -> None:
-    """A version saved while a sendout is interrupted is used by the next sendout."""
+    """A version that is saved while a sendout is interrupted applies only to later sendouts."""
     open_shop.has("versions", "two", addresses(2), {"versions": codes("VERSION", 1)})
     interrupted = open_shop.send("versions", "two", code=4)
     open_shop.coupons(*open_shop.saving("versions", 'New words: {{ coupon("versions") }}\n'))
@@ -106,7 +106,7 @@ def test_a_sendout_keeps_its_version_of_the_message(open_shop: Shop) -> None:
 
 
 def test_files_and_headers_arrive_byte_for_byte(open_shop: Shop) -> None:
-    """An attachment, an inline image and a header, in test mails and in every recipient's mail."""
+    """An attachment, an inline image and a header are unchanged in test mails and in every recipient's mail."""
     pdf, png = bytes(range(256)) * 40 + b"\r\n.\r\n", b"\x89PNG\r\n\x1a\n" + bytes(500)
     attached, shown = open_shop.file("Größe.pdf", pdf), open_shop.file("logo.png", png)
     open_shop.has("files", "files", addresses(3), {"files": codes("FILES", 3)})
@@ -129,8 +129,8 @@ def test_files_and_headers_arrive_byte_for_byte(open_shop: Shop) -> None:
         }
 
 
-def test_an_unsuitable_file_is_rejected_when_saved(open_shop: Shop) -> None:
-    """An inline text file and a reserved header: one line each, and nothing is saved."""
+def test_unsuitable_files_and_headers_are_rejected_when_saved(open_shop: Shop) -> None:
+    """An inline text file and a reserved header each cause an error of one line, and nothing is saved."""
     text = open_shop.file("plain.txt", "Hello")
     save = ("message", "save", "wrong", "--subject", "Hello", "--text", text)
     assert "only images" in open_shop.coupons(*save, "--inline", text, code=1).err
@@ -140,6 +140,6 @@ def test_an_unsuitable_file_is_rejected_when_saved(open_shop: Shop) -> None:
 
 
 def emails(shop: Shop, recipients: list[str]) -> list[EmailMessage]:
-    """The last mail to each recipient, as a mail program reads it."""
+    """Return the last mail to each recipient, as a mail program reads it."""
     found = {mail.rcpt_to[0]: mail.email for mail in shop.ledger()}
     return [found[recipient] for recipient in recipients]

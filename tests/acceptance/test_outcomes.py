@@ -1,4 +1,4 @@
-"""The code of a mail that the relay does not accept at once. The recipient's address tells the sink how to reply."""
+"""Codes of mails that the relay does not accept. The recipient's address tells the sink how to reply."""
 
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,7 @@ def test_a_refused_recipient_returns_the_code(open_shop: Shop) -> None:
 
 
 def test_a_returned_code_goes_to_another_recipient(open_shop: Shop) -> None:
-    """Two sendouts share one code: the first recipient is refused, the second one gets the code."""
+    """Two sendouts share one code. The first recipient is refused, and the second recipient gets the code."""
     open_shop.has("second-hand", "refusing", ["refuse.it@example.org"], {"second-hand": codes("RETURNED", 1)})
     open_shop.coupons(*open_shop.importing_group("taking", ["grace@example.org"]))
     assert open_shop.send("second-hand", "refusing")["refused"] == 1
@@ -66,7 +66,7 @@ def test_a_mail_without_a_reply_is_uncertain_and_keeps_its_code(open_shop: Shop)
 
 
 def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> None:
-    """The reason is not a recipient: no recipient is refused, the reason is shown, and a resume continues."""
+    """No recipient is refused. The sendout pauses and shows the relay's reply, and it continues when it is resumed."""
     open_shop.has("our-fault", "three", addresses(3), {"our-fault": codes("FAULT", 3)})
     sender = ("--from", "badsender.shop@example.org")
     open_shop.coupons(*open_shop.saving("our-fault", '{{ coupon("our-fault") }}\n'), *sender)
@@ -77,7 +77,7 @@ def test_a_relay_that_refuses_the_sender_pauses_the_sendout(open_shop: Shop) -> 
 
 
 def shown_with_deferred(shop: Shop, sendout: UUID, number: int) -> Any:
-    """The output of `show`, once this number of mails is deferred and no mail is pending."""
+    """Return the output of `show` once this number of mails is deferred and no mail is pending."""
     states = list(shop.deliveries(sendout).values())
     if {"pending", "sending"} & {*states} or len([each for each in states if each == "deferred"]) != number:
         return None

@@ -14,7 +14,7 @@ TOLERANCE = timedelta(milliseconds=5)
 
 
 def arrivals(shop: Shop) -> list[datetime]:
-    """When the sink accepted each mail."""
+    """Return the times at which the sink accepted the mails."""
     lines = shop.services.ledger.read_text().splitlines()
     return [datetime.fromisoformat(json.loads(line)["at"]) for line in lines]
 
@@ -27,7 +27,7 @@ def start_of(shop: Shop, sendout: Any) -> datetime:
 
 
 def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
-    """Its codes are reserved immediately, so that a shortage is reported; no mail leaves before the start."""
+    """The codes are reserved at once, so that a shortage is known early. No mail leaves before the start time."""
     with shop.worker():
         shop.has("spring-voucher", "customers", addresses(10), {"spring-10": codes("SPRING", 10)})
         start_at = datetime.now(UTC) + timedelta(seconds=4)
@@ -36,7 +36,7 @@ def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
         shop.becomes("sending", sendout)
         assert shop.get_list("spring-10").available == 0
         assert f"starts {start_at.astimezone():%Y-%m-%d %H:%M}" in shop.coupons("show", sendout).out
-        tomorrow = (datetime.now() + timedelta(days=1)).isoformat(timespec="minutes")  # noqa: DTZ005 - as people write
+        tomorrow = (datetime.now() + timedelta(days=1)).isoformat(timespec="minutes")  # noqa: DTZ005 - typed without a zone
         assert shop.coupons(*later, tomorrow, "--wait", "--json", code=4).json["lists"][0]["missing"] == 10
         shop.becomes("finished", sendout)
     assert min(arrivals(shop)) >= start_at - TOLERANCE
@@ -44,14 +44,14 @@ def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
 
 
 def test_a_start_time_in_the_past_means_now(open_shop: Shop) -> None:
-    """A script that runs late causes no error."""
+    """A script that runs late can use a past start time without an error."""
     open_shop.has("late", "late", addresses(2), {"late": codes("LATE", 2)})
     past = ("--start-at", "2020-02-29T09:00:00+01:00", "--wait", "--json")
     assert open_shop.coupons("send", "--message", "late", "--group", "late", *past).json["sent"] == 2
 
 
 def test_a_sendout_keeps_its_rate(shop: Shop) -> None:
-    """With ten mails per second, in batches of five, no mail arrives before its batch is due."""
+    """At ten mails per second, in batches of five, no mail arrives before its batch is due."""
     with shop.worker(batch_size=5), shop.worker(batch_size=5):
         shop.has("spring-voucher", "customers", addresses(20), {"spring-10": codes("SPRING", 20)})
         paced = ("--per-hour", 36_000, "--wait", "--json")
@@ -62,7 +62,7 @@ def test_a_sendout_keeps_its_rate(shop: Shop) -> None:
     assert_own_codes(shop.mails(), addresses(20), codes("SPRING", 20))
 
 
-def test_a_sendout_can_be_spread_over_a_time(shop: Shop) -> None:
+def test_a_sendout_can_be_spread_over_a_duration(shop: Shop) -> None:
     """120 mails over two hours are 60 per hour, as `show` reports. A cancellation does not wait for the next batch."""
     with shop.worker(sweep_seconds=0.5):
         shop.has("spread", "spread", addresses(120), {"spread": codes("SPREAD", 120)})
@@ -76,7 +76,7 @@ def test_a_sendout_can_be_spread_over_a_time(shop: Shop) -> None:
 
 
 def test_all_workers_share_one_rate_limit(shop: Shop) -> None:
-    """With COUPONS_MAILS_PER_HOUR=36000 two workers together send ten mails per second, and ten more at the start."""
+    """With COUPONS_MAILS_PER_HOUR=36000 two workers send ten mails per second together, and ten more at the start."""
     limited: dict[str, Any] = {"mails_per_hour": 36_000, "batch_size": 10}
     with shop.worker(**limited), shop.worker(**limited):
         shop.has("spring-voucher", "customers", addresses(30), {"spring-10": codes("SPRING", 30)})

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `coupons ready`, for a worker from its start to its end and for the console."""
+"""`/livez`, `/readyz` and `coupons ready` for a console, and for a worker from its start to its end."""
 
 import json
 import os
@@ -18,7 +18,7 @@ READY = {"database": True, "consumers": True, "accepting": True, "restore_guard"
 
 
 def probe(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
-    """The status and the body; 0 without a response."""
+    """Return the HTTP status, or 0 without a response, and the body."""
     try:
         with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, json.load(answer)
@@ -29,7 +29,7 @@ def probe(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
 
 
 def test_a_worker_is_live_before_its_services_and_ready_with_them(shop: Shop) -> None:
-    """It is live from its start, and not ready until it consumes. Each missing service is named, no secret is shown."""
+    """A worker is ready once it consumes commands. `/readyz` reports each missing service, but no secret."""
     (port,) = free_ports(1)
     database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
     urls = {"database_url": database.url, "broker_url": broker.url}
@@ -57,7 +57,7 @@ def test_a_worker_is_live_before_its_services_and_ready_with_them(shop: Shop) ->
 
 
 def test_a_worker_that_shuts_down_is_live_and_not_ready(slow_shop: Shop) -> None:
-    """It gets no new work, and an orchestrator does not kill it."""
+    """The worker gets no new work, and an orchestrator does not kill it."""
     (port,) = free_ports(1)
     with slow_shop.worker(health_port=port, sweep_seconds=1) as worker:
         slow_shop.has("spring-voucher", "customers", addresses(300), {"spring-10": codes("SPRING", 300)})
@@ -74,7 +74,7 @@ def test_a_worker_that_shuts_down_is_live_and_not_ready(slow_shop: Shop) -> None
 
 
 def test_a_health_port_in_use_is_an_error(shop: Shop) -> None:
-    """The worker exits before any work begins, with one line."""
+    """The worker exits with an error of one line before any work begins."""
     (port,) = free_ports(1)
     with shop.worker(health_port=port):
         result = shop.coupons("worker", health_port=port, code=FAILED)
@@ -82,7 +82,7 @@ def test_a_health_port_in_use_is_an_error(shop: Shop) -> None:
 
 
 def test_the_console_is_checked_if_no_health_port_is_set(shop: Shop) -> None:
-    """`coupons ready` uses COUPONS_WEB_PORT, and reports if no process responds."""
+    """`coupons ready` uses COUPONS_WEB_PORT then, and reports if no process responds."""
     (port,) = free_ports(1)
     shop.file(".env", f"COUPONS_WEB_PORT={port}\n")
     no_process = shop.coupons("ready", code=FAILED)

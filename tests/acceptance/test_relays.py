@@ -17,7 +17,7 @@ START_SECONDS = 1.0
 
 
 def test_a_pause_acts_within_two_seconds_and_reports_the_sent_mails(slow_shop: Shop) -> None:
-    """However slow the relay is. The number is the one of the ledger, and no mail is sent afterwards."""
+    """Even a slow relay does not delay a pause. It reports as many mails as the sink accepted, and no mail follows."""
     shop, customers = slow_shop, addresses(200)
     with shop.worker():
         shop.has("spring-voucher", "customers", customers, {"spring-10": codes("SPRING", 200)})
@@ -40,7 +40,7 @@ def test_a_pause_acts_within_two_seconds_and_reports_the_sent_mails(slow_shop: S
 
 
 def test_a_sendout_waits_for_a_relay_and_shows_the_reason(shop: Shop) -> None:
-    """No attempt is counted, `show` and `outbox` have the reason, and all mails are sent when the relay is up."""
+    """`show` and `outbox` have the reason, no attempt is counted, and all mails are sent once the relay is up."""
     gate = Gate(shop.services.smtp_url)
     with shop.worker(smtp_url=gate.url, **QUICK):
         shop.has("spring-voucher", "customers", addresses(50), {"spring-10": codes("SPRING", 50)})
@@ -59,7 +59,7 @@ def test_a_sendout_waits_for_a_relay_and_shows_the_reason(shop: Shop) -> None:
 
 
 def test_mails_of_an_unreachable_relay_go_to_the_other_one(slow_shop: Shop) -> None:
-    """One of two relays becomes unreachable: each recipient is mailed once by the other, or uncertain."""
+    """When one of two relays becomes unreachable, each recipient gets one mail from the other relay or is uncertain."""
     shop, customers = slow_shop, addresses(40)
     with private_sink(shop.services.ledger.with_name("other.jsonl"), "--delay", "0.3") as other:
         gate = Gate(other.url)

@@ -1,5 +1,6 @@
-"""A dump that is restored in the middle of a sendout, and a replica that is promoted too early: by PostgreSQL's own
-programs, on a server of the test's own.
+"""A dump is restored in the middle of a sendout, and a replica is promoted too early.
+
+The tests use PostgreSQL's own programs on a private server.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def slow_sink(tmp_path: Path) -> Iterator[Sink]:
-    """With ten connections it accepts about 60 mails per second, so there is time to act during a sendout."""
+    """Provide a sink that accepts about 60 mails/s over ten connections: slow enough to act during a sendout."""
     with private_sink(tmp_path / "slow.jsonl", "--delay", "0.15") as sink:
         yield sink
 
@@ -49,7 +50,7 @@ def shop_at(url: str, broker_url: str, sink: Sink, folder: Path) -> Shop:
 def test_a_dump_restored_in_the_middle_of_a_sendout_sends_nothing_twice(
     server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
 ) -> None:
-    """No mail leaves before `restore-guard accept`. With --uncertain no mail is sent again after it either.
+    """No mail leaves before `restore-guard accept`. With --uncertain no mail is sent again even after that.
 
     New mails have codes that were never sent before.
     """
@@ -103,8 +104,10 @@ def reserved(shop: Shop) -> int:
 def test_a_promoted_stale_replica_sends_nothing_before_it_is_accepted(
     server: Cluster, broker_url: str, slow_sink: Sink, tmp_path: Path
 ) -> None:
-    """A worker has claimed batches when the primary dies and a stale replica replaces it. It sends no mail before
-    `restore-guard accept`. After that it resends no more mails than `restore-guard show` had reported.
+    """A stale replica replaces a dead primary while a worker has claimed batches.
+
+    The worker sends no mail before `restore-guard accept`. After that it resends at most as many mails as
+    `restore-guard show` had reported.
     """
     with ExitStack() as primary:
         url = primary.enter_context(server.running())
@@ -143,7 +146,7 @@ def test_a_promoted_stale_replica_sends_nothing_before_it_is_accepted(
 
 
 def test_accepting_on_a_terminal_asks_for_confirmation(shop: Shop) -> None:
-    """It shows the numbers first; without a yes nothing is accepted. An accepted database needs no confirmation."""
+    """The command shows the numbers and accepts only after a yes. It does not ask about accepted data."""
     shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
     assert "is accepted" in shop.on_terminal("restore-guard", "accept", typed="\n").err
     shop.rows("DELETE FROM restore_guard")

@@ -1,4 +1,4 @@
-"""Each process works with a login of its own role, and shows codes only with the grant for it."""
+"""Each process works with a login of its own role. A login sees codes only with the grant for codes."""
 
 import os
 import re
@@ -27,20 +27,20 @@ LOGINS = (*WORKERS.values(), "web", "web and codes", "operator", "operator and c
 
 @pytest.fixture
 async def urls(services: Services) -> AsyncIterator[dict[str, str]]:
-    """The database URL of a login for each of these roles."""
+    """Provide the database URL of a login for each of these roles."""
     async with logins_to(services.database_url) as logins:
         yield {each: await logins.of(*(f"coupons_{role}" for role in each.split(" and "))) for each in LOGINS}
 
 
 @pytest.fixture
 def desk(shop: Shop, services: Services, sink: Sink, urls: dict[str, str], tmp_path: Path) -> Shop:
-    """The same shop with the login of an operator."""
+    """Return the same shop with the login of an operator."""
     return Shop(replace(services, database_url=urls["operator"]), sink, tmp_path)
 
 
 @pytest.fixture
 def working(shop: Shop, urls: dict[str, str]) -> Iterator[None]:
-    """A worker for each role with its own login, sweeping all the time."""
+    """Run a worker for each role with its own login; the workers sweep all the time."""
     with ExitStack() as stack:
         for role, login in WORKERS.items():
             stack.enter_context(
@@ -51,7 +51,7 @@ def working(shop: Shop, urls: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def console(desk: Shop, folder: Path, url: str) -> Iterator[httpx.Client]:
-    """`coupons web` with this database URL, and an HTTP client for it."""
+    """Run `coupons web` with this database URL, and yield an HTTP client for it."""
     log = folder / "web.log"
     settings = {"COUPONS_DATABASE_URL": url, "COUPONS_WEB_PORT": "0"}
     with log.open("wb") as output, subprocess.Popen(
@@ -83,7 +83,7 @@ def page(browser: httpx.Client, path: str, status: int = 200) -> str:
 def test_each_role_has_the_rights_for_the_main_workflow(
     shop: Shop, desk: Shop, working: None, urls: dict[str, str]
 ) -> None:
-    """Three workers with three logins import, interrupt, resume and send; each mail has its own code."""
+    """Three workers with three logins import codes and resume an interrupted sendout. Each mail has its own code."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING[:150]})
     sendout = ("send", "--message", "spring-voucher", "--group", "customers", "--wait", "--json")
     interrupted = desk.coupons(*sendout, "--auto-resume", code=INTERRUPTED).json
@@ -102,7 +102,7 @@ def test_each_role_has_the_rights_for_the_main_workflow(
 def test_a_login_that_may_not_see_codes_gets_one_line(
     desk: Shop, shop: Shop, urls: dict[str, str], working: None
 ) -> None:
-    """`who` and the rejected lines fail without the grant, with exit code 1, and work with it."""
+    """`who` and the rejected lines exit with code 1 for a login without the grant for codes, otherwise they succeed."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS[:3], {"spring-10": SPRING[:4]})
     desk.send("spring-voucher", "customers")
     import_id = desk.coupons("import", desk.file("again.txt", "\n".join(SPRING[:5])), "--list", "spring-10").out.strip()
@@ -130,17 +130,17 @@ def refusal(desk: Shop, *question: object) -> str:
 
 
 def test_only_the_owner_deletes_a_list(desk: Shop, shop: Shop) -> None:
-    """An operator gets one line with the reason."""
+    """A login with the operator's role gets an error of one line with the reason."""
     desk.coupons("list", "create", "spring-10")
     desk.coupons("list", "archive", "spring-10")
     assert refusal(desk, "list", "delete", "spring-10", "--yes") == f"coupons: {REFUSED}\n"
     shop.coupons("list", "delete", "spring-10", "--yes")
 
 
-def test_the_console_shows_all_but_codes(
+def test_the_console_shows_everything_except_codes(
     desk: Shop, shop: Shop, urls: dict[str, str], working: None, tmp_path: Path
 ) -> None:
-    """With the web role each page works, with a line in place of the codes; with the grant the codes are shown."""
+    """A login of the web role gets each page with a notice in place of codes. With the grant it gets the codes."""
     desk.prepare("spring-voucher", "customers", CUSTOMERS[:3], {"spring-10": SPRING[:4]})
     sendout = desk.send("spring-voucher", "customers")["id"]
     with console(desk, tmp_path, urls["web"]) as browser:
@@ -166,7 +166,7 @@ PAGES = (
 
 
 def uploaded(browser: httpx.Client, lines: list[str]) -> str:
-    """Upload these lines with the console's form; returns the id of the import."""
+    """Upload these lines with the console's form, and return the id of the import."""
     form = {"data": {"mode": "add"}, "files": {"file": ("codes.txt", "\n".join(lines).encode())}}
     answer = browser.post("/lists/spring-10/imports", headers={"Sec-Fetch-Site": "same-origin"}, **form)  # type: ignore[arg-type]
     assert answer.status_code == 303, answer.text

@@ -49,20 +49,20 @@ def _pages_to_run() -> list[Path]:
 
 
 def test_each_sample_names_a_language_that_is_tested() -> None:
-    """A block without a language, or in a new one, would not be run by any test."""
+    """A block without a language, or in an unknown one, would not be run by any test."""
     found = [f"{sample}: {sample.language}" for sample in samples("", "bash", "console", "shell", *LANGUAGES)]
     assert [each for each in found if each.rpartition(" ")[2] not in LANGUAGES] == []
     assert set(NOT_RUN) <= {sample.code for sample in samples("sh")}
 
 
 def test_the_readme_is_short() -> None:
-    """At most 80 lines; details are in docs/."""
+    """The README has at most 80 lines. Details are in docs/."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
 @pytest.mark.parametrize("page", _pages_to_run(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_shell_samples_of_a_page_run_one_after_the_other(shop: Shop, tmp_path: Path, page: Path) -> None:
-    """In one shell, with a running worker; each succeeds and prints the lines that the page shows."""
+    """The samples run in one shell with a running worker. Each succeeds and prints the lines that the page shows."""
     run = _samples_to_run(page)
     environment = _environment(shop)
     with shop.worker(), ExitStack() as stack:
@@ -80,7 +80,7 @@ def test_the_shell_samples_of_a_page_run_one_after_the_other(shop: Shop, tmp_pat
 
 @contextmanager
 def _console(environment: dict[str, str], log: Path) -> Iterator[dict[str, str]]:
-    """A running console; yields the variables that the samples use."""
+    """Run a console, and yield the variables that the samples use."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     variables = {"COUPONS_WEB_PORT": str(port), "COUPONS_WEB_TOKEN": "a-token", "COUPONS_WEB_URL": url}
@@ -91,12 +91,12 @@ def _console(environment: dict[str, str], log: Path) -> Iterator[dict[str, str]]
 
 
 def _pattern(line: str) -> str:
-    """A regular expression of a whole line of output, in which … stands for any text."""
+    """Return a regular expression for a whole line of output, in which … matches any text."""
     return f"^{'.*'.join(map(re.escape, line.rstrip().split('…')))}\\s*$"
 
 
 def _checkout(tmp_path: Path) -> Path:
-    """A folder with the files that the samples read."""
+    """Create a folder with the files that the samples read."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("demo", "docs", ".venv"):
@@ -114,7 +114,7 @@ def _environment(shop: Shop) -> dict[str, str]:
 
 
 def _run_in_one_shell(scripts: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
-    """The output of each script, stdout and stderr together. All must succeed."""
+    """Run the scripts, and return the output of each, stdout and stderr together. All must succeed."""
     mark = "--- next sample ---"
     whole = f"\necho '{mark}'\n".join(["set -euo pipefail", *scripts])
     result = subprocess.run(
@@ -127,7 +127,7 @@ def _run_in_one_shell(scripts: list[str], folder: Path, environment: dict[str, s
 
 @pytest.mark.parametrize("sample", samples("python"), ids=str)
 def test_a_python_sample_starts_a_sendout(shop: Shop, tmp_path: Path, sample: Sample) -> None:
-    """As a program of its own, with its imports."""
+    """A Python sample runs as a program of its own, with its own imports."""
     program = tmp_path / "sample.py"
     program.write_text(sample.code)
     with shop.worker():
@@ -149,7 +149,7 @@ def test_a_json_sample_is_valid(sample: Sample) -> None:
 
 @pytest.mark.parametrize("sample", samples("jinja"), ids=str)
 def test_a_template_sample_renders_as_shown(sample: Sample) -> None:
-    """For the recipient at the top of the page."""
+    """Templates are rendered for the recipient at the top of the page."""
     recipient = json.loads(samples("json", page=ROOT / sample.page)[0].code)
     template = Template(Parts("Subject", sample.code, None))
     coupons = {name: Coupon("SPRING-0001", is_code=True) for name in template.names.lists}
@@ -158,13 +158,13 @@ def test_a_template_sample_renders_as_shown(sample: Sample) -> None:
 
 @pytest.mark.parametrize("sample", samples("yaml"), ids=str)
 def test_a_yaml_sample_is_valid(sample: Sample) -> None:
-    """It can be read."""
+    """PyYAML can load the sample."""
     assert yaml.safe_load(sample.code)
 
 
 @pytest.mark.parametrize("sample", samples("sql"), ids=str)
 async def test_an_sql_sample_runs(database_url: str, sample: Sample) -> None:
-    """After the roles were created, in a transaction that is rolled back because roles belong to the server."""
+    """The sample runs after the roles were created. Its transaction is rolled back, because roles are server-wide."""
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute((ROOT / "docs/reference/roles.sql").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ CUSTOMERS = addresses(1_000)
 
 
 def test_an_interrupted_sendout_shows_its_missing_codes(open_shop: Shop) -> None:
-    """The outbox and `show` have the numbers of the list, and a resume that comes too early updates them."""
+    """The outbox and `show` have the list's numbers of codes. A resume with too few codes updates the numbers."""
     winter = codes("WINTER", 70)
     open_shop.has("winter", "hundred", CUSTOMERS[:100], {"winter-30": winter[:60]})
     sendout = open_shop.send("winter", "hundred", code=INTERRUPTED)
@@ -22,7 +22,7 @@ def test_an_interrupted_sendout_shows_its_missing_codes(open_shop: Shop) -> None
 
 
 def test_a_shortage_of_one_list_reserves_no_code_of_another(open_shop: Shop) -> None:
-    """Codes of several lists are reserved all or none. After an import each recipient has one code of each list."""
+    """A sendout reserves all its codes or none. After an import each recipient has one code of each list."""
     spring, summer = codes("SPRING", 1_000), codes("SUMMER", 1_000)
     open_shop.has("two-codes", "customers", CUSTOMERS, {"spring-10": spring, "summer-20": summer[:600]})
     sendout = open_shop.send("two-codes", "customers", code=INTERRUPTED)
@@ -37,7 +37,7 @@ def test_a_shortage_of_one_list_reserves_no_code_of_another(open_shop: Shop) -> 
 
 
 def test_an_alternative_text_replaces_missing_codes(open_shop: Shop) -> None:
-    """With 600 codes for 1,000 recipients 600 mails have a code of their own, and 400 the list's alternative text."""
+    """With 600 codes for 1,000 recipients, 600 mails have their own code and 400 have the list's alternative text."""
     sorry = "Sorry, they were quickly gone."
     text = '{% if has_coupon("autumn-5") %}Your code: {% endif %}{{ coupon("autumn-5") }}\n'
     autumn = codes("AUTUMN", 600)

@@ -1,4 +1,4 @@
-"""Uncertain mails: an operator or the policy decides, and the code stays the same."""
+"""Uncertain mails are resolved by an operator or by the policy, and keep their codes."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ def by_recipient(mails: list[Received]) -> dict[str, list[Received]]:
 
 
 def test_an_operator_lists_and_resolves_uncertain_mails(slow_shop: Shop) -> None:
-    """After a worker was killed, the operator accepts one mail and resends the others, with the same ids and codes."""
+    """After a worker was killed, the operator accepts one mail and resends the others with the same ids and codes."""
     shop = slow_shop
     with shop.worker(**IMPATIENT) as first:
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": codes("SPRING", 30)})
@@ -66,7 +66,7 @@ def test_the_policy_resolves_uncertain_mails(shop: Shop, how: str, copies: int) 
 
 
 def test_every_reply_of_the_relay_is_shown(shop: Shop) -> None:
-    """`show --replies` and `who --email` also have the replies before the last one."""
+    """`show --replies` and `who --email` show the earlier replies too, not only the last one."""
     with shop.worker(uncertain_policy="resend", sweep_seconds=0.5):
         shop.has("spring", "two", ["droponce.it@example.org", "ada@example.org"], {"spring": codes("SPRING", 2)})
         sendout = shop.begin_sending("spring", "two")
@@ -80,7 +80,7 @@ def test_every_reply_of_the_relay_is_shown(shop: Shop) -> None:
 
 
 def test_a_terminal_asks_before_mails_are_sent_again(open_shop: Shop) -> None:
-    """Without a confirmation no mail is sent again; a script is not asked."""
+    """On a terminal no mail is sent again without a confirmation. A script is not asked."""
     open_shop.has("asked", "asked", ["drop.me@example.org"], {"asked": codes("ASKED", 1)})
     sendout = open_shop.send("asked", "asked")["id"]
     open_shop.coupons("uncertain", sendout, "--resend", "--accept", code=WRONG_USAGE)

@@ -1,4 +1,4 @@
-"""A file is uploaded to the workers once or not at all, and Ctrl-C always ends its command."""
+"""Files are uploaded to the workers once or not at all, and Ctrl-C always ends a waiting command."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ ID = "11111111-2222-4333-8444-555555555555"
 NOWHERE = "amqp://127.0.0.1:1/"
 END_SECONDS = 2
 SILENCE_SECONDS = 1
-"""The pipe is silent for this time, in which its worker sweeps several times."""
+"""How long the pipe pauses. In this time the worker sweeps several times."""
 STAGING = """
 SELECT FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%staged_code%'
@@ -27,7 +27,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%
 
 @pytest.fixture
 def idle_shop(shop: Shop) -> Shop:
-    """A shop with a list and the queues of a worker that has stopped."""
+    """Provide a shop with a list and with the queues of a worker that has stopped."""
     with shop.worker("import"):
         shop.coupons("list", "create", "spring-10")
     return shop
@@ -39,7 +39,7 @@ def uploads(shop: Shop) -> int:
 
 @contextmanager
 def piping(shop: Shop, folder: Path, *arguments: str, **settings: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`coupons … -`, whose stdin the test writes."""
+    """Run `coupons … -`, and let the test write to its stdin."""
     with subprocess.Popen(
         [COUPONS, *arguments],
         env=os.environ | SETTINGS | shop.services.environment() | settings,
@@ -64,7 +64,7 @@ def say(process: "subprocess.Popen[bytes]", text: str) -> None:
 
 
 def test_an_id_used_twice_before_a_worker_runs_is_one_import(idle_shop: Shop) -> None:
-    """The file is uploaded once; the second command is a duplicate, and nothing is rejected or left behind."""
+    """The file is uploaded once. The second command is a duplicate; nothing is rejected or left behind."""
     file = idle_shop.file("spring.txt", "\n".join(codes("SPRING", 1_000)))
     arguments = ("import", file, "--list", "spring-10", "--id", ID)
     assert [idle_shop.coupons(*arguments).out.strip() for _ in range(2)] == [ID, ID]
@@ -82,7 +82,7 @@ def test_an_id_used_twice_before_a_worker_runs_is_one_import(idle_shop: Shop) ->
 
 
 def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
-    """The same id with another file fails before the file is uploaded."""
+    """Another file with the same id fails before it is uploaded."""
     with idle_shop.worker("import"):
         idle_shop.import_codes("spring-10", ["A1"], "--id", ID)
         error = idle_shop.import_codes("spring-10", ["B2"], "--id", ID, code=FAILED)
@@ -94,7 +94,7 @@ def test_an_id_belongs_to_one_file(idle_shop: Shop) -> None:
 
 
 def test_nothing_is_uploaded_for_a_list_that_accepts_nothing(idle_shop: Shop) -> None:
-    """For an archived list and for an unknown one."""
+    """No file is uploaded for an archived or an unknown list."""
     file = idle_shop.file("spring.txt", "A1\n")
     idle_shop.coupons("list", "archive", "spring-10")
     for name, reason in (("spring-10", "list spring-10 is archived"), ("autumn", "there is no list autumn")):
@@ -103,7 +103,7 @@ def test_nothing_is_uploaded_for_a_list_that_accepts_nothing(idle_shop: Shop) ->
 
 
 def test_a_command_that_is_not_published_leaves_no_upload(idle_shop: Shop) -> None:
-    """Unless it has an id: then the upload is kept for the same command again."""
+    """The upload is deleted. If the command has an id, the upload is kept, and the repeated command uses it."""
     file = idle_shop.file("spring.txt", "A1\n")
     arguments = ("import", file, "--list", "spring-10")
     assert "broker" in idle_shop.coupons(*arguments, code=FAILED, broker_url=NOWHERE).err
@@ -117,7 +117,7 @@ def test_a_command_that_is_not_published_leaves_no_upload(idle_shop: Shop) -> No
 
 
 def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
-    """The error has the reason of the operating system."""
+    """The error contains the file's name and the reason from the operating system."""
     for arguments in (
         ("import", "/proc/self/mem", "--list", "spring-10"),
         ("group", "import", "/proc/self/mem", "--group", "g"),
@@ -147,10 +147,10 @@ def test_a_file_that_cannot_be_read_is_named(idle_shop: Shop) -> None:
         ),
     ],
 )
-def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
+def test_ctrl_c_ends_a_command_that_waits_for_its_pipe(
     idle_shop: Shop, tmp_path: Path, arguments: tuple[str, ...], begun: str, error: str
 ) -> None:
-    """It exits immediately and leaves nothing behind."""
+    """The command exits immediately and leaves nothing behind."""
     with piping(idle_shop, tmp_path, *arguments) as process:
         say(process, "email\nSPRING-1\n")
         eventually(lambda: idle_shop.rows(begun), "the command to wait for its pipe")
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
 
 
 def test_a_slow_pipe_is_imported_whole(idle_shop: Shop, tmp_path: Path) -> None:
-    """The import begins when the pipe ends. A silent pipe does not end it, and sweeping workers keep its upload."""
+    """The import begins when the pipe ends, however long it pauses. Sweeping workers keep the unfinished upload."""
     with (
         idle_shop.worker("import", sweep_seconds=0.2) as worker,
         piping(idle_shop, tmp_path, "group", "import", "-", "--group", "people", "--wait") as process,

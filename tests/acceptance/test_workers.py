@@ -16,8 +16,8 @@ SMALL_BATCHES: dict[str, Any] = {"batch_size": 100, "max_in_flight": MAX_IN_FLIG
 IMPATIENT: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 1, "sweep_seconds": 1, **SMALL_BATCHES}
 
 
-def test_a_killed_worker_leaves_at_most_its_window_uncertain(shop: Shop) -> None:
-    """After SIGKILL at full speed no recipient gets two mails, uncertain ones keep their codes, others are mailed."""
+def test_a_killed_worker_leaves_at_most_its_in_flight_window_uncertain(shop: Shop) -> None:
+    """After SIGKILL at full speed no recipient gets two mails. Uncertain mails keep their codes; others are sent."""
     with shop.worker(**IMPATIENT) as first, shop.worker(**IMPATIENT):
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
@@ -39,7 +39,7 @@ def test_a_killed_worker_leaves_at_most_its_window_uncertain(shop: Shop) -> None
 
 
 def test_a_graceful_shutdown_leaves_no_mail_uncertain(shop: Shop) -> None:
-    """After SIGTERM the exit code is 0, mails in flight are recorded, and the next worker sends the rest."""
+    """After SIGTERM the worker records the outcomes of mails in flight and exits with 0. Another one sends the rest."""
     with shop.worker(**SMALL_BATCHES) as first:
         shop.has("spring-voucher", "customers", CUSTOMERS, {"spring-10": SPRING})
         sendout = shop.begin_sending("spring-voucher", "customers")
@@ -57,7 +57,7 @@ def test_a_graceful_shutdown_leaves_no_mail_uncertain(shop: Shop) -> None:
 
 
 def test_an_import_continues_where_a_killed_worker_left_it(shop: Shop) -> None:
-    """After SIGKILL between two chunks each code is in the list once, and every line is accounted for."""
+    """After SIGKILL between two chunks each code is in the list once, and every line is counted."""
     many = [f"MANY{number:012}" for number in range(250_000)]
     impatient = {**IMPATIENT, "lease_seconds": 1.5, "heartbeat_seconds": 0.5}
     with shop.worker("import", **impatient) as first:
@@ -73,7 +73,7 @@ def test_an_import_continues_where_a_killed_worker_left_it(shop: Shop) -> None:
 
 
 def test_a_sweep_finds_work_whose_nudges_were_lost(shop: Shop) -> None:
-    """The queue of nudges is deleted before the sendout is ready: a sweep finds the sendout."""
+    """The queue of nudges (wake-up messages) is deleted before the sendout is ready, and a sweep finds the sendout."""
     with shop.worker("import", "sendout") as preparing, shop.worker("deliver", sweep_seconds=1) as delivering:
         shop.has("spring-voucher", "customers", CUSTOMERS[:100], {"spring-10": SPRING})
         shop.delete_queues("coupons.deliver")
@@ -96,7 +96,7 @@ def test_deleted_queues_are_declared_again(shop: Shop) -> None:
 
 
 def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
-    """The database and the broker are unreachable at first; the worker works as soon as they are available."""
+    """The database and the broker are unreachable at first. The worker works as soon as they are available."""
     database, broker = Gate(shop.services.database_url), Gate(shop.services.broker_url)
     with shop.worker(ready=False, database_url=database.url, broker_url=broker.url) as worker:
         worker.says("database unavailable, retrying")
@@ -111,7 +111,7 @@ def test_a_worker_waits_for_services_that_start_after_it(shop: Shop) -> None:
 
 
 def test_a_worker_does_not_start_with_invalid_mail_settings(shop: Shop) -> None:
-    """The error names both settings, before any work begins."""
+    """The error contains both invalid settings, and appears before any work begins."""
     wrong = {"bounce_address": "bounces+{id}", "unsubscribe_url": "ftp://example.org/{name}"}
     result = shop.coupons("worker", code=1, **wrong)
     assert "bounce address" in result.err
@@ -119,7 +119,7 @@ def test_a_worker_does_not_start_with_invalid_mail_settings(shop: Shop) -> None:
 
 
 def test_a_worker_does_not_start_on_an_unmigrated_database(shop: Shop, empty_database_url: str) -> None:
-    """The worker, like every command, asks to run `coupons migrate`, which is enough."""
+    """The worker and every command ask the operator to run `coupons migrate`, which fixes the problem."""
     for arguments in (("worker",), ("list", "ls")):
         result = shop.coupons(*arguments, code=1, database_url=empty_database_url)
         assert "coupons migrate" in result.err

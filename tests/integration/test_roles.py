@@ -356,7 +356,7 @@ DENIED = {
         "SELECT address FROM delivery", "CREATE TEMP TABLE mine ()",
     ],
 }  # fmt: skip
-"""What each role is refused besides what is the owner's: `{{}}` is an empty object or array."""
+"""Statements that each role is denied, besides those of the owner. `{{}}` is an empty object or array."""
 
 
 @pytest.mark.parametrize("roles", DENIED)
