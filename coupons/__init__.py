@@ -1,3 +1,3 @@
-"""What both ends agree on: commands, topology, settings, the store, message rendering."""
+"""The code that producers and workers share: commands, topology, settings, the store, message rendering."""
 
 __version__ = "0.1.0"

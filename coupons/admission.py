@@ -1,8 +1,8 @@
-"""Decide whether a sendout can start, and how many codes of each list it gets.
+"""Admission: decide whether a sendout can start, and how many codes of each list are reserved for it.
 
-The decision uses amounts, with the rows of the lists locked. Selecting available codes with SKIP LOCKED instead would
-mistake codes that another transaction locks for a shortage: two sendouts of 800 codes from a list of 1,000 were both
-interrupted.
+The decision compares amounts while the rows of the lists are locked. Selecting available codes with SKIP LOCKED instead
+would skip codes that another transaction has locked, and report a shortage. In a test, two sendouts of 800 codes each
+from a list of 1,000 were then both interrupted.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from coupons.states import Shortage
 
 @dataclass(frozen=True, slots=True)
 class Need:
+    """The codes that a sendout needs of one list, and the codes that the list has available."""
+
     list_id: int
     name: str
     shortage: Shortage
@@ -29,14 +31,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The number of codes of each list: all that are needed, or fewer if the list has an alternative text."""
+    """The number of codes to reserve of each list: all needed codes, or fewer if the list has an alternative text."""
 
     amounts: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """No codes are granted of any list, and no mail is sent."""
+    """Lists lack codes. No code of any list is reserved, and no mail is sent."""
 
     needs: tuple[Need, ...]
 
@@ -45,7 +47,7 @@ class Short:
 
 
 def decide(needs: Sequence[Need]) -> Granted | Short:
-    """Grant codes of all lists or of none: one list that lacks codes and pauses the sendout is enough for none."""
+    """Grant codes of all lists or of none: of none if one list lacks codes and its shortage setting is `pause`."""
     short = tuple(need for need in needs if need.missing and need.shortage == Shortage.PAUSE)
     if short:
         return Short(short)

@@ -6,7 +6,7 @@ import unicodedata
 MAX_ATTRIBUTES = 100
 MAX_ATTRIBUTE_CHARS = 1_000
 MAX_ATTRIBUTE_NAME = 50
-"""Characters."""
+"""Maximum number of characters in the name of an attribute."""
 
 RESERVED = frozenset({"coupon", "has_coupon", "self", "loop", "super", "caller"}) | frozenset(
     {"and", "or", "not", "is", "in", "if", "elif", "else", "for", "true", "false", "none", "True", "False", "None"}
@@ -22,9 +22,9 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": 
 
 
 def attribute_name(header: str) -> str:
-    """The attribute's name for a column header: "First Name" is first_name, "Größe (cm)" is groesse_cm.
+    """The attribute name for a column header: "First Name" becomes first_name, "Größe (cm)" becomes groesse_cm.
 
-    Empty if no letter or digit of the header has an ASCII form.
+    The name is empty if no letter or digit of the header has an ASCII form.
     """
     composed = unicodedata.normalize("NFC", header).lower().translate(_UMLAUTS)
     letters = unicodedata.normalize("NFKD", composed).encode("ascii", "ignore").decode("ascii")

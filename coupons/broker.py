@@ -1,4 +1,4 @@
-"""Publish to RabbitMQ so that no message is lost unnoticed: mandatory, persistent, confirmed, with a time limit."""
+"""Publish to RabbitMQ: messages are mandatory, persistent and confirmed in time, so that a loss is always noticed."""
 
 import asyncio
 import logging
@@ -18,20 +18,21 @@ from coupons.topology import EXCHANGE, queue_name
 CONNECT_SECONDS = 10
 PUBLISH_SECONDS = 10
 CLOSE_SECONDS = 3
-"""Time for a graceful close. Otherwise an unresponsive broker would hold it up until the heartbeat timeout."""
+"""Time limit for closing a connection. Otherwise an unresponsive broker would delay it until the heartbeat timeout."""
 HEARTBEAT_SECONDS = 10
-"""RabbitMQ drops a silent client after twice this time, aiormq a silent broker after 33 to 38 s."""
+"""Interval of heartbeats. RabbitMQ drops an unresponsive client after twice this time; aiormq drops an unresponsive
+broker after 33 to 38 s."""
 
-for _library in ("aio_pika", "aiormq"):  # else command lines would print their log, with the broker's address
+for _library in ("aio_pika", "aiormq"):  # otherwise commands would print their logs, with the broker's address
     logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 class BrokerUnavailable(UserError):
-    """RabbitMQ is unreachable or rejects what is published. A publish that timed out may still be delivered."""
+    """RabbitMQ is unreachable or rejected a message. A message whose publish timed out may still be delivered."""
 
 
 class Sender:
-    """A channel for publishing; not for use after an error."""
+    """A channel for publishing. It cannot be used after an error."""
 
     def __init__(self, channel: AbstractChannel) -> None:
         self._channel = channel
@@ -115,10 +116,12 @@ async def open_sender(url: str) -> AsyncIterator[Sender]:
 
 @contextmanager
 def cancellation_as_unavailable() -> Iterator[None]:
-    """When aiormq gives up a connection, it cancels the tasks that wait on it; such a task would end without a trace.
+    """Turn a cancellation by aiormq into an error.
+
+    When aiormq gives up a connection, it cancels the tasks that wait for it. Such a task would end without a trace.
 
     Raises:
-        BrokerUnavailable: instead of such a cancellation.
+        BrokerUnavailable: aiormq cancelled the task.
     """
     try:
         yield

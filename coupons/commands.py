@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 MAX_COMMAND_BYTES = 1_048_576
 MAX_INLINE = 1_000
-"""Codes or recipients in the body of a command; a larger number needs a `source` or a group."""
+"""Maximum number of codes or recipients in the body of a command; more of them need a `source` or a group."""
 MAX_MINUTES = 60 * 24 * 31
 MAX_PER_HOUR = 1_000_000_000
 FIRST_YEAR, LAST_YEAR = 1970, 9998
-"""Of a start time: in every time zone, Python and Postgres can represent these years."""
+"""The years allowed for a start time: Python and Postgres can represent them in every time zone."""
 MAX_COLUMN = 10_000
 MAX_REASONS = 100
-"""Of an invalid command: one mebibyte can contain half a million errors, 22 MB of text."""
+"""Maximum number of reasons reported for an invalid command: 1 MiB can contain half a million errors, 22 MB of text."""
 SOURCES = ("upload", "file", "https", "s3")
 
 
@@ -69,7 +69,7 @@ def _source(text: str) -> str:
 
 
 def _canonical_id(upload_id: str) -> str:
-    """Imports are looked up by their source, so an upload id needs one spelling."""
+    """Return one spelling of an upload id, because imports are looked up by their source."""
     try:
         return str(UUID(upload_id))
     except ValueError:
@@ -113,9 +113,9 @@ def _start(at: datetime) -> datetime:
 
 
 def _items(most: int, *, least: int = 0) -> BeforeValidator:
-    """Counts the items before they are validated: half a million take two seconds.
+    """A validator that counts the items before they are validated: validating half a million takes two seconds.
 
-    pydantic's `min_length` counts valid items only: it would also report an array of one invalid item as empty.
+    pydantic's `min_length` counts only valid items, so it would also report an array of one invalid item as empty.
     """
 
     def count(items: Any) -> Any:
@@ -148,7 +148,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     later: ClassVar[tuple[str, ...]] = ()
-    """Fields added in later versions: with their default value, they do not change the digest of a command."""
+    """Fields that later versions added. While they have their default value, the digest of a command omits them."""
 
     def excluded_from_digest(self) -> dict[str, Any]:
         """The fields that the digest omits."""
@@ -161,7 +161,7 @@ class _Frozen(BaseModel):
 
 
 class Format(_Frozen):
-    """How to read the file. Omitted fields are detected from the file, except the encoding."""
+    """How to read the file. Omitted fields are detected from the file; an omitted encoding is UTF-8."""
 
     later = ("header",)
 
@@ -197,7 +197,8 @@ class Recipient(_Frozen):
 
 class _Command(_Frozen):
     id: UUID = Field(
-        default_factory=uuid4, description="Idempotency key, chosen by the publisher: a repeated id is the same command"
+        default_factory=uuid4,
+        description="Idempotency key, chosen by the publisher: commands with the same id are executed once",
     )
 
     def body(self) -> bytes:
@@ -205,7 +206,7 @@ class _Command(_Frozen):
         return self.model_dump_json(exclude_none=True).encode()
 
     def digest(self) -> bytes:
-        """SHA-256 of the content, which two commands with one id must share."""
+        """SHA-256 of the content. Two commands with the same id must have the same digest."""
         content = self.model_dump(mode="json", exclude={"id": True, **self.excluded_from_digest()})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
@@ -216,13 +217,17 @@ class ImportCoupons(_Command):
     later = ("group",)
 
     type: Literal["import"] = "import"
-    list: Name | None = Field(None, description="List to import codes into; either `list` or `group` is required")
+    list: Name | None = Field(
+        None, description="List to import codes into; exactly one of `list` and `group` is required"
+    )
     group: Name | None = Field(
-        None, description="Group to import recipients into, from a csv file with a header; created if missing"
+        None,
+        description="Group to import recipients into, from a csv file with a header; created if it does not exist",
     )
     mode: ImportMode = Field(
         ImportMode.ADD,
-        description="Add the codes or recipients, replace all available ones with them, or delete them",
+        description="`add` adds the given codes or recipients, `replace` also removes all other available codes or all "
+        "other recipients, `delete` removes the given ones",
     )
     codes: (
         Annotated[
@@ -231,7 +236,7 @@ class ImportCoupons(_Command):
             _items(MAX_INLINE, least=1),
         ]
         | None
-    ) = Field(None, description="The codes themselves; either `codes` or `source` is required")
+    ) = Field(None, description="Codes to import, instead of a file; exactly one of `codes` and `source` is required")
     source: Source | None = Field(
         None, description="Where the file is: `upload:ID`, `file:PATH`, `https://HOST/PATH` or `s3://BUCKET/KEY`"
     )
@@ -240,13 +245,13 @@ class ImportCoupons(_Command):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.codes is None) == (self.source is None):
-            raise ValueError("either codes or source is required")
+            raise ValueError("exactly one of codes and source is required")
         return self
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if (self.list is None) == (self.group is None):
-            raise ValueError("either list or group is required")
+            raise ValueError("exactly one of list and group is required")
         if self.group is not None and self.codes is not None:
             raise ValueError("codes can only be imported into a list; a group needs a source")
         if self.group is not None and (self.format.kind == "txt" or self.format.header is False):
@@ -261,7 +266,9 @@ class StartSendout(_Command):
 
     type: Literal["sendout"] = "sendout"
     message: Name = Field(description="Name of the message; its newest version is sent")
-    group: Name | None = Field(None, description="Group to send to; either `group` or `recipients` is required")
+    group: Name | None = Field(
+        None, description="Group to send to; exactly one of `group` and `recipients` is required"
+    )
     recipients: (
         Annotated[
             tuple[Recipient, ...],
@@ -271,7 +278,7 @@ class StartSendout(_Command):
         | None
     ) = Field(None, description="Recipients to send to, instead of a group")
     start_at: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
-        None, description="Time before which no mail is sent, with a time zone"
+        None, description="Time, with a time zone, before which no mail is sent"
     )
     per_hour: Annotated[int, Field(ge=1, le=MAX_PER_HOUR)] | None = Field(None, description="Maximum mails per hour")
     over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
@@ -290,7 +297,7 @@ class StartSendout(_Command):
     @model_validator(mode="after")
     def _one_audience(self) -> Self:
         if (self.group is None) == (self.recipients is None):
-            raise ValueError("either group or recipients is required")
+            raise ValueError("exactly one of group and recipients is required")
         return self
 
 
@@ -320,7 +327,7 @@ _MESSAGES = {
     "dict": "must be an object",
     "model": "must be an object",
 }
-"""By pydantic's error type, or by the part of it before the first underscore."""
+"""Messages by pydantic's error type, or by the part of that type before the first underscore."""
 
 type_of: dict[str, type[BaseModel]] = {"import": ImportCoupons, "sendout": StartSendout, "resume": ResumeSendout}
 Command = ImportCoupons | StartSendout | ResumeSendout
@@ -330,7 +337,8 @@ _ADAPTER: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discrimina
 def decode(body: bytes) -> Command:
     """Decode the body of an AMQP message.
 
-    Raises InvalidCommand with all errors at once. `id` is required: only the publisher can reuse it for a retry.
+    Raises InvalidCommand with all errors at once. `id` is required: an id that is generated here could not be reused
+    by the publisher for a retry.
     """
     if len(body) > MAX_COMMAND_BYTES:
         raise InvalidCommand([f"{len(body)} bytes exceed the limit of {MAX_COMMAND_BYTES}"])
@@ -351,7 +359,7 @@ def decode(body: bytes) -> Command:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON readers disagree on which of two fields with one name counts."""
+    """The JSON object. Raises InvalidCommand for a repeated field: JSON readers disagree on which of the two counts."""
     content = dict(pairs)
     if len(content) < len(pairs):
         [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
@@ -364,14 +372,14 @@ def _reject_constant(name: str) -> float:
 
 
 def reasons_of(error: ValidationError) -> list[str]:
-    """Each error as `field: what is wrong`, without the value; the first MAX_REASONS of them."""
+    """The first MAX_REASONS errors, each as `field: what is wrong`, without the value."""
     errors = error.errors(include_url=False, include_input=False)
     reasons = [_reason(each) for each in errors[:MAX_REASONS]]
     return [*reasons, f"and {len(errors) - MAX_REASONS} more"] if len(errors) > MAX_REASONS else reasons
 
 
 def _reason(error: "ErrorDetails") -> str:
-    """As `field: what is wrong`; a location begins with the command's type, which is not a field."""
+    """The error as `field: what is wrong`. pydantic's location begins with the command's type, which is omitted."""
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"type: must be one of {', '.join(type_of)}"
     location = error["loc"]
@@ -381,7 +389,7 @@ def _reason(error: "ErrorDetails") -> str:
 
 
 def _message(kind: str, context: dict[str, Any]) -> str:
-    """Our own words for an error of pydantic, whose texts address developers."""
+    """The message for a pydantic error; pydantic's own texts are written for developers."""
     if kind == "value_error":
         return str(context["error"])
     family = kind.partition("_")[0]
@@ -389,5 +397,5 @@ def _message(kind: str, context: dict[str, Any]) -> str:
 
 
 def _name(part: int | str) -> str:
-    """A field's name or a position. An arbitrary name may be an address or a code, and is not repeated."""
+    """A field's name or a position. Other names become `…`, because they may be an address or a code."""
     return str(part) if isinstance(part, int) or is_attribute_name(part) else "…"

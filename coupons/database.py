@@ -1,9 +1,9 @@
 """Connections to PostgreSQL: one for the command line, a pool for workers and the console.
 
 A half-open connection can hang far beyond a call's own timeout, so both ends of each connection have limits. The server
-ends statements that take too long; the connection stays usable. If no reply comes at all, the client drops the
-connection. In the worst case, a network that acknowledges packets without delivering them, this takes COMMAND_SECONDS
-and CANCEL_SECONDS, so that a worker works again within a minute.
+ends statements that take too long, and the connection stays usable. If there is no reply at all, the client drops the
+connection. The worst case is a network that acknowledges packets without delivering them: then the client drops the
+connection after COMMAND_SECONDS plus CANCEL_SECONDS, so that a worker resumes its work within a minute.
 """
 
 import asyncio
@@ -19,15 +19,16 @@ from coupons.keepalive import SILENCE_SECONDS, notice_silence
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 25
-"""The server's limit for a statement. Statements that grow with a list, a group or a sendout have their own."""
+"""The server's time limit for a statement. Statements whose duration grows with a list, a group or a sendout have
+their own limits."""
 COMMAND_SECONDS = STATEMENT_SECONDS + 5
-"""The client's limit: by then the server would have ended the statement."""
+"""The client's time limit for a statement. It is longer, so that a working server ends the statement first."""
 CANCEL_SECONDS = 5
-"""Limit for the server's confirmation of a cancel; asyncpg alone would wait another COMMAND_SECONDS."""
+"""Time limit for the server's confirmation of a cancelled statement. asyncpg would wait another COMMAND_SECONDS."""
 IDLE_SECONDS = 20
-"""Idle time after which a pooled connection is closed: it may be dead, which only its next user would notice."""
+"""Idle time after which a pooled connection is closed: it may be dead, and only its next user would notice."""
 
-# As text: asyncpg's classes are generic for type checkers only.
+# These types are strings because asyncpg's classes are generic for type checkers only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -49,10 +50,11 @@ TRANSIENT_ERRORS = (
     asyncpg.PostgresSystemError,
     asyncpg.InternalClientError,
 )
-"""Errors after which the same transaction may succeed. It may have been committed: retry only idempotent ones."""
+"""Errors after which the same transaction may succeed. The failed transaction may have been committed, so only
+idempotent transactions are retried."""
 
 GONE_SECONDS = 10
-"""The server notices within this time that the client of a running statement is gone, and releases its locks."""
+"""Within this time the server notices that the client of a running statement is gone, and releases its locks."""
 
 _SERVER = {
     "application_name": "coupon-manager",
@@ -63,16 +65,16 @@ _SERVER = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": f"{SILENCE_SECONDS}s",
-    "jit": "off",  # compiling a statement costs more than running any of these
+    "jit": "off",  # compiling any of our statements takes longer than running it
 }
 
 
 class DatabaseUnavailable(UserError):
-    """The database cannot be reached, or is not what the URL says."""
+    """The database cannot be reached with the given URL."""
 
 
 class _FailFastConnection(asyncpg.Connection):
-    """A connection that ends when its server stops responding."""
+    """A connection that is closed when its server stops responding."""
 
     __slots__ = ()
 
@@ -89,7 +91,7 @@ class _FailFastConnection(asyncpg.Connection):
 
 
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-"""With asynchronous commits, a crash could undo an intent, and its mails would be sent a second time."""
+"""With asynchronous commits, a crash could undo the intent to send a mail, and the mail would be sent a second time."""
 
 
 async def _prepare(connection: Connection) -> None:
@@ -100,9 +102,10 @@ async def _prepare(connection: Connection) -> None:
 
 
 async def _keep(_: object) -> None:
-    """Do not reset a session that returns to its pool: SET is always LOCAL, and a test looks for leftovers.
+    """Do not reset a session that returns to its pool, because asyncpg's reset costs a round trip each time.
 
-    asyncpg's reset costs a round trip each time. It rolls back an open transaction before this is called.
+    Nothing is left to reset: every SET is LOCAL, which a test checks, and asyncpg rolls back an open transaction before
+    it calls this function.
     """
 
 
@@ -130,7 +133,7 @@ async def connect(url: str) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
-    """A pool of at most `size` connections. Raises DatabaseUnavailable as `connected` does."""
+    """A pool of at most `size` connections. Raises DatabaseUnavailable as `connect` does."""
     pool = asyncpg.create_pool(
         url,
         min_size=1,
@@ -153,7 +156,7 @@ async def open_pool(url: str, *, size: int) -> AsyncIterator[Pool]:
 
 @contextmanager
 def _opening() -> Iterator[None]:
-    """Raise DatabaseUnavailable for what prevents a connection, without any part of the URL: it has the password."""
+    """Turn errors of connecting into DatabaseUnavailable, without any part of the URL: it contains the password."""
     try:
         yield
     except ValueError:

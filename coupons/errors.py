@@ -1,8 +1,8 @@
-"""Errors of users, whose text is one line that names the thing and contains no codes; and signals to stop work."""
+"""Errors that are shown to users, as one line that mentions the affected object and no codes; signals to stop work."""
 
 
 class UserError(Exception):
-    """The command line and the console show its text; any other error is an internal error."""
+    """An error whose text the command line and the console show. Any other error is an internal error."""
 
 
 class Conflict(UserError):
@@ -14,8 +14,8 @@ class WorkStopped(Exception):
 
 
 class LeaseLost(WorkStopped):
-    """Another worker has taken the work over, or an operator has ended it."""
+    """Another worker has taken over the work, or an operator has ended the work."""
 
 
 class SendingBlocked(WorkStopped):
-    """The restore guard does not accept the database: nothing may be sent, and no code may change its owner."""
+    """The restore guard has locked the database: no mail may be sent, and no code may be assigned or returned."""

@@ -1,8 +1,8 @@
 """Points in the code where a test makes the process die, stop, fail or wait, to check that no work is lost or doubled.
 
-`COUPONS_FAILPOINTS="deliver.intended=kill deliver.recorded=stop@3"`: an action for each failpoint, here the second one
-when it is hit for the third time. The variable is read once, when the process starts. Without it, a failpoint costs one
-comparison with an empty table, and no failpoint is hit once per mail.
+`COUPONS_FAILPOINTS="deliver.intended=kill deliver.recorded=stop@3"` kills the process at the first failpoint, and stops
+it when it hits the second failpoint for the third time. The variable is read once, when the process starts. Without the
+variable, a failpoint costs one comparison with an empty table. No failpoint is hit for each single mail.
 """
 
 import os
@@ -21,7 +21,7 @@ FAILPOINTS = {
     "sendout.admitted": "its codes are reserved or it is interrupted, no worker is woken",
     "deliver.claimed": "a batch is leased, no code is assigned",
     "deliver.assigned": "its codes are assigned, no mail is rendered",
-    "deliver.intended": "intents are committed, no mail is handed over",
+    "deliver.intended": "intents to send are committed, no mail is handed over",
     "deliver.handed_over": "mails are queued for the relays, none has an outcome",
     "deliver.settled": "mails have outcomes, none is recorded",
     "deliver.recorded": "outcomes are committed, the next mails are not handed over",
@@ -36,7 +36,7 @@ FAILPOINTS = {
     "import.finished": "the import is finished, its upload is left and no sendout is resumed",
     "sweep.recovered": "mails in flight of dead workers are uncertain, nothing else is swept",
 }
-"""Every failpoint, with the work that is done there and the work that is not."""
+"""Every failpoint, with the work that is already done there and the work that is not done yet."""
 ACTIONS = ("kill", "stop", "fail", "delay")
 DELAY_SECONDS = 0.3
 
@@ -49,11 +49,11 @@ class Failed(Exception):
 class _Armed:
     action: str
     hits_left: int
-    """The action happens when this reaches zero."""
+    """The action happens when this number reaches zero."""
 
 
 def parse(text: str) -> dict[str, _Armed]:
-    """Read the value of the variable. Raises ValueError: unknown failpoint or action."""
+    """Parse the value of the variable. Raises ValueError for an unknown failpoint or action."""
     armed = {}
     for each in text.split():
         failpoint, _, what = each.partition("=")
@@ -73,13 +73,13 @@ def armed() -> Mapping[str, str]:
 
 
 def arm(text: str) -> None:
-    """Arm these failpoints instead of the ones armed before; "" disarms all. Raises ValueError like `parse`."""
+    """Arm the given failpoints and disarm all others. Raises ValueError as `parse` does."""
     _armed.clear()
     _armed.update(parse(text))
 
 
 def hit(failpoint: str) -> None:
-    """The process is at this failpoint. Raises Failed if its action is `fail`."""
+    """Run the action of this failpoint if it is armed and due. Raises Failed if the action is `fail`."""
     if not _armed or (due := _armed.get(failpoint)) is None:
         return
     due.hits_left -= 1

@@ -1,7 +1,8 @@
-"""`/livez` and `/readyz` of every process, without a token: is it alive, and can it do its work?
+"""The health checks of every process, without a token: `/livez` (is it alive?) and `/readyz` (can it do its work?).
 
-Live: `{"live": true}`. Ready: a boolean for each part, `{"database": true, "consumers": false}`, and, if the process
-shows reasons, `"reasons": {"consumers": "…"}` for the parts that are not ready. The status is 200 if all are, else 503.
+`/livez` returns `{"live": true}`. `/readyz` returns a boolean for each part: `{"database": true, "consumers": false}`.
+If the process shows reasons, it adds `"reasons": {"consumers": "…"}` for the parts that are not ready. The status is
+200 if all parts are ready, otherwise 503.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ log = structlog.get_logger()
 LIVE, READY = "/livez", "/readyz"
 REASONS = "reasons"
 PROBE_SECONDS = 5.0
-"""A part that gives no result within this time is not ready. Probes of Kubernetes or Docker have to wait longer."""
+"""A part that gives no result within this time is not ready. Kubernetes or Docker need a longer probe timeout."""
 CACHE_SECONDS = 1.0
-"""Requests need no token, so no part is probed more often than this."""
+"""Minimum time between two probes of a part: requests need no token, so there may be many."""
 NO_RESPONSE = "no response"
 
 Fact = Callable[[], str | None]
-"""Why a part is not ready, in one line without an address; None if it is."""
+"""Returns the reason why a part is not ready, as one line without an address; None if it is ready."""
 Probe = Callable[[], Awaitable[str | None]]
-"""The same for a part outside the process, which has to be asked."""
+"""Like `Fact`, for a part outside the process, which needs a request."""
 
 
 class Health:
@@ -41,7 +42,7 @@ class Health:
         is_live: Callable[[], bool],
         shows_reasons: bool,
     ) -> None:
-        """Show reasons only if requests come from people who may also read the logs."""
+        """`shows_reasons` is for a process whose clients may also read its logs."""
         self._outside = {name: _CachedProbe(probe) for name, probe in outside.items()}
         self._inside = inside
         self._logged: dict[str, str] = {}
@@ -63,7 +64,7 @@ class Health:
         return JSONResponse(answer, 503 if reasons else 200)
 
     async def _reasons(self) -> dict[str, str]:
-        """Why each part that is not ready is not. A change is logged once, not with every request."""
+        """The reason for each part that is not ready. A change is logged once, not with every request."""
         results = await asyncio.gather(*(probe.result() for probe in self._outside.values()))
         found = dict(zip(self._outside, results, strict=True)) | {name: fact() for name, fact in self._inside.items()}
         reasons = {name: reason for name, reason in found.items() if reason}
@@ -74,7 +75,7 @@ class Health:
 
 
 class _CachedProbe:
-    """Runs one probe at a time for any number of requests. None of them waits longer than PROBE_SECONDS for it."""
+    """Runs one probe at a time for any number of requests. No request waits longer than PROBE_SECONDS for the probe."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
@@ -91,12 +92,12 @@ class _CachedProbe:
     async def _run(self) -> str | None:
         try:
             return await self._probe()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the part is not ready, and the process answers
+        except Exception as error:  # noqa: BLE001 - after any error the part is not ready, and the process responds
             return f"check failed ({type(error).__name__})"
 
 
 async def check_database(pool: Pool) -> str | None:
-    """Why the database cannot be used: it is unreachable, or its schema is not this program's."""
+    """The reason why the database cannot be used: it is unreachable or has another schema version. None if it works."""
     try:
         async with pool.acquire(timeout=PROBE_SECONDS) as connection:
             await migrate.check_current(connection)
@@ -108,7 +109,7 @@ async def check_database(pool: Pool) -> str | None:
 
 
 async def check_broker(url: str, connection_name: str) -> str | None:
-    """Why the broker cannot be used: it accepts no connection."""
+    """`unreachable` if the broker accepts no connection; None if it does."""
     try:
         async with broker.connect(url, connection_name):
             return None

@@ -16,12 +16,11 @@ class CannotListen(UserError):
 
 @contextmanager
 def bound_socket(host: str, port: int, *, setting: str) -> Iterator[socket.socket]:
-    """A socket that is bound to the address and does not listen yet; `setting` names the port's setting in errors.
+    """A socket that is bound to the address and does not listen yet. Errors mention `setting`, the port's setting.
 
-    Not left to uvicorn, which exits without a message if the address cannot be bound.
+    uvicorn does not bind the socket itself, because it exits without a message if the address cannot be bound.
 
-    Raises:
-        CannotListen
+    Raises CannotListen.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,7 +33,7 @@ def bound_socket(host: str, port: int, *, setting: str) -> Iterator[socket.socke
 
 
 def server_config(app: ASGIApp, *, drain_seconds: int) -> uvicorn.Config:
-    """No access log and no version header; open requests get `drain_seconds` to finish at the end."""
+    """A configuration without access log and version header. After a shutdown, open requests have `drain_seconds`."""
     return uvicorn.Config(
         app,
         lifespan="off",

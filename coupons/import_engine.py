@@ -1,7 +1,8 @@
-"""The import engine: reads the text of a source piece by piece, checks its lines and imports them chunk by chunk.
+"""The import engine: reads the text of a source in pieces, checks their lines and imports them in chunks.
 
-Imports into lists and groups work the same way. After a crash, the next worker reads the source from the beginning: the
-same text gives the same pieces and the same chunks, and the chunks up to the committed position are skipped.
+A piece is 1 MiB of the text. A chunk is one or more pieces whose lines are imported in one transaction. Imports into
+lists and groups work the same way. After a crash, the next worker reads the source from the beginning. The same text
+gives the same pieces and chunks, and the worker skips the chunks up to the committed position.
 """
 
 import asyncio
@@ -28,10 +29,10 @@ from coupons.store.import_chunks import ImportCounts
 from coupons.store.imports import LeasedImport, Position, Target
 
 FIRST_CHUNK_PIECES, MAX_CHUNK_PIECES = 16, 64
-"""Chunks end after 16, 32, 64, 128, 192 … pieces (1 MiB) of the text. Large chunks write each page of a large list's
-index less often; the boundaries depend on the text alone, so that the same chunks are recognized again."""
+"""Chunks end after 16, 32, 64, 128, 192 … pieces of the text. With large chunks, each page of a large list's index is
+written less often. The boundaries depend on the text alone, so that a chunk is recognized when it is imported again."""
 LOCKING_CHUNK_PIECES = 1
-"""Of an import that removes or takes over available codes: sendouts wait for its locks."""
+"""The chunk size of an import that removes or takes over available codes: sendouts wait for its locks."""
 
 
 Reader = CodeReader | RecipientReader | InlineReader
@@ -40,9 +41,10 @@ Checked = CheckedCodes | CheckedRecipients
 
 @dataclass(frozen=True, slots=True)
 class DryRunReport:
-    """What an import would do; `lines` = `blank` + all lines in `counts`.
+    """What an import would do. `lines` is `blank` plus all lines in `counts`.
 
-    `rejected`, by line number, can be read once; `columns` are those between line and reason.
+    `rejected` yields the rejected lines by line number, once. `columns` are their columns between line number and
+    reason.
     """
 
     lines: int
@@ -56,10 +58,10 @@ async def run_import(
     connections: tuple[Connection, Connection], job: LeasedImport, source: Source, limits: SourceLimits, *,
     max_lines: int, lease_seconds: float, stopping: Callable[[], bool],
 ) -> bool:  # fmt: skip
-    """Import the lines of the source; False if the process had to stop before the end.
+    """Import the lines of the source. Returns False if the process had to stop before the end.
 
     Raises:
-        FileError, SourceError, Conflict: the import has failed; committed chunks stay.
+        FileError, SourceError, Conflict: the import has failed. Its committed chunks stay.
         SourceUnavailable: the source can be retried later.
         LeaseLost: another worker has claimed the import, or it was cancelled.
     """
@@ -87,7 +89,9 @@ async def dry_run(
     connection: Connection, target: Target, source: Source, limits: SourceLimits, *,
     mode: ImportMode, file_format: FileFormat, max_lines: int,
 ) -> AsyncIterator[DryRunReport]:  # fmt: skip
-    """Report what an import of the source would do, with the same reader, checks and searches, but without writing.
+    """Report what an import of the source would do. It uses the reader, checks and searches of an import.
+
+    Only temporary staging tables are written.
 
     Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
@@ -115,7 +119,7 @@ class _Piece:
 
 
 async def _iter_pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tuple[_Piece, Text]]:
-    """The pieces of the text, the last one marked as such. Raises FileError if there is none."""
+    """The pieces of the text, with a mark on the last piece. Raises FileError if the text is empty."""
     text = Text(source, limits)
     held: bytes | None = None
     async for data in text:
@@ -128,7 +132,7 @@ async def _iter_pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tu
 
 
 class _Reading:
-    """The progress in a text, and its reader, which is created once the name of the text is known."""
+    """The progress of reading a text, and its reader, which is created once the name of the text is known."""
 
     def __init__(self, target: Target, file_format: dict[str, Any], max_lines: int) -> None:
         self.reader: Reader | None = None
@@ -140,7 +144,7 @@ class _Reading:
         self._digest = hashlib.sha256()
 
     def read(self, piece: _Piece, name: str) -> list[Checked]:
-        """The checked lines of the next piece; with the last one, also the incomplete last line."""
+        """The checked lines of the next piece. The last piece also ends the last line, which may lack a line end."""
         if self.reader is None:
             self.reader = _reader_for(self._target, self._format, name)
         self.pieces += 1
@@ -156,7 +160,7 @@ class _Reading:
 
     @property
     def columns(self) -> Sequence[str]:
-        """The columns of a rejected line; known after the first line."""
+        """The columns of a rejected line, which are known after the first line."""
         return (EMAIL, *self.reader.attributes) if isinstance(self.reader, RecipientReader) else CODE
 
     @property
@@ -189,9 +193,10 @@ def _source_changed(source: Source) -> SourceError:
 
 
 class _ChunkPipeline:
-    """Imports chunks one after another: while one connection imports a chunk, the other stages the next one.
+    """Imports chunks one after another: while one connection imports a chunk, the other stages the next chunk.
 
-    Leaving the context waits for a chunk that is being imported, unless the import was cancelled or its lease is lost.
+    Leaving the context waits until a running import of a chunk ends. It cancels that import instead if the task was
+    cancelled, as it is after a lost lease.
     """
 
     def __init__(self, connections: tuple[Connection, Connection], job: LeasedImport, lease_seconds: float) -> None:
@@ -212,7 +217,7 @@ class _ChunkPipeline:
                 self._importing.cancel()
                 await asyncio.gather(self._importing, return_exceptions=True)
             else:
-                await self._wait_for_import()  # its error takes precedence
+                await self._wait_for_import()  # an error of the import takes precedence over `error`
         finally:
             for connection in (self.idle, self._busy):
                 await import_chunks.discard_staging(connection)
@@ -226,7 +231,7 @@ class _ChunkPipeline:
                 self._digest.update("\n".join((*lines.codes, "")).encode())
 
     async def import_staged(self, position: Position) -> None:
-        """Start to import the staged lines, once the previous chunk is imported."""
+        """Wait until the previous chunk is imported, then start to import the staged lines."""
         await self._wait_for_import()
         chunk = import_chunks.Chunk(self._lines, self._blank, self._digest.digest())
         importing = import_chunks.import_chunk(
@@ -261,7 +266,7 @@ def _ends_chunk(job: LeasedImport, pieces: int) -> bool:
 
 
 async def _record_format(connection: Connection, job: LeasedImport, reading: _Reading, text: Text) -> None:
-    """Once, before the first lines are imported: log the format, and add new attributes to the group."""
+    """Log the format and add new attributes to the group, once, before the first lines are imported."""
     if reading.format_recorded or not reading.reader or not reading.reader.description:
         return
     reading.format_recorded = True
@@ -275,7 +280,10 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
 async def _remove_missing(
     connection: Connection, job: LeasedImport, lease_seconds: float, stopping: Callable[[], bool]
 ) -> bool:
-    """Remove the rest of a list or group that the file replaces; False if the process had to stop before the end."""
+    """In mode replace, remove the codes or recipients that the file does not contain.
+
+    Returns False if the process had to stop before the end.
+    """
     if job.mode == ImportMode.REPLACE:
         what = "recipients" if job.target.kind is TargetKind.GROUP else "codes"
         await imports.log_event(connection, job.id, f"removing {what} missing from the file")

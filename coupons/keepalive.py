@@ -1,11 +1,11 @@
-"""TCP options that make this end of a connection notice that the other machine is gone, where available."""
+"""TCP options, where available, by which this end of a connection notices that the other machine is gone."""
 
 import socket
 
 SILENCE_SECONDS = 25
 """A connection whose other end does not respond for this long is closed."""
 _OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 1_000 * SILENCE_SECONDS}
-"""Without them Linux retransmits unacknowledged data for 15 minutes, and waits forever for a reply."""
+"""Without these options, Linux retransmits unacknowledged data for 15 minutes, and waits forever for a reply."""
 
 
 def notice_silence(end: socket.socket) -> None:

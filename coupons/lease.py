@@ -1,4 +1,4 @@
-"""Renew a lease while the work under it runs, and stop the work when the lease is lost."""
+"""Renew a lease while the leased work runs, and stop the work when the lease is lost."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_afte
         await asyncio.sleep(every)
         asked = time.monotonic()
         try:
-            # A hanging renewal leaves time for another one.
+            # After a renewal that hangs, there is time for another one before the lease expires.
             async with asyncio.timeout(min(every, renewed + expires_after - asked)):
                 await renew()
             renewed = asked

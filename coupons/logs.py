@@ -9,7 +9,7 @@ from coupons.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Called once, in `main`."""
+    """Configure structlog and the logs of libraries. `main` calls this once."""
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"

@@ -1,4 +1,4 @@
-"""A saved message as an email: the only place that combines a message with the settings for sending."""
+"""Compiles a saved message into an email: the only place that combines a message with the settings for sending."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from coupons.templates.rendering import Template
 
 
 def compile_message(message: Message, files: Sequence[File], settings: Settings) -> CompiledEmail:
-    """The email of a sendout, and of a test mail. Raises EmailError: a setting cannot be used."""
+    """The email for a sendout or a test mail. Raises EmailError if a setting cannot be used."""
     return compile_email(
         template=Template(message.parts),
         sender=message.sender,

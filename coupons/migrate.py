@@ -72,7 +72,7 @@ async def pending(connection: Connection) -> list[Migration]:
 
 
 async def check_current(connection: Connection) -> None:
-    """Raises MigrationError if a migration is missing or the database is newer."""
+    """Check the database's version. Raises MigrationError if a migration is missing or the database is newer."""
     if missing := await pending(connection):
         raise MigrationError(
             f"the database lacks {len(missing)} migration{'s' * (len(missing) != 1)}: run `coupons migrate`"

@@ -10,7 +10,7 @@ _NAME = re.compile(r"[a-z0-9](?: ?[a-z0-9._-])*").fullmatch
 
 
 class InvalidName(UserError, ValueError):
-    """One line that states the rules for a name."""
+    """A name is invalid. The text is one line with the rule that the name breaks."""
 
 
 def parse_name(text: str) -> str:

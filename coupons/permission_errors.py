@@ -1,4 +1,4 @@
-"""The error message for a login that the database refuses; docs/reference/roles.sql has the rights of each role."""
+"""The error message for a login without the necessary rights. docs/reference/roles.sql has the rights of each role."""
 
 import asyncpg
 
@@ -7,7 +7,7 @@ CODES = ("coupon", "import_rejection", "retired_code", "retired_code_key")
 
 
 def denial(error: asyncpg.InsufficientPrivilegeError) -> str:
-    """One line. Only the last word of the database's message is used, a table name in every language."""
+    """One line for a denied statement. The last word of the database's message is a table's name in every language."""
     words = str(error).splitlines()[0]
     if words.split()[-1].strip('"') in CODES:
         return "permission denied for codes: reading them takes the role coupons_codes, deleting them the owner"

@@ -1,7 +1,7 @@
 """All settings and their defaults. `main` reads them once and passes them on by name.
 
-They come from the environment, a `.env` file in the working folder, or the folder that `COUPONS_SECRETS_DIR` names
-(one file per setting, as container engines mount secrets).
+Settings come from the environment, from a `.env` file in the working folder, or from the folder in
+`COUPONS_SECRETS_DIR` (one file per setting, as container engines mount secrets).
 """
 
 import os
@@ -47,7 +47,7 @@ class Settings(BaseSettings):
 
     default_from: str = Field(
         "",
-        description="`From` header of messages saved without a sender of their own, such as `Shop <shop@example.org>`",
+        description="`From` header of messages that are saved without a sender, such as `Shop <shop@example.org>`",
     )
     bounce_address: str = Field(
         "",
@@ -77,8 +77,8 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=200,
-        description="Maximum SMTP connections per worker process, all relays together; up to twice as many while some "
-        "are stalled: without a reply for 30 s",
+        description="Maximum SMTP connections per worker process, all relays together. While some connections are "
+        "stalled (no reply for 30 s), up to twice as many are open",
     )
     smtp_mails_per_connection: int = Field(
         1_000, ge=0, description="Mails sent over an SMTP connection before it is replaced; 0: no limit"
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     )
     smtp_max_backoff_seconds: float = Field(60, gt=0, description="Maximum delay between retries of a failing relay")
     smtp_ehlo_hostname: str = Field(
-        "", description="Host name that the worker sends in EHLO. Empty: the name of this machine"
+        "", description="Host name that the worker sends in EHLO. Empty: the host name of its machine"
     )
 
     import_folder: Path | None = Field(
@@ -100,23 +100,25 @@ class Settings(BaseSettings):
     )
     import_hosts: str = Field(
         "",
-        description="Hosts that `https:` sources may name, separated by spaces or commas: `shop.example`, "
-        "`files.example:8443`. Empty: none",
+        description="Hosts that `https:` sources may be downloaded from, separated by spaces or commas: "
+        "`shop.example`, `files.example:8443`. Empty: `https:` sources are rejected",
     )
     import_private_hosts: bool = Field(
-        False, description="Whether these hosts may have private addresses, such as loopback or a local network"
+        False,
+        description="Whether the hosts in `COUPONS_IMPORT_HOSTS` may have private addresses, such as loopback or a "
+        "local network",
     )
     import_buckets: str = Field(
         "",
-        description="Buckets that `s3:` sources may name, separated by spaces or commas. Empty: none. The credentials "
-        "and the endpoint come from the usual variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, "
-        "`AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`",
+        description="Buckets that `s3:` sources may be downloaded from, separated by spaces or commas. Empty: `s3:` "
+        "sources are rejected. The credentials and the endpoint come from the usual variables: `AWS_ACCESS_KEY_ID`, "
+        "`AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`",
     )
     import_max_bytes: int = Field(
-        2_000_000_000, gt=0, description="Maximum size of a source, and again of its unpacked content (gzip, zip)"
+        2_000_000_000, gt=0, description="Maximum bytes of a source; the same limit applies to its decompressed text"
     )
     import_max_ratio: int = Field(
-        200, gt=0, description="Maximum ratio of a source's unpacked size to its packed size (gzip, zip)"
+        200, gt=0, description="Maximum ratio of a source's decompressed size to its compressed size (gzip, zip)"
     )
     import_max_lines: int = Field(100_000_000, gt=0, description="Maximum number of lines of a source")
     rejected_lines_retention_days: int = Field(
@@ -136,13 +138,16 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         45,
         gt=0,
-        description="How long a worker keeps its work without renewing its lease; then another worker takes over",
+        description="How long a worker keeps its work without renewing its lease; afterwards another worker may claim "
+        "the work",
     )
     heartbeat_seconds: float = Field(
-        10, gt=0, description="Interval at which a worker renews its leases; less than `COUPONS_LEASE_SECONDS`"
+        10, gt=0, description="Interval at which a worker renews its leases; must be less than `COUPONS_LEASE_SECONDS`"
     )
     sweep_seconds: float = Field(
-        15, gt=0, description="Interval at which a worker looks for work that no command announced"
+        15,
+        gt=0,
+        description="Interval at which a worker looks for work in the database, in case a notification of it was lost",
     )
 
     log_format: Literal["console", "json"] = Field("console", description="Format of the log on stderr")
@@ -173,7 +178,7 @@ class Settings(BaseSettings):
 
     @property
     def effective_batch_size(self) -> int:
-        """`batch_size`, or less with `mails_per_hour`, so that no worker holds a batch for long."""
+        """`batch_size`, or fewer deliveries if `mails_per_hour` is set, so that no worker holds a batch for long."""
         return paced_batch(self.batch_size, self.mails_per_hour or None)
 
     def require_activated(self) -> None:
@@ -186,7 +191,7 @@ def load_settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: one line that names each invalid variable, but never its value, which may be a misplaced secret.
+        SettingsError: its one line contains each invalid variable, but never a value, which may be a misplaced secret.
     """
     secrets = os.environ.get(f"{PREFIX}SECRETS_DIR")
     try:

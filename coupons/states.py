@@ -1,4 +1,4 @@
-"""The states and choices that the database stores as text, as schema.sql draws them."""
+"""The states and choices that the database stores as text. schema.sql contains their diagrams."""
 
 from enum import StrEnum
 
@@ -46,14 +46,14 @@ class ImportMode(StrEnum):
 
 
 class TargetKind(StrEnum):
-    """What an import fills."""
+    """The kind of an import's target: a coupon list or a group."""
 
     LIST = "list"
     GROUP = "group"
 
 
 class Shortage(StrEnum):
-    """What happens if a list has too few codes: pause the whole sendout, or print the alternative text."""
+    """What happens if a list has too few codes: the sendout is interrupted, or mails print the alternative text."""
 
     PAUSE = "pause"
     TEXT = "text"

@@ -1,7 +1,7 @@
 """The exchange and the queues. Workers declare them; publishers only publish.
 
 The arguments have the same meaning on RabbitMQ 3.10 and 4.x. The delivery limit is explicit because 4.x has a default
-of 20, which connections that are closed every two seconds would reach within a minute. Nothing relies on it.
+of 20, which connections that are closed every two seconds would reach within a minute. No code relies on the limit.
 """
 
 from aio_pika import ExchangeType
@@ -12,7 +12,8 @@ EXCHANGE = "coupons"
 COMMANDS = ("import", "sendout", "resume")
 """The routing keys of commands; each has the queue `coupons.<key>`."""
 NUDGE = "deliver"
-"""Internal: there is work to deliver. A lost nudge costs a sweep interval."""
+"""The routing key of nudges, which tell workers that there is work to deliver. After a lost nudge, the next sweep
+finds the work."""
 DEAD = "dead"
 REASON = "x-reason"
 
@@ -39,7 +40,7 @@ def queue_name(routing_key: str) -> str:
 
 
 async def declare(channel: AbstractChannel) -> tuple[AbstractExchange, dict[str, AbstractQueue]]:
-    """Declare everything; returns the exchange, and the queues by routing key."""
+    """Declare the exchange and all queues. Returns the exchange, and the queues by routing key."""
     exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.DIRECT, durable=True)
     arguments = {DEAD: _DEAD_QUEUE, NUDGE: _NUDGE_QUEUE, **dict.fromkeys(COMMANDS, _COMMAND_QUEUE)}
     queues = {}

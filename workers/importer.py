@@ -21,11 +21,11 @@ from workers.nudges import Nudges
 
 log = structlog.get_logger()
 MAX_RETRIES = 8
-"""Of an import since its last chunk: after errors of its source, statement timeouts and internal errors."""
+"""Maximum retries of an import after its last chunk, for errors of its source, statement timeouts, internal errors."""
 FIRST_RETRY_SECONDS = 5.0
-"""The delay before the first retry; it doubles each time, for twenty minutes in total."""
+"""The delay before the first retry. It doubles each time; all delays together are about twenty minutes."""
 DATABASE_RETRY_SECONDS = 10.0
-"""The delay after an error of the database. These retries are not limited: the import is not at fault."""
+"""The delay after a database error. The number of these retries is unlimited: the import is not their cause."""
 
 
 class Importer:
@@ -38,7 +38,7 @@ class Importer:
         self._owner = owner
 
     async def step(self) -> float | None:
-        """Run one import; if there is none, return the seconds until one is due, or None."""
+        """Run one import. If none is due, return the seconds until a postponed import is due; None if there is none."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             job = await imports.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
@@ -60,7 +60,7 @@ class Importer:
             await imports.renew(connection, job, lease_seconds=self._settings.lease_seconds)
 
     async def _import(self, job: LeasedImport) -> None:
-        """Run the import and record how it ended. After an error its committed chunks stay."""
+        """Run the import and record its result. After an error its committed chunks stay."""
         async with self._pool.acquire() as connection, self._pool.acquire() as other:
             try:
                 complete = await self._run((connection, other), job)
@@ -71,11 +71,11 @@ class Importer:
                 await self._retry(job, str(error))
             except (FileError, SourceError, Conflict) as error:
                 await self._fail(connection, job, str(error))
-            except asyncpg.QueryCanceledError:  # a statement of this import may always take too long
+            except asyncpg.QueryCanceledError:  # limited retries: this import's statement may time out each time
                 await self._retry(job, "database: a statement timed out")
             except TRANSIENT_ERRORS as error:
                 await self._postpone(job, f"database: {type(error).__name__}", seconds=DATABASE_RETRY_SECONDS)
-            except Exception as error:  # noqa: BLE001 - it must not be retried forever and block other imports
+            except Exception as error:  # noqa: BLE001 - the import must not be retried forever and block others
                 log.error("internal error", job=str(job.id), error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - may contain codes
                 await self._retry(job, f"internal error: {type(error).__name__}")
 
@@ -102,7 +102,7 @@ class Importer:
         log.warning("import failed", job=str(job.id))  # the reason may quote the file
 
     async def _retry(self, job: LeasedImport, reason: str) -> None:
-        """Over another connection: that of the import may have failed."""
+        """Retry the import later, or fail it after MAX_RETRIES. The import's own connection may have failed."""
         async with self._pool.acquire() as connection:
             retries = await imports.count_retry(connection, job)
             if retries > MAX_RETRIES:

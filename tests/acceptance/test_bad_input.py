@@ -166,7 +166,7 @@ def test_bad_commands_are_rejected_with_a_reason_and_change_nothing(stock: Stock
     import_ = {"type": "import", "id": str(uuid4()), "list": "spring-10"}
     bad: list[tuple[str, dict[str, Any] | bytes, str]] = [
         ("import", {**import_, "list": "sprung-10", "codes": ["A1"]}, "sprung-10"),
-        ("import", {**import_, "codes": ["A1"], "source": "upload:1"}, "either codes or source"),
+        ("import", {**import_, "codes": ["A1"], "source": "upload:1"}, "exactly one of codes and"),
         ("import", {**import_, "codes": ["A1"], "colour": "red"}, "colour"),
         ("sendout", sendout(message="sprung-voucher", group="customers"), "sprung-voucher"),
         ("sendout", sendout(group="costumers"), "costumers"),

@@ -65,12 +65,12 @@ def test_all_errors_are_reported_at_once() -> None:
         (["import"], "not a JSON object"),
         ({"type": "resume", "sendout": ID}, "id: required"),
         ({"type": "resume", "id": "7", "sendout": ID}, "id"),
-        ({"type": "import", "id": ID, "list": "a"}, "either codes or source is required"),
-        ({"type": "import", "id": ID, "list": "a", "codes": ["x"], "source": "file:///x"}, "either codes or source"),
+        ({"type": "import", "id": ID, "list": "a"}, "exactly one of codes and source is required"),
+        ({"type": "import", "id": ID, "list": "a", "codes": ["x"], "source": "file:///x"}, "exactly one of codes and"),
         ({"type": "import", "id": ID, "list": "a", "source": "ftp://x/y"}, "must begin with one of"),
         ({"type": "import", "id": ID, "list": "a", "codes": ["x"] * 1001}, "codes"),
         ({"type": "import", "id": ID, "list": "a", "source": "file:///a", "format": {"encoding": "y"}}, "encoding"),
-        ({"type": "sendout", "id": ID, "message": "m"}, "either group or recipients is required"),
+        ({"type": "sendout", "id": ID, "message": "m"}, "exactly one of group and recipients is required"),
         ({"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": "a@b.de\nBcc: x"}]}, "0.email"),
         (
             {
@@ -82,7 +82,7 @@ def test_all_errors_are_reported_at_once() -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_command_has_a_reason(content: object, reason: str) -> None:
-    """The reason names the field or the rule."""
+    """The reason mentions the field or the rule."""
     assert any(reason in each for each in reasons_for(content))
 
 
