@@ -14,13 +14,13 @@ help: ## List these targets
 demo: $(VENV)/installed ## Run the main workflow on real services: too few codes, interrupted, resumed, 1,000 mails
 	$(BIN)/coupons demo
 
-test: $(VENV)/installed-dev ## Run all tests on real services (COUPONS_TEST_SERVICES=docker|local|address selects which)
+test: $(VENV)/installed-dev ## Run all tests on real services (COUPONS_TEST_SERVICES selects them: docker, local or address)
 	@tests/run_parallel $(BIN)/python
 
 faults: $(VENV)/installed-dev ## Run the fault-injection suite (30+ min); write the table of docs/explanation/reliability.md
 	@tests/faults/run_long $(BIN)/python docs/explanation/reliability.md
 
-mutants: $(VENV)/installed-dev ## Mutation tests: remove each constraint, fence and intent in turn; a test must fail
+mutants: $(VENV)/installed-dev ## Run the mutation tests: remove each constraint, fence and intent in turn; a test must fail
 	$(BIN)/python -m tests.mutants
 
 fuzz: $(VENV)/installed-dev ## Fuzz all external inputs (30 min)
@@ -62,7 +62,7 @@ lock: $(VENV)/installed-dev ## Update the lock files to the newest versions that
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url \
 	  --extra demo --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
 
-clean: ## Remove all generated files and the environment
+clean: ## Remove all generated files and the virtual environment
 	rm -rf $(VENV) .venv-audit .demo .test .bench .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

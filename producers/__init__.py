@@ -1,1 +1,1 @@
-"""Publishes commands: the CLI, the web console with the HTTP API, the Python client."""
+"""The programs that publish commands: command line, web console with HTTP API, Python client."""

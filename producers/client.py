@@ -20,7 +20,7 @@ class Publisher:
     @staticmethod
     @asynccontextmanager
     async def connect(url: str) -> AsyncIterator["Publisher"]:
-        """Raises BrokerUnavailable."""
+        """Connect to the broker. Raises BrokerUnavailable."""
         async with open_sender(url) as sender:
             yield Publisher(sender)
 

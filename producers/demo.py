@@ -29,7 +29,7 @@ CUSTOMERS = 1_000
 
 
 def play(folder: Path, *, keep: bool) -> bool:
-    """Run the workflow; returns whether the mails are as they must be. Raises ServiceError."""
+    """Run the workflow, and return whether the mails in the sink are correct. Raises ServiceError."""
     click.secho("Starting private PostgreSQL, RabbitMQ and a mail sink on free ports …", dim=True)
     with ExitStack() as stack:
         services = stack.enter_context(private_services(folder, say=lambda line: click.secho(line, dim=True)))
@@ -101,7 +101,7 @@ class _Runner:
 @contextmanager
 def _worker(services: Services, log: Path) -> Iterator[None]:
     click.secho("\n$ coupons worker &", fg="cyan", bold=True)
-    log.unlink(missing_ok=True)  # of an earlier demo, with the line that is waited for
+    log.unlink(missing_ok=True)  # the log of an earlier demo contains the awaited line
     with running([COUPONS, "worker"], log=log, environment=services.environment()) as process:
         consuming: Callable[[], bool] = lambda: "consuming commands" in log.read_text(encoding="utf-8")  # noqa: E731
         wait_until(consuming, process, name="the worker", log=log, limit_seconds=WORKER_SECONDS)

@@ -1,4 +1,4 @@
-"""`coupons doctor`: checks of the services that the system needs, and the commands that were rejected."""
+"""`coupons doctor`: checks the services that the system needs, and shows the rejected commands."""
 
 import json
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Check:
 
 
 async def examine(settings: Settings) -> list[Check]:
-    """Run all checks, whatever the others find."""
+    """Run all checks, even if some of them fail."""
     return [*await _database(settings), *await _broker(settings), await _relay(settings)]
 
 
@@ -59,7 +59,7 @@ async def _broker(settings: Settings) -> list[Check]:
 
 
 async def _queue(channel: AbstractChannel, key: str) -> Check:
-    """Whether a worker consumes the queue."""
+    """Check that a worker consumes the queue."""
     name = queue_name(key)
     try:
         declared = (await channel.declare_queue(name, passive=True)).declaration_result
@@ -72,7 +72,7 @@ async def _queue(channel: AbstractChannel, key: str) -> Check:
 
 
 async def _dead(channel: AbstractChannel) -> list[Check]:
-    """The oldest rejected commands; they stay in their queue."""
+    """Return a failed check for each of the oldest rejected commands, which stay in their queue."""
     try:
         queue = await channel.declare_queue(queue_name(DEAD), passive=True)
     except ChannelClosed:
@@ -82,7 +82,7 @@ async def _dead(channel: AbstractChannel) -> list[Check]:
     for _ in range(min(total, DEAD_SHOWN)):
         message = await queue.get(fail=False)  # requeued when the channel closes
         if message is not None:
-            reason = message.headers.get(REASON, "not processed: its delivery limit was reached")
+            reason = message.headers.get(REASON, "not processed: the queue's delivery limit was reached")
             checks.append(Check(f"rejected {_type_and_id(message.body)}", ok=False, detail=str(reason)))
     if total > DEAD_SHOWN:
         checks.append(Check(queue.name, ok=False, detail=f"{total - DEAD_SHOWN} more rejected commands"))
@@ -90,7 +90,7 @@ async def _dead(channel: AbstractChannel) -> list[Check]:
 
 
 def _type_and_id(body: bytes) -> str:
-    """Type and id of a rejected command if it has them; never its other content, which may be codes."""
+    """Return type and id of a rejected command, if it has them. The rest may contain codes and is not shown."""
     try:
         content = json.loads(body)
         return f"{content['type']} {content['id']}"[:60]
@@ -103,7 +103,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 async def _relay(settings: Settings) -> Check:
-    """Connect, negotiate TLS and authenticate, as a worker would; no mail is sent."""
+    """Connect to the relays, negotiate TLS and authenticate, as a worker would. No mail is sent."""
     try:
         addresses = SmtpAddress.parse_all(settings.smtp_url.get_secret_value())
         unreachable = await Relays(addresses, timeouts=Timeouts(connect_seconds=RELAY_SECONDS)).check()

@@ -8,7 +8,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def parse_minutes(text: str) -> int | None:
-    """The minutes of `4h`, `90m`, `2d` or `1h30m`; None if the text is not such a duration, or is zero."""
+    """Return the minutes of `4h`, `90m`, `2d` or `1h30m`; None if the text is not a duration or is zero."""
     found = _WRITTEN.fullmatch(text.strip().lower())
     if found is None:
         return None
@@ -16,7 +16,7 @@ def parse_minutes(text: str) -> int | None:
 
 
 def format_duration(seconds: float) -> str:
-    """In the two largest units, as `3 h 20 min`; less than a second is `1 s`."""
+    """Return the duration in its two largest units, as `3 h 20 min`. Less than a second is `1 s`."""
     rest = max(1, round(seconds))
     parts: list[str] = []
     for unit, name in _UNITS:
@@ -27,6 +27,6 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rate(per_second: float) -> str:
-    """Mails per second, or per hour below one per second."""
+    """Return the rate per second or, below one mail per second, per hour."""
     count, unit = (round(per_second), "s") if per_second >= 1 else (round(per_second * 3_600), "h")
     return f"{count:,} {'mail' if count == 1 else 'mails'}/{unit}"

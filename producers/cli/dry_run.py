@@ -1,4 +1,4 @@
-"""`--dry-run` of an import: the file is read and checked here, and nothing is written."""
+"""`--dry-run` of an import: this process reads and checks the file, and writes nothing."""
 
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, BinaryIO, TextIO
@@ -22,7 +22,7 @@ async def dry_run_import(
     file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat",
     rejected: TextIO | None, json_output: bool,
 ) -> int | None:  # fmt: skip
-    """Report what would happen to each line; returns the exit code."""
+    """Report what would happen to each line, and return the exit code."""
     from coupons import import_engine
     from coupons.sources import SourceLimits, open_source
 
@@ -53,7 +53,7 @@ async def dry_run_import(
 
 
 async def _target(connection: "Connection", list_: str | None, group: str | None) -> "Target":
-    """The list or group. A group that does not exist yet counts as empty, because an import creates it."""
+    """Return the list or group. A group that does not exist yet counts as empty, because an import creates it."""
     from coupons.store import groups, lists
     from coupons.store.imports import Target
 
@@ -76,7 +76,7 @@ def _counts(found: "DryRunReport") -> dict[str, int]:
 
 
 def _in_words(counts: dict[str, int]) -> str:
-    """Every line is counted once: new, already known for some reason, invalid, or blank."""
+    """Return the counts as text. Every line is counted once: new, already known for some reason, invalid, or blank."""
     words = {
         "new": "new", "existing": "unchanged", "removed": "to be removed", "duplicate": "duplicate in file",
         "in_list": "already in list", "sent": "already sent", "assigned": "assigned to recipients",

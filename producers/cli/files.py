@@ -47,7 +47,7 @@ def format_options(command: Any) -> Any:
     for option in reversed((
         click.option(
             "--encoding", default="utf-8", show_default=True,
-            help="Text encoding (any Python codec; not detected).",
+            help="Text encoding: any Python codec. It is never detected.",
         ),
         click.option(
             "--separator", callback=_separator,
@@ -68,7 +68,7 @@ def number_or_name(column: str | None) -> str | int | None:
 
 
 def source_of(file: BinaryIO, show: Callable[[Progress], None] | None = None) -> "Source":
-    """The open file as a source of the import engine. `show` is called with the progress after each piece."""
+    """Return the open file as a source of the import engine. `show` is called with the progress after each MiB."""
     from coupons.sources import Source
 
     size = _size(file)
@@ -80,14 +80,14 @@ def display_name(file: BinaryIO) -> str:
 
 
 def can_be_read_again(file: BinaryIO) -> bool:
-    """Whether this is a file on disk and not a pipe."""
+    """Return whether this is a file on disk and not a pipe."""
     return _size(file) is not None
 
 
 async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: bool = False) -> None:
-    """Raise FileError or SourceError if the first piece is not a list of codes or recipients, before any upload.
+    """Raise FileError or SourceError, before any upload, if the file does not begin with codes or recipients.
 
-    stdin cannot be read twice, so the import itself reports the errors of a pipe.
+    A pipe cannot be read twice, so its errors are reported by the import itself.
     """
     if not can_be_read_again(file):
         return
@@ -104,7 +104,7 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
 
 
 async def sha256_of(file: BinaryIO) -> bytes | None:
-    """The digest of the whole file; None for a pipe, which cannot be read twice. Raises SourceError."""
+    """Return the digest of the whole file; None for a pipe, which cannot be read twice. Raises SourceError."""
     if not can_be_read_again(file):
         return None
 
@@ -124,7 +124,7 @@ async def write_rejected(file: TextIO, rejected: "AsyncIterator[Rejected]", colu
 
 
 def format_volume(done: int, total: int | None) -> str:
-    """As `3.1 of 17.0 MB`."""
+    """Return the volume as text, such as `3.1 of 17.0 MB`."""
     largest = max(done, total or 0)
     size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), (1.0, "bytes"))
     whole = "" if total is None else f" of {total / size:,.1f}"
@@ -132,7 +132,7 @@ def format_volume(done: int, total: int | None) -> str:
 
 
 def _size(file: BinaryIO) -> int | None:
-    """The size of a file on disk; None for a pipe."""
+    """Return the size of a file on disk; None for a pipe."""
     path = Path(os.fsdecode(file.name)) if isinstance(file.name, str | bytes) else None
     return path.stat().st_size if path and path.is_file() else None
 
@@ -152,7 +152,7 @@ async def _pieces(file: BinaryIO, size: int | None, show: Callable[[Progress], N
 
 
 def _read(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes, fewer only at the end. A single read of a pipe returns at most 64 KiB.
+    """Return `size` bytes, or fewer at the end. A single read of a pipe returns at most 64 KiB.
 
     This bypasses the opened file object, because its reader would still hold its lock when the process exits.
     """

@@ -35,12 +35,12 @@ async def import_file(
 ) -> int | None:  # fmt: skip
     """Import recipients from FILE into a group.
 
-    FILE is a CSV file with a header row, optionally packed as .gz or .zip. Use `-` for stdin. It is uploaded, and a
+    FILE is a CSV file with a header row, optionally compressed as .gz or .zip. Use `-` for stdin. It is uploaded, and a
     worker imports it. FILE may also be a URL that the worker downloads: https://…, s3://bucket/key or file:///…
     (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
 
     The column `email` (or `E-Mail`, `mail` …) holds the address. Every other column is an attribute that messages can
-    use. A recipient that is already in the group gets the new attributes.
+    use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the same name.
 
     Exit code 3: the import finished, but some lines were rejected. Get them with `--rejected FILE`, or later with
     `coupons show ID --rejected`.

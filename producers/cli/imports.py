@@ -1,4 +1,4 @@
-"""`coupons import`: codes into a list. `coupons group import` takes the same way, with the same options."""
+"""`coupons import`: imports codes into a list. `coupons group import` uses the same options and functions."""
 
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from uuid import UUID
@@ -37,11 +37,11 @@ def import_options(command: Any) -> Any:
         click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
         click.option(
             "--rejected", type=click.File("w", encoding="utf-8", lazy=True),
-            help="Write rejected lines to this CSV so they can be fixed and re-imported. Needs --wait or --dry-run.",
+            help="Write rejected lines to this CSV, to fix and import again. Needs --wait or --dry-run.",
         ),
         click.option(
             "--id", "id_", type=click.UUID,
-            help="Idempotency key: running the command again with the same id is the same import.",
+            help="Idempotency key: repeating the command with the same id starts no second import.",
         ),
     )):  # fmt: skip
         command = option(command)
@@ -70,8 +70,8 @@ async def import_file(
 ) -> int | None:  # fmt: skip
     """Import coupon codes from FILE into a list.
 
-    FILE is a text file with one code per line, or a CSV file, optionally packed as .gz or .zip. Use `-` for stdin. It
-    is uploaded, and a worker imports it. FILE may also be a URL that the worker downloads: https://…,
+    FILE is a text file with one code per line, or a CSV file, optionally compressed as .gz or .zip. Use `-` for stdin.
+    It is uploaded, and a worker imports it. FILE may also be a URL that the worker downloads: https://…,
     s3://bucket/key or file:///… (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
 
     Only available codes are replaced or deleted, even while sendouts are running; the report shows how many were kept
@@ -91,7 +91,7 @@ async def run_import(
     file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: ImportMode, format_: "Format",
     dry_run: bool, wait: bool, rejected: TextIO | None, id_: UUID | None, json_output: bool,
 ) -> int | None:  # fmt: skip
-    """Import into a list or a group as the options say; returns the exit code."""
+    """Import into a list or a group as the options say, and return the exit code."""
     if rejected and not (wait or dry_run):
         raise click.UsageError("--rejected needs --wait or --dry-run")
     if dry_run:
@@ -130,7 +130,7 @@ def _progress_of(job: "ImportStatus") -> Progress:
 
 
 async def _report(connection: "Connection", job: "ImportStatus", rejected: TextIO | None, *, quiet: bool) -> int | None:
-    """Report the result of an import that has ended; returns the exit code. Raises Failed if it did not finish."""
+    """Report the result of an ended import, and return the exit code. Raises Failed if it did not finish."""
     from coupons.store import imports
 
     if job.state != ImportState.FINISHED:
@@ -146,7 +146,7 @@ async def _report(connection: "Connection", job: "ImportStatus", rejected: TextI
 
 
 async def _suggest_resuming(connection: "Connection", job: "ImportStatus") -> None:
-    """Name the interrupted sendouts that now have enough codes."""
+    """Print the interrupted sendouts that now have enough codes."""
     from coupons.store import sendout_views
 
     if job.list:
@@ -155,13 +155,13 @@ async def _suggest_resuming(connection: "Connection", job: "ImportStatus") -> No
 
 
 def _failure(job: "ImportStatus") -> str:
-    """The reason, and how many lines had been imported by then: their chunks stay."""
+    """Return the reason, and how many lines were already processed: committed lines stay."""
     reason = f": {job.reason}" if job.reason else ""
     return f"{reason}; {counted(job.lines, 'line')} already processed" if job.lines else reason
 
 
 def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
-    """Print an import's result in one line, what it kept, and its log."""
+    """Print an import's result in one line, the codes that it kept, and its log."""
     existing = "updated" if job.group else "unchanged"
     parts = {"added": job.added, "removed": job.removed, existing: job.existing, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)

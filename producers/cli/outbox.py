@@ -20,7 +20,7 @@ STATES = [state.value for state in SendoutState]
 @click.option("--state", type=click.Choice(STATES), metavar="STATE", help=f"Show only sendouts in this state:"
               f" {', '.join(STATES)}.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N",
-              help="Show the newest N.")  # fmt: skip
+              help="Show the N newest sendouts.")  # fmt: skip
 @as_json
 @asynchronous
 async def outbox(state: str | None, limit: int, json_output: bool) -> None:
@@ -46,7 +46,7 @@ async def outbox(state: str | None, limit: int, json_output: bool) -> None:
 
 
 def _remarks(sendout: "Sendout") -> Iterator[str]:
-    """Mails that were not sent, and the most important other fact: missing codes, why it waits, when it starts."""
+    """Yield the mails that were not sent, and the most important other fact, such as missing codes."""
     counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
     yield from (f"{amount(number)} {what}" for what, number in counts.items() if number)
     if sendout.resumable:

@@ -1,4 +1,4 @@
-"""Results on stdout: aligned tables to read, JSON for programs."""
+"""Results on stdout: aligned tables for people, JSON for programs."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def emit_json(value: Any) -> None:
 
 
 def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object]], *, empty: str) -> None:
-    """One line per row, columns as wide as their widest cell, numbers right-aligned. `empty` goes to stderr."""
+    """Print one line per row, with numbers right-aligned. Without any row, print `empty` on stderr."""
     cells = [[column(row) for column in columns.values()] for row in rows]
     if not cells:
         click.echo(empty, err=True)
@@ -47,7 +47,7 @@ def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object
 
 
 async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any], object]]) -> None:
-    """One line per row, streamed, for a spreadsheet: with a byte order mark, and without cells that run as formulas."""
+    """Stream the rows as CSV for a spreadsheet: with a byte order mark, and no cell can run as a formula."""
     click.echo(f"\ufeff{';'.join(columns)}\r\n", nl=False)
     async for row in rows:
         click.echo(";".join(_cell(column(row)) for column in columns.values()) + "\r\n", nl=False)
@@ -70,7 +70,7 @@ def amount(number: int | None) -> str:
 
 
 def counted(number: int | None, noun: str, plural: str = "") -> str:
-    """As `1 mail`, `2 mails`, `? mails`. `plural` is given where it is not the noun and an s."""
+    """Return `1 mail`, `2 mails` or `? mails`. `plural` is needed if it is not the noun with an s."""
     return f"{amount(number)} {noun if number == 1 else plural or f'{noun}s'}"
 
 
@@ -80,7 +80,7 @@ def mark(ok: bool) -> str:
 
 
 def moment(at: datetime) -> str:
-    """A time in this machine's time zone."""
+    """Return the time as text, in this machine's time zone."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 

@@ -13,7 +13,7 @@ from producers.durations import format_duration
 
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.05, 0.25
 NO_WORKER_SECONDS = 10
-"""After this time without an accepted command, ask whether a worker is running."""
+"""If no worker has accepted the command by then, ask whether one is running."""
 
 Job = TypeVar("Job")
 
@@ -30,7 +30,7 @@ class Progress:
     """None: the bar measures the rate itself."""
     seconds_left: float | None = None
     amount: str | None = None
-    """`done` of `total` in words, where bare numbers would not be clear."""
+    """`done` and `total` as text, where bare numbers would not be clear."""
     unit: str = ""
     """What `per_second` counts."""
 

@@ -26,7 +26,7 @@ UNEXPLAINED = "not ready; see its log"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The reply: by part, why it is not ready, or None if it is; or why there was no usable reply."""
+    """A health check's reply: why each part is not ready (None if it is), or `error` if there was no usable reply."""
 
     ready: bool
     parts: Mapping[str, str | None] = field(default_factory=dict)
@@ -70,23 +70,23 @@ def _local_url() -> str:
 
 
 def url_of(settings: "Settings") -> str:
-    """The URL of the local worker; without a health port, of the console. Raises Failed if its port is unknown."""
+    """Return the URL of the local worker or, if it has no health port, of the console. Raises Failed without a port."""
     worker, web = (settings.health_host, settings.health_port), (settings.web_host, settings.web_port)
     host, port = worker if settings.health_port else web
     if not port:
-        raise Failed("pass --url: COUPONS_WEB_PORT is 0, so only the console's log has its port")
+        raise Failed("pass --url: COUPONS_WEB_PORT is 0, so the console's port is only known from its log")
     host = ANY_ADDRESS.get(host, host)
     return f"http://[{host}]:{port}/readyz" if ":" in host else f"http://{host}:{port}/readyz"
 
 
 def address(url: str) -> str:
-    """The URL, with the path of the readiness check if it has none."""
+    """Return the URL; if it has no path, add that of the readiness check."""
     parts = urlsplit(url)
     return url if parts.path.strip("/") else parts._replace(path="/readyz").geturl()
 
 
 def _poll(url: str, seconds: float) -> Answer:
-    """Ask until it is ready or the time is over; returns the last answer. Prints each change of it on stderr."""
+    """Ask until the process is ready or the time is over, and return the last answer. New reasons go to stderr."""
     deadline, printed = time.monotonic() + seconds, ""
     while True:
         answer = ask(url)
@@ -104,7 +104,7 @@ def ask(url: str) -> Answer:
     from urllib.request import ProxyHandler, build_opener
 
     try:
-        # Never through a proxy: this is a process on this machine.
+        # Bypass proxies: the process is on this machine.
         with build_opener(ProxyHandler({})).open(url, timeout=ANSWER_SECONDS) as reply:
             return parse_answer(reply.status, reply.read())
     except HTTPError as error:
@@ -115,7 +115,7 @@ def ask(url: str) -> Answer:
 
 
 def parse_answer(status: int, body: bytes) -> Answer:
-    """Parse a boolean for each part, and the reasons of those that are not ready, if the process reports them."""
+    """Parse the reply: a boolean for each part and, if the process reports them, the reasons of unready parts."""
     try:
         answer = json.loads(body)
         reasons = answer.pop("reasons", {})

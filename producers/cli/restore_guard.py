@@ -28,7 +28,7 @@ LISTS = {"LIST": lambda row: row.name, "AVAILABLE": lambda row: row.available, "
 BEFORE = """\
 Before you accept:
   - check the relay's log for mails sent since the backup
-  - pause sendouts that must not continue (cancel them only after accepting: that returns their codes)
+  - pause sendouts that must not continue (cancel them only after accepting, because that returns their codes)
   - remove already sent codes from their lists: coupons import FILE --list LIST --mode delete
   - repeat the imports made since the backup
 Then run one of:
@@ -70,8 +70,8 @@ async def show(json_output: bool) -> int | None:
 
 
 @restore_guard.command()
-@click.option("--uncertain", is_flag=True, help="Do not send the remaining mails of started sendouts: make them"
-              " uncertain, with their codes, for `coupons uncertain`.")  # fmt: skip
+@click.option("--uncertain", is_flag=True, help="Do not send the remaining mails of started sendouts. Mark them"
+              " as uncertain with their codes; resolve them later with `coupons uncertain`.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Skip confirmation.")
 @as_json
 @asynchronous
@@ -98,12 +98,14 @@ async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
     elif since:
         click.echo("database accepted: workers start sending within seconds")
         if uncertain:
-            click.echo(f"uncertain: {counted(mails, 'mail')}; count as sent with `coupons uncertain ID --accept`")
+            click.echo(
+                f"{counted(mails, 'mail')} marked as uncertain; to count them as sent: coupons uncertain ID --accept"
+            )
 
 
 def _question(since: "Since", *, uncertain: bool) -> str:
     if uncertain:
-        return "Make the remaining mails of started sendouts uncertain, and send all others?"
+        return "Mark the remaining mails of started sendouts as uncertain, and send all others?"
     return f"Send {counted(_remaining_mails(since), 'remaining mail')}, although some may have been sent already?"
 
 

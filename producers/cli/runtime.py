@@ -1,4 +1,4 @@
-"""What every command needs: settings, a database connection, an event loop, and errors as one line and an exit code."""
+"""Shared by all commands: settings, a database connection, an event loop, errors as one line and an exit code."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ DONE, FAILED, REJECTED_LINES, INTERRUPTED = 0, 1, 3, 4
 
 
 class Failed(click.ClickException):
-    """One line on stderr, exit code 1."""
+    """An error that is reported as one line on stderr, with exit code 1."""
 
     exit_code = FAILED
 
@@ -30,7 +30,7 @@ class Failed(click.ClickException):
 
 
 def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, NoReturn]:
-    """Run a command's coroutine. It returns its exit code; None means 0."""
+    """Turn a coroutine function into a command. It returns the exit code; None means 0."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> NoReturn:
@@ -61,7 +61,7 @@ def user_errors() -> Iterator[None]:
     except BrokenPipeError:  # of stdout, as in `coupons outbox | head`: click exits without a message
         raise
     except (PostgresError, InterfaceError, OSError, TimeoutError) as error:
-        raise Failed(f"database: {type(error).__name__}") from None  # its text may contain codes
+        raise Failed(f"database: {type(error).__name__}") from None  # the error's text may contain codes
     except KeyboardInterrupt:
         raise Failed("aborted; work already queued continues in the workers") from None
 
@@ -76,7 +76,7 @@ def on_abort(outcome: str) -> Iterator[None]:
 
 
 def settings() -> "Settings":
-    """The settings of this process. Raises Conflict if the Coupon Manager is not activated on this system."""
+    """Return the settings of this process. Raises Conflict if the Coupon Manager is not activated on this system."""
     from coupons.settings import load_settings
 
     loaded = load_settings()
@@ -86,7 +86,7 @@ def settings() -> "Settings":
 
 @asynccontextmanager
 async def database() -> AsyncIterator["Connection"]:
-    """A connection to the database. Raises an error if the database is not up to date."""
+    """Yield a connection to the database. Raises an error if the database is not up to date."""
     from coupons.database import connect
     from coupons.migrate import check_current
 
@@ -96,7 +96,7 @@ async def database() -> AsyncIterator["Connection"]:
 
 
 async def publish(command: "Command") -> None:
-    """Raises BrokerUnavailable."""
+    """Publish the command. Raises BrokerUnavailable."""
     from producers.client import Publisher
 
     async with Publisher.connect(settings().broker_url.get_secret_value()) as publisher:

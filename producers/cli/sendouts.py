@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout
 
 IDLE_SECONDS = 5.0
-"""A relay replies within this time; mails without a reply are then reported as in flight."""
+"""How long to wait for the relay's replies; mails without one are then reported as in flight."""
 POLL_SECONDS = 0.1
 
 
 class Timestamp(click.ParamType[datetime]):
-    """ISO 8601; in this machine's time zone if it has none."""
+    """A time in ISO 8601. Without a zone, it is in this machine's time zone."""
 
     name = "time"
 
@@ -70,8 +70,8 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Spread the mails evenly over"
               " DURATION, as 90m, 4h, 1h30m or 2d.")  # fmt: skip
 @click.option("--auto-resume", is_flag=True, help="Resume automatically once enough codes are available.")
-@click.option("--id", "id_", type=click.UUID, help="Idempotency key: running the command again with the same id is the"
-              " same sendout.")  # fmt: skip
+@click.option("--id", "id_", type=click.UUID, help="Idempotency key: repeating the command with the same id starts no"
+              " second sendout.")  # fmt: skip
 @wait_option
 @as_json
 @asynchronous
@@ -92,7 +92,7 @@ async def send(
     from coupons.store import inbox, sendouts
 
     if (group is None) == (not addresses):
-        raise click.UsageError("give either --group or --to")
+        raise click.UsageError("give exactly one of --group and --to")
     if per_hour and over_minutes:
         raise click.UsageError("give at most one of --per-hour and --over")
     recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
@@ -143,7 +143,7 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
 async def pause(sendout: UUID) -> None:
     """Pause a sendout.
 
-    Stops sending and reports how many mails were already handed to the relay. Continue with `coupons resume`.
+    Stops sending, and reports how many mails were already handed to the relay. Continue it with `coupons resume`.
     """
     from coupons.store import sendouts
 
@@ -182,7 +182,7 @@ async def _report_handed_over(connection: "Connection", sendout_id: UUID) -> Non
 
 
 async def _wait_until_idle(connection: "Connection", sendout_id: UUID) -> "Sendout":
-    """The sendout once no worker holds a batch of it, or after IDLE_SECONDS: until then the counts may still change."""
+    """Return the sendout once no worker holds a batch of it, so that its counts are final, or after IDLE_SECONDS."""
     from coupons.store import sendout_views
 
     for _ in range(round(IDLE_SECONDS / POLL_SECONDS)):

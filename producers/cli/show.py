@@ -96,7 +96,7 @@ def next_step(sendout: "Sendout") -> str:
 
 
 def format_start(sendout: "Sendout") -> str:
-    """When a scheduled sendout starts; "" if its start is not in the future."""
+    """Return when a scheduled sendout starts, or "" if its start is not in the future."""
     if sendout.finished_at or sendout.start_at is None or sendout.start_at <= datetime.now(UTC):
         return ""
     return f"starts {moment(sendout.start_at)}"
@@ -130,7 +130,7 @@ def _codes(state: SendoutState, of: "SendoutList") -> str:
 
 
 def _pace(sendout: "Sendout") -> Iterator[str]:
-    """When it starts, its rate limit, its speed, and why it waits."""
+    """Yield the start time, the rate limit, the speed, and why the sendout waits."""
     if start := format_start(sendout):
         yield start
     if sendout.per_hour and not sendout.finished_at:

@@ -18,7 +18,8 @@ def worker(roles: tuple[str, ...]) -> None:
 
     A worker imports files, prepares sendouts and delivers mails. Run as many workers as you like.
 
-    SIGTERM shuts down gracefully: in-flight mails get their final reply first. A second SIGTERM exits immediately.
+    SIGTERM shuts the worker down gracefully: it first waits for the final reply to each in-flight mail. A second
+    SIGTERM exits immediately.
     """
     from workers.main import run
 
@@ -51,7 +52,7 @@ async def migrate() -> None:
 async def doctor(json_output: bool) -> int | None:
     """Check the services and show rejected commands.
 
-    Checks the database, the broker with its queues, and the relays. Exit code 1 if a check fails or commands were
+    Checks the database, the broker with its queues, and the relays. Exits with code 1 if a check fails or commands were
     rejected.
     """
     from producers.doctor import examine

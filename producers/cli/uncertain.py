@@ -72,7 +72,7 @@ async def _list(sendout_id: UUID, keys: set[str] | None, *, csv_output: bool, js
 async def _resolve(
     sendout_id: UUID, resolution: Literal["resend", "accept"], keys: set[str] | None, *, json_output: bool
 ) -> int | None:
-    """Returns exit code 1 if one of the given addresses has no uncertain mail."""
+    """Resolve the mails, and return exit code 1 if one of the given addresses has no uncertain mail."""
     from coupons.store import uncertain
 
     async with database() as connection:

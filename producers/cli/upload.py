@@ -1,4 +1,4 @@
-"""Send an import to the workers: the file into the database, then its command to the broker."""
+"""Sends an import to the workers: stores the file in the database, then publishes the command."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def send_import(
     file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "Format", id_: UUID | None
 ) -> UUID:
-    """Upload the file unless it is a URL, and publish the command; returns the command's id.
+    """Upload the file unless it is a URL, publish the command, and return the command's id.
 
     Raises Conflict, BrokerUnavailable, FileError, SourceError.
     """
@@ -43,7 +43,7 @@ async def send_import(
 
 
 async def _upload_id(file: BinaryIO, id_: UUID | None) -> UUID:
-    """Derived from the id and the content, so that a command that is run again before a worker sees it is the same."""
+    """Derive the upload's id from the import's id and the file, so that a repeated command has the same content."""
     from uuid import uuid4, uuid5
 
     digest = await sha256_of(file) if id_ else None
@@ -51,7 +51,10 @@ async def _upload_id(file: BinaryIO, id_: UUID | None) -> UUID:
 
 
 async def _is_known(connection: "Connection", command: "ImportCoupons", file: BinaryIO | str) -> bool:
-    """Raises Conflict if the id belongs to another command. A pipe cannot be compared with an earlier one."""
+    """Return whether the command was already accepted. Raises Conflict if another command has its id.
+
+    The content of a pipe cannot be compared with that of the accepted command.
+    """
     from coupons.store import inbox
 
     if isinstance(file, str) or can_be_read_again(file):
@@ -60,9 +63,10 @@ async def _is_known(connection: "Connection", command: "ImportCoupons", file: Bi
 
 
 async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportCoupons", *, repeatable: bool) -> None:
-    """Drop the upload if publishing fails: without it, a command that was published after all cannot import anything.
+    """Upload the file and publish the command.
 
-    A `repeatable` command keeps it, because running it again must find the file of its id.
+    If publishing fails, the upload is deleted: if the command reached the broker all the same, it imports nothing. The
+    upload of a `repeatable` command is kept, because running the command again must find the file.
     """
     from coupons.database import TRANSIENT_ERRORS
     from coupons.store import uploads

@@ -12,7 +12,7 @@ from producers.cli.runtime import FAILED, asynchronous, database
 async def verify(json_output: bool) -> int | None:
     """Check all database invariants.
 
-    Prints one line per invariant, with the rows that violate it. Exit code 1 if there are any.
+    Prints one line per invariant, with the rows that violate it. Exits with code 1 if there are any.
     """
     from coupons.store import invariants
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _replies(mail: "Mail") -> str | None:
-    """The relay's reply; after several attempts, the reply to each of them."""
+    """Return the relay's reply or, after several attempts, the reply to each attempt."""
     if len(mail.answers) <= 1:
         return mail.reply
     return "; ".join(f"{each.attempt}. {each.outcome}: {each.reply}" for each in mail.answers)
@@ -46,13 +46,13 @@ MAIL_COLUMNS = {
 async def who(email: str | None, code: str | None, json_output: bool) -> int | None:
     """Show who got which code.
 
-    Exit code 1 if nothing was found.
+    Exits with code 1 if nothing was found.
     """
     from coupons.addresses import parse_address
     from coupons.store import lookup
 
     if (email is None) == (code is None):
-        raise click.UsageError("give either --email or --code")
+        raise click.UsageError("give exactly one of --email and --code")
     async with database() as connection:
         if code is not None:
             owners = await lookup.list_owners(connection, code.strip())
