@@ -628,7 +628,8 @@ async def test_concurrent_imports_in_different_orders_add_each_code_once(connect
                 ended = [(await status_of(connection, job)).finished_at is not None for job in jobs]
             if all(ended):
                 return
-            await worker(pool).step()
+            with suppress(LeaseLost):  # on a busy machine: another worker continues the import
+                await worker(pool).step()
 
     await asyncio.gather(*(work_on() for _ in range(4)))
     for name in ("a", "b"):
