@@ -1,9 +1,9 @@
 -- The database of the Coupon Manager: each table, state, constraint and index with its reason.
--- `coupons migrate` builds it from coupons/migrations/; a test compares both.
+-- `coupons migrate` builds the database from coupons/migrations/. A test checks that the result equals this file.
 --
--- A LIST holds single-use CODES. A MESSAGE is the template that a marketer wrote. A SENDOUT mails a message to a GROUP of
--- RECIPIENTS. A DELIVERY is one recipient's mail in a sendout. A BATCH is about 1,000 deliveries of one sendout, which
--- one worker claims under a LEASE.
+-- A LIST holds single-use CODES. A MESSAGE is the template that a marketer wrote. A SENDOUT mails a message to a GROUP
+-- of RECIPIENTS. A DELIVERY is one recipient's mail in a sendout. A BATCH is about 1,000 deliveries of one sendout,
+-- which one worker claims under a LEASE.
 --
 -- A lease is three columns: the owner, the time when it ends by the clock of this database, and a token that is new for
 -- each owner. Every write of the owner compares the token. If it has changed, the lease is lost and the worker stops.
@@ -12,17 +12,18 @@
 -- Rows of coupon are locked with SKIP LOCKED by the owner of their delivery's batch. An import that replaces available
 -- codes waits for their rows, but then holds no lock that a batch waits for.
 
--- Every command that could be parsed. The publisher chooses the id: a second command with the same id changes nothing.
+-- Every command that was received and could be parsed. The publisher chooses the id. A second command with the same id
+-- changes nothing.
 CREATE TABLE command (
     id          uuid PRIMARY KEY,
     type        text NOT NULL CHECK (type IN ('import', 'sendout', 'resume')),
     digest      bytea NOT NULL,  -- sha256 of the content: the same id with other content is rejected
-    rejection_reason text,       -- why the command was rejected; a second copy is rejected for the same reason
+    rejection_reason text,       -- why the command was rejected; a repeated command is rejected with the same reason
     received_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Codes are counted by amounts, so that a reservation costs the same for ten recipients and for ten million. Each code is
--- counted once; the last three counters are in sendout_list:
+-- The counters make a reservation equally fast for ten recipients and for ten million. Each code is counted once.
+-- `reserved`, `assigned` and `sent` are columns of sendout_list, summed over all sendouts of the list:
 --     total = available + reserved + assigned + sent
 CREATE TABLE coupon_list (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -51,13 +52,14 @@ END $$;
 CREATE TRIGGER never_renamed BEFORE UPDATE OF name ON coupon_list
     FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION refuse_rename();
 
--- One row per code. A reservation is only an amount (sendout_list.reserved), so it changes no row here.
+-- One row per code. A reservation is only an amount (sendout_list.reserved) and changes no row of this table.
 --
 --     available ──→ assigned ──→ sent (its delivery is sent; the row does not change)
 --         ↑            │
 --         └────────────┘ its delivery is refused or cancelled; a code of an uncertain delivery stays assigned
 --
--- No foreign keys: millions of rows would share-lock one hot parent. `coupons verify` checks these references instead.
+-- The table has no foreign keys, because millions of rows would share-lock one parent row that changes often. `coupons
+-- verify` checks these references instead.
 CREATE TABLE coupon (
     id              bigint GENERATED ALWAYS AS IDENTITY,
     list_id         bigint NOT NULL,
@@ -68,14 +70,14 @@ CREATE TABLE coupon (
     PRIMARY KEY (list_id, code),  -- used by `who --code` and each import
     CONSTRAINT whole_owner CHECK ((sendout_id IS NULL) = (delivery_number IS NULL))
 );
--- A recipient gets at most one code of each list per sendout. Also finds the codes of a batch.
+-- A recipient gets at most one code of each list per sendout. This index also finds the codes of a batch.
 CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number) WHERE sendout_id IS NOT NULL;
--- Assigning takes the next available codes with `id > $last`: without the cursor, dead entries at the head of this index
--- halve the speed within 12 seconds.
+-- Codes are assigned in the order of their ids, from `id > $last` on. Without this cursor, dead entries at the head of
+-- the index halve the speed within 12 seconds.
 CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
--- Codes of deleted lists that may have been sent: imports reject them. Only a hash of each is stored, with a key of this
--- database, so that a dump of this table alone discloses no code.
+-- Codes of deleted lists that may have been sent; imports reject these codes. Only a keyed hash of each code is stored,
+-- and the key is in another table, so that a dump of this table alone discloses no code.
 CREATE TABLE retired_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
 CREATE TABLE retired_code_key (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -95,14 +97,15 @@ CREATE TABLE recipient_group (
 
 CREATE TABLE recipient (
     group_id    bigint NOT NULL,
-    address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- equal for two spellings of one address
+    address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- one for all spellings of an address
     address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),  -- used as the mail's recipient
     attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
     import_id   uuid,  -- the last import with this address
     PRIMARY KEY (group_id, address_key)
 );
 
--- Rows never change: saving a message creates its next version, so that a running sendout keeps its own.
+-- Rows never change. Saving a message creates its next version, so that a running sendout keeps the version it began
+-- with.
 CREATE TABLE message (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL
@@ -113,8 +116,8 @@ CREATE TABLE message (
     subject    text NOT NULL CHECK (subject <> ''),
     text       text,
     html       text,
-    attributes text[] NOT NULL DEFAULT '{}',  -- every recipient must have them
-    headers    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),  -- in addition to those of every mail
+    attributes text[] NOT NULL DEFAULT '{}',  -- the attributes that every recipient must have
+    headers    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),  -- beyond those of every mail
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (name, version),
     CHECK (text IS NOT NULL OR html IS NOT NULL)
@@ -122,12 +125,12 @@ CREATE TABLE message (
 
 CREATE TABLE message_list (
     message_id bigint NOT NULL REFERENCES message,
-    list_id    bigint NOT NULL REFERENCES coupon_list,  -- the row of such a list stays when it is deleted
+    list_id    bigint NOT NULL REFERENCES coupon_list,  -- the row of a list in use stays when the list is deleted
     PRIMARY KEY (message_id, list_id)
 );
 CREATE INDEX message_list_list ON message_list (list_id);
 
--- Attachments, and images that the HTML refers to (`cid:name`).
+-- The attachments of a message, and the images that its HTML refers to (`cid:name`).
 CREATE TABLE message_file (
     message_id   bigint NOT NULL REFERENCES message,
     name         text NOT NULL CHECK (name <> '' AND name !~ '[[:cntrl:]/]'),
@@ -137,11 +140,11 @@ CREATE TABLE message_file (
     PRIMARY KEY (message_id, name)
 );
 
--- A file for an import, in chunks, so that processes need no shared disk. Deleted when its import ends.
+-- A file for an import, stored in chunks, so that processes need no shared disk. It is deleted when its import ends.
 CREATE TABLE upload (
     id         uuid PRIMARY KEY,
     name       text NOT NULL,
-    size_bytes bigint,  -- NULL until the upload is complete; only then can an import read it
+    size_bytes bigint,  -- NULL until the upload is complete; an import reads only complete uploads
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE upload_chunk (
@@ -157,9 +160,9 @@ CREATE TABLE upload_chunk (
 --       │           ├──────→ failed     the source cannot be read
 --       └───────────┴──────→ cancelled  by an operator
 --
--- One chunk of lines is one transaction: accepted lines, rejected lines with their reasons, counters and `position`. If
--- a worker dies, the import stays running. The next worker reads the source from the start and continues after
--- `position`, provided that the text before it still has the same `digest`.
+-- Each chunk of lines is committed in one transaction: accepted lines, rejected lines with their reasons, counters and
+-- `position`. If a worker dies, the import stays running. The next worker reads the source from the start and continues
+-- after `position`, provided that the text before `position` still has the same `digest`.
 CREATE TABLE import_job (
     id          uuid PRIMARY KEY,
     list_id     bigint REFERENCES coupon_list ON DELETE CASCADE,
@@ -167,7 +170,7 @@ CREATE TABLE import_job (
     mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete')),
     source      text NOT NULL,
     format      jsonb NOT NULL DEFAULT '{}',
-    columns     text[],  -- of a group's file, the address column first; known once the header is read
+    columns     text[],  -- of a recipient file, the address column first; NULL until the header is read
     state       text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'finished', 'failed', 'cancelled')),
     reason      text,
     lines       bigint NOT NULL DEFAULT 0 CHECK (lines >= 0),
@@ -179,12 +182,12 @@ CREATE TABLE import_job (
     kept_reserved bigint NOT NULL DEFAULT 0 CHECK (kept_reserved >= 0),  -- codes not removed: reserved for sendouts
     kept_assigned bigint NOT NULL DEFAULT 0 CHECK (kept_assigned >= 0),  -- codes not removed: assigned to recipients
     position    bigint NOT NULL DEFAULT 0 CHECK (position >= 0),  -- bytes of decompressed text that are committed
-    digest      bytea CHECK (octet_length(digest) = 32),  -- sha256 of these bytes
-    read_bytes  bigint NOT NULL DEFAULT 0,  -- bytes of the source that were read for them
+    digest      bytea CHECK (octet_length(digest) = 32),  -- sha256 of the text up to `position`
+    read_bytes  bigint NOT NULL DEFAULT 0,  -- bytes of the (compressed) source that were read for this text
     total_bytes bigint,
     retries     integer NOT NULL DEFAULT 0,  -- since the last committed chunk
-    due_at      timestamptz NOT NULL DEFAULT now(),  -- no worker claims it before
-    claimed_at  timestamptz,  -- this and the next three columns give the import's rate
+    due_at      timestamptz NOT NULL DEFAULT now(),  -- no worker claims the import earlier
+    claimed_at  timestamptz,  -- this and the next three columns give the import's lines per second
     claimed_bytes bigint NOT NULL DEFAULT 0,
     claimed_lines bigint NOT NULL DEFAULT 0,
     progressed_at timestamptz,
@@ -203,13 +206,13 @@ CREATE INDEX import_job_unfinished ON import_job (created_at) WHERE finished_at 
 CREATE INDEX import_job_list ON import_job (list_id, created_at);
 CREATE INDEX import_job_group ON import_job (group_id, created_at);
 
--- The sha256 of all codes of a chunk that an import has added to a list. While coupon_list.removed is unchanged, the list
--- still has all of them, so a second import of the same chunk does not look up each code.
+-- For each chunk of codes that an import added to a list: the sha256 of its codes. While coupon_list.removed is
+-- unchanged, the list still has all these codes, so a second import of the same chunk does not look up each code.
 CREATE TABLE imported_chunk (
     list_id   bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
     digest    bytea NOT NULL CHECK (octet_length(digest) = 32),
     import_id uuid NOT NULL,
-    removed   bigint NOT NULL,  -- coupon_list.removed at that time
+    removed   bigint NOT NULL,  -- coupon_list.removed when the chunk was imported
     PRIMARY KEY (list_id, digest)
 );
 
@@ -228,13 +231,13 @@ CREATE TABLE import_rejection (
     import_id  uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
     first_line bigint NOT NULL,
     lines      bigint[] NOT NULL,
-    texts      text[] NOT NULL,  -- codes; for an import with `columns`, rows as JSON objects
+    texts      text[] NOT NULL,  -- the rejected codes; for an import with `columns`, the rejected rows as JSON objects
     reasons    text[] NOT NULL,
     PRIMARY KEY (import_id, first_line),
     CONSTRAINT each_line_has_a_reason
         CHECK (first_line = ANY (lines) AND cardinality(lines) = ALL (ARRAY[cardinality(texts), cardinality(reasons)]))
 );
--- Not compressed: codes hardly shrink, and storing a million lines would take three times as long.
+-- These columns are not compressed: codes hardly shrink, and storing a million lines would take three times as long.
 ALTER TABLE import_rejection
     ALTER lines SET STORAGE EXTERNAL, ALTER texts SET STORAGE EXTERNAL, ALTER reasons SET STORAGE EXTERNAL;
 
@@ -244,29 +247,29 @@ ALTER TABLE import_rejection
 --                            │   sending ←→ paused: by an operator, or because the relay rejects the sender
 --                            ├─→ interrupted: a list has too few codes; no code is reserved, no mail was sent
 --                            │   interrupted ──→ sending: resumed by an operator, or automatically (`auto_resume`)
---                            └─→ failed: it can never be sent, for lack of recipients or of an attribute
+--                            └─→ failed: it can never be sent, as there are no recipients or one lacks an attribute
 --
--- An operator can cancel a sendout in any state but finished and failed: → cancelled.
+-- An operator can cancel a sendout in any state except finished and failed. Its state is then cancelled.
 CREATE TABLE sendout (
     id          uuid PRIMARY KEY,
     message_id  bigint NOT NULL REFERENCES message,
-    group_id    bigint REFERENCES recipient_group,  -- NULL: the command contained the recipients
+    group_id    bigint REFERENCES recipient_group,  -- NULL if the command contained the recipients
     state       text NOT NULL DEFAULT 'queued' CHECK (state IN
                 ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
     reason      text,  -- why the sendout is interrupted, paused or failed
     waiting_reason text,  -- why a sending sendout makes no progress now
-    start_at    timestamptz,  -- no mail is sent before
-    per_hour    double precision CHECK (per_hour > 0),  -- rate limit in mails per hour; NULL: none
-    over_minutes integer CHECK (over_minutes > 0),  -- alternatively: spread evenly over this time
-    auto_resume boolean NOT NULL DEFAULT false,  -- if interrupted, resume once its lists have enough codes
-    next_batch_at timestamptz NOT NULL DEFAULT now(),  -- no batch is claimed before: start or rate limit
+    start_at    timestamptz,  -- no mail is sent earlier
+    per_hour    double precision CHECK (per_hour > 0),  -- rate limit in mails per hour; NULL for no limit
+    over_minutes integer CHECK (over_minutes > 0),  -- instead of a rate limit: spread evenly over this time
+    auto_resume boolean NOT NULL DEFAULT false,  -- an interrupted sendout is resumed once its lists have enough codes
+    next_batch_at timestamptz NOT NULL DEFAULT now(),  -- no batch is claimed earlier: `start_at` or rate limit
     recipients  integer CHECK (recipients >= 0),  -- NULL until the recipients are copied into delivery
     lease_token uuid,
     lease_owner text,
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     started_at  timestamptz,
-    finished_at timestamptz,  -- for a cancelled sendout: when its last batch is closed
+    finished_at timestamptz,  -- for a cancelled sendout: when its last batch was closed
     CONSTRAINT sending_has_recipients
         CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR coalesce(recipients, 0) > 0),
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
@@ -275,16 +278,16 @@ CREATE TABLE sendout (
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
 
--- The codes of one list that a sendout needs. They are reserved for all its lists or for none. Each code is counted once:
--- reserved until it is assigned, assigned until its delivery is sent.
+-- The codes that a sendout needs of one list. Admission reserves codes of all lists of the sendout or of none. Each
+-- code is counted once: reserved until it is assigned, assigned until its delivery is sent.
 CREATE TABLE sendout_list (
     sendout_id       uuid NOT NULL REFERENCES sendout,
     list_id          bigint NOT NULL REFERENCES coupon_list,
     shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
-    alternative_text text NOT NULL DEFAULT '',  -- both copied from the list at admission
+    alternative_text text NOT NULL DEFAULT '',  -- this and `shortage` are copied from the list at admission
     needed           bigint NOT NULL CHECK (needed >= 0),  -- one per recipient
-    reserved         bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),  -- for this sendout, not yet assigned to a delivery
-    assigned         bigint NOT NULL DEFAULT 0 CHECK (assigned >= 0),  -- to a delivery that is not yet sent
+    reserved         bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),  -- not yet assigned to a delivery
+    assigned         bigint NOT NULL DEFAULT 0 CHECK (assigned >= 0),  -- assigned to deliveries that are not sent yet
     sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),
     missing          bigint NOT NULL DEFAULT 0 CHECK (missing BETWEEN 0 AND needed),  -- at the last admission
     PRIMARY KEY (sendout_id, list_id),
@@ -293,10 +296,14 @@ CREATE TABLE sendout_list (
 CREATE INDEX sendout_list_list ON sendout_list (list_id);
 
 -- The unit that workers claim. A sendout's progress is the sum over these few rows, never a count over deliveries.
--- `in_flight` is the intent, committed before a mail is handed over: the numbers of deliveries that may have been mailed
--- and whose outcome is not recorded yet. If the worker dies, they become uncertain. This is one small update for many
--- mails; with the intent as a state of each delivery, every mail cost a second update (docs/decisions/0005).
--- The index contains `closed` and not `remaining`, which changes with each flush, so that these updates are HOT.
+--
+-- `in_flight` holds the intent to send: the numbers of deliveries that may have been mailed and whose outcomes are not
+-- recorded yet. It is committed before the mails are handed over. If the worker dies, these deliveries become
+-- uncertain. One small update of this row covers many mails. When the intent was a state of each delivery, every mail
+-- needed a second update (docs/decisions/0005).
+--
+-- The indexes contain `closed` instead of `remaining`, because `remaining` changes with each flush (the transaction
+-- that records outcomes and intents) and these updates should be HOT.
 CREATE TABLE delivery_batch (
     sendout_id     uuid NOT NULL REFERENCES sendout,
     number         integer NOT NULL,
@@ -313,9 +320,9 @@ CREATE TABLE delivery_batch (
     lease_owner    text,
     lease_until    timestamptz,
     in_flight      integer[] NOT NULL DEFAULT '{}',
-    last_flush     uuid,  -- its id: tells whether a flush whose COMMIT got no reply was committed
+    last_flush     uuid,  -- the id of the last flush: shows whether a COMMIT without a reply succeeded
     flushed_at     timestamptz,
-    claimed_at     timestamptz,  -- this and `claimed_remaining` give the sendout's rate
+    claimed_at     timestamptz,  -- this and `claimed_remaining` give the sendout's mails per second
     claimed_remaining integer,
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
@@ -334,13 +341,13 @@ CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncer
 --                         ├─→ refused     by the relay; its codes return to their lists
 --                         ├─→ deferred    retried at `due_at`
 --                         ├─→ cancelled   with its sendout; its codes return to their lists
---                         └─→ uncertain   handed over, no reply: it may have arrived, so its codes stay assigned
+--                         └─→ uncertain   handed over without a reply: it may have arrived, so its codes stay assigned
 --     uncertain ──────────┬─→ pending     resend: by an operator or the policy, unless `never_resend`
 --                         └─→ sent        accept: by an operator or the policy
 --
--- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code.
--- While a mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that its updates
--- are HOT: half the WAL.
+-- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code. While a
+-- mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that updates of the
+-- state are HOT, which halves the WAL.
 CREATE TABLE delivery (
     sendout_id     uuid NOT NULL,
     number         integer NOT NULL CHECK (number > 0),
@@ -350,23 +357,24 @@ CREATE TABLE delivery (
     state          text NOT NULL DEFAULT 'pending' CHECK (state IN
                    ('pending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),
     attempts       integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-    due_at         timestamptz,  -- of a deferred mail
+    due_at         timestamptz,  -- when a deferred mail is retried
     reply          text,  -- the relay's last reply, or why there is none; no code reads it
     changed_at     timestamptz,
-    deferred_since timestamptz,  -- its first deferral; a mail that is deferred for too long is refused
+    deferred_since timestamptz,  -- when it was first deferred; a mail that is deferred for too long is refused
     was_uncertain  boolean NOT NULL DEFAULT false,
     never_resend   boolean NOT NULL DEFAULT false,  -- set by the restore guard: it may have been sent with another code
     PRIMARY KEY (sendout_id, number),
-  -- Used by `who --email`. The sendout must not come first: for a sendout newer than the last ANALYZE, the planner
-    -- expects one row and would read all its deliveries through this index (310 mails/s instead of 8,000).
+    -- Used by `who --email`. sendout_id must not be the first column: for a sendout newer than the last ANALYZE, the
+    -- planner expects one row and would read all its deliveries through this index (310 mails/s instead of 8,000).
     CONSTRAINT one_mail_per_address UNIQUE (address_key, sendout_id),
     CONSTRAINT deferred_is_due CHECK (state <> 'deferred' OR (due_at IS NOT NULL AND deferred_since IS NOT NULL)),
-  -- One of its mails may have arrived: whatever a later attempt returns, its codes stay with this recipient.
+    -- A mail of this delivery may have arrived, so the recipient keeps its codes, whatever a later attempt returns.
     CONSTRAINT uncertain_keeps_its_code CHECK (NOT was_uncertain OR state NOT IN ('refused', 'cancelled')),
     CONSTRAINT never_resent CHECK (NOT never_resend OR state IN ('uncertain', 'sent'))
 ) WITH (fillfactor = 60);
 
--- Attempts before the last one. Together with `delivery.reply`, these are all replies of relays.
+-- The earlier attempts of deliveries that were tried more than once. Together with `delivery.reply` (the latest
+-- attempt), the table has the relay's reply to each attempt.
 CREATE TABLE delivery_attempt (
     sendout_id uuid NOT NULL,
     number     integer NOT NULL,
@@ -377,17 +385,17 @@ CREATE TABLE delivery_attempt (
     PRIMARY KEY (sendout_id, number, attempt)
 );
 
--- The rate limit of all workers together: one row, with the time when the next mail may be sent.
+-- The rate limit that all workers share: one row with the time when the next mail may be sent.
 CREATE TABLE rate_limit (
     name         text PRIMARY KEY CHECK (name = 'mail'),
     next_mail_at timestamptz NOT NULL
 );
 
--- A restored database does not know which mails were sent after the backup. Workers send only while this database is the
--- accepted one: the migration that creates this table accepts an empty database, later an operator does
--- (docs/decisions/0011). The row without `ended_at` is in force; the others are history. The table has no key: restored
--- data must be able to add their row to the existing one, or the restore would not be noticed. A migration must not
--- rewrite these rows, because that would look like a restore.
+-- A restored database does not know which mails were sent after the backup. So workers send only while this database is
+-- accepted. The migration that creates this table accepts an empty database; after a restore, an operator accepts the
+-- restored one (docs/decisions/0011). The row without `ended_at` is in force; the other rows are history. The table has
+-- no key: a data-only restore must be able to add its row next to the existing one, or the restore would not be
+-- noticed. A migration must not rewrite these rows, because that would look like a restore.
 CREATE TABLE restore_guard (
     number      integer NOT NULL CHECK (number > 0),
     accepted_at timestamptz NOT NULL DEFAULT now(),
@@ -398,8 +406,8 @@ CREATE TABLE restore_guard (
     written_by  xid NOT NULL DEFAULT pg_current_xact_id()::xid  -- a row restored from a dump has another xmin
 );
 
--- The identity of this database now; during recovery its timeline is NULL. pg_control_checkpoint() cannot be used: it
--- shows a promotion only after the next checkpoint.
+-- Returns the identity of this database now; the timeline is NULL during recovery. pg_control_checkpoint() cannot be
+-- used, because it shows a promotion only after the next checkpoint.
 CREATE FUNCTION this_database(OUT cluster bigint, OUT timeline integer, OUT database oid) LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT c.system_identifier, d.oid,
@@ -409,8 +417,8 @@ BEGIN
     FROM pg_control_system() c CROSS JOIN pg_database d WHERE d.datname = current_database();
 END $$;
 
--- Whether workers may send. Every statement that claims or uses a batch calls it once: 0.02 ms. In SQL instead of
--- PL/pgSQL, which caches its plans, it took 0.18 ms.
+-- Returns whether workers may send. Every statement that claims or uses a batch calls this function once, which takes
+-- 0.02 ms. PL/pgSQL caches the plan; as an SQL function it took 0.18 ms.
 CREATE FUNCTION restore_guard_accepted() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN coalesce((

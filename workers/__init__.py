@@ -1,1 +1,1 @@
-"""Takes commands out: import, sendout, resume, deliver, and the sweep that finds work without a command."""
+"""The worker process: its roles import, sendout and deliver, and the sweep that finds work without a command."""

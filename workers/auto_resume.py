@@ -1,4 +1,4 @@
-"""Resume interrupted sendouts with auto-resume: when an import ends, and in each sweep."""
+"""Automatically resume interrupted sendouts when an import ends and in each sweep."""
 
 import structlog
 
@@ -10,7 +10,7 @@ log = structlog.get_logger()
 
 
 async def auto_resume(connection: Connection, nudges: Nudges) -> None:
-    """Resume the sendouts whose lists have enough codes now."""
+    """Resume the interrupted sendouts that have auto-resume and whose lists now have enough codes."""
     if resumed := await sendouts.auto_resume(connection):
         log.info("sendouts resumed automatically", sendouts=list(map(str, resumed)))
         await nudges.deliver()

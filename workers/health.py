@@ -1,4 +1,4 @@
-"""A worker's health checks, on a port of their own: from before it is connected until its work has ended."""
+"""A worker's health checks on a separate port, open from before the worker connects until its work has ended."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ NOT_CONNECTED = "not connected yet"
 
 
 class WorkerHealth:
-    """The state of this worker's parts, which are registered as they start."""
+    """The state of this worker's parts. Each part is registered when it starts."""
 
     def __init__(self, signals: Signals, roles: Sequence[str]) -> None:
         self._signals = signals
@@ -31,14 +31,14 @@ class WorkerHealth:
         self._loops: Sequence[asyncio.Task[None]] = ()
 
     def set_pool(self, pool: Pool) -> None:
-        """The database is reachable, and its schema is current."""
+        """Register the pool: the database is reachable and its schema is current."""
         self._pool = pool
 
     def set_loops(self, intake: Intake, loops: Sequence["asyncio.Task[None]"]) -> None:
         self._intake, self._loops = intake, loops
 
     def checks(self) -> Health:
-        """The checks of `/livez` and `/readyz`. The restore guard only concerns a worker that sends."""
+        """Return the checks of `/livez` and `/readyz`. Only a worker with the role deliver checks the restore guard."""
         outside: dict[str, Probe] = {"database": self._database}
         if self._sends:
             outside["restore_guard"] = self._restore_guard
@@ -73,7 +73,7 @@ async def serve_health(settings: Settings, health: WorkerHealth) -> AsyncIterato
     """Serve health checks while the block runs, if a health port is set.
 
     Raises:
-        CannotListen: before the block begins.
+        CannotListen: the address cannot be used; the block has not begun.
     """
     if not settings.health_port:
         yield
@@ -95,5 +95,5 @@ async def serve_health(settings: Settings, health: WorkerHealth) -> AsyncIterato
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle no signals: the worker does, and waits for its in-flight mails first."""
+        """Handle no signals. The worker handles them and waits for its in-flight mails before it stops this server."""
         yield

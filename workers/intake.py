@@ -1,6 +1,7 @@
-"""Consume commands from RabbitMQ: commit each in one transaction, acknowledge it, wake the role that does the work.
+"""Consume commands from RabbitMQ: commit each one in a transaction, acknowledge it, wake the role that does the work.
 
-The work itself never holds a message: RabbitMQ closes a channel whose message stays unacknowledged for 30 minutes.
+A message is acknowledged before the work begins, because RabbitMQ closes a channel whose message stays unacknowledged
+for 30 minutes.
 """
 
 import asyncio
@@ -25,9 +26,9 @@ log = structlog.get_logger()
 PREFETCH = 4
 DECLARE_SECONDS = 10
 WATCH_SECONDS = 10.0
-"""The interval at which the broker is asked for its consumers, and the time that it has to answer."""
+"""The interval at which the broker is asked for its consumers, and the timeout for its answer."""
 MAX_REASON_CHARS = 2_000
-"""A header must fit into one frame of 128 KiB; a command of 1 MiB can have more errors than that."""
+"""The reason is sent in a header, which must fit into a frame of 128 KiB. A 1 MiB command can have longer errors."""
 QUEUES_OF = {"import": ("import",), "sendout": ("sendout", "resume"), "deliver": (topology.NUDGE,)}
 """The queues that each role consumes."""
 
@@ -45,14 +46,14 @@ class Intake:
 
     @property
     def unconsumed(self) -> list[str]:
-        """The queues of its roles on which this worker has no consumer that the broker has confirmed."""
+        """The queues of this worker's roles on which the broker has not confirmed a consumer."""
         return sorted(self._unconsumed)
 
     async def run(self) -> None:
-        """Consume until cancelled. An unavailable broker is retried, and never stops the other roles.
+        """Consume until cancelled. While the broker is unavailable, retry; this never stops the other roles.
 
-        A cancellation may get lost in a connection that is just being opened, or in a channel that just closes. So the
-        loop also ends when the signals say that the process is stopping.
+        A cancellation may get lost while a connection is being opened or a channel is closing. So the loop also ends
+        when `signals` reports that the process is stopping.
         """
         while not self._signals.stopping:
             try:
@@ -85,7 +86,7 @@ class Intake:
     async def _consume_queue(
         self, queue: AbstractQueue, handle: Callable[[AbstractIncomingMessage, Sender], Awaitable[None]], sender: Sender
     ) -> None:
-        """Uses an iterator because aio-pika cancels callbacks in the middle of their work."""
+        """Handle a queue's messages in an iterator, because aio-pika cancels callbacks in the middle of their work."""
         with cancellation_as_unavailable():
             async with queue.iterator() as messages:
                 with self._consuming(queue.name):
@@ -106,7 +107,7 @@ class Intake:
         raise BrokerUnavailable("the worker is shutting down")
 
     async def _watch(self, connection: AbstractConnection, cancelled: asyncio.Event) -> None:
-        """Raise BrokerUnavailable, which restarts everything, once a consumer is missing."""
+        """Raise BrokerUnavailable once a consumer is missing. `run` then connects and consumes again."""
         with cancellation_as_unavailable():
             while not await wait_until_set(cancelled, WATCH_SECONDS):
                 async with asyncio.timeout(WATCH_SECONDS):
@@ -114,7 +115,7 @@ class Intake:
         raise BrokerUnavailable("a queue was deleted")
 
     async def _check_consumers(self, connection: AbstractConnection) -> None:
-        """On a channel of its own: asking for a deleted queue closes the channel."""
+        """Check on a separate channel, because asking for a deleted queue closes the channel."""
         async with connection.channel() as channel:
             for key in self._keys:
                 queue = await channel.declare_queue(topology.queue_name(key), passive=True)
@@ -140,7 +141,7 @@ class Intake:
         failpoints.hit("intake.acknowledged")
 
     async def _commit(self, command: Command) -> None:
-        """Commit the command once. While the database is unavailable the message stays unacknowledged."""
+        """Commit the command once. While the database is unavailable, retry; the message stays unacknowledged."""
         while True:
             try:
                 outcome = await self._commit_once(command)
@@ -180,20 +181,23 @@ class Intake:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The first error of a task group, in words if it is ours."""
+    """Return the first error of a task group: the text of a BrokerUnavailable, the type of any other error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) if isinstance(error, BrokerUnavailable) else type(error).__name__
 
 
 async def _reject(message: AbstractIncomingMessage, sender: Sender, reason: str) -> None:
-    """Keep the message in the dead queue, with the reason."""
+    """Put the message in the dead queue, with the reason as a header."""
     log.warning("command rejected", queue=message.routing_key, reason=reason[:MAX_REASON_CHARS])
     await sender.send(topology.DEAD, message.body, {topology.REASON: reason[:MAX_REASON_CHARS]})
 
 
 async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
-    """Set when the broker cancels a consumer because its queue was deleted: aio-pika's iterators would wait forever."""
+    """Return an event that is set when the broker cancels a consumer because its queue was deleted.
+
+    Without the event, aio-pika's iterators would wait forever.
+    """
     cancelled = asyncio.Event()
     underlay = await channel.get_underlay_channel()
     underlay.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
@@ -201,7 +205,7 @@ async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
 
 
 async def apply_command(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:
-    """The effect of a command, inside the transaction that commits it. Raises Conflict: nothing was changed."""
+    """Apply a command inside the transaction that commits it. Raises Conflict, with nothing changed."""
     match command:
         case ImportCoupons():
             await imports.create(connection, command)

@@ -1,4 +1,4 @@
-"""The loop of every role: work while there is work, then wait for a nudge or for the next sweep."""
+"""The loop of every role: do all work that is due, then wait for a nudge or for the next sweep."""
 
 import asyncio
 import random
@@ -12,11 +12,11 @@ from coupons.errors import LeaseLost, SendingBlocked
 
 log = structlog.get_logger()
 RETRY_SECONDS = 2.0
-"""Delay after an error of the database. No work is lost in the meantime, it stays in the database."""
+"""Delay after a transient error. No work is lost in the meantime, because it is stored in the database."""
 
 
 async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, but not longer than this; returns whether it is set."""
+    """Wait for the event, but at most the given seconds; return whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()
@@ -25,7 +25,7 @@ async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Signals:
-    """What the parts of a worker process tell each other: there is work for a role; the process is stopping."""
+    """Signals between the parts of a worker process: there is work for a role, or the process is stopping."""
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         self._work = {role: asyncio.Event() for role in roles}
@@ -45,7 +45,7 @@ class Signals:
             event.set()
 
     async def wait(self, role: str, seconds: float) -> None:
-        """Wait until there may be work for the role, but not longer than this."""
+        """Wait until there may be work for the role, but at most the given seconds."""
         event = self._work[role]
         if await wait_until_set(event, seconds) and not self.stopping:
             event.clear()
@@ -59,10 +59,12 @@ class Signals:
 
 
 Step = Callable[[], Awaitable[float | None]]
-"""Does one piece of work. Returns NO_PAUSE, or the seconds until work is due that no nudge announces, if known."""
+"""Does one unit of work and returns the pause of the role: NO_PAUSE if there may be more work, the seconds until the
+next work is due (no nudge announces it), or None if that time is not known.
+"""
 NO_PAUSE = 0.0
 MIN_PAUSE_SECONDS = 0.1
-"""Limits how often a role asks for work that is due, but locked by another worker."""
+"""The shortest pause. It limits how often a role asks for work that is due but locked by another worker."""
 
 
 async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float) -> None:
@@ -70,12 +72,12 @@ async def work(role: str, step: Step, signals: Signals, *, sweep_seconds: float)
     while not signals.stopping:
         pause = await attempt(role, step)
         if pause != NO_PAUSE and not signals.stopping:
-            sweep = sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers should not sweep in step
+            sweep = sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers should not sweep at the same time
             await signals.wait(role, sweep if pause is None else min(max(pause, MIN_PAUSE_SECONDS), sweep))
 
 
 async def attempt(role: str, step: Step) -> float | None:
-    """Run the step. An error is logged and does not end the loop: the step is repeated."""
+    """Run the step. An error is logged and does not end the loop, which repeats the step."""
     try:
         return await step()
     except LeaseLost as lost:
@@ -90,7 +92,7 @@ async def attempt(role: str, step: Step) -> float | None:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # A library cancelled its own call. This task was not cancelled, and would end without a trace.
+        # A library cancelled its own call. This task was not cancelled, but would end without any log event.
         log.warning("unexpected cancellation, retrying", role=role, at=error_location(error))
     except Exception as error:  # noqa: BLE001 - an error in one piece of work must not stop the others
         log.error("internal error", role=role, error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - its text may hold codes
@@ -99,7 +101,7 @@ async def attempt(role: str, step: Step) -> float | None:
 
 
 def error_location(error: BaseException) -> str:
-    """The functions and lines where an error was raised, without its text."""
+    """Return the functions and lines where an error was raised, without the text of the error."""
     return " < ".join(
         f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])
     )

@@ -1,4 +1,4 @@
-"""One worker process: everything is built here and passed on by name."""
+"""The worker process: creates all parts of a worker, runs their loops and handles signals."""
 
 import asyncio
 import contextlib
@@ -30,16 +30,16 @@ SWEEP = "sweep"
 FORCED = 1
 """Exit code of a worker that did not wait for its work."""
 CONCURRENT_IMPORTS = 2
-"""A small import does not wait for a large one."""
+"""Two imports run at the same time, so that a small import does not wait for a large one."""
 CONNECTIONS = 14
 """PostgreSQL connections per process, in addition to two per batch: one for its work, one for its heartbeat."""
 
 
 def run(settings: Settings, roles: Sequence[str]) -> None:
-    """Run until SIGTERM or SIGINT, which shuts down gracefully; a second one exits immediately.
+    """Run until SIGTERM or SIGINT, which shuts down gracefully. A second signal exits immediately.
 
     Raises:
-        MigrationError, SmtpAddressError, EmailError, CannotListen: before any work begins.
+        MigrationError, SmtpAddressError, EmailError, CannotListen: the worker cannot start; no work has begun.
     """
     logs.configure(settings)
     check_settings(bounce_to=settings.bounce_address, unsubscribe_url=settings.unsubscribe_url)
@@ -102,7 +102,7 @@ def _relays(settings: Settings, addresses: Sequence[SmtpAddress]) -> Relays:
 
 
 def _handle_signals(signals: Signals, relays: Relays, consuming: "asyncio.Task[None]") -> None:
-    """The first signal: consume no more, release queued mails, finish the rest. The second one: exit as if killed."""
+    """On the first signal, stop consuming, release queued mails and finish the rest. On the second, exit at once."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

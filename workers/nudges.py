@@ -1,4 +1,6 @@
-"""Nudge other workers when there is something to deliver. A nudge is only a hint: a lost one costs a sweep interval."""
+"""Nudge other workers when there are mails to deliver. A nudge is only a hint: if it is lost, the next sweep finds the
+mails.
+"""
 
 import asyncio
 import json
@@ -11,7 +13,7 @@ from workers.loops import Signals
 
 log = structlog.get_logger()
 NUDGES = 8
-"""A nudge wakes one worker; a sendout is worth waking several."""
+"""The number of nudges for a sendout. Each nudge wakes one worker, and several workers deliver a sendout."""
 _BODY = json.dumps({"type": NUDGE}).encode()
 
 
@@ -32,4 +34,4 @@ class Nudges:
         try:
             await asyncio.gather(*(self._sender.send(NUDGE, _BODY) for _ in range(NUDGES)))
         except BrokerUnavailable as error:
-            log.info("could not wake other workers; the next sweep will pick it up", reason=str(error))
+            log.info("could not wake other workers; they find the work in their next sweep", reason=str(error))

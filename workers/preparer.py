@@ -1,4 +1,4 @@
-"""The sendout role: takes a queued sendout to the state sending, interrupted or failed."""
+"""The sendout role: prepares a queued sendout, which is then sending, interrupted or failed."""
 
 import structlog
 
@@ -24,7 +24,7 @@ class Preparer:
         self._owner = owner
 
     async def step(self) -> float | None:
-        """Prepare one sendout; None if none is queued."""
+        """Prepare one sendout and return NO_PAUSE; return None if no sendout is queued."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
             claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)

@@ -1,5 +1,7 @@
-"""Periodic work that no command announces: mails in flight of dead workers, uncertain mails that the policy decides,
-sendouts whose last worker died just before the end, interrupted sendouts that can resume, stale uploads.
+"""Periodic work that no command starts.
+
+A sweep recovers mails in flight of dead workers, resolves uncertain mails if the policy allows it, finishes sendouts
+whose last worker died just before the end, resumes interrupted sendouts, and deletes stale uploads and old rejections.
 """
 
 from collections.abc import Sequence
@@ -18,10 +20,10 @@ ROLES = ("deliver", "sendout", "import")
 
 
 class Sweeper:
-    """Each process sweeps for its own roles only, so that no role needs the rights of another one.
+    """Sweeps once per interval. A process sweeps only for its own roles, so that no role needs the rights of another.
 
-    docs/reference/roles.sql has these rights. All other work is found by the roles, which look for it once per sweep
-    interval.
+    docs/reference/roles.sql has these rights. All other work is found by the loops of the roles, which look for work
+    once per sweep interval.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Mail to relays over SMTP. The outcome of a mail is a value, not an exception."""
+"""Send mails to relays over SMTP. The outcome of a mail is a returned value, not an exception."""
 
 from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
 from coupons.smtp.connection import Timeouts

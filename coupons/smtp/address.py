@@ -13,7 +13,7 @@ from coupons.errors import UserError
 
 
 class SmtpAddressError(UserError):
-    """The relay URL is invalid. The text shows neither the password nor the URL."""
+    """The relay URL is invalid. The error text contains neither the password nor the URL."""
 
 
 class Tls(Enum):
@@ -43,7 +43,7 @@ class SmtpAddress:
 
     @classmethod
     def parse_all(cls, urls: str) -> tuple[Self, ...]:
-        """Parse one or several addresses, separated by spaces or commas (percent-encoded in passwords).
+        """Parse one or several URLs, separated by spaces or commas. In passwords, both are percent-encoded.
 
         Raises SmtpAddressError.
         """
@@ -53,9 +53,9 @@ class SmtpAddress:
     def parse(cls, url: str) -> Self:
         """Parse `smtp://user:password@host:587?tls=starttls|none&ca=FILE&weight=2` or `smtps://host:465?ca=FILE`.
 
-        TLS is required, and the server's certificate is verified (against the system's authorities, or those in the
-        `ca` file), unless the host is loopback or the URL has `tls=none`. A password is sent in clear only to loopback.
-        Special characters in user and password are percent-encoded.
+        TLS is required unless the host is loopback or the URL has `tls=none`. With TLS, the server's certificate is
+        verified against the authorities in the `ca` file, by default those of the system. A password is sent without
+        TLS only to loopback. Special characters in user and password are percent-encoded.
 
         Raises SmtpAddressError.
         """
@@ -77,7 +77,7 @@ class SmtpAddress:
         )
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """The context that verifies the relay's certificate and name; None without TLS. Raises SmtpAddressError."""
+        """Return a context that verifies the relay's certificate and name, or None. Raises SmtpAddressError."""
         if self.tls is Tls.NONE:
             return None
         try:
@@ -92,7 +92,7 @@ def _split(url: str) -> tuple[SplitResult, int | None, dict[str, str]]:
         options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else {}
         if parts.scheme in ("smtp", "smtps") and parts.hostname and not parts.path.strip("/") and not parts.fragment:
             return parts, parts.port, {name: values[-1] for name, values in options.items()}
-    # Raised here, without a cause: the error for a wrong port may quote the end of a password.
+    # Raised outside of the block, to have no cause: the ValueError for an invalid port may quote part of a password.
     raise SmtpAddressError("the relay URL must look like smtp://user:password@host:587 (percent-encoded)")
 
 

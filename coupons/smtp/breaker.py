@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from enum import Enum
 
 FAILURES_IN_A_ROW = 5
-"""After this many soft failures without a sent mail in between, the relay is out of rotation for a while. Without the
+"""After this many soft failures without a sent mail in between, the relay leaves the rotation for a while. Without this
 limit, a relay that dies after each final dot, or answers 421 to each mail, would be handed thousands of mails per
-second over as many connections.
+second, each over a new connection.
 """
 
 
@@ -22,7 +22,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A relay's trouble. It ends with the next sent mail."""
+    """Why and since when a relay fails. The trouble ends when the relay accepts a mail."""
 
     fault: Fault
     reason: str
@@ -30,18 +30,18 @@ class Trouble:
 
 
 class Breaker:
-    """Open while the relay is in trouble and the back-off lasts; then half-open: one connection tries again."""
+    """A failing relay is out of rotation (open) during the back-off; then one connection tries again (half-open)."""
 
     __slots__ = ("_failures", "_first_seconds", "_max_seconds", "backoff_seconds", "retry_at", "trouble")
 
     def __init__(self, *, first_seconds: float, max_seconds: float) -> None:
-        """The first and the maximum back-off; it doubles each time."""
+        """The back-off begins with `first_seconds` and doubles with each failure, up to `max_seconds`."""
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
         self._failures = 0  # since the last sent mail
         self.backoff_seconds = 0.0
         self.retry_at: float | None = None
-        """A time of the loop; no connection is opened before it."""
+        """The time of the loop before which no connection is opened."""
         self.trouble: Trouble | None = None
 
     @property
@@ -54,25 +54,25 @@ class Breaker:
         return self.trouble is not None and self.retry_at is None
 
     def record_sent(self) -> bool:
-        """A mail was sent. Returns whether that ends a trouble."""
+        """Record that the relay accepted a mail; return whether the relay was in trouble until now."""
         had_trouble, self.trouble = self.trouble is not None, None
         self._failures, self.backoff_seconds = 0, 0.0
         return had_trouble
 
     def record_failure(self) -> bool:
-        """A soft failure of the relay. Returns whether the relay must leave the rotation."""
+        """Count a soft failure of the relay; return whether the relay must leave the rotation."""
         self._failures += 1
         return self._failures >= FAILURES_IN_A_ROW or self.trouble is not None
 
     def trip(self, fault: Fault, reason: str) -> None:
-        """The relay is in trouble. A trouble that continues keeps its beginning."""
+        """Mark the relay as in trouble. If it is in trouble already, `since` stays as it is."""
         since = self.trouble.since if self.trouble is not None else datetime.now(UTC)
         self.trouble = Trouble(fault, reason, since)
 
     def back_off(self, now: float) -> bool:
-        """Set `retry_at`, unless it is set: failures at the same time count as one.
+        """Set `retry_at` and return True. If it is set already, return False: simultaneous failures count as one.
 
-        With jitter, so that workers do not all retry at the same time.
+        The time has jitter, so that workers do not all retry at the same time.
         """
         if self.retry_at is not None:
             return False

@@ -1,4 +1,4 @@
-"""The commands of a session, and the order in which their replies are due."""
+"""The commands of an SMTP session, and the order in which their replies are expected."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ class Capabilities:
     utf8: bool = False
     dsn: bool = False
     size: int = 0
-    """Octets of the largest mail that the relay accepts; 0: no limit is announced."""
+    """The size in octets of the largest mail that the relay accepts, or 0 if it announces no limit."""
 
 
 class Control(Enum):
-    """A command that is not about a mail."""
+    """A command that does not belong to a mail. (LONE_DOT ends a mail without recipients.)"""
 
     RSET = "RSET"
     LONE_DOT = "a lone dot"
@@ -29,7 +29,7 @@ class Control(Enum):
 
 
 Awaited = Phase | Control
-"""What the next reply answers."""
+"""A written command whose reply is expected."""
 
 GROUP = (Phase.MAIL, Phase.RCPT, Phase.DATA)
 
@@ -52,7 +52,7 @@ class Commands:
             self._pending.append((command, line))
 
     def send_group(self, group: bytes) -> None:
-        """MAIL, RCPT and DATA: three lines."""
+        """Send the three lines MAIL, RCPT and DATA."""
         if self.pipelining:
             self._out.append(group)
             self.awaited.extend(GROUP)
@@ -73,14 +73,14 @@ class Commands:
         self.awaited.append(command)
 
     def take_output(self) -> bytes:
-        """The bytes to write to the connection now."""
+        """Return the bytes to write to the connection now, and forget them."""
         out = b"".join(self._out)
         self._out.clear()
         return out
 
 
 def group_for(envelope: Envelope, capabilities: Capabilities) -> bytes:
-    """The lines MAIL, RCPT and DATA for a mail. Raises ValueError: an address would break out of its command."""
+    """Return the lines MAIL, RCPT and DATA for a mail. Raises ValueError if an address has a control character."""
     mail_from, rcpt_to = envelope.mail_from, envelope.rcpt_to
     if not (mail_from.isprintable() and rcpt_to.isprintable()):
         raise ValueError("an address contains a prohibited control character")
@@ -92,7 +92,7 @@ def group_for(envelope: Envelope, capabilities: Capabilities) -> bytes:
 
 
 def refusal_of(envelope: Envelope, wire: bytes, capabilities: Capabilities) -> str | None:
-    """Why the relay cannot accept this mail; None: it may."""
+    """Return why the relay cannot accept this mail, or None if it may accept it."""
     if envelope.utf8 and not capabilities.utf8:
         return "the address needs SMTPUTF8, and the relay does not offer SMTPUTF8"
     size = capabilities.size
@@ -102,5 +102,5 @@ def refusal_of(envelope: Envelope, wire: bytes, capabilities: Capabilities) -> s
 
 
 def _octets(wire: bytes) -> int:
-    """The size of the mail itself, without the dots that SMTP adds."""
+    """Return the size of the mail itself, without the dots that SMTP adds."""
     return len(wire) - 3 - (wire.count(b"\r\n.") - 1) - wire.startswith(b".")

@@ -32,9 +32,9 @@ class Connector:
     """Opens connections to one address."""
 
     def __init__(self, address: SmtpAddress, local_hostname: str | None, step_seconds: float) -> None:
-        """`local_hostname`: sent in EHLO, by default the name of this machine. `step_seconds`: the limit of each step.
+        """`local_hostname` is sent in EHLO; the default is the name of this machine. `step_seconds` limits each step.
 
-        Raises SmtpAddressError: the certificates cannot be read, or the hostname is invalid.
+        Raises SmtpAddressError if the certificates cannot be read or the hostname is invalid.
         """
         if local_hostname and not re.fullmatch(r"[!-~]+", local_hostname):
             raise SmtpAddressError("the EHLO hostname must be printable ASCII without spaces")
@@ -44,7 +44,10 @@ class Connector:
         self._step_seconds = step_seconds
 
     async def connect(self) -> Opened:
-        """The caller sets the protocol of the transport before it awaits anything else. Raises ConnectError."""
+        """Open a connection. Raises ConnectError.
+
+        The caller must set the protocol of the transport before it awaits anything else.
+        """
         address = self._address
         client = SMTP(
             hostname=address.host,
@@ -58,12 +61,12 @@ class Connector:
             tls_context=self._tls_context,
         )
         try:
-            await client.connect()  # closes itself if it fails or is cancelled
+            await client.connect()  # closes the connection if it fails or is cancelled
             if client.is_ehlo_or_helo_needed:
                 await client.ehlo()
             return _opened(client)
         except (SMTPException, OSError, OutOfStepError, UnicodeError) as error:
-            # OSError: raised by sockets and TLS. UnicodeError: a host name that DNS cannot have.
+            # Sockets and TLS raise OSError. A host name that is invalid in DNS raises UnicodeError.
             client.close()
             raise ConnectError(_reason(error)) from error
         except asyncio.CancelledError:
@@ -75,7 +78,7 @@ def _opened(client: SMTP) -> Opened:
     protocol = client.protocol
     if protocol is None or protocol.transport is None or not protocol.is_connected:
         raise OutOfStepError("the connection was lost")
-    if protocol._buffer:  # noqa: SLF001 - the only place with the bytes read after the last reply
+    if protocol._buffer:  # noqa: SLF001 - aiosmtplib has no public access to bytes after the last reply
         raise OutOfStepError("the relay sent more than one reply")
     offered = client.esmtp_extensions
     capabilities = Capabilities(
@@ -92,7 +95,7 @@ def _opened(client: SMTP) -> Opened:
 
 def _reason(error: Exception) -> str:
     match error:
-        case SMTPAuthenticationError():  # without its text, which may echo the credentials
+        case SMTPAuthenticationError():  # the reply text is omitted, because it may contain the credentials
             return f"the relay rejected the user name or password: {error.code}"
         case SMTPResponseException():
             return one_line(f"{error.code} {error.message}")

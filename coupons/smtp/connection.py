@@ -1,7 +1,7 @@
-"""One open connection to a relay: a session on a transport.
+"""One open connection to a relay: an SMTP session over a transport.
 
-Everything happens in callbacks, without a task, a future or a timer per mail: when replies arrive, the next mail is
-written first, and only then are the outcomes reported.
+Everything happens in callbacks, without a task, a future or a timer per mail. When replies arrive, the connection first
+writes the next mail and then reports the outcomes.
 """
 
 import asyncio
@@ -18,13 +18,16 @@ from coupons.smtp.session import Session
 
 QUIT_SECONDS = 5
 STALLED_SECONDS = 30
-"""A connection without a reply for this long is stalled: it keeps waiting, and another one may be opened instead."""
+"""A connection whose reply is missing for this long is stalled: it keeps waiting, and another one may be opened."""
 UNWRITABLE = "internal error: this mail cannot be written"
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a step may take: less than RFC 5321 4.5.3.2 advises, except for the final reply, where patience pays."""
+    """How long each step may take.
+
+    Only the final reply gets as long as RFC 5321 4.5.3.2 advises, because without it the mail is uncertain.
+    """
 
     connect_seconds: float = 30
     command_seconds: float = 60
@@ -32,16 +35,16 @@ class Timeouts:
 
 
 class ConnectionEvents(Protocol):
-    """The relay of a connection, as the connection sees it."""
+    """The callbacks that a relay provides to its connections."""
 
     def next_mail(self, connection: "Connection", now: float) -> Mail | None:
-        """The next mail to send, if the connection may send one."""
+        """Return the next mail to send, or None if there is none or the connection may not send it."""
 
     def on_progress(self, connection: "Connection", progress: Progress, now: float) -> None:
-        """Replies came; the connection has not asked for its next mail yet."""
+        """Replies arrived; the connection has not asked for its next mail yet."""
 
     def on_mail_answered(self, now: float, seconds: float) -> None:
-        """A mail has its outcome, this long after the one before it."""
+        """A mail got its outcome, `seconds` after the previous mail on this connection."""
 
     def on_idle(self, connection: "Connection") -> None: ...
 
@@ -50,13 +53,13 @@ class ConnectionEvents(Protocol):
     def on_stalled(self, connection: "Connection") -> None: ...
 
     def on_recovered(self, connection: "Connection") -> None:
-        """A stalled connection was answered."""
+        """A stalled connection received a reply."""
 
     def on_closed(self, connection: "Connection", progress: Progress) -> None: ...
 
 
 class Connection(asyncio.Protocol):
-    """Asks its relay for mails and reports events to it; outcomes go to the queue."""
+    """Asks its relay for mails and reports events to the relay. The outcomes of mails go to the queue."""
 
     def __init__(
         self,
@@ -77,8 +80,8 @@ class Connection(asyncio.Protocol):
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = opened.transport
-        self._since = self._loop.time()  # of the last progress
-        self._mail_since = self._since  # the end of the last mail, or the beginning of the first
+        self._since = self._loop.time()  # the time of the last progress
+        self._mail_since = self._since  # when the last mail ended or the first one began
         self._timer = LazyTimer(self._on_timeout)
         opened.transport.set_protocol(self)
 
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None
 
     def work(self, now: float) -> None:
-        """Begin as many mails as may be in flight."""
+        """Begin as many mails as the session can hold now."""
         self._since = now
         if self.session.is_quiet:
             self._mail_since = now
@@ -98,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._write()
 
     def retire(self) -> None:
-        """Accept no more mails; QUIT after the last reply, and wait only briefly for an answer to that."""
+        """Accept no more mails. After the last reply, send QUIT and wait at most QUIT_SECONDS for its reply."""
         self.is_retiring = True
         if self.session.is_quiet and self._transport is not None:
             self._since = self._loop.time()
@@ -161,7 +164,7 @@ class Connection(asyncio.Protocol):
     def _write(self) -> None:
         if self._transport is None:
             return
-        if self._transport.is_closing():  # `connection_lost` will follow
+        if self._transport.is_closing():  # the transport will call `connection_lost`
             self._close(CloseCause.ENDED, "the connection was lost")
             return
         if out := self.session.output():
@@ -181,7 +184,7 @@ class Connection(asyncio.Protocol):
             self._finish(self.session.end(cause, reason))
 
     def _finish(self, progress: Progress) -> None:
-        """Abort the transport: an orderly close would still send the rest of a mail."""
+        """Abort the transport, because an orderly close would still send the rest of a mail. Then settle the mails."""
         transport, self._transport = self._transport, None
         if transport is None or progress.close is None:
             return

@@ -7,15 +7,15 @@ from coupons.smtp.queue import Mail
 
 
 class ConnectionSet:
-    """A connection is opening, then active, and at last retiring: it accepts no more mails and finishes those it has.
+    """A connection is first opening, then active, finally retiring. An active connection may be idle or stalled.
 
-    An active connection may be idle, or stalled.
+    A retiring connection accepts no more mails and finishes the ones that it has.
     """
 
     def __init__(self) -> None:
         self.opening: set[asyncio.Task[Connection]] = set()
         self.active: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}  # the last one to become idle works first
+        self._idle: dict[Connection, None] = {}  # the connection that became idle last is used first
         self._stalled: set[Connection] = set()
         self._retiring: set[Connection] = set()
         self._departed = asyncio.Event()
@@ -33,17 +33,17 @@ class ConnectionSet:
 
     @property
     def answering(self) -> int:
-        """Active connections that are not stalled."""
+        """The number of active connections that are not stalled."""
         return len(self.active) - len(self._stalled)
 
     @property
     def in_use(self) -> int:
-        """Connections that work, or are opening to."""
+        """The number of connections that are sending mails or opening."""
         return self.answering + len(self.opening) - len(self._idle)
 
     @property
     def is_rest_stalled(self) -> bool:
-        """Whether none but stalled connections remain."""
+        """Whether all remaining connections are stalled."""
         return not (self.answering or self.opening) and all(each.is_stalled for each in self._retiring)
 
     @property

@@ -1,11 +1,13 @@
-"""A timer whose deadline is moved once per mail."""
+"""A timer whose deadline can be moved once per mail at almost no cost."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class LazyTimer:
-    """Calls back at its deadline. A deadline moved later costs nothing: the loop's timer is set again when it fires."""
+    """Calls `callback` at its deadline. Moving the deadline later only stores it: the loop's timer is set again when it
+    fires.
+    """
 
     __slots__ = ("_callback", "_fires_at", "_handle", "_loop", "deadline")
 
@@ -17,7 +19,7 @@ class LazyTimer:
         self.deadline = 0.0
 
     def set(self, deadline: float) -> None:
-        """Move the deadline, a time of the loop."""
+        """Move the deadline, which is a time of the loop."""
         self.deadline = deadline
         if self._handle is None or self._fires_at > deadline:
             self._schedule()

@@ -1,6 +1,6 @@
-"""The outcome of a mail, and its rules: `interpret` for a reply, `outcome_of_loss` for a lost connection.
+"""The outcomes of a mail, and the rules for them: `interpret` for a reply, `outcome_of_loss` for a lost connection.
 
-`explanation` is one line of text: the relay's reply, or what went wrong. A reply may quote the address.
+`explanation` is one line of text: the relay's reply, or what went wrong. The reply may contain the recipient's address.
 """
 
 import re
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """How far a mail has come: the last thing written. From DOT on, the relay may have accepted the mail."""
+    """The step that a mail has reached. In phase DOT its body is written, so the relay may have accepted it."""
 
     MAIL = "MAIL"
     RCPT = "RCPT"
@@ -33,21 +33,23 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Try again later, with the same code: a 4xx reply, or the connection was lost before the mail was written."""
+    """The mail is tried again later, with the same code. The relay answered 4xx, or the connection was lost before the
+    mail was written.
+    """
 
     explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertain:
-    """The mail was written and no final reply came: it may have been sent."""
+    """The mail was written, but no final reply came. The relay may have accepted it."""
 
     explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class SenderRefused:
-    """The relay refuses the sender, not the recipient: it would refuse the next mail as well.
+    """The relay refuses the sender and not the recipient, so it would refuse the next mail as well.
 
     At RCPT this is a guess: a policy reply (`550 5.7.1`) may concern the sender or this one recipient.
     """
@@ -67,7 +69,7 @@ class UnreachableCause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """No relay was reached in time. Nothing was sent, and no attempt counts."""
+    """The mail was not handed to a relay, for the reason in `cause`. This does not count as an attempt."""
 
     explanation: str
     cause: UnreachableCause = UnreachableCause.RELAY
@@ -81,7 +83,7 @@ Outcome = Sent | Refused | Deferred | Uncertain | SenderRefused | Unreachable
 
 
 class OutOfStepError(Exception):
-    """A reply does not answer the command that awaits one. No later reply can be trusted."""
+    """Client and relay no longer agree which reply belongs to which command, so no later reply can be trusted."""
 
 
 _OUR_FAULT = re.compile(r"5\d\d 5\.7\.|50[0234] |53[0458] ")  # policy (RFC 3463 3.8); wrong command; authentication
@@ -89,7 +91,7 @@ _OF_THE_RELAY = re.compile(r"4\d\d 4\.[3457]\.")  # system, network, protocol, p
 
 
 def interpret(phase: Phase, reply: str) -> Outcome | None:
-    """The outcome that a reply (`550 5.1.1 no such mailbox`) means; None: continue. Raises OutOfStepError."""
+    """Return the outcome that a reply (`550 5.1.1 no such mailbox`) means; None: continue. Raises OutOfStepError."""
     match phase, reply[:1]:
         case (Phase.MAIL | Phase.RCPT, "2") | (Phase.DATA, "3"):
             return None
@@ -107,17 +109,17 @@ def interpret(phase: Phase, reply: str) -> Outcome | None:
 
 
 def is_soft_failure(phase: Phase, reply: str) -> bool:
-    """Whether the relay itself fails: a 4xx that does not concern one recipient (as greylisting and quotas do)."""
+    """Return whether the relay itself fails: a 4xx reply, unless it concerns one recipient (greylisting, quota)."""
     return reply.startswith("421" if phase is Phase.RCPT else "4")
 
 
 def is_backpressure(phase: Phase, reply: str) -> bool:
-    """Whether the relay asks for less: a 4xx that concerns the relay, not one mailbox (RFC 3463 3)."""
+    """Return whether the relay asks for less: a 4xx reply that concerns the relay and not one mailbox (RFC 3463 3)."""
     return is_soft_failure(phase, reply) or (phase is Phase.RCPT and _OF_THE_RELAY.match(reply) is not None)
 
 
 def outcome_of_loss(phase: Phase, reason: str) -> Outcome:
-    """The outcome of a mail whose connection is lost, times out or falls out of step in this phase."""
+    """Return the outcome of a mail whose connection is lost, times out or gets out of step in this phase."""
     match phase:
         case Phase.MAIL:
             return Unreachable(reason)

@@ -1,6 +1,6 @@
-"""What a session reports after replies, and when it ends.
+"""What a session reports after it has read replies, and when it ends.
 
-Tuples, because one is made per mail: a frozen dataclass of as many fields takes three times as long.
+`Progress` is a tuple because one is created per mail: a frozen dataclass with as many fields takes three times as long.
 """
 
 from collections.abc import Sequence
@@ -26,24 +26,24 @@ class Close(NamedTuple):
     cause: CloseCause
     reason: str
     unused: bool
-    """No MAIL was answered on this connection."""
+    """Whether no MAIL command was answered on this connection."""
     abrupt: bool
-    """No reply announced the end: a mail that comes back may have caused it."""
+    """Whether the connection ended without a reply that announced it, so that a returned mail may be the cause."""
     blames_pipelining: bool
-    """The relay may have lost commands, or miscounted its replies, because they were pipelined."""
+    """Whether pipelining may be the cause: the relay lost a command, or sent too many or too few replies."""
 
 
 class Progress(NamedTuple):
-    """What the replies since the last progress mean."""
+    """The meaning of the replies since the previous progress."""
 
     settled: Sequence[tuple[Mail, Outcome]]
     """Mails with their outcomes, in order."""
     returned: Sequence[Mail] = ()
     """Mails to queue again: no attempt was made to send them."""
     backpressure: bool = False
-    """The relay asks for less."""
+    """Whether the relay asks for less."""
     soft_failure: str | None = None
-    """Why the relay itself failed to accept a mail; later than the mails sent in `settled`."""
+    """Why the relay itself failed to accept a mail. This happened after the mails in `settled` were sent."""
     close: Close | None = None
 
     @property

@@ -9,7 +9,9 @@ from coupons.mail import Envelope
 from coupons.smtp.outcomes import CANCELLED, PAST_DEADLINE, SHUTTING_DOWN, Deferred, Outcome, Unreachable
 
 MAX_RETURNS = 10
-"""A mail that comes back more often, each time because its connection died before MAIL was answered, is the cause."""
+"""The relay may die before it answers MAIL. A mail that was returned more often than this for that reason is deferred,
+because it is probably the cause.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -18,14 +20,14 @@ class Mail:
     report: Callable[[Outcome], None] = field(repr=False)
     owner: object = None
     deadline: float = math.inf
-    """A time of the loop; the mail is never sent after it."""
+    """The time of the loop after which the mail is never sent."""
     returns: int = 0
 
 
 class MailQueue:
     """One queue for all connections to all relays. `flush_reports` reports each outcome once, in order.
 
-    A report may submit the next mail, which is queued; its outcome is never reported from inside another report.
+    A report may submit another mail. That mail is queued, and its outcome is reported after the present report returns.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,7 @@ class MailQueue:
             self._mails.append(mail)
 
     def next(self, now: float) -> Mail | None:
-        """The first mail whose deadline has not passed at this time of the loop; earlier mails are settled."""
+        """Return the first mail whose deadline has not passed at the loop's time `now`; settle the mails before it."""
         while self._mails:
             mail = self._mails.popleft()
             if now <= mail.deadline:
@@ -54,7 +56,7 @@ class MailQueue:
         return None
 
     def put_back(self, mail: Mail, reason: str, *, suspect: bool) -> None:
-        """Make a mail that was not sent the next one again. `suspect`: it may have broken its connection."""
+        """Put an unsent mail at the front of the queue. `suspect`: the mail may have broken its connection."""
         mail.returns += suspect
         if self.closed:
             self.settle(mail, SHUTTING_DOWN)
@@ -86,7 +88,7 @@ class MailQueue:
         self._settled.extend(settled)
 
     def flush_reports(self) -> None:
-        """Report the settled mails. An error in a report is kept, and does not affect the other mails."""
+        """Report the settled mails. An error in a report is stored and does not affect the other mails."""
         if self._is_reporting:
             return
         self._is_reporting = True

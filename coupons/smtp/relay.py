@@ -1,4 +1,4 @@
-"""One relay: whether it gets mails, and over how many connections."""
+"""One relay: decides whether it gets mails and over how many connections."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ from coupons.smtp.queue import Mail, MailQueue
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connections`: of this process to all relays. `mails_per_connection`: 0 for no limit.
+    """`connections` is the number that this process opens to all relays. `mails_per_connection` is 0 for no limit.
 
-    A failing relay is retried after `backoff_seconds`, which double up to `max_backoff_seconds`.
+    A failing relay is retried after `backoff_seconds`, doubled with each failure up to `max_backoff_seconds`.
     """
 
     connections: int = 10
@@ -29,7 +29,7 @@ class Limits:
 
 
 class Relay:
-    """Opens connections as mails come, and closes idle ones.
+    """Opens connections when mails are queued, and closes idle ones.
 
     `Congestion` limits the number of connections to what the relay accepts. When no connection can be opened, or mail
     after mail fails, the `Breaker` takes the relay out of rotation; after the back-off, one connection tries again.
@@ -49,7 +49,7 @@ class Relay:
     ) -> None:
         """`on_capacity` is called when the relay may have room for queued mails.
 
-        Raises SmtpAddressError: the certificates cannot be read, or the hostname is invalid.
+        Raises SmtpAddressError if the certificates cannot be read or the hostname is invalid.
         """
         self.name = address.name
         self.pace = Pace()
@@ -57,7 +57,7 @@ class Relay:
         self.congestion = Congestion(share)
         self.connections = ConnectionSet()
         self.not_pipelined: str | None = None
-        """How the relay violated PIPELINING, which it offers; since then, nothing is pipelined to it."""
+        """How the relay violated PIPELINING, which it offers. If set, no more commands are pipelined to this relay."""
         self._connector = Connector(address, local_hostname, timeouts.connect_seconds)
         self._limits = limits
         self._timeouts = timeouts
@@ -79,12 +79,15 @@ class Relay:
 
     @property
     def load(self) -> float:
-        """The part of its share that is in use."""
+        """The connections in use, as a fraction of the relay's share."""
         return self.connections.in_use / self.congestion.share
 
     @property
     def may_open(self) -> bool:
-        """At most twice the share is open: the stalled connections of a dead relay would accumulate."""
+        """Whether another connection may be opened.
+
+        At most twice the share is open, because the stalled connections of a dead relay would accumulate.
+        """
         if self.breaker.retry_at is not None:
             return False
         opening = len(self.connections.opening)
@@ -97,7 +100,7 @@ class Relay:
         task.add_done_callback(self._on_connected)
 
     def work(self) -> None:
-        """Let an idle connection work."""
+        """Let an idle connection send queued mails."""
         connection = self.connections.take_idle()
         connection.work(asyncio.get_running_loop().time())
         if connection.session.is_quiet and connection in self.connections:
@@ -111,13 +114,13 @@ class Relay:
         self.breaker.end_backoff()
 
     async def check(self) -> None:
-        """Open a connection and QUIT. Raises ConnectError."""
+        """Open a connection and close it with QUIT. Raises ConnectError."""
         connection = await self._connect()
         self.connections.retire(connection)
         await self.connections.wait_removed(connection)
 
     def close(self) -> None:
-        """Accept no more mails, and close each connection when it has none in flight."""
+        """Accept no more mails, and close each connection once it has no mails in flight."""
         for task in self.connections.opening:
             task.cancel()
         self.retry_now()
@@ -194,7 +197,10 @@ class Relay:
     # --- how connections are opened
 
     async def _connect(self) -> Connection:
-        """The connection is the transport's protocol before the loop reads any more. Raises ConnectError."""
+        """Open a connection. Raises ConnectError.
+
+        `Connection` becomes the transport's protocol before the loop reads more bytes.
+        """
         return Connection(
             await self._connector.connect(),
             relay=self,
@@ -223,7 +229,7 @@ class Relay:
         self._queue.flush_reports()
 
     def _connect_failed(self, reason: str) -> None:
-        """A connection was refused, or lost before its first mail: the relay accepts no more than are open now."""
+        """A connection was refused, or lost before its first mail. The relay accepts no more than are open now."""
         now = asyncio.get_running_loop().time()
         self.congestion.cap(self.connections.answering + len(self.connections.opening), now)
         self._back_off(now)
@@ -234,7 +240,7 @@ class Relay:
 
     @property
     def _limit(self) -> int:
-        """Connections that may send mails."""
+        """The number of connections that may send mails."""
         if self.breaker.trouble is None:
             return self.congestion.limit
         return 1 if self.breaker.is_half_open else 0
@@ -256,7 +262,7 @@ class Relay:
     # --- whether it is in rotation
 
     def _on_sent(self, connection: Connection) -> None:
-        """A retiring connection proves nothing: its mail was in flight before the relay left the rotation."""
+        """Record a sent mail, except on a retiring connection: its mail may be older than the relay's trouble."""
         if not connection.is_retiring and self.breaker.record_sent():
             self._on_capacity()
 

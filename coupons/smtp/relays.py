@@ -1,4 +1,4 @@
-"""All relays, and one queue of mails for them: the next free connection takes the next mail."""
+"""All relays, and their common queue of mails. The next free connection of any relay takes the next mail."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ _LOAD = attrgetter("load")
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """No relay can be used since `since` (UTC); in `retry_seconds`, one is tried again."""
+    """No relay has been usable since `since` (UTC). In `retry_seconds`, one of them is tried again."""
 
     reason: str
     since: datetime
@@ -31,9 +31,9 @@ class Outage:
 
 
 class Relays:
-    """Reports every submitted mail exactly once.
+    """Calls the `report` of every submitted mail exactly once.
 
-    A report may submit more mails. It is never called while a connection is in the middle of an event.
+    A report may submit more mails. It is never called while a connection is handling an event.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Relays:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 a frozen value
         closing_seconds: float = 10,
     ) -> None:
-        """`local_hostname`: sent in EHLO, by default the name of this machine.
+        """`local_hostname` is sent in EHLO; the default is the name of this machine.
 
-        `closing_seconds`: the time that mails in flight are given when the relays are closed.
+        `closing_seconds` is the time that mails in flight get to finish when the relays are closed.
 
-        Raises SmtpAddressError: certificates cannot be read, or the hostname is invalid.
+        Raises SmtpAddressError if certificates cannot be read or the hostname is invalid.
         """
         self._queue = MailQueue()
         self._closing_seconds = closing_seconds
@@ -74,7 +74,7 @@ class Relays:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Cancel queued mails, wait for the mails in flight for `closing_seconds`, then abort the rest."""
+        """Cancel queued mails, wait up to `closing_seconds` for mails in flight, then abort the other connections."""
         self._queue.close()
         for relay in self._relays:
             relay.close()
@@ -99,10 +99,11 @@ class Relays:
         owner: object = None,
         deadline: float | None = None,
     ) -> None:
-        """Queue the mail; the next free connection sends it, and `report` is called with its outcome.
+        """Queue the mail. The next free connection sends it, and `report` is called with its outcome.
 
-        `owner` identifies the mail's owner to `cancel_for`. The mail is never sent after `deadline`, a time of the
-        running loop: then it is reported as `Unreachable` with the cause DEADLINE when its turn comes.
+        `cancel_for(owner)` cancels the queued mails of this owner. The mail is never sent after `deadline`, a time of
+        the running loop. If the deadline has passed when the mail's turn comes, it is reported as `Unreachable` with
+        the cause DEADLINE.
         """
         self._queue.add(Mail(envelope, report, owner, math.inf if deadline is None else deadline))
         self._dispatch()
@@ -125,7 +126,7 @@ class Relays:
         return await done
 
     async def check(self) -> Unreachable | None:
-        """Connect and authenticate to every relay, without sending mail. Returns the first failure."""
+        """Connect and authenticate to every relay, without sending mail. Returns the first failure, or None."""
         for relay in self._relays:
             try:
                 await relay.check()
@@ -150,12 +151,12 @@ class Relays:
         )
 
     def stalled_owners(self) -> list[object]:
-        """The owner of each mail on a stalled connection; an owner of several mails is listed once per mail."""
+        """Return the owner of each mail on a stalled connection. An owner of several mails is listed once per mail."""
         return [mail.owner for relay in self._relays for mail in relay.connections.stalled_mails]
 
     @property
     def not_pipelined(self) -> dict[str, str]:
-        """The relays (host and port) that offer PIPELINING and violate it, and how each violation was noticed."""
+        """Maps each relay (host and port) that offers PIPELINING and violates it to the violation that was noticed."""
         return {relay.name: relay.not_pipelined for relay in self._relays if relay.not_pipelined is not None}
 
     async def _wait_closed(self) -> None:
@@ -176,7 +177,7 @@ class Relays:
             self._queue.cancel_all(Unreachable(outage.reason))
 
     def _dispatch_one(self) -> bool:
-        """Let one more connection work, or open one; not more than there are mails."""
+        """Let one idle connection work, or open one. At most as many are opening as there are mails in the queue."""
         if idle := [relay for relay in self._relays if relay.connections.idle]:
             min(idle, key=_LOAD).work()
             return True
@@ -187,7 +188,7 @@ class Relays:
         return True
 
     def _outage_after_slow_relays(self) -> Outage | None:
-        """In an outage, use a relay that is only slow: better than none."""
+        """Return the outage. If a relay is out of rotation only because it is slow, use that relay and return None."""
         if (outage := self.outage) is None:
             return None
         for relay in self._relays:
@@ -203,7 +204,7 @@ class Relays:
 
 
 def shares(addresses: Sequence[SmtpAddress], connections: int) -> list[int]:
-    """Each relay's number of connections, by weight; at least one."""
+    """Return each relay's number of connections: its part of `connections` by weight, but at least one."""
     total = sum(address.weight for address in addresses)
     taken, before, parts = 0, 0, []
     for address in addresses:

@@ -1,4 +1,4 @@
-"""Parse a relay's replies, however their bytes are split."""
+"""Parse a relay's replies, regardless of how their bytes are split into chunks."""
 
 import re
 
@@ -12,7 +12,7 @@ _LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)  # RFC 5321 
 
 
 class ReplyReader:
-    """Bytes in, whole replies out: `b"250 2.1.0 ok"`. The lines of a multi-line reply are joined under one code."""
+    """Turns bytes into whole replies, such as `b"250 2.1.0 ok"`. A multi-line reply becomes one line with one code."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -20,11 +20,11 @@ class ReplyReader:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the beginning of a reply was read, but not its end."""
+        """Whether the beginning of a reply was read, but not yet its end."""
         return bool(self._rest or self._lines)
 
     def read(self, data: bytes) -> list[bytes]:
-        """The replies that these bytes complete. Raises OutOfStepError: the bytes are not a reply."""
+        """Return the replies that these bytes complete. Raises OutOfStepError if the bytes are not an SMTP reply."""
         *lines, self._rest = (self._rest + data if self._rest else data).split(b"\n")
         if len(self._rest) > MAX_LINE:
             raise OutOfStepError("the relay's reply is too long")
@@ -55,12 +55,12 @@ class ReplyReader:
 
 
 def reply_text(reply: bytes) -> str:
-    """A reply as one printable line."""
+    """Return a reply as one printable line."""
     return one_line(reply.decode("utf-8", "replace"))
 
 
 def one_line(text: str) -> str:
-    """The text without control characters, at most MAX_EXPLANATION long."""
+    """Return the text without control characters, cut to MAX_EXPLANATION characters."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else " " for character in text)
     return text[:MAX_EXPLANATION].strip()

@@ -1,15 +1,17 @@
-"""An SMTP session after EHLO: mails in, bytes out; replies in, outcomes out. No I/O.
+"""An SMTP session after EHLO. It turns mails into bytes, and replies into outcomes. It does no I/O.
 
-With PIPELINING (RFC 2920), the end of one mail and the beginning of the next go out together:
+With PIPELINING (RFC 2920), the end of one mail and the beginning of the next are written together:
 
     client:  <mail 1> . MAIL RCPT DATA(2)               <mail 2> . MAIL RCPT DATA(3)
     relay:                                250 250 250 354                             250 250 250 354
 
-DATA is always last in such a group, and a mail is written only after its own 354, with no unread reply behind it. So a
-mail is never read as commands, nor a command as part of a mail. No other command is answered with 354: a 354 in the
-right place proves that replies and commands are in step. The verdict on a mail (the reply to its final dot) is
-therefore confirmed only when the group behind that dot is answered too. Without PIPELINING, the same commands are sent
-one at a time.
+DATA is always last in such a group of commands, and a mail is written only after its own 354, when no unread reply
+follows. So the relay never reads a mail as commands, nor a command as part of a mail.
+
+"In step" means that client and relay agree which reply belongs to which command. No other command is answered with 354,
+so a 354 in the right place shows that they are in step. Therefore the verdict on a mail (the reply to its final dot) is
+confirmed only when the group after that dot is answered too. Without PIPELINING, the same commands are sent one at a
+time.
 """
 
 import re
@@ -39,11 +41,11 @@ _OK, _GO_AHEAD = ord("2"), ord("3")
 _ALL_ACCEPTED = re.compile(
     rb"(2[0-5]\d [^\r\n]{,400})\r\n2[0-5]\d [^\r\n]{,400}\r\n2[0-5]\d [^\r\n]{,400}\r\n3[0-5]\d [^\r\n]{,400}\r\n"
 )
-"""The usual replies to a final dot and the group behind it, arriving together: 3 µs per mail instead of 8."""
+"""The usual replies to a final dot and the group after it, arriving together. One match takes 3 µs instead of 8."""
 
 
 class _Begun:
-    """A mail whose commands are written, but not its body."""
+    """A mail whose commands are written, but whose body is not."""
 
     __slots__ = ("mail", "phase", "recipient_accepted", "refusal", "wire")
 
@@ -51,13 +53,13 @@ class _Begun:
         self.mail = mail
         self.wire = wire
         self.phase = Phase.MAIL
-        """The first of its commands without a reply."""
+        """The first command of this mail that has no reply yet."""
         self.refusal: Outcome | None = None
         self.recipient_accepted = False
 
 
 class _Findings:
-    """What the replies being read have meant so far."""
+    """The findings from the replies that are being read, until they are reported as `Progress`."""
 
     __slots__ = ("backpressure", "close_reason", "settled", "soft_failure")
 
@@ -73,9 +75,10 @@ class _Findings:
 
 
 class Session:
-    """Holds at most two mails: one whose final dot is written, and one begun behind it.
+    """Holds at most two mails: one whose final dot is written, and one begun after it.
 
-    The caller writes `output()` after each other call, and closes the connection when a progress has `close`.
+    The caller writes `output()` after each call of another method, and closes the connection when a progress has
+    `close`.
     """
 
     def __init__(self, capabilities: Capabilities, *, pipelining: bool) -> None:
@@ -86,8 +89,8 @@ class Session:
         self._now = 0.0
         self._begun: _Begun | None = None
         self._written: Mail | None = None  # its final dot is written
-        self._verdict: Outcome | None = None  # on the written mail, not confirmed yet
-        self._reset_due = False  # the relay holds an unfinished mail
+        self._verdict: Outcome | None = None  # the outcome of the written mail, until it is confirmed
+        self._reset_due = False  # MAIL was accepted: RSET is needed before another MAIL
         self._unused = True  # no MAIL was answered yet
         self._ended = False
 
@@ -95,7 +98,7 @@ class Session:
 
     @property
     def awaited(self) -> Awaited | None:
-        """What the next reply answers."""
+        """The command that the next reply answers, or None."""
         return self._commands.awaited[0] if self._commands.awaited else None
 
     @property
@@ -105,7 +108,7 @@ class Session:
 
     @property
     def in_flight(self) -> list[Mail]:
-        """The mails begun and without an outcome."""
+        """The mails that are begun and have no outcome yet."""
         begun = [self._begun.mail] if self._begun is not None else []
         return begun if self._written is None else [self._written, *begun]
 
@@ -119,9 +122,9 @@ class Session:
     # --- what the connection does
 
     def begin(self, mail: Mail) -> Outcome | None:
-        """Write the commands of a mail, or return its outcome if the relay cannot accept it.
+        """Write the commands of a mail and return None, or return its outcome if the relay cannot accept it.
 
-        Raises ValueError, with nothing written: an address would break out of its command.
+        Raises ValueError if an address has a control character; then nothing was written.
         """
         envelope = mail.envelope
         wire = envelope.wire(eight_bit=self._capabilities.eight_bit)
@@ -136,11 +139,11 @@ class Session:
         return None
 
     def output(self) -> bytes:
-        """The bytes to write to the connection now."""
+        """Return the bytes to write to the connection now."""
         return self._commands.take_output()
 
     def receive(self, data: bytes, now: float = 0.0) -> Progress | None:
-        """Read replies; None: none is complete. `now` is the loop's time."""
+        """Read replies and return their meaning, or None if no reply is complete. `now` is the loop's time."""
         self._now = now
         try:
             if not self._read(data):
@@ -152,11 +155,11 @@ class Session:
         return self._take_progress()
 
     def quit(self) -> None:
-        """Send QUIT; only when the session is quiet."""
+        """Send QUIT. The session must be quiet."""
         self._commands.send(Control.QUIT, b"QUIT\r\n")
 
     def end(self, cause: CloseCause, reason: str) -> Progress:
-        """The connection is lost or closed: settle or return the mails of the session."""
+        """End the session after its connection was lost or closed: settle its mails or return them to the queue."""
         reason = one_line(reason)
         close = Close(
             cause,
@@ -176,7 +179,7 @@ class Session:
     # --- how replies are read
 
     def _read(self, data: bytes) -> bool:
-        """Whether a reply is complete. Raises OutOfStepError."""
+        """Read replies and return whether any is complete. Raises OutOfStepError."""
         if len(self._commands.awaited) == _DOT_AND_GROUP and self._read_all_accepted(data):
             return True
         replies = self._replies.read(data)
@@ -192,7 +195,7 @@ class Session:
         return bool(replies)
 
     def _read_all_accepted(self, data: bytes) -> bool:
-        """Read the usual replies at once: the written mail is sent, and the begun one may be written."""
+        """If these are the usual replies, settle the written mail as sent, write the begun one and return True."""
         awaited, written, begun = self._commands.awaited, self._written, self._begun
         if awaited[0] is not Phase.DOT or self._replies.is_partial:
             return False
@@ -224,7 +227,7 @@ class Session:
         accepted = reply[0] == (_GO_AHEAD if phase is Phase.DATA else _OK)
         if not accepted:
             if phase is Phase.MAIL and not self._unused and reply.startswith(CLOSING):
-                return  # routine on a connection that was used before: the same as no reply
+                return  # normal on a connection that was used before; treated like a missing reply
             refusal = self._interpret(phase, reply)
             begun.refusal = begun.refusal or refusal
         self._unused = False
@@ -262,7 +265,7 @@ class Session:
         return outcome
 
     def _step(self, begun: _Begun) -> None:
-        """Without PIPELINING, the first refusal decides."""
+        """Without PIPELINING: send the next command, or settle the mail with its first refusal."""
         if begun.refusal is None:
             self._commands.send_pending()
         else:
@@ -270,7 +273,7 @@ class Session:
             self._settle_begun(begun, begun.refusal)
 
     def _group_answered(self, *, go_ahead: bool, more: bool) -> None:
-        """MAIL, RCPT and DATA have their replies, which proves the step. `more`: unread bytes follow."""
+        """MAIL, RCPT and DATA have their replies, so client and relay are in step. `more`: unread bytes follow."""
         self._confirm()
         if go_ahead and more:
             raise OutOfStepError("the relay sent more after 354")
@@ -283,13 +286,13 @@ class Session:
         self._settle_begun(begun, begun.refusal)
         if go_ahead and begun.recipient_accepted:
             raise OutOfStepError("the relay refused the sender, but would accept the mail")
-        if go_ahead:  # RFC 2920 3.1: a mail without recipients, ended at once
+        if go_ahead:  # RFC 2920 3.1: the mail has no recipients and is ended at once
             self._commands.write(Control.LONE_DOT, b".\r\n")
             self._reset_due = False
 
     def _write_body(self, begun: _Begun) -> None:
         mail = begun.mail
-        if self._now > mail.deadline:  # the relay expects the body: only closing the connection avoids sending it
+        if self._now > mail.deadline:  # the relay expects the body, so only closing the connection avoids sending it
             self._findings.close_reason = PAST_DEADLINE.explanation
             self._settle_begun(begun, PAST_DEADLINE)
             return
@@ -300,7 +303,7 @@ class Session:
     # --- how mails are settled
 
     def _confirm(self) -> None:
-        """The verdict on the written mail is in step."""
+        """Settle the written mail with its verdict, because client and relay are in step."""
         if self._written is not None and self._verdict is not None:
             self._settle_written(self._written, self._verdict)
 
@@ -313,7 +316,10 @@ class Session:
         self._begun = None
 
     def _end_begun(self, cause: CloseCause, reason: str) -> list[Mail]:
-        """The begun mail was not written. A refusal counts, unless its reply may belong to another command."""
+        """Settle or return the begun mail, whose body was not written.
+
+        A refusal counts, unless its reply may belong to another command.
+        """
         begun = self._begun
         if begun is None:
             return []
@@ -332,7 +338,10 @@ class Session:
         return outcome_of_loss(phase, reason)
 
     def _is_doubtful(self, cause: CloseCause) -> bool:
-        """Whether replies may belong to other commands: in a group that is answered only in part, one is missing."""
+        """Return whether replies may belong to other commands.
+
+        If a group of commands timed out with only some of its replies, it is unknown which reply is missing.
+        """
         if cause is CloseCause.TIMEOUT:
             return self._begun is not None and self._begun.phase is not Phase.MAIL
         return cause is CloseCause.OUT_OF_STEP
@@ -340,7 +349,7 @@ class Session:
     def _blames_pipelining(self, cause: CloseCause) -> bool:
         if not self._commands.pipelining:
             return False
-        if cause is CloseCause.TIMEOUT:  # only some of the commands written together were answered
+        if cause is CloseCause.TIMEOUT:  # only some of the commands that were written together have replies
             return self._begun is not None and (self._begun.phase is not Phase.MAIL or self._verdict is not None)
         return cause is CloseCause.OUT_OF_STEP and (self._begun is not None or self._written is not None)
 

@@ -1,1 +1,1 @@
-"""Delivers batches: claims, renders, hands mails to the relays and records what became of them."""
+"""Deliver batches: claim them, render their mails, hand the mails to the relays and record the outcomes."""

@@ -8,7 +8,7 @@ from coupons.store.deliveries import Delivery
 
 
 class Backlog:
-    """Mails that wait to be handed over, and postponed ones, which are tried again when some time has passed."""
+    """Mails that wait to be handed over, and postponed mails, which are retried after some time."""
 
     def __init__(self) -> None:
         self.waiting: deque[Delivery] = deque()
@@ -30,7 +30,7 @@ class Backlog:
         self.waiting.clear()
 
     def retry_postponed(self, *, after_seconds: float) -> bool:
-        """If the last mail was postponed that long ago, all postponed mails wait again; returns whether any do."""
+        """If no mail was postponed in the last `after_seconds`, move the postponed mails to `waiting`, return True."""
         if self._is_closed or not self._postponed or time.monotonic() < self._postponed_at + after_seconds:
             return False
         self.waiting.extend(self._postponed)
@@ -38,6 +38,6 @@ class Backlog:
         return True
 
     def close(self) -> None:
-        """No mail of the batch is handed over any more."""
+        """Postpone all waiting mails for good: no mail of this batch is handed over any more."""
         self.postpone_waiting()
         self._is_closed = True

@@ -1,4 +1,4 @@
-"""Load a claimed batch: assign its codes, compile its sendout's message, read the mails that are due."""
+"""Load a claimed batch: assign its codes, compile the message of its sendout, read the mails that are due."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 ASSIGN_PAUSE_SECONDS = 0.05
 ASSIGN_TRIES = 100
 LOCKED_CODES_SECONDS = 5.0
-"""Delay before a batch is retried whose reserved codes stay locked for longer than a transaction normally takes."""
+"""Delay before a batch is retried if its reserved codes stay locked for longer than a transaction normally takes."""
 MAX_RENDERERS = 8
 
 
@@ -38,7 +38,10 @@ class BatchLoader:
         self._renderers: dict[UUID, Renderer] = {}
 
     async def load(self, batch: Batch) -> LoadedBatch | BatchResult:
-        """The batch's due mails, or why none can be sent now. Retried for as long as the lease lasts."""
+        """Return the batch's due mails, or why none can be sent now.
+
+        While the database is unavailable, this is retried until the lease ends.
+        """
         while True:
             try:
                 return await self._load(batch)
@@ -58,7 +61,10 @@ class BatchLoader:
             return LoadedBatch(renderer, await deliveries.list_due(connection, batch, renderer.lists))
 
     async def _assign_codes(self, batch: Batch) -> BatchResult | None:
-        """None once every delivery has its codes, as far as the sendout's reservation goes."""
+        """Assign codes as long as the sendout has reserved ones.
+
+        Returns None when done, else why this is impossible now.
+        """
         for _ in range(ASSIGN_TRIES):
             async with self._pool.acquire() as connection:
                 try:
@@ -72,7 +78,7 @@ class BatchLoader:
         return BatchResult(LOCKED_CODES_SECONDS, waiting_reason="reserved codes are locked by another transaction")
 
     async def _renderer_for(self, sendout_id: UUID) -> Renderer:
-        """Compiled once per sendout: its message and lists never change while it sends."""
+        """Return the renderer, which is created once per sendout: a sendout's message and lists never change."""
         if sendout_id not in self._renderers:
             async with self._pool.acquire() as connection:
                 message = await messages.get_for_sendout(connection, sendout_id)

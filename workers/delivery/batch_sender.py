@@ -1,8 +1,11 @@
-"""Hand over the mails of one batch, with the intent committed before each mail and its outcome soon after.
+"""Hand over the mails of one batch to the relays.
 
-If the worker is killed, the mails between intent and recorded outcome are uncertain: at most the in-flight window. One
-transaction records the outcomes that came in and the intents of the next mails. The next flush begins when half of the
-mails in flight have their outcomes, so that the relay never waits for the database.
+The intent to send a mail (a note that the mail may leave) is committed before the mail is handed over, and its outcome
+is committed soon after. If the worker is killed, the mails with an intent and without a recorded outcome are uncertain.
+Their number is limited by the in-flight window.
+
+A flush is one transaction that records the new outcomes and the intents of the next mails. The next flush begins when
+half of the mails in flight have their outcomes, so that the relay never waits for the database.
 """
 
 import asyncio
@@ -31,11 +34,15 @@ from workers.loops import Signals, wait_until_set
 FLUSH_SECONDS = 0.1
 """The longest time that an outcome waits to be recorded together with others."""
 RENDER_SECONDS = 0.1
-"""Rendering blocks everything else, heartbeats too. A single mail that exceeds the size limit takes 0.06 s."""
+"""Mails are rendered for at most this time at once, because rendering blocks everything else, also heartbeats. A mail
+that exceeds the size limit takes 0.06 s.
+"""
 LOOK_SECONDS, PATIENT_LOOK_SECONDS = 1.0, 5.0
-"""Without outcomes, the time between two flushes, which notice a pause. The longer one is for stalled mails only."""
+"""The time between two flushes if no outcomes come in; a flush notices that the sendout was paused. The longer time
+applies while only stalled mails are left.
+"""
 UNREACHABLE_SECONDS = 15.0
-"""Delay before postponed mails are retried, in this batch's next turn or while other mails are stalled."""
+"""Delay before postponed mails are retried, when the batch is claimed again or while its other mails are stalled."""
 STOPPING = Unreachable("the worker is shutting down", UnreachableCause.SHUTDOWN)
 
 Mail = tuple[Delivery, Envelope]
@@ -43,13 +50,13 @@ Mail = tuple[Delivery, Envelope]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Why a batch was left before each of its mails had an outcome. Without any reason: its sendout is not sending."""
+    """Why a batch is released before each of its mails has an outcome. Without a reason, its sendout is not sending."""
 
     retry_after_seconds: float = 0
     waiting_reason: str | None = None
-    """Shown with the sendout while it makes no progress."""
+    """The reason that the sendout shows while it makes no progress."""
     pause_reason: str | None = None
-    """The sendout is to be paused."""
+    """If set, the sendout is paused for this reason."""
 
 
 NOT_SENDING = BatchResult()
@@ -70,7 +77,7 @@ class BatchSender:
         signals: Signals,
         on_only_stalled: Callable[[], None],
     ) -> None:
-        """`on_only_stalled` is called once only mails on stalled connections are left, whose replies may take long."""
+        """`on_only_stalled` is called when only mails on stalled connections are left; replies may take minutes."""
         self._in_flight = in_flight
         self._budget = budget
         self._recorder = recorder
@@ -84,12 +91,15 @@ class BatchSender:
         self._result: BatchResult | None = None
 
     async def run(self, due: Sequence[Delivery]) -> BatchResult | None:
-        """Send until every mail has an outcome (None), or there is a reason to stop. Raises WorkStopped."""
+        """Send until every mail has an outcome, and return None, or return the reason to stop earlier.
+
+        Raises WorkStopped.
+        """
         self._backlog.waiting.extend(due)
         try:
             await self._send()
         except (WorkStopped, asyncio.CancelledError):
-            self._stop_sending()  # no more mails may leave; the mails in flight are left to their next worker
+            self._stop_sending()  # no more mails may leave; another worker recovers the mails in flight
             raise
         except Exception:  # an internal error: the mails in flight still get their outcomes
             self._stop_sending()
@@ -109,7 +119,7 @@ class BatchSender:
     # --- render and hand over -----------------------------------------------------------------------------------------
 
     async def _render_next(self) -> list[Mail]:
-        """The next mails that the budget and the time for rendering allow; one that cannot be rendered is refused."""
+        """Render as many mails as the budget and RENDER_SECONDS allow. A mail that cannot be rendered is refused."""
         granted = await self._budget.acquire(len(self._backlog.waiting))
         mails: list[Mail] = []
         end = time.monotonic() + RENDER_SECONDS
@@ -123,7 +133,9 @@ class BatchSender:
         return mails
 
     async def _flush(self, mails: Sequence[Mail]) -> bool:
-        """Record outcomes and the intents for these mails, then hand them over; False if mails must not be sent."""
+        """Record outcomes and the intents of these mails, then hand the mails over; return False if they must not be
+        sent.
+        """
         if not (self._in_flight.needs_flush or mails):
             return True
         deadline = asyncio.get_running_loop().time() + self._recorder.lease_seconds  # the flush renews the lease
@@ -148,9 +160,9 @@ class BatchSender:
         return may_send
 
     def _hand_over(self, mails: Iterable[Mail], deadline: float) -> None:
-        """A mail that is still queued when the lease ends comes back."""
+        """Hand mails to the relays. A mail that is still queued when the lease ends comes back as not sent."""
         for delivery, envelope in mails:
-            if self._signals.stopping:  # since the flush began
+            if self._signals.stopping:  # the worker began to stop during the flush
                 self._settle(delivery, STOPPING)
             else:
                 report = partial(self._settle, delivery)
@@ -164,7 +176,7 @@ class BatchSender:
     # --- settle -------------------------------------------------------------------------------------------------------
 
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """A mail in flight has its outcome."""
+        """Apply the policy to the outcome of a mail in flight."""
         result = None
         match self._policy.verdict(delivery, outcome):
             case DeliveryResult() as conclusion:
@@ -182,7 +194,10 @@ class BatchSender:
             self._half_settled.set()
 
     def _hold_off(self, reason: str) -> None:
-        """Hand over no more mails for now. In an outage no batch is claimed before a relay is tried again."""
+        """Hand over no more mails for now.
+
+        In an outage the result has no retry delay: no batch is claimed before a relay is tried again.
+        """
         if self._result is not None and self._result.pause_reason:
             return
         if outage := self._relays.outage:
@@ -197,8 +212,10 @@ class BatchSender:
             self._backlog.postpone_waiting()
 
     async def _report_only_stalled(self) -> None:
-        """Other batches need not wait for stalled mails, nor an operator for the reason of a pause: the operator may
-        fix the cause and resume the sendout before their replies come.
+        """If only stalled mails are left, let other batches begin, and pause the sendout if there is a reason to.
+
+        Their replies may take minutes. An operator who sees the reason now can fix the cause and resume the sendout
+        before the replies come.
         """
         if not self._is_only_stalled:
             return
@@ -209,7 +226,7 @@ class BatchSender:
                 self._result = NOT_SENDING
 
     def _retry_postponed(self, *, may_send: bool) -> bool:
-        """Postponed mails need not wait for replies that may be minutes away."""
+        """Retry postponed mails while only stalled mails are in flight, whose replies may take minutes."""
         if not self._is_only_stalled or not may_send or self._signals.stopping or self._relays.outage:
             return False
         if self._result is not None and self._result.pause_reason:
@@ -221,7 +238,7 @@ class BatchSender:
 
     @property
     def _is_only_stalled(self) -> bool:
-        """Whether nothing is left to do but to wait for mails on stalled connections."""
+        """Whether all mails in flight are on stalled connections and no mail waits to be handed over."""
         if self._backlog.waiting or self._in_flight.is_empty:
             return False
         return self._relays.stalled_owners().count(self._in_flight) == len(self._in_flight)
@@ -236,7 +253,7 @@ class BatchSender:
             await self._budget.wait()
 
     async def _wait_for_outcomes(self, at_most_seconds: float) -> None:
-        """Until half of the mails in flight have outcomes, an outcome has waited long enough, or a flush is due."""
+        """Wait until half of the mails in flight have outcomes, one has waited long enough, or a flush is due."""
         end = time.monotonic() + at_most_seconds
         while not self._in_flight.is_half_settled:
             self._half_settled.clear()

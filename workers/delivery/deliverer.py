@@ -39,10 +39,10 @@ class Deliverer:
         owner: str,
         background: asyncio.TaskGroup,
     ) -> None:
-        """Batches that only wait for stalled connections finish in `background`.
+        """A batch that only waits for stalled connections finishes in `background`.
 
-        There are seldom more than were being sent when the connections stalled, as later mails use other connections.
-        Each holds a stalled mail, so there are never more than the window has mails.
+        There are seldom more of these batches than were being sent when the connections stalled, because later mails
+        use other connections. Each of them holds a stalled mail, so there are at most `max_in_flight`.
         """
         self._pool = pool
         self._relays = relays
@@ -59,7 +59,10 @@ class Deliverer:
         self._blocked_by: str | None = None
 
     async def step(self) -> float | None:
-        """Deliver one batch, except mails on stalled connections. Without one, return when there may be one."""
+        """Deliver one batch, except its mails on stalled connections.
+
+        If there is none, return the seconds until there may be.
+        """
         outage = self._relays.outage
         async with self._pool.acquire() as connection:
             batch = await deliveries.claim(
@@ -75,7 +78,10 @@ class Deliverer:
         return NO_PAUSE
 
     async def _next_step(self, connection: Connection, outage: Outage | None) -> float | None:
-        """Seconds until there may be a batch. No attempt is counted; the sendouts show why they make no progress."""
+        """Return the seconds until there may be a batch, or None.
+
+        If sending is impossible, show the reason in the sendouts.
+        """
         if await self._is_blocked(connection):
             return GUARD_SECONDS
         if outage is None:
@@ -95,7 +101,7 @@ class Deliverer:
         return reason is not None
 
     async def _deliver_in_task(self, batch: Batch) -> None:
-        """Returns once the batch is delivered, or only waits for stalled mails: the role then claims another batch."""
+        """Return when the batch is delivered or only waits for stalled mails. Then the role claims another batch."""
         only_stalled = asyncio.Event()
         work = asyncio.create_task(self._deliver(batch, only_stalled.set))
         work.add_done_callback(lambda _: only_stalled.set())

@@ -1,4 +1,4 @@
-"""Which mails of one batch are in flight: their intent is committed, and their outcome is not recorded yet."""
+"""The mails of one batch that are in flight: their intent to send is committed, but their outcome is not yet."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from coupons.store.deliveries import DeliveryResult
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """The content of one transaction: outcomes, and the intent to hand over the next mails."""
+    """The content of one transaction: outcomes, and the intents to send the next mails."""
 
     results: tuple[DeliveryResult, ...]
     intents: tuple[int, ...]
@@ -32,17 +32,17 @@ class InFlight:
         self._flush: Flush | None = None
 
     def __len__(self) -> int:
-        """The mails in flight, and the ones whose intent is just being committed."""
+        """The number of mails in flight, including those whose intent is being committed."""
         return len(self._numbers) + (len(self._flush.intents) if self._flush else 0)
 
     @property
     def settled(self) -> int:
-        """The number of mails that leave with the next flush."""
+        """The number of mails that are no longer in flight after the next flush."""
         return len(self._settled)
 
     @property
     def is_empty(self) -> bool:
-        """Whether no intent is committed without a recorded outcome."""
+        """Whether no mail is in flight."""
         return not self._numbers
 
     @property
@@ -55,13 +55,13 @@ class InFlight:
         return bool(self._numbers or self._results)
 
     def settle(self, number: int, result: DeliveryResult | None) -> None:
-        """Settle a mail in flight. Without a result it was not handed over, and its delivery is as before."""
+        """Settle a mail in flight. Without a result the mail was not handed over, and its delivery stays as it was."""
         self._settled.add(number)
         if result is not None:
             self._results.append(result)
 
     def add_result(self, result: DeliveryResult) -> None:
-        """Record the result of a mail that never was in flight."""
+        """Add the result of a mail that was never in flight."""
         self._results.append(result)
 
     def begin_flush(self, intents: Iterable[int]) -> Flush:
@@ -74,7 +74,7 @@ class InFlight:
         return self._flush
 
     def commit(self, *, may_send: bool) -> None:
-        """The flush is committed; its intents are in flight now if they may be sent."""
+        """Mark the flush as committed. If `may_send`, the mails of its intents are in flight now."""
         flush = self._take_flush()
         self._numbers -= flush.settled
         self._settled -= flush.settled
@@ -83,7 +83,7 @@ class InFlight:
             self._numbers.update(flush.intents)
 
     def rollback(self) -> None:
-        """The flush failed: its results are still to be recorded, and its intents were not handed over."""
+        """Mark the flush as failed. The next flush records its results; the intended mails were not handed over."""
         self._take_flush()
 
     def _take_flush(self) -> Flush:

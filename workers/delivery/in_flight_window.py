@@ -1,4 +1,4 @@
-"""The in-flight window: how many mails of a worker may be between intent and recorded outcome."""
+"""The in-flight window: it limits how many mails of a worker may have an intent to send and no recorded outcome."""
 
 import asyncio
 import time
@@ -9,22 +9,22 @@ from workers.delivery.in_flight import InFlight
 from workers.loops import wait_until_set
 
 WINDOW_SECONDS = 1.0
-"""The window holds as many mails as the relays take in this time."""
+"""The window has room for as many mails as the relays accept in this time."""
 _MEASURED_SECONDS = 0.1
 _WEIGHT = 0.3  # of the newest measurement
 
 
 class InFlightWindow:
-    """As many mails as the relays take in a second, and never more than `most`.
+    """Limits the mails in flight to what the relays accept in a second, and never allows more than `most`.
 
-    So a pause acts within two seconds however slow a relay is, and a worker that is killed leaves few mails uncertain.
-    The batches that a worker delivers at the same time share the window; while one is being claimed or its codes are
-    assigned, the others have all of it. Mails on stalled connections, whose replies may take long, count towards `most`
-    only.
+    So a pause takes effect within two seconds, however slow a relay is, and a killed worker leaves few mails uncertain.
+    The batches that a worker delivers at the same time share the window. While a batch is being claimed or its codes
+    are being assigned, the others have the whole window. Mails on stalled connections, whose replies may take minutes,
+    count only towards `most`.
     """
 
     def __init__(self, most: int, *, least: int, stalled_owners: Callable[[], Sequence[object]] = tuple) -> None:
-        """`least`: enough for every connection to transmit one mail and have the next one ready.
+        """`least` lets every connection transmit one mail and have the next one ready.
 
         `stalled_owners` lists the `InFlight` of each mail on a stalled connection.
         """
@@ -39,7 +39,7 @@ class InFlightWindow:
 
     @contextmanager
     def share(self, in_flight: InFlight) -> Iterator["Share"]:
-        """A batch's share of the window, while the block runs."""
+        """Give a batch a share of the window while the block runs."""
         share = Share(self, in_flight)
         self._shares.add(share)
         try:
@@ -57,7 +57,7 @@ class InFlightWindow:
         return sum(len(share.in_flight) for share in self._shares)
 
     def room_for(self, share: "Share") -> int:
-        """How many mails this batch may have in flight in addition to those that it has; negative if too many are."""
+        """Return how many more mails this batch may have in flight; the number is negative if it has too many."""
         stalled = self._stalled_owners()
         part = self.size // max(1, sum(each.wants_room for each in self._shares))
         unused = max(1, part) - (len(share.in_flight) - stalled.count(share.in_flight))
@@ -65,7 +65,7 @@ class InFlightWindow:
         return min(unused, self.size - in_flight + len(stalled), self._most - in_flight)
 
     def release(self, mails: int) -> None:
-        """These mails have their outcomes recorded: measure the relays' speed, wake the batches that wait for room."""
+        """Release mails with recorded outcomes: measure the relays' speed and wake the batches that wait for room."""
         self._freed.set()
         self._outcomes += mails
         elapsed = time.monotonic() - self._since
@@ -74,13 +74,13 @@ class InFlightWindow:
             self._outcomes, self._since = 0, time.monotonic()
 
     async def wait_for_room(self, seconds: float) -> None:
-        """Wait until another batch has freed room, but not longer than this."""
+        """Wait until another batch has freed room, but at most the given seconds."""
         self._freed.clear()
         await wait_until_set(self._freed, seconds)
 
 
 class Share:
-    """What one batch may use of the window."""
+    """The part of the window that one batch may use."""
 
     def __init__(self, window: InFlightWindow, in_flight: InFlight) -> None:
         self.in_flight = in_flight
@@ -89,7 +89,7 @@ class Share:
         self._window = window
 
     def room(self, wanted: int) -> int:
-        """How many of the `wanted` mails may be handed over with the next flush."""
+        """Return how many of the `wanted` mails may be handed over with the next flush."""
         self.wants_room = wanted > 0
         return max(0, min(wanted, self.in_flight.settled + self._window.room_for(self)))
 

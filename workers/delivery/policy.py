@@ -1,4 +1,4 @@
-"""What an outcome means for a delivery: the whole failure policy of sending."""
+"""The whole failure policy of sending: decides what each outcome of a mail means for its delivery."""
 
 import random
 from collections import Counter
@@ -22,38 +22,43 @@ from coupons.store.deliveries import Delivery, DeliveryResult
 FIRST_RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 3_600.0
 JITTER = 0.2
-"""Retry delays vary by this part, so that mails that were deferred together do not come back together."""
+"""Retry delays vary by this fraction, so that mails that were deferred together are not retried together."""
 REJECTIONS_IN_A_ROW = 3
-"""After this many policy rejections in a row, the relay rejects the sender and not single recipients."""
+"""After this many policy rejections in a row, the relay is assumed to reject the sender and not single recipients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The sender is at fault: an operator has to act. The mail was not accepted, its delivery is as before."""
+    """The relay rejects the sender, so an operator has to act.
+
+    The mail was not accepted; its delivery stays as it was.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class HoldOff:
-    """The mail was not handed over, its delivery is as before. Now the next mail would fail in the same way."""
+    """The mail was not handed over; its delivery stays as it was. The next mail would fail in the same way."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """The mail was not handed over, its delivery is as before. This says nothing about the relay."""
+    """The mail was not handed over; its delivery stays as it was. The relay is not the reason."""
 
 
 class RejectionStreaks:
-    """For each sendout, the number of recipients in a row that were rejected for a policy (`550 5.7.1` at RCPT)."""
+    """Counts, for each sendout, the recipients in a row that the relay rejected for policy reasons (`550 5.7.1` at
+    RCPT).
+    """
 
     def __init__(self) -> None:
         self._in_a_row: Counter[UUID] = Counter()
 
     def add(self, sendout_id: UUID) -> bool:
-        """Count one more rejection. Returns True, and starts again at zero, if the sender must be the reason."""
+        """Count one more rejection. If the sender must be the reason, reset the count and return True."""
         self._in_a_row[sendout_id] += 1
         if self._in_a_row[sendout_id] < REJECTIONS_IN_A_ROW:
             return False
@@ -61,13 +66,13 @@ class RejectionStreaks:
         return True
 
     def reset(self, sendout_id: UUID) -> None:
-        """The relay has accepted a mail, or rejected one because of its recipient."""
+        """Reset the count: the relay has accepted a mail, or rejected one because of its recipient."""
         self._in_a_row.pop(sendout_id, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """For the mails of one sendout."""
+    """The failure policy for the mails of one sendout."""
 
     streaks: RejectionStreaks
     sendout_id: UUID
@@ -96,8 +101,10 @@ class Policy:
                 return Postpone()
 
     def _sender_or_recipient(self, delivery: Delivery, reply: str) -> DeliveryResult:
-        """At the first attempt either may be the reason. At a later one, with other mails accepted in between, it is
-        the recipient.
+        """Return the result of a policy rejection, whose reason may be the sender or the recipient.
+
+        At the first attempt either may be the reason, so the mail is deferred. At a later attempt it is the recipient,
+        because the relay has accepted other mails in between.
         """
         return refused(delivery, reply) if delivery.attempts else self._later(delivery, reply)
 
@@ -110,7 +117,10 @@ class Policy:
 
 
 def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> DeliveryResult:
-    """The codes return to their lists, unless an earlier mail may have arrived: then the delivery stays uncertain."""
+    """Return a result whose codes return to their lists.
+
+    If an earlier mail may have arrived, the result is uncertain.
+    """
     if delivery.was_uncertain:
         reply = f"an earlier mail may have arrived; this one: {reply}"
         return DeliveryResult.of(delivery, DeliveryState.UNCERTAIN, reply, attempted=attempted)
@@ -118,9 +128,9 @@ def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> Delive
 
 
 def retry_in(attempts: int, deferred_for: float, give_up_after: float) -> float | None:
-    """Seconds until the next attempt after `attempts` earlier ones, doubling each time; None to give up.
+    """Return the seconds until the next attempt, which double with each of the `attempts` so far, or None to give up.
 
-    `deferred_for`: seconds since the delivery was first deferred.
+    `deferred_for` is the number of seconds since the delivery was first deferred.
     """
     wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts, 16), MAX_RETRY_SECONDS)
     return wait if deferred_for + wait <= give_up_after else None

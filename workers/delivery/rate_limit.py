@@ -1,4 +1,4 @@
-"""The rate limit that all workers share: a number of mails per hour, booked in the database."""
+"""The rate limit in mails per hour that all workers share. Workers book time slots in the database."""
 
 import time
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from workers.loops import RETRY_SECONDS
 log = structlog.get_logger()
 
 MAX_SLOT_SECONDS = 1.0
-"""A worker books at most the mails of this time at once."""
+"""A worker books at most as many mails at once as the rate limit allows in this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A number of mails that may leave, not before `at` (of `time.monotonic`)."""
+    """A number of mails that may be sent from `at` on (a time of `time.monotonic`)."""
 
     mails: int
     at: float
 
     @property
     def available(self) -> int:
-        """The mails that may leave now."""
+        """The number of mails that may be sent now."""
         return self.mails if self._has_come else 0
 
     @property
@@ -42,9 +42,9 @@ class RateLimit:
         self._per_second = per_hour / 3_600
 
     async def book(self, mails: int) -> Slot:
-        """Book the next free slot of all workers, for at most `mails`. No worker polls: a slot says when it comes.
+        """Book the next free slot, for at most `mails` mails. A slot has its time, so no worker has to poll.
 
-        While the database is unavailable the slot is empty, and comes after a retry interval.
+        If the database is unavailable, the returned slot is empty and begins after the retry interval.
         """
         booked = max(1, min(mails, int(self._per_second * MAX_SLOT_SECONDS)))
         try:

@@ -1,4 +1,4 @@
-"""Write one batch's progress to the database: its flushes, and what the sendout's page says about it."""
+"""Write one batch's progress to the database: its flushes, and the reasons that the sendout shows."""
 
 import asyncio
 from contextlib import suppress
@@ -23,12 +23,12 @@ class Recorder:
         self._shows_waiting_reason = batch.waiting_reason is not None
 
     async def record(self, flush: Flush) -> bool:
-        """Commit a flush, which renews the lease; returns whether its intents may be handed over.
+        """Commit a flush, which also renews the lease. Return whether the mails of its intents may be handed over.
 
-        It is retried for as long as the lease lasts, because outcomes that are not recorded become uncertain.
+        The flush is retried until the lease ends, because mails whose outcomes are not recorded become uncertain.
 
         Raises:
-            WorkStopped: nothing was written, no more mails may be handed over.
+            WorkStopped: nothing was written, and no more mails may be handed over.
         """
         flush_id = uuid4()
         while True:
@@ -48,7 +48,7 @@ class Recorder:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def clear_waiting_reason(self) -> None:
-        """The sendout makes progress: remove the reason why it made none, if the page shows one."""
+        """Remove the reason why the sendout made no progress, because it makes progress now."""
         if self._shows_waiting_reason:
             self._shows_waiting_reason = False
             with suppress(*TRANSIENT_ERRORS):
@@ -60,7 +60,7 @@ class Recorder:
 
 
 async def pause_sendout(pool: Pool, sendout_id: UUID, reason: str) -> None:
-    """Pause the sendout if it is sending, until an operator resumes it."""
+    """If the sendout is sending, pause it until an operator resumes it."""
     async with pool.acquire() as connection:
         if await sendouts.pause_if_sending(connection, sendout_id, reason):
             log.error("sendout paused", sendout=str(sendout_id), reason=reason)

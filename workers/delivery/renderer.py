@@ -1,4 +1,4 @@
-"""Render the mails of one sendout: a message compiled once, with each delivery's attributes and codes filled in."""
+"""Render the mails of one sendout. The message is compiled once; each delivery fills in its attributes and codes."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,13 +22,13 @@ class Renderer:
         *,
         settings: Settings,
     ) -> None:
-        """Raises EmailError: a setting is invalid."""
+        """Compile the message. Raises EmailError if a setting is invalid."""
         self.lists = lists
         self._sendout_id = sendout_id
         self._compiled = compile_message(message, files, settings)
 
     def render(self, delivery: Delivery) -> Envelope:
-        """The delivery's mail. Raises RenderError: none can be rendered, and none may be sent."""
+        """Return the delivery's mail. Raises RenderError if the mail cannot be rendered; it must not be sent then."""
         return self._compiled.write(
             rcpt=delivery.address,
             message_id=self._compiled.message_id(self._sendout_id, delivery.number),

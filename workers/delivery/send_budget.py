@@ -1,4 +1,4 @@
-"""How many mails a batch may hand over now: its share of the in-flight window, within the rate limit of all workers."""
+"""Decides how many mails a batch may hand over now, by its share of the in-flight window and the common rate limit."""
 
 import time
 from dataclasses import replace
@@ -8,7 +8,7 @@ from workers.delivery.rate_limit import RateLimit, Slot
 from workers.loops import Signals
 
 ROOM_SECONDS = 1.0
-"""A batch without room asks again after this time, even if no other batch reports free room."""
+"""A batch without room asks again after this time, even if no other batch has freed room."""
 
 
 class SendBudget:
@@ -19,7 +19,10 @@ class SendBudget:
         self._slot = Slot(0, 0.0)
 
     async def acquire(self, wanted: int) -> int:
-        """Take up to `wanted` mails of the budget and return how many. Refund mails that are not handed over."""
+        """Take up to `wanted` mails from the budget and return how many.
+
+        The caller refunds mails that it does not hand over.
+        """
         room = self._share.room(wanted)
         if self._rate_limit is None or not room:
             return room
@@ -31,16 +34,16 @@ class SendBudget:
         return granted
 
     def refund(self, mails: int) -> None:
-        """Acquired mails that were not handed over stay in the booked slot."""
+        """Return acquired mails that were not handed over to the booked slot."""
         if self._rate_limit is not None:
             self._slot = replace(self._slot, mails=self._slot.mails + mails)
 
     def release(self, mails: int) -> None:
-        """These mails are out of flight, their outcomes recorded."""
+        """Free the room of mails whose outcomes are recorded."""
         self._share.release(mails)
 
     async def wait(self) -> None:
-        """Wait until the budget may grant something: the booked slot has come, or another batch has freed room."""
+        """Wait until the budget may grant mails: the booked slot begins, or another batch has freed room."""
         if (seconds := self._slot.at - time.monotonic()) > 0:
             await self._signals.sleep(seconds)
         else:
