@@ -15,7 +15,7 @@ CODES = size(short=10_000, long=200_000)
 WORKERS = 2
 MAX_IN_FLIGHT = 40
 CONNECTIONS = 4
-"""Connections of each worker to the relay. On each at most one mail waits for its final reply."""
+"""Connections of each worker to the relay. On each connection, at most one mail waits for its final reply."""
 SINK_DELAY_SECONDS = 0.1
 """The sink delays its replies, so that the sendout lasts long enough to be hit."""
 QUICK_RELAY: dict[str, Any] = {"smtp_backoff_seconds": 0.1, "smtp_max_backoff_seconds": 0.5}
@@ -25,12 +25,14 @@ MAILS_BEFORE_FAULT = 40
 
 @dataclass(slots=True)
 class BusySystem:
+    """A lab with running workers, one sendout and some imports."""
+
     lab: Lab
     fleet: Fleet
     sendout: UUID
     list_name: str
     total: int
-    """How many codes the list has at the end."""
+    """The number of codes that the list has after all imports."""
     imports: list[UUID] = field(default_factory=list)
 
     def start_import(self, count: int) -> None:
@@ -52,7 +54,7 @@ class BusySystem:
         return self.lab.time_recovery(lambda: self.lab.mail_count() > before or self.is_done)
 
     def wait_finished(self) -> None:
-        """Wait until all jobs are finished; every code of the files must be in the list once."""
+        """Wait until all jobs are finished; then every code of the files must be in the list once."""
         eventually(
             lambda: make_due(self.lab) and self.is_done, "all jobs to finish", within=END_SECONDS, seen=self.states
         )
@@ -63,7 +65,7 @@ class BusySystem:
 def busy_system(
     lab: Lab, *, workers: int = WORKERS, recipients: int = RECIPIENTS, codes: int = CODES, **settings: object
 ) -> Iterator[BusySystem]:
-    """Run workers that send a sendout and import codes."""
+    """Run workers that mail a sendout and import codes."""
     lab.sink.kill()
     lab.sink.start(delay=SINK_DELAY_SECONDS)
     name = lab.add_message(recipients)
@@ -80,7 +82,7 @@ def busy_system(
 
 
 def make_due(lab: Lab) -> bool:
-    """Make deferred mails and released batches due now instead of in a minute. Returns True."""
+    """Make deferred mails and released batches due now instead of in a minute. Returns True, for use in a condition."""
     lab.rows("UPDATE delivery SET due_at = now() WHERE state = 'deferred' AND due_at > now()")
     lab.rows("UPDATE delivery_batch SET due_at = now() WHERE NOT closed AND due_at > now()")
     return True

@@ -1,4 +1,4 @@
-"""A lab for each test, and the table of all results."""
+"""Fixtures that give each test a lab, and hooks that print the table of all results."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.acceptance.processes", "tests.acceptance.system", "tests.faults.lab")
 
-from coupons import broker, topology  # noqa: E402 - rewriting must be asked for before the import
+from coupons import broker, topology  # noqa: E402 - assert rewriting must be registered before the import
 from sandbox.services import Services  # noqa: E402 - as above
 from tests.faults.lab import LONG, FaultResult, FaultySink, Lab  # noqa: E402 - as above
 from tests.faults.report import render, save  # noqa: E402 - as above
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table; COUPONS_FAULTS_ROWS names a file that keeps its rows."""
+    """Print the table; save its rows in the file that COUPONS_FAULTS_ROWS names, if it is set."""
     if rows := config.stash.get(RESULTS, []):
         terminalreporter.write_sep("=", "faults")
         terminalreporter.write_line(render(rows))

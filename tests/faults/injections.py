@@ -23,7 +23,7 @@ ATTRIBUTES = (
     "אבג", "👩\u200d👩\u200d👧", "e\u0301" * 40, "ﷺ" * 60, "x" * 1_000, "ä" * 1_000, "a, b", "a:b", "a;b", "(c)",
     "<a@b>",
 )  # fmt: skip
-"""Accepted as they are: each arrives as a plain value."""
+"""Attributes that are accepted. Each arrives unchanged, as a plain value."""
 
 REFUSED_ATTRIBUTES = {
     "a line break": "Ada\r\nBcc: eve@example.org",
@@ -35,7 +35,7 @@ REFUSED_ATTRIBUTES = {
     "a next line": "Ada\x85Bcc: eve@example.org",
     "too long": "x" * 1_001,
 }
-"""Rejected attributes."""
+"""Attributes that are rejected, by the name of their fault."""
 
 REFUSED_ADDRESSES = (
     "a@example.org, b@example.org", "a@example.org;b@example.org", "a@example.org b@example.org", "<a@example.org>",
@@ -48,7 +48,7 @@ REFUSED_ADDRESSES = (
     "a@faß.example", "a@example.org%0aBcc:b@example.org@x", '=HYPERLINK("a@example.org")', "+1", "-2+3", "@SUM(A1)",
     "RCPT TO:<a@example.org>", "a@example.org> SIZE=1", "mailto:a@example.org", "a@example.org?cc=b@example.org",
 )  # fmt: skip
-"""None of these is a single valid address."""
+"""Addresses that are rejected: none is a single valid address."""
 
 CODES = (
     'n"1',
@@ -65,7 +65,7 @@ CODES = (
     "n 12",
     *FORMULAS,
 )
-"""Accepted codes: each arrives unchanged."""
+"""Codes that are accepted. Each arrives unchanged."""
 REFUSED_CODES = (
     "a\x00b",
     "a\u202eb",

@@ -1,4 +1,4 @@
-"""A system under faults: services behind proxies, workers that can be killed, an oracle that checks the result."""
+"""A system for fault tests: services behind proxies, workers that can be killed, an oracle that checks the result."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ END_SECONDS = 1_800 if LONG else 60
 QUICK_TAKEOVER: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 0.5, "sweep_seconds": 1}
 """Settings with which other workers soon take over the work of a dead one."""
 SECRETS = re.compile(r"@example\.|\b[A-Z]+-\d{5,9}\b")
-"""No log may match: all addresses and codes of these tests do."""
+"""A pattern of all addresses and codes in these tests. No log may contain a match."""
 
 
 def size(*, short: int, long: int) -> int:
@@ -57,7 +57,7 @@ class FaultResult:
 
 
 class FaultySink:
-    """`python -m tests.faults.sink`: can be killed and restarted on the same port with the same ledger."""
+    """A process of `python -m tests.faults.sink`. It can be killed and restarted on the same port and ledger."""
 
     def __init__(self, ledger: Path, **options: object) -> None:
         self.ledger = ledger
@@ -67,7 +67,7 @@ class FaultySink:
         self.start(**options)
 
     def start(self, **options: object) -> None:
-        """Start the sink, or restart it, with these options: `odds` as JSON, `seed`, `delay`."""
+        """Start or restart the sink with these options: `odds` as JSON, `seed`, `delay`, `late`."""
         if self.ledger.exists() and self.ledger.read_bytes()[-1:] not in (b"", b"\n"):
             with self.ledger.open("ab") as torn:  # the sink was killed in the middle of a line
                 torn.write(b"\n")
@@ -95,14 +95,14 @@ class Lab(Shop):
         self.sink = sink
         self.random = random.Random(20_261)
         self._results = results
-        self._recipients: dict[UUID, int] = {}  # how many recipients each sendout must have
-        self._through: dict[str, str] = {}  # URLs of proxies that replace those of the services for workers
+        self._recipients: dict[UUID, int] = {}  # the number of recipients that each sendout must have
+        self._through: dict[str, str] = {}  # URLs of the proxies that workers use instead of the services
 
     # --- faults ---
 
     @contextmanager
     def proxy_to(self, service: str) -> Iterator[FaultProxy]:
-        """Workers started in the block reach `database`, `broker` or `smtp` through the yielded proxy."""
+        """Let workers started in the block reach `database`, `broker` or `smtp` through the yielded proxy."""
         name = f"{service}_url"
         with FaultProxy(getattr(self.direct, name)) as proxy:
             before, self._through = self._through, {**self._through, name: proxy.url}
@@ -118,7 +118,7 @@ class Lab(Shop):
 
     @contextmanager
     def fleet(self, count: int, **settings: object) -> Iterator["Fleet"]:
-        """Run `count` workers; killed workers are replaced. At the end the running ones stop gracefully."""
+        """Run `count` workers and yield their fleet. At the end, the running workers stop gracefully."""
         fleet = Fleet(self, {**QUICK_TAKEOVER, **settings})
         with fleet.running(count):
             yield fleet
@@ -126,7 +126,10 @@ class Lab(Shop):
     # --- steps of a fault test ---
 
     def add_message(self, recipients: int, lists: int = 3, *, spare: int = 0) -> str:
-        """Add a message, a group and lists with a code for each recipient, plus `spare` codes; return their name."""
+        """Add a message, a group and lists with a code for each recipient plus `spare` codes.
+
+        Returns the name of the message and the group, with which the names of the lists begin.
+        """
         name = f"fault-{len(self.rows('SELECT id FROM message')) + 1}"
         people = [f"{name}-{number}@example.org" for number in range(recipients)]
         codes = {
@@ -136,18 +139,18 @@ class Lab(Shop):
         return name
 
     def start_sendout(self, recipients: int, lists: int = 3) -> UUID:
-        """Add a message and start its sendout."""
+        """Add a message with its group and lists, start its sendout and return the sendout's id."""
         name = self.add_message(recipients, lists)
         sendout = self.begin_sending(name, name)
         self._recipients[sendout] = recipients
         return sendout
 
     def mail_count(self) -> int:
-        """How many mails the sink has accepted."""
+        """The number of mails that the sink has accepted."""
         return self.sink.ledger.read_bytes().count(b"\n")
 
     def wait_finished(self, *sendouts: UUID, within: float = END_SECONDS) -> None:
-        """Wait until each of these jobs is finished."""
+        """Wait until each of these sendouts or imports is finished."""
 
         def states() -> list[str]:
             return [self.state(sendout) for sendout in sendouts]
@@ -155,7 +158,10 @@ class Lab(Shop):
         eventually(lambda: {*states()} <= {"finished"}, "all sendouts to finish", within=within, seen=states)
 
     def time_recovery(self, recovered: Callable[[], object] | None = None) -> float:
-        """Seconds from now, the end of a fault, until `recovered` is true, by default until mails arrive again."""
+        """Wait until `recovered` is true, by default until mails arrive again; return the seconds.
+
+        Call it at the end of the fault.
+        """
         begun, before = time.monotonic(), self.mail_count()
         eventually(recovered or (lambda: self.mail_count() > before), "the workers to recover", within=RECOVERY_SECONDS)
         return time.monotonic() - begun
@@ -179,8 +185,8 @@ class Lab(Shop):
     ) -> Verdict:
         """Check the rules of the oracle and the limit of uncertain mails; add a row to the table.
 
-        `rejected` is the number of commands that must be in the dead queue. All others name their sources, so that no
-        queue holds codes or addresses.
+        `rejected` is the number of commands that must be in the dead queue. If it is 0, the queue must be empty, so
+        that no queue contains a code or an address.
         """
         verdict = asyncio.run(check_sendouts(self.direct.database_url, self.sink.ledger, recipients=self._recipients))
         row = FaultResult(
@@ -197,7 +203,7 @@ class Lab(Shop):
         assert verdict.wrong == [], f"{fault}: {asdict(row)}"
         assert verdict.uncertain <= max_uncertain, f"{fault}: {asdict(row)}"
         assert self.secrets_in_logs() == []  # O9
-        dead = len(self.dead())  # a rejection whose acknowledgement was lost is there twice
+        dead = len(self.dead())  # contains a command twice if the acknowledgement of its rejection was lost
         assert dead >= rejected if rejected else dead == 0  # O9
         assert recovered is None or recovered <= RECOVERY_SECONDS
         return verdict
@@ -207,7 +213,7 @@ class Lab(Shop):
 
 
 class Fleet:
-    """Workers in places 0 to n-1."""
+    """Running workers in numbered places. Each can be killed and replaced by a new worker in the same place."""
 
     def __init__(self, lab: Lab, settings: dict[str, object]) -> None:
         self._lab = lab
@@ -222,13 +228,13 @@ class Fleet:
             self.workers = [self._start(ready=True) for _ in range(count)]
             yield
             for worker in self.workers:
-                worker.says("consuming commands")  # before that a worker has no graceful shutdown
+                worker.says("consuming commands")  # before this log line, a worker cannot stop gracefully
 
     def _start(self, *, ready: bool = False, **settings: object) -> Worker:
         return self._stack.enter_context(self._lab.worker(ready=ready, **{**self._settings, **settings}))
 
     def replace(self, place: int, *, ready: bool = False, **settings: object) -> Worker:
-        """Start a worker in this place, with these settings; the previous one must be dead or dying."""
+        """Start a worker in this place, with these settings; the previous worker must be dead or dying."""
         self.workers[place] = self._start(ready=ready, **settings)
         return self.workers[place]
 
@@ -240,7 +246,7 @@ class Fleet:
         self.replace(place)
 
     def kill_until(self, fact: Callable[[], object], pauses: tuple[float, float], within: float = END_SECONDS) -> None:
-        """Kill random workers until `fact` holds, with pauses of random length (from, to) in seconds."""
+        """Kill random workers until `fact` holds; before each kill, pause for a random time in seconds (from, to)."""
 
         def holds() -> bool:
             if fact():
@@ -256,7 +262,10 @@ class Fleet:
 
 
 def codes_of(list_name: str, count: int) -> Sequence[str]:
-    """`FAULTA-0000001` and so on: the prefix is the list's name in capitals, digits as letters, without hyphens."""
+    """The codes of a list, such as `FAULTA-0000001`.
+
+    The prefix is the list's name in capitals, with letters instead of digits and without hyphens.
+    """
     prefix = "".join(
         each for each in list_name.upper().translate(str.maketrans("0123456789", "QRSTUVWXYZ")) if each.isalpha()
     )

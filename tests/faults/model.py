@@ -1,4 +1,4 @@
-"""The model: a database, two workers, a simulated network and the actions of operators, one step at a time."""
+"""The model: a database, two workers, a simulated network and the actions of operators. It runs one step at a time."""
 
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,14 +22,16 @@ from workers.loops import NO_PAUSE
 SETTINGS = Settings(
     batch_size=5, max_in_flight=2, smtp_connections=1, heartbeat_seconds=44, lease_seconds=45, retry_hours=5
 )
-"""Few recipients make several batches of several flushes. Without heartbeats only fences stop a frozen worker."""
+"""A few recipients already make several batches with several flushes. No heartbeat comes before the lease expires, so
+only fences stop a frozen worker.
+"""
 TIMES = {
     "delivery": ("due_at", "deferred_since"),
     "delivery_batch": ("due_at", "lease_until"),
     "sendout": ("next_batch_at", "lease_until"),
     "import_job": ("due_at", "lease_until"),
 }
-"""Columns that are moved back by two hours: every lease expires and all deferred work is due."""
+"""Columns that `advance_time` moves back by two hours, so that every lease expires and all deferred work is due."""
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 KEPT = ("schema_migration", "retired_code_key", "restore_guard")
 """Tables that are not empty in a new database."""
@@ -43,16 +45,16 @@ OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
 MAX_ROUNDS = 20
-"""All work finishes within this many rounds, or never."""
+"""Limit of rounds in which all work must finish."""
 
 
 class Model:
     def __init__(self, url: str, connection: Connection, observer: Connection, stack: AsyncExitStack) -> None:
-        """`observer` is a second connection, for the network while a worker uses the first."""
+        """`observer` is a second connection: the network reads the database with it while another statement runs."""
         self.network = Network(SETTINGS.lease_seconds, self.in_flight)
         self.workers: list[Worker] = []
         self.undelivered: list[Command] = []
-        """Commands whose worker died or froze before it committed them: the broker redelivers them."""
+        """Commands whose worker died or froze before it committed them. The broker will redeliver them."""
         self._url = url
         self.connection = connection
         self._observer = observer
@@ -63,7 +65,7 @@ class Model:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator[Self]:
-        """Empty the database and open a model in it: that takes 25 ms, a new database 370."""
+        """Empty the database and open a model in it. This takes 25 ms; creating a database takes 370 ms."""
         async with connect(url) as connection, connect(url) as observer, AsyncExitStack() as stack:
             await _empty(connection)
             model = cls(url, connection, observer, stack)
@@ -74,7 +76,7 @@ class Model:
         return await self._stack.enter_async_context(Worker.start(name, self._url, self.network, SETTINGS))
 
     def new_id(self) -> UUID:
-        """Ids repeat when an example is tried again."""
+        """A new id. A repeated example gets the same ids again."""
         self._ids += 1
         return UUID(int=self._ids)
 
@@ -97,7 +99,7 @@ class Model:
         )
 
     async def add_stock(self) -> None:
-        """Add two lists with enough codes, and a message with a code of each."""
+        """Add two lists with enough codes, and a message with a code of each list."""
         await self.create_list("a", Shortage.PAUSE)
         await self.create_list("b", Shortage.TEXT)
         codes = tuple(f"C{self.new_id().int}" for _ in range(500))
@@ -150,13 +152,13 @@ class Model:
         return result
 
     async def run(self, worker: Worker, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
-        """Let a worker run some work, and return its result. A worker that died is replaced."""
+        """Let a worker run some work and return the result. Replaces a worker that died."""
         result = await worker.run(work, fault)
         await self._replace_dead()
         return result
 
     async def resume(self, worker: Worker, fault: Fault | None = None) -> None:
-        """Continue a frozen worker."""
+        """Let a frozen worker continue its work."""
         await worker.resume(fault)
         await self._replace_dead()
 
@@ -203,7 +205,7 @@ class Model:
         assert not found, "\n".join(found)
 
     async def finish_all(self) -> None:
-        """Stop all faults and import missing codes: then every mail gets an outcome."""
+        """End all faults, import missing codes and run all work: then every mail must have an outcome."""
         for worker in [each for each in self.workers if each.is_frozen]:
             await worker.resume()
         worker = self.workers[0]
@@ -219,7 +221,7 @@ class Model:
         await self.check(ended=True)
 
     async def _resume_open(self, worker: Worker) -> bool:
-        """Resume open sendouts; return whether any work was open."""
+        """Resume unfinished sendouts; return whether any sendout or import was unfinished."""
         rest = await self.connection.fetch(OPEN)
         for row in rest:
             if row["state"] == "interrupted":

@@ -1,7 +1,7 @@
 """The interaction points of a worker with the outside world, at which the model injects faults.
 
-Interaction points are statements, COMMITs, mails handed over and replies of relays. A worker that dies anywhere dies
-between two of them, so a fault at each of them covers a fault at any moment, reproducibly.
+Interaction points are statements, COMMITs, mails handed over and replies of relays. A worker always dies between two
+interaction points, so faults at each of them reproducibly cover a fault at any moment.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ FaultKind = Literal["dies", "freezes", "loses the connection", "loses the reply"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault before the interaction point number `at`, from 1, or before the next one at which it is possible.
+    """A fault at the interaction point number `at` (from 1), or at the next point where this kind is possible.
 
-    "freezes" simulates SIGSTOP. "loses the connection" closes the connection to the database before the statement,
-    "loses the reply" after its execution.
+    "dies" simulates SIGKILL and "freezes" SIGSTOP, both before the point. "loses the connection" closes the connection
+    to the database before the statement, "loses the reply" after its execution.
     """
 
     kind: FaultKind
@@ -39,23 +39,23 @@ class Fault:
 
 
 def log_step(what: str) -> None:
-    """Log a step. Hypothesis shows the steps of the shortest failing example only."""
+    """Log a step. In a test of Hypothesis, only the steps of the shortest failing example are printed."""
     (note if currently_in_test_context() else print)(f"    {what}")
 
 
 class ProcessDied(BaseException):
-    """The process is dead: its clean-up has no effect outside."""
+    """The simulated process is dead, so its clean-up code has no effect outside."""
 
 
 class InteractionPoints:
-    """The interaction points of one worker, and the fault that waits at one of them."""
+    """The interaction points of one worker, and the fault that is to be injected at one of them."""
 
     def __init__(self, name: str, pool: Pool) -> None:
         self.name = name
         self.dead = False
         self.frozen = asyncio.Event()
         self.hit_at = 0
-        """The number of the point at which the fault was injected; 0: none."""
+        """The number of the point at which the fault was injected; 0 if it was not injected."""
         self._pool = pool
         self._running = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None
@@ -79,17 +79,17 @@ class InteractionPoints:
         self.resume()
 
     def submit(self, recipient: str) -> None:
-        """Pass a point that cannot freeze: a mail is handed over."""
+        """Pass the point at which a mail is handed over. It cannot freeze."""
         self._hit_fault(f"hands over the mail to {recipient}", {"dies"})
 
     async def reach(self, what: str) -> None:
-        """Pass a point without the database."""
+        """Pass a point that is not a statement."""
         if self._hit_fault(what, {"dies", "freezes"}):
             await self._freeze()
 
     @asynccontextmanager
     async def statement(self, connection: Connection, what: str) -> AsyncIterator[None]:
-        """Pass a statement. It does not freeze inside a transaction, which would hold its locks."""
+        """Pass a statement. It does not freeze inside a transaction, because the locks would stay held."""
         possible: set[FaultKind] = {"dies", "loses the connection", "loses the reply"}
         fault = self._hit_fault(what, possible if connection.is_in_transaction() else {*possible, "freezes"})
         if fault == "freezes":
@@ -128,7 +128,7 @@ def _cut(connection: Connection) -> None:
 
 
 class WatchedPool:
-    """A pool whose statements are interaction points. A fixed seed makes `ORDER BY random()` reproducible."""
+    """A pool in which each statement is an interaction point. A fixed seed makes `ORDER BY random()` reproducible."""
 
     def __init__(self, pool: Pool, points: InteractionPoints) -> None:
         self._pool = pool

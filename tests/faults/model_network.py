@@ -28,7 +28,7 @@ from tests.faults.model_interaction_points import InteractionPoints, ProcessDied
 
 MESSAGE_ID = re.compile(r"<([0-9a-f]{32})\.(\d+)@")
 SHOWN = re.compile(r"(?P<list>\w+)=(?:(?P<code>C\d+)|none is left)")
-"""A line of the model's messages: the name of a list with a code or the alternative text."""
+"""A line of the model's mails: the name of a list with its code or with the alternative text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Fate:
     answer: Outcome
     arrives: bool = False
     queued: bool = False
-    """The mail waits for a free connection: until the relays reply, it can be cancelled or pass its deadline."""
+    """Whether the mail waits for a free connection. Until a relay replies, it can be cancelled or pass its deadline."""
 
 
 FATES = {
@@ -83,14 +83,14 @@ class Mail:
 
 @dataclass(slots=True)
 class Network:
-    """All mails that arrived, and the last time that the clock was advanced by more than a lease."""
+    """All mails that arrived, and the last time when the clock was advanced by more than a lease."""
 
     lease_seconds: float
     in_flight: Callable[[], Awaitable[Collection[tuple[UUID, int]]]]
     """Reads the mails in flight from the database."""
     ledger: list[Mail] = field(default_factory=list)
     without_intent: list[str] = field(default_factory=list)
-    """Mails handed over without a committed intent: a worker's death would leave no trace of them."""
+    """Mails that were handed over without a committed intent. If the worker died, they would leave no trace."""
     advanced_at: float = float("-inf")
 
     def advance_time(self) -> None:
@@ -102,7 +102,7 @@ class Network:
         self.without_intent += [f"handed over without intent: {mail}" for mail in mails if mail.key not in in_flight]
 
     def is_past(self, until: float | None) -> bool:
-        """Whether a deadline was set before the clock was advanced by a lease."""
+        """Whether the deadline has passed: it was set before the clock was advanced by more than a lease."""
         return until is not None and until - self.lease_seconds < self.advanced_at
 
 
@@ -114,14 +114,14 @@ class _Submitted:
     deadline: float | None
     fate: Fate
     outcome: Outcome | None = None
-    """Known but not yet reported."""
+    """The outcome, from when it is decided until it is reported."""
 
 
 class ModelRelays:
-    """One worker's `Relays`: each submitted mail gets the next fate; after the last fate, mails are sent.
+    """One worker's `Relays`. Each submitted mail gets the next fate; after the last fate, all mails are sent.
 
-    Like the real `Relays`, they report each mail once, never during `submit`; queued mails can be cancelled; no mail is
-    started after its deadline.
+    As with the real `Relays`, each mail is reported once and never during `submit`. Queued mails can be cancelled, and
+    no mail is begun after its deadline.
     """
 
     def __init__(self, network: Network, points: InteractionPoints) -> None:
@@ -133,7 +133,7 @@ class ModelRelays:
         self._answering: asyncio.Task[None] | None = None
 
     def set_fates(self, fates: Sequence[str], *, outage: bool = False) -> None:
-        """Set the fates of the next mails, and whether there is an outage."""
+        """Set the fates of the next mails, and whether no relay is usable (an outage)."""
         self._fates = deque(FATES[each] for each in fates)
         self.outage = Outage("no relay answers", datetime.now(UTC), 1.0) if outage else None
 
@@ -159,11 +159,11 @@ class ModelRelays:
                 mail.outcome = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
     def stalled_owners(self) -> list[object]:
-        """These relays never stall."""
+        """Return no owners: these relays never stall."""
         return []
 
     def cancel_queued(self) -> None:
-        """Workers of the model never shut down."""
+        """Do nothing: workers of the model never shut down."""
 
     async def _answer(self) -> None:
         if self._points.dead:

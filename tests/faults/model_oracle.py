@@ -1,4 +1,4 @@
-"""The rules that must hold for the model's database and mails after every step; oracle.py lists them."""
+"""The checks of the model's database and mails after every step. oracle.py lists the rules (O1, O2, …)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -24,10 +24,10 @@ SELECT l.name AS list, c.code, c.sendout_id, c.delivery_number FROM coupon c JOI
 
 @dataclass(slots=True)
 class Decisions:
-    """How operators have resolved uncertain mails, by sendout and number."""
+    """How operators have resolved uncertain mails. A key is a sendout and the number of its delivery."""
 
     max_mails: dict[tuple[UUID, int], int] = field(default_factory=dict)
-    """For a mail that was resent: one more than had arrived by then."""
+    """The number of copies of a resent mail that may arrive: one more than had arrived when it was resent."""
     accepted: set[tuple[UUID, int]] = field(default_factory=set)
 
     def resend(self, keys: Collection[tuple[UUID, int]], mails: Sequence[Mail]) -> None:
@@ -55,7 +55,7 @@ class DeliveryRow:
 async def list_violations(
     connection: Connection, mails: Sequence[Mail], decisions: Decisions, *, ended: bool
 ) -> list[str]:
-    """Describe each violation; `ended`: all work is finished."""
+    """Describe each violation. With `ended`, all work must be finished and no mail lost."""
     found = [f"{proof.name}: {proof.violations}" for proof in await invariants.check(connection) if not proof.ok]  # O6
     deliveries = {entry.key: entry for entry in [DeliveryRow(**row) for row in await connection.fetch(DELIVERIES)]}
     rows = await connection.fetch(CODES)
@@ -120,7 +120,7 @@ def _lost_mails(
 
 
 def _wrong_codes(mails: Sequence[Mail], owners: dict[tuple[str, str], tuple[UUID, int]]) -> Iterator[str]:
-    """Codes of deleted lists are not checked."""
+    """Describe mails whose code is assigned to another delivery. Codes of deleted lists are not checked."""
     for mail in mails:
         for shown in mail.codes:
             if (owner := owners.get(shown, mail.key)) != mail.key:

@@ -30,14 +30,14 @@ ROLES = ("import", "sendout", "deliver")
 
 
 def shorten_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let workers retry at once: the database is always available."""
+    """Let workers retry at once. They need not wait, because the database is always available."""
     for name, module in sys.modules.items():
         if name.startswith("workers.") and hasattr(module, "RETRY_SECONDS"):
             monkeypatch.setattr(module, "RETRY_SECONDS", RETRY_SECONDS)
 
 
 class Worker:
-    """One process: its work finishes, freezes or dies."""
+    """A simulated worker process. Its work finishes, freezes or dies."""
 
     def __init__(
         self, name: str, real_pool: Pool, network: Network, settings: Settings, background: asyncio.TaskGroup
@@ -73,7 +73,7 @@ class Worker:
         return self._body is not None
 
     async def run(self, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
-        """Run `work` and return its result, or a LeaseLost, Conflict or injected error. Raises any other error."""
+        """Run `work`; return its result, or its error if this is LeaseLost, Conflict or injected. Raises others."""
         assert self._body is None
         self._had_connection_fault = False
         self._body = asyncio.create_task(work)
@@ -81,7 +81,7 @@ class Worker:
         return await self._wait()
 
     async def resume(self, fault: Fault | None = None) -> Any:
-        """Continue the frozen work; its interaction points count from 1 again."""
+        """Continue the frozen work. Its interaction points are numbered from 1 again."""
         assert self._body
         self._begin(self._body, fault)
         self.points.resume()

@@ -1,13 +1,13 @@
 """The rules that must hold after every fault. They compare the mail sink's ledger with the rows of the database.
 
-No rule relies on a worker, a log or a counter:
+The rules do not rely on workers, logs or counters:
 
 O1  no code is in the mails of two recipients, and each mail has exactly the codes that are assigned to its delivery
 O2  no recipient has two codes of one list in one sendout
 O3  every recipient of a finished sendout has a mail, or is refused or uncertain
-O4  no recipient has two mails of a sendout
+O4  no recipient has two mails of one sendout
 O5  no mail is older than the start of its sendout, which reserves the codes
-O6  `coupons verify` finds no violation
+O6  no invariant that `coupons verify` checks is violated
 O7  every delivery in state sent has a mail, and every mail has a delivery in state sent or uncertain
 O8  every sendout has ended or waits for an operator, and each of its recipients is in exactly one final state
 O9  no log and no queue contains a code or an address (checked by the lab)
@@ -50,7 +50,7 @@ class Copy:
 
 @dataclass(slots=True)
 class Verdict:
-    """Counts of mails and violations; `wrong` lists the first few of each kind."""
+    """Counts of mails and violations. `wrong` describes each kind of violation with its first few cases."""
 
     mails: int = 0
     lost: int = 0
@@ -77,11 +77,11 @@ class _Database:
     states: Mapping[Key, str]
     addresses: Mapping[Key, str]
     assigned: Mapping[Key, Mapping[str, int]]
-    """The codes assigned to each delivery, with their lists."""
+    """The codes that are assigned to each delivery. A code maps to the id of its list."""
 
 
 async def check_sendouts(database_url: str, *ledgers: Path, recipients: Mapping[UUID, int]) -> Verdict:
-    """Check all sendouts; `recipients` are the expected numbers of recipients of some of them."""
+    """Check all sendouts. `recipients` maps some of them to their expected number of recipients."""
     copies = [copy for ledger in ledgers for copy in read(ledger)]
     async with connect(database_url) as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -98,9 +98,9 @@ async def check_sendouts(database_url: str, *ledgers: Path, recipients: Mapping[
 
 
 def read(ledger: Path) -> Iterator[Copy]:
-    """Read a ledger without parsing MIME, for 200,000 mails: the messages of these tests never wrap a code.
+    """Read a ledger. MIME is not parsed: a ledger has up to 200,000 mails, and these mails never wrap a code.
 
-    Skips an incomplete line: the sink was killed while it wrote, so the mail was never acknowledged.
+    Skips an incomplete line: the sink was killed while it wrote the line, so it never accepted that mail.
     """
     with ledger.open(encoding="utf-8") as lines:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Bodies that are not commands, with the reason of each. All contain an address or a code, which no log may show."""
+"""Bodies that are not valid commands, each with the reason. Most contain an address or code, which no log may show."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ MIB = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """Published with routing key `key`, the body is rejected; the reason contains `reason`."""
+    """A body to publish with routing key `key`. It is rejected with a reason that contains `reason`."""
 
     name: str
     key: str
@@ -43,7 +43,7 @@ def without(of: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def twice(of: dict[str, Any], name: str, other: str) -> bytes:
-    """Repeat a key with another value: parsers disagree on which value counts."""
+    """A JSON object in which one key occurs twice with different values. Parsers disagree on which value counts."""
     return text(of).replace(f'"{name}":', f'"{name}": {other}, "{name}":', 1).encode()
 
 

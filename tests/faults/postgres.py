@@ -15,17 +15,17 @@ from sandbox.process import free_ports, group_of
 
 DISK_BYTES = 512 * 2**20
 LITTLE_WAL = "min_wal_size = 32MB\nmax_wal_size = 64MB\n"
-"""The default of 1 GB would fill the disk."""
+"""Limits for the WAL. The default of `max_wal_size`, 1 GB, would fill the disk."""
 NO_ROOM = "No space left on device"
 PANIC = "PANIC:"
-"""The server could not write WAL: it exits at once and cannot start before there is space."""
+"""In the log if the server could not write WAL. It exits at once and cannot start before the disk has space."""
 PIECES = (2**20, 2**12, 1)
 CANNOT_MOUNT = """a full disk is a small tmpfs, which cannot be mounted from here: run this test as root, with a sudo
 that asks no password, or in a container with --cap-add SYS_ADMIN"""
 
 
 class Postgres:
-    """A durable server: confirmed commits are on disk."""
+    """A PostgreSQL server with durable writes: a confirmed commit is on disk."""
 
     def __init__(self, programs: Programs, home: Path, log: Path) -> None:
         self._programs = programs
@@ -49,7 +49,7 @@ class Postgres:
         )
 
     def die(self) -> None:
-        """Stop without finishing or writing anything, like `pg_ctl stop -m immediate`."""
+        """Stop the server without finishing or writing anything, like `pg_ctl stop -m immediate`."""
         self._running.close()
 
     def fill(self) -> None:
@@ -83,7 +83,7 @@ class Postgres:
 
 @contextmanager
 def private(folder: Path, *, small: bool = False) -> Iterator[Postgres]:
-    """Run a server; if `small`, on its own disk of DISK_BYTES, else on the fastest storage."""
+    """Run a server and yield it. If `small`, it has its own disk of DISK_BYTES, else it uses the fastest storage."""
     account = postgres.unprivileged_account()
     with postgres.temporary_home(account, folder, postgres.fastest_folder()) as home, ExitStack() as stack:
         if small:

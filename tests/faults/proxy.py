@@ -1,10 +1,10 @@
-"""A network that fails: a port on 127.0.0.1 that forwards to a service, with the faults that a test chooses.
+"""A proxy that simulates a failing network: it forwards a port on 127.0.0.1 to a service, with faults chosen by a test.
 
     with FaultProxy(url) as proxy:   # `proxy.url` is the service's URL with the proxy's port
-        proxy.stall(TO_SERVER)       # a black hole: no byte arrives, and no end gets an error
-        proxy.heal()                 # the bytes that TCP kept arrive
+        proxy.stall(TO_SERVER)       # a black hole: no byte arrives, and neither end gets an error
+        proxy.heal()                 # the stalled bytes arrive
 
-It runs in its own thread. Methods may be called from any thread, and take effect before they return.
+The proxy runs in its own thread. Methods may be called from any thread and take effect before they return.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ class _Link:
     forgotten: bool = False
     loses_reply: bool = False
     left: dict[Direction, int] = field(default_factory=dict)
-    """The bytes until the link is cut."""
+    """The number of bytes in each direction after which the link is cut."""
 
     def cut(self) -> None:
-        """Both ends get a reset."""
+        """Reset the connection at both ends."""
         for writer in (self.client, self.server):
             writer.transport.abort()
 
@@ -73,7 +73,7 @@ class FaultProxy:
     # --- faults ---
 
     def stall(self, *directions: Direction) -> None:
-        """A black hole, by default in both directions, for old and new connections, until `heal`."""
+        """Stall all bytes (a black hole), by default in both directions, on old and new connections, until `heal`."""
 
         def shut() -> None:
             for each in directions or BOTH:
@@ -82,7 +82,7 @@ class FaultProxy:
         self._do(shut)
 
     def forget(self) -> None:
-        """Half-open: neither end of an existing connection ever receives anything again. New connections work."""
+        """Make existing connections half-open: neither end ever receives anything again. New connections work."""
 
         def forget() -> None:
             for link in self._links:
@@ -117,11 +117,11 @@ class FaultProxy:
         self._do(lambda: setattr(self, "_delay", seconds))
 
     def lose_reply(self, to: bytes = b"") -> None:
-        """The next request that contains `to` arrives; instead of its reply, the connection is reset."""
+        """Forward the next request that contains `to`, then reset the connection instead of forwarding the reply."""
         self._do(lambda: setattr(self, "_loses_reply_to", to))
 
     def lose_replies(self, odds: Mapping[bytes, float]) -> None:
-        """The same at random, until `heal`: the share of requests that contain the bytes."""
+        """Lose replies at random, until `heal`. `odds` maps bytes to the share of the requests that contain them."""
         self._do(lambda: setattr(self, "_odds", dict(odds)))
 
     def heal(self) -> None:
@@ -207,7 +207,10 @@ class FaultProxy:
         return any(words in request and self._random.random() < share for words, share in self._odds.items())
 
     def _is_cut(self, link: _Link, direction: Direction, data: bytes) -> bool:
-        """Whether the link is cut at these bytes, of which a part may still pass."""
+        """Cut the link if its limit is reached within these bytes; return whether it was cut.
+
+        The bytes before the limit are still forwarded.
+        """
         if direction == TO_SERVER and self._draws_lost_reply(data):
             link.loses_reply = True
         elif direction == TO_CLIENT and link.loses_reply:

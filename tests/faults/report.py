@@ -1,6 +1,7 @@
-"""The table of docs/explanation/reliability.md: each fault, how often it was injected, and the result.
+"""Renders the table of docs/explanation/reliability.md: each fault, how often it was injected, and the result.
 
-`python -m tests.faults.report PAGE ROWS…` prints the table of several sessions and writes it into the page.
+`python -m tests.faults.report PAGE ROWS…` joins the files with the rows of several sessions, prints the table and
+writes it into the page.
 """
 
 import json
@@ -17,7 +18,7 @@ HEADER = ("Fault", "Rounds", "Mails", "Lost", "Duplicates", "Two codes", "Uncert
 
 
 def render(rows: Sequence[FaultResult]) -> str:
-    """A Markdown table whose last row has the sums, and the longest recovery."""
+    """Return a Markdown table. Its last row has the sums and the longest recovery."""
     lines = [f"| {' | '.join(HEADER)} |", f"|---|{'---:|' * (len(HEADER) - 1)}"]
     return "\n".join([*lines, *map(_line, rows), _line(_sum(rows))])
 
@@ -52,7 +53,7 @@ def load(file: Path) -> list[FaultResult]:
 
 
 def write(page: Path, rows: Sequence[FaultResult]) -> None:
-    """Replace the table between the two marks."""
+    """Replace the table between the two marks of the page."""
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)

@@ -1,20 +1,21 @@
 """The mail sink of the demo with random faults: `python -m tests.faults.sink --ledger PATH --odds '{"DOT": 0.01}'`.
 
-Its ledger is fsynced before every reply, so it is correct even if a process dies. The odds are those of each fault:
+The ledger is fsynced before every reply, so it is correct even if a process dies. `--odds` maps faults to their
+probabilities. The faults:
 
-MAIL, RCPT, DATA    the connection is cut instead of the reply
-BODY                it is cut in the middle of a mail
-DOT                 it is cut after the final dot, and the mail is not recorded
-QUEUED              it is cut after the final dot, and the mail is recorded
-BUSY                421 to MAIL
-DEFER, REFUSE       451 and 550 to RCPT
-LATER               451 to the final dot
-LATE                the replies are sent `late` seconds later
+MAIL, RCPT, DATA    the connection is closed instead of a reply to this command
+BODY                the connection is closed in the middle of a mail
+DOT                 the connection is closed after the final dot, and the mail is not recorded
+QUEUED              the connection is closed after the final dot, and the mail is recorded
+BUSY                the reply to MAIL is 421
+DEFER, REFUSE       the reply to RCPT is 451 or 550
+LATER               the reply to the final dot is 451
+LATE                the replies are sent `--late` seconds later
 
-The queue id in a reply is derived from the recipient, so a test can check that the reply belongs to the mail.
+The queue id in the final reply is derived from the recipient, so a test can check that the reply belongs to the mail.
 
-The same seed causes the same faults for the same order of mails. Each fault is a line of the file next to the ledger
-whose name ends in `.faults`.
+The same seed causes the same faults for the same order of mails. The sink logs each fault as a line of a file next to
+the ledger, whose name ends in `.faults`.
 """
 
 import argparse
@@ -55,7 +56,7 @@ class FaultyRecorder(Recorder):
         self._fault_log = ledger.with_suffix(FAULT_LOG).open("a")
 
     def script(self, at: str, address: bytes) -> Script | None:
-        """The fault at the dot of a mail is drawn only at its dot."""
+        """Draw a fault for this command. The fault for a mail's final dot is drawn in `end_of_mail` instead."""
         return (self.draw_fault(at) if at != "DOT" else None) or super().script(at, address)
 
     def draw_fault(self, at: str) -> Script | None:

@@ -28,7 +28,7 @@ install || { apt-get update -qq && install; }
 """
 INSTALL_LIMIT_SECONDS = 300
 PER_HOUR, BATCH = 360_000, 100
-"""100 mails per second in batches of 100."""
+"""A rate limit of 100 mails per second, with batches of 100 mails."""
 OFFSETS = ("+3h", "-2h", "+40d", "-1s", "+90s", "-10y")
 
 
@@ -38,7 +38,7 @@ def library() -> Path | None:
 
 @pytest.fixture(scope="session")
 def faketime() -> Path:
-    """The path of Debian's libfaketime; installed if run as root, else the test fails with the command to run."""
+    """The path of Debian's libfaketime. If it is missing, root installs it; for others, the test fails with a hint."""
     if library() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
     if (found := library()) is None:
@@ -51,7 +51,7 @@ StartWorker = Callable[[str | Path], Worker]
 
 @pytest.fixture
 def start_worker(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartWorker]:
-    """Starts a worker whose clock is off by a fixed offset, or by the current content of a file."""
+    """A function that starts a worker. Its clock is off by a fixed offset, or by the offset that a file contains."""
 
     def start(clock: str | Path) -> Worker:
         with monkeypatch.context() as environment:
@@ -66,7 +66,7 @@ def start_worker(lab: Lab, faketime: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def start_time(worker: Worker) -> datetime:
-    """The start of the worker by its own clock."""
+    """The time when the worker started, by its own clock."""
     return datetime.fromisoformat(worker.log.split()[0])
 
 
@@ -79,9 +79,9 @@ def arrival_times(lab: Lab, sendout: UUID) -> list[datetime]:
 
 @pytest.mark.long
 def test_wrong_and_jumping_clocks(lab: Lab, start_worker: StartWorker, tmp_path: Path) -> None:
-    """With clocks six hours fast, six hours slow and jumping, no mail is lost, duplicated or uncertain.
+    """No mail is lost, duplicated or uncertain if workers' clocks are six hours fast, six hours slow or jump.
 
-    A scheduled sendout does not start early and keeps to its rate limit.
+    A scheduled sendout does not start early and keeps its rate limit.
     """
     jumping = tmp_path / "clock"
     jumping.write_text("+0")

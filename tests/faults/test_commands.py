@@ -21,7 +21,7 @@ COPIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A body with arbitrary properties, as any AMQP client can publish it."""
+    """A message with an arbitrary body and properties, as any AMQP client can publish it, and its routing key."""
 
     key: str
     message: Message
@@ -43,7 +43,7 @@ def publish(lab: Lab, raws: Sequence[Raw]) -> None:
 
 
 def count_ready(lab: Lab, *keys: str) -> int:
-    """How many messages are ready in these queues."""
+    """The number of messages that are ready in these queues."""
 
     async def count() -> int:
         connection = await aio_pika.connect(lab.services.broker_url)
@@ -55,7 +55,7 @@ def count_ready(lab: Lab, *keys: str) -> int:
 
 
 def wait_until_consumed(lab: Lab) -> None:
-    """Wait until no command is in a queue: RabbitMQ requeues unacknowledged commands when a worker ends."""
+    """Wait until no command is in a queue. RabbitMQ requeues unacknowledged commands when a worker ends."""
     eventually(lambda: not count_ready(lab, *COMMANDS), "every command to be consumed")
 
 
@@ -63,7 +63,7 @@ def wait_until_consumed(lab: Lab) -> None:
 
 
 def conflicting(command: Command) -> Command:
-    """Another command with the same id."""
+    """A different command with the same id."""
     match command:
         case ImportCoupons():
             return command.model_copy(update={"codes": ("X",)})
@@ -74,14 +74,14 @@ def conflicting(command: Command) -> Command:
 
 
 def reserialized(command: Command) -> Raw:
-    """The same command with other JSON: reversed fields, indentation, escapes, the id in capitals."""
+    """The same command as different JSON: reversed fields, indentation, escapes, the id in capitals."""
     content = json.loads(command.body())
     turned = {name: content[name] for name in reversed(content)} | {"id": str(command.id).upper()}
     return persistent_json(command.type, json.dumps(turned, indent=1, ensure_ascii=True).encode())
 
 
 def answers(lab: Lab, commands: Sequence[Command]) -> list[Any]:
-    """The import or the sendout of each command, as the database has it."""
+    """The rows of the import or the sendout of each command."""
     shown = [command.sendout if isinstance(command, ResumeSendout) else command.id for command in commands]
     return [lab.rows("SELECT * FROM import_job WHERE id = $1", each) or sendout(lab, each) for each in shown]
 
@@ -95,9 +95,9 @@ def sendout(lab: Lab, id_: UUID) -> list[dict[str, Any]]:
 
 
 def test_repeated_and_reordered_commands_count_once(lab: Lab) -> None:
-    """Every command is published three times, shuffled, then replayed to other workers: each is executed once.
+    """Each command is executed once, although it is published three times, shuffled, and later replayed to new workers.
 
-    A replayed command changes nothing; the same id with other content is rejected and changes nothing.
+    A replayed command changes nothing. A command that reuses an id with other content is rejected and changes nothing.
     """
     count = size(short=60, long=600)
     names = [f"again-{number}" for number in range(size(short=3, long=12))]
@@ -162,9 +162,10 @@ def valid_import(number: int, properties: dict[str, Any]) -> Raw:
 
 
 def test_invalid_commands_are_dead_lettered(lab: Lab) -> None:
-    """Every invalid body reaches the dead queue with its reason, and no worker dies of it.
+    """Every invalid command reaches the dead queue with its reason, and no worker dies because of it.
 
-    Valid commands between them are executed, whatever their properties. No log and no reason repeats a value.
+    Valid commands between them are executed, whatever their properties. No log and no reason contains a value of a
+    command.
     """
     bodies = poison.all_()
     lab.has(poison.LIST, poison.LIST, ["nobody@example.org"], {poison.LIST: []})

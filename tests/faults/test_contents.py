@@ -1,4 +1,4 @@
-"""Hostile content of lists, groups and messages stays inside its field."""
+"""Hostile content of lists, groups and messages cannot change anything outside its field."""
 
 import csv
 import io
@@ -36,14 +36,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def assert_no_formula(path: Path) -> None:
-    """A spreadsheet evaluates no cell of this file, whatever separator it assumes."""
+    """Check that a spreadsheet evaluates no cell of this file, whatever separator it assumes."""
     for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=";"):
         for cell in row:
             assert not RUNS_AS_FORMULA.search(cell), cell
 
 
 def parse_strictly(mail: Mail) -> Message:
-    """The mail, which must have one recipient, exactly the expected headers and no bare CR, LF or NUL."""
+    """Parse a mail, which must have one recipient, exactly the expected headers and no bare CR, bare LF or NUL."""
     email = message_from_bytes(mail.data)
     assert sorted({*email.keys()} - {"Content-Transfer-Encoding"}) == sorted(HEADERS)
     assert len(email.keys()) == len({*email.keys()})
@@ -54,9 +54,9 @@ def parse_strictly(mail: Mail) -> Message:
 
 
 def test_injected_content_does_not_change_mails(lab: Lab, tmp_path: Path) -> None:
-    """Whatever attributes, addresses and codes contain, each mail has its headers, one recipient and its own code.
+    """Each mail has its headers, one recipient and its own code, whatever attributes, addresses and codes contain.
 
-    Each rejected line has a reason, in a CSV file of which a spreadsheet evaluates no cell.
+    Each rejected line is reported with a reason in a CSV file, and a spreadsheet evaluates no cell of that file.
     """
     people = [[f"nasty{number}@example.org", text] for number, text in enumerate(injections.ATTRIBUTES)]
     bad = [[f"bad{number}@example.org", text] for number, text in enumerate(injections.REFUSED_ATTRIBUTES.values())]
@@ -100,7 +100,9 @@ def test_injected_content_does_not_change_mails(lab: Lab, tmp_path: Path) -> Non
 # --- messages ------------------------------------------------------------------------------------------------------
 
 PLACEHOLDERS = 5_000
-"""In text and in HTML: with 1,000 characters each the mail would have 10 MB; rejecting it takes 0.06 s."""
+"""The number of placeholders in the text and in its HTML version. With values of 1,000 characters the mail would have
+10 MB; rejecting it takes 0.06 s.
+"""
 MAX_RSS_MB = 300
 ENDLESS = "{% for a in range(999999999) %}{% for b in range(999999999) %}x{% endfor %}{% endfor %}"
 
@@ -117,16 +119,16 @@ def assigned_codes(lab: Lab) -> dict[tuple[UUID, int], str]:
 
 
 def replies(lab: Lab, sendout: UUID) -> dict[str, str]:
-    """The reply of each refused delivery by address."""
+    """The reply for each refused delivery, by address."""
     found = lab.rows("SELECT address, reply FROM delivery WHERE sendout_id = $1 AND state = 'refused'", sendout)
     return {row["address"]: row["reply"] for row in found}
 
 
 def test_messages_that_cannot_be_rendered(lab: Lab) -> None:
-    """A missing attribute, 10 MB of output, an endless loop or a hidden code never causes a wrong mail.
+    """A missing attribute, 10 MB of output, an endless loop or a code that is not printed never causes a wrong mail.
 
-    The sendout or the delivery has the reason, its codes are available again, the worker's memory stays bounded and
-    other sendouts continue.
+    The sendout or the delivery has the reason, and its codes are available again unless the sendout is only paused.
+    The worker's memory stays bounded, and other sendouts continue.
     """
     count = size(short=200, long=800)
     names = ("lacking", "flood", "endless", "hidden", "fine")

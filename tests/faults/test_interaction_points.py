@@ -20,10 +20,12 @@ FATES_OF_OTHERS = ("sent", "deferred", "deferred", "sent", "deferred")
 
 MIN_POINTS = 8
 STRIDES = {"receive_command": 10, "import_codes": 15, "prepare": 10, "deliver": 8}
-"""The short form tries every nth point. Freezing is tried at all of its few possible points except in an import."""
+"""The short form injects faults at every nth point only. Freezing is possible at few points, so it is tried at all of
+them, except in an import.
+"""
 
 Work = Callable[[Model, Worker], Awaitable[Coroutine[Any, Any, Any]]]
-"""Prepares work for the worker and returns it as a coroutine."""
+"""A function that prepares work for the worker and returns the work as a coroutine."""
 
 
 async def receive_command(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
@@ -48,7 +50,7 @@ async def deliver(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
 
 
 Interlude = Callable[[Model, Worker], Awaitable[None]]
-"""Lets another worker act while the first one is frozen."""
+"""A function that lets another worker act while the first worker is frozen."""
 
 
 async def nothing(model: Model, other: Worker) -> None:
@@ -81,14 +83,14 @@ async def sendouts_are_cancelled(model: Model, other: Worker) -> None:
 
 @pytest.fixture(scope="module")
 async def model_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
-    """A database for all tests of this module; each empties it."""
+    """The URL of a database for all tests of this module. Each test empties it first."""
     async with database(postgres_url, template_database) as url:
         yield url
 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers retry at once."""
+    """Let workers retry at once, and capture their logs."""
     shorten_retries(monkeypatch)
     with capture_logs():
         yield
@@ -99,7 +101,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def test_a_fault_at_any_interaction_point_loses_nothing(
     work: Work, kind: FaultKind, model_url: str, quick_retries: None
 ) -> None:
-    """The rules of the oracle hold right after the fault, and all work finishes without a lost or duplicated mail."""
+    """The oracle's rules hold right after the fault, and all work finishes without a lost or duplicated mail."""
     await inject_at_each_point(work, kind, nothing, model_url)
 
 
@@ -110,12 +112,12 @@ async def test_a_fault_at_any_interaction_point_loses_nothing(
 async def test_a_worker_that_froze_at_any_interaction_point_does_no_harm(
     work: Work, interlude: Interlude, model_url: str, quick_retries: None
 ) -> None:
-    """A worker may be frozen for any time while others take over, pause or cancel its work."""
+    """No mail is lost or duplicated if a worker freezes while others take over, pause or cancel its work."""
     await inject_at_each_point(work, "freezes", interlude, model_url)
 
 
 async def inject_at_each_point(work: Work, kind: FaultKind, interlude: Interlude, model_url: str) -> None:
-    """Inject the fault at one point after the other until the work has no further point."""
+    """Inject the fault at one point after another, until the work has no further point."""
     async with Model.open(model_url) as model:
         await model.add_stock()
         every = LONG or (kind == "freezes" and work is not import_codes)
@@ -127,7 +129,7 @@ async def inject_at_each_point(work: Work, kind: FaultKind, interlude: Interlude
 
 
 async def inject_at(model: Model, work: Work, fault: Fault, interlude: Interlude) -> int:
-    """Inject a fault and return the number of its point: `fault.at`, or the next possible one; 0 if there is none."""
+    """Inject a fault at `fault.at` or the next possible point; return the number of that point, 0 if there is none."""
     worker, other = model.workers
     await model.run(worker, await work(model, worker), fault)
     met = worker.points.hit_at

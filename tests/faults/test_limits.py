@@ -1,4 +1,4 @@
-"""Exact limits: the last code, one code too few, an empty group, one recipient in many spellings."""
+"""Exact limits: just enough codes, one code too few, an empty group, one recipient in many spellings."""
 
 from uuid import UUID
 
@@ -16,14 +16,16 @@ SPELLINGS = {
     "Grace@example.org": ["Grace@example.org", " grace@EXAMPLE.org ", "\tGRACE@example.org"],
     "jürgen@example.org": ["jürgen@example.org", "ju\u0308rgen@example.org", "JÜRGEN@Example.org"],
 }
-"""Spellings of three mailboxes, by the address mailed; the last needs SMTPUTF8, which the sink does not offer."""
+"""Spellings of three mailboxes, by the address to which the mail goes. The last mailbox needs SMTPUTF8, which the sink
+does not offer.
+"""
 MAILED = {"ada@xn--bcher-kva.example", "Grace@example.org"}
 
 
 def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
-    """With exactly enough codes the sendout uses up the list. With one code missing it sends nothing until resumed.
+    """A sendout with exactly enough codes uses up its list. With one code too few, it sends nothing until resumed.
 
-    A sendout whose group is empty when it is prepared fails with a reason and reserves no code.
+    A sendout whose group is empty when the sendout is prepared fails with a reason and reserves no code.
     """
     with lab.worker("sendout", lease_seconds=1, heartbeat_seconds=0.5, failpoints="sendout.claimed=kill"):
         lab.has("left", "left", ["gone@example.org"], {"left": codes_of("left", 1)})
@@ -49,7 +51,7 @@ def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
 
 
 def test_spellings_of_one_address(lab: Lab) -> None:
-    """Spellings that differ in case, blanks, IDNA or NFC get one mail and one code; a refusal frees the code."""
+    """All spellings of an address (case, blanks, IDNA, NFC) together get one mail and one code; a refusal frees it."""
     spellings = [each for spellings in SPELLINGS.values() for each in spellings]
     lab.has("spelt", "others", ["other@example.org"], {"spelt": codes_of("spelt", 6)})
     recipients = tuple(Recipient(email=each, attributes={"first_name": "Ada"}) for each in reversed(spellings))

@@ -1,6 +1,6 @@
-"""Commands, work, faults and operators' actions in any order: the rules of the oracle hold after each step.
+"""The oracle's rules hold after each step, for commands, work, faults and operators' actions in any order.
 
-Hypothesis generates the steps, and shrinks and prints a failing example.
+Hypothesis generates the steps. It shrinks a failing example and prints it.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ RARELY = st.sampled_from((False, False, False, True))
 FATES_OF_MAILS = st.lists(st.sampled_from(sorted(FATES)), max_size=6)
 
 MAX_RECREATED = 3
-"""How many lists an example may delete, so that it continues with the others."""
+"""The maximum number of lists that an example deletes and creates again."""
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ class AnyOrderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.recreated < MAX_RECREATED)
     @rule(name=NAMES)
     def recreate_list(self, name: str) -> None:
-        """Delete a list and create it again, unless that is a conflict."""
+        """Delete a list and create it again, unless that is rejected as a conflict."""
         self.recreated += 1
         self.run(self.model.attempt(self.model.delete_list(name), self.model.create_list(name, LISTS[name])))
 
@@ -196,7 +196,7 @@ class AnyOrderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.free)
     @rule(command=commands, which=EITHER, other=st.booleans())
     def repeat_command(self, command: Command, which: int, other: bool) -> None:
-        """A repeated command changes nothing; another command with the same id is rejected."""
+        """Check that a repeated command changes nothing, and that another command with the same id is rejected."""
         if command in self.model.undelivered:
             self.receive(command, which)
             return
@@ -271,17 +271,17 @@ EVERY = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-"""A step is a few dozen statements on a real database, which is slower than hypothesis expects."""
+"""Settings for all forms. A step runs a few dozen statements on a real database: slower than Hypothesis expects."""
 SHORT = settings(EVERY, max_examples=10, stateful_step_count=25, derandomize=True, database=None)
 LONG_FORM = settings(EVERY, max_examples=250, stateful_step_count=40)
 
 
 def test_no_order_of_steps_loses_or_duplicates_a_mail(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each step all invariants hold, every mail has its own codes and a delivery, and duplicates were requested.
+    """After each step all invariants hold, every mail has a delivery and its codes, and no duplicate was unrequested.
 
-    At the end every recipient is in one final state and no mail is lost.
+    At the end, every delivery is in a final state and no mail is lost.
     """
     shorten_retries(monkeypatch)
     monkeypatch.setattr(AnyOrderMachine, "url", database_url, raising=False)
-    with capture_logs():  # the output of hypothesis is easier to read
+    with capture_logs():  # so that the output of Hypothesis is easier to read
         run_state_machine_as_test(AnyOrderMachine, settings=LONG_FORM if LONG else SHORT)

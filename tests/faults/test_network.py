@@ -1,4 +1,4 @@
-"""Networks that go silent, drop or reset connections, lose a reply, or are slow."""
+"""Workers recover from networks that go silent, drop or reset connections, lose a reply, or are slow."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ LONG_LEASE: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 1}
 """Longer than any of these faults, so that no mail may become uncertain."""
 SERVICES = ("database", "broker", "smtp")
 MAILS_PER_ROUND = 40
-"""A round that has reset no connection by then goes on to the next number of octets."""
+"""If this many mails arrive in a round without a reset, the next round begins."""
 OCTETS = (1, 7, 30, 100, 300, 1_000, 3_000, 10_000)
 
 
@@ -47,9 +47,8 @@ SENDING = {
     "deliver.claimed": b"COMMIT",
     "deliver.settled": b"",
 }
-"""Failpoints before the commit of a command, a snapshot, an admission, a batch's codes and a flush.
-
-The value is contained in the request that follows: a flush is one statement without a COMMIT.
+"""Failpoints before the commits of a command, a snapshot, an admission (which reserves codes), a batch's codes and a
+flush. The request after the failpoint contains the value; a flush is one statement without a COMMIT.
 """
 IMPORTING = {"intake.received": b"COMMIT", "import.staged": b"COMMIT"}
 """Failpoints before the commit of a command and of a chunk of an import."""
@@ -57,14 +56,14 @@ IMPORTING = {"intake.received": b"COMMIT", "import.staged": b"COMMIT"}
 
 @dataclass(frozen=True, slots=True)
 class HaltingWorker:
-    """A worker that stops at each of its failpoints in turn, and its proxy to the database."""
+    """A worker that stops at each of its failpoints in turn, its proxy to the database, and the remaining requests."""
 
     worker: Worker
     proxy: FaultProxy
     requests: "deque[bytes]"
 
     def loses_reply(self) -> bool:
-        """If the worker is stopped, resume it and drop the reply to its next request. True after the last failpoint."""
+        """If the worker is stopped, resume it and drop the reply to its next request; return True after the last."""
         if self.requests and is_stopped(self.worker):
             self.proxy.lose_reply(self.requests.popleft())
             os.kill(self.worker.pid, signal.SIGCONT)
@@ -72,7 +71,7 @@ class HaltingWorker:
 
 
 def test_a_lost_reply_to_commit_is_harmless(lab: Lab, tmp_path: Path) -> None:
-    """Losing the reply to the COMMIT of any transaction loses, duplicates and leaves uncertain no mail."""
+    """No mail is lost, duplicated or uncertain if the reply to the COMMIT of any kind of transaction is lost."""
     rounds = size(short=1, long=5)
     lost = sum(lose_replies_to_commits(lab, tmp_path) for _ in range(rounds))
     assert lost == rounds * len([*SENDING, *IMPORTING])
@@ -114,7 +113,7 @@ def is_stopped(worker: Worker) -> bool:
 
 @pytest.mark.long
 def test_replies_lost_at_random_are_harmless(lab: Lab) -> None:
-    """Losing the replies to 10 % of commits and 1 % of requests loses, duplicates and leaves uncertain no mail."""
+    """No mail is lost, duplicated or uncertain if the replies to 10 % of commits and 1 % of all requests are lost."""
     with lab.proxy_to("database") as proxy, busy_system(lab, **LONG_LEASE) as work:
         proxy.lose_replies({b"COMMIT": 0.1, b"": 0.01})
         work.wait_finished()
@@ -138,7 +137,7 @@ def name_of(value: tuple[str, ...]) -> str:
 def test_workers_recover_from_a_black_hole(
     lab: Lab, silent: tuple[str, ...], directions: tuple[Direction, ...]
 ) -> None:
-    """After a silent loss of all packets workers recover within a minute, and no mail is uncertain."""
+    """Workers recover within a minute after all packets were silently lost for a while, and no mail is uncertain."""
     seconds = size(short=3, long=12)
     with ExitStack() as stack:
         proxies = [stack.enter_context(lab.proxy_to(service)) for service in silent]
@@ -157,7 +156,7 @@ def test_workers_recover_from_a_black_hole(
 
 
 def time_recovery_of(work: BusySystem, service: str, other: UUID) -> float:
-    """Seconds until mails arrive again; for the broker, without which they do, until a new command is consumed."""
+    """Seconds until mails arrive again. For the broker, without which mails arrive, until a new command is consumed."""
     return work.lab.time_recovery(lambda: work.lab.state(other)) if service == "broker" else work.time_recovery()
 
 
@@ -166,7 +165,7 @@ def time_recovery_of(work: BusySystem, service: str, other: UUID) -> float:
 
 @pytest.mark.parametrize("service", SERVICES if LONG else ["smtp"])
 def test_workers_recover_from_connection_resets(lab: Lab, service: str) -> None:
-    """Work continues on new connections after resets at any byte; only resets by the relay leave uncertain mails."""
+    """Work continues on new connections after resets at any byte; only resets to the relay leave uncertain mails."""
     rounds, recovered = size(short=3, long=40), 0.0
     with lab.proxy_to(service) as proxy, busy_system(lab, **LONG_LEASE, **QUICK_RELAY) as work:
         for number in range(rounds):
@@ -181,13 +180,13 @@ def test_workers_recover_from_connection_resets(lab: Lab, service: str) -> None:
         proxy.cut()
         work.wait_finished()
     most = (rounds + 1) * WORKERS * CONNECTIONS if service == "smtp" else 0
-    assert proxy.cuts >= rounds / 2  # a connection may end before that byte
+    assert proxy.cuts >= rounds / 2  # a connection may end before the byte at which it would be reset
     lab.check(f"connections to {service} reset at any byte", rounds=proxy.cuts, recovered=recovered, max_uncertain=most)
 
 
 @pytest.mark.long
 def test_a_slow_network_only_takes_longer(lab: Lab) -> None:
-    """With 0.1 s of latency each way to every service all work finishes."""
+    """All work finishes with a latency of 0.1 s in each direction to every service."""
     with (
         lab.proxy_to("database") as database,
         lab.proxy_to("broker") as broker,
@@ -203,7 +202,7 @@ def test_a_slow_network_only_takes_longer(lab: Lab) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("service", ["database", "broker"])
 def test_workers_recover_from_half_open_connections(lab: Lab, service: str) -> None:
-    """If all open connections go silent, workers reconnect automatically within a minute."""
+    """If all open connections to a service go silent, workers reconnect automatically within a minute."""
     with lab.proxy_to(service) as proxy, busy_system(lab, workers=1, recipients=900, **SHORT_LEASE) as work:
         proxy.forget()
         other = lab.start_sendout(10)
@@ -216,10 +215,10 @@ def test_workers_recover_from_half_open_connections(lab: Lab, service: str) -> N
 
 @pytest.mark.long
 def test_half_open_relay_connections_hold_back_only_their_mails(lab: Lab) -> None:
-    """Within a minute all mails are sent except the two on each stalled connection to the relay.
+    """Within a minute, all mails are sent except the two on each stalled connection to the relay.
 
-    They get an outcome when the connection ends, up to ten minutes later. This holds even if the stalled mails belong
-    to as many batches as the worker delivers concurrently.
+    Those mails get an outcome when the connection ends, up to ten minutes later. This holds even if they belong to as
+    many batches as the worker delivers concurrently.
     """
     recipients, other_recipients = 400, 10
     lease = {"lease_seconds": 45, "heartbeat_seconds": 10}  # longer than mails wait for the first new connection

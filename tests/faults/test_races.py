@@ -34,7 +34,7 @@ def is_recorded(lab: Lab, command: Command) -> bool:
 LISTS = ("race-a", "race-b", "race-c")
 OF_SUBSETS = [subset for count in (1, 2, 3) for subset in itertools.combinations(LISTS, count)]
 SHARE_IN_STOCK, SHARE_IMPORTED = 0.4, 0.2
-"""Shares of all codes that the sendouts need: available at the start, and imported in the meantime."""
+"""Shares of all codes that the sendouts need: those available at the start, and those imported in the meantime."""
 CODES_PER_IMPORT = 100
 
 
@@ -45,7 +45,7 @@ class Rush:
     sendouts: Sequence[StartSendout]
     imports: Sequence[ImportCoupons]
     stock: Mapping[str, Sequence[str]]
-    """All codes of each list; the last ones are not imported."""
+    """All codes that the sendouts need of each list. The last codes are not among the imports."""
 
     @property
     def ids(self) -> list[UUID]:
@@ -53,7 +53,7 @@ class Rush:
 
 
 def rush(lab: Lab, sendouts: int, recipients: tuple[int, int]) -> Rush:
-    """Make sendouts to random numbers of recipients (from, to), of messages with one, two or three lists."""
+    """Make commands for sendouts with one, two or three lists and a random number of recipients (from, to)."""
     chance = random.Random(5)
     chosen = [(chance.choice(OF_SUBSETS), chance.randint(*recipients)) for _ in range(sendouts)]
     demand = Counter({name: sum(count for subset, count in chosen if name in subset) for name in LISTS})
@@ -75,7 +75,7 @@ def rush(lab: Lab, sendouts: int, recipients: tuple[int, int]) -> Rush:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The numbers of a sendout and one of its lists."""
+    """The numbers of codes of a sendout in one of its lists."""
 
     name: str
     needed: int
@@ -108,7 +108,7 @@ def wait_at_rest(lab: Lab, of: Rush) -> None:
 
 
 def assert_interrupted(lab: Lab, sendout: UUID) -> None:
-    """The sendout knows its missing codes, has reserved none and has sent no mail."""
+    """Check that the sendout has recorded its missing codes, has reserved no code and has sent no mail."""
     of_each = needs(lab, sendout)
     assert any(need.missing for need in of_each)
     assert all(need.held == 0 and need.missing <= need.needed for need in of_each), of_each
@@ -116,7 +116,7 @@ def assert_interrupted(lab: Lab, sendout: UUID) -> None:
 
 
 def assert_resume_follows_numbers(lab: Lab, sendout: UUID) -> None:
-    """Resume a sendout without competition: it continues if every list has enough codes, else it stays interrupted."""
+    """Resume a sendout without competition. It must continue if every list has enough codes, else stay interrupted."""
     before = needs(lab, sendout)
     again = ResumeSendout(sendout=sendout)
     lab.publish(again)
@@ -132,7 +132,7 @@ def assert_resume_follows_numbers(lab: Lab, sendout: UUID) -> None:
 
 
 def import_missing(lab: Lab, of: Rush, sendouts: Sequence[UUID]) -> None:
-    """Import exactly the codes that these sendouts lack together."""
+    """Import exactly the codes that these sendouts lack in total."""
     needed = Counter[str]()
     for sendout in sendouts:
         needed.update({need.name: need.needed for need in needs(lab, sendout)})
@@ -142,11 +142,11 @@ def import_missing(lab: Lab, of: Rush, sendouts: Sequence[UUID]) -> None:
 
 
 def test_racing_sendouts_reserve_all_lists_or_none(lab: Lab) -> None:
-    """Each sendout has finished, or is interrupted, has reserved no code and has sent no mail.
+    """A sendout either finishes, or is interrupted, reserves no code and sends no mail.
 
-    50 sendouts (12 in the short form) compete for 3 lists with 40 % of the codes available and 20 % imported in the
-    meantime. Then exactly the missing codes are imported and three clients resume every sendout twice: all sendouts
-    finish and all lists are empty.
+    50 sendouts (12 in the short form) compete for 3 lists. 40 % of the codes are available, and 20 % are imported in
+    the meantime. Then exactly the missing codes are imported, and three clients resume every interrupted sendout twice:
+    all sendouts finish and all lists are empty.
     """
     with lab.fleet(size(short=2, long=4)) as fleet:
         of = rush(lab, size(short=12, long=50), group_sizes())
@@ -186,13 +186,16 @@ IMPORT_FAILPOINTS = [
 ]
 LINE_CHARS = 195
 MANY, FEW = 90_000, 8_000
-"""Two chunks each: 17 MiB in mode add, 1.5 MiB in mode replace."""
+"""Numbers of lines that make two chunks in mode add (17 MiB) and in mode replace (1.5 MiB)."""
 OLD = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ImportCase:
-    """Two imports of one file, the second `reversed` or not; or a single import that is published three times."""
+    """Two imports of the same codes, or with one mode a single import that is published three times.
+
+    If `reversed`, the second import has the codes in reverse order.
+    """
 
     name: str
     modes: tuple[ImportMode, ...]
@@ -214,7 +217,7 @@ def write_codes(lab: Lab, name: str, codes: Sequence[str]) -> str:
 
 
 def publish_case(lab: Lab, case: ImportCase, round_: int) -> list[ImportCoupons]:
-    """Publish the imports of a case into a list that has other codes already."""
+    """Publish the imports of a case. Their list already has other codes."""
     name = f"{case.name}-{round_}"
     lab.has(name, name, ["nobody@example.org"], {name: codes_of(f"old-{name}", OLD)})
     codes = codes_of(name, case.lines)
@@ -229,7 +232,7 @@ def publish_case(lab: Lab, case: ImportCase, round_: int) -> list[ImportCoupons]
 
 
 def finish_despite_kills(lab: Lab, fleet: Fleet, imports: Sequence[UUID], failpoints: Iterator[str]) -> None:
-    """Wait until all imports finish; replace each worker that died at a failpoint by one that dies at the next."""
+    """Wait until all imports finish. Replace each worker that died at a failpoint with one that dies at the next."""
 
     def states() -> list[str]:
         return [*map(lab.state, imports)]
@@ -247,7 +250,7 @@ def finish_despite_kills(lab: Lab, fleet: Fleet, imports: Sequence[UUID], failpo
 
 
 def assert_imported_once(lab: Lab, case: ImportCase, commands: Sequence[ImportCoupons]) -> None:
-    """Every code is in the list once, each import accounts for all its lines, the list's counters are right."""
+    """Check that each code is in the list once, each import accounts for all its lines, and the counters are right."""
     jobs = lab.rows("SELECT * FROM import_job WHERE id = ANY ($1::uuid[])", [command.id for command in commands])
     assert [(job["state"], job["lines"]) for job in jobs] == [("finished", case.lines)] * len(case.modes)
     explained = (
@@ -263,9 +266,9 @@ def assert_imported_once(lab: Lab, case: ImportCase, commands: Sequence[ImportCo
 
 
 def test_concurrent_imports_of_one_file_add_each_code_once(lab: Lab, tmp_path: Path) -> None:
-    """Two imports of one file finish although workers are killed at every failpoint, and add each code once.
+    """Two imports of one file add each code once and finish, although workers are killed at failpoints.
 
-    The cases: same order, reversed order, one import in mode replace, one command published three times.
+    The cases are: same order, reversed order, one import in mode replace, one command published three times.
     """
     kills = size(short=3, long=3 * len(IMPORT_FAILPOINTS))
     failpoints = itertools.islice(itertools.cycle(lab.random.sample(IMPORT_FAILPOINTS, len(IMPORT_FAILPOINTS))), kills)

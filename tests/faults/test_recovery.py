@@ -1,6 +1,7 @@
-"""A worker recovers automatically within a minute after its database or broker was silent, broken or away.
+"""A worker recovers automatically within a minute after its database or broker was silent, broken or unavailable.
 
-By default the timeouts are a tenth of the real ones, so that each test takes seconds; COUPONS_FAULTS=long keeps them.
+By default, the timeouts are a tenth of the real ones, so that each test takes seconds. COUPONS_FAULTS=long keeps the
+real ones.
 """
 
 import asyncio
@@ -82,7 +83,7 @@ async def reset(proxy: FaultProxy) -> None:
 
 
 async def gone(proxy: FaultProxy) -> None:
-    """A server that refuses connections for a while."""
+    """Refuse connections for a while, as without a server."""
     proxy.refuse()
     await asyncio.sleep(SILENT_SECONDS)
     proxy.heal()
@@ -96,7 +97,10 @@ Fault = Callable[[FaultProxy], Awaitable[None]]
 async def test_a_worker_recovers_from_a_fault_during_a_statement(
     database_url: str, broker_url: str, to_database: FaultProxy, fault: Fault, say: Say
 ) -> None:
-    """If PostgreSQL is lost while the worker waits for a lock, it executes that command once, and new commands too."""
+    """If the connection to PostgreSQL fails while a command waits for a lock, the worker still executes it once.
+
+    The worker then executes new commands too.
+    """
     async with (
         run_import_worker(database_url, broker_url, database_proxy=to_database.url) as worker,
         plain(database_url) as other,
@@ -133,7 +137,7 @@ async def test_readiness_reports_a_silent_database_in_time(
 async def test_a_statement_of_a_killed_client_does_not_hold_its_locks(
     database_url: str, to_database: FaultProxy, say: Say
 ) -> None:
-    """The server detects that the client of a running statement is gone, and rolls it back, even with an hour left."""
+    """The server detects that the client of a running statement is gone, and rolls back long before the timeout."""
     async with plain(database_url) as other, connect(to_database.url) as killed:
         await other.execute("INSERT INTO recipient_group (name) VALUES ('customers')")
         transaction = killed.transaction()
@@ -154,7 +158,7 @@ async def test_a_statement_of_a_killed_client_does_not_hold_its_locks(
 async def test_a_worker_consumes_again_after_a_broker_fault(
     database_url: str, broker_url: str, to_broker: FaultProxy, fault: Fault, say: Say
 ) -> None:
-    """If RabbitMQ is lost while the worker waits for commands, it detects that and registers a new consumer."""
+    """If the connection to RabbitMQ fails while the worker waits for commands, the worker registers a new consumer."""
     async with run_import_worker(database_url, broker_url, broker_proxy=to_broker.url) as worker:
         failing = asyncio.create_task(inject(fault, to_broker))
         await until(lambda: lacks_consumers(worker), within=LIMIT_SECONDS)
@@ -164,7 +168,7 @@ async def test_a_worker_consumes_again_after_a_broker_fault(
 
 
 async def test_a_worker_consumes_from_a_queue_that_was_deleted(database_url: str, broker_url: str) -> None:
-    """The broker cancels the consumer; readiness reports that until a new one is registered."""
+    """After its queue is deleted, the worker is not ready until it has registered a new consumer."""
     async with run_import_worker(database_url, broker_url) as worker:
         async with amqp.connect(broker_url, "test") as connection:
             await (await connection.channel()).queue_delete(topology.queue_name(ROLE))
@@ -176,7 +180,10 @@ async def test_a_worker_consumes_from_a_queue_that_was_deleted(database_url: str
 async def test_a_worker_reconnects_after_the_broker_closed_its_connections(
     database_url: str, broker_url: str, broker: Broker
 ) -> None:
-    """An operator closes all connections, where the test can control the broker."""
+    """After an operator has closed all connections, the worker becomes ready again and executes commands.
+
+    The connections are closed only if the test can control the broker.
+    """
     async with run_import_worker(database_url, broker_url) as worker:
         if broker.control:
             command = "close_all_connections", "--global", "test"
@@ -190,7 +197,7 @@ async def test_a_worker_reconnects_after_the_broker_closed_its_connections(
 async def test_a_silently_lost_consumer_is_detected(
     database_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker asks the broker for its consumers, and registers one that the broker has lost without notice."""
+    """The worker detects that the broker has lost its consumer without notice, and registers a new consumer."""
     declared: list[AbstractChannel] = []
 
     async def record(channel: AbstractChannel) -> tuple[AbstractExchange, dict[str, AbstractQueue]]:
@@ -210,7 +217,10 @@ async def test_a_silently_lost_consumer_is_detected(
 
 
 async def test_a_cancellation_by_the_amqp_client_becomes_an_error(broker_url: str, to_broker: FaultProxy) -> None:
-    """The AMQP client cancels waiting tasks of a silent broker; uncaught, that would end a role without a trace."""
+    """If the AMQP client cancels a task that waits for a silent broker, the task raises BrokerUnavailable.
+
+    A plain cancellation would end a role without a trace.
+    """
     with pytest.raises(BrokerUnavailable):
         async with amqp.connect(to_broker.url, "test") as connection:
             channel = await connection.channel()
@@ -227,7 +237,7 @@ async def plain(url: str) -> AsyncIterator[Connection]:
 
 
 async def inject(fault: Fault, proxy: FaultProxy) -> float:
-    """Inject the fault; return the time of its end."""
+    """Inject the fault; return the time when it ended."""
     await fault(proxy)
     return time.monotonic()
 

@@ -1,4 +1,7 @@
-"""A database that dies or has a full disk; a broker that drops connections, stops, loses queues or has no memory."""
+"""Workers survive a database that dies or has a full disk.
+
+They also survive a broker that drops connections, stops, loses its queues or has no memory.
+"""
 
 import asyncio
 import time
@@ -24,10 +27,10 @@ from tests.services import QUEUES
 from tests.waiting import eventually
 
 LEASE_SECONDS = size(short=8, long=20)
-"""Longer than a restart, so that no mail may become uncertain."""
+"""A lease that is longer than a restart, so that no mail may become uncertain."""
 
 REPORTED_SECONDS = 25
-"""An unconfirmed publish is given up after ten seconds, and so is closing the connection."""
+"""Limit until a publisher reports an error. It waits ten seconds for a confirm and ten for the connection to close."""
 
 
 # --- the database --------------------------------------------------------------------------------------------------
@@ -44,7 +47,7 @@ class LabParts:
 
     @contextmanager
     def lab(self, *, small: bool) -> Iterator[tuple[Postgres, Lab]]:
-        """A lab with its own database server."""
+        """Yield a database server of its own and a lab that uses it."""
         with postgres.private(self.folder, small=small) as server:
             asyncio.run(migrate(server.url))
             services = Services(server.url, self.broker_url, self.sink.url, self.sink.ledger)
@@ -63,7 +66,7 @@ async def declare_queues(broker_url: str) -> None:
 
 
 def test_a_database_crash_is_harmless(lab_parts: LabParts) -> None:
-    """PostgreSQL is killed repeatedly during a sendout and an import: commits survive and workers recover soon."""
+    """If PostgreSQL crashes repeatedly during a sendout and an import, no commit is lost and workers recover soon."""
     rounds, pause = size(short=1, long=6), size(short=2, long=20)
     recovered = 0.0
     with lab_parts.lab(small=False) as (server, lab):
@@ -80,7 +83,7 @@ def test_a_database_crash_is_harmless(lab_parts: LabParts) -> None:
 
 @pytest.mark.long
 def test_a_full_disk_is_harmless(lab_parts: LabParts) -> None:
-    """When a full disk has space again, work continues automatically; no mail is lost or duplicated."""
+    """Work continues automatically when a full disk has space again, and no mail is lost or duplicated."""
     rounds = size(short=1, long=3)
     with lab_parts.lab(small=True) as (server, lab):
         recovered = max(fill_disk(server, lab) for _ in range(rounds))
@@ -105,7 +108,7 @@ def fill_disk(server: Postgres, lab: Lab) -> float:
 
 @pytest.fixture
 def controlled_broker(broker: Broker, tmp_path: Path) -> Iterator[Broker]:
-    """A broker with a control command: the session's, or a private one if the session's is only an address."""
+    """A broker that the test can control: the session's broker, or a private one if only an address was given."""
     if broker.control:
         yield broker
     else:
@@ -126,7 +129,7 @@ async def broker_lab(lab: Lab, broker: Broker, controlled_broker: Broker, lab_pa
 
 @pytest.mark.long
 def test_closed_broker_connections_are_harmless(broker_lab: Lab, controlled_broker: Broker) -> None:
-    """The broker closes all connections every two seconds: no command is lost or executed twice."""
+    """No command is lost or executed twice while the broker closes all connections every two seconds."""
     lab, rounds, recovered = broker_lab, size(short=2, long=30), 0.0
     with busy_system(lab) as work:
         others = []
@@ -144,7 +147,7 @@ def test_closed_broker_connections_are_harmless(broker_lab: Lab, controlled_brok
 
 @pytest.mark.long
 def test_a_sendout_finishes_without_a_broker(broker_lab: Lab, controlled_broker: Broker) -> None:
-    """The sweep finishes a sendout without the broker; commands published before are consumed after its restart."""
+    """The sweep finishes a sendout without the broker. Commands published before are consumed after its restart."""
     lab = broker_lab
     with busy_system(lab) as work:
         for worker in work.fleet.workers:
@@ -165,7 +168,7 @@ def test_a_sendout_finishes_without_a_broker(broker_lab: Lab, controlled_broker:
 
 @pytest.mark.long
 def test_deleted_queues_are_declared_again(broker_lab: Lab) -> None:
-    """Workers declare and consume deleted queues again; a client that publishes in the meantime gets an error."""
+    """Workers declare deleted queues again and consume them. A client that publishes in the meantime gets an error."""
     lab, rounds = broker_lab, size(short=1, long=10)
     recovered = 0.0
     with busy_system(lab) as work:
@@ -186,7 +189,7 @@ def all_sendouts_finish(lab: Lab) -> None:
 
 
 def can_start_sendout(lab: Lab, name: str) -> bool:
-    """Whether a sendout can be published; if so, a worker must consume it."""
+    """Try to publish a sendout; return whether that succeeded. If so, wait until a worker has consumed it."""
     result = lab.begin("send", "--message", name, "--group", name)()
     if result.code == DONE:
         eventually(partial(lab.state, result.out.strip()), "a worker to consume the sendout", within=END_SECONDS)
@@ -197,7 +200,10 @@ def can_start_sendout(lab: Lab, name: str) -> bool:
 
 @pytest.mark.long
 def test_a_broker_without_memory_rejects_publishers_in_time(broker_lab: Lab, controlled_broker: Broker) -> None:
-    """Publishers get an error in time and a running sendout continues; with memory again commands are consumed."""
+    """Without memory, publishers get an error in time and a running sendout continues.
+
+    When the broker has memory again, commands are consumed.
+    """
     lab = broker_lab
     with busy_system(lab) as work:
         controlled_broker.rabbitmqctl("set_vm_memory_high_watermark", "0")

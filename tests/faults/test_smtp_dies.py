@@ -1,4 +1,4 @@
-"""A relay that dies at any moment of a mail, is killed, replies 421, is down for long, or answers too late."""
+"""Sending survives a relay that dies at any moment of a mail, is killed, replies 421, is down or replies too late."""
 
 import asyncio
 import json
@@ -24,16 +24,19 @@ LISTS = 3
 FAST_RETRY = {"smtp_connections": CONNECTIONS, **QUICK_RELAY}
 BEFORE_THE_DOT = ("MAIL", "RCPT", "DATA", "BUSY")
 WITH_THE_DOT = ("BODY", "DOT", "QUEUED")
-"""A mail and its dot are one write: if the relay dies in the middle, how much of it was read is unknown."""
+"""A mail and its final dot are one write. If the relay dies in the middle, it is unknown how much it has read."""
 TOGETHER = (*BEFORE_THE_DOT, *WITH_THE_DOT)
 ONE_BY_ONE = [(each,) for each in (*BEFORE_THE_DOT, *WITH_THE_DOT)]
 SHARE = 0.04
-"""With 300 mails, the probability that some fault never happens is 1 in 200,000."""
+"""The probability of each fault. With 300 mails, the probability that some fault never happens is 1 in 200,000."""
 
 
 @pytest.mark.parametrize("moments", [TOGETHER, *(ONE_BY_ONE if LONG else [])], ids=" ".join)
 def test_a_relay_that_dies_at_any_moment(lab: Lab, moments: tuple[str, ...]) -> None:
-    """No mail is uncertain before its dot. After it, each is uncertain, keeps its codes and is never sent again."""
+    """A mail becomes uncertain only if the relay dies after its final dot may have been sent.
+
+    An uncertain mail keeps its codes and is never sent again.
+    """
     restart_sink(lab, dict.fromkeys(moments, SHARE))
     with lab.fleet(WORKERS, **FAST_RETRY):
         sendout = lab.start_sendout(size(short=300, long=3_000), LISTS)
@@ -49,7 +52,7 @@ def test_a_relay_that_dies_at_any_moment(lab: Lab, moments: tuple[str, ...]) -> 
 
 
 def test_a_relay_that_is_killed_and_restarted(lab: Lab) -> None:
-    """Restarted on its port, it gets mails at once; each time, at most one mail per connection is uncertain."""
+    """A restarted relay gets mails again soon, and each kill leaves at most one mail per connection uncertain."""
     restart_sink(lab, {}, delay=0.05)
     rounds, recovered = size(short=2, long=30), 0.0
     with lab.fleet(WORKERS, **FAST_RETRY):
@@ -66,7 +69,10 @@ def test_a_relay_that_is_killed_and_restarted(lab: Lab) -> None:
 
 
 def test_a_relay_that_is_down_for_long(lab: Lab) -> None:
-    """Down before the sendout starts: no attempt counts, the reason is shown, and sending resumes within a minute."""
+    """While no relay is up, the sendout has a reason for waiting and no mail counts an attempt.
+
+    Sending starts within a minute after the relay.
+    """
     lab.sink.kill()
     with lab.fleet(WORKERS, **({} if LONG else QUICK_RELAY)):
         sendout = lab.start_sendout(size(short=100, long=2_000))
@@ -81,7 +87,7 @@ def test_a_relay_that_is_down_for_long(lab: Lab) -> None:
 
 
 def test_a_reply_after_its_timeout_is_not_mispaired(lab: Lab) -> None:
-    """It is never paired with another mail: a mail is sent by its own reply, or uncertain."""
+    """A late reply is never paired with another mail: a mail is sent only after its own reply, else it is uncertain."""
     restart_sink(lab, {"LATE": 0.05}, late=1.0)
     with lab.worker("sendout"):
         sendout = lab.start_sendout(size(short=150, long=3_000))
@@ -99,7 +105,7 @@ def restart_sink(lab: Lab, odds: dict[str, float], **options: object) -> None:
 
 
 def fault_counts(lab: Lab) -> Counter[str]:
-    """The number of each fault so far."""
+    """How often each fault has happened so far."""
     return Counter(lab.sink.ledger.with_suffix(FAULT_LOG).read_text().split())
 
 
@@ -132,19 +138,19 @@ def waiting_for(lab: Lab, sendout: UUID) -> str | None:
 
 
 def attempts(lab: Lab) -> set[int]:
-    """The numbers of attempts of all mails."""
+    """The distinct numbers of attempts that mails have."""
     return {row["attempts"] for row in lab.rows("SELECT DISTINCT attempts FROM delivery")}
 
 
 def assert_replies_are_their_own(lab: Lab) -> None:
-    """Each sent mail has the relay's reply to that very mail."""
+    """Check that each sent mail has the relay's reply to this mail and not to another."""
     sent = lab.rows("SELECT address, reply FROM delivery WHERE state = 'sent'")
     assert sent
     assert [row for row in sent if not row["reply"].endswith(f"queued as {queued_as(row['address'])}")] == []
 
 
 async def deliver_impatiently(lab: Lab, sendout: UUID) -> None:
-    """Send like a worker, with timeouts shorter than the delay of the late replies."""
+    """Send as a worker does, with timeouts that are shorter than the delay of the late replies."""
     settings = Settings(default_from=SENDER, lease_seconds=20)
     limits = Limits(connections=CONNECTIONS, backoff_seconds=0.05, max_backoff_seconds=0.2)
     timeouts = Timeouts(command_seconds=0.3, dot_seconds=0.4)

@@ -1,4 +1,4 @@
-"""Workers of an older version that were not stopped before the database was migrated."""
+"""Workers of an older version are harmless if they were not stopped before the database was migrated."""
 
 import io
 import subprocess
@@ -15,8 +15,8 @@ from tests.acceptance.system import Arguments, letter
 from tests.faults.lab import QUICK_TAKEOVER, ROOT, FaultResult, FaultySink, Lab, size
 
 BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"
-"""The last state of the program that knows three migrations. It runs with the packages of today's environment, so this
-test covers only the database and the queues, which both versions share.
+"""The last commit whose program has three migrations. It runs with the packages of today's environment, so this test
+covers only the database and the queues, which both versions share.
 """
 MAX_IN_FLIGHT = 40
 OLD_WORKERS = 2
@@ -25,7 +25,7 @@ PACKAGES = ("coupons", "producers", "workers")
 
 @pytest.fixture
 def program_before(tmp_path: Path) -> Path:
-    """A folder with that version, out of the repository's history; a shallow clone fetches the one commit."""
+    """A folder with the older version from the repository's history. A shallow clone fetches this commit first."""
     archive = ["git", "-C", str(ROOT), "archive", BEFORE, *PACKAGES]
     found = subprocess.run(archive, capture_output=True, check=False)
     if found.returncode:
@@ -33,7 +33,7 @@ def program_before(tmp_path: Path) -> Path:
         subprocess.run(fetch, capture_output=True, check=False, timeout=60)
         found = subprocess.run(archive, capture_output=True, check=False)
     if found.returncode:
-        pytest.skip(f"this is no whole clone, its history lacks {BEFORE[:7]}: git fetch --unshallow")
+        pytest.skip(f"this clone's history lacks {BEFORE[:7]}: git fetch --unshallow")
     folder = tmp_path / "before"
     with tarfile.open(fileobj=io.BytesIO(found.stdout)) as files:
         files.extractall(folder, filter="data")
@@ -44,12 +44,12 @@ def program_before(tmp_path: Path) -> Path:
 def old_lab(
     services: Services, empty_database_url: str, faulty_sink: FaultySink, tmp_path: Path, results: list[FaultResult]
 ) -> Lab:
-    """A lab whose database has no table yet."""
+    """A lab whose database has no tables yet."""
     return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, results)
 
 
 def without_wait(command: Arguments) -> Arguments:
-    """`group import` of the older version always waits, and has no such option."""
+    """The command without `--wait`: `group import` of the older version always waits and does not know the option."""
     return tuple(each for each in command if each != "--wait")
 
 
@@ -57,11 +57,12 @@ def without_wait(command: Arguments) -> Arguments:
 def test_old_workers_that_were_not_stopped_fail_safely(
     old_lab: Lab, program_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the migration, old workers can write nothing and hand over no mail: no mail is lost or sent twice.
+    """After the migration, old workers write nothing and hand over no mail, and no mail is lost or sent twice.
 
-    Their mails in flight become uncertain: at most the number of old workers times their limit. New workers finish the
-    sendout that the old ones started. Commands are sent only after the old workers have stopped, because an old worker
-    would dead-letter them. An old worker that is started afterwards refuses the newer database.
+    The mails that old workers had in flight become uncertain: at most the limit per worker. New workers finish the
+    sendout that the old workers started. An old worker that is started afterwards refuses the newer database.
+
+    New commands are published only after the old workers have stopped, because an old worker would dead-letter them.
     """
     lab, people = old_lab, [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))]
     lists = {name: [f"{name.upper()}-{number:07}" for number in range(2 * len(people))] for name in ("old", "older")}

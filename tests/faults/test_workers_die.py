@@ -1,4 +1,4 @@
-"""Workers are killed, suspended and shut down, at random times and at every failpoint."""
+"""Killing, suspending or stopping workers, at random times or at any failpoint, loses and duplicates no mail."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "max_in_flight": MAX_IN_FLIGHT,
     "smtp_connections": 2,
 }
-"""Many batches, so that the next worker always finds one."""
+"""Settings with small batches, so that the next worker always finds one."""
 MAILS_IN_FLIGHT = ("deliver.handed_over", "deliver.intended", "deliver.settled", "deliver.recorded")
 KILLED_IN_SHORT = (
     "intake.committed",
@@ -38,7 +38,7 @@ TERMINATED_IN_SHORT = ("intake.committed", "import.staged", "deliver.assigned", 
 
 
 def test_random_kills_are_harmless(lab: Lab) -> None:
-    """Killing random workers loses and duplicates no mail; each kill leaves at most the mails in flight uncertain."""
+    """No mail is lost or duplicated if random workers are killed; only mails in flight may become uncertain."""
     lab.sink.kill()
     lab.sink.start(delay=size(short=30, long=80) / 1_000)  # so that the sendout lasts for several kills
     min_kills = size(short=3, long=500)
@@ -57,7 +57,7 @@ def test_random_kills_are_harmless(lab: Lab) -> None:
 
 
 def test_a_kill_at_every_failpoint_is_harmless(lab: Lab) -> None:
-    """A kill between any two steps loses and duplicates no mail, and the import is complete."""
+    """No mail is lost or duplicated if workers are killed at every failpoint, and the import is complete."""
     passed = at_each_failpoint(lab, lambda place: kill_at(lab, place), only=None if LONG else KILLED_IN_SHORT)
     assert {*passed} == {*(FAILPOINTS if LONG else KILLED_IN_SHORT)}
     recovered = finish(lab)
@@ -68,9 +68,9 @@ def test_a_kill_at_every_failpoint_is_harmless(lab: Lab) -> None:
 
 
 def test_sigterm_at_every_failpoint_leaves_nothing_uncertain(lab: Lab) -> None:
-    """A worker that gets SIGTERM at a failpoint exits gracefully without uncertain mails; other workers continue.
+    """A worker that gets SIGTERM at a failpoint exits without leaving uncertain mails, and other workers continue.
 
-    In the long form one worker is killed, so that a sweep has work: only its mails become uncertain.
+    In the long form, one worker is killed so that a sweep has work. Only its mails become uncertain.
     """
     passed = at_each_failpoint(lab, lambda place: terminate_at(lab, place), only=None if LONG else TERMINATED_IN_SHORT)
     recovered = finish(lab)
@@ -84,7 +84,7 @@ def test_sigterm_at_every_failpoint_leaves_nothing_uncertain(lab: Lab) -> None:
 
 @pytest.mark.parametrize("place", ["deliver.claimed", *MAILS_IN_FLIGHT] if LONG else ["deliver.settled"])
 def test_a_worker_that_sleeps_beyond_its_lease_does_no_harm(lab: Lab, place: str) -> None:
-    """Other workers take over from a suspended one; when it continues, it sends no mail and records nothing."""
+    """Other workers take over from a suspended worker. When that worker continues, it sends and records nothing."""
     rounds = size(short=1, long=2)
     for _ in range(rounds):
         with stopped_at(lab, place) as suspended:
@@ -105,9 +105,9 @@ def test_a_worker_that_sleeps_beyond_its_lease_does_no_harm(lab: Lab, place: str
 
 
 def at_each_failpoint(lab: Lab, do: Callable[[str], None], *, only: tuple[str, ...] | None = None) -> list[str]:
-    """Create work for every failpoint, or for those in `only`, and call `do` with each; return them in order.
+    """Call `do` with each failpoint (or each in `only`), with work that reaches it; return the failpoints in order.
 
-    Leaves sendouts unfinished. Before the sweep one worker is killed with mails in flight, for the sweep to find.
+    Leaves sendouts unfinished. Before the sweep, one worker is killed with mails in flight, so that the sweep has work.
     """
     passed = []
 
@@ -126,7 +126,7 @@ def at_each_failpoint(lab: Lab, do: Callable[[str], None], *, only: tuple[str, .
     lab.start_sendout(size(short=600, long=5_000), lists=2)
     at(*of("deliver", but="deliver.closed"))
     cancelled = lab.start_sendout(100, lists=1)
-    while lab.state(cancelled) != "sending":  # that may have been the admission of another sendout
+    while lab.state(cancelled) != "sending":  # the killed worker may have admitted another sendout
         kill_at(lab, "sendout.admitted")
     lab.coupons("cancel", cancelled)
     at("deliver.closed")
@@ -162,7 +162,7 @@ def kill_at(lab: Lab, place: str) -> None:
 
 
 def terminate_at(lab: Lab, place: str) -> None:
-    """Send SIGTERM exactly there: the worker stops itself, gets the signal and continues."""
+    """Send SIGTERM at a failpoint: the worker stops itself there, gets the signal and continues."""
     with stopped_at(lab, place) as worker:
         wait_until_stopped(worker, place)
         os.kill(worker.pid, signal.SIGTERM)
@@ -186,7 +186,7 @@ def wait_until_stopped(worker: Worker, place: str) -> None:
 
 
 def finish(lab: Lab) -> float:
-    """Let an undisturbed worker finish all jobs; return the seconds it took."""
+    """Let an undisturbed worker finish all jobs, and check the import; return the seconds until all were finished."""
     with lab.worker(**QUICK_TAKEOVER):
         seconds = lab.time_recovery(lambda: not list_unfinished(lab))
     (replaced,) = (each for each in lab.rows("SELECT * FROM coupon_list WHERE name = 'replaced'"))
