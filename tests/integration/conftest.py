@@ -1,4 +1,4 @@
-"""Two connections to a fresh database."""
+"""Fixtures of two connections to a fresh database."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,14 +11,14 @@ from tests.session_state import session_state, watched_pools
 
 @pytest.fixture(autouse=True)
 def clean_sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No pooled session may keep settings, locks or rows for its next user."""
+    """Fail the test if a pooled session keeps settings, locks or rows for its next user."""
     with watched_pools(monkeypatch):
         yield
 
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Connection]:
-    """After the test, the database must violate no invariant, and the session must keep no state."""
+    """Connect to the database. After the test no invariant may be violated and the session must keep no state."""
     async with connect(database_url) as connection:
         yield connection
         wrong = [proof for proof in await invariants.check(connection) if not proof.ok]

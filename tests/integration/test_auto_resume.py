@@ -1,4 +1,4 @@
-"""Interrupted sendouts whose lists now have enough codes: shown as resumable, and resumed with auto-resume."""
+"""Interrupted sendouts whose lists now have enough codes are shown as resumable, and resumed with auto-resume."""
 
 import asyncio
 import hashlib
@@ -49,7 +49,7 @@ async def state_of(connection: Connection, sendout_id: UUID) -> str:
 
 
 async def row_versions(connection: Connection) -> list[object]:
-    """The row versions of sendouts and lists, which change with each write."""
+    """Return the row versions of sendouts and lists, which change with each write."""
     query = """SELECT xmin::text FROM sendout UNION ALL SELECT xmin::text FROM sendout_list
                UNION ALL SELECT xmin::text FROM coupon_list"""
     return [row["xmin"] for row in await connection.fetch(query)]
@@ -59,7 +59,7 @@ async def row_versions(connection: Connection) -> list[object]:
 
 
 async def test_a_sendout_is_resumable_when_every_list_has_enough(connection: Connection) -> None:
-    """One of two lists is not enough, nor is one code too few."""
+    """A sendout is not resumable if one of two lists is short, even by a single code."""
     await add_stock(connection, a=5, b=5)
     sendout_id = await start_interrupted(connection, "a", "b")
     await add_more(connection, "a", 5)
@@ -74,7 +74,7 @@ async def test_a_sendout_is_resumable_when_every_list_has_enough(connection: Con
 
 
 async def test_an_import_reports_resumable_sendouts(connection: Connection) -> None:
-    """Those that need this list, the oldest first, including those that an operator must resume."""
+    """The report has the sendouts that need this list, the oldest first, with those that an operator must resume."""
     await add_stock(connection, a=0, b=0)
     await add_more(connection, "b", 9)
     by_hand, by_itself = (
@@ -94,7 +94,7 @@ async def test_an_import_reports_resumable_sendouts(connection: Connection) -> N
 
 
 async def test_a_list_that_no_longer_pauses_makes_sendouts_resumable(connection: Connection) -> None:
-    """The present shortage setting of the list counts, as it does for a resume."""
+    """The list's present shortage setting decides, as it does when a sendout is resumed."""
     await add_stock(connection, a=3)
     sendout_id = await start_interrupted(connection, "a")
     await lists.change(
@@ -105,7 +105,7 @@ async def test_a_list_that_no_longer_pauses_makes_sendouts_resumable(connection:
 
 
 async def test_only_an_interrupted_sendout_is_resumable(connection: Connection) -> None:
-    """A sending or cancelled one is not."""
+    """A sending sendout and a cancelled one are not resumable."""
     await add_stock(connection, a=30)
     sending = await start_sendout(connection, "a")
     cancelled = await start_sendout(connection, "a")
@@ -116,7 +116,7 @@ async def test_only_an_interrupted_sendout_is_resumable(connection: Connection) 
 
 
 async def test_the_console_shows_resumable_sendouts(connection: Connection) -> None:
-    """It shows next to the button whether an operator has to resume the sendout."""
+    """The console shows next to the button whether an operator has to resume the sendout."""
     await add_stock(connection, a=0)
     await start_interrupted(connection, "a", resumes=False)
     assert "Import the missing codes, then resume the sendout." in await outbox_text(connection)
@@ -129,7 +129,7 @@ async def test_the_console_shows_resumable_sendouts(connection: Connection) -> N
 
 
 async def outbox_text(connection: Connection) -> str:
-    """The text of the Outbox with single blanks."""
+    """Return the text of the Outbox, with single blanks between words."""
     found = await sendout_views.list_newest(connection)
     body = bytes(page("outbox.html", live=False, refusal=None, sendouts=found, chosen=None, states=[]).body).decode()
     return " ".join(body.split())
@@ -139,7 +139,7 @@ async def outbox_text(connection: Connection) -> str:
 
 
 async def test_only_sendouts_with_auto_resume_are_resumed(connection: Connection) -> None:
-    """Other sendouts wait for an operator, however old they are."""
+    """Sendouts without auto-resume wait for an operator, however old they are."""
     await add_stock(connection, a=0)
     by_hand, by_itself = (
         await start_interrupted(connection, "a", resumes=False),
@@ -152,7 +152,7 @@ async def test_only_sendouts_with_auto_resume_are_resumed(connection: Connection
 
 
 async def test_the_oldest_sendout_resumes_first(connection: Connection) -> None:
-    """With codes for one of two, the older gets all of them; the younger reserves none and shows its missing codes."""
+    """With codes for one of two sendouts, the older one gets all of them. The younger one reserves none."""
     await add_stock(connection, a=0, b=0)
     older, younger = await start_interrupted(connection, "a", "b"), await start_interrupted(connection, "a", "b")
     await add_more(connection, "a", 19)
@@ -173,7 +173,7 @@ async def test_a_smaller_younger_sendout_does_not_wait_for_an_older_one(connecti
 
 
 async def test_checking_a_short_sendout_writes_nothing(connection: Connection) -> None:
-    """Workers check every few seconds while codes are missing, without changing a row."""
+    """Workers check short sendouts every few seconds, and change no row as long as codes are missing."""
     await add_stock(connection, a=9)
     await start_interrupted(connection, "a")
     before = await row_versions(connection)
@@ -183,7 +183,7 @@ async def test_checking_a_short_sendout_writes_nothing(connection: Connection) -
 
 
 async def test_released_codes_make_sendouts_resumable(connection: Connection) -> None:
-    """Codes become available not only by imports: a cancelled sendout releases its codes."""
+    """Codes become available not only by imports: a cancelled sendout releases its codes too."""
     await add_stock(connection, a=10)
     first = await start_sendout(connection, "a")
     second = await start_interrupted(connection, "a")
@@ -192,7 +192,7 @@ async def test_released_codes_make_sendouts_resumable(connection: Connection) ->
 
 
 async def test_an_archived_list_resumes_no_sendout(connection: Connection) -> None:
-    """Other sendouts are not held back. A list in use cannot be archived; here the archiving came first."""
+    """A sendout of an archived list is not resumed and does not hold back others. Here the archiving came first."""
     await add_stock(connection, a=0, b=0)
     archived, other = await start_interrupted(connection, "a"), await start_interrupted(connection, "b")
     await add_more(connection, "a", 10)
@@ -205,7 +205,7 @@ async def test_an_archived_list_resumes_no_sendout(connection: Connection) -> No
 
 
 async def test_concurrent_workers_resume_each_sendout_once(connection: Connection, database_url: str) -> None:
-    """With six sendouts and codes for four, four workers resume the four oldest, each once."""
+    """With codes for four of six sendouts, four workers resume the four oldest ones, each once."""
     await add_stock(connection, a=0)
     waiting = [await start_interrupted(connection, "a") for _ in range(6)]
     await add_more(connection, "a", 45)
@@ -222,14 +222,14 @@ async def test_concurrent_workers_resume_each_sendout_once(connection: Connectio
 
 @pytest.mark.parametrize("resumes", [False, True])
 async def test_the_auto_resume_option_is_stored(connection: Connection, resumes: bool) -> None:
-    """The sendout has the value of its command."""
+    """The sendout stores the auto-resume option of its command."""
     await add_stock(connection, a=10)
     sendout_id = await start_sendout(connection, "a", resumes=resumes)
     assert (await sendout_views.get(connection, sendout_id)).auto_resume is resumes
 
 
 def test_a_command_without_the_option_keeps_its_digest() -> None:
-    """If a newer program publishes it again, it is recognized as the same command."""
+    """An older command that a newer program publishes again has the same digest and is recognized."""
     content = {"type": "sendout", "message": "m", "group": "g", "recipients": None}
     before = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
     assert StartSendout(message="m", group="g").digest() == before

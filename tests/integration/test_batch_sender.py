@@ -35,7 +35,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 async def sending(
     connection: Connection, pool: Pool, sink: Sink, *, mails_per_hour: int = 0
 ) -> AsyncIterator[tuple[UUID, "asyncio.Task[object]"]]:
-    """A sendout of one batch, and the task that sends it."""
+    """Create a sendout of one batch, and start the task that sends it."""
     await add_list(connection, "a", RECIPIENTS)
     await add_group(connection, "g", RECIPIENTS)
     await save_message(connection, "m", "a")
@@ -66,7 +66,7 @@ async def mails_arrive(sink: Sink, least: int) -> int:
 async def test_a_worker_that_lost_its_lease_hands_over_no_more_mails(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """Queued mails are taken back; only mails that are being transmitted still arrive."""
+    """The worker takes back queued mails. Only mails that are being transmitted still arrive."""
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
         async with sending(connection, pool, sink) as (_, task):
             await mails_arrive(sink, 5)
@@ -74,7 +74,7 @@ async def test_a_worker_that_lost_its_lease_hands_over_no_more_mails(
             with pytest.raises(LeaseLost):
                 await task
             arrived = len(sink.mails())
-        assert len(sink.mails()) <= arrived + 4  # two connections: one mail being sent and one behind it on each
+        assert len(sink.mails()) <= arrived + 4  # on each of two connections one mail is sent, one is behind it
 
 
 async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Pool, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Poo
 async def test_a_lost_database_connection_costs_no_outcome_under_a_rate_limit(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """The next slot is booked when the database is back, and mails in flight get their real outcomes."""
+    """The next slot is booked when the database is available again, and mails in flight get their real outcomes."""
     with private_sink(tmp_path / "mails.jsonl", *SLOW) as sink:
         async with sending(connection, pool, sink, mails_per_hour=3_600 * 200) as (sendout_id, task):
             await mails_arrive(sink, 5)
@@ -113,7 +113,7 @@ async def test_a_lost_database_connection_costs_no_outcome_under_a_rate_limit(
 async def test_an_internal_error_leaves_no_mail_without_its_outcome(
     connection: Connection, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error while rendering ends the work on the batch, after every mail in flight has its outcome."""
+    """An error while a mail is rendered ends the batch only after every mail in flight has its outcome."""
     render = Renderer.render
 
     def fails_at_60(self: Renderer, delivery: Delivery) -> Envelope:

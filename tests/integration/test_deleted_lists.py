@@ -1,4 +1,4 @@
-"""Deleted lists and their remains: a code that was sent is never accepted as a new one."""
+"""Deleted lists: codes that a deleted list has sent are never accepted as new ones."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -28,7 +28,7 @@ async def start_sendout(connection: Connection, *, codes: int = 15) -> UUID:
 
 
 async def finish_sendout(connection: Connection, *, codes: int = 15, first: DeliveryState = DeliveryState.SENT) -> UUID:
-    """Start a sendout and record all results: `first` for the first mail, sent for the others."""
+    """Start a sendout and record its results: `first` for the first mail, sent for the others."""
     sendout_id = await start_sendout(connection, codes=codes)
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
@@ -53,7 +53,7 @@ async def count(connection: Connection, table: str) -> int:
 
 
 async def test_sent_codes_of_a_deleted_list_are_kept_as_hashes(connection: Connection) -> None:
-    """The codes themselves are deleted, and unsent codes leave no trace."""
+    """Sent codes are kept only as hashes; unsent codes are deleted without a trace."""
     await finish_sendout(connection)
     assert await archive_and_delete(connection) == 10
     assert (await count(connection, "coupon"), await count(connection, "retired_code")) == (0, 10)
@@ -62,15 +62,15 @@ async def test_sent_codes_of_a_deleted_list_are_kept_as_hashes(connection: Conne
 
 
 async def test_an_unused_list_is_deleted_completely(connection: Connection) -> None:
-    """No row remains of a list that no message names."""
+    """No row remains of a list that no message uses."""
     await add_list(connection, "a", 5)
     assert await archive_and_delete(connection) == 0
     tables = ("coupon_list", "coupon", "import_job", "retired_code")
     assert [await count(connection, table) for table in tables] == [0, 0, 0, 0]
 
 
-async def test_a_list_named_by_a_message_keeps_a_row(connection: Connection) -> None:
-    """The row is not found by its name and is in no listing."""
+async def test_a_deleted_list_used_by_a_message_keeps_a_row(connection: Connection) -> None:
+    """The remaining row is in no listing, and no command finds it by its name."""
     await add_list(connection, "a", 5)
     await save_message(connection, "m", "a")
     await archive_and_delete(connection)
@@ -84,7 +84,7 @@ async def test_a_list_named_by_a_message_keeps_a_row(connection: Connection) -> 
 
 
 async def test_a_new_list_of_the_same_name_is_another_list(connection: Connection) -> None:
-    """Changes of one do not affect the other."""
+    """Changes of the new list and of the deleted list do not affect each other."""
     await finish_sendout(connection)
     await archive_and_delete(connection)
     await add_list(connection, "a", 0)
@@ -103,7 +103,7 @@ async def test_a_new_list_of_the_same_name_is_another_list(connection: Connectio
 
 
 async def test_a_message_with_a_deleted_list_must_be_saved_again(connection: Connection) -> None:
-    """It does not use a new list of the same name, which its author has not seen."""
+    """The message does not use a new list of the same name, which its author has not seen."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 5)
     await save_message(connection, "m", "a")
@@ -119,8 +119,8 @@ async def test_a_message_with_a_deleted_list_must_be_saved_again(connection: Con
     assert isinstance(await prepare(connection), Granted)
 
 
-async def test_a_message_cannot_name_a_deleted_list(connection: Connection) -> None:
-    """A deleted list is like one that never existed."""
+async def test_a_message_cannot_use_a_deleted_list(connection: Connection) -> None:
+    """For a new message, a deleted list does not exist."""
     await finish_sendout(connection)
     await archive_and_delete(connection)
     with pytest.raises(Conflict, match="there is no list a"):
@@ -128,7 +128,7 @@ async def test_a_message_cannot_name_a_deleted_list(connection: Connection) -> N
 
 
 async def test_a_list_that_a_sendout_needs_is_not_deleted(connection: Connection) -> None:
-    """Not even before its recipients are counted, when only its message names the list."""
+    """The list is needed even before the recipients are counted, when only the sendout's message refers to the list."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -149,7 +149,7 @@ async def test_a_list_that_a_sendout_needs_is_not_deleted(connection: Connection
 
 
 async def test_a_list_must_be_archived_and_idle_to_be_deleted(connection: Connection) -> None:
-    """Its imports must have ended."""
+    """A list is not deleted before it is archived and its imports have ended."""
     await add_list(connection, "a", 5)
     with pytest.raises(Conflict, match="archive it first"):
         await lists.delete(connection, "a")
@@ -160,7 +160,7 @@ async def test_a_list_must_be_archived_and_idle_to_be_deleted(connection: Connec
 
 
 async def test_a_list_with_uncertain_mails_is_not_deleted(connection: Connection) -> None:
-    """A resent mail needs the same code; an accepted one counts as sent."""
+    """A resent mail needs its code again, and the code of an accepted mail counts as sent."""
     sendout_id = await finish_sendout(connection, first=DeliveryState.UNCERTAIN)
     await lists.archive(connection, "a")
     with pytest.raises(Conflict, match=f"uncertain mails of sendout {sendout_id}: resolve them first"):
@@ -170,7 +170,7 @@ async def test_a_list_with_uncertain_mails_is_not_deleted(connection: Connection
 
 
 async def test_the_history_of_a_deleted_list_is_kept(connection: Connection) -> None:
-    """The Outbox still shows how many of its codes were sent and to whom, but not which."""
+    """The Outbox still shows how many of the list's codes were sent and to whom, but not which codes."""
     sendout_id = await finish_sendout(connection)
     await archive_and_delete(connection)
     (of,) = (await sendout_views.get(connection, sendout_id)).lists
@@ -185,7 +185,7 @@ async def test_the_history_of_a_deleted_list_is_kept(connection: Connection) -> 
 
 
 async def test_a_sent_code_of_a_deleted_list_is_recognized(connection: Connection) -> None:
-    """`who --code` reports that it was sent and by which lists; it reports nothing of unsent codes."""
+    """`who --code` reports that the code was sent, and by which lists. It reports nothing about unsent codes."""
     await finish_sendout(connection)
     await add_list(connection, "b", 0)
     await add_codes(connection, "b", ["A-000000000"])
@@ -196,7 +196,7 @@ async def test_a_sent_code_of_a_deleted_list_is_recognized(connection: Connectio
 
 
 async def test_rejected_lines_are_deleted_with_the_list(connection: Connection) -> None:
-    """They contain codes too; the numbers of the import are kept."""
+    """Rejected lines contain codes too, so only the import's counts are kept."""
     await add_list(connection, "a", 0)
     await save_message(connection, "m", "a")
     import_id = await add_codes(connection, "a", ["ONE", "ONE", "TWO"])
@@ -208,7 +208,7 @@ async def test_rejected_lines_are_deleted_with_the_list(connection: Connection) 
 
 
 async def test_a_sendout_that_starts_during_the_deletion_fails(connection: Connection, other: Connection) -> None:
-    """It was not visible to the deletion, and it never gets a code."""
+    """The deletion cannot see the uncommitted sendout. The sendout fails later and never gets a code."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 5)
     await save_message(connection, "m", "a")
@@ -221,7 +221,7 @@ async def test_a_sendout_that_starts_during_the_deletion_fails(connection: Conne
 
 
 async def test_a_deletion_waits_for_a_sendout_that_is_being_created(connection: Connection, other: Connection) -> None:
-    """A sendout with inline recipients needs the list from its first row on, before other sessions see it."""
+    """A sendout with inline recipients needs the list from its first row on, even while it is not committed."""
     await add_list(connection, "a", 5)
     await save_message(connection, "m", "a")
     given = StartSendout(
@@ -237,7 +237,7 @@ async def test_a_deletion_waits_for_a_sendout_that_is_being_created(connection: 
 
 
 async def test_two_lists_with_the_same_codes_can_be_deleted_at_once(connection: Connection, other: Connection) -> None:
-    """The deletions wait for each other, and no code is lost."""
+    """One deletion waits for the other one without a deadlock, and no code is lost."""
     codes = [f"SAME-{number}" for number in range(20_000)]
     for name, parts in (("a", (codes[:10_000], codes[10_000:])), ("b", (codes[10_000:], codes[:10_000]))):
         await add_list(connection, name)

@@ -99,7 +99,7 @@ async def count_assigned(connection: Connection, name: str = "a") -> int:
 
 
 async def test_a_leased_batch_is_not_claimed_again(connection: Connection, other: Connection) -> None:
-    """Another worker can claim it when the lease has expired."""
+    """Another worker can claim the batch once the lease has expired."""
     await start_sendout(connection)
     await claim_batch(connection)
     assert await claim(other) is None
@@ -117,7 +117,7 @@ async def test_a_batch_that_is_being_claimed_is_skipped(connection: Connection, 
 
 
 async def test_a_batch_released_for_later_is_not_claimed_before(connection: Connection) -> None:
-    """The time until it is due is reported."""
+    """Until the batch is due, `next_due` returns the remaining time."""
     await start_sendout(connection)
     await deliveries.release(connection, await claim_batch(connection), not_within=60)
     assert await claim(connection) is None
@@ -137,7 +137,7 @@ async def test_without_a_relay_only_batches_of_cancelled_sendouts_are_claimed(co
 
 
 async def test_a_rate_limited_batch_is_claimed_once(connection: Connection, other: Connection) -> None:
-    """A second worker that looks for a batch during the claim waits and gets none."""
+    """A second worker that looks for a batch during the claim waits, and then gets none."""
     await add_list(connection, "a", 100)
     await add_group(connection, "g", 100)
     await save_message(connection, "m", "a")
@@ -152,7 +152,7 @@ async def test_a_rate_limited_batch_is_claimed_once(connection: Connection, othe
 
 
 async def test_no_batch_of_unaccepted_data_is_claimed(connection: Connection) -> None:
-    """Mails in flight of dead workers are not resolved either: they may have been sent since the backup, or never."""
+    """Mails in flight of dead workers are not resolved either: they may or may not have been sent since the backup."""
     await start_sendout(connection, batch_size=5)
     batch, _ = await claim_assigned(connection)
     await record(connection, batch, intents=(1, 2))
@@ -166,7 +166,7 @@ async def test_no_batch_of_unaccepted_data_is_claimed(connection: Connection) ->
 
 
 async def test_an_expired_lease_is_lost_before_another_worker_claims_it(connection: Connection) -> None:
-    """Its worker cannot assign, record, close or renew."""
+    """A worker whose lease has expired cannot assign codes, record results, close the batch or renew the lease."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await connection.execute(EXPIRE)
@@ -183,7 +183,7 @@ async def test_an_expired_lease_is_lost_before_another_worker_claims_it(connecti
 async def test_a_worker_that_lost_its_lease_does_not_release_the_batch(
     connection: Connection, other: Connection
 ) -> None:
-    """The batch stays leased to the new worker."""
+    """After the release by the old worker the batch is still leased to the new worker."""
     await start_sendout(connection)
     lost = await claim_batch(connection)
     await connection.execute(EXPIRE)
@@ -194,7 +194,7 @@ async def test_a_worker_that_lost_its_lease_does_not_release_the_batch(
 
 
 async def test_a_worker_that_lost_its_lease_records_nothing(connection: Connection, other: Connection) -> None:
-    """It records neither results nor intents."""
+    """The old worker can record neither results nor intents to send."""
     await start_sendout(connection)
     lost, (first, *_) = await claim_assigned(connection)
     await connection.execute(EXPIRE)
@@ -206,7 +206,7 @@ async def test_a_worker_that_lost_its_lease_records_nothing(connection: Connecti
 
 
 async def test_a_worker_writes_nothing_to_data_that_is_no_longer_accepted(connection: Connection) -> None:
-    """Its results may be unknown to restored data, so it loses its lease."""
+    """The worker loses its lease, because the restored data may not know its mails."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await connection.execute(REVOKE_ACCEPTANCE)
@@ -217,7 +217,7 @@ async def test_a_worker_writes_nothing_to_data_that_is_no_longer_accepted(connec
 
 
 async def test_a_batch_is_not_claimed_during_its_assignment(connection: Connection, other: Connection) -> None:
-    """Even if the lease expires in the meantime, another worker skips the batch."""
+    """Another worker skips the batch, even if the lease expires during the assignment."""
     await start_sendout(connection)
     batch = await claim_batch(connection, lease_seconds=0.5)
     async with connection.transaction():
@@ -230,7 +230,7 @@ async def test_a_batch_is_not_claimed_during_its_assignment(connection: Connecti
 async def test_a_batch_is_not_claimed_during_its_flush(
     connection: Connection, other: Connection, third: Connection
 ) -> None:
-    """A flush that started under the lease finishes under it, even if the lease expires in the meantime."""
+    """A flush that starts under the lease also finishes under it, even if the lease expires during the flush."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection, lease_seconds=0.5)
     async with lock_rows(third, "delivery WHERE number = 1"):
@@ -250,7 +250,7 @@ async def wait_expired(connection: Connection) -> None:
 
 
 async def test_pausing_waits_for_a_running_assignment(connection: Connection, other: Connection) -> None:
-    """The sendout is paused after the codes are assigned."""
+    """The sendout becomes paused only after the codes are assigned."""
     sendout_id = await start_sendout(connection)
     batch = await claim_batch(connection)
     async with connection.transaction():
@@ -270,7 +270,7 @@ async def start_with_few_codes(connection: Connection, *, recipients: int, codes
 
 
 async def test_two_workers_assign_no_more_codes_than_reserved(connection: Connection, other: Connection) -> None:
-    """Six codes are reserved for ten recipients: the second worker assigns the rest and no other available code."""
+    """Six codes are reserved for ten recipients. The second worker assigns the rest of them and no other code."""
     await start_with_few_codes(connection, recipients=10, codes=6, batch_size=5)
     await add_codes(connection, "a", [f"LATER-{number}" for number in range(10)])
     first, second = await claim_batch(connection), await claim_batch(other)
@@ -283,7 +283,7 @@ async def test_two_workers_assign_no_more_codes_than_reserved(connection: Connec
 
 
 async def test_a_sendout_assigns_no_code_reserved_for_another(connection: Connection) -> None:
-    """Two sendouts have reserved four and two of six codes; each assigns its own number, in any order."""
+    """Two sendouts have reserved four and two of six codes. In any order each assigns only its own number."""
     await start_with_few_codes(connection, recipients=4, codes=6)
     poorer = await start_prepared(connection)
     batches = {batch.sendout_id: batch for batch in (await claim_batch(connection), await claim_batch(connection))}
@@ -292,7 +292,7 @@ async def test_a_sendout_assigns_no_code_reserved_for_another(connection: Connec
 
 
 async def test_a_refused_delivery_gets_no_other_code(connection: Connection) -> None:
-    """When the batch is claimed again, the remaining codes are left to other batches."""
+    """When the batch is claimed again, the refused mail gets no code; other batches can use the remaining codes."""
     await start_sendout(connection, codes=20, batch_size=5)
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.REFUSED))
@@ -301,7 +301,7 @@ async def test_a_refused_delivery_gets_no_other_code(connection: Connection) -> 
 
 
 async def test_a_deferred_delivery_keeps_its_code(connection: Connection) -> None:
-    """It is not retried before it is due."""
+    """A deferred delivery is not tried again before it is due."""
     sendout_id = await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.DEFERRED))
@@ -315,7 +315,7 @@ async def test_a_deferred_delivery_keeps_its_code(connection: Connection) -> Non
 
 
 async def test_a_result_is_final(connection: Connection) -> None:
-    """A flush that contradicts a result is rejected as a whole."""
+    """A flush that contradicts a recorded result is rejected as a whole."""
     sendout_id = await start_sendout(connection)
     batch, (first, second, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.SENT))
@@ -330,7 +330,7 @@ async def test_a_result_is_final(connection: Connection) -> None:
 
 
 async def test_a_mail_without_a_result_stays_in_flight(connection: Connection) -> None:
-    """After a flush, in_flight holds the older mails without a result and the new intents."""
+    """After a flush, in_flight contains older mails without a result and the mails of the new intents."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, intents=(1, 2))
@@ -339,7 +339,7 @@ async def test_a_mail_without_a_result_stays_in_flight(connection: Connection) -
 
 
 async def test_a_repeated_flush_gives_the_same_answer(connection: Connection) -> None:
-    """If the first answer was lost, the second one permits no mail either."""
+    """A flush of a paused sendout permits no mail. Neither does its repetition, if the first answer was lost."""
     sendout_id = await start_sendout(connection)
     batch, _ = await claim_assigned(connection)
     await sendouts.pause(connection, sendout_id, "by a test")
@@ -350,7 +350,7 @@ async def test_a_repeated_flush_gives_the_same_answer(connection: Connection) ->
 async def test_a_refusal_and_the_release_of_its_code_are_atomic(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the code cannot be released, the refusal is not recorded: it is flushed again."""
+    """If the code cannot be released, the refusal is not recorded. The next flush records both."""
     await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
 
@@ -365,7 +365,7 @@ async def test_a_refusal_and_the_release_of_its_code_are_atomic(
 
 
 async def test_a_resent_mail_that_cannot_be_rendered_stays_uncertain(connection: Connection) -> None:
-    """It may have been sent once; the failed rendering adds no attempt."""
+    """The mail may have been sent once. The failed rendering does not count as an attempt."""
     sendout_id = await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN))
@@ -380,7 +380,7 @@ async def test_a_resent_mail_that_cannot_be_rendered_stays_uncertain(connection:
 
 
 async def test_lists_are_locked_in_one_order(connection: Connection, other: Connection, third: Connection) -> None:
-    """Lists are locked in the order of their ids: a flush that waits for the first holds no other."""
+    """Lists are locked in the order of their ids. A flush that waits for the first list has locked no other list."""
     await start_sendout(connection, "a", "b")
     batch, (first, *_) = await claim_assigned(connection)
     async with lock_rows(other, "sendout_list WHERE list_id = 1"):
@@ -424,7 +424,7 @@ async def test_resolving_follows_the_lock_order(connection: Connection, other: C
 
 
 async def test_the_policy_does_not_resend_mails_with_too_many_attempts(connection: Connection) -> None:
-    """They are left to an operator."""
+    """Mails with too many attempts are left to an operator."""
     await start_sendout(connection)
     batch, (first, second, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN), result(second, DeliveryState.UNCERTAIN))
@@ -433,7 +433,7 @@ async def test_the_policy_does_not_resend_mails_with_too_many_attempts(connectio
 
 
 async def test_resolving_does_not_end_a_pause(connection: Connection) -> None:
-    """Resent mails wait until the sendout is resumed, like its other mails."""
+    """Resent mails of a paused sendout wait until it is resumed, like its other mails."""
     sendout_id = await start_sendout(connection)
     batch, (first, *_) = await claim_assigned(connection)
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN))
@@ -443,7 +443,7 @@ async def test_resolving_does_not_end_a_pause(connection: Connection) -> None:
 
 
 async def test_a_sendout_does_not_finish_while_it_is_resolved(connection: Connection, other: Connection) -> None:
-    """A worker that is about to finish it waits, then sees that mails are pending again."""
+    """A worker that is about to finish the sendout waits for the resolution, then finds pending mails."""
     sendout_id = await start_sendout(connection)
     batch, due = await claim_assigned(connection)
     await record(connection, batch, *(result(each, DeliveryState.UNCERTAIN) for each in due))

@@ -1,4 +1,4 @@
-"""The fences of an incoming command one by one."""
+"""The fences of an incoming command, one test each."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ async def accept(connection: Connection, command: ImportCoupons) -> bool:
 
 
 async def test_a_command_is_accepted_once(connection: Connection) -> None:
-    """The same command again changes nothing and is not an error."""
+    """A second delivery of the command changes nothing and is not an error."""
     command = ImportCoupons(list="a", codes=("X",))
     assert [await accept(connection, command) for _ in range(2)] == [True, False]
 
@@ -48,7 +48,7 @@ async def test_an_id_belongs_to_one_command(connection: Connection) -> None:
 
 
 async def test_a_rejection_is_kept(connection: Connection) -> None:
-    """A rejected command is rejected again, and a waiting client gets the reason."""
+    """A rejected command is rejected again when it is repeated, and a waiting client gets the reason."""
     command = ImportCoupons(list="a", codes=("X",))
     for _ in range(2):
         await inbox.reject(connection, command, "there is no list a")
@@ -68,7 +68,7 @@ async def test_an_uncommitted_command_is_redelivered(
         await declare(channel := await looking.channel())
         await sender.send("import", command.body())
         async with other.transaction():
-            await inbox.accept(other, command)  # the worker waits for the end of this transaction
+            await inbox.accept(other, command)  # the worker below waits for the end of this transaction
             signals = Signals(ROLES)
             settings = Settings(broker_url=SecretStr(broker_url))
             intake = Intake(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, roles=("import",))

@@ -1,4 +1,4 @@
-"""Each fence of an import in isolation: leases, imported and removed codes, uploads."""
+"""The fences of an import, one test each: leases, imported and removed codes, uploads."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ async def upload(connection: Connection, data: bytes, upload_id: UUID | None = N
 
 
 async def start_import(connection: Connection, *, mode: ImportMode = ImportMode.ADD, data: bytes = b"X\n") -> UUID:
-    """An import into list a that waits for a worker."""
+    """Create an import into list a that waits for a worker."""
     upload_id = await upload(connection, data)
     command = ImportCoupons(list="a", mode=mode, source=f"upload:{upload_id}", format=Format(kind="txt"))
     await imports.create(connection, command)
@@ -83,7 +83,7 @@ async def codes_of(connection: Connection) -> list[str]:
 
 
 async def test_an_import_that_is_being_claimed_is_skipped(connection: Connection, other: Connection) -> None:
-    """A second worker neither gets it nor waits for it."""
+    """A second worker neither claims the import nor waits for it."""
     await add_list(connection, "a")
     await start_import(connection)
     async with other.transaction():
@@ -93,7 +93,7 @@ async def test_an_import_that_is_being_claimed_is_skipped(connection: Connection
 
 
 async def test_a_worker_without_the_lease_cannot_change_an_import(connection: Connection, other: Connection) -> None:
-    """Neither its progress nor its delay nor its end: these belong to the other worker."""
+    """The old worker cannot change the progress, the delay or the end of the import of another worker."""
     await add_list(connection, "a")
     lost = await claim_new(connection)
     await connection.execute(EXPIRE_LEASE)
@@ -117,7 +117,7 @@ async def test_a_worker_without_the_lease_cannot_change_an_import(connection: Co
 
 
 async def test_a_worker_without_the_lease_cannot_import_a_chunk(connection: Connection, other: Connection) -> None:
-    """The transaction is rolled back, and the list is unchanged for the other worker."""
+    """The transaction is rolled back, so that the list is unchanged for the new worker."""
     await add_list(connection, "a")
     lost = await claim_new(connection)
     await connection.execute(EXPIRE_LEASE)
@@ -128,7 +128,7 @@ async def test_a_worker_without_the_lease_cannot_import_a_chunk(connection: Conn
 
 
 async def test_an_expired_lease_is_lost_even_if_unclaimed(connection: Connection) -> None:
-    """The worker knew when its lease would expire."""
+    """The worker stops even if no other worker has claimed the import, because it knows when its lease expires."""
     await add_list(connection, "a")
     job = await claim_new(connection)
     await connection.execute(EXPIRE_LEASE)
@@ -141,7 +141,7 @@ async def test_an_expired_lease_is_lost_even_if_unclaimed(connection: Connection
 async def test_a_cancelled_import_stops_at_its_next_piece(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many pieces its first chunk has."""
+    """The import stops at the next piece of its text, even within its first chunk."""
     await add_list(connection, "a")
     import_id = await start_import(connection, data="".join(f"CODE-{number:04}\n" for number in range(100)).encode())
     stage, staged = import_chunks.stage_codes, 0
@@ -165,7 +165,7 @@ async def test_a_cancelled_import_stops_at_its_next_piece(
 
 
 async def test_chunks_of_one_list_are_imported_one_at_a_time(connection: Connection, other: Connection) -> None:
-    """If two workers ever import into one list, the second waits, and then finds the codes of the first."""
+    """If two workers import into one list, the second one waits, and then finds the codes of the first one."""
     await add_list(connection, "a")
     first = await claim_new(connection)
     await connection.execute("UPDATE import_job SET created_at = now() + interval '1 h'")
@@ -181,7 +181,7 @@ async def test_chunks_of_one_list_are_imported_one_at_a_time(connection: Connect
 
 
 async def test_no_code_is_imported_while_a_list_is_deleted(connection: Connection, other: Connection) -> None:
-    """Codes that the list has sent are retired before another list can import them."""
+    """The deletion records the list's sent codes as retired before another list can import them."""
     await add_list(connection, "a")
     await add_list(connection, "going")
     await add_codes(connection, "going", ["SPENT"])
@@ -197,7 +197,7 @@ async def test_no_code_is_imported_while_a_list_is_deleted(connection: Connectio
 
 
 async def test_an_import_into_a_list_being_deleted_is_rejected(connection: Connection, other: Connection) -> None:
-    """It waits for the deletion, and then the list does not exist."""
+    """The import waits for the deletion, and then finds that the list no longer exists."""
     await add_list(connection, "a")
     await save_message(connection, "m", "a")
     async with other.transaction():
@@ -213,7 +213,7 @@ async def test_an_import_into_a_list_being_deleted_is_rejected(connection: Conne
 
 
 async def test_codes_that_are_being_reserved_are_not_removed(connection: Connection, other: Connection) -> None:
-    """An import that deletes waits for the reservation, and keeps this number of codes."""
+    """An import that deletes codes waits for the reservation, and leaves the reserved number of codes in the list."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 3)
     await save_message(connection, "m", "a")
@@ -230,7 +230,7 @@ async def test_codes_that_are_being_reserved_are_not_removed(connection: Connect
 
 @pytest.mark.parametrize("mode", ["delete", "replace"])
 async def test_locked_codes_are_skipped(connection: Connection, other: Connection, mode: ImportMode) -> None:
-    """The transaction that assigns them may need the list next, which the import has locked."""
+    """An import does not wait for a locked code: the transaction that assigns it may wait for the import's list."""
     await add_list(connection, "a", 5)
     job = await claim_new(connection, mode=mode)
     async with lock_rows(other, f"coupon WHERE code = '{CODES[2]}'"), asyncio.timeout(NO_WAIT_SECONDS):
@@ -246,7 +246,7 @@ async def test_locked_codes_are_skipped(connection: Connection, other: Connectio
 
 
 async def test_an_incomplete_upload_is_not_imported(connection: Connection) -> None:
-    """The connection of its sender was lost."""
+    """An upload is incomplete if the connection of its sender was lost."""
     await add_list(connection, "a")
     upload_id = await upload(connection, b"A\n")
     await connection.execute("UPDATE upload SET size_bytes = NULL")
@@ -255,7 +255,7 @@ async def test_an_incomplete_upload_is_not_imported(connection: Connection) -> N
 
 
 async def test_an_old_upload_is_kept_while_an_import_needs_it(connection: Connection) -> None:
-    """An upload without an import is deleted."""
+    """An old upload that no import needs is deleted."""
     await add_list(connection, "a")
     await start_import(connection)
     await upload(connection, b"UNUSED\n")
@@ -267,7 +267,7 @@ async def test_an_old_upload_is_kept_while_an_import_needs_it(connection: Connec
 
 
 async def test_a_repeated_upload_id_keeps_the_first_file(connection: Connection) -> None:
-    """Whatever is sent the second time."""
+    """The second file with the same upload id is ignored."""
     upload_id = uuid4()
     for data in (b"FIRST\n", b"SECOND\n"):
         assert await upload(connection, data, upload_id) == upload_id

@@ -1,4 +1,4 @@
-"""Each fence between a mail's intent and its sending, checked on its own with a real database and a real relay."""
+"""The fences between the intent to send a mail and its sending, one test each, with a real database and relay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch that is ready to be sent, to a relay with a connection that is open already."""
+    """A batch that is ready to be sent, and a relay with an open connection."""
 
     sendout_id: UUID
     sender: BatchSender
@@ -55,7 +55,7 @@ class Work:
         return asyncio.create_task(self.sender.run(self.due))
 
     def arrived(self) -> set[int]:
-        """The numbers of the deliveries whose mails have arrived."""
+        """Return the numbers of the deliveries whose mails have arrived."""
         numbers = {delivery.address: delivery.number for delivery in self.due}
         return {numbers[mail.rcpt_to[0]] for mail in self.sink.mails() if mail.rcpt_to[0] != OTHER}
 
@@ -91,7 +91,7 @@ async def ready(
 async def test_no_mail_leaves_before_its_intent_is_committed(
     connection: Connection, other: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """The relay waits for a slow database. If the intent cannot be committed, no mail was sent."""
+    """While the database is slow, no mail leaves. If the intent cannot be committed, no mail is sent at all."""
     async with ready(connection, pool, tmp_path) as work:
         async with lock_rows(other, "delivery_batch"):
             running = work.run()
@@ -105,7 +105,7 @@ async def test_no_mail_leaves_before_its_intent_is_committed(
 async def test_a_sendout_that_was_paused_before_its_first_mail_sends_none(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """The flush reports that its intents must not be sent."""
+    """The flush of the first intents reports that their mails must not be sent."""
     async with ready(connection, pool, tmp_path) as work:
         await sendouts.pause(connection, work.sendout_id, "by a test")
         await work.run()
@@ -115,7 +115,7 @@ async def test_a_sendout_that_was_paused_before_its_first_mail_sends_none(
 async def test_a_worker_that_lost_its_lease_takes_back_queued_mails(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """A mail that is submitted later is the next one: only mails that were being transmitted arrive before it."""
+    """After the lease is lost, only mails that were being transmitted arrive before a mail submitted later."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
         await work.first_arrives()
@@ -128,7 +128,7 @@ async def test_a_worker_that_lost_its_lease_takes_back_queued_mails(
 
 
 async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """Less than half of the window of submitted mails arrives."""
+    """Fewer than half of the submitted mails arrive after the pause."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
         await work.first_arrives()
@@ -139,7 +139,7 @@ async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Poo
 
 
 async def test_no_mail_leaves_after_the_lease(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """Mails that wait for a slow relay for longer come back, and are sent under another lease."""
+    """Mails that wait for a slow relay until the lease ends are taken back, and can be sent under another lease."""
     async with ready(connection, pool, tmp_path, *SLOW, lease_seconds=1) as work:
         await work.run()
     found = await sendout_views.get(connection, work.sendout_id)
@@ -150,7 +150,7 @@ async def test_no_mail_leaves_after_the_lease(connection: Connection, pool: Pool
 async def test_outcomes_are_recorded_once_although_the_commit_was_not_confirmed(
     connection: Connection, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flush is retried under the same id until it is confirmed: here, twice."""
+    """A flush is repeated with the same id until its commit is confirmed, here at the second attempt."""
     record, is_lost = deliveries.record, cycle((True, False))
 
     async def without_confirmation(*arguments: Any, **named: Any) -> bool:
@@ -170,7 +170,7 @@ async def test_outcomes_are_recorded_once_although_the_commit_was_not_confirmed(
 async def test_a_dead_worker_leaves_every_unrecorded_mail_in_flight(
     connection: Connection, pool: Pool, tmp_path: Path
 ) -> None:
-    """Every mail that arrived is recorded or in flight in the database, however many flushes ago it was handed over."""
+    """Every mail that arrived is recorded or in flight in the database, even several flushes after its handover."""
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
         await until(lambda: connection.fetchval("SELECT sum(sent) > 0 FROM delivery_batch"), "the first flush")

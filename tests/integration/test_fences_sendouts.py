@@ -1,4 +1,4 @@
-"""The fences of a sendout and its lists one by one: its lease, the reservation of codes, its end."""
+"""The fences of a sendout and its lists, one test each: its lease, the reservation of codes, its end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -51,7 +51,7 @@ async def start_sending(connection: Connection) -> UUID:
 
 
 async def send_batch(connection: Connection) -> None:
-    """Let a worker send all mails of a batch."""
+    """Send all mails of a batch, as a worker does."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
@@ -71,7 +71,7 @@ async def state_of(connection: Connection, sendout_id: UUID) -> str:
 
 
 async def test_a_leased_sendout_is_not_claimed_again(connection: Connection, other: Connection) -> None:
-    """Another worker can claim it when the lease has expired."""
+    """Another worker can claim the sendout once the lease has expired."""
     await add_stock(connection)
     await start(connection, "m", "g")
     await claim_sendout(connection)
@@ -91,7 +91,7 @@ async def test_a_sendout_that_is_being_claimed_is_skipped(connection: Connection
 
 
 async def test_a_worker_that_lost_its_lease_prepares_nothing(connection: Connection, other: Connection) -> None:
-    """It writes no snapshot, reserves no codes and does not fail the sendout."""
+    """The old worker cannot write a snapshot of the recipients, reserve codes or fail the sendout."""
     await add_stock(connection)
     await start(connection, "m", "g")
     lost = await claim_sendout(connection)
@@ -110,7 +110,7 @@ async def test_a_worker_that_lost_its_lease_prepares_nothing(connection: Connect
 
 
 async def test_an_expired_lease_is_lost_before_another_worker_claims_it(connection: Connection) -> None:
-    """Its worker cannot write a snapshot, admit, fail or renew."""
+    """A worker whose lease has expired cannot write a snapshot, reserve codes, fail the sendout or renew the lease."""
     await add_stock(connection)
     await start(connection, "m", "g")
     claimed = await claim_sendout(connection)
@@ -122,7 +122,7 @@ async def test_an_expired_lease_is_lost_before_another_worker_claims_it(connecti
 
 
 async def test_a_sendout_without_a_snapshot_reserves_no_codes(connection: Connection) -> None:
-    """Its recipients are counted by a snapshot that these data may have lost."""
+    """Only a snapshot of the recipients gives their number, and restored data may lack the snapshot."""
     await add_stock(connection)
     sendout_id = await start(connection, "m", "g")
     with pytest.raises(LeaseLost):
@@ -131,7 +131,7 @@ async def test_a_sendout_without_a_snapshot_reserves_no_codes(connection: Connec
 
 
 async def test_one_address_in_two_spellings_gets_one_mail(connection: Connection) -> None:
-    """The first spelling is mailed."""
+    """The mail goes to the first spelling of the address."""
     await add_stock(connection)
     given = [
         Recipient(email=email, attributes={"first_name": name})
@@ -147,7 +147,7 @@ async def test_one_address_in_two_spellings_gets_one_mail(connection: Connection
 
 
 async def test_concurrent_resumes_reserve_codes_once(connection: Connection, other: Connection) -> None:
-    """The second resume waits for the first, then finds the sendout sending."""
+    """The second resume waits for the first one, then finds the sendout in state sending."""
     await add_stock(connection, codes=9)
     sendout_id = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
@@ -163,7 +163,7 @@ async def test_concurrent_resumes_reserve_codes_once(connection: Connection, oth
 
 
 async def test_two_sendouts_do_not_reserve_the_same_codes(connection: Connection, other: Connection) -> None:
-    """Two sendouts need ten of fifteen codes each: the second waits for the first, then lacks five."""
+    """Two sendouts need ten of fifteen codes each. The second one waits for the first one, then lacks five codes."""
     await add_stock(connection, codes=15)
     for _ in range(2):
         await start(connection, "m", "g")
@@ -178,7 +178,7 @@ async def test_two_sendouts_do_not_reserve_the_same_codes(connection: Connection
 
 
 async def test_lists_are_locked_in_one_order(connection: Connection, other: Connection, third: Connection) -> None:
-    """Lists are locked in the order of their ids: a session that waits for the first holds no other."""
+    """Lists are locked in the order of their ids. A session that waits for the first list has locked no other list."""
     await add_stock(connection, "a", "b")
     await start(connection, "m", "g")
     async with lock_rows(other, "coupon_list WHERE name = 'a'"):
@@ -190,7 +190,7 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
 
 
 async def test_a_list_archived_in_the_meantime_reserves_no_codes(connection: Connection) -> None:
-    """The sendout started in a transaction that the archiving could not see yet."""
+    """The archiving could not see the sendout, whose transaction was not yet committed."""
     await add_stock(connection)
     await start(connection, "m", "g")
     await connection.execute("UPDATE coupon_list SET archived_at = now()")
@@ -201,7 +201,7 @@ async def test_a_list_archived_in_the_meantime_reserves_no_codes(connection: Con
 
 
 async def test_a_list_that_is_being_replaced_resumes_no_sendout(connection: Connection) -> None:
-    """Some of its codes are about to be removed; the sweep checks again after the import."""
+    """The import is about to remove some of the list's codes. The sweep checks again after the import."""
     await add_stock(connection, codes=9)
     command = StartSendout(message="m", group="g", auto_resume=True)
     async with connection.transaction():
@@ -217,7 +217,7 @@ async def test_a_list_that_is_being_replaced_resumes_no_sendout(connection: Conn
 
 
 async def test_a_list_that_a_sendout_needs_is_not_archived(connection: Connection) -> None:
-    """It cannot be deleted either: its codes are for the sendout's recipients."""
+    """The list cannot be deleted either, because its codes are for the sendout's recipients."""
     await add_stock(connection)
     sendout_id = await start_sending(connection)
     with pytest.raises(Conflict, match="needs it"):
@@ -228,7 +228,7 @@ async def test_a_list_that_a_sendout_needs_is_not_archived(connection: Connectio
 
 
 async def test_a_cancelled_sendout_still_shows_its_missing_codes(connection: Connection) -> None:
-    """The numbers are those of the interruption, however many codes the list has now."""
+    """The cancelled sendout shows the numbers of its interruption, however many codes the list has now."""
     await add_stock(connection, codes=7)
     sendout_id = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
@@ -241,7 +241,7 @@ async def test_a_cancelled_sendout_still_shows_its_missing_codes(connection: Con
 
 
 async def test_an_ended_sendout_is_neither_paused_nor_cancelled(connection: Connection) -> None:
-    """Only a sending sendout can be paused."""
+    """A finished or interrupted sendout cannot be paused, and a finished one cannot be cancelled."""
     await add_stock(connection, codes=15)
     finished = await start_sending(connection)
     await send_batch(connection)
@@ -258,7 +258,7 @@ async def test_an_ended_sendout_is_neither_paused_nor_cancelled(connection: Conn
 
 
 async def test_a_sendout_with_remaining_mails_does_not_finish(connection: Connection) -> None:
-    """It does not matter how many have a result."""
+    """A sendout finishes only when every mail has a result."""
     await add_stock(connection)
     sendout_id = await start_sending(connection)
     assert not await sendouts.settle(connection, sendout_id)
@@ -267,7 +267,7 @@ async def test_a_sendout_with_remaining_mails_does_not_finish(connection: Connec
 
 
 async def test_a_paused_sendout_does_not_finish(connection: Connection) -> None:
-    """It finishes after it is resumed, even if its last mail was sent before."""
+    """A paused sendout finishes after it is resumed, even if its last mail was sent before the pause."""
     await add_stock(connection)
     sendout_id = await start_sending(connection)
     await send_batch(connection)
@@ -280,7 +280,7 @@ async def test_a_paused_sendout_does_not_finish(connection: Connection) -> None:
 
 
 async def test_a_cancelled_sendout_stays_cancelled(connection: Connection) -> None:
-    """When its last batch is closed it has ended, but not as finished."""
+    """When the last batch is closed, the sendout ends, but does not become finished."""
     await add_stock(connection)
     sendout_id = await start_sending(connection)
     await sendouts.cancel(connection, sendout_id)

@@ -1,4 +1,4 @@
-"""The query plans of a chunk: each planner setting has its effect, and reaches only its own statements."""
+"""Query plans of an import's chunk: each planner setting has its effect, and only on its own statements."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ NO_IMPORT = UUID(int=0)
 
 @pytest.fixture
 async def list_id(connection: Connection) -> AsyncIterator[int]:
-    """A list that was filled after the last ANALYZE, and a staged chunk of old and new codes."""
+    """Create a list that was filled after the last ANALYZE, and a staged chunk of old and new codes."""
     await add_list(connection, "other", 5_000)
     await connection.execute("ANALYZE coupon")
     await add_list(connection, "a")
@@ -39,7 +39,7 @@ async def list_id(connection: Connection) -> AsyncIterator[int]:
 
 
 async def plan(connection: Connection, settings: str, statement: str, *arguments: object) -> list[str]:
-    """The node types of the plan that a statement has under these settings, with the index of an index scan."""
+    """Return the node types of a statement's plan under these settings, with the index of each index scan."""
     async with connection.transaction():
         await connection.execute(settings)
         [row] = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *arguments))
@@ -54,7 +54,7 @@ def nodes(node: dict[str, Any]) -> Iterator[str]:
 
 @pytest.mark.parametrize("statement", ["add", "rejected_lines", "lines_of_imported_chunk"])
 async def test_lines_are_joined_by_hash(connection: Connection, list_id: int, statement: str) -> None:
-    """For a list without statistics the planner expects one row; a nested loop could scan the chunk for each code."""
+    """The planner expects one row of a list without statistics; a nested loop could scan the chunk for each code."""
     await connection.execute(SQL.find_existing_by_merge, list_id, NO_IMPORT, import_chunks.ANY_ID)
     arguments = {
         "add": (list_id, NO_IMPORT),
@@ -72,7 +72,7 @@ async def test_lines_are_joined_by_hash(connection: Connection, list_id: int, st
 
 
 async def test_a_small_list_is_read_along_its_index(connection: Connection, list_id: int) -> None:
-    """The merge needs no sort of the list, and no hash table of its codes."""
+    """The merge join needs neither a sort of the list nor a hash table of its codes."""
     found = await plan(connection, SQL.merge_plan, SQL.find_existing_by_merge, list_id, NO_IMPORT, 1)
     assert "Merge Join" in found
     assert any(node.startswith("Index") and "coupon" in node for node in found)
@@ -80,7 +80,7 @@ async def test_a_small_list_is_read_along_its_index(connection: Connection, list
 
 
 async def test_a_large_list_is_probed_once_per_code(connection: Connection, list_id: int) -> None:
-    """Although nested loops are disabled: the subquery with OFFSET 0 cannot be joined otherwise."""
+    """Disabled nested loops do not prevent this plan: a subquery with OFFSET 0 has no other join."""
     found = await plan(connection, SQL.merge_plan, SQL.find_existing_by_probe, list_id, NO_IMPORT, 1)
     assert "Nested Loop" in found
     assert any(node.startswith("Index Scan") and "coupon" in node for node in found)
@@ -88,7 +88,7 @@ async def test_a_large_list_is_probed_once_per_code(connection: Connection, list
 
 @pytest.mark.parametrize("statement", ["take_over", "delete", "remove_missing"])
 async def test_codes_are_changed_by_their_ctid(connection: Connection, list_id: int, statement: str) -> None:
-    """Once the table has statistics. A join with the codes to change would read the whole table for each chunk."""
+    """With statistics, a join with the codes to change would read the whole table for each chunk."""
     arguments = {
         "take_over": (list_id, NO_IMPORT),
         "delete": (list_id, 10),
@@ -104,7 +104,7 @@ async def test_codes_are_changed_by_their_ctid(connection: Connection, list_id: 
 async def test_changed_codes_are_matched_by_hash(
     connection: Connection, list_id: int, statement: str, limit: object
 ) -> None:
-    """The planner expects one changed code, and a nested loop would scan the existing codes for each of them."""
+    """The planner expects one changed code; a nested loop would scan the existing codes for each of many."""
     found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), list_id, limit)
     assert "Hash Join" in found
 
@@ -125,7 +125,7 @@ def logged(connection: Connection) -> Iterator[list[str]]:
 async def test_only_the_search_for_existing_codes_has_the_merge_plan(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, mode: ImportMode, factor: int
 ) -> None:
-    """Every other statement of a chunk runs with the hash plan."""
+    """Every other statement of a chunk runs under the settings of the hash plan."""
     monkeypatch.setattr(import_chunks, "MERGE_FACTOR", factor)
     await add_list(connection, "a")
     await add_codes(connection, "a", OLD[:200])
@@ -145,7 +145,7 @@ async def test_only_the_search_for_existing_codes_has_the_merge_plan(
 
 
 async def test_a_dry_run_has_the_plans_of_an_import(connection: Connection, list_id: int) -> None:
-    """Its search uses the merge plan too, and the settings end with its transaction."""
+    """The search of a dry run uses the merge plan too, and the planner settings end with the transaction."""
     (found,) = await lists.get(connection, "a")
     target = Target(found.id, "a", TargetKind.LIST)
     with logged(connection) as queries:

@@ -67,7 +67,7 @@ async def start_import(
     to: str = "a",
     group: str | None = None,
 ) -> UUID:
-    """Upload a file and create its import into a list or a group."""
+    """Upload a file, and create an import of it into a list or a group."""
     data = text.encode() if isinstance(text, str) else text
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -83,7 +83,7 @@ async def start_import(
 
 
 async def run_worker(connection: Connection, pool: Pool, import_id: UUID) -> ImportStatus:
-    """The import, after a worker has run it."""
+    """Let a worker run the import, and return its status."""
     assert await worker(pool).step() == NO_PAUSE
     return await status_of(connection, import_id)
 
@@ -107,7 +107,7 @@ async def codes_of(connection: Connection, name: str = "a") -> list[str]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks consist of 250 bytes of text."""
+    """Reduce chunks to 250 bytes of text."""
     monkeypatch.setattr(sources, "PIECE_BYTES", 250)
     monkeypatch.setattr(import_engine, "FIRST_CHUNK_PIECES", 1)
     monkeypatch.setattr(import_engine, "MAX_CHUNK_PIECES", 1)
@@ -135,14 +135,14 @@ async def test_every_line_is_accepted_or_rejected_with_a_reason(connection: Conn
 async def test_the_reason_of_a_repeated_line_does_not_depend_on_chunks(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
-    """A code of the list is always "in list"; a code of this file is a duplicate from its second line on."""
+    """A code of the list is rejected as "in list"; a code of the file is a duplicate from its second line on."""
     monkeypatch.setattr(import_chunks, "MERGE_FACTOR", 1_000 if search == "merge" else 0)
     await add_list(connection, "a")
     await add_codes(connection, "a", ["OLD"])
     block = ["OLD", "NEW", *(f"CODE-{number:04}" for number in range(30))]
     more = [f"MORE-{number:04}" for number in range(34)]
     lines = ["OLD", "NEW", "NEW", "OLD", *block[2:], *block, *more, "OLD", "LAST", "MORE-0033", "LAST"]
-    assert lines[100] == "OLD"  # a line of the sample that decides whether a chunk looks new
+    assert lines[100] == "OLD"  # a line of the sample by which an import decides whether a chunk is new
     import_id = await start_import(connection, "\n".join(lines))
     found = await run_worker(connection, pool, import_id)
     assert (found.added, found.rejected) == (31 + 34 + 1, 66 - 31 + 3)
@@ -152,7 +152,7 @@ async def test_the_reason_of_a_repeated_line_does_not_depend_on_chunks(
 
 
 async def test_a_sent_code_has_another_reason_than_an_existing_one(connection: Connection, pool: Pool) -> None:
-    """A sent code is never accepted again."""
+    """A sent code is never accepted again, and its reason says so."""
     await add_list(connection, "a", 2)
     await send_one(connection, "a")
     import_id = await start_import(connection, "A-000000000\nA-000000001\nA-000000002\n")
@@ -163,7 +163,7 @@ async def test_a_sent_code_has_another_reason_than_an_existing_one(connection: C
 async def test_an_imported_chunk_gives_the_same_result_as_a_lookup(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The digest counts only as long as nothing was removed or sent; then each code is looked up again."""
+    """A chunk's recorded digest counts only until a code is removed or sent. Then each code is looked up again."""
     monkeypatch.setattr(import_chunks, "MIN_RECORDED_LINES", 1)
     await add_list(connection, "a")
     text = "A-1\nA-2\nA-1\nhttps://example.org\nA-3\n"
@@ -188,7 +188,7 @@ async def test_an_imported_chunk_gives_the_same_result_as_a_lookup(
 async def test_a_chunk_repeated_in_one_file_is_a_duplicate(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its digest is already recorded, but the list did not have the codes before this import."""
+    """The chunk's digest is already recorded, but the list did not have the codes before this import."""
     monkeypatch.setattr(import_chunks, "MIN_RECORDED_LINES", 1)
     await add_list(connection, "a")
     chunk = "".join(f"CODE-{number:04}\n" for number in range(25))
@@ -218,7 +218,7 @@ async def send_one(connection: Connection, name: str) -> None:
 
 
 async def test_codes_sent_by_a_deleted_list_are_rejected(connection: Connection, pool: Pool) -> None:
-    """They are recognized by their hash, in any list."""
+    """Codes that a deleted list has sent are recognized in any list by their hashes."""
     await add_list(connection, "a")
     await connection.execute("INSERT INTO retired_code SELECT retired_code_hash(key, 'SPENT') FROM retired_code_key")
     import_id = await start_import(connection, "NEW\nSPENT\n")
@@ -231,7 +231,7 @@ async def test_codes_sent_by_a_deleted_list_are_rejected(connection: Connection,
 
 
 async def test_replacing_keeps_reserved_and_assigned_codes(connection: Connection, pool: Pool) -> None:
-    """Available codes are removed, new codes added, existing codes kept; codes that had to stay are counted."""
+    """New codes are added, existing ones kept, available ones removed. Codes that could not be removed are counted."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 4)
     await save_message(connection, "m", "a")
@@ -249,7 +249,7 @@ async def test_replacing_keeps_reserved_and_assigned_codes(connection: Connectio
 
 
 async def test_deleting_removes_only_available_codes(connection: Connection, pool: Pool) -> None:
-    """Codes that are missing or reserved for a sendout are rejected with this reason."""
+    """A code that is missing or reserved for a sendout is rejected with that reason."""
     await add_list(connection, "a", 5)
     await add_group(connection, "g", 3)
     await save_message(connection, "m", "a")
@@ -268,7 +268,7 @@ async def test_deleting_removes_only_available_codes(connection: Connection, poo
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("mode", [ImportMode.REPLACE, ImportMode.DELETE])
 async def test_a_dry_run_reports_the_same_as_the_import(connection: Connection, pool: Pool, mode: ImportMode) -> None:
-    """With reserved codes, and in any order of the file: the same counts and the same rejected lines."""
+    """A dry run and an import have the same counts and rejected lines in every mode, also with reserved codes."""
     await add_list(connection, "a", 60)
     await add_group(connection, "g", 50)
     await save_message(connection, "m", "a")
@@ -296,7 +296,7 @@ async def test_a_dry_run_reports_the_same_as_the_import(connection: Connection, 
 
 
 async def test_codes_of_a_command_are_not_parsed_as_a_file(connection: Connection, pool: Pool) -> None:
-    """A line break, byte order mark or file signature in a code affects only this code."""
+    """A line break, byte order mark or file signature in a code does not affect the other codes of the command."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", codes=("%PDF-1.4", "\ufeffABC", "A\n\nB", "\0" * 9, "x" * 70_000, " OK ", ""))
     await imports.create(connection, command)
@@ -307,7 +307,7 @@ async def test_codes_of_a_command_are_not_parsed_as_a_file(connection: Connectio
 
 
 async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connection, pool: Pool) -> None:
-    """The first line of an address counts; an existing recipient gets new attributes and keeps the others."""
+    """The first line of an address counts. An existing recipient gets the new attributes and keeps the others."""
     first = await start_import(connection, "email,first_name,town\na@x.org,Ada,Rom\nb@x.org,Bob,Ulm\n", group="g")
     assert (await run_worker(connection, pool, first)).added == 2
     second = await start_import(
@@ -323,7 +323,7 @@ async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connec
 
 @pytest.mark.usefixtures("small_chunks")
 async def test_a_group_can_be_replaced_and_reduced(connection: Connection, pool: Pool) -> None:
-    """All recipients can be removed, because no mail depends on a group."""
+    """An import may remove any recipient, because no mail depends on a group."""
     await add_group(connection, "g", 50)
     replacing = await start_import(
         connection,
@@ -351,7 +351,7 @@ async def test_a_group_can_be_replaced_and_reduced(connection: Connection, pool:
 async def test_an_import_resumes_after_its_worker_died(  # noqa: PLR0917 - pytest passes by name
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, into: str, mode: ImportMode, step: str
 ) -> None:
-    """Before and after each chunk, and at each final step: the result is that of an uninterrupted import."""
+    """The worker dies before and after each chunk and at each final step. The result is as without a crash."""
     survivor, victim = [await twin(connection, into, name, mode) for name in ("a", "b")]
     whole = await run_worker(connection, pool, survivor)
     death = 0
@@ -380,7 +380,7 @@ async def test_an_import_resumes_after_its_worker_died(  # noqa: PLR0917 - pytes
 
 
 def die_at(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
-    """The worker dies in its first run at the first such step, in its second run at the second one, and so on."""
+    """Kill the worker at this step: in its first run at the first such step, in its second run at the second, etc."""
     steps = {
         "import": (import_chunks, "import_chunk"),
         "after import": (import_chunks, "import_chunk"),
@@ -403,7 +403,7 @@ def die_at(patch: pytest.MonkeyPatch, step: str, number: int) -> None:
 
 
 async def twin(connection: Connection, into: str, name: str, mode: ImportMode) -> UUID:
-    """An import of a file with new, existing, repeated, blank and invalid lines, over several chunks."""
+    """Create an import of several chunks with new, existing, repeated, blank and invalid lines."""
     numbers = [*range(20, 90), 30, 85, 20]
     if into == "list":
         await add_list(connection, name)
@@ -428,7 +428,7 @@ async def contents(connection: Connection, into: str, name: str) -> list[Any]:
 async def test_a_changed_file_fails_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Committed lines stay, and no line of the new file is added to them."""
+    """Lines that are already committed stay, and no line of the changed file is added."""
     await add_list(connection, "a")
     file = tmp_path / "codes.txt"
     file.write_text("".join(f"OLD-{number:04}\n" for number in range(100)))
@@ -455,7 +455,7 @@ async def test_a_changed_file_fails_the_import(
 async def test_a_file_changed_after_its_last_chunk_fails_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The worker died between the last chunk and the end, and the next one finds another file."""
+    """The worker dies between the last chunk and the end, and the next worker finds another file."""
     await add_list(connection, "a")
     file = tmp_path / "codes.txt"
     file.write_text("".join(f"OLD-{number:04}\n" for number in range(60)))
@@ -477,7 +477,7 @@ async def test_a_file_changed_after_its_last_chunk_fails_the_import(
 
 
 async def test_an_upload_is_kept_until_its_last_import_has_finished(connection: Connection, pool: Pool) -> None:
-    """Two lists can import the same upload; the first import does not delete it."""
+    """Two lists import the same upload, and the first import to finish does not delete it."""
     await add_list(connection, "a")
     await add_list(connection, "b")
     await start_import(connection, "A\nB\nC\n")
@@ -491,7 +491,7 @@ async def test_an_upload_is_kept_until_its_last_import_has_finished(connection: 
 
 
 async def test_a_deleted_upload_is_not_a_short_file(connection: Connection) -> None:
-    """Its reader raises, at the beginning and in the middle."""
+    """Reading a deleted upload raises an error, at the beginning and in the middle."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"A\n"
@@ -505,8 +505,8 @@ async def test_a_deleted_upload_is_not_a_short_file(connection: Connection) -> N
         await anext(reading)
 
 
-async def test_a_worker_skips_a_group_import_until_its_lease_has_expired(connection: Connection, pool: Pool) -> None:
-    """Then a worker claims it and imports the whole file; the lease of the first worker is lost."""
+async def test_a_leased_group_import_is_not_claimed_again(connection: Connection, pool: Pool) -> None:
+    """After the lease has expired, a second worker imports the whole file, and the first one loses its lease."""
     import_id = await start_import(connection, "email\nada@example.org\n", group="g")
     first = await imports.claim(connection, owner="first", lease_seconds=60)
     assert first
@@ -522,7 +522,7 @@ async def test_a_worker_skips_a_group_import_until_its_lease_has_expired(connect
 async def test_a_full_database_does_not_end_an_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The import is not at fault: once there is space, it continues automatically."""
+    """The import waits for space in the database, and then continues automatically."""
     await add_list(connection, "a")
     import_id = await start_import(connection, "A-1\n")
 
@@ -541,7 +541,7 @@ async def test_a_full_database_does_not_end_an_import(
 async def test_repeated_statement_timeouts_end_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each retry is logged by its kind only and comes later; then the import fails, and the next one has its turn."""
+    """Each retry comes later and its log entry has only the kind of error. Then the import fails, the next runs."""
     await add_list(connection, "a")
     import_id = await start_import(connection, "SECRET-1\n")
     later = await start_import(connection, "A-1\n")
@@ -566,7 +566,7 @@ async def test_repeated_statement_timeouts_end_the_import(
 async def test_two_chunks_of_the_same_codes_in_different_orders_do_not_deadlock(
     connection: Connection, pool: Pool
 ) -> None:
-    """If two workers ever import into one list, each code is added once, and neither waits forever."""
+    """If two workers import into one list, each code is added once, and no worker waits forever."""
     await add_list(connection, "a")
     codes = [f"CODE-{number:05}" for number in range(20_000)]
     first = await claimed(connection, await start_import(connection, "X\n"))
@@ -584,7 +584,7 @@ async def test_two_chunks_of_the_same_codes_in_different_orders_do_not_deadlock(
 
 
 async def test_a_chunk_is_imported_once_and_only_under_the_lease(connection: Connection) -> None:
-    """Compare-and-set: nothing is written for a repeated position, an expired lease or another worker's lease."""
+    """Nothing is written for a repeated position, an expired lease or another worker's lease (compare-and-set)."""
     await add_list(connection, "a")
     job = await claimed(connection, await start_import(connection, "X\n"))
     await take_codes(connection, job, check_codes([1], ["A"]), position=10)
@@ -596,7 +596,7 @@ async def test_a_chunk_is_imported_once_and_only_under_the_lease(connection: Con
 
 
 async def test_imports_into_one_list_run_one_after_another(connection: Connection, pool: Pool) -> None:
-    """Otherwise two imports that replace would remove each other's codes."""
+    """Two concurrent imports that replace a list would remove each other's codes."""
     await add_list(connection, "a")
     first = await start_import(connection, "A1\nA2\n", mode=ImportMode.REPLACE)
     second = await start_import(connection, "B1\nB2\n", mode=ImportMode.REPLACE)
@@ -613,14 +613,14 @@ async def test_imports_into_one_list_run_one_after_another(connection: Connectio
 
 @pytest.mark.usefixtures("small_chunks")
 async def test_concurrent_imports_in_different_orders_add_each_code_once(connection: Connection, pool: Pool) -> None:
-    """Into one list or several, by several workers: no deadlock, and every line has a result."""
+    """Several workers import into one list or several without a deadlock, and every line has a result."""
     for name in ("a", "b"):
         await add_list(connection, name)
     codes = [f"CODE-{number:04}" for number in range(200)]
     orders = (codes, codes[::-1], codes[100:] + codes[:100])
     jobs = [await start_import(connection, "\n".join(order), to=name) for order in orders for name in ("a", "b")]
 
-    looking = asyncio.Lock()  # four workers share one connection
+    looking = asyncio.Lock()  # the four workers share one connection
 
     async def work_on() -> None:
         while True:
@@ -640,7 +640,7 @@ async def test_concurrent_imports_in_different_orders_add_each_code_once(connect
 
 
 async def test_a_repeated_file_is_recognized(connection: Connection, pool: Pool) -> None:
-    """By its content, whatever its name and compression."""
+    """A file is recognized by its content, whatever its name and compression."""
     await add_list(connection, "a")
     first = await run_worker(connection, pool, await start_import(connection, "A1\nA2\n"))
     again = await run_worker(connection, pool, await start_import(connection, "A1\nA2\n"))
@@ -653,7 +653,7 @@ async def test_a_repeated_file_is_recognized(connection: Connection, pool: Pool)
 async def test_a_cancelled_import_keeps_its_chunks_and_stops(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its worker stops at the next piece; committed chunks stay in the list."""
+    """The worker stops at the next piece of text, and committed chunks stay in the list."""
     await add_list(connection, "a")
     import_id = await start_import(connection, "".join(f"CODE-{number:04}\n" for number in range(100)))
     import_chunk = import_chunks.import_chunk
@@ -678,7 +678,7 @@ async def test_a_cancelled_import_keeps_its_chunks_and_stops(
 
 
 async def test_an_unreadable_file_fails_the_import(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """A retry cannot help, unlike after an error of the database."""
+    """An unreadable file is not retried, unlike an error of the database."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source=(tmp_path / "gone.txt").as_uri())
     await imports.create(connection, command)
@@ -687,7 +687,7 @@ async def test_an_unreadable_file_fails_the_import(connection: Connection, pool:
 
 
 async def test_an_unreachable_source_is_retried(connection: Connection, pool: Pool) -> None:
-    """With growing delays; in the meantime, the log of the import shows the reason."""
+    """The retries have growing delays. In the meantime the log of the import shows the reason."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", source="https://127.0.0.1:9/codes.txt")
     await imports.create(connection, command)
@@ -701,7 +701,7 @@ async def test_an_unreachable_source_is_retried(connection: Connection, pool: Po
 
 
 async def test_a_file_that_is_not_text_fails_the_import(connection: Connection, pool: Pool) -> None:
-    """With a reason of one line; nothing is added."""
+    """The import fails with a reason of one line, and no code is added."""
     await add_list(connection, "a")
     import_id = await start_import(connection, b"\x89PNG\r\n\x1a\n" + bytes(100))
     found = await run_worker(connection, pool, import_id)
@@ -710,14 +710,14 @@ async def test_a_file_that_is_not_text_fails_the_import(connection: Connection, 
 
 
 async def test_an_empty_file_fails_the_import(connection: Connection, pool: Pool) -> None:
-    """It must be a mistake: replaced by an empty file, a list would lose all its codes."""
+    """An empty file is treated as a mistake: a list that it replaces would lose all its codes."""
     await add_list(connection, "a", 3)
     found = await run_worker(connection, pool, await start_import(connection, "", mode=ImportMode.REPLACE))
     assert (found.state, found.removed) == ("failed", 0)
 
 
 async def test_a_file_with_too_many_lines_fails_the_import(connection: Connection, pool: Pool) -> None:
-    """The limit is a setting."""
+    """A setting limits the number of lines."""
     await add_list(connection, "a")
     import_id = await start_import(connection, "A\nB\nC\n")
     assert await worker(pool, import_max_lines=2).step() == NO_PAUSE
@@ -725,7 +725,7 @@ async def test_a_file_with_too_many_lines_fails_the_import(connection: Connectio
 
 
 async def test_an_upload_is_deleted_with_its_import(connection: Connection, pool: Pool) -> None:
-    """Codes are not stored twice."""
+    """Without the upload, codes are not stored twice."""
     await add_list(connection, "a")
     await start_import(connection, "A\n")
     await worker(pool).step()
@@ -733,7 +733,7 @@ async def test_an_upload_is_deleted_with_its_import(connection: Connection, pool
 
 
 async def test_an_upload_that_is_too_large_is_deleted(connection: Connection) -> None:
-    """The limit applies before a worker reads it."""
+    """An upload that exceeds the limit is deleted before a worker reads it."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"A" * 60
@@ -752,7 +752,7 @@ async def test_an_upload_that_is_too_large_is_deleted(connection: Connection) ->
 async def test_a_dry_run_and_the_import_reject_the_same_rows(
     connection: Connection, pool: Pool, mode: ImportMode
 ) -> None:
-    """With all their cells, in every mode, however the file is cut into chunks; with the columns of the file."""
+    """Both report all cells of a rejected row and the file's columns, in every mode and for any size of chunks."""
     people = [f"{name};p{name}@example.org;=1" for name in range(40)]
     invalid = ["Zoë;nobody;", "\0;P1@example.org;'x", ";a", '\u200c;p1@example.org;"4;""2"']
     text = "\n".join(["Name;E-Mail;Größe", *people, *invalid])
@@ -782,7 +782,7 @@ async def test_a_dry_run_and_the_import_reject_the_same_rows(
 
 
 async def test_rejected_rows_of_earlier_versions_can_be_read(connection: Connection) -> None:
-    """Earlier versions stored only the address."""
+    """Earlier versions stored only the address of a rejected row."""
     await add_group(connection, "g", 1)
     import_id = await connection.fetchval("SELECT id FROM import_job")
     await connection.execute(

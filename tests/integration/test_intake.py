@@ -45,7 +45,7 @@ async def channel(broker_url: str) -> AsyncIterator[AbstractChannel]:
 
 @asynccontextmanager
 async def consuming(pool: Pool, broker_url: str, *, activated: bool = True) -> AsyncIterator[Sender]:
-    """An intake that consumes commands, and a sender to publish with."""
+    """Run an intake that consumes commands, and yield a sender to publish with."""
     signals = Signals(ROLES)
     intake = Intake(
         pool=pool,
@@ -65,7 +65,7 @@ async def consuming(pool: Pool, broker_url: str, *, activated: bool = True) -> A
 
 
 async def has_consumer(broker_url: str) -> bool:
-    """Consumers are registered last, when every queue is declared and bound."""
+    """Return whether a worker consumes. Consumers are registered last, after every queue is declared and bound."""
     async with broker.connect(broker_url, "test") as connection:
         try:
             queue = await (await connection.channel()).declare_queue(queue_name("resume"), passive=True)
@@ -75,7 +75,7 @@ async def has_consumer(broker_url: str) -> bool:
 
 
 async def rejected(channel: AbstractChannel, count: int) -> list[tuple[bytes, str]]:
-    """The first `count` bodies and reasons of the dead queue, in order."""
+    """Return the first `count` bodies and reasons of the dead-letter queue, in order."""
     queue = await channel.declare_queue(queue_name("dead"), passive=True)
     found: list[tuple[bytes, str]] = []
     async with asyncio.timeout(LIMIT_SECONDS), queue.iterator(no_ack=True) as messages:
@@ -88,7 +88,7 @@ async def rejected(channel: AbstractChannel, count: int) -> list[tuple[bytes, st
 async def test_an_invalid_command_is_rejected_with_a_reason(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """Invalid, unknown and oversized commands go to the dead queue; a valid command behind them is accepted."""
+    """Invalid, unknown and oversized commands go to the dead-letter queue. A valid command behind them is accepted."""
     await add_list(connection, "a")
     valid = ImportCoupons(list="a", codes=("X",))
     wrong = {
@@ -143,7 +143,7 @@ async def exists(connection: Connection, command: ImportCoupons) -> bool:
 async def test_a_command_published_many_times_is_one_command(
     connection: Connection, pool: Pool, broker_url: str
 ) -> None:
-    """Duplicates, late ones, and ones that go to two workers at once are ignored."""
+    """A duplicate is ignored, also when it arrives late or when two workers get it at the same time."""
     await add_list(connection, "a")
     await add_group(connection, "g", 3)
     await save_message(connection, "m", "a")
@@ -165,7 +165,7 @@ async def empty(broker_url: str, key: str) -> bool:
 async def test_an_id_belongs_to_one_command(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The same id with other content is another command, and is rejected."""
+    """A command with the same id and other content is rejected."""
     await add_list(connection, "a")
     first = ImportCoupons(list="a", codes=("X",))
     second = first.model_copy(update={"codes": ("Y",)})
@@ -177,10 +177,10 @@ async def test_an_id_belongs_to_one_command(
     assert reason == f"id {first.id} belongs to another command"
 
 
-async def test_a_system_without_the_coupon_manager_rejects_every_command(
+async def test_an_intake_that_is_not_activated_rejects_every_command(
     pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The reason is that it is not activated."""
+    """The reason is that the Coupon Manager is not activated."""
     async with consuming(pool, broker_url, activated=False) as sender:
         await sender.send("import", ImportCoupons(list="a", codes=("X",)).body())
         ((_, reason),) = await rejected(channel, 1)
@@ -190,7 +190,7 @@ async def test_a_system_without_the_coupon_manager_rejects_every_command(
 async def test_deleted_queues_are_declared_again(
     connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The consumer notices, declares everything again and continues."""
+    """The consumer notices the deletion, declares every queue again and continues."""
     await add_list(connection, "a")
     command = ImportCoupons(list="a", codes=("X",))
     async with consuming(pool, broker_url):
@@ -201,7 +201,7 @@ async def test_deleted_queues_are_declared_again(
 
 
 async def sent(broker_url: str, command: ImportCoupons) -> bool:
-    """Uses a new connection: RabbitMQ 3.10 may close a connection that publishes while the queue is deleted."""
+    """Publish over a new connection: RabbitMQ 3.10 may close one that publishes while the queue is deleted."""
     try:
         async with open_sender(broker_url) as sender:
             await sender.send("import", command.body())
@@ -211,7 +211,7 @@ async def sent(broker_url: str, command: ImportCoupons) -> bool:
 
 
 async def test_publishing_without_queues_is_an_error(broker_url: str) -> None:
-    """No message is dropped unnoticed: the error asks to start a worker."""
+    """No command is dropped silently: the error asks to start a worker."""
     async with open_sender(broker_url) as sender:
         with pytest.raises(BrokerUnavailable, match="start a worker"):
             await sender.send("import", b"{}")

@@ -1,4 +1,4 @@
-"""A lease is kept while the work runs, and the work stops when it is lost."""
+"""A lease is renewed while the work runs, and the work stops when the lease is lost."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from coupons.lease import renewed_lease
 
 
 async def test_work_under_a_renewed_lease_finishes() -> None:
-    """The lease is renewed while the work runs."""
+    """The lease is renewed as long as the work runs."""
     beats = asyncio.Event()
 
     async def renew() -> None:
@@ -21,7 +21,7 @@ async def test_work_under_a_renewed_lease_finishes() -> None:
 
 
 async def test_work_whose_lease_is_lost_is_stopped() -> None:
-    """It stops at its next await."""
+    """The work stops at its next await."""
 
     async def renew() -> None:
         raise LeaseLost("batch 7")
@@ -31,8 +31,8 @@ async def test_work_whose_lease_is_lost_is_stopped() -> None:
             await asyncio.sleep(30)
 
 
-async def test_work_stops_before_a_lease_expires_that_cannot_be_renewed() -> None:
-    """An unavailable database is retried, but only while the lease lasts."""
+async def test_work_stops_before_a_lease_that_cannot_be_renewed_expires() -> None:
+    """While the database is unavailable, renewals are retried, but only until the lease expires."""
     asked = 0
 
     async def renew() -> None:
@@ -47,7 +47,7 @@ async def test_work_stops_before_a_lease_expires_that_cannot_be_renewed() -> Non
 
 
 async def test_an_error_of_the_work_is_raised_unchanged() -> None:
-    """The renewals stop."""
+    """After an error of the work, the lease is no longer renewed."""
     tasks = len(asyncio.all_tasks())
 
     async def renew() -> None:

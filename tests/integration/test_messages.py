@@ -1,4 +1,4 @@
-"""Headers and files of a message, separate for each version."""
+"""Headers and files of a message belong to one version of it."""
 
 from collections.abc import Sequence
 from uuid import uuid4
@@ -32,7 +32,7 @@ async def save(
 
 
 async def test_files_are_stored_byte_for_byte(connection: Connection) -> None:
-    """With their types; a listing contains only their names."""
+    """Files keep their content and types. A listing contains only their names."""
     saved = await save(connection, LOGO, TERMS)
     assert await messages.list_files(connection, saved.id) == [TERMS, LOGO]
     (listed,) = await messages.list_all(connection)
@@ -41,7 +41,7 @@ async def test_files_are_stored_byte_for_byte(connection: Connection) -> None:
 
 
 async def test_headers_are_stored_with_the_message(connection: Connection) -> None:
-    """Also for the sendout that mails it."""
+    """A sendout mails the message with these headers."""
     headers = {"X-Campaign": "spring", "X-Shop": "Zoë"}
     await save(connection, html="", headers=headers)
     command = StartSendout(id=uuid4(), message="hello", recipients=(Recipient(email="ada@example.org"),))
@@ -51,7 +51,7 @@ async def test_headers_are_stored_with_the_message(connection: Connection) -> No
 
 
 async def test_each_version_has_its_own_files(connection: Connection) -> None:
-    """A sendout keeps the files of the version that it started with."""
+    """A sendout keeps the files of the version with which it started."""
     first = await save(connection, LOGO)
     second = await save(connection, TERMS, html="")
     assert await messages.list_files(connection, first.id) == [LOGO]
@@ -72,14 +72,14 @@ async def test_each_version_has_its_own_files(connection: Connection) -> None:
 async def test_unsuitable_files_are_rejected_when_saved(
     connection: Connection, files: Sequence[File], reason: str
 ) -> None:
-    """With the reason; nothing is saved."""
+    """The error has the reason, and nothing is saved."""
     with pytest.raises(EmailError, match=reason):
         await save(connection, *files)
     assert await messages.list_all(connection) == []
 
 
 async def test_reserved_headers_cannot_be_set(connection: Connection) -> None:
-    """Neither by name nor by a line break in a value."""
+    """A header cannot be set by its reserved name or by a line break in another header's value."""
     for headers in {"From": "x@example.org"}, {"X-A": "a\r\nBcc: x@example.org"}:
         with pytest.raises(EmailError, match="header"):
             await save(connection, html="", headers=headers)

@@ -1,4 +1,4 @@
-"""A start time, a rate limit per sendout, a rate limit of all workers: the database decides when a mail may leave."""
+"""Start times, rates of sendouts and the rate limit of all workers: the database decides when a mail may leave."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ async def claim(connection: Connection) -> deliveries.Batch | None:
 
 
 async def test_no_mail_leaves_before_the_start_time(connection: Connection) -> None:
-    """The codes are reserved immediately, so that a shortage is known; workers know when the first batch is due."""
+    """The codes are reserved at once, so that a shortage is known early. Workers know when the first batch is due."""
     sendout_id = await start_paced(connection, start_at=datetime.now(UTC) + timedelta(hours=2))
     found = await sendout_views.get(connection, sendout_id)
     assert (found.state, [each.reserved for each in found.lists]) == ("sending", [100])
@@ -55,7 +55,7 @@ async def test_no_mail_leaves_before_the_start_time(connection: Connection) -> N
 async def test_batches_keep_the_rate_of_a_sendout(
     connection: Connection, pace: dict[str, int], size: int, wait: float
 ) -> None:
-    """After each batch no other one can be claimed until the time of its mails has passed."""
+    """After a batch is claimed, the next one cannot be claimed for as long as its mails take at the rate."""
     await start_paced(connection, per_hour=pace.get("per_hour"), over_minutes=pace.get("over_minutes"))
     batch = await claim(connection)
     assert batch
@@ -76,7 +76,7 @@ async def test_two_workers_share_the_rate_of_a_sendout(connection: Connection, d
 
 
 async def test_missed_time_is_not_caught_up(connection: Connection) -> None:
-    """After a pause of any length the rate is the same: no hour has more than its mails."""
+    """After a pause of any length the rate is unchanged: no hour has more mails than the rate permits."""
     await start_paced(connection, per_hour=3_600)
     await connection.execute("UPDATE sendout SET next_batch_at = now() - interval '5 hours'")
     assert await claim(connection)
@@ -84,7 +84,7 @@ async def test_missed_time_is_not_caught_up(connection: Connection) -> None:
 
 
 async def test_a_cancelled_sendout_ignores_its_rate(connection: Connection) -> None:
-    """Its batches are closed as fast as possible."""
+    """Batches of a cancelled sendout are closed as fast as possible."""
     sendout_id = await start_paced(connection, per_hour=60)
     assert await claim(connection)
     await sendouts.cancel(connection, sendout_id)
@@ -96,7 +96,7 @@ async def test_a_cancelled_sendout_ignores_its_rate(connection: Connection) -> N
 
 
 async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connection) -> None:
-    """Sendouts take turns: a batch of the second one is claimed long before all fifty batches of the first one."""
+    """Sendouts take turns: the second one has a batch claimed long before the first one's fifty batches are done."""
     await add_list(connection, "a", 6_000)
     await add_group(connection, "large", 5_000)
     await add_group(connection, "small", 10)
@@ -115,7 +115,7 @@ async def test_a_small_sendout_does_not_wait_for_a_large_one(connection: Connect
 
 
 async def test_deferred_mails_do_not_wait_for_the_whole_sendout(connection: Connection) -> None:
-    """A batch with deferred mails that are due again comes before batches that were never tried."""
+    """A batch whose deferred mails are due again is claimed before batches that were never tried."""
     await start_paced(connection, recipients=30)
     await connection.execute("UPDATE sendout SET per_hour = NULL")
     await connection.execute(
@@ -131,19 +131,19 @@ async def test_deferred_mails_do_not_wait_for_the_whole_sendout(connection: Conn
 
 
 async def test_a_clock_that_was_set_back_does_not_stop_sending(connection: Connection) -> None:
-    """Slots further ahead than can be booked are ignored."""
+    """A slot that is further in the future than any worker can book is ignored."""
     await rate_limit.book(connection, seconds=1)
     await connection.execute("UPDATE rate_limit SET next_mail_at = now() + interval '3 days'")
     assert await rate_limit.book(connection, seconds=1) <= 3_600
 
 
 def test_batches_of_a_slow_sendout_are_small() -> None:
-    """A batch has the mails of ten seconds, at least one, at most the batch size."""
+    """A batch has as many mails as ten seconds permit, at least one and at most the batch size."""
     assert [paced_batch(1_000, pace) for pace in (None, 1.5, 3_600, 36_000_000)] == [1_000, 1, 10, 1_000]
 
 
 async def test_slots_follow_one_another(connection: Connection) -> None:
-    """A slot begins where the one before ends; time without a booking is lost."""
+    """A slot begins where the previous one ends. Time that no worker has booked is lost."""
     waits = [await rate_limit.book(connection, seconds=2) for _ in range(3)]
     assert waits == pytest.approx([0, 2, 4], abs=0.5)
     await connection.execute("UPDATE rate_limit SET next_mail_at = now() - interval '1 hour'")

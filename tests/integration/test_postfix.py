@@ -1,4 +1,4 @@
-"""Postfix as the relay: each mail arrives behind it, once and unchanged."""
+"""Postfix as the relay: the sink behind it gets each mail once and unchanged."""
 
 import asyncio
 import re
@@ -62,17 +62,17 @@ async def test_each_mail_passes_postfix_once_and_unchanged(postfix: Postfix, sin
 
 
 def complaints(postfix: Postfix) -> list[str]:
-    """Log lines about clients, except for connects and disconnects."""
+    """Return the log lines about clients, except for connects and disconnects."""
     about_clients = [line for line in postfix.log.read_text().splitlines() if "/smtpd[" in line]
     assert any("client=localhost" in line or "client=unknown" in line for line in about_clients)
     complaint = re.compile(
         "warning|error|improper|reject|timeout|lost connection after (?!CONNECT)"
-    )  # a probe whether the port is open
+    )  # a probe of whether the port is open
     return [line for line in about_clients if complaint.search(line)]
 
 
 async def send_all(url: str, envelopes: list[Envelope]) -> dict[str, Outcome]:
-    """Each recipient's outcome, reported exactly once."""
+    """Send the mails, and return the outcome of each recipient, which must be reported exactly once."""
     outcomes: dict[str, Outcome] = {}
     finished = asyncio.Event()
 
@@ -104,7 +104,7 @@ def envelope(number: int) -> Envelope:
 
 
 def without_trace(data: bytes) -> bytes:
-    """The mail without the Received lines that relays prepend (RFC 5321 4.4)."""
+    """Return the mail without the Received lines that relays prepend (RFC 5321 4.4)."""
     lines = data.split(b"\r\n")
     while lines[0].startswith(b"Received:"):
         del lines[0]

@@ -1,4 +1,4 @@
-"""Admission reserves amounts, batches assign codes: no code for two recipients, no false shortage."""
+"""A sendout reserves amounts of codes and its batches assign them: no code twice, and no false shortage."""
 
 import asyncio
 import time
@@ -30,11 +30,11 @@ async def assign_all(connection: Connection) -> None:
             cursors |= assigned.cursors
             if assigned.complete:
                 break
-            await asyncio.sleep(0.01)  # another worker locks codes
+            await asyncio.sleep(0.01)  # another worker has locked codes
 
 
 async def counts_of(connection: Connection, name: str) -> tuple[int, int, int]:
-    """The list's available, reserved and assigned codes."""
+    """Return the list's numbers of available, reserved and assigned codes."""
     (found,) = await lists.get(connection, name)
     return found.available, found.reserved, found.assigned
 
@@ -49,13 +49,13 @@ async def start_sendout(connection: Connection, *, codes: int, recipients: int, 
 
 
 async def test_a_reservation_moves_an_amount_and_assigns_no_code(connection: Connection) -> None:
-    """Admission touches no coupon row, so it costs the same for ten recipients and ten million."""
+    """Reserving changes no row of a code, so it costs the same for ten recipients and for ten million."""
     await start_sendout(connection, codes=12, recipients=10)
     assert await counts_of(connection, "a") == (2, 10, 0)
 
 
 async def test_one_short_list_prevents_all_reservations(connection: Connection) -> None:
-    """Codes of several lists are reserved all-or-nothing."""
+    """Either all codes that a sendout needs of several lists are reserved, or none."""
     await add_list(connection, "full", 10)
     await add_list(connection, "short", 9)
     await add_group(connection, "g", 10)
@@ -69,7 +69,7 @@ async def test_one_short_list_prevents_all_reservations(connection: Connection) 
 
 
 async def test_resuming_counts_missing_codes_again(connection: Connection) -> None:
-    """A sendout that still lacks codes gets new numbers; with enough codes it sends."""
+    """A sendout that still lacks codes gets new numbers. Once there are enough codes, it sends."""
     sendout_id = await start_sendout(connection, codes=5, recipients=10)
     await add_codes(connection, "a", ["ONE-MORE"])
     async with connection.transaction():
@@ -85,7 +85,7 @@ async def test_resuming_counts_missing_codes_again(connection: Connection) -> No
 
 
 async def test_a_list_with_alternative_text_gives_all_its_codes(connection: Connection) -> None:
-    """Recipients beyond the last code get none, and the sendout continues."""
+    """Recipients after the last code get none, and the sendout continues."""
     await add_list(connection, "t", 6, shortage=Shortage.TEXT)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "t")
@@ -113,7 +113,7 @@ async def test_concurrent_workers_assign_each_code_once(connection: Connection, 
 
 
 async def test_locked_codes_are_not_a_shortage(connection: Connection, other: Connection) -> None:
-    """While another session locks codes, the assignment is incomplete; a later try finds them."""
+    """While another session locks codes, the assignment is incomplete. A later attempt finds the codes."""
     await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     async with other.transaction():
@@ -124,7 +124,7 @@ async def test_locked_codes_are_not_a_shortage(connection: Connection, other: Co
 
 
 async def test_codes_before_the_cursor_are_found(connection: Connection) -> None:
-    """A released code lies before the cursor, so the next search starts at the front."""
+    """A released code lies before the cursor (the place of the last search), so the next search starts at the front."""
     await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     assigned = await deliveries.assign_codes(connection, batch, {1: 1_000_000})
@@ -133,7 +133,7 @@ async def test_codes_before_the_cursor_are_found(connection: Connection) -> None
 
 
 async def test_assigning_again_assigns_no_more_codes(connection: Connection) -> None:
-    """A batch that was left half done continues with its codes."""
+    """A batch that was assigned only in part keeps its codes and gets the missing ones."""
     await start_sendout(connection, codes=20, recipients=10)
     batch = await claim(connection)
     assigned = await deliveries.assign_codes(connection, batch)
@@ -143,7 +143,7 @@ async def test_assigning_again_assigns_no_more_codes(connection: Connection) -> 
 
 
 async def test_a_refused_mail_releases_its_code_once(connection: Connection) -> None:
-    """The code is available again, and the counters agree."""
+    """The code becomes available again, and the list's counters agree with its codes."""
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
@@ -158,8 +158,8 @@ async def test_a_refused_mail_releases_its_code_once(connection: Connection) -> 
     assert await sendouts.settle(connection, sendout_id)
 
 
-async def test_a_repeated_flush_is_done_once(connection: Connection) -> None:
-    """A flush whose answer was lost gives the same answer again, counts nothing twice and leaves no mail uncertain."""
+async def test_a_repeated_flush_is_recorded_once(connection: Connection) -> None:
+    """A repeated flush returns the same answer as the first one, counts nothing twice and leaves no mail uncertain."""
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
@@ -177,17 +177,17 @@ async def test_a_repeated_flush_is_done_once(connection: Connection) -> None:
 
 
 async def test_assigning_needs_no_statistics(connection: Connection) -> None:
-    """A list without ANALYZE is as fast as an analysed one, because the planner has no choice."""
+    """Without ANALYZE a list is as fast as with it, because the statements leave the planner no choice."""
     for table in ("coupon", "delivery"):
         await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     await start_sendout(connection, codes=40_000, recipients=8_000)
     begun = time.perf_counter()
     await assign_all(connection)
-    assert time.perf_counter() - begun < 8  # 0.1 s; it was 7 s and more for each of the eight batches
+    assert time.perf_counter() - begun < 8  # 0.1 s; with a bad plan, each of the eight batches took 7 s or more
 
 
 async def test_delivering_needs_no_statistics(connection: Connection) -> None:
-    """A sendout newer than the last ANALYZE is read by the numbers of its deliveries, never as a whole."""
+    """A sendout newer than the last ANALYZE is read by its deliveries' numbers, not by a scan of the whole table."""
     await connection.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
     earlier = await start_sendout(connection, codes=6_000, recipients=2_000)
     await connection.execute("UPDATE sendout SET state = 'paused' WHERE id = $1", earlier)
@@ -213,7 +213,7 @@ async def scans_of(connection: Connection, index: str) -> int:
 
 
 async def test_cancelling_waits_for_a_running_snapshot(connection: Connection, other: Connection) -> None:
-    """The cancellation then sees the batches of the snapshot and closes them."""
+    """After the snapshot of the recipients is written, the cancellation sees its batches and closes them."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -232,7 +232,7 @@ async def test_cancelling_waits_for_a_running_snapshot(connection: Connection, o
 
 
 async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connection) -> None:
-    """The token is the fence: after another worker's claim the old one writes no codes, intents or results."""
+    """Another worker's claim changes the lease token. With the old token no code, intent or result is written."""
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     old = await claim(connection)
     await deliveries.assign_codes(connection, old)
@@ -253,8 +253,8 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(connection: Connectio
     assert await counts_of(connection, "a") == (0, 0, 10)
 
 
-async def test_a_paused_sendout_permits_no_mail(connection: Connection) -> None:
-    """Results of mails in flight are still recorded; new intents are not."""
+async def test_a_paused_sendout_permits_no_new_mail(connection: Connection) -> None:
+    """Results of mails in flight are still recorded, but new intents are not."""
     sendout_id = await start_sendout(connection, codes=10, recipients=10)
     batch = await claim(connection)
     await deliveries.assign_codes(connection, batch)
@@ -293,7 +293,7 @@ async def test_cancelling_releases_every_unsent_code(connection: Connection) -> 
 async def test_competing_sendouts_reserve_no_more_than_the_lists_have(
     connection: Connection, database_url: str
 ) -> None:
-    """Fifty sendouts compete for three lists: each gets all its codes or none."""
+    """Fifty sendouts compete for codes of three lists. Each of them gets all its codes or none."""
     for name in ("a", "b", "c"):
         await add_list(connection, name, 40)
     await add_group(connection, "g", 7)
@@ -318,7 +318,7 @@ async def test_competing_sendouts_reserve_no_more_than_the_lists_have(
 
 
 async def test_concurrent_flushes_of_one_sendout_do_not_deadlock(connection: Connection, database_url: str) -> None:
-    """Released and sent codes change the same two rows, in one order; no change is lost."""
+    """Flushes that release and send codes change the same two rows in one order. No change is lost."""
     sendout_id = await start_sendout(connection, codes=400, recipients=400, batch_size=200)
     lists_of = await deliveries.list_lists(connection, sendout_id)
 

@@ -1,4 +1,4 @@
-"""The restore guard: restored data send no mail and release no code before an operator has accepted them."""
+"""The restore guard: restored data send no mail and release no code until an operator has accepted them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def origin(server: Cluster) -> AsyncIterator[str]:
-    """A database in the middle of a sendout of 30 mails in three batches; the first batch is sent."""
+    """Create a database in the middle of a sendout of 30 mails in three batches, of which the first is sent."""
     async with database(server.url) as url:
         await migrate.migrate(url)
         async with connect(url) as connection:
@@ -62,7 +62,7 @@ async def send_one_batch(connection: Connection) -> None:
 
 
 async def record(connection: Connection, batch: Batch, *, intents: Sequence[int] = ()) -> None:
-    """Record the intents for some mails, or the result sent for all mails of the batch."""
+    """Record intents for some mails, or the result sent for all mails of the batch."""
     used = await deliveries.list_lists(connection, batch.sendout_id)
     due = [] if intents else await deliveries.list_due(connection, batch, used)
     await deliveries.record(
@@ -77,7 +77,7 @@ async def record(connection: Connection, batch: Batch, *, intents: Sequence[int]
 
 
 async def revoke_acceptance(connection: Connection) -> None:
-    """Rewrite the restore guard's rows, as restoring a dump into the same database does."""
+    """Rewrite the rows of the restore guard, as a restore of a dump into the same database does."""
     async with connection.transaction():
         await connection.execute("CREATE TEMP TABLE dumped ON COMMIT DROP AS TABLE restore_guard")
         await connection.execute("TRUNCATE restore_guard")
@@ -96,14 +96,14 @@ async def invariants_hold(connection: Connection) -> bool:
 
 
 async def into_a_new_database(server: Cluster, origin: str) -> str:
-    """`pg_dump | psql`."""
+    """Restore by `pg_dump | psql` into a new database."""
     url = await new_database(server)
     server.replay(url, server.dump(origin))
     return url
 
 
 async def over_the_old_one(server: Cluster, origin: str) -> str:
-    """`pg_restore --clean` into the dumped database."""
+    """Restore by `pg_restore --clean` into the dumped database."""
     server.restore(origin, server.dump(origin, "--format=custom"), "--clean")
     return origin
 
@@ -118,7 +118,7 @@ async def data_into_emptied_tables(server: Cluster, origin: str) -> str:
 
 
 async def data_into_a_migrated_database(server: Cluster, origin: str) -> str:
-    """Rows that `coupons migrate` has inserted stay, and psql continues after the duplicate keys."""
+    """Restore only rows. Those that `coupons migrate` inserted stay, and psql continues after the duplicate keys."""
     url = await new_database(server)
     await migrate.migrate(url)
     server.replay(url, server.dump(origin, "--data-only", "--disable-triggers"))
@@ -126,12 +126,12 @@ async def data_into_a_migrated_database(server: Cluster, origin: str) -> str:
 
 
 async def a_copy(server: Cluster, origin: str) -> str:
-    """CREATE DATABASE … TEMPLATE."""
+    """Copy the database by CREATE DATABASE … TEMPLATE."""
     return await new_database(server, origin.rpartition("/")[2])
 
 
 async def dump_of_an_older_version(server: Cluster, _: str) -> str:
-    """A database of a version without the restore guard, then migrated."""
+    """Create a database of a version without the restore guard, then migrate it."""
     url = await new_database(server)
     await older_version(url, migrations=3)
     await migrate.migrate(url)
@@ -158,7 +158,7 @@ FROM sendout, generate_series(1, 40) n;
 
 
 async def older_version(url: str, *, migrations: int) -> None:
-    """A database with only the first migrations, in the middle of a sendout."""
+    """Apply only the first migrations, and put the database in the middle of a sendout."""
     with mock.patch.object(migrate, "migrations", return_value=migrate.migrations()[:migrations]):
         await migrate.migrate(url)
     await execute(url, OLDER_SENDOUT)
@@ -184,7 +184,7 @@ WAYS: dict[Callable[[Cluster, str], Awaitable[str]], str] = {
 async def test_restored_data_are_blocked_until_accepted(
     server: Cluster, origin: str, way: Callable[[Cluster, str], Awaitable[str]]
 ) -> None:
-    """Every way of restoring is detected with its reason; once accepted, the sendout continues."""
+    """Each way of restoring is detected with its own reason. Once the data are accepted, the sendout continues."""
     async with connect(await way(server, origin)) as connection:
         assert WAYS[way] in await block_reason(connection)
         assert await claim(connection) is None
@@ -197,7 +197,7 @@ async def test_restored_data_are_blocked_until_accepted(
 
 
 async def test_a_promoted_replica_is_blocked_until_accepted(tmp_path: Path) -> None:
-    """A replica reports its state without an error; a promoted one is detected at once, before any checkpoint."""
+    """A replica is reported as one, without an error. Once promoted, it is blocked before any checkpoint."""
     with cluster(tmp_path) as primary, primary.running() as url:
         await migrate.migrate(url)
         async with connect(url) as connection:
@@ -219,7 +219,7 @@ async def test_a_promoted_replica_is_blocked_until_accepted(tmp_path: Path) -> N
 
 
 async def test_another_server_is_blocked_until_accepted(connection: Connection) -> None:
-    """pg_upgrade copies everything except the server's identifier: rows keep their xmin and the database its oid."""
+    """pg_upgrade keeps the rows' xmin and the database's oid, but the server gets another identifier."""
     await start_sendout(connection)
     await connection.execute("UPDATE restore_guard SET cluster = cluster + 1, written_by = pg_current_xact_id()::xid")
     assert "on another server" in await block_reason(connection)
@@ -247,9 +247,9 @@ async def test_routine_maintenance_is_not_a_restore(tmp_path: Path) -> None:
 
 
 async def test_a_worker_loses_its_batch_after_a_restore(connection: Connection) -> None:
-    """It cannot assign, record or close, not even after the data are accepted.
+    """The worker cannot assign, record or close, not even after the data are accepted.
 
-    The mails in flight according to the data then become uncertain.
+    After acceptance, the mails that are in flight according to the data become uncertain.
     """
     await start_sendout(connection)
     batch = await claim(connection)
@@ -271,7 +271,7 @@ async def test_a_worker_loses_its_batch_after_a_restore(connection: Connection) 
 
 
 async def test_mails_of_a_dead_worker_wait_for_acceptance(connection: Connection) -> None:
-    """They become uncertain after acceptance; before, the sweep skips them without an error."""
+    """Mails in flight of a dead worker become uncertain after acceptance. Before that, the sweep skips them."""
     await start_sendout(connection)
     batch = await claim(connection)
     assert batch
@@ -285,7 +285,7 @@ async def test_mails_of_a_dead_worker_wait_for_acceptance(connection: Connection
 
 
 async def test_a_cancelled_sendout_releases_no_code_before_acceptance(connection: Connection) -> None:
-    """The code may have been sent since the backup."""
+    """The codes may have been sent since the backup."""
     sendout_id = await start_sendout(connection)
     batch = await claim(connection)
     assert batch
@@ -308,7 +308,7 @@ async def list_a(connection: Connection) -> lists.CouponList:
 
 
 async def test_a_new_database_is_accepted(connection: Connection) -> None:
-    """The migration accepts the empty database."""
+    """The migration of an empty database accepts it."""
     assert await restore_guard.refusal(connection) is None
     assert (await restore_guard.state(connection)).number is not None
 
@@ -340,7 +340,7 @@ async def test_an_ordinary_role_can_check_the_restore_guard(connection: Connecti
 
 
 async def test_possibly_sent_mails_and_codes_are_counted(connection: Connection) -> None:
-    """Counts mails without a result of running sendouts and unassigned codes, and reports the time of the backup."""
+    """The report has the mails without a result in running sendouts, the unassigned codes and the backup's time."""
     sendout_id = await start_sendout(connection)
     await send_one_batch(connection)
     await add_list(connection, "b", 5)
@@ -359,7 +359,7 @@ async def test_possibly_sent_mails_and_codes_are_counted(connection: Connection)
 
 
 async def test_cancelled_and_future_sendouts_are_not_counted(connection: Connection) -> None:
-    """An interrupted sendout is counted: it may have been resumed since the backup."""
+    """An interrupted sendout is counted, because it may have been resumed since the backup."""
     sendout_id = await start_sendout(connection)
     await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
     assert (await restore_guard.since(connection)).sendouts == ()
@@ -376,7 +376,7 @@ async def test_cancelled_and_future_sendouts_are_not_counted(connection: Connect
 
 
 async def test_data_are_accepted_once(connection: Connection, other: Connection) -> None:
-    """A concurrent second acceptance waits and does nothing; each acceptance stays on record."""
+    """A concurrent second acceptance waits and then changes nothing. Each acceptance stays on record."""
     await revoke_acceptance(connection)
     before = await connection.fetchval("SELECT count(*) FROM restore_guard")
     async with other.transaction():
@@ -391,7 +391,7 @@ async def test_data_are_accepted_once(connection: Connection, other: Connection)
 
 
 async def test_acceptance_applies_to_the_state_that_was_shown(connection: Connection) -> None:
-    """An operator who saw the numbers of one restore does not accept the next one."""
+    """An operator who has seen the numbers of one restore cannot accept a later restore with them."""
     await revoke_acceptance(connection)
     seen = await restore_guard.state(connection)
     await revoke_acceptance(connection)
@@ -403,7 +403,7 @@ async def test_acceptance_applies_to_the_state_that_was_shown(connection: Connec
 
 
 async def test_acceptance_inside_a_transaction_is_rejected(connection: Connection) -> None:
-    """The row would get another transaction id than the recorded one and would look restored."""
+    """The row would get another transaction id than the one recorded in it, and would look restored."""
     await revoke_acceptance(connection)
     with pytest.raises(Conflict, match="within another transaction"):
         async with connection.transaction():
@@ -412,8 +412,9 @@ async def test_acceptance_inside_a_transaction_is_rejected(connection: Connectio
 
 
 async def test_remaining_mails_can_become_uncertain_with_their_codes(connection: Connection) -> None:
-    """No mail is sent again and no code that may have been sent goes to another recipient: reserved codes are
-    assigned.
+    """Remaining mails become uncertain, and reserved codes are assigned to them.
+
+    So no mail is sent again, and no code that may have been sent goes to another recipient.
     """
     sendout_id = await start_sendout(connection)
     await send_one_batch(connection)
@@ -429,7 +430,7 @@ async def test_remaining_mails_can_become_uncertain_with_their_codes(connection:
 
 
 async def test_mails_made_uncertain_at_acceptance_are_never_resent(connection: Connection) -> None:
-    """Their recipients may have got another code, so neither an operator nor the policy can resend them."""
+    """The recipients may have got another code, so neither an operator nor the policy can resend these mails."""
     sendout_id = await start_sendout(connection)
     await revoke_acceptance(connection)
     await restore_guard.accept(connection, uncertain=True)
@@ -439,7 +440,7 @@ async def test_mails_made_uncertain_at_acceptance_are_never_resent(connection: C
 
 
 async def test_an_upgrade_counts_each_code_once(empty_database_url: str) -> None:
-    """Older versions counted an assigned code as reserved too, and a sent one in all three counters."""
+    """Older versions counted an assigned code as reserved too, and a sent code in all three counters."""
     await older_version(empty_database_url, migrations=4)
     await migrate.migrate(empty_database_url)
     async with connect(empty_database_url) as connection:
@@ -449,7 +450,7 @@ async def test_an_upgrade_counts_each_code_once(empty_database_url: str) -> None
 
 
 async def test_an_upgrade_marks_mails_that_were_recognized_by_their_reply(empty_database_url: str) -> None:
-    """Of ten uncertain mails, the three with the reply of the restore guard are never resent."""
+    """Of ten uncertain mails, the three whose reply is that of the restore guard are never resent."""
     await older_version(empty_database_url, migrations=4)
     marked = "may have been sent after the backup, then perhaps with another code"
     await execute(
@@ -466,7 +467,7 @@ async def test_an_upgrade_marks_mails_that_were_recognized_by_their_reply(empty_
 
 @pytest.mark.parametrize("reply", [None, "in other words"])
 async def test_the_wording_of_a_reply_decides_nothing(connection: Connection, reply: str | None) -> None:
-    """A column marks mails that are never resent; the reply is only text."""
+    """A column marks the mails that are never resent. The wording of a mail's reply has no effect."""
     sendout_id = await start_sendout(connection)
     await revoke_acceptance(connection)
     await restore_guard.accept(connection, uncertain=True)
@@ -477,7 +478,7 @@ async def test_the_wording_of_a_reply_decides_nothing(connection: Connection, re
 
 
 async def test_no_sendout_is_cancelled_before_acceptance(connection: Connection) -> None:
-    """Cancelling would release codes that may have been sent since the backup."""
+    """A cancellation would release codes that may have been sent since the backup."""
     sendout_id = await start_sendout(connection)
     await revoke_acceptance(connection)
     with pytest.raises(Conflict, match="pause it instead"):
@@ -486,7 +487,7 @@ async def test_no_sendout_is_cancelled_before_acceptance(connection: Connection)
 
 
 async def test_no_codes_are_reserved_before_acceptance(connection: Connection) -> None:
-    """The codes may have been sent: a new sendout waits, an interrupted one is not resumed."""
+    """The codes may have been sent since the backup. A new sendout waits, and an interrupted one is not resumed."""
     await start_sendout(connection)
     await add_group(connection, "many", 50)
     await start(connection, "m", "many")
@@ -505,7 +506,7 @@ async def test_no_codes_are_reserved_before_acceptance(connection: Connection) -
 
 
 async def test_a_sendout_claimed_before_the_restore_is_not_admitted(connection: Connection) -> None:
-    """Its lease and snapshot precede the restore; it is prepared again after acceptance."""
+    """The sendout's lease and snapshot precede the restore. After acceptance the sendout is prepared again."""
     await start_sendout(connection)
     waiting = await start(connection, "m", "g")
     claim = await sendouts.claim(connection, owner="test", lease_seconds=60)
@@ -520,7 +521,7 @@ async def test_a_sendout_claimed_before_the_restore_is_not_admitted(connection: 
 
 
 async def test_mails_of_a_paused_sendout_become_uncertain_too(connection: Connection) -> None:
-    """It may have been resumed since the backup; this includes the mails in flight at the time of the backup."""
+    """A paused sendout may have been resumed since the backup. Its mails in flight become uncertain too."""
     sendout_id = await start_sendout(connection)
     batch = await claim(connection)
     assert batch
@@ -542,7 +543,7 @@ async def test_mails_of_a_future_sendout_stay_pending(connection: Connection) ->
 
 
 async def test_acceptance_waits_for_codes_locked_by_an_import(connection: Connection, other: Connection) -> None:
-    """Every mail gets its reserved code."""
+    """The acceptance waits for the import, so that every mail gets its reserved code."""
     await start_sendout(connection)
     await add_codes(connection, "a", ["MORE"])
     await revoke_acceptance(connection)
@@ -554,7 +555,7 @@ async def test_acceptance_waits_for_codes_locked_by_an_import(connection: Connec
 
 
 async def wait_for_lock(connection: Connection, which: str) -> None:
-    """Wait until this database has such a lock."""
+    """Wait until a session of this database waits for such a lock."""
     found = f"""
         SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
         WHERE d.datname = current_database() AND {which}"""

@@ -1,4 +1,4 @@
-"""docs/reference/roles.sql: each process can do its work and nothing else. Each role has its own login here."""
+"""The rights in docs/reference/roles.sql allow each process its work and nothing else. Each role here has a login."""
 
 import re
 import secrets
@@ -122,7 +122,7 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
 
 
 async def login(logins: Logins, roles: str) -> str:
-    """The URL of a login with these roles; `web and codes` is one login with two."""
+    """Return the URL of a login with these roles; `web and codes` is one login with two roles."""
     return await logins.of(*(f"coupons_{role}" for role in roles.split(" and ")))
 
 
@@ -138,7 +138,7 @@ async def explain(connection: Connection, sql: str) -> None:
 
 
 async def list_denied(connection: Connection, work: str) -> list[str]:
-    """Those of the statements that lack a right, with PostgreSQL's message."""
+    """Return the statements of a process that lack a right, with PostgreSQL's message."""
     missing = []
     for name, sql in iter_statements(work):
         if sql.startswith(NOT_EXPLAINABLE) or name in PART_OF_ANOTHER:
@@ -155,7 +155,7 @@ async def list_denied(connection: Connection, work: str) -> list[str]:
 
 @pytest.mark.parametrize("roles", WORK)
 async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) -> None:
-    """Its role may run every statement of the process, including the check of the schema's version."""
+    """The process's role may run every statement of the process, including the check of the schema's version."""
     async with connect(await login(logins, roles)) as connection:
         await check_current(connection)
         if "import_chunks" in WORK[roles]:
@@ -165,7 +165,7 @@ async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) 
 
 @pytest.mark.parametrize("roles", [each for each in WORK if "and" not in each])
 async def test_a_role_has_no_unused_right(logins: Logins, connection: Connection, roles: str) -> None:
-    """Revoking any right on a table or column makes one of the process's statements fail."""
+    """If any right on a table or column is revoked, a statement of the process fails."""
     role = f"coupons_{roles}"
     rights = [tuple(row) for row in await connection.fetch(RIGHTS, role)]
     assert rights
@@ -186,7 +186,7 @@ async def test_a_role_has_no_unused_right(logins: Logins, connection: Connection
 RIGHTS_WITHOUT_STATEMENT = {
     ("schema_migration", "SELECT"),  # read by coupons/migrate.py
     ("restore_guard", "SELECT"),  # read within restore_guard_accepted()
-    ("coupon_id_seq", "USAGE"),  # taken when `nextval` runs, not when it is planned
+    ("coupon_id_seq", "USAGE"),  # checked when `nextval` runs, not when it is planned
 }
 
 RIGHTS = """
@@ -202,7 +202,7 @@ ORDER BY 1, 2, 3, 4
 
 
 async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Connection) -> None:
-    """A process sweeps for its own roles only; with work for each role, the right process does all of it."""
+    """A process sweeps only for its own roles. With work for each role, the right process does all of it."""
     await add_stale_work(connection)
     settings = Settings(_env_file=None, uncertain_policy="accept")
     for role, login_role in (("import", "importer"), ("deliver", "sender"), ("sendout", "preparer")):
@@ -216,7 +216,7 @@ async def test_each_role_sweeps_within_its_rights(logins: Logins, connection: Co
 
 
 async def add_stale_work(connection: Connection) -> None:
-    """Add an unused upload, a mail in flight of a dead worker and a resumable sendout."""
+    """Add an unused upload, a dead worker's mail in flight and a resumable sendout."""
     await connection.execute("INSERT INTO upload VALUES (gen_random_uuid(), 'old', 1, now() - interval '8 days')")
     await add_list(connection, "spring-10", 2)
     await add_group(connection, "one", 1)
@@ -361,7 +361,7 @@ DENIED = {
 
 @pytest.mark.parametrize("roles", DENIED)
 async def test_a_login_is_denied_everything_else(logins: Logins, connection: Connection, roles: str) -> None:
-    """PostgreSQL denies it for lack of a right, and the error message contains no value."""
+    """PostgreSQL denies the statement for lack of a right, and the error message contains no value."""
     names = {
         "owner": await connection.fetchval("SELECT current_user"),
         "database": await connection.fetchval("SELECT current_database()"),
@@ -383,7 +383,7 @@ async def is_denied(connection: Connection, statement: str) -> bool:
 
 
 async def test_a_right_cannot_be_granted_to_others(logins: Logins, connection: Connection) -> None:
-    """A login that can read codes cannot grant that; PostgreSQL only warns."""
+    """A login that can read codes cannot grant this right to others. PostgreSQL only warns."""
     before = await list_rights(connection)
     async with connect(await login(logins, "web and codes")) as own:
         await own.execute("GRANT SELECT ON coupon TO PUBLIC")
@@ -429,7 +429,7 @@ async def list_rights(connection: Connection) -> list[tuple[str, ...]]:
 
 
 async def test_running_the_file_again_revokes_other_rights(logins: Logins, connection: Connection) -> None:
-    """A second run changes nothing, rights granted by hand are revoked, and a new table is accessible to no role."""
+    """A second run of roles.sql changes nothing, revokes rights granted manually and opens a new table to no role."""
     before = await list_rights(connection)
     await connection.execute(ROLES_SQL)
     assert await list_rights(connection) == before
@@ -447,7 +447,7 @@ async def test_running_the_file_again_revokes_other_rights(logins: Logins, conne
 
 
 async def test_the_file_runs_without_the_right_to_create_roles(logins: Logins, connection: Connection) -> None:
-    """Once the roles exist, the owner of the tables can run it without CREATEROLE and without being a superuser."""
+    """Once the roles exist, the tables' owner can run roles.sql without CREATEROLE and without being a superuser."""
     async with connect(await logins.of("coupons_auditor")) as plain:
         name = await plain.fetchval("SELECT current_user")
         database = await connection.fetchval("SELECT current_database()")
@@ -465,7 +465,7 @@ async def test_the_file_runs_without_the_right_to_create_roles(logins: Logins, c
 
 
 async def test_the_file_mentions_each_table(connection: Connection) -> None:
-    """A new table needs a decision about its rights."""
+    """A new table needs a decision about its rights, so roles.sql must mention it."""
     tables = {row["relname"] for row in await connection.fetch(TABLES)}
     assert tables - set(re.findall(r"\w+", ROLES_SQL)) == set()
 
@@ -474,7 +474,7 @@ TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespa
 
 
 def test_the_file_contains_no_password() -> None:
-    """Operators create the logins; the file shows a password only as three dots."""
+    """Operators create the logins. The file shows three dots in place of a password."""
     assert re.findall(r"PASSWORD '([^']*)'", ROLES_SQL) == ["..."]
     assert "SECURITY DEFINER" not in ROLES_SQL
 
@@ -483,7 +483,7 @@ def test_the_file_contains_no_password() -> None:
 
 
 async def test_a_publisher_needs_only_the_write_permission(broker: Broker, broker_url: str) -> None:
-    """The permission to write to the exchange is enough to publish; it permits no declaring, reading or deleting."""
+    """The permission to write to the exchange is enough to publish. It permits no declaring, reading or deleting."""
     if not broker.control:
         pytest.skip("users are made with rabbitmqctl, and the broker at COUPONS_TEST_BROKER_URL has none here")
     url, name, password = urlsplit(broker_url), f"shop-{secrets.token_hex(4)}", secrets.token_hex(8)

@@ -43,20 +43,20 @@ async def describe_schema(connection: Connection) -> list[tuple[str, ...]]:
 
 
 async def test_schema_sql_matches_the_migrations(connection: Connection, empty_database_url: str) -> None:
-    """A reader of schema.sql sees the current schema."""
+    """A reader of schema.sql sees the schema that the migrations create."""
     async with connect(empty_database_url) as drawn:
         await drawn.execute(SCHEMA.read_text(encoding="utf-8"))
         assert await describe_schema(drawn) == await describe_schema(connection)
 
 
 async def test_concurrent_migrations_are_applied_once(empty_database_url: str) -> None:
-    """The second process finds nothing left to do."""
+    """The second process finds no migration left to apply."""
     applied = await asyncio.gather(*(migrate.migrate(empty_database_url) for _ in range(2)))
     assert sorted(map(len, applied)) == [0, len(migrate.migrations())]
 
 
 async def test_a_changed_migration_is_rejected(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An applied file must never change."""
+    """A migration file that is already applied must never change."""
     first, *rest = migrate.migrations()
     changed = Migration(first.number, first.name, first.sql + "\nSELECT 1;")
     monkeypatch.setattr(migrate, "migrations", lambda: [changed, *rest])
@@ -65,7 +65,7 @@ async def test_a_changed_migration_is_rejected(database_url: str, monkeypatch: p
 
 
 async def test_a_newer_database_is_rejected(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old program does not work with a schema that it does not know."""
+    """An old program refuses to work with a schema that it does not know."""
     monkeypatch.setattr(migrate, "migrations", list)
     with pytest.raises(MigrationError, match="newer than this program"):
         await migrate.migrate(database_url)
@@ -74,7 +74,7 @@ async def test_a_newer_database_is_rejected(database_url: str, monkeypatch: pyte
 async def test_a_failed_migration_changes_nothing(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file runs in a transaction."""
+    """Each file runs in a transaction, which is rolled back if the file fails."""
     broken = Migration(9999, "broken", "CREATE TABLE half (); SELECT 1/0;")
     known = migrate.migrations()
     monkeypatch.setattr(migrate, "migrations", lambda: [*known, broken])
@@ -266,7 +266,7 @@ FORBIDDEN = {
 
 @pytest.fixture(scope="module")
 async def database_with_rows(postgres_url: str, template_database: str) -> AsyncIterator[Connection]:
-    """One database for all cases, with a row in every table."""
+    """Create one database for all cases, with a row in every table."""
     async with database(postgres_url, template_database) as url, connect(url) as connection:
         await add_list(connection, "a", 5)
         await add_group(connection, "g", 5)
@@ -278,8 +278,8 @@ async def database_with_rows(postgres_url: str, template_database: str) -> Async
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-async def test_the_database_refuses(database_with_rows: Connection, what: str) -> None:
-    """Invalid states cannot be written, whatever program tries."""
+async def test_the_database_rejects(database_with_rows: Connection, what: str) -> None:
+    """The database itself rejects invalid states, whichever program writes them."""
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
         async with database_with_rows.transaction():
             await database_with_rows.execute(FORBIDDEN[what])
@@ -287,7 +287,7 @@ async def test_the_database_refuses(database_with_rows: Connection, what: str) -
 
 
 async def test_every_guard_of_the_database_has_a_case(connection: Connection) -> None:
-    """A new constraint, trigger or unique index needs a case above."""
+    """Each constraint, trigger and unique index needs a case in the statements above."""
     names = {guard.name for guard in await guards(connection)}
     assert names == {what.partition(":")[0] for what in FORBIDDEN}
 

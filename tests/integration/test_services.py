@@ -1,4 +1,4 @@
-"""Each test has services of its own."""
+"""Each test has its own services."""
 
 import smtplib
 import subprocess
@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 @pytest.mark.parametrize("guest", ["first", "second"])
 async def test_each_test_has_an_empty_database(database_url: str, guest: str) -> None:
-    """A table that one test creates does not exist in the next, and both databases are migrated."""
+    """A table that one test creates does not exist in the next test. Both databases are migrated."""
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("CREATE TABLE guest (name text PRIMARY KEY)")
@@ -30,7 +30,7 @@ async def test_each_test_has_an_empty_database(database_url: str, guest: str) ->
 
 @pytest.mark.parametrize("guest", ["first", "second"])
 async def test_each_test_has_an_empty_virtual_host(broker_url: str, guest: str) -> None:
-    """A message that one test leaves in a quorum queue is not there in the next."""
+    """A message that one test leaves in a quorum queue does not exist in the next test."""
     connection = await aio_pika.connect(broker_url)
     async with connection, connection.channel(on_return_raises=True) as channel:
         queue = await channel.declare_queue("coupons.import", durable=True, arguments={"x-queue-type": "quorum"})
@@ -42,7 +42,7 @@ async def test_each_test_has_an_empty_virtual_host(broker_url: str, guest: str) 
 
 
 def test_the_sink_has_recorded_a_mail_before_it_replies(sink: Sink) -> None:
-    """Another process that reads the ledger right after the reply to the final dot finds the mail in it."""
+    """A process that reads the ledger after the reply to the final dot finds the mail in it."""
     address = urlsplit(sink.url)
     with smtplib.SMTP(address.hostname or "", address.port or 0) as client:
         client.sendmail("shop@example.org", ["ada@example.org"], "Subject: Hello\r\n\r\n.your code: A1\r\n")
@@ -54,7 +54,7 @@ def test_the_sink_has_recorded_a_mail_before_it_replies(sink: Sink) -> None:
 async def test_services_and_the_single_fixtures_are_the_same(
     services: Services, sink: Sink, database_url: str, broker_url: str
 ) -> None:
-    """A test can inspect the services that it passes to a program."""
+    """A test that passes services to a program can inspect the same services through its fixtures."""
     assert services.environment() == {
         "COUPONS_DATABASE_URL": database_url,
         "COUPONS_BROKER_URL": broker_url,
@@ -63,7 +63,7 @@ async def test_services_and_the_single_fixtures_are_the_same(
 
 
 def test_services_end_with_a_killed_program(tmp_path: Path) -> None:
-    """SIGKILL leaves no time for a cleanup, and still the sink that the program started ends."""
+    """SIGKILL leaves a program no time for a cleanup, but the sink that it started still ends."""
     program = "import sys; from pathlib import Path; from sandbox.services import private_sink\n"
     program += "with private_sink(Path(sys.argv[1])) as sink: print(sink.url, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", program, str(tmp_path / "mails.jsonl")]

@@ -1,4 +1,4 @@
-"""Pooled sessions are not reset between uses, so the tests look for state that they keep."""
+"""Pooled sessions are not reset between uses. These tests check how the suite finds state that a session keeps."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.session_state import session_state, watched_pools
 
 
 async def test_a_fresh_session_has_no_state(connection: Connection) -> None:
-    """Settings that each session gets when it is opened do not count."""
+    """Settings that each session gets when it is opened are not reported."""
     assert await session_state(connection) == []
 
 
@@ -20,14 +20,14 @@ async def test_a_fresh_session_has_no_state(connection: Connection) -> None:
     ],
 )
 async def test_state_that_a_session_keeps_is_found(database_url: str, statements: str, kept: str) -> None:
-    """A setting without LOCAL, a lock of the session, and rows of a temporary table."""
+    """A setting without LOCAL, a lock of the session and rows of a temporary table are reported."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(AssertionError, match=kept), watched_pools(patch):
         async with open_pool(database_url, size=1) as pool:
             await pool.execute(statements)
 
 
 async def test_state_of_a_transaction_does_not_count(database_url: str, connection: Connection) -> None:
-    """SET LOCAL, a lock of the transaction, and an empty temporary table."""
+    """SET LOCAL, a lock of the transaction and an empty temporary table are not reported."""
     with pytest.MonkeyPatch.context() as patch, watched_pools(patch):
         async with open_pool(database_url, size=1) as pool, pool.acquire() as own, own.transaction():
             await own.execute("SET LOCAL enable_nestloop = off; CREATE TEMP TABLE staged (line bigint)")

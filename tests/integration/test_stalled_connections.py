@@ -1,4 +1,4 @@
-"""Mails on connections that a middlebox has dropped: they wait for their replies, and no other mail waits for them."""
+"""Connections that a middlebox has dropped: only the mails on them wait for their replies."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def sendout_in_batches(connection: Connection, batch_size: int = BATCH) ->
 
 @asynccontextmanager
 async def delivering(pool: Pool, server: ScriptedServer, window: int = 200) -> AsyncIterator["asyncio.Task[None]"]:
-    """A worker that delivers one batch after the other, to a relay whose replies it waits ten minutes for."""
+    """Run a worker that delivers one batch after the other. It waits up to ten minutes for the relay's replies."""
     signals = Signals(("deliver",))
     chosen = Settings(lease_seconds=2, heartbeat_seconds=0.5, smtp_connections=1, max_in_flight=window)
     async with (
@@ -71,13 +71,13 @@ async def comes_true(connection: Connection, query: str, *arguments: object) -> 
 
 
 def reset(server: ScriptedServer) -> None:
-    """Reset the dropped connections."""
+    """Reset the dropped connections of the relay."""
     for session in server.sessions:
         session.writer.transport.abort()
 
 
 async def all_but_one_are_sent(server: ScriptedServer) -> None:
-    """All other mails are sent while one is stalled; then its connection is reset."""
+    """Wait until all mails except the stalled one are sent, then reset the stalled connection."""
     await until(lambda: len(set(server.accepted)) == RECIPIENTS - 1)
     asyncio.get_running_loop().call_later(1, reset, server)
 
@@ -86,9 +86,9 @@ async def all_but_one_are_sent(server: ScriptedServer) -> None:
 async def test_other_batches_do_not_wait_for_stalled_connections(
     connection: Connection, pool: Pool, way: dict[str, str]
 ) -> None:
-    """With one batch at a time and a small window, all mails but the stalled ones are sent and the lease is renewed.
+    """With one batch at a time and a small in-flight window, all other mails are sent and the lease is renewed.
 
-    The stalled mails get their outcomes even though the worker is shutting down by then.
+    The stalled mails get their outcomes even if the worker is already shutting down.
     """
     sendout_id = await sendout_in_batches(connection)
     held = 2 if way else 1
@@ -109,7 +109,7 @@ async def test_other_batches_do_not_wait_for_stalled_connections(
 async def test_postponed_mails_do_not_wait_for_stalled_connections(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mails of one batch that a pause took back are sent after the resume, although one mail is still stalled."""
+    """Mails that a pause took back are sent after the resume, although a mail of their batch is still stalled."""
     monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, {}) as server:
@@ -126,10 +126,10 @@ async def test_postponed_mails_do_not_wait_for_stalled_connections(
         assert len(server.accepted) == RECIPIENTS - 1
 
 
-async def test_mails_that_an_outage_postponed_do_not_wait_either(
+async def test_mails_postponed_by_an_outage_do_not_wait_for_stalled_connections(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The relay rejects connections for a while, then accepts them again."""
+    """The relay rejects connections for a while, and then accepts them again."""
     monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, CLOSED, CLOSED, {}) as server:
@@ -141,10 +141,10 @@ async def test_mails_that_an_outage_postponed_do_not_wait_either(
         assert len(server.accepted) == RECIPIENTS - 1
 
 
-async def test_a_sendout_pauses_before_stalled_mails_have_replies(
+async def test_a_sendout_pauses_although_stalled_mails_have_no_reply(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The relay refuses the sender: the sendout pauses at once, and after a resume it is not paused again."""
+    """When the relay refuses the sender, the sendout pauses at once. After a resume it does not pause again."""
     monkeypatch.setattr(batch_sender, "UNREACHABLE_SECONDS", 0.2)
     sendout_id = await sendout_in_batches(connection, RECIPIENTS)
     async with serving({"DOT": HANG}, {"MAIL": Act("550 5.7.1 not you\r\n", then="cut")}, {}) as server:
@@ -158,8 +158,8 @@ async def test_a_sendout_pauses_before_stalled_mails_have_replies(
         assert (found.state, found.sent, found.uncertain) == ("finished", RECIPIENTS - 1, 1)
 
 
-async def test_a_cancelled_step_ends_its_work(connection: Connection, pool: Pool) -> None:
-    """No task is left that renews the lease."""
+async def test_a_cancelled_step_ends_its_tasks(connection: Connection, pool: Pool) -> None:
+    """No task that renews the lease is left."""
     await sendout_in_batches(connection)
     async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
         await until(lambda: bool(server.mails))
@@ -167,4 +167,4 @@ async def test_a_cancelled_step_ends_its_work(connection: Connection, pool: Pool
         loop.cancel()
         await asyncio.wait([loop])
         assert working.cancelled()
-        reset(server)  # else the relays would wait for it when they close
+        reset(server)  # otherwise the relays would wait for the stalled reply when they close

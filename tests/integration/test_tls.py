@@ -1,4 +1,4 @@
-"""PostgreSQL and RabbitMQ over TLS: the certificate and its name are verified as the URL says."""
+"""PostgreSQL and RabbitMQ over TLS: the certificate and its host name are verified as the URL requires."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ SSL_REQUEST = 8
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """The certificate of the authority that signed the servers' certificates, for the name localhost."""
+    """Return the certificate of the authority that signed the servers' certificates for the name localhost."""
     file = tmp_path / "authority.pem"
     file.write_text(KEY_AND_CERTIFICATE)
     return file
@@ -28,7 +28,7 @@ def authority(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def behind_tls(url: str, *, on_request: bool) -> AsyncIterator[str]:
-    """The URL with another port, where the service uses TLS: at once, or `on_request` after an SSLRequest."""
+    """Put the service behind TLS and yield its new URL. With `on_request`, TLS starts after an SSLRequest."""
     service = urlsplit(url)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,14 +72,14 @@ async def test_the_certificate_of_the_database_is_verified(database_url: str, au
 
 
 async def test_a_database_without_tls_is_rejected_if_tls_is_required(database_url: str, authority: Path) -> None:
-    """No password is sent in clear to a server without TLS."""
+    """No password is sent in cleartext to a server without TLS."""
     with pytest.raises(DatabaseUnavailable):
         async with database.connect(f"{database_url}?sslmode=verify-full&sslrootcert={authority}"):
             pass
 
 
 async def test_the_certificate_of_the_broker_is_verified(broker_url: str, authority: Path) -> None:
-    """`amqps:` accepts a certificate of its `cafile`, or without one, of the system's authorities."""
+    """`amqps:` accepts a certificate signed by its `cafile`, or without one, by one of the system's authorities."""
     async with behind_tls(broker_url, on_request=False) as url:
         secured = url.replace("amqp://", "amqps://")
         async with broker.connect(f"{secured}?cafile={authority}", "coupons test") as connection:

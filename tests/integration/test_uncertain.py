@@ -1,4 +1,4 @@
-"""Uncertain mails: a mail is sent again only if an operator or the policy says so, and with the same code."""
+"""Uncertain mails are sent again only if an operator or the policy decides so, and with the same code."""
 
 from uuid import UUID, uuid4
 
@@ -14,7 +14,7 @@ from workers.delivery.policy import refused
 
 
 async def finished_with_uncertain(connection: Connection) -> UUID:
-    """A finished sendout of ten mails in two batches; the first three are uncertain."""
+    """Create a finished sendout of ten mails in two batches, of which the first three mails are uncertain."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -26,7 +26,7 @@ async def finished_with_uncertain(connection: Connection) -> UUID:
 
 
 async def deliver(connection: Connection, *, uncertain: int = 0) -> list[int]:
-    """Send all mails that are due, as a worker does; return their numbers."""
+    """Send all mails that are due, as a worker does, and return their numbers."""
     numbers = []
     while batch := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.assign_codes(connection, batch)
@@ -57,14 +57,14 @@ async def code_of(connection: Connection, number: int) -> str:
 
 
 async def test_uncertain_mails_are_listed(connection: Connection) -> None:
-    """In the order of their numbers, each with its reason."""
+    """The list has the mails in the order of their numbers, each with its reason."""
     sendout_id = await finished_with_uncertain(connection)
     found = [each async for each in uncertain.iter_mails(connection, sendout_id)]
     assert [(each.number, each.reply) for each in found] == [(n, "the connection was lost") for n in (1, 2, 3)]
 
 
 async def test_accepted_mails_count_as_sent(connection: Connection) -> None:
-    """The sendout's numbers add up, and no mail is sent."""
+    """After the mails are accepted, the sendout's numbers add up, and no mail is sent."""
     sendout_id = await finished_with_uncertain(connection)
     assert await uncertain.resolve(connection, sendout_id, "accept") == 3
     found = await sendout_views.get(connection, sendout_id)
@@ -73,7 +73,7 @@ async def test_accepted_mails_count_as_sent(connection: Connection) -> None:
 
 
 async def test_resent_mails_keep_their_codes(connection: Connection) -> None:
-    """A finished sendout sends only those mails again, then finishes again."""
+    """A finished sendout sends only its uncertain mails again, and then finishes again."""
     sendout_id = await finished_with_uncertain(connection)
     before = await code_of(connection, 0)
     assert await uncertain.resolve(connection, sendout_id, "resend") == 3
@@ -86,14 +86,14 @@ async def test_resent_mails_keep_their_codes(connection: Connection) -> None:
 
 
 async def test_mails_can_be_resolved_by_address(connection: Connection) -> None:
-    """Other mails stay uncertain."""
+    """Mails to other addresses stay uncertain."""
     sendout_id = await finished_with_uncertain(connection)
     assert await uncertain.resolve(connection, sendout_id, "accept", address_keys=["c1@example.org"]) == 1
     assert (await sendout_views.get(connection, sendout_id)).uncertain == 2
 
 
 async def test_mails_of_a_cancelled_sendout_are_not_resent(connection: Connection) -> None:
-    """They can only be accepted."""
+    """Uncertain mails of a cancelled sendout can only be accepted."""
     sendout_id = await finished_with_uncertain(connection)
     await connection.execute("UPDATE sendout SET state = 'cancelled'")
     with pytest.raises(Conflict, match="can only be accepted"):
@@ -103,7 +103,7 @@ async def test_mails_of_a_cancelled_sendout_are_not_resent(connection: Connectio
 
 
 async def test_mails_that_stay_uncertain_are_left_to_an_operator(connection: Connection) -> None:
-    """The policy does not resend a mail forever: the recipient might get it each time."""
+    """The policy does not resend a mail forever, because the recipient might get a copy each time."""
     await finished_with_uncertain(connection)
     resent = []
     while count := await uncertain.resolve_all(connection, "resend"):
@@ -115,7 +115,7 @@ async def test_mails_that_stay_uncertain_are_left_to_an_operator(connection: Con
 
 
 async def test_a_code_that_may_have_arrived_is_never_reassigned(connection: Connection) -> None:
-    """If the resent mail is refused or cancelled, the code stays assigned and the mail uncertain."""
+    """If a resent mail is refused or cancelled, its code stays assigned and the mail stays uncertain."""
     sendout_id = await finished_with_uncertain(connection)
     await uncertain.resolve(connection, sendout_id, "resend")
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
@@ -139,7 +139,7 @@ async def test_a_code_that_may_have_arrived_is_never_reassigned(connection: Conn
 
 
 async def test_mails_in_flight_of_a_dead_worker_become_uncertain(connection: Connection) -> None:
-    """Even in a paused sendout, so that an operator can resolve them before it is resumed."""
+    """The mails become uncertain even in a paused sendout, so that an operator can resolve them before the resume."""
     await add_list(connection, "a", 10)
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
@@ -160,7 +160,7 @@ async def test_mails_in_flight_of_a_dead_worker_become_uncertain(connection: Con
 
 
 async def test_every_reply_is_kept(connection: Connection) -> None:
-    """The delivery has the last reply, the log of attempts the earlier ones."""
+    """The delivery stores the last reply, and the log of attempts the earlier ones."""
     sendout_id = await finished_with_uncertain(connection)
     await uncertain.resolve(connection, sendout_id, "resend")
     await deliver(connection)

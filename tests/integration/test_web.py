@@ -40,7 +40,7 @@ OpenSite = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 
 @pytest.fixture
 def open_site(database_url: str, broker_url: str) -> OpenSite:
-    """Open the site with settings of the test's own."""
+    """Return a function that opens the site with settings of the test's own."""
     return partial(web_client, database_url=database_url, broker_url=broker_url)
 
 
@@ -58,7 +58,7 @@ async def queues(broker_url: str) -> Queues:
 
 
 async def interrupted_sendout(connection: Connection) -> UUID:
-    """A sendout to 10 recipients on a list of 6 codes."""
+    """Create an interrupted sendout to 10 recipients of a list with 6 codes."""
     await add_list(connection, "spring-10", 6)
     await add_group(connection, "customers", 10)
     await save_message(connection, "spring-voucher", "spring-10")
@@ -76,7 +76,7 @@ async def post(site: AsyncClient, command: Command | bytes, **headers: str) -> R
 
 
 async def test_a_command_is_published_unchanged(site: AsyncClient, queues: Queues, connection: Connection) -> None:
-    """For each type: 202, the location of its import or sendout, and the same command in the queue."""
+    """The response is 202 with the URL of the command's import or sendout. The queue has the same command."""
     sendout_id = await interrupted_sendout(connection)
     commands: list[Command] = [
         ImportCoupons(list="spring-10", codes=("A1", "B2")),
@@ -95,7 +95,7 @@ async def test_a_command_is_published_unchanged(site: AsyncClient, queues: Queue
 
 
 async def test_an_invalid_command_is_rejected_with_all_its_errors(site: AsyncClient, queues: Queues) -> None:
-    """422 with all reasons and none of the values; nothing is published."""
+    """The response is 422 with all reasons and none of the values, and nothing is published."""
     response = await post(site, b'{"type":"import","mode":"shuffle","codes":["SECRET"],"source":"ftp://x"}')
     assert response.status_code == 422
     assert [reason.partition(":")[0] for reason in response.json()["errors"]] == ["id", "mode", "source"]
@@ -107,7 +107,7 @@ async def test_an_invalid_command_is_rejected_with_all_its_errors(site: AsyncCli
 async def test_a_command_that_cannot_be_done_is_not_published(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """409 with the same reason as on the command line."""
+    """The response is 409 with the same reason as on the command line."""
     await add_list(connection, "spring-10", 6)
     reasons: dict[Command, str] = {
         ImportCoupons(list="autumn", codes=("A1",)): "there is no list autumn",
@@ -125,7 +125,7 @@ async def test_a_command_that_cannot_be_done_is_not_published(
 async def test_a_repeated_command_gets_the_same_answer(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """A client that lost the response may repeat a resume, although the sendout is already resumed."""
+    """A client that lost the response may repeat a resume even after the sendout was resumed."""
     sendout_id = await interrupted_sendout(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
     command = ResumeSendout(sendout=sendout_id)
@@ -138,7 +138,7 @@ async def test_a_repeated_command_gets_the_same_answer(
 
 
 async def test_a_command_that_is_too_large_is_rejected_while_it_is_read(site: AsyncClient, queues: Queues) -> None:
-    """413 as soon as the limit is exceeded, with and without a Content-Length."""
+    """The response is 413 as soon as the limit is exceeded, with and without a Content-Length."""
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -154,13 +154,13 @@ async def test_a_command_that_is_too_large_is_rejected_while_it_is_read(site: As
 
 
 async def test_a_command_needs_the_content_type_of_json(site: AsyncClient) -> None:
-    """A page of another site can post text, but it can post JSON only after a preflight request."""
+    """A page of another site can post text without permission, but JSON only after a preflight request."""
     response = await site.post("/api/commands", content=b"{}", headers={"Content-Type": "text/plain"})
     assert response.status_code == 415
 
 
 async def test_without_a_broker_a_command_is_not_accepted(open_site: OpenSite, connection: Connection) -> None:
-    """503: the client can repeat the command with the same id."""
+    """The response is 503, and the client can repeat the command with the same id."""
     await add_list(connection, "spring-10")
     async with open_site(broker_url=f"amqp://nobody:nothing@127.0.0.1:{free_ports(1)[0]}/") as site:
         response = await post(site, ImportCoupons(list="spring-10", codes=("A1",)))
@@ -169,7 +169,7 @@ async def test_without_a_broker_a_command_is_not_accepted(open_site: OpenSite, c
 
 
 async def test_without_queues_a_command_is_not_accepted(site: AsyncClient, connection: Connection) -> None:
-    """503 until a worker has run once and declared the queues: without them the command would be lost."""
+    """The response is 503 until a worker has declared the queues, because the command would be lost without them."""
     await add_list(connection, "spring-10")
     response = await post(site, ImportCoupons(list="spring-10", codes=("A1",)))
     assert response.status_code == 503
@@ -177,7 +177,7 @@ async def test_without_queues_a_command_is_not_accepted(site: AsyncClient, conne
 
 
 async def test_without_a_database_nothing_is_accepted(site: AsyncClient, database_url: str, postgres_url: str) -> None:
-    """503 for commands and pages while the database accepts no connections."""
+    """The response is 503 for commands and pages while the database accepts no connections."""
     name = database_url.rpartition("/")[2]
     await execute(postgres_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     await execute(postgres_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -190,7 +190,7 @@ async def test_without_a_database_nothing_is_accepted(site: AsyncClient, databas
 
 
 async def test_the_api_returns_lists_sendouts_and_imports(site: AsyncClient, connection: Connection) -> None:
-    """The fields are those of the command line's --json, times are in ISO 8601."""
+    """The fields are those of the command line's --json, and times are in ISO 8601."""
     sendout_id = await interrupted_sendout(connection)
     import_id = await add_codes(connection, "spring-10", ["A1", "A1", "", "http://example.org/"])
     (found,) = (await site.get("/api/lists")).json()
@@ -208,7 +208,7 @@ async def test_the_api_returns_lists_sendouts_and_imports(site: AsyncClient, con
 
 
 async def test_the_api_reports_unknown_resources(site: AsyncClient) -> None:
-    """404 for an unknown id or path, 422 for an unknown state, in the format of all errors."""
+    """An unknown id or path gets 404 and an unknown state 422, in the same format as all errors."""
     for path in ("sendouts", "imports"):
         assert "there is no" in errors(await site.get(f"/api/{path}/{uuid4()}"))
     assert (await site.get(f"/api/imports/{uuid4()}/rejections.csv")).status_code == 404
@@ -219,7 +219,7 @@ async def test_the_api_reports_unknown_resources(site: AsyncClient) -> None:
 
 
 async def test_rejected_lines_can_be_downloaded_as_csv(site: AsyncClient, connection: Connection) -> None:
-    """With line number and reason, at one path for programs and one for browsers: their credentials differ."""
+    """The CSV has line numbers and reasons. Programs and browsers have separate paths, as their credentials differ."""
     await add_list(connection, "spring-10")
     import_id = await add_codes(connection, "spring-10", ["A1", "A1", "1.2E+11"])
     for path in (f"/api/imports/{import_id}/rejections.csv", f"/imports/{import_id}/rejections.csv"):
@@ -234,7 +234,7 @@ async def test_rejected_lines_can_be_downloaded_as_csv(site: AsyncClient, connec
 
 
 async def test_liveness_and_readiness_differ(open_site: OpenSite, site: AsyncClient, empty_database_url: str) -> None:
-    """A live process is ready only with its broker, and a database with the current schema."""
+    """A live process is ready only if its broker is available and its database has the current schema."""
     ready = await site.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"database": True, "broker": True})
     unreachable = f"amqp://127.0.0.1:{free_ports(1)[0]}/"
@@ -245,7 +245,7 @@ async def test_liveness_and_readiness_differ(open_site: OpenSite, site: AsyncCli
 
 
 async def test_an_internal_error_reveals_nothing(site: AsyncClient, connection: Connection) -> None:
-    """500 without the database's message, which may contain codes; the log has the place."""
+    """The response is 500 without the database's message, which may contain codes. The log has the place."""
     await connection.execute("ALTER TABLE coupon_list RENAME TO elsewhere")
     response = await site.get("/api/lists")
     await connection.execute("ALTER TABLE elsewhere RENAME TO coupon_list")
@@ -257,7 +257,7 @@ async def test_an_internal_error_reveals_nothing(site: AsyncClient, connection: 
 
 
 async def test_the_outbox_shows_the_missing_codes(site: AsyncClient, connection: Connection) -> None:
-    """With the filter Interrupted: needed, available and missing codes of the list, and a button to resume."""
+    """With the filter Interrupted it shows the list's needed, available and missing codes, and a button to resume."""
     sendout_id = await interrupted_sendout(connection)
     text = (await site.get("/", params={"state": "interrupted"})).text
     assert re.findall(r'<td class="n[^"]*">\s*(\d+)', text) == ["10", "6", "4"]
@@ -270,7 +270,7 @@ async def test_the_outbox_shows_the_missing_codes(site: AsyncClient, connection:
 async def test_repeated_clicks_on_resume_are_one_command(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """The form contains the command's id; the next page shows that it is requested, then that it was processed."""
+    """The form contains the command's id. The next page shows that a resume is requested, then that it is processed."""
     sendout_id = await interrupted_sendout(connection)
     form = {"command": str(uuid4())}
     responses = [await site.post(f"/sendouts/{sendout_id}/resume", data=form, headers=SAME_ORIGIN) for _ in range(2)]
@@ -287,7 +287,7 @@ async def test_repeated_clicks_on_resume_are_one_command(
 
 
 async def test_a_sending_sendout_updates_without_javascript_too(site: AsyncClient, connection: Connection) -> None:
-    """Until it ends, its page is live for the script, and <noscript> reloads it."""
+    """Until the sendout ends, a script updates its page; without JavaScript, <noscript> reloads it."""
     await interrupted_sendout(connection)
     await add_codes(connection, "spring-10", ["A1", "B2", "C3", "D4"])
     (sendout,) = await sendout_views.list_newest(connection)
@@ -300,7 +300,7 @@ async def test_a_sending_sendout_updates_without_javascript_too(site: AsyncClien
 
 
 async def test_a_sendout_shows_its_problems_with_the_relays_replies(site: AsyncClient, connection: Connection) -> None:
-    """Refused and uncertain addresses are listed; markup in a reply is escaped."""
+    """The page lists refused and uncertain addresses, and escapes markup in a reply."""
     sendout_id = await sending_sendout(connection)
     batch = await claim_batch(connection)
     due = await due_deliveries(connection, batch)
@@ -332,7 +332,7 @@ async def record(
 
 
 async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: Connection) -> None:
-    """Mails in flight, rate and time left, from the counters of its batches; its waiting reason and its start time."""
+    """The page shows mails in flight, rate, time left, the reason for waiting and the start time."""
     sendout_id = await sending_sendout(connection)
     batch = await claim_batch(connection)
     due = await due_deliveries(connection, batch)
@@ -355,7 +355,7 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
 
 
 async def test_a_button_pauses_and_cancels_a_sendout(site: AsyncClient, connection: Connection) -> None:
-    """Immediately; the page is live until no mail is in flight. Pausing twice is a conflict."""
+    """The button acts at once. The page updates until no mail is in flight, and a second pause is a conflict."""
     sendout_id = await sending_sendout(connection)
     batch = await claim_batch(connection)
     await record(connection, batch, [], intents=(1, 2))
@@ -378,7 +378,7 @@ async def test_a_button_pauses_and_cancels_a_sendout(site: AsyncClient, connecti
 
 
 async def test_a_button_resolves_uncertain_mails(site: AsyncClient, connection: Connection) -> None:
-    """It is shown while there are any; they are resent or counted as sent, and no other resolution is accepted."""
+    """The button is shown while mails are uncertain. It resends them or counts them as sent, and does nothing else."""
     sendout_id = await sendout_with_uncertain_mails(connection)
     path = f"/sendouts/{sendout_id}"
     assert f'action="{path}/uncertain"' in (await site.get(path)).text
@@ -390,7 +390,7 @@ async def test_a_button_resolves_uncertain_mails(site: AsyncClient, connection: 
 
 
 async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection: Connection) -> None:
-    """Responses show the new state. A conflict is 409, an unknown sendout 404, an invalid body 422."""
+    """Responses show the new state. A conflict gets 409, an unknown sendout 404, an invalid body 422."""
     sendout_id = await sendout_with_uncertain_mails(connection)
     path = f"/api/sendouts/{sendout_id}"
     mails = (await site.get(f"{path}/uncertain")).json()
@@ -415,7 +415,7 @@ async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection
 
 
 async def claim_batch(connection: Connection) -> Batch:
-    """A claimed batch whose codes are assigned."""
+    """Claim a batch, and assign its codes."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
@@ -427,7 +427,7 @@ async def due_deliveries(connection: Connection, batch: Batch) -> list[Delivery]
 
 
 async def sendout_with_uncertain_mails(connection: Connection) -> UUID:
-    """A finished sendout of 10 mails, 2 of them uncertain."""
+    """Create a finished sendout of 10 mails, of which 2 are uncertain."""
     sendout_id = await sending_sendout(connection)
     batch = await claim_batch(connection)
     due = await due_deliveries(connection, batch)
@@ -449,7 +449,7 @@ async def sending_sendout(connection: Connection) -> UUID:
 async def test_an_import_form_stores_its_file_and_publishes_a_command(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """The file is stored unchanged, in pieces; the next page waits for a worker, then shows the import."""
+    """The file is stored unchanged in several pieces. The next page waits for a worker, then shows the import."""
     await add_list(connection, "spring-10")
     content = random.Random(7).randbytes(2_500_000) + b"\r\n--"
     fields = {"mode": "replace", "encoding": "cp1252", "separator": "tab", "column": "2"}
@@ -476,7 +476,7 @@ async def test_an_import_form_stores_its_file_and_publishes_a_command(
 
 
 async def test_a_form_may_arrive_in_any_chunks(site: AsyncClient, queues: Queues, connection: Connection) -> None:
-    """One byte at a time, with an umlaut in the file name and the start of a boundary inside the file."""
+    """The form can arrive one byte at a time, with an umlaut in the file name and part of a boundary in the file."""
     await add_list(connection, "spring-10")
     body = (
         b'--cut\r\nContent-Disposition: form-data; name="mode"\r\n\r\nadd\r\n'
@@ -499,7 +499,7 @@ async def test_a_form_may_arrive_in_any_chunks(site: AsyncClient, queues: Queues
 async def test_an_invalid_import_form_stores_nothing(
     open_site: OpenSite, connection: Connection, queues: Queues
 ) -> None:
-    """Without a file, for an unknown list or encoding, without a form, cut off, or too large."""
+    """A form without a file, for an unknown list or encoding, of another type, cut off or too large is rejected."""
     await add_list(connection, "spring-10")
     cut_off = b'--cut\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nA1\r\n'
     as_form = {"Content-Type": "multipart/form-data; boundary=cut"} | SAME_ORIGIN
@@ -518,7 +518,7 @@ async def test_an_invalid_import_form_stores_nothing(
 
 
 async def test_lists_show_their_numbers_and_imports(site: AsyncClient, connection: Connection) -> None:
-    """Available, reserved, assigned, sent and total; a list's own page also has its imports and a form."""
+    """Each list shows available, reserved, assigned, sent and total codes. Its own page also has imports and a form."""
     await sending_sendout(connection)
     row = re.sub(r"\s+", " ", (await site.get("/lists")).text)
     assert re.findall(r'<td class="n[^"]*">(\d+)</td>', row) == ["0", "10", "0", "0", "10"]
@@ -529,7 +529,7 @@ async def test_lists_show_their_numbers_and_imports(site: AsyncClient, connectio
 
 
 async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: Connection) -> None:
-    """Its page exists, and shows that it is archived."""
+    """The page of an archived list exists, and shows that it is archived."""
     await add_list(connection, "old")
     await lists.archive(connection, "old")
     text = (await site.get("/lists/old")).text
@@ -538,7 +538,7 @@ async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: 
 
 
 async def test_no_page_shows_a_code(site: AsyncClient, connection: Connection) -> None:
-    """Available, assigned or sent, in the console or the API: codes are money. Only rejected lines are shown."""
+    """Codes are money, so neither the console nor the API shows any, except in rejected lines."""
     sendout_id = await sending_sendout(connection)
     await claim_batch(connection)
     codes = [row["code"] for row in await connection.fetch("SELECT code FROM coupon WHERE code LIKE 'SPRING%'")]
@@ -562,7 +562,7 @@ async def every_page(site: AsyncClient, connection: Connection, sendout_id: UUID
 
 
 async def test_pages_have_no_inline_scripts_or_styles(site: AsyncClient, connection: Connection) -> None:
-    """The content security policy forbids them. All files that pages load exist."""
+    """The content security policy forbids inline scripts and styles. All files that pages load exist."""
     sendout_id = await interrupted_sendout(connection)
     files: set[str] = set()
     for text in await every_page(site, connection, sendout_id):
@@ -574,7 +574,7 @@ async def test_pages_have_no_inline_scripts_or_styles(site: AsyncClient, connect
 
 
 class _Inspector(HTMLParser):
-    """Collects the files that a page loads. Fails on inline scripts and styles, and on a field without a label."""
+    """Collects the files that a page loads. It fails on inline scripts and styles, and on a field without a label."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -599,7 +599,7 @@ class _Inspector(HTMLParser):
 
 
 async def test_every_response_has_the_security_headers(site: AsyncClient) -> None:
-    """Error responses, too."""
+    """Error responses have the security headers too."""
     for path, host in (
         ("/", "localhost"),
         ("/nothing", "localhost"),
@@ -633,17 +633,17 @@ async def test_every_response_has_the_security_headers(site: AsyncClient) -> Non
 async def test_forms_are_accepted_only_from_our_own_pages(
     headers: dict[str, str], status: int, site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """Another site in the same browser can post to us, but the browser adds a header that reveals it."""
+    """Another site in the same browser can post to the console, but the browser adds a header that reveals it."""
     sendout_id = await interrupted_sendout(connection)
     response = await site.post(f"/sendouts/{sendout_id}/resume", data={"command": str(uuid4())}, headers=headers)
     assert response.status_code == status
     assert len(await queues.take_commands()) == (status == 303)
 
 
-async def test_the_api_rejects_commands_from_another_sites_page(
+async def test_the_api_rejects_commands_from_pages_of_other_sites(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """A program sends no origin; a browser does, and it must be ours."""
+    """A program sends no origin. A browser sends one, and it must be the console's."""
     await add_list(connection, "spring-10")
     command = ImportCoupons(list="spring-10", codes=("A1",))
     assert (await post(site, command, Origin="http://evil.example")).status_code == 403
@@ -662,12 +662,12 @@ async def test_the_api_rejects_commands_from_another_sites_page(
 async def test_without_a_token_only_requests_to_localhost_are_allowed(
     host: str, status: int, site: AsyncClient
 ) -> None:
-    """Otherwise a foreign name that points to this machine would have the origin of our pages (DNS rebinding)."""
+    """Otherwise another name of this machine would share the origin of the console's pages (DNS rebinding)."""
     assert (await site.get("/", headers={"Host": host})).status_code == status
 
 
 async def test_with_a_token_every_request_needs_it(open_site: OpenSite) -> None:
-    """As Bearer in the API and as Basic password with any user name in the console; a 401 names the scheme."""
+    """The token is the Bearer token in the API and the Basic password of any user in the console. A 401 says which."""
     basic = {"Authorization": f"Basic {base64.b64encode(f'ada:{TOKEN}'.encode()).decode()}"}
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     wrong = {"Authorization": f"Basic {base64.b64encode(b'ada:guess').decode()}"}
@@ -685,8 +685,8 @@ async def test_with_a_token_every_request_needs_it(open_site: OpenSite) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-async def test_without_a_token_it_listens_on_loopback_only(host: str, database_url: str) -> None:
-    """Another address is an error before anything is served."""
+async def test_without_a_token_the_console_listens_on_loopback_only(host: str, database_url: str) -> None:
+    """Any other address is an error before a request is served."""
     settings = Settings(_env_file=None, database_url=SecretStr(database_url), web_host=host, web_port=0)
     with pytest.raises(CannotListen, match="without COUPONS_WEB_TOKEN"):
         await serve(settings)
@@ -696,7 +696,7 @@ async def test_without_a_token_it_listens_on_loopback_only(host: str, database_u
 
 
 async def test_coupons_web_serves_until_sigterm(services: Services, tmp_path: Path) -> None:
-    """It logs its URL, and exits 0 on SIGTERM; a second process on its port reports that the address is in use."""
+    """`coupons web` logs its URL and exits 0 on SIGTERM. A second process reports that the port is in use."""
     web = await coupons_web(services, tmp_path, port=0)
     try:
         assert web.stderr

@@ -81,7 +81,7 @@ async def only_command(queues: Queues) -> ImportCoupons:
 
 
 async def store_upload(connection: Connection, text: str) -> str:
-    """Returns the source of the stored file."""
+    """Store an upload with this text, and return its source."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield text.encode()
@@ -98,7 +98,7 @@ async def import_text(
     to: str = "spring-10",
     group: str | None = None,
 ) -> UUID:
-    """Import a file with this text; returns the id of the ended import."""
+    """Import a file with this text, and return the id of the ended import."""
     target = {"group": group} if group else {"list": "spring-10"}
     command = ImportCoupons.model_validate(
         {
@@ -113,7 +113,7 @@ async def import_text(
 
 
 async def running_import(connection: Connection) -> UUID:
-    """An import of 5,000 lines: a worker has imported 2,000 of them in 2 seconds."""
+    """Create an import of 5,000 lines, of which a worker has imported 2,000 in 2 seconds."""
     await add_list(connection, "spring-10")
     command = ImportCoupons(list="spring-10", source=await store_upload(connection, "\n".join(map(str, range(5_000)))))
     await imports.create(connection, command)
@@ -132,7 +132,7 @@ def cells(text: str) -> list[str]:
 
 
 def numbers(text: str) -> dict[str, str]:
-    """The counts that a page shows in large figures."""
+    """Return the counts that a page shows in large figures."""
     return dict(re.findall(r"<dt>([^<]+)</dt><dd[^>]*>([^<]+)</dd>", text))
 
 
@@ -142,7 +142,7 @@ def numbers(text: str) -> dict[str, str]:
 async def test_a_program_uploads_a_file_and_publishes_its_import(
     site: AsyncClient, queues: Queues, connection: Connection, pool: Pool
 ) -> None:
-    """201 with the source for the command; the API then returns the import, its log and its list's imports."""
+    """The response is 201 with the source for the command. Later the API has the import, its log and its list."""
     await add_list(connection, "spring-10")
     content = b"".join(b"CODE-%09d\n" % number for number in range(200_000))
     with capture_logs() as logs:
@@ -165,7 +165,7 @@ async def test_a_program_uploads_a_file_and_publishes_its_import(
 
 
 async def test_the_api_returns_groups_and_their_imports(site: AsyncClient, connection: Connection) -> None:
-    """With their number of recipients and their attributes; an unknown group, list or import is 404."""
+    """A group has a number of recipients and attributes. An unknown group, list or import gets 404."""
     import_id = await add_recipients(connection, "customers", [("ada@example.org", {"first_name": "Ada"})])
     (group,) = (await site.get("/api/groups")).json()
     assert (group["name"], group["recipients"], group["attributes"]) == ("customers", 1, ["first_name"])
@@ -177,7 +177,7 @@ async def test_the_api_returns_groups_and_their_imports(site: AsyncClient, conne
 
 
 async def test_a_large_upload_is_never_in_memory(site: AsyncClient, connection: Connection) -> None:
-    """64 MiB pass through a buffer of a few MiB, as a body and as a form's file."""
+    """64 MiB pass through a buffer of a few MiB, both as a body and as the file of a form."""
     await add_list(connection, "spring-10")
 
     async def body() -> AsyncIterator[bytes]:
@@ -201,7 +201,7 @@ async def test_a_large_upload_is_never_in_memory(site: AsyncClient, connection: 
 
 
 async def test_every_upload_has_the_same_limit(database_url: str, broker_url: str, connection: Connection) -> None:
-    """A file of exactly COUPONS_IMPORT_MAX_BYTES is accepted, one byte more is not, with and without a length."""
+    """A file of exactly COUPONS_IMPORT_MAX_BYTES is accepted and one more byte is not, with and without a length."""
     await add_list(connection, "spring-10")
     queues = Queues(broker_url)
     await queues.declare()
@@ -226,10 +226,10 @@ async def test_every_upload_has_the_same_limit(database_url: str, broker_url: st
     assert await connection.fetchval("SELECT max(size_bytes) FROM upload") == 1_000
 
 
-async def test_uploads_and_cancels_need_the_same_permission_as_other_posts(
+async def test_uploads_and_cancellations_need_the_same_permission_as_other_posts(
     database_url: str, broker_url: str, connection: Connection
 ) -> None:
-    """Another site's page gets 403, a request without the token 401."""
+    """A page of another site gets 403, and a request without the token gets 401."""
     import_id = await running_import(connection)
     paths = ("/api/uploads", f"/api/imports/{import_id}/cancel")
     async with web_client(database_url=database_url, broker_url=broker_url) as site:
@@ -253,7 +253,7 @@ async def test_uploads_and_cancels_need_the_same_permission_as_other_posts(
 async def test_a_stalled_client_is_disconnected(
     path: str, site_port: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """408, and its connection is closed; nothing of its file stays."""
+    """The client gets 408, its connection is closed, and nothing of its file is kept."""
     monkeypatch.setattr(request_body, "IDLE_SECONDS", 0.2)
     await add_list(connection, "spring-10")
     async with stalling(site_port, path) as reader:
@@ -267,7 +267,7 @@ async def test_a_stalled_client_is_disconnected(
 async def test_stalled_uploads_do_not_block_others_forever(
     site_port: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another upload gets 503 with Retry-After, and is accepted once a stalled one is disconnected."""
+    """Another upload gets 503 with Retry-After. Once a stalled client is disconnected, the upload is accepted."""
     monkeypatch.setattr(actions, "UPLOAD_WAIT_SECONDS", 0.2)
     monkeypatch.setattr(request_body, "IDLE_SECONDS", 2)
     async with AsyncExitStack() as stack, AsyncClient(base_url=f"http://127.0.0.1:{site_port}") as client:
@@ -286,7 +286,7 @@ async def test_stalled_uploads_do_not_block_others_forever(
 
 @pytest.fixture
 async def site_port(database_url: str, broker_url: str) -> AsyncIterator[int]:
-    """The port of a real server."""
+    """Run a real server, and yield its port."""
     async with open_pool(database_url, size=6) as pool:
         settings = Settings(_env_file=None, broker_url=SecretStr(broker_url))
         async with serve(build(settings=settings, pool=pool)) as port:
@@ -295,7 +295,7 @@ async def site_port(database_url: str, broker_url: str) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def stalling(port: int, path: str) -> AsyncIterator[asyncio.StreamReader]:
-    """A client that sends the beginning of a body and then nothing; yields the response stream."""
+    """Send the beginning of a body and then nothing; yield the response stream."""
     form = "multipart/form-data; boundary=cut" if path.endswith("imports") else "application/json"
     mode = '--cut\r\nContent-Disposition: form-data; name="mode"\r\n\r\nadd\r\n'
     file = '--cut\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
@@ -325,7 +325,7 @@ async def wait_for_uploads(connection: Connection, count: int) -> None:
 
 
 async def test_a_running_import_shows_its_progress(site: AsyncClient, connection: Connection) -> None:
-    """Bytes, lines, rate, time left and log; the page updates with and without JavaScript."""
+    """The page shows bytes, lines, rate, time left and log, and updates with and without JavaScript."""
     import_id = await running_import(connection)
     text = (await site.get(f"/imports/{import_id}")).text
     assert '<progress class="running" value="2000" max="5000"' in text
@@ -343,7 +343,7 @@ async def test_a_running_import_shows_its_progress(site: AsyncClient, connection
 
 
 async def test_a_source_of_unknown_size_has_an_empty_progress_bar(site: AsyncClient, connection: Connection) -> None:
-    """Next to the bytes that are read: a full bar would mean that it is almost done."""
+    """A full bar next to the bytes read would mean that the import is almost done."""
     import_id = await running_import(connection)
     await connection.execute("UPDATE import_job SET total_bytes = NULL")
     text = (await site.get(f"/imports/{import_id}")).text
@@ -353,7 +353,7 @@ async def test_a_source_of_unknown_size_has_an_empty_progress_bar(site: AsyncCli
 
 
 async def test_a_button_cancels_an_import(site: AsyncClient, connection: Connection) -> None:
-    """Immediately; the imported codes stay, the file is deleted, and cancelling twice is a conflict."""
+    """The import ends at once and keeps the imported codes. The file is deleted. A second click is a conflict."""
     import_id = await running_import(connection)
     path = f"/imports/{import_id}/cancel"
     assert f'action="{path}"' in (await site.get(f"/imports/{import_id}")).text
@@ -370,7 +370,7 @@ async def test_a_button_cancels_an_import(site: AsyncClient, connection: Connect
 
 
 async def test_the_api_cancels_an_import(site: AsyncClient, connection: Connection) -> None:
-    """The response shows the new state; an ended import is 409, an unknown one 404."""
+    """The response shows the new state. An ended import gets 409, an unknown one 404."""
     import_id = await running_import(connection)
     job = (await site.post(f"/api/imports/{import_id}/cancel")).json()
     assert (job["id"], job["state"], job["added"]) == (str(import_id), "cancelled", 2_000)
@@ -383,7 +383,7 @@ async def test_the_api_cancels_an_import(site: AsyncClient, connection: Connecti
 
 
 async def test_an_import_explains_its_rejected_lines(site: AsyncClient, connection: Connection, pool: Pool) -> None:
-    """Their number per reason, the first twenty lines, and a file with all of them."""
+    """The page shows the number of rejected lines per reason, the first twenty lines, and a link to all of them."""
     await add_list(connection, "spring-10")
     bad = "\n".join(f"http://example.org/{number}" for number in range(30))
     import_id = await import_text(connection, pool, f"A1\n\nB2\nA1\n{bad}\n<b>1,2E+11</b>\n")
@@ -403,7 +403,7 @@ async def test_an_import_explains_its_rejected_lines(site: AsyncClient, connecti
 async def test_an_import_reports_codes_that_it_could_not_remove(
     site: AsyncClient, connection: Connection, pool: Pool
 ) -> None:
-    """Reserved codes are not removed: a sendout needs ten, and the file has only one."""
+    """Reserved codes are not removed. Here a sendout has reserved ten codes, and the new file has only one of them."""
     await add_list(connection, "spring-10", 12)
     await add_group(connection, "customers", 10)
     await save_message(connection, "spring-voucher", "spring-10")
@@ -416,7 +416,7 @@ async def test_an_import_reports_codes_that_it_could_not_remove(
 
 
 async def test_a_repeated_file_is_recognized(site: AsyncClient, connection: Connection, pool: Pool) -> None:
-    """The page links to the first import, and shows that no code is new."""
+    """The page links to the first import, and shows that the file has no new codes."""
     await add_list(connection, "spring-10")
     first = await import_text(connection, pool, "A1\nB2\n")
     again = await import_text(connection, pool, "A1\nB2\n")
@@ -429,7 +429,7 @@ async def test_a_repeated_file_is_recognized(site: AsyncClient, connection: Conn
 async def test_resumable_sendouts_are_resumed_from_the_imports_page(
     site: AsyncClient, queues: Queues, connection: Connection, pool: Pool
 ) -> None:
-    """It offers the sendout that now has enough codes, not the one that has not."""
+    """The page offers a sendout that now has enough codes, but not one that still lacks codes."""
     await add_list(connection, "spring-10", 6)
     await save_message(connection, "spring-voucher", "spring-10")
     for group, recipients in (("customers", 10), ("newsletter", 1_000)):
@@ -453,7 +453,7 @@ async def test_resumable_sendouts_are_resumed_from_the_imports_page(
 
 
 async def test_a_failed_import_shows_its_reason(site: AsyncClient, connection: Connection, pool: Pool) -> None:
-    """On its page and in its log."""
+    """The import's page and its log show the reason."""
     await add_list(connection, "spring-10")
     import_id = await import_text(connection, pool, "\n\n")
     text = (await site.get(f"/imports/{import_id}")).text
@@ -465,7 +465,7 @@ async def test_a_failed_import_shows_its_reason(site: AsyncClient, connection: C
 
 
 async def test_the_file_has_all_rejected_lines_in_order(site: AsyncClient, connection: Connection) -> None:
-    """Also when they are read from the database in several blocks."""
+    """The order is the same if the lines are read from the database in several blocks."""
     await add_list(connection, "spring-10")
     import_id = await add_codes(connection, "spring-10", [f"http://example.org/{number}" for number in range(25_000)])
     text = (await site.get(f"/imports/{import_id}/rejections.csv")).content.decode("utf-8-sig")
@@ -477,7 +477,7 @@ async def test_the_file_has_all_rejected_lines_in_order(site: AsyncClient, conne
 async def test_the_file_of_rejected_recipients_can_be_imported(
     site: AsyncClient, connection: Connection, pool: Pool
 ) -> None:
-    """Its column is named email, which an import into a group recognizes."""
+    """The file's column is named email, which an import into a group recognizes."""
     import_id = await import_text(connection, pool, "email\nada@example.org\nnobody\n", group="customers")
     text = (await site.get(f"/api/imports/{import_id}/rejections.csv")).content.decode("utf-8-sig")
     assert text.splitlines() == ["line;email;reason", '3;"nobody";"not exactly one e-mail address"']
@@ -486,7 +486,7 @@ async def test_the_file_of_rejected_recipients_can_be_imported(
 async def test_a_slow_client_holds_no_database_connection(
     database_url: str, broker_url: str, connection: Connection
 ) -> None:
-    """With a pool of one connection, others get responses while it reads nothing; then it still gets all lines."""
+    """While a client reads nothing, others get responses from a pool of one connection. Later it gets all lines."""
     await add_list(connection, "spring-10")
     filler = "x" * 470
     import_id = await add_codes(connection, "spring-10", [f"http://{filler}{number}" for number in range(40_000)])
@@ -509,7 +509,7 @@ async def test_a_slow_client_holds_no_database_connection(
 
 @asynccontextmanager
 async def serve(app: ASGIApp) -> AsyncIterator[int]:
-    """A real server, which applies backpressure; yields its port."""
+    """Run a real server, which applies backpressure, and yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
@@ -528,7 +528,7 @@ async def serve(app: ASGIApp) -> AsyncIterator[int]:
 async def test_the_form_sets_the_file_format(
     choice: str, header: bool | None, site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """Header row, separator, encoding and column; a blank option is left to detection."""
+    """The form has header row, separator, encoding and column. The import detects each option that is left blank."""
     await add_list(connection, "spring-10")
     assert 'name="header"' in (await site.get("/lists/spring-10")).text
     await upload(site, b"A1", fields={"header": choice, "separator": "", "column": "Code", "encoding": "cp1250"})
@@ -538,7 +538,7 @@ async def test_the_form_sets_the_file_format(
 async def test_a_group_is_imported_in_the_console(
     site: AsyncClient, queues: Queues, connection: Connection, pool: Pool
 ) -> None:
-    """The first file creates it; its page then has its number of recipients, attributes, imports and a form."""
+    """The first file creates the group. Its page has its number of recipients, attributes, imports and a form."""
     assert "No groups yet." in (await site.get("/groups")).text
     content = b"E-Mail;First name\nada@example.org;Ada\nbob@example.org;Bob\nnobody;No\n"
     response = await upload(site, content, to="/groups/imports", name="people.csv", fields={"group": " Customers"})
@@ -560,10 +560,10 @@ async def test_a_group_is_imported_in_the_console(
     assert '<input type="hidden" name="group" value="customers">' in text
 
 
-async def test_a_groups_form_adds_replaces_and_deletes(
+async def test_the_form_of_a_group_adds_replaces_and_deletes(
     site: AsyncClient, queues: Queues, connection: Connection, pool: Pool
 ) -> None:
-    """As the form of a list does."""
+    """The form has the same modes as the form of a list."""
     await add_group(connection, "customers", 3)
     for mode, address, left in ("add", "ada@x.org", 4), ("delete", "c0@example.org", 3), ("replace", "ada@x.org", 1):
         fields = {"group": "customers", "mode": mode}
@@ -575,7 +575,7 @@ async def test_a_groups_form_adds_replaces_and_deletes(
 async def test_an_invalid_group_name_is_rejected_before_the_file_is_stored(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
-    """422 for an invalid or missing name; the page of an unknown group is 404."""
+    """An invalid or missing name gets 422. The page of an unknown group gets 404."""
     for fields in ({"group": "a/b"}, {"group": ""}, {}):
         assert (await upload(site, b"email\n", to="/groups/imports", fields=fields)).status_code == 422
     assert (await site.get("/groups/nobody")).status_code == 404

@@ -6,7 +6,7 @@ from coupons.database import Connection
 from tests.mutants.mutant import Mutant
 
 MIGRATION = "coupons/migrations/9999_mutant.sql"
-REFUSALS = "tests/integration/test_schema.py::test_the_database_refuses"
+REFUSALS = "tests/integration/test_schema.py::test_the_database_rejects"
 
 _GUARDS = """
 SELECT conname::text AS name, pg_get_constraintdef(oid) AS definition,
