@@ -1,8 +1,8 @@
-"""Benchmarks on real services on this machine; writes each figure into bench/results.json under its name.
+"""Runs benchmarks on real services on this machine, and writes each figure under its name into bench/results.json.
 
-`python -m bench` runs all benchmarks, `python -m bench sending [--only engine,latency]` those of sending or parts of
-them, `python -m bench importing [--only codes]` those of importing; `python -m bench report` writes the tables of
-docs/explanation/performance.md. Absolute figures vary with the machine and its load: compare the ratios, whose two
+`python -m bench` runs all benchmarks. `python -m bench sending` and `python -m bench importing` run those of one area,
+with `--only engine,latency` only these parts of it. `python -m bench report` writes the tables of
+docs/explanation/performance.md. Absolute figures vary with the machine and its load, so compare the ratios: their two
 sides are measured alternately.
 """
 
@@ -46,7 +46,7 @@ def measure(area: ModuleType, folder: Path, parts: list[str]) -> None:
 
 
 def record(figures: dict[str, float]) -> None:
-    """Print the figures and write them over the previous ones of the same names."""
+    """Print the figures, and write them over the previous figures with the same names."""
     rounded = {name: round(figure, 3 if figure < 100 else None) for name, figure in figures.items()}
     for name, figure in rounded.items():
         print(f"{name:34} {figure:>12,}")
@@ -63,12 +63,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="?", choices=("all", *AREAS, "report"), default="all")
     known = "; ".join(f"{name}: {', '.join(area.PARTS)}" for name, area in AREAS.items())
     parser.add_argument(
-        "--only", type=lambda text: text.split(","), metavar="PART,…", help=f"only these parts; {known}"
+        "--only", type=lambda text: text.split(","), metavar="PART,…", help=f"measure only these parts; {known}"
     )
     options = parser.parse_args()
     area = AREAS.get(options.what)
     if options.only and (area is None or (unknown := set(options.only) - set(area.PARTS))):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}" if area else "--only needs sending or importing")
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}" if area else "--only needs sending or importing")
     return options
 
 

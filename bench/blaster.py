@@ -1,4 +1,4 @@
-"""The limit of the sink itself: the mails of a client that does nothing but write them, pipelined."""
+"""Measures the limit of the sink itself, with a client that only writes pipelined mails."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ _REPLIES = 4
 
 
 async def mails_per_s(url: str, *, mails: int) -> float:
-    """Mails of 2 kB per second, over several connections."""
+    """Send mails of 2 kB over several connections; return the mails/s."""
     address = urlsplit(url)
     begun = time.perf_counter()
     await asyncio.gather(

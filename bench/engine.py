@@ -1,6 +1,6 @@
-"""The engine alone: render mails from a compiled message and send them to a relay, without a database.
+"""Measures the SMTP engine alone: it renders mails from a compiled message and sends them, without a database.
 
-`python -m bench.engine URL MAILS` prints mails/s; it runs in its own process, like a worker.
+`python -m bench.engine URL MAILS` sends MAILS mails to the relay at URL and prints the mails/s.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ MAX_IN_FLIGHT = 200  # a worker's default
 
 
 async def engine(smtp_url: str, mails: int) -> float:
-    """Mails/s, measured in a new process."""
+    """Mails/s of the engine, measured in a new process, as workers run in their own processes too."""
     return float(await run_program(sys.executable, "-m", "bench.engine", smtp_url, str(mails)))
 
 
 async def mails_per_s(smtp_url: str, mails: int) -> float:
-    """Submit more mails whenever half of those in flight have an outcome, like a worker."""
+    """Mails/s. Like a worker, submits more mails whenever half of the mails in flight have an outcome."""
     write = envelopes()
     in_flight = 0
     room = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Benchmarks of the steps of a sendout: the limit of the sink, assignment of codes, and all steps together."""
+"""Benchmarks of a sendout: the limit of the sink, the assignment of codes alone, and all steps together."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ MAILS = 100_000
 
 
 async def measure(services: Services, folder: Path) -> dict[str, float]:
-    """Measure all figures."""
+    """Measure and return all figures of this module."""
     results: dict[str, float] = {}
     with private_sink(folder / "discarded.jsonl", "--discard") as sink:
         results["sink_mails_per_s"] = await blaster.mails_per_s(sink.url, mails=MAILS)

@@ -1,4 +1,4 @@
-"""Benchmarks of importing, compared with COPY: a million codes, the same file again, ten million, recipients."""
+"""Benchmarks of imports: a million codes or recipients, compared with COPY; the same codes again; ten million codes."""
 
 import base64
 import json
@@ -51,7 +51,10 @@ async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIt
 
 
 async def codes_and_copy(shop: Rig, file: Path) -> dict[str, float]:
-    """Import a file, then the same file again; compare with COPY into a table with the same indexes and constraints."""
+    """Import a file, then the same file again.
+
+    The first import is compared with COPY into a table with the same indexes and constraints.
+    """
     again: list[float] = []
     repeated: list[float] = []
 
@@ -77,7 +80,7 @@ async def codes_and_copy(shop: Rig, file: Path) -> dict[str, float]:
 
 
 async def ten_million_codes(shop: Rig, sources: Path, worker: int) -> dict[str, float]:
-    """Import ten million codes between two imports of a million; the memory is the worker's peak over all imports."""
+    """Import ten million codes between two imports of a million. The memory is the worker's peak over all imports."""
     few, many = write_codes(sources / "codes.txt", CODES), write_codes(sources / "many.txt", MANY_CODES)
     rates = []
     for file, codes in ((few, CODES), (many, MANY_CODES), (few, CODES)):
@@ -94,7 +97,7 @@ async def ten_million_codes(shop: Rig, sources: Path, worker: int) -> dict[str, 
 
 
 async def recipients_and_copy(shop: Rig, sources: Path) -> dict[str, float]:
-    """Import recipients with five attributes; COPY reads the three columns of the table, already encoded."""
+    """Import recipients with five attributes. COPY reads the three columns of the table, which are already encoded."""
     file, ready = write_recipients(sources / "people.csv", sources / "people.copy", RECIPIENTS)
 
     async def ours() -> float:
@@ -114,7 +117,7 @@ async def recipients_and_copy(shop: Rig, sources: Path) -> dict[str, float]:
 
 
 async def time_import(shop: Rig, file: Path, *, list_name: str | None = None, group: str | None = None) -> float:
-    """Seconds from the published command to the last committed chunk."""
+    """Import a file; return the seconds from publishing the command to the last committed chunk."""
     command = ImportCoupons(
         list=list_name, group=group, source=file.as_uri(), format=Format(kind="csv" if group else "txt")
     )
@@ -141,7 +144,7 @@ async def time_copy(shop: Rig, file: Path, table: str, columns: list[str]) -> fl
 
 
 async def add_empty_list(shop: Rig) -> str:
-    """Add a list and delete all codes of the others."""
+    """Delete all codes of all lists, add a list and return its name."""
     name = f"import-{time.monotonic_ns()}"
     await shop.connection.execute("TRUNCATE coupon")
     await shop.connection.execute("CHECKPOINT", timeout=MINUTES)

@@ -1,6 +1,6 @@
-"""A TCP proxy that adds latency to every byte, without limiting the throughput.
+"""A TCP proxy that delays every byte, without limiting the throughput.
 
-`python -m bench.latency PORT HOST:PORT SECONDS` forwards connections with this latency in each direction.
+`python -m bench.latency PORT HOST:PORT SECONDS` forwards connections to PORT with this latency in each direction.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def serve(port: int, host: str, target_port: int, seconds: float) -> None:
 
 
 async def copy_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-    """Write all data `seconds` after it was read, however much is in transit."""
+    """Write all data `seconds` after reading it, however much data is in transit."""
     loop = asyncio.get_running_loop()
     in_transit: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 

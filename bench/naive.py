@@ -1,8 +1,9 @@
-"""The baseline: a pipeline with one job per recipient.
+"""A baseline: a pipeline with one job per recipient.
 
-Each recipient takes an AMQP message, a code locked with SKIP LOCKED, an `EmailMessage`, an SMTP transaction and an ack.
+Each recipient needs an AMQP message, a code locked with SKIP LOCKED, an `EmailMessage`, an SMTP transaction and an ack.
 The baseline is fair: connections stay open, CONSUMERS recipients are processed concurrently, publisher confirms are
-awaited in batches, and it runs on uvloop. `python -m bench.naive BROKER DATABASE HOST:PORT MAILS` consumes MAILS jobs.
+awaited in batches, and the consumer runs on uvloop. `python -m bench.naive BROKER DATABASE HOST:PORT MAILS` consumes
+MAILS jobs.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from sandbox.services import Services
 from tests.clusters import with_database
 
 QUEUE = "naive"
-CONSUMERS = 10  # as many connections as ours; also the prefetch count
+CONSUMERS = 10  # the number of connections, equal to ours, and the prefetch count
 CONFIRMS_PER_BATCH = 500
 
 SCHEMA = """
@@ -83,7 +84,7 @@ def job(number: int) -> aio_pika.Message:
 
 
 async def consume(broker_url: str, database_url: str, address: str, mails: int) -> float:
-    """Consume all messages; return the time of the last ack by the clock that all processes share."""
+    """Consume all messages; return the time of the last ack by the monotonic clock, which all processes share."""
     host, _, port = address.rpartition(":")
     template = compiled_message().template
     pool = await asyncpg.create_pool(database_url, min_size=CONSUMERS, max_size=CONSUMERS)

@@ -1,6 +1,7 @@
-"""A comparison: django-post-office, a mail queue for Django, on the same PostgreSQL and to the same sink.
+"""A baseline: django-post-office, a mail queue for Django, with the same PostgreSQL server and the same sink.
 
-Its mails are rendered and queued beforehand and the start of its programs is subtracted: only sending is measured.
+Only its sending is measured: its mails are rendered and queued before, and the start time of its programs is
+subtracted.
 """
 
 import sys
@@ -17,7 +18,7 @@ from tests.clusters import with_database
 
 PACKAGES = ("django==5.2.*", "django-post-office==3.12.*", "psycopg[binary]==3.3.*")
 PROCESSES = 2
-QUEUED, MEDIUM = 2, 2  # its numbers for state and priority
+QUEUED, MEDIUM = 2, 2  # its numbers for this state and this priority
 COLUMNS = (
     "from_email", "to", "cc", "bcc", "subject", "message", "html_message", "status", "priority",
     "created", "last_updated", "backend_alias",
@@ -40,7 +41,7 @@ class PostOffice:
         }
 
     async def install(self) -> None:
-        """Install its packages into its environment and create its tables in its database."""
+        """Create its virtual environment with its packages, and its database with its tables."""
         if not self._python.exists():
             await run_program(sys.executable, "-m", "venv", self._home)
         await run_program(self._python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES)

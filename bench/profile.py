@@ -1,4 +1,4 @@
-"""How a worker spends its time while it sends: py-spy samples its stack from outside."""
+"""Measures how a worker spends its time while it sends. py-spy samples its stack from another process."""
 
 import asyncio
 import subprocess
@@ -13,7 +13,7 @@ RECIPIENTS = 100_000
 SECONDS = 8
 SAMPLES_PER_SECOND = 500
 
-# A sample belongs to the first area found in its stack, from the innermost call outwards.
+# A sample belongs to the area of the innermost call that belongs to any area.
 AREAS = {
     "mail": ("coupons/mail/", "coupons/templates/rendering.py", "coupons/addresses.py", "workers/delivery/renderer.py"),
     "smtp_write": ("_write (coupons/smtp/connection.py",),
@@ -25,7 +25,7 @@ AREAS = {
 
 
 async def profile(shop: Rig, sink: str) -> dict[str, float]:
-    """The share of each area in the time in which the worker's thread was busy."""
+    """The share of each area in the time that the worker's main thread spent."""
     stacks = shop.folder / "stacks.txt"
     with shop.workers(f"smtp://{sink}") as (pid,):
         await shop.end_to_end(RECIPIENTS // 10)
@@ -40,7 +40,10 @@ async def profile(shop: Rig, sink: str) -> dict[str, float]:
 
 
 def shares(stacks: str) -> dict[str, float]:
-    """The shares in lines of the form `outer;…;inner samples`, without threads that only wait for work."""
+    """The share of each area in the samples, without threads that only wait for work.
+
+    A line of `stacks` has the form `outer;…;inner count`.
+    """
     samples: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")

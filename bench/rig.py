@@ -1,4 +1,4 @@
-"""The test rig of all benchmarks: private services, Postfix's smtp-sink and smtp-source, workers, codes and groups."""
+"""The test rig of all benchmarks. It runs private services, Postfix's smtp-sink and smtp-source, and workers."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ from tests.factories import add_codes, add_group, add_list, save_message
 from tests.waiting import until
 
 COUPONS = Path(sys.executable).with_name("coupons")
-PROGRAMS = Path("/usr/sbin")  # on Debian only root has it on the PATH
+PROGRAMS = Path("/usr/sbin")  # on Debian, this folder is on the PATH of root only
 POLL_SECONDS = 0.05
 LIMIT_SECONDS = 3_600
 CONNECTIONS = 10
@@ -43,7 +43,7 @@ SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
 
 @dataclass
 class Rig:
-    """Running services with a message, its list and groups of the requested sizes."""
+    """Running services with a message, its list of codes, and groups of the requested sizes."""
 
     services: Services
     folder: Path
@@ -54,9 +54,10 @@ class Rig:
     """The average number of cores that each program used during the last sendout."""
 
     async def end_to_end(self, recipients: int) -> float:
-        """Mails/s of a sendout, from the published command to the last committed outcome.
+        """Run a sendout; return its mails/s, from publishing the command to the last committed outcome.
 
-        This includes snapshot, admission, assignment and intents. The list has exactly one code per recipient.
+        This includes the snapshot of the recipients, the reservation and assignment of codes, and the intents to send.
+        The list has exactly one code per recipient.
         """
         command = StartSendout(message="bench", group=await self._prepare(recipients))
 
@@ -70,7 +71,10 @@ class Rig:
         return recipients / seconds
 
     async def _prepare(self, recipients: int) -> str:
-        """Add a group with a code for each recipient; vacuum and checkpoint, so that loading is not measured."""
+        """Add a group (unless it exists) and a code for each recipient; return the group's name.
+
+        Vacuums and writes a checkpoint, so that loading these data is not measured.
+        """
         group = f"bench-{recipients}"
         if group not in self.groups:
             await add_group(self.connection, group, recipients)
@@ -86,7 +90,7 @@ class Rig:
     def workers(
         self, smtp_url: str, *, count: int = 1, settings: Mapping[str, str] = MappingProxyType({})
     ) -> Iterator[list[int]]:
-        """Yields the process ids of `count` workers that send to `smtp_url`."""
+        """Run `count` workers that send to `smtp_url`; yield their process ids."""
         environment = {**self.services.environment(), "COUPONS_SMTP_URL": smtp_url, **settings}
         with ExitStack() as stack:
             yield [stack.enter_context(worker(environment, self.folder / f"worker-{n}.log")) for n in range(count)]
@@ -115,10 +119,10 @@ async def time_command(
 async def compare(
     rounds: int, baseline: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]]
 ) -> tuple[float, float, float]:
-    """Median of the baseline, median of ours, and median ratio of adjacent runs, measured alternately.
+    """Measure both sides alternately; return the baseline's median, our median and the median ratio of adjacent runs.
 
-    The speed of a machine changes within minutes, but hardly between adjacent runs. Each side goes first in every other
-    round: an idle disk is faster than one that was just written to.
+    The speed of a machine changes within minutes, but hardly between adjacent runs. The side that is measured first
+    alternates too, because an idle disk is faster than a disk that was just written to.
     """
     pairs = []
     for number in range(rounds):
@@ -133,7 +137,7 @@ async def compare(
 
 @contextmanager
 def worker(environment: dict[str, str], log: Path) -> Iterator[int]:
-    """Yields the process id of a `coupons worker` that consumes commands."""
+    """Run a `coupons worker`; yield its process id when it consumes commands."""
     log.unlink(missing_ok=True)
     with running([COUPONS, "worker"], log=log, environment=environment) as process:
         wait_until(
@@ -145,7 +149,7 @@ def worker(environment: dict[str, str], log: Path) -> Iterator[int]:
 
 @contextmanager
 def smtp_sink(log: Path) -> Iterator[str]:
-    """Yields "host:port" of Postfix's smtp-sink, written in C: it replies at once and stores nothing."""
+    """Run Postfix's smtp-sink; yield its "host:port". It is written in C, replies at once and stores nothing."""
     [port] = free_ports(1)
     as_account = ["-u", "postfix"] if os.geteuid() == 0 else []
     with running([PROGRAMS / "smtp-sink", *as_account, f"127.0.0.1:{port}", "1000"], log=log) as process:
@@ -154,7 +158,10 @@ def smtp_sink(log: Path) -> Iterator[str]:
 
 
 async def smtp_source(address: str, mails: int) -> float:
-    """Mails/s of Postfix's smtp-source, written in C: without pipelining, with our connection count and mail size."""
+    """Mails/s of Postfix's smtp-source, with our number of connections and size of mails.
+
+    It is written in C and does not use pipelining.
+    """
     headers = 140  # approximate octets, which -l does not count
     size = len(envelopes()(0).data) - headers
     arguments = f"-d -s {CONNECTIONS} -l {size} -m {mails} -f shop@example.org -t customer@example.org".split()
@@ -175,7 +182,7 @@ async def run_program(*command: str | Path, environment: dict[str, str] | None =
 
 
 def envelopes() -> Callable[[int], Envelope]:
-    """A function that renders the mail of the nth recipient as a worker does: 2 kB with a name and a code."""
+    """A function that renders the mail of recipient number n as a worker does. It has 2 kB, with a name and a code."""
     compiled = compiled_message()
 
     def write(number: int) -> Envelope:
@@ -202,7 +209,7 @@ def resident_mib(pid: int) -> float:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """CPU seconds by program of all descendants of this process, including ended ones that were waited for."""
+    """CPU seconds of all descendants of this process, by program, including ended children that were waited for."""
     ticks = os.sysconf("SC_CLK_TCK")
     spent: dict[str, float] = {}
     for pid in descendants(os.getpid()):

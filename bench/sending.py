@@ -1,4 +1,4 @@
-"""Benchmarks of sending, compared with other programs on the same machine at the same time."""
+"""Benchmarks of sending. Other programs are measured alternately on the same machine, for comparison."""
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,7 +50,7 @@ async def engine_alone(_: Rig, sink: str) -> Figures:
 
 
 async def end_to_end(shop: Rig, sink: str) -> Figures:
-    """Includes the cores in use by each program: 1.0 is one core all the time."""
+    """Measure whole sendouts, and the cores that each program uses: 1.0 is one core all the time."""
     with shop.workers(f"smtp://{sink}"):
         await shop.end_to_end(RECIPIENTS // 10)  # warm-up: the first sendout has cold caches and compiles the message
         _, ours, ratio = await compare(
@@ -79,7 +79,7 @@ async def post_office(shop: Rig, sink: str) -> Figures:
 
 
 async def postfix_relay(shop: Rig, sink: str) -> Figures:
-    """Send to a Postfix that queues each mail on disk and relays it to the sink."""
+    """Measure sending to a Postfix that queues each mail on disk and relays it to the sink."""
     with private_postfix(sink, say=lambda line: print(line, file=sys.stderr)) as postfix, shop.workers(postfix.url):
         source, ours, ratio = await compare(
             RELAY_ROUNDS,
@@ -94,7 +94,7 @@ async def postfix_relay(shop: Rig, sink: str) -> Figures:
 
 
 async def then_drain(postfix: Postfix, measurement: Awaitable[float]) -> float:
-    """Return the figure after the relay's queue has drained, so that the next measurement finds it empty."""
+    """Wait for a measurement and then for an empty queue of the relay, where the next one starts; return the figure."""
     figure = await measurement
     await until(lambda: not postfix.queued(), "an empty queue", within=DRAIN_LIMIT_SECONDS, seen=postfix.queued)
     return figure
@@ -115,7 +115,7 @@ async def two_workers(shop: Rig, sink: str) -> Figures:
 
 
 async def a_million(shop: Rig, sink: str) -> Figures:
-    """Send to a million recipients between two sendouts of the usual size; the memory is the worker's peak."""
+    """Measure a sendout to a million recipients between two of the usual size. The memory is the worker's peak."""
     with shop.workers(f"smtp://{sink}") as [worker]:
         before = await shop.end_to_end(RECIPIENTS)
         million = await shop.end_to_end(MILLION)

@@ -78,7 +78,7 @@ def arrival_times(lab: Lab, sendout: UUID) -> list[datetime]:
 
 
 @pytest.mark.long
-def test_wrong_and_jumping_clocks(lab: Lab, start_worker: StartWorker, tmp_path: Path) -> None:
+def test_wrong_and_jumping_clocks_are_harmless(lab: Lab, start_worker: StartWorker, tmp_path: Path) -> None:
     """No mail is lost, duplicated or uncertain if workers' clocks are six hours fast, six hours slow or jump.
 
     A scheduled sendout does not start early and keeps its rate limit.

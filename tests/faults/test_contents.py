@@ -124,7 +124,7 @@ def replies(lab: Lab, sendout: UUID) -> dict[str, str]:
     return {row["address"]: row["reply"] for row in found}
 
 
-def test_messages_that_cannot_be_rendered(lab: Lab) -> None:
+def test_a_message_that_cannot_be_rendered_causes_no_wrong_mail(lab: Lab) -> None:
     """A missing attribute, 10 MB of output, an endless loop or a code that is not printed never causes a wrong mail.
 
     The sendout or the delivery has the reason, and its codes are available again unless the sendout is only paused.

@@ -22,7 +22,7 @@ does not offer.
 MAILED = {"ada@xn--bcher-kva.example", "Grace@example.org"}
 
 
-def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
+def test_a_sendout_needs_every_code_and_a_recipient(lab: Lab) -> None:
     """A sendout with exactly enough codes uses up its list. With one code too few, it sends nothing until resumed.
 
     A sendout whose group is empty when the sendout is prepared fails with a reason and reserves no code.
@@ -50,7 +50,7 @@ def test_exact_fit_one_code_short_and_empty_group(lab: Lab) -> None:
     lab.check("exact fit, one code short, empty group", rounds=3)
 
 
-def test_spellings_of_one_address(lab: Lab) -> None:
+def test_spellings_of_one_address_get_one_mail(lab: Lab) -> None:
     """All spellings of an address (case, blanks, IDNA, NFC) together get one mail and one code; a refusal frees it."""
     spellings = [each for spellings in SPELLINGS.values() for each in spellings]
     lab.has("spelt", "others", ["other@example.org"], {"spelt": codes_of("spelt", 6)})

@@ -32,7 +32,7 @@ SHARE = 0.04
 
 
 @pytest.mark.parametrize("moments", [TOGETHER, *(ONE_BY_ONE if LONG else [])], ids=" ".join)
-def test_a_relay_that_dies_at_any_moment(lab: Lab, moments: tuple[str, ...]) -> None:
+def test_a_dying_relay_loses_and_duplicates_no_mail(lab: Lab, moments: tuple[str, ...]) -> None:
     """A mail becomes uncertain only if the relay dies after its final dot may have been sent.
 
     An uncertain mail keeps its codes and is never sent again.
@@ -51,7 +51,7 @@ def test_a_relay_that_dies_at_any_moment(lab: Lab, moments: tuple[str, ...]) -> 
     assert_replies_are_their_own(lab)
 
 
-def test_a_relay_that_is_killed_and_restarted(lab: Lab) -> None:
+def test_a_restarted_relay_gets_mails_again(lab: Lab) -> None:
     """A restarted relay gets mails again soon, and each kill leaves at most one mail per connection uncertain."""
     restart_sink(lab, {}, delay=0.05)
     rounds, recovered = size(short=2, long=30), 0.0
@@ -68,7 +68,7 @@ def test_a_relay_that_is_killed_and_restarted(lab: Lab) -> None:
     assert_replies_are_their_own(lab)
 
 
-def test_a_relay_that_is_down_for_long(lab: Lab) -> None:
+def test_sending_starts_soon_after_a_long_outage(lab: Lab) -> None:
     """While no relay is up, the sendout has a reason for waiting and no mail counts an attempt.
 
     Sending starts within a minute after the relay.

@@ -1,4 +1,7 @@
-"""Settings and strategies. Fuzzing takes seconds by default, minutes with COUPONS_FUZZ_EXAMPLES=20000 (`make fuzz`)."""
+"""Settings and strategies of the fuzz tests.
+
+They take seconds by default, and minutes with COUPONS_FUZZ_EXAMPLES=20000 (`make fuzz`).
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +14,11 @@ from hypothesis import strategies as st
 SHORT = 100
 EXAMPLES = int(os.environ.get("COUPONS_FUZZ_EXAMPLES", str(SHORT)))
 LIMIT_SECONDS = 10
-"""Limit for one example on a busy machine; an input that controls the running time exceeds it."""
+"""Limit for one example, enough on a busy machine. An input that could control the running time would exceed it."""
 
 
 def fuzzed(share: float = 1) -> settings:
-    """Settings of a fuzz test; a slow test runs only this `share` of the examples."""
+    """Settings of a fuzz test. It runs `share` times the usual number of examples, less than 1 for a slow test."""
     return settings(
         max_examples=max(10, round(EXAMPLES * share)),
         deadline=timedelta(seconds=LIMIT_SECONDS),
@@ -28,7 +31,7 @@ CUTS = st.lists(st.floats(0, 1), max_size=8)
 
 
 def cut(data: bytes, cuts: Sequence[float]) -> list[bytes]:
-    """Split the data at these fractions of its length."""
+    """Split the data at places that are given as fractions of its length."""
     places = sorted({0, len(data), *(round(each * len(data)) for each in cuts)})
     return [data[start:end] for start, end in pairwise(places)]
 

@@ -1,4 +1,4 @@
-"""Arbitrary text as an address: exactly one address that cannot end a header or command, or one error line."""
+"""Arbitrary text as an address gives exactly one address that cannot end a header or command, or a one-line error."""
 
 import re
 from email.policy import SMTPUTF8
@@ -15,7 +15,7 @@ from coupons.smtp.session import Session
 from tests.fuzz.fuzzing import fuzzed
 
 IN_DATABASE = re.compile(r"[\x00-\x1f\x7f\s,<>]")
-"""No address in a table may contain these."""
+"""Characters that no address in the database may contain."""
 PIECES = st.sampled_from([
     "ada", "a", "jörg", "例", "é", "e\u0301", "ß", "İ", "\u0131", "ς", "\u200d", "\u200b", "\u202e", "\u00ad", "\ufeff",
     "@", "@", "@", ".", "..", "-", "_", "+", "xn--", "xn--a", "example", "example.org", "org", "1", "127.0.0.1",
@@ -29,7 +29,7 @@ TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.text(max_size=20) | st.em
 @fuzzed(3)
 @given(TEXTS)
 def test_an_accepted_address_is_one_address_everywhere(text: str) -> None:
-    """In a table, an envelope and a header; parsed again, it does not change."""
+    """An accepted address is a single address in the database, an envelope and a header. Parsing it again keeps it."""
     try:
         found = parse_address(text)
     except AddressError as error:
@@ -57,7 +57,7 @@ def is_alone_in_an_envelope(address: str, *, utf8: bool) -> None:
 
 
 def is_alone_in_a_header(address: str) -> None:
-    """Both parsers of the standard library read exactly this address."""
+    """Check that both parsers of the standard library read exactly this address."""
     assert getaddresses([address]) == [("", address)]
     assert [each.addr_spec for each in SMTPUTF8.header_factory("To", address).addresses] == [address]
 
@@ -65,7 +65,7 @@ def is_alone_in_a_header(address: str) -> None:
 @fuzzed()
 @given(TEXTS)
 def test_a_domain_is_encoded_with_idna(text: str) -> None:
-    """A non-ASCII domain is mailed in the form of the standard library's IDNA, and can be parsed again."""
+    """The domain of an accepted address has the form that the standard library's IDNA codec gives it."""
     try:
         found = parse_address(text)
     except AddressError:

@@ -1,4 +1,4 @@
-"""Arbitrary bytes in a queue: a command, or all its errors without its values."""
+"""Arbitrary bytes in a queue are either a command or rejected with reasons that contain no value of them."""
 
 import json
 from datetime import UTC
@@ -12,7 +12,7 @@ from coupons.commands import MAX_COMMAND_BYTES, MAX_REASONS, InvalidCommand, Sta
 from tests.fuzz.fuzzing import damaged, fuzzed
 
 VALUE = "SPRING-7K2"
-"""Part of every text that a publisher chooses: no reason may repeat it."""
+"""A part of the texts that a publisher chooses. No reason may contain it."""
 ID = "11111111-2222-4333-8444-555555555555"
 FIELDS = (
     *("type", "id", "list", "group", "mode", "codes", "source", "format", "message", "recipients", "sendout"),
@@ -90,7 +90,7 @@ def check(body: bytes) -> None:
 @fuzzed()
 @given(BODIES)
 def test_any_body_is_a_command_or_rejected(body: bytes) -> None:
-    """A valid command survives its own body; a reason never repeats a publisher's value."""
+    """A valid command can be decoded from its own body, and a reason never contains a publisher's value."""
     check(body)
 
 
@@ -102,7 +102,7 @@ def test_any_body_is_a_command_or_rejected(body: bytes) -> None:
     st.sampled_from([b"", b"]", b"]}", b"0]}", b"0}", b'"}']),
 )  # fmt: skip
 def test_a_mebibyte_of_anything_is_rejected_quickly(start: bytes, again: bytes, size: int, end: bytes) -> None:
-    """Nested or repeated values and numbers with a million digits give a few lines within seconds."""
+    """Nested or repeated values and numbers with a million digits are rejected within seconds, with a few lines."""
     numbered = b"%d" in again
     count = max(0, size - len(start)) // len(again)
     body = b"".join(again % number for number in range(count)) if numbered else again * count
@@ -112,7 +112,7 @@ def test_a_mebibyte_of_anything_is_rejected_quickly(start: bytes, again: bytes, 
 @fuzzed(0.05)
 @given(st.sampled_from(["codes", "recipients", "attributes", "unknown"]), st.integers(900, 150_000), VALUES)
 def test_a_mebibyte_of_errors_gives_a_few_lines(what: str, count: int, value: object) -> None:
-    """However many fields or items are wrong."""
+    """The number of reasons is limited, however many fields or items are wrong."""
     content: dict[str, Any] = {"type": "sendout", "id": ID, "message": "m"}
     match what:
         case "attributes":
@@ -142,7 +142,7 @@ def sendout(**changes: Any) -> bytes:
     ],
 )
 def test_earlier_findings_stay_fixed(body: bytes, reason: str) -> None:
-    """Each of these was once accepted and failed later, was ambiguous, or gave 22 MB of errors."""
+    """Bodies that were once accepted and failed later, were ambiguous or gave 22 MB of errors are rejected briefly."""
     with pytest.raises(InvalidCommand) as caught:
         decode(body)
     assert reason in str(caught.value)

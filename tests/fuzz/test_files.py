@@ -1,4 +1,4 @@
-"""Arbitrary bytes as a file: every line is accounted for, or one error line explains why the file is unreadable."""
+"""Arbitrary bytes as a file: each line is accepted, rejected or blank, or a one-line error says why reading stopped."""
 
 import codecs
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from coupons.files.recipient_reader import RecipientReader
 from tests.fuzz.fuzzing import CUTS, cut, damaged, fuzzed
 
 VALUE = "7K2-4QX9"
-"""A code, or a part of an address: no error may show it."""
+"""A code, or a part of an address. No error may contain it."""
 ENCODINGS = sorted({codecs.lookup(name).name for name in aliases.values() if is_encoding(name)})
 OFTEN = ("utf-8", "utf-8", "cp1252", "utf-16-le")
 FORMATS = st.builds(
@@ -36,7 +36,7 @@ PIECES = st.sampled_from([
 
 @st.composite
 def tables(draw: st.DrawFn) -> bytes:
-    """Text made of typical parts of files, in an encoding that is often the right one."""
+    """Files made of typical parts, often in the encoding that the reader expects."""
     text = "".join(draw(st.lists(PIECES, max_size=30)))
     mark = draw(st.sampled_from([b"", b"", b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE]))
     encoding = draw(st.sampled_from([*OFTEN, *ENCODINGS]))
@@ -48,7 +48,7 @@ FILES = tables() | damaged(tables()) | st.binary(max_size=200)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for a file: accepted and rejected lines, the number of blank lines, and the error that ended it."""
+    """The result of reading a file: its accepted and rejected lines, its blank lines, and the error that ended it."""
 
     accepted: list[tuple[int, str]]
     rejected: list[int]
@@ -78,7 +78,7 @@ def outcome(reader: CodeReader | RecipientReader, pieces: list[bytes]) -> Outcom
 @fuzzed()
 @given(FILES, FORMATS, CUTS, st.sampled_from(["codes.txt", "codes.csv", "codes"]))
 def test_any_code_file_is_read_or_rejected(data: bytes, file_format: FileFormat, cuts: list[float], name: str) -> None:
-    """The result does not depend on the cuts; every line is a code, rejected, blank, or the header."""
+    """No line has two results, each accepted code is printable, and the result does not depend on the chunks."""
     whole = outcome(CodeReader(file_format, name), [data])
     check(whole, outcome(CodeReader(file_format, name), cut(data, cuts)))
     for _, code in whole.accepted:
@@ -89,7 +89,7 @@ def test_any_code_file_is_read_or_rejected(data: bytes, file_format: FileFormat,
 @fuzzed()
 @given(FILES, FORMATS, CUTS)
 def test_any_recipient_file_is_read_or_rejected(data: bytes, file_format: FileFormat, cuts: list[float]) -> None:
-    """As for codes; each accepted address is one address."""
+    """No line has two results, each accepted address is one address, and the result does not depend on the chunks."""
     assume(file_format.kind != "txt" and file_format.header is not False)
     whole = outcome(RecipientReader(file_format, "people.csv"), [data])
     check(whole, outcome(RecipientReader(file_format, "people.csv"), cut(data, cuts)))
@@ -99,9 +99,10 @@ def test_any_recipient_file_is_read_or_rejected(data: bytes, file_format: FileFo
 
 
 def check(found: Outcome, in_pieces: Outcome) -> None:
-    """No line has two results, and an error is one line without a possible code.
+    """Check that no line has two results, and that an error is one line without a value of the file.
 
-    Cut into pieces, the file gives the same; or the first of two errors, and before it the lines of whole pieces.
+    A file that is read in chunks must give the same result. If the file has an error, chunks may give another error
+    and more lines before it.
     """
     assert in_pieces == found or (found.error and in_pieces.error)
     assert in_pieces.accepted[: len(found.accepted)] == found.accepted
@@ -120,7 +121,7 @@ def check(found: Outcome, in_pieces: Outcome) -> None:
     st.sampled_from(["utf-8", "utf-16-le", "utf-32-be"]),
 )
 def test_each_line_of_a_txt_file_is_counted_once(pieces: list[str], encoding: str) -> None:
-    """The counts add up to the number of lines in the text."""
+    """The accepted, rejected and blank lines add up to the number of lines in the text."""
     text = "".join(pieces).encode(encoding, "replace").decode(encoding)
     found = outcome(CodeReader(FileFormat(kind="txt", encoding=encoding)), [text.encode(encoding)])
     assume(not found.error and not text.startswith("\ufeff"))

@@ -1,4 +1,4 @@
-"""Arbitrary messages: rejected with the lines of the problems, or rendered within limits."""
+"""Arbitrary messages are either rejected, with one line per problem, or rendered within limits."""
 
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -32,7 +32,7 @@ VALUES = st.sampled_from([NAME, "", "{{ b }}", "<b>", "\n.\n", "\r\nBcc: eve@exa
 
 
 def compile_or_none(subject: str, text: str, html: str | None) -> Template | None:
-    """None if it is rejected; each problem is one line."""
+    """Compile a message. Returns None if it is rejected; then each problem must be one line."""
     try:
         return Template(Parts(subject, text, html))
     except TemplateError as error:
@@ -110,7 +110,7 @@ SETTINGS = st.fixed_dictionaries(
 @fuzzed(2)
 @given(SETTINGS)
 def test_any_settings_are_rejected_or_give_a_whole_mail(chosen: dict[str, Any]) -> None:
-    """Headers, URLs, addresses and file names can neither end a field nor start another one."""
+    """Headers, URLs, addresses and file names cannot end a header field or start another one."""
     template = Template(Parts("s", "t", '<img src="cid:logo.png">'))
     try:
         envelope = compile_email(template=template, sender="shop@example.org", **chosen).write(

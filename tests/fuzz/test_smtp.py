@@ -24,9 +24,9 @@ from tests.unit.test_smtp_session import Conversation, ModelRelay, converse
 # --- a correct relay on a faulty line ------------------------------------------------------------------------------
 
 NOISE = st.text("-a \r\n\0\x80\xff", min_size=1, max_size=6).map(lambda text: text.encode("latin-1"))
-"""Without digits: a completely forged reply cannot be distinguished from a real one."""
+"""Noise without digits, because a completely forged reply cannot be distinguished from a real reply."""
 ONE_REPLY = len(b"250 said\r\n")
-"""The most that is duplicated: no client can detect a whole group of replies that is replayed."""
+"""The most bytes that are duplicated, because no client can detect that a whole group of replies was replayed."""
 DAMAGE = st.one_of(
     st.tuples(st.sampled_from(["lost", "noise", "changed"]), st.integers(0, 400), st.integers(1, 40), NOISE),
     st.tuples(st.just("twice"), st.integers(0, 400), st.integers(1, ONE_REPLY), NOISE),
@@ -34,7 +34,7 @@ DAMAGE = st.one_of(
 
 
 class Garbled(ModelRelay):
-    """Its replies are damaged once: from the byte `start` on, `length` bytes are lost, duplicated, …"""
+    """A relay whose replies are damaged once. From byte `start` on, bytes are lost, duplicated, inserted or changed."""
 
     def __init__(self, chance: random.Random, damage: tuple[str, int, int, bytes] | None) -> None:
         super().__init__(chance, "none", 0)
@@ -77,7 +77,7 @@ def relays(
 def test_no_damage_on_the_line_pairs_a_reply_with_another_mail(
     chance: random.Random, damages: list[tuple[str, int, int, bytes]], count: int, pipelining: bool
 ) -> None:
-    """Each mail has one outcome; sent mails were accepted, refused and deferred mails were not."""
+    """Each mail has one outcome. Mails reported as sent were accepted; refused and deferred mails were not."""
     settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
@@ -118,7 +118,7 @@ SPEECH = st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join)
 def test_any_bytes_leave_each_mail_one_outcome(
     speech: bytes, cuts: list[float], count: int, pipelining: bool, cause: CloseCause
 ) -> None:
-    """Mails are settled once or returned, and a body is written only after a 354."""
+    """Each mail is settled once or returned, and its content is written only after a 354 reply."""
     session = Session(Capabilities(eight_bit=True, size=10_000), pipelining=pipelining)
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
     begun: list[Mail] = []
@@ -155,7 +155,7 @@ OFFERED = st.sampled_from([
 
 @st.composite
 def replies(draw: st.DrawFn) -> bytes:
-    """One whole reply, or bytes that only look like one."""
+    """One whole reply, or bytes that only resemble a reply."""
     code = draw(st.sampled_from([b"250", b"250", b"250", b"220", b"421", b"502", b"999", b"25"]))
     *lines, last = draw(st.lists(OFFERED, min_size=1, max_size=5))
     end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"", b"\r\n250 more\r\n"]))
@@ -165,8 +165,10 @@ def replies(draw: st.DrawFn) -> bytes:
 @fuzzed(0.5)
 @example(b"220 relay\r\n", b"250-relay\r\n250 SIZE " + b"9" * 4_400 + b"\r\n", False)
 @given(st.just(b"220 relay\r\n") | replies() | st.binary(max_size=9), replies() | st.binary(max_size=9), st.booleans())
-def test_any_greeting_is_capabilities_or_a_connect_error(greeting: bytes, offers: bytes, at_once: bool) -> None:
-    """Whatever a relay sends before the first mail, the connection is open, or the error has a readable reason."""
+def test_any_greeting_opens_a_connection_or_raises_a_connect_error(
+    greeting: bytes, offers: bytes, at_once: bool
+) -> None:
+    """Whatever a relay sends before the first mail, the connection opens or fails with a printable reason."""
     asyncio.run(greeted([greeting + offers] if at_once else [greeting, offers]))
 
 

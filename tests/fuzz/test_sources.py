@@ -1,4 +1,4 @@
-"""Arbitrary sources, compressed or not: their text within limits of size and memory, or one error line."""
+"""Arbitrary sources, compressed or not, give their text within limits of size and memory, or a one-line error."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ from tests.fuzz.fuzzing import CUTS, cut, damaged, fuzzed
 MOST_BYTES = 200_000
 LIMITS = SourceLimits.from_settings(Settings(_env_file=None, import_max_bytes=MOST_BYTES))
 MEMORY = 24 << 20
-"""A few pieces of 1 MiB; the decompressed text is never held as a whole."""
+"""Limit for a few chunks of 1 MiB. The decompressed text is never in memory as a whole."""
 TEXTS = st.binary(max_size=500) | st.integers(0, 4_000_000).map(bytes) | st.just(b"SPRING-0001\n" * 9_000)
 
 
@@ -38,7 +38,7 @@ WHOLE = TEXTS | GZIPPED | zips()
 
 
 async def decompress(pieces: list[bytes]) -> tuple[bytes, str]:
-    """The text up to the error, and the error."""
+    """Return the text up to the error, and the error; "" if there is none."""
 
     async def stream() -> AsyncIterator[bytes]:
         for piece in pieces:
@@ -57,7 +57,7 @@ async def decompress(pieces: list[bytes]) -> tuple[bytes, str]:
 @fuzzed()
 @given(WHOLE | damaged(WHOLE) | st.binary(max_size=100).map(lambda tail: b"\x1f\x8b\x08" + tail), CUTS)
 def test_any_source_is_read_within_bounds_or_rejected(data: bytes, cuts: list[float]) -> None:
-    """Never more than the limit, never much memory, and the same result however the bytes are cut."""
+    """A source gives no more text than the limit, needs little memory, and gives the same result for any chunks."""
     tracemalloc.start()
     try:
         read, error = asyncio.run(decompress(cut(data, cuts)))
