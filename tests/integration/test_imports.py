@@ -725,7 +725,7 @@ async def test_a_file_with_too_many_lines_fails_the_import(connection: Connectio
 
 
 async def test_an_upload_is_deleted_with_its_import(connection: Connection, pool: Pool) -> None:
-    """Without the upload, codes are not stored twice."""
+    """The upload is deleted when its import ends, so that codes are not stored twice."""
     await add_list(connection, "a")
     await start_import(connection, "A\n")
     await worker(pool).step()
@@ -752,7 +752,7 @@ async def test_an_upload_that_is_too_large_is_deleted(connection: Connection) ->
 async def test_a_dry_run_and_the_import_reject_the_same_rows(
     connection: Connection, pool: Pool, mode: ImportMode
 ) -> None:
-    """Both report all cells of a rejected row and the file's columns, in every mode and for any size of chunks."""
+    """The dry run and the import report all cells of a rejected row, in every mode and for any size of chunks."""
     people = [f"{name};p{name}@example.org;=1" for name in range(40)]
     invalid = ["Zoë;nobody;", "\0;P1@example.org;'x", ";a", '\u200c;p1@example.org;"4;""2"']
     text = "\n".join(["Name;E-Mail;Größe", *people, *invalid])

@@ -257,7 +257,7 @@ async def test_an_internal_error_reveals_nothing(site: AsyncClient, connection: 
 
 
 async def test_the_outbox_shows_the_missing_codes(site: AsyncClient, connection: Connection) -> None:
-    """With the filter Interrupted it shows the list's needed, available and missing codes, and a button to resume."""
+    """The filter Interrupted shows the list's needed, available and missing codes, and a button to resume."""
     sendout_id = await interrupted_sendout(connection)
     text = (await site.get("/", params={"state": "interrupted"})).text
     assert re.findall(r'<td class="n[^"]*">\s*(\d+)', text) == ["10", "6", "4"]
@@ -662,7 +662,7 @@ async def test_the_api_rejects_commands_from_pages_of_other_sites(
 async def test_without_a_token_only_requests_to_localhost_are_allowed(
     host: str, status: int, site: AsyncClient
 ) -> None:
-    """Otherwise another name of this machine would share the origin of the console's pages (DNS rebinding)."""
+    """Another host name of this machine could otherwise share the origin of the console's pages (DNS rebinding)."""
     assert (await site.get("/", headers={"Host": host})).status_code == status
 
 
