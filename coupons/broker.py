@@ -64,7 +64,7 @@ class Sender:
             ) from error
         except DeliveryError as error:
             raise BrokerUnavailable(
-                f"broker: it rejected the message; queue {queue_name(routing_key)} may be full"
+                f"broker: the message was rejected; queue {queue_name(routing_key)} may be full"
             ) from error
         except TimeoutError as error:
             raise BrokerUnavailable(f"broker: no confirmation within {PUBLISH_SECONDS} s") from error

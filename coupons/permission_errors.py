@@ -10,5 +10,5 @@ def denial(error: asyncpg.InsufficientPrivilegeError) -> str:
     """One line for a denied statement. The last word of the database's message is a table's name in every language."""
     words = str(error).splitlines()[0]
     if words.split()[-1].strip('"') in CODES:
-        return "permission denied for codes: reading them takes the role coupons_codes, deleting them the owner"
+        return "permission denied for codes: reading codes requires the role coupons_codes, deleting codes the owner"
     return f"this login may not do that: {words} (docs/reference/roles.sql)"

@@ -1,14 +1,15 @@
-"""Reads files of codes, TXT and CSV, as their bytes arrive. It never holds the whole file.
+"""Reads files of codes, TXT or CSV, as their bytes arrive. The reader never holds a whole file.
 
-The caller feeds bytes and gets the complete lines: a worker reads them from a source, the command line from a file.
+The caller feeds bytes and gets the checked codes of the complete lines. A worker feeds the bytes of a source, the
+command line those of a local file.
 
     reader = CodeReader(FileFormat(), "spring.csv")
     for chunk in chunks:
         process(reader.feed(chunk))
     process(reader.finish())
 
-Bytes become lines (`Lines`), lines become rows of one width (`Table`), and rows become codes. The reader never guesses
-where a wrong guess could change a code: it raises FileError instead.
+Bytes become lines (`Lines`), lines become rows of one width (`Table`), and rows become codes. Where a wrong guess could
+change a code, the reader does not guess: it raises FileError.
 """
 
 import re
@@ -30,11 +31,11 @@ from coupons.files.format import (
 
 
 class CodeReader:
-    """Reads and checks the codes of a file: one per line (txt), or one column (csv).
+    """Reads and checks the codes of a file: one code per line (txt), or one column of codes (csv).
 
-    The column of a csv file is the given one, or the one with a known name (`CODE_COLUMNS`), or the only one. The kind
-    of the file, if not given, is detected from its name and first line. `description` then states the format in words,
-    without any cell.
+    The code column of a csv file is the given column, else the column with a known name (`CODE_COLUMNS`), else the only
+    column. If the kind of the file is not given, it is detected from the file's name and first line. After the first
+    line, `description` contains the format in words, without the content of any cell.
 
     `feed` and `finish` raise FileError; the reader cannot be used afterwards.
     """
@@ -85,7 +86,10 @@ def _code_column(row: list[str], file_format: FileFormat) -> tuple[int, bool]:
 
 
 def _is_header(row: list[str], index: int, file_format: FileFormat) -> bool:
-    """A header mistaken for a code would be mailed: with a column given by number, a row of words alone is a header."""
+    """Whether the first row is a header. A header that is mistaken for a code would be mailed.
+
+    So if a column is given, a row of several cells without digits is a header as well.
+    """
     column = file_format.column
     if file_format.header is not None:
         return file_format.header
@@ -97,7 +101,7 @@ def _is_header(row: list[str], index: int, file_format: FileFormat) -> bool:
 
 
 def _detect_kind(lines: list[str], file_format: FileFormat, name: str) -> Literal["txt", "csv"] | None:
-    """The first line that is not blank decides; blank lines are the same in both kinds."""
+    """The kind of the file by its first line that is not blank. None if all lines so far are blank."""
     first = next(filter(str.strip, lines), None)
     if first is None:
         return None

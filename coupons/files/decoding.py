@@ -1,7 +1,8 @@
-"""Turns the bytes of a file into whole lines of text, however the bytes are cut into pieces.
+"""Turns the bytes of a file into whole lines of text. The result does not depend on how the bytes arrive.
 
-The encoding is that of the byte order mark, or the given one, never a guess. Bytes that are not text in this encoding
-raise a `FileError` that names the line and suggests encodings in which it can be read.
+A byte order mark determines the encoding; without one, the given encoding is used. The encoding is never guessed. Bytes
+that are not text in this encoding raise a `FileError`, which contains the number of the line and suggests encodings in
+which the line can be read.
 """
 
 import codecs
@@ -11,13 +12,13 @@ import re
 from coupons.errors import UserError
 
 MAX_RECORD_CHARS = 65_536
-"""Of a line, or of a CSV record over several lines: an unclosed quote must not swallow the file."""
+"""Maximum length of a line, or of a CSV record over several lines: an unclosed quote must not swallow the file."""
 
 MAX_LIKELY = 3  # encodings that an error message suggests
 
 _HEAD_BYTES = 8
 _MANY_NULS = 4  # in a line; in UTF-16 read as UTF-8, every second character is a NUL
-_BINARY = {  # one layer of gzip or zip is already removed: a file that still begins like one was packed twice
+_BINARY = {  # one layer of gzip or zip is already removed: a file that is still compressed was compressed twice
     b"PK\x03\x04": "an Excel file or a file compressed twice, not text: save it as CSV or plain text, compressed once",
     b"\x1f\x8b": "a file compressed twice, not text: compress it once",
     b"\xd0\xcf\x11\xe0": "an old Excel file, not text: save it as CSV or plain text",
@@ -25,7 +26,7 @@ _BINARY = {  # one layer of gzip or zip is already removed: a file that still be
     b"\x89PNG": "a picture, not text",
     b"\xff\xd8\xff": "a picture, not text",
 }
-_BYTE_ORDER_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
+_BYTE_ORDER_MARKS = {  # UTF-32 comes first: its little-endian mark begins with the mark of UTF-16
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF8: "utf-8",
@@ -35,7 +36,7 @@ _BYTE_ORDER_MARKS = {  # UTF-32 first: its little-endian mark begins with that o
 _NEED_A_MARK = ("utf-16", "utf-32")
 
 # Encodings that programs in Western and Central Europe write, the most common first. In most of them every byte is a
-# character, so the characters tell them apart: the "ü" of cp1252 is a superscript 3 in cp850.
+# character, so only the plausibility of the text tells them apart: "ü" in cp1252 is a superscript 3 in cp850.
 _CANDIDATES = ("utf-8", "utf-16-le", "utf-16-be", "cp1252", "iso-8859-15", "cp1250", "cp850", "mac-roman")
 _COMMON = frozenset("ÄÖÜäöüßÀàÂâÇçÉéÈèÊêËëÎîÏïÔôÙùÛûÑñÁáÍíÓóÚúÅåÆæØøŒœ€\t\u00a0")
 _QUOTES_AND_DASHES = frozenset("\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2026\u00a7\u00b0\u00ab\u00bb")
@@ -43,13 +44,13 @@ _LAST_LATIN = "\u024f"
 
 
 class FileError(UserError, ValueError):
-    """The file is not text or does not match its format: one line with file, line and remedy, without any code."""
+    """The file is not text or does not match its format. The text is one line with file, line and remedy, no code."""
 
 
 class Lines:
-    """Turns bytes into whole lines; `feed` also returns the number of the first. Only CR, LF and CRLF end a line.
+    """Turns bytes into whole lines. Only CR, LF and CRLF end a line.
 
-    `feed` raises FileError; the object cannot be used afterwards.
+    `feed` returns the number of its first line, and its lines. After a FileError the object cannot be used.
     """
 
     def __init__(self, encoding: str, name: str) -> None:
@@ -65,7 +66,7 @@ class Lines:
 
     @property
     def encoding(self) -> str:
-        """The encoding in words; a byte order mark is only known once the first line was read."""
+        """The encoding in words. A byte order mark is mentioned once the first line was read."""
         return f"{self._encoding} (byte order mark)" if self._marked else self._encoding
 
     def feed(self, data: bytes, *, final: bool = False) -> tuple[int, list[str]]:
@@ -102,12 +103,15 @@ class Lines:
         except UnicodeDecodeError as error:
             raise self._decoding_error(
                 error, after_cr=bool(decoder.getstate()[1] & 1)
-            ) from None  # it contains the data
+            ) from None  # the original error contains the data
         self._is_ascii = self._is_ascii and text.isascii()
         return text
 
     def _decoding_error(self, error: UnicodeDecodeError, *, after_cr: bool) -> FileError:
-        """The same error however the bytes are cut. It looks only at the part of the line before the invalid bytes."""
+        """The error for invalid bytes. It does not depend on how the bytes arrive.
+
+        Suggested encodings are judged only by the part of the line up to the invalid bytes.
+        """
         start, end = error.start, max(error.end, error.start + 1)
         before = "\r" * after_cr + error.object[:start].decode(self._encoding, "replace")
         line = self._next + len(self._cut(re.sub(r"\r\n?", "\n", before), final=False))
@@ -119,7 +123,10 @@ class Lines:
         )
 
     def _remedy(self, before: str) -> str:
-        """No other encoding is suggested if the file's is certain: earlier non-ASCII text is not UTF-8 by chance."""
+        """How to fix the error. If the encoding of the file is certain, the user is not told to specify another one.
+
+        Earlier non-ASCII text that is valid UTF-8 makes UTF-8 certain.
+        """
         if self._marked:
             return ", although its byte order mark declares it. Fix that line"
         if self._encoding == "utf-8" and not (self._is_ascii and before.isascii()):
@@ -131,7 +138,7 @@ class Lines:
         lines = text.split("\n")
         if max(map(len, lines)) > MAX_RECORD_CHARS:
             number = next(number for number, line in enumerate(lines, self._next) if len(line) > MAX_RECORD_CHARS)
-            raise FileError(f"{self._name}, line {number}: more than {MAX_RECORD_CHARS} characters without a line end")
+            raise FileError(f"{self._name}, line {number}: exceeds the limit of {MAX_RECORD_CHARS} characters per line")
         self._tail = lines.pop()
         lines += [self._tail] if final and self._tail else []
         if "\0" in text:
@@ -139,7 +146,7 @@ class Lines:
         return lines
 
     def _check_nuls(self, lines: list[str]) -> None:
-        """The check of the line rejects a single NUL as a character; many NULs mean that the file is not text."""
+        """Raise FileError for many NULs: then the file is not text. A single NUL only makes its line rejected later."""
         for number, line in enumerate(lines, self._next):
             if line.count("\0") >= max(_MANY_NULS, len(line) / 4):
                 raise FileError(
@@ -149,14 +156,14 @@ class Lines:
 
 
 def likely_encodings(line: bytes, exclude: str) -> list[str]:
-    """Encodings in which the beginning of a line reads as Latin text: best first, at most three, without `exclude`."""
+    """At most three encodings, without `exclude`, in which the beginning of a line is Latin text. The best is first."""
     readings = {encoding: _strangeness(line, encoding) for encoding in _CANDIDATES if encoding != exclude}
     found = [(strangeness, encoding) for encoding, strangeness in readings.items() if strangeness is not None]
     return [encoding for _, encoding in sorted(found, key=lambda reading: reading[0])][:MAX_LIKELY]
 
 
 def _strangeness(line: bytes, encoding: str) -> int | None:
-    """0 if every character is common; None if the bytes are not text, or mostly not Latin text."""
+    """How strange the text is: 0 if every character is common; None if the bytes are not text or not mostly Latin."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(line)  # the line may end inside a character
     except UnicodeDecodeError:

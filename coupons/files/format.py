@@ -1,4 +1,4 @@
-"""The format of a file: what the user specified, and which column of a header is meant."""
+"""The format of a file: the options that the user specified, and the column of a header to which they refer."""
 
 import codecs
 import re
@@ -28,7 +28,7 @@ _OTHER_COLUMNS = {
     *("date", "datum", "created", "createdat", "erstellt", "validfrom", "validuntil", "gültigab", "gültigbis"),
     *("expires", "expiry", "expirydate", "ablaufdatum", "description", "beschreibung"),
 }
-"""Other names that only a header contains: error messages may quote a row with one of them."""
+"""Other names that occur only in a header. An error message may quote a row that contains one of them."""
 
 _SHOWN_COLUMNS = 30
 _SHOWN_CHARS = 50
@@ -37,11 +37,11 @@ _NO_FILE_ENCODINGS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape"
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """The options for reading a file. None means: detected from the file. The encoding is never guessed.
+    """The options for reading a file. An option that is None is detected from the file. The encoding is never guessed.
 
-    `column` is a name in the header or a 1-based number; `header` states whether the first line is a header.
+    `column` is a name in the header or a 1-based number. `header` states whether the first line is a header.
 
-    Raises FileError for an unknown encoding, an impossible separator, a txt file with columns.
+    Raises FileError for an unknown encoding, an impossible separator, or a txt file with columns.
     """
 
     kind: Literal["txt", "csv"] | None = None
@@ -72,14 +72,14 @@ def is_encoding(name: str) -> bool:
 
 
 def normalized_header(header: str) -> str:
-    """The header name for comparison: "E-Mail Address:" is "emailaddress", "Coupon #" is "coupon"."""
+    """The header name for comparison: "E-Mail Address:" becomes "emailaddress", "Coupon #" becomes "coupon"."""
     return re.sub(r"[\s_.:#-]", "", header).lower()
 
 
 def find_column(header: Sequence[str], column: str | int | None, known: frozenset[str]) -> int | None:
-    """The index of the given column, a name or number, or else of the column with one of the `known` names.
+    """The index of `column`, a name or number. If `column` is None, the index of the column with a `known` name.
 
-    Raises FileError if the given column does not exist or several columns match.
+    Returns None if no column has a known name. Raises FileError if `column` does not exist or several columns match.
     """
     if isinstance(column, int):
         return _column_index(header, column)
@@ -101,8 +101,9 @@ def _column_index(header: Sequence[str], column: str | int) -> int:
 
 
 def describe_columns(row: Sequence[str]) -> str:
-    """The columns in words. Cells are shown only if one of them is a known name: the first line of a file without a
-    header contains codes or addresses, which may consist of letters alone.
+    """The columns in words. The cells are shown only if one of them is a known name.
+
+    Otherwise the file may have no header, and its first line may contain codes or addresses.
     """
     if not (looks_like_header(row) and any(normalized_header(cell) in CODE_COLUMNS | _OTHER_COLUMNS for cell in row)):
         return f"the file has {len(row)} columns"

@@ -1,4 +1,4 @@
-"""Reads the codes of a command: one JSON string per line, so that no code is mistaken for file syntax."""
+"""Reads the codes of a command. Each line is one JSON string, so that no code is mistaken for file syntax."""
 
 import json
 
@@ -6,7 +6,7 @@ from coupons.files.codes import CheckedCodes, check_codes
 
 
 class InlineReader:
-    """Like `CodeReader`; the line number is the position of the code in the command."""
+    """Reads codes like `CodeReader`. The line number is the position of the code in the command."""
 
     description = "codes of the command"
 

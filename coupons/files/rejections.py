@@ -1,4 +1,4 @@
-"""Rejected lines of an import: their reasons, and the CSV file in which users fix and re-import them."""
+"""Rejected lines of an import: their reasons, and the CSV file in which users fix the lines and import them again."""
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -8,14 +8,14 @@ from typing import Self
 
 MAX_CODE_CHARS = 200
 MAX_SHOWN_CHARS = 500
-"""Of a rejected value. Longer than a code may be, so that a truncated value is rejected again."""
+"""Maximum length of a stored rejected value. No code may be this long, so a truncated value is rejected again."""
 
 CODE = ("code",)
 """The columns between line and reason for a rejected code."""
 
 
 class Reason(StrEnum):
-    """Why a line was rejected. The value is stored, the sentence is shown."""
+    """The reason why a line was rejected. The value is stored, the sentence is shown."""
 
     sentence: str
 
@@ -45,9 +45,9 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One rejected line, made by `reject`; `value` can be shown and stored as it is.
+    """One rejected line, created by `reject`. `value` can be shown and stored unchanged.
 
-    `row` is the whole line of a recipient, by column name; `value` is its address.
+    For a recipient, `row` contains all cells of the line by column name, and `value` is the address.
     """
 
     line: int
@@ -56,26 +56,30 @@ class Rejected:
     row: Mapping[str, str] | None = None
 
 
-# Printable for Python, but invisible: joiners, fillers, variation selectors. U+FFFD marks earlier damage, and replaces
-# invisible characters in `Rejected.value`.
+# Characters that are printable for Python, but invisible: joiners, fillers, variation selectors. U+FFFD is included: it
+# marks earlier damage, and replaces invisible characters in `Rejected.value`.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\ufffd]").search
 
-# Spreadsheets run a cell that begins like this as a formula (OWASP, CSV Injection; the last four are the full-width
-# forms). The same applies after another separator, where the spreadsheet of another locale splits the cell. A leading '
-# makes the cell text.
+# A spreadsheet runs a cell that begins with one of these characters as a formula (OWASP, CSV Injection; the last four
+# are the full-width forms). A separator inside the cell is matched too, because a spreadsheet with another locale
+# splits the cell there. A leading ' turns the cell into text.
 _FORMULA = re.compile("(^|[,;|])('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 _ESCAPED_FORMULA = re.compile("(^|[,;|])'('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def has_invisible(text: str) -> bool:
-    """Unprintable are Unicode's controls, format characters (zero-width, right-to-left), surrogates, unassigned."""
+    """Whether the text contains an invisible character.
+
+    These are the unprintable characters (controls, format characters such as zero-width and right-to-left, surrogates,
+    unassigned code points) and those in `_INVISIBLE`.
+    """
     return not text.isprintable() or _INVISIBLE(text) is not None
 
 
 def reject(line: int, value: str, reason: Reason) -> Rejected:
-    """A rejected line in a form that can be stored and shown: U+FFFD replaces every invisible character.
+    """A rejected line that can be stored and shown: U+FFFD replaces every invisible character.
 
-    The check rejects U+FFFD too, so an unfixed line of `rejections_csv` is rejected again.
+    The checks reject U+FFFD too, so an unfixed line of `rejections_csv` is rejected again.
     """
     shown = value if len(value) <= MAX_SHOWN_CHARS else value[: MAX_SHOWN_CHARS - 1] + "…"
     if has_invisible(shown):
@@ -84,10 +88,10 @@ def reject(line: int, value: str, reason: Reason) -> Rejected:
 
 
 def rejections_csv(rejected: Iterable[Rejected], columns: Sequence[str] = CODE) -> Iterator[str]:
-    """The lines of a CSV file to fix and re-import: `line;<columns>;reason`, to be encoded as UTF-8.
+    """The lines of a CSV file in which users fix rejected lines: `line;<columns>;reason`, to be encoded as UTF-8.
 
-    The first column holds the values. The file begins with a byte order mark: without it, Excel shows umlauts as two
-    letters. A cell that a spreadsheet would run as a formula gets a leading ', which the readers remove again.
+    The first of `columns` holds the values. The file begins with a byte order mark: without it, Excel shows umlauts as
+    two letters. A cell that a spreadsheet would run as a formula gets a leading ', which the readers remove.
     """
     yield _head(columns)
     for each in rejected:
@@ -97,7 +101,7 @@ def rejections_csv(rejected: Iterable[Rejected], columns: Sequence[str] = CODE) 
 async def streamed_rejections_csv(
     rejected: AsyncIterable[Rejected], columns: Sequence[str] = CODE
 ) -> AsyncIterator[str]:
-    """The same for an asynchronous stream of rejected lines."""
+    """Like `rejections_csv`, for an asynchronous stream of rejected lines."""
     yield _head(columns)
     async for each in rejected:
         yield _line(each, columns)
@@ -115,7 +119,7 @@ def _line(rejected: Rejected, columns: Sequence[str]) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """A quoted cell; a leading ' escapes what a spreadsheet would run as a formula."""
+    """A quoted cell. If a spreadsheet would run the text as a formula, a leading ' escapes it."""
     return '"' + _FORMULA.sub(r"\1'\2", text).replace('"', '""') + '"'
 
 

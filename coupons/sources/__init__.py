@@ -1,11 +1,11 @@
-"""Sources of imports: files of a folder, of allowed hosts and of allowed buckets, compressed or not.
+"""Sources of imports: files in a folder, on allowed hosts and in allowed buckets, compressed or not.
 
     limits = SourceLimits.from_settings(settings)
     async with open_source("https://shop.example/spring.csv.gz", limits) as source:
         async for piece in Text(source, limits):
             process(reader.feed(piece))
 
-No file is held in memory. Names, sizes and compressed data come from outside and are never trusted.
+No file is held in memory as a whole. Names, sizes and compressed data come from outside and are never trusted.
 """
 
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ _OPENERS = {"file": local.open_file, "https": https.open_url, "s3": s3.open_obje
 
 @asynccontextmanager
 async def open_source(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
-    """The source for a `file:`, `https:` or `s3:` URL; leaving the context aborts pending reads.
+    """The source for a `file:`, `https:` or `s3:` URL. Leaving the context aborts pending reads.
 
     Raises:
         SourceError: the source is not allowed, does not exist or is too large.

@@ -7,13 +7,13 @@ from coupons.sources.compression import Part
 from coupons.sources.source import PIECE_BYTES, SourceError
 
 _WITH_HEADER = 16 + zlib.MAX_WBITS
-_FED_BYTES = 65_536  # zlib copies the pending input for every part of output
+_FED_BYTES = 65_536  # kept small because zlib copies the pending input for every part of the output
 
 
 async def gunzip(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[Part]:
-    """The text of all concatenated members (`cat a.gz b.gz`), in parts of at most PIECE_BYTES.
+    """The text of all concatenated gzip members (`cat a.gz b.gz`), in parts of at most PIECE_BYTES.
 
-    Raises SourceError if it is damaged (each member's checksum is verified) or truncated.
+    Raises SourceError if the data are damaged (each member's checksum is verified) or truncated.
     """
     members = _Members()
     try:
@@ -28,7 +28,7 @@ async def gunzip(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[Part]
 
 
 class _Members:
-    """Decompresses members one after another; `unfinished` within a member."""
+    """Decompresses members one after another. `unfinished` is true within a member."""
 
     def __init__(self) -> None:
         self._fed = 0
@@ -36,9 +36,9 @@ class _Members:
         self.unfinished = False
 
     def decompress(self, compressed: bytes) -> Iterator[Part]:
-        """Yield the output for these bytes. Not in a thread: a part takes about 3 ms.
+        """Yield the output for these bytes. A part takes about 3 ms, so this needs no thread.
 
-        Parts are bounded, so that the ratio of a decompression bomb is detected early.
+        The size of a part is limited, so that the caller detects a decompression bomb early.
         """
         self._fed += len(compressed)
         rest, more = compressed, True

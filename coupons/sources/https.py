@@ -1,4 +1,4 @@
-"""`https:` sources: files of allowed hosts."""
+"""`https:` sources: files on allowed hosts."""
 
 import asyncio
 import socket
@@ -18,11 +18,12 @@ from coupons.sources.threads import run_in_thread
 
 READ_SECONDS = 60
 OPEN_SECONDS = 120
-"""From the name lookup to the last header, including redirects. Single bytes would never exceed READ_SECONDS."""
+"""Time limit from the name lookup to the last header, including redirects. READ_SECONDS does not limit this time: a
+host may send single bytes."""
 MAX_REDIRECTS = 5
 GATHER_BYTES = 262_144
 GATHER_SECONDS = 1
-"""Data is gathered for this time: TLS delivers 16 KiB at a time, and each call in a thread costs 0.1 ms."""
+"""Data are gathered for this time: TLS delivers 16 KiB at a time, and each call in a thread costs 0.1 ms."""
 
 _HTTPS_PORT = 443
 _OK = 200
@@ -49,7 +50,7 @@ async def open_url(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An allowed URL. `name` is the file name, `target` the target of the request."""
+    """An allowed URL. `name` is the file name, `target` is the path and query of the request."""
 
     url: str
     name: str
@@ -59,7 +60,7 @@ class Page:
 
     @classmethod
     def parse(cls, url: str, limits: SourceLimits, *, base: str = "") -> Self:
-        """Raises SourceError unless it is an https URL of an allowed host, without a password."""
+        """Parse a URL. Raises SourceError unless it is an https URL of an allowed host, without a password."""
         try:
             url = urljoin(base, url)
             split = urlsplit(url)
@@ -94,7 +95,7 @@ class _Exchange:
     def _request(self) -> None:
         self._connection.do_handshake()
         connection = HTTPSConnection(self._page.host, self._page.port, context=self._connection.context)
-        connection.auto_open = 0  # never reconnect: it would resolve the name again
+        connection.auto_open = 0  # never reconnect: a new connection would resolve the name again
         connection.sock = self._connection
         headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "coupon-manager"}
         connection.request("GET", self._page.target, headers=headers)
@@ -108,7 +109,7 @@ class _Exchange:
             raise SourceUnavailable(f"{self._page.name}: {self._page.host} unreachable or connection lost")
 
     def _read(self) -> bytes:
-        """Up to GATHER_BYTES, gathered for GATHER_SECONDS; b"" at the end."""
+        """Up to GATHER_BYTES, gathered for GATHER_SECONDS. Returns b"" at the end."""
         gathered, until = bytearray(), monotonic() + GATHER_SECONDS
         while len(gathered) < GATHER_BYTES and monotonic() < until:
             if not (part := self.response.read1(GATHER_BYTES - len(gathered))):
@@ -121,7 +122,7 @@ class _Exchange:
         await run_in_thread(self._close)
 
     def _interrupt(self) -> None:
-        """Ends a read in another thread immediately; shutdown() of SSLSocket is not designed for this."""
+        """End a read in another thread immediately. SSLSocket's own shutdown() is not designed for this."""
         self._closed = True
         with suppress(OSError):
             socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
@@ -165,7 +166,7 @@ async def _exchange(page: Page, limits: SourceLimits) -> _Exchange:
 
 
 def _next_page(page: Page, response: HTTPResponse, limits: SourceLimits) -> Page:
-    """The target of a redirect. Raises for any other response."""
+    """The target of a redirect. Raises SourceError or SourceUnavailable for any other response."""
     status, location = response.status, response.headers["Location"]
     if status in _REDIRECTS and location:
         return Page.parse(location, limits, base=page.url)

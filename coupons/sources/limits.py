@@ -13,9 +13,10 @@ _HOST = re.compile(r"([^\W_][\w.-]*|\[[0-9a-f:.]+\])(:\d+)?").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class SourceLimits:
-    """`hosts` are `host` (port 443) or `host:port` in lower case; `private_hosts` allows hosts in a local network.
+    """The limits for sources.
 
-    `max_bytes` applies to a source and again to its decompressed text; `max_ratio` is the maximum compression ratio.
+    `hosts` contains `host` (port 443) or `host:port` in lower case. `private_hosts` allows hosts in a local network.
+    `max_bytes` limits a source, and its decompressed text as well. `max_ratio` is the maximum compression ratio.
     """
 
     folder: Path | None
@@ -27,7 +28,7 @@ class SourceLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Raises SettingsError for an entry that is not a host, such as a URL."""
+        """The limits in the settings. Raises SettingsError if COUPONS_IMPORT_HOSTS has an entry that is not a host."""
         hosts = _split(settings.import_hosts.lower())
         for host in hosts:
             if not _HOST(host):
@@ -49,7 +50,7 @@ class SourceLimits:
     def check_decompressed(self, name: str, *, size: int, source_bytes: int) -> None:
         """Raises SourceError if `source_bytes` of a source decompress to a size beyond the limits.
 
-        The ratio counts from the second piece on: a short text of one repeated line is not a decompression bomb.
+        The ratio is limited only for a text of more than one piece: a short text of one repeated line is harmless.
         """
         if size > self.max_bytes:
             raise SourceError(

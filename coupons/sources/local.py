@@ -18,7 +18,7 @@ from coupons.sources.threads import run_in_thread
 async def open_file(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
     """The file of a `file:` URL.
 
-    Raises SourceError if no folder is set, the path leads outside it, or there is no readable file.
+    Raises SourceError if no folder is set, the path leads outside the folder, or there is no readable file.
     """
     if limits.folder is None:
         raise SourceError("file: sources are disabled: COUPONS_IMPORT_FOLDER is not set")
@@ -42,7 +42,10 @@ def _open(text: str, folder: Path, name: str) -> BinaryIO:
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    """Opening a FIFO would wait for a writer. A symbolic link must be newer than the resolved path: not followed."""
+    """Open the file without waiting for a writer of a FIFO, and without following a symbolic link.
+
+    The path is already resolved, so a symbolic link was created afterwards.
+    """
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 

@@ -1,7 +1,7 @@
 """Connections to hosts of https: sources, by default to public addresses only.
 
-The host name is resolved once, and the connection uses exactly the checked address: resolved again, the name could
-point to this machine or its network (DNS rebinding).
+The host name is resolved once, and the connection uses exactly the checked address. If the name were resolved again, it
+could point to this machine or its network (DNS rebinding).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ CONNECT_SECONDS = 10
 
 _GLOBAL_UNICAST = ip_network("2000::/3")  # everything that IANA has assigned in IPv6
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-_NOT_PUBLIC = (  # in IANA's special-purpose registries; Python 3.11 calls them global
+_NOT_PUBLIC = (  # networks in IANA's special-purpose registries that Python 3.11 regards as global
     ip_network("192.0.0.0/24"),
     ip_network("192.88.99.0/24"),
     ip_network("3fff::/20"),

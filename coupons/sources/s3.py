@@ -1,4 +1,4 @@
-"""`s3:` sources: objects of allowed buckets, in any store that speaks S3.
+"""`s3:` sources: objects in allowed buckets, in any store with an S3 API.
 
 Credentials, region and endpoint come from the usual environment variables: AWS_REGION, AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP …
@@ -21,7 +21,7 @@ GATHER_BYTES = 262_144
 _CONNECT = timedelta(seconds=10)
 _READ = timedelta(seconds=60)
 _WHOLE = timedelta(days=7)  # the default of 30 s is too short for a large file
-_RETRIES = 2  # per request, including aborted bodies; the import itself is retried later
+_RETRIES = 2  # for each request, also after an aborted body; in addition the import is retried later
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def open_object(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
 
 
 def _bucket_and_key(url: str) -> tuple[str, str]:
-    """An empty key would list the bucket."""
+    """The bucket and the key in the URL. Raises SourceError without both: an empty key would list the bucket."""
     split = urlsplit(url)
     key = unquote(split.path.removeprefix("/"))
     if not split.netloc or not key or split.query or split.fragment:
@@ -53,7 +53,7 @@ def _bucket_and_key(url: str) -> tuple[str, str]:
 
 
 async def _get(bucket: str, key: str) -> "GetResult":
-    import obstore  # noqa: PLC0415 - costs 20 ms, too long for `coupons --help`
+    import obstore  # noqa: PLC0415 - takes 20 ms, too long for `coupons --help`
     from obstore.store import S3Store  # noqa: PLC0415 - as above
 
     store = S3Store(

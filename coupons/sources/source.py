@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from coupons.errors import UserError
 
 PIECE_BYTES = 1_048_576
-"""Size of the pieces in which readers get the text of a source."""
+"""Size of a piece. Readers get the text of a source in pieces of this size."""
 
 
 class SourceError(UserError):
@@ -22,8 +22,9 @@ class SourceUnavailable(UserError):
 class Source:
     """The bytes of one file.
 
-    Errors show `name`: the file name, without path or query. `size` is in bytes as stored or sent, None if unknown.
-    `pieces` have any size and can be read once; they raise SourceError or SourceUnavailable.
+    `name` is the file name without path or query; errors mention it. `size` is the number of bytes before
+    decompression, None if unknown. `pieces` yields byte strings of any size, once; it raises SourceError or
+    SourceUnavailable.
     """
 
     name: str
@@ -32,13 +33,13 @@ class Source:
 
 
 def file_name(path: str, default: str) -> str:
-    """The last part of a path, printable on one line."""
+    """The last part of a path, with ? for unprintable characters. Returns `default` if the path ends with a slash."""
     name = posixpath.basename(path)
     return "".join(character if character.isprintable() else "?" for character in name) or default
 
 
 async def rechunk(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of PIECE_BYTES; the last one may be shorter."""
+    """The bytes of the chunks, in pieces of PIECE_BYTES. The last piece may be shorter."""
     buffer = bytearray()
     async for chunk in chunks:
         buffer += chunk

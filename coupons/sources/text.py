@@ -10,13 +10,14 @@ from coupons.sources.zipped import open_member
 
 
 class Text:
-    """A source's text, decompressed if it is gzip or zip, in pieces of PIECE_BYTES; the last one may be shorter.
+    """The text of a source in pieces of PIECE_BYTES, decompressed if the source is gzip or zip. It can be read once.
 
-    The same text gives the same pieces in every run, however its bytes arrive and are compressed. It can be read once;
-    raises SourceError and SourceUnavailable. Only one layer of compression is removed.
+    The last piece may be shorter. The same text gives the same pieces in every run, independent of its compression and
+    of how its bytes arrive. Only one layer of compression is removed. Iteration raises SourceError and
+    SourceUnavailable.
 
     `source_bytes` is the number of source bytes consumed by the pieces so far. `name` is the source's name without
-    `.gz`; for a zip, from the first piece on, the name of the file in it.
+    `.gz`. For a zip, `name` becomes the name of the file in the zip with the first piece.
     """
 
     def __init__(self, source: Source, limits: SourceLimits) -> None:
@@ -61,7 +62,7 @@ class Text:
                     yield Part(piece, self._received)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        """The pieces of the source, counted: a server may send more than the declared length, or declare none."""
+        """The pieces of the source. Their bytes are counted: a server may declare no length, or send more bytes."""
         async for piece in self._source.pieces:
             self._received += len(piece)
             self._limits.check_size(self._source.name, self._received)
@@ -69,7 +70,7 @@ class Text:
 
 
 async def _head(pieces: AsyncIterator[bytes]) -> bytes:
-    """The first pieces, with enough bytes to detect the compression."""
+    """The bytes of the first pieces, enough to detect the compression."""
     head = b""
     async for piece in pieces:
         head += piece

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def run_in_thread(call: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
-    """Run the call in a thread. If cancelled, end the call with `interrupt` and wait for its end.
+    """Run the call in a thread. If the task is cancelled, end the call with `interrupt` and wait until it has ended.
 
     `asyncio.to_thread` alone abandons the thread, which may then use a file descriptor that is already closed and
     reused for another file.

@@ -15,14 +15,14 @@ from coupons.sources.limits import SourceLimits
 from coupons.sources.source import PIECE_BYTES, SourceError, SourceUnavailable, file_name
 from coupons.sources.threads import run_in_thread
 
-_READ_BYTES = 262_144  # zipfile reads ahead: the ratio of a bomb is detected at most 200 times this late
+_READ_BYTES = 262_144  # zipfile reads ahead: a bomb is detected after at most 200 times this size of excess output
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
-_DOCUMENTS = {  # by a file that each of them contains
+_DOCUMENTS = {  # documents that are zips, by a file that each of them contains
     "xl/workbook.xml": "an Excel workbook",
     "[Content_Types].xml": "an Office document",
     "META-INF/manifest.xml": "an OpenDocument file",
 }
-_DAMAGE = (  # the errors of zipfile for 250,000 damaged files
+_DAMAGE = (  # the errors that zipfile raised for 250,000 damaged files
     BadZipFile,
     EOFError,
     IndexError,
@@ -43,11 +43,11 @@ class Member:
 
 @asynccontextmanager
 async def open_member(pieces: AsyncIterator[bytes], name: str, limits: SourceLimits) -> AsyncIterator[Member]:
-    """The only file in a zip. The directory of a zip is at its end, so it is first written to an unnamed file.
+    """The only file in a zip. The directory of a zip is at its end, so the zip is first written to an unnamed file.
 
     Raises:
-        SourceError: the zip has no file or several, needs a password, is damaged or exceeds a limit; or this machine
-            has no writable folder.
+        SourceError: the zip contains no file or several files, needs a password, is damaged or exceeds a limit; or this
+            machine has no writable folder.
         SourceUnavailable: the disk is full.
     """
     with _spool(name) as spool:
@@ -61,7 +61,7 @@ async def open_member(pieces: AsyncIterator[bytes], name: str, limits: SourceLim
 
 
 class _BoundedFile(io.FileIO):
-    """Bounds each read: zipfile reads the directory of a zip in one piece, however large it claims to be."""
+    """A file that limits the size of each read, because zipfile reads a zip's directory at once, whatever its size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size if size is not None and 0 <= size <= PIECE_BYTES else PIECE_BYTES + 1)

@@ -57,7 +57,7 @@ async def create(
         raise Conflict(f"list {name}: shortage text needs an alternative text")
     preview = preview_text or name + PREVIEW_SUFFIX
     if await connection.fetchval(SQL.create, name, description, shortage, alternative_text, preview) is None:
-        raise Conflict(f"list {name} exists already")
+        raise Conflict(f"list {name} already exists")
 
 
 async def change(
@@ -105,7 +105,7 @@ async def copy(connection: Connection, name: str, new_name: str) -> None:
     """Create a list with the same settings. Codes are not copied: a code belongs to one list."""
     await get(connection, name)
     if await connection.fetchval(SQL.copy, name, new_name, PREVIEW_SUFFIX) is None:
-        raise Conflict(f"list {new_name} exists already")
+        raise Conflict(f"list {new_name} already exists")
 
 
 async def archive(connection: Connection, name: str) -> None:

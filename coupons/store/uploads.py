@@ -95,4 +95,4 @@ def parse_source(source: str) -> UUID | None:
     try:
         return UUID(rest)
     except ValueError:
-        raise Conflict("an upload has the source upload:<id>") from None
+        raise Conflict("invalid source: an upload source has the form upload:<id>, where the id is a UUID") from None

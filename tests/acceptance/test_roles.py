@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 CUSTOMERS = addresses(200)
 SPRING = codes("SPRING", 260)
-REFUSED = "permission denied for codes: reading them takes the role coupons_codes, deleting them the owner"
+REFUSED = "permission denied for codes: reading codes requires the role coupons_codes, deleting codes the owner"
 WORKERS = {"import": "importer", "sendout": "preparer", "deliver": "sender"}
 LOGINS = (*WORKERS.values(), "web", "web and codes", "operator", "operator and codes", "auditor")
 

@@ -89,7 +89,7 @@ async def test_a_new_list_of_the_same_name_is_another_list(connection: Connectio
     await archive_and_delete(connection)
     await add_list(connection, "a", 0)
     await add_codes(connection, "a", ["NEW-1", "NEW-2"])
-    with pytest.raises(Conflict, match="exists already"):
+    with pytest.raises(Conflict, match="already exists"):
         await add_list(connection, "a", 0)
     await lists.change(connection, "a", description="new", shortage=None, alternative_text=None, preview_text=None)
     await lists.copy(connection, "a", "b")

@@ -51,7 +51,7 @@ def test_a_gigabyte_in_one_line_is_rejected_in_little_memory() -> None:
     line = one_line(1 << 30)
     tracemalloc.start()
     try:
-        with pytest.raises(FileError, match="spring, line 1: more than 65536 characters without a line end"):
+        with pytest.raises(FileError, match="spring, line 1: exceeds the limit of 65536 characters per line"):
             read(line, FileFormat())
         _, peak = tracemalloc.get_traced_memory()
     finally:
