@@ -345,9 +345,9 @@ CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncer
 --     uncertain ──────────┬─→ pending     resend: by an operator or the policy, unless `never_resend`
 --                         └─→ sent        accept: by an operator or the policy
 --
--- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code. While a
--- mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that updates of the
--- state are HOT, which halves the WAL.
+-- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code.
+-- While a mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that updates
+-- of the state are HOT, which halves the WAL.
 CREATE TABLE delivery (
     sendout_id     uuid NOT NULL,
     number         integer NOT NULL CHECK (number > 0),

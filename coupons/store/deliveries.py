@@ -1,6 +1,7 @@
-"""A batch of deliveries: claim it, assign its codes, record its intents and outcomes, release it.
+"""Batches of deliveries: claim a batch, assign its codes, record intents and outcomes, release it.
 
-Every write carries the lease's token. No transaction is open while a mail is handed over.
+An intent is a committed note that a mail may be handed over. Every write compares the lease's token. No transaction is
+open while a mail is handed over.
 """
 
 from collections import Counter, defaultdict
@@ -26,13 +27,13 @@ class NotSending(Exception):
 
 
 class _TurnTaken(Exception):
-    """The sendout has a rate limit, and another worker has just taken its turn."""
+    """The sendout has a rate limit, and another worker has just claimed its next batch."""
 
 
 CLAIM_TRIES = 10
-"""After this many turns in a row that other workers took first, the worker looks again later."""
+"""If other workers were faster this many times in a row, the worker tries again later."""
 RETRIED_STATES = (DeliveryState.DEFERRED, DeliveryState.UNCERTAIN)
-"""After these, another attempt may follow."""
+"""The states after which another attempt may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +66,29 @@ class BatchList:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One mail to be rendered. `codes` are by list id, without lists that have no code for it."""
+    """One mail to be rendered. `codes` maps list ids to codes; it lacks the lists that have no code for this mail."""
 
     number: int
     address: str
     attributes: Mapping[str, str]
     attempts: int
     was_uncertain: bool = False
-    """An earlier mail may have arrived: its codes stay with this recipient."""
+    """An earlier mail may have arrived, so the codes stay with this recipient."""
     deferred_for: float | None = None
-    """Seconds since the first deferral."""
+    """Seconds since the first deferral; None if the mail was never deferred."""
     codes: Mapping[int, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`complete`: each delivery has a code of each list, as far as codes are reserved. If not, assign again."""
+    """`complete` is True once each delivery has its codes or no reserved codes are left.
+
+    If it is False, assign again.
+    """
 
     complete: bool
     cursors: dict[int, int]
-    """Of the sendout's lists, by their ids, for the next assignment: the last coupon id that was assigned."""
+    """For each list id, the last coupon id that was assigned. The next assignment begins after it."""
 
 
 NO_CURSORS: Mapping[int, int] = {}
@@ -98,11 +102,11 @@ class DeliveryResult:
     state: DeliveryState
     reply: str
     list_ids: Collection[int] = ()
-    """Lists of whose codes the mail had one."""
+    """The lists of which the mail has a code."""
     due_in: float | None = None
     """Seconds until a deferred mail is due."""
     attempted: bool = True
-    """False if no mail was handed over, because it cannot be rendered."""
+    """False if the mail was not handed over because it cannot be rendered."""
 
     @classmethod
     def of(
@@ -120,7 +124,10 @@ class DeliveryResult:
 async def claim(
     connection: Connection, *, owner: str, lease_seconds: float, only_cancelled: bool = False
 ) -> Batch | None:
-    """Claim a due batch, or only one of a cancelled sendout. Mails in flight of a dead worker become uncertain."""
+    """Claim a due batch; with `only_cancelled`, one of a cancelled sendout. Return None if there is none.
+
+    If a dead worker left mails of the batch in flight, they become uncertain.
+    """
     for _ in range(CLAIM_TRIES):
         try:
             async with connection.transaction():
@@ -156,7 +163,7 @@ def _batch(row: asyncpg.Record) -> Batch:
 
 
 async def recover(connection: Connection, *, owner: str, lease_seconds: float) -> int:
-    """Make mails in flight of dead workers uncertain, in any state of their sendouts; returns how many."""
+    """Make mails in flight of dead workers uncertain, whatever the state of their sendouts; return how many."""
     count = 0
     while True:
         async with connection.transaction():
@@ -175,7 +182,7 @@ async def _abandon(connection: Connection, batch: Batch, numbers: list[int], lea
 
 
 async def next_due(connection: Connection) -> float | None:
-    """Seconds until the next batch can be claimed that cannot be claimed now; None if there is none."""
+    """Return the seconds until a batch can be claimed that cannot be claimed now; None if there is none."""
     seconds: float | None = await connection.fetchval(SQL.next_due)
     return seconds
 
@@ -186,11 +193,11 @@ async def list_lists(connection: Connection, sendout_id: UUID) -> list[BatchList
 
 
 async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[int, int] = NO_CURSORS) -> Assignment:
-    """Assign a code of each list to each of the batch's deliveries, up to the number that is reserved.
+    """Assign a code of each list to each of the batch's deliveries, up to the number of reserved codes.
 
-    `cursors` come from assignments before: a list's available codes begin after its cursor. Codes are reserved, so
-    fewer codes than wanted means that another transaction locks them or that they came back behind the cursor; it never
-    means a shortage.
+    `cursors` come from earlier assignments: a list's available codes begin after its cursor. The codes are reserved. So
+    if fewer codes are found than wanted, another transaction locks them or they were returned to the list behind the
+    cursor. It never means that the list has too few.
 
     Raises:
         LeaseLost, NotSending: nothing was assigned.
@@ -212,7 +219,7 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
 
 
 async def list_due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
-    """The batch's mails that can be rendered now, with their codes."""
+    """Return the batch's mails that are due, with their codes."""
     rows = await connection.fetch(SQL.due, *batch.span)
     codes = defaultdict[int, dict[int, str]](dict)
     for row in await connection.fetch(SQL.codes, *batch.span, [each.list_id for each in lists]):
@@ -230,15 +237,15 @@ async def record(
     intents: Sequence[int],
     lease_seconds: float,
 ) -> bool:
-    """One flush: record the results of mails, and the intent to hand over the next ones.
+    """Commit one flush: record the results of mails and the intents to send the next ones.
 
-    `in_flight` are the numbers of mails that were handed over before and have no outcome yet. `flush` identifies the
-    flush: if it is tried again after its commit, it only returns the same answer.
+    `in_flight` has the numbers of mails that were handed over earlier and have no outcome yet. `flush` is the id of
+    this flush. If a committed flush is repeated with its id, it writes nothing and returns the same answer.
 
-    Returns whether `intents` may be handed over. They may not once the sendout is paused or cancelled.
+    Returns whether the mails of `intents` may be handed over. They may not once the sendout is paused or cancelled.
 
     Raises:
-        LeaseLost, SendingBlocked: nothing was written, no more mails may be handed over.
+        LeaseLost, SendingBlocked: nothing was written, and no more mails may be handed over.
     """
     async with _whole(connection, results):
         returning = [each for each in results if each.state == DeliveryState.REFUSED and each.list_ids]
@@ -262,13 +269,13 @@ async def record(
 def _whole(
     connection: Connection, results: Sequence[DeliveryResult]
 ) -> "asyncpg.transaction.Transaction | nullcontext[None]":
-    """A transaction, if more than one statement is needed."""
+    """Return a transaction if the flush needs more than one statement."""
     alone = all(each.state == DeliveryState.SENT for each in results)
     return nullcontext() if alone else connection.transaction()
 
 
 async def _lock_lists(connection: Connection, batch: Batch, list_ids: Collection[int]) -> None:
-    """Lock the lists before the flush locks the sendout's counters; schema.sql defines the order."""
+    """Lock the lists before the flush locks the sendout's counters. schema.sql defines this order."""
     await _hold(connection, batch)
     await connection.fetch(SQL.lock_lists, list(list_ids))
 
@@ -281,7 +288,7 @@ async def _answer_again(connection: Connection, batch: Batch, flush: UUID, inten
 
 
 async def close(connection: Connection, batch: Batch) -> int:
-    """Close a batch of a cancelled sendout; returns how many deliveries were cancelled. Raises LeaseLost."""
+    """Close a batch of a cancelled sendout; return how many deliveries were cancelled. Raises LeaseLost."""
     async with connection.transaction():
         await _hold(connection, batch)
         rows = await connection.fetch(SQL.cancel, *batch.span)
@@ -292,7 +299,7 @@ async def close(connection: Connection, batch: Batch) -> int:
 
 
 async def release(connection: Connection, batch: Batch, *, not_within: float = 0) -> None:
-    """Release the batch; it is due again with its next delivery, but not within `not_within` seconds."""
+    """Release the batch. It is due again when its next delivery is due, but not within `not_within` seconds."""
     await connection.execute(SQL.release, *batch.key, not_within)
 
 
@@ -330,7 +337,7 @@ async def _flush(
     intents: Sequence[int] = (),
     lease_seconds: float,
 ) -> bool | None:
-    """Whether the sendout is sending; None: the lease is lost, or the flush was already committed."""
+    """Return whether the sendout is sending; None if the lease is lost or the flush was already committed."""
     sent = Counter(list_id for each in results if each.state == DeliveryState.SENT for list_id in each.list_ids)
     try:
         may_send: bool | None = await connection.fetchval(
@@ -348,7 +355,7 @@ async def _flush(
             [*sent.values()],
             lease_seconds,
         )
-    except asyncpg.CheckViolationError as error:  # another worker has settled some of them
+    except asyncpg.CheckViolationError as error:  # another worker has settled some of these mails
         raise _lost(batch) from error
     if may_send is not None and (log := [each.number for each in results if each.state in RETRIED_STATES]):
         await connection.execute(SQL.log_attempts, batch.sendout_id, log)

@@ -1,7 +1,7 @@
--- claim: a due batch of a sendout that is sending or, with $3 only, that is cancelled, under a new lease
--- The sendout is chosen at random, so that a small one does not wait for a large one to finish. Of its batches, the one
--- that became due last comes first. No row while the restore guard blocks sending: closing a batch would return codes
--- that may have been sent since the backup.
+-- claim: claim a due batch of a sendout that is sending or cancelled or, if $3, of a cancelled one only
+-- The sendout is chosen at random, so that a small one does not wait for a large one to finish. From its batches, the
+-- one that became due last is claimed. The statement returns no row while the restore guard blocks sending, because
+-- closing a batch would return codes that may have been sent since the backup.
 WITH sending AS MATERIALIZED (
     SELECT id, state, per_hour, waiting_reason FROM sendout
     WHERE restore_guard_accepted() AND finished_at IS NULL
@@ -24,7 +24,7 @@ RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_tok
           due.in_flight AS abandoned, due.per_hour, due.waiting_reason;
 
 -- take_turn: delay the next batch of a sendout with a rate limit by the time for this batch's mails ($2 … $3)
--- No row if another worker has taken the turn.
+-- Returns no row if another worker has claimed the sendout's next batch first.
 UPDATE sendout SET next_batch_at = now() + make_interval(secs => due.mails * 3600 / per_hour)
 FROM (
     SELECT count(*) AS mails FROM delivery
@@ -32,7 +32,7 @@ FROM (
 ) due
 WHERE id = $1 AND next_batch_at <= now() RETURNING id;
 
--- abandoned: a batch that a dead worker left with mails in flight, under a new lease, in any state of its sendout
+-- abandoned: claim a batch that a dead worker left with mails in flight, whatever the state of its sendout
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
 FROM (
@@ -44,14 +44,14 @@ WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token,
           left_behind.state AS sendout_state, b.in_flight AS abandoned;
 
--- next_due: seconds until the next batch can be claimed that cannot be claimed now
+-- next_due: seconds until a batch can be claimed that cannot be claimed now
 SELECT extract(epoch FROM min(greatest(s.next_batch_at, b.due_at)) - now())::float8
 FROM sendout s CROSS JOIN LATERAL (
     SELECT min(due_at) AS due_at FROM delivery_batch WHERE sendout_id = s.id AND NOT closed AND lease_token IS NULL
 ) b
 WHERE s.finished_at IS NULL AND s.state = 'sending';
 
--- hold: lock a batch under its lease; no row if the lease is lost or the restore guard blocks sending
+-- hold: lock a leased batch; returns no row if the lease is lost or the restore guard blocks sending
 SELECT last_flush, in_flight FROM delivery_batch
 WHERE restore_guard_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 FOR NO KEY UPDATE;
@@ -59,22 +59,23 @@ FOR NO KEY UPDATE;
 -- accepted: whether the restore guard lets workers send
 SELECT restore_guard_accepted();
 
--- hold_sendout: keep the sendout's state until the transaction ends
+-- hold_sendout: keep the sendout's state unchanged until the transaction ends
 SELECT state FROM sendout WHERE id = $1 FOR SHARE;
 
 -- lock_reserved: how many codes of each list the sendout may still assign
 SELECT list_id, reserved FROM sendout_list
 WHERE sendout_id = $1 ORDER BY list_id FOR UPDATE;
 
--- assign_codes: the next available codes with `id > $6` of list $4 to the batch's deliveries that have none, at most $5
--- Written so that the planner has no choice: a new sendout has no statistics, and a prepared statement becomes
--- generic after five runs (docs/decisions/0002). Milliseconds for a batch of 1,000, with 40,000 codes and no
--- statistics, and with 1,000,000 and statistics:
---     correlated NOT EXISTS for deliveries without a code    130 and rising: all the sendout's codes for each delivery
---     joining the codes by (list_id, id)                     7,000–14,000, and 80–200: the whole list for each code
---     by ctid, numbers paired through arrays                 8–19, and 8–19
--- MATERIALIZED keeps the planner from updating more rows than the LIMIT. Claiming together with ON CONFLICT DO NOTHING
--- would leak codes.
+-- assign_codes: assign at most $5 available codes of list $4 with `id > $6` to the batch's deliveries that have none
+-- The planner has only one way to execute this statement. This matters because a new sendout has no statistics, and a
+-- prepared statement becomes generic after five runs (docs/decisions/0002). Milliseconds for a batch of 1,000
+-- deliveries (a) with 40,000 codes and no statistics, (b) with 1,000,000 codes and statistics:
+--     correlated NOT EXISTS for deliveries without a code    (a) 130 and rising: reads the sendout's codes for each
+--                                                            delivery
+--     join of the codes by (list_id, id)                     (a) 7,000–14,000, (b) 80–200: reads the list for each code
+--     update by ctid, numbers paired through arrays          (a) 8–19, (b) 8–19; this statement
+-- MATERIALIZED keeps the planner from updating more rows than the LIMIT. A claim with ON CONFLICT DO NOTHING would lose
+-- codes.
 WITH wanting AS MATERIALIZED (
     SELECT array_agg(number ORDER BY number) AS numbers, count(*) AS wanted FROM (
         SELECT number FROM delivery
@@ -104,7 +105,7 @@ WITH wanting AS MATERIALIZED (
 )
 SELECT wanted, assigned, last_id FROM wanting CROSS JOIN counted;
 
--- due: the batch's deliveries that can be mailed now
+-- due: the batch's deliveries that are due
 SELECT number, address, attributes, attempts, was_uncertain,
        extract(epoch FROM now() - deferred_since)::float8 AS deferred_for
 FROM delivery
@@ -112,7 +113,7 @@ WHERE sendout_id = $1 AND number BETWEEN $2 AND $3
   AND (state = 'pending' OR (state = 'deferred' AND due_at <= now()))
 ORDER BY number;
 
--- codes: codes of the batch's deliveries
+-- codes: the codes of the batch's deliveries
 SELECT delivery_number, list_id, code FROM coupon
 WHERE list_id = ANY ($4::bigint[]) AND sendout_id = $1 AND delivery_number BETWEEN $2 AND $3;
 
@@ -120,14 +121,15 @@ WHERE list_id = ANY ($4::bigint[]) AND sendout_id = $1 AND delivery_number BETWE
 SELECT sl.list_id, l.name, sl.shortage, sl.alternative_text
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id WHERE sl.sendout_id = $1 ORDER BY sl.list_id;
 
--- flush: record results: numbers $7, states $8, replies $9, attempts $10, seconds until due $11; lists $12 and how many
--- of their codes were sent $13. Then set the mails in flight: $5, and the new intents $6 if the sendout is sending. $4
--- is the flush's id. Renews the lease for $14 seconds. Returns whether the intents may be handed over; no row if the
+-- flush: record the results of mails and the intents to send the next ones; renew the lease for $14 seconds
+-- $4 is the id of the flush. The results are numbers $7, states $8, replies $9, attempts $10 and seconds until due $11.
+-- $12 are lists, and $13 is the number of codes of each that were sent. The mails in flight are then $5 and, if the
+-- sendout is sending, also the intents $6. Returns whether the intended mails may be handed over; returns no row if the
 -- lease is lost or this flush was already committed.
--- One statement and one round trip: as four statements, it took a third of a worker's time. If a delivery is not in the
--- expected state, `remaining` gets a value that its CHECK rejects, and nothing is written.
--- Array positions instead of a join: without statistics, the join read all the sendout's deliveries for each of 100
--- rows, 1,165 µs per row instead of 6 (docs/decisions/0005).
+-- This is one statement with one round trip; four statements took a third of a worker's time. If a delivery is not in
+-- the expected state, `remaining` gets a value that its CHECK rejects, so nothing is written.
+-- Rows are matched by array positions instead of a join. Without statistics, the join read all deliveries of the
+-- sendout for each of 100 rows: 1,165 µs per row instead of 6 (docs/decisions/0005).
 WITH held AS MATERIALIZED (
     SELECT s.state = 'sending' AS may_send FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
     WHERE restore_guard_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
@@ -150,7 +152,7 @@ WITH held AS MATERIALIZED (
     SELECT count(*) AS deliveries, count(*) FILTER (WHERE state = 'sent') AS sent,
            count(*) FILTER (WHERE state = 'refused') AS refused, count(*) FILTER (WHERE state = 'uncertain') AS uncertain
     FROM concluded
-), mine AS MATERIALIZED (  -- in the order of the lists, so that workers do not deadlock
+), mine AS MATERIALIZED (  -- ordered by list, so that workers do not deadlock
     SELECT list_id FROM sendout_list
     WHERE EXISTS (SELECT FROM held) AND sendout_id = $1 AND list_id = ANY ($12::bigint[]) ORDER BY list_id FOR UPDATE
 ), counted AS (
@@ -169,14 +171,14 @@ FROM held CROSS JOIN moved m
 WHERE b.sendout_id = $1 AND b.number = $2
 RETURNING held.may_send;
 
--- log_attempts: store replies to attempts that another attempt may follow; a mail that was not attempted has its reply
--- already
+-- log_attempts: store the replies to attempts after which another attempt may follow
+-- For a mail that was not attempted again, the row with its last reply exists already.
 INSERT INTO delivery_attempt (sendout_id, number, attempt, outcome, reply)
 SELECT d.sendout_id, d.number, d.attempts, d.state, d.reply FROM delivery d
 WHERE d.sendout_id = $1 AND d.number = ANY ($2::integer[])
 ON CONFLICT DO NOTHING;
 
--- free_codes: unassign the codes of deliveries that will not be mailed; returns the amount per list
+-- free_codes: unassign the codes of deliveries that will not be mailed; return the amount per list
 WITH freed AS (
     UPDATE coupon SET sendout_id = NULL, delivery_number = NULL
     WHERE list_id IN (SELECT list_id FROM sendout_list WHERE sendout_id = $1)
@@ -188,11 +190,11 @@ SELECT list_id, count(*) AS amount FROM freed GROUP BY list_id ORDER BY list_id;
 -- lock_lists: lock lists in the order of their ids, before their counters change
 SELECT id FROM coupon_list WHERE id = ANY ($1::bigint[]) ORDER BY id FOR NO KEY UPDATE;
 
--- give_back: make unassigned codes available again …
+-- give_back: add the unassigned codes to the available codes of their lists
 UPDATE coupon_list l SET available = l.available + freed.amount
 FROM unnest($1::bigint[], $2::bigint[]) AS freed (list_id, amount) WHERE l.id = freed.list_id;
 
--- unassign: … and take them from the sendout
+-- unassign: subtract the unassigned codes from the counters of the sendout
 WITH mine AS MATERIALIZED (
     SELECT list_id FROM sendout_list WHERE sendout_id = $1 AND list_id = ANY ($2::bigint[]) ORDER BY list_id FOR UPDATE
 )
@@ -200,19 +202,19 @@ UPDATE sendout_list sl SET assigned = sl.assigned - freed.amount
 FROM mine JOIN unnest($2::bigint[], $3::bigint[]) AS freed (list_id, amount) USING (list_id)
 WHERE sl.sendout_id = $1 AND sl.list_id = freed.list_id;
 
--- cancel: cancel remaining deliveries in a batch of a cancelled sendout; those that were ever uncertain stay uncertain
+-- cancel: cancel the remaining deliveries of a batch; those that were ever uncertain become uncertain again
 UPDATE delivery
 SET state = CASE WHEN was_uncertain THEN 'uncertain' ELSE 'cancelled' END, due_at = NULL, changed_at = now()
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('pending', 'deferred')
 RETURNING number, state;
 
--- close: close a batch: of its remaining mails, $4 are cancelled and $5 uncertain
+-- close: close a batch whose remaining mails have become cancelled ($4 mails) or uncertain ($5 mails)
 UPDATE delivery_batch
 SET remaining = remaining - $4 - $5, cancelled = cancelled + $4, uncertain = uncertain + $5, closed = (remaining = $4 + $5),
     flushed_at = now()
 WHERE sendout_id = $1 AND number = $2 AND lease_token = $3;
 
--- release: release the batch; it is due with its next delivery, but not within $4 seconds
+-- release: release the batch; it is due when its next delivery is due, but not within $4 seconds
 UPDATE delivery_batch b
 SET lease_token = NULL, lease_owner = NULL, lease_until = NULL,
     due_at = CASE WHEN b.closed THEN b.due_at ELSE greatest(now() + make_interval(secs => $4), (
@@ -221,7 +223,7 @@ SET lease_token = NULL, lease_owner = NULL, lease_until = NULL,
           AND d.state IN ('pending', 'deferred'))) END
 WHERE b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3;
 
--- renew: renew the lease of a batch; no row if it is lost
+-- renew: renew the lease of a batch; returns no row if the lease is lost
 UPDATE delivery_batch SET lease_until = now() + make_interval(secs => $4)
 WHERE sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 RETURNING number;

@@ -1,4 +1,4 @@
-"""Received commands. Their ids make commands idempotent: a second copy changes nothing."""
+"""The commands that workers have received. Their ids make them idempotent: a repeated command changes nothing."""
 
 from uuid import UUID
 
@@ -11,12 +11,12 @@ SQL = Queries("inbox.sql")
 
 
 async def accept(connection: Connection, command: Command) -> bool:
-    """Whether this command is new. Must run in the transaction that carries it out.
+    """Store the command and return whether it is new. Must run in the transaction that carries out the command.
 
-    If two workers have the same command, the second waits here until the first one commits.
+    If two workers received the same command, the second worker waits here until the first one commits.
 
     Raises:
-        Conflict: as `is_repeated` does.
+        Conflict: for the reasons that `is_repeated` lists.
     """
     require_transaction(connection)
     is_new = await connection.fetchval(SQL.accept, command.id, command.type, command.digest()) is not None
@@ -24,10 +24,10 @@ async def accept(connection: Connection, command: Command) -> bool:
 
 
 async def is_repeated(connection: Connection, command: Command) -> bool:
-    """Whether this command was accepted before.
+    """Return whether this command was accepted before.
 
     Raises:
-        Conflict: its id belongs to a command with other content, or it was rejected, for the same reason.
+        Conflict: the id belongs to a command with other content, or this command was rejected before.
     """
     known = await connection.fetchrow(SQL.known, command.id)
     if known is None:
@@ -40,12 +40,12 @@ async def is_repeated(connection: Connection, command: Command) -> bool:
 
 
 async def reject(connection: Connection, command: Command, reason: str) -> None:
-    """Store why the command is rejected, so that a waiting client sees it and a second copy is rejected too."""
+    """Store why the command is rejected. A waiting client sees the reason, and a repeated command is rejected too."""
     await connection.execute(SQL.reject, command.id, command.type, command.digest(), reason)
 
 
 async def is_known(connection: Connection, command_id: UUID) -> bool:
-    """Whether a worker has received the command with this id. Raises Conflict if it was rejected."""
+    """Return whether a worker has received the command with this id. Raises Conflict if it was rejected."""
     known = await connection.fetchrow(SQL.known, command_id)
     if known and known["rejection_reason"]:
         raise Conflict(known["rejection_reason"])

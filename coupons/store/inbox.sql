@@ -1,4 +1,4 @@
--- accept: store a command; no row if its id is known
+-- accept: store a command; returns no row if its id is known
 INSERT INTO command (id, type, digest) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id;
 
 -- reject: store a command with the reason why it was rejected

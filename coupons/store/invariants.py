@@ -1,4 +1,4 @@
-"""The invariants that `coupons verify` checks. Each is a query that returns the rows violating it."""
+"""The invariants that `coupons verify` checks. Each invariant is a query that returns the rows that violate it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ VIOLATIONS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """A rule, and the first rows that violate it. The rows contain no codes."""
+    """A rule and the first rows that violate it. The rows contain no codes."""
 
     name: str
     sentence: str

@@ -1,5 +1,5 @@
--- lists_add_up: available + reserved + assigned + sent = total, for the codes and for the counters
--- A deleted list has no codes, none of them reserved or assigned; its sent codes are not in its total.
+-- lists_add_up: in each list, available + reserved + assigned + sent = total, and the counters match the codes
+-- A deleted list has no codes and no reserved or assigned ones; its sent codes are not in its total.
 SELECT l.name AS list, l.total, l.available, r.coupons, r.free, u.reserved, u.assigned, u.sent
 FROM coupon_list l
 CROSS JOIN LATERAL (
@@ -13,7 +13,7 @@ CROSS JOIN LATERAL (
 WHERE r.coupons <> l.total OR r.free <> l.available + u.reserved
    OR l.available + u.reserved + u.assigned + CASE WHEN l.deleted_at IS NULL THEN u.sent ELSE 0 END <> l.total;
 
--- codes_have_one_owner: no code is in a list twice, checked without the index
+-- codes_have_one_owner: no code is in a list twice (checked without the unique index)
 SELECT l.name AS list, count(*) AS times, count(DISTINCT (c.sendout_id, c.delivery_number)) AS owners
 FROM (SELECT list_id, sendout_id, delivery_number, code, count(*) OVER (PARTITION BY list_id, code) AS n FROM coupon) c
 JOIN coupon_list l ON l.id = c.list_id
@@ -42,8 +42,8 @@ LEFT JOIN (
 ) o USING (sendout_id, list_id)
 WHERE sl.assigned + sl.sent <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
 
--- mails_have_their_codes: each sent mail has a code of each list without alternative text
--- The codes of a deleted list are gone; only their number is known.
+-- mails_have_their_codes: each sent mail has a code of each list, except lists with an alternative text
+-- The codes of a deleted list are deleted too; only their number is known.
 SELECT d.sendout_id, d.number, sl.list_id, d.state
 FROM delivery d
 JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'

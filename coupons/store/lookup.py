@@ -1,4 +1,4 @@
-"""Look up mails, codes and replies of relays, as a service desk needs them."""
+"""Look up mails, codes and the relays' replies for the service desk."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail to an address, sent or not. `codes` are by list name, `answers` from the first attempt to the last.
+    """One mail to an address, sent or not. `codes` maps list names to codes. `answers` has all attempts, oldest first.
 
-    Its codes of `deleted_lists` are not known any more.
+    The mail's codes of `deleted_lists` are no longer known.
     """
 
     sendout: UUID
@@ -48,9 +48,9 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class CodeOwner:
-    """A code in a list; without a sendout it is not assigned.
+    """A code and the recipient that it is assigned to. If `sendout` is None, the code is not assigned.
 
-    Without a list, the code was sent from a list that was deleted since; nothing else is known about it.
+    If `list` is None, the code was sent from a list that has been deleted, and nothing else is known about it.
     """
 
     list: str | None
@@ -62,13 +62,16 @@ class CodeOwner:
 
 
 async def list_mails(connection: Connection, address_key: str) -> list[Mail]:
-    """All mails to the normalized address (`coupons.addresses`), newest first."""
+    """Return the mails to the normalized address (`coupons.addresses`), newest first."""
     rows = await connection.fetch(SQL.by_address, address_key, MAILS_SHOWN)
     return [Mail(**row, answers=await _answers(connection, row["sendout"], [row["number"]])) for row in rows]
 
 
 async def iter_replies(connection: Connection, sendout_id: UUID) -> AsyncIterator[Answer]:
-    """All replies for mails of a sendout that were not accepted at the first attempt, by number and attempt."""
+    """Iterate over all replies for those mails of a sendout that were not accepted at the first attempt.
+
+    The order is by number and attempt.
+    """
     after = 0
     while rows := await connection.fetch(SQL.troubled, sendout_id, after, DELIVERIES_AT_ONCE):
         for answer in await _answers(connection, sendout_id, [row["number"] for row in rows]):

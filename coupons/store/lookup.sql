@@ -1,4 +1,4 @@
--- by_address: every mail to an address, newest first, with its codes; through the key of each sendout
+-- by_address: mails to an address with their codes, newest first; uses one index lookup per sendout
 SELECT s.id AS sendout, s.created_at, m.name AS message, d.number, d.address, d.state, d.attempts, d.reply, d.changed_at,
        coalesce((SELECT jsonb_object_agg(l.name, c.code)
                  FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
@@ -11,7 +11,7 @@ JOIN message m ON m.id = s.message_id
 CROSS JOIN LATERAL (SELECT * FROM delivery WHERE sendout_id = s.id AND address_key = $1) d
 ORDER BY s.created_at DESC LIMIT $2;
 
--- by_code: every list with the code, and its recipient; last, without a list, if a deleted list's code was sent
+-- by_code: each list with this code and its recipient; a row without a list if a deleted list's code was sent
 SELECT l.name AS list, c.sendout_id AS sendout, m.name AS message, d.address, d.state, d.changed_at
 FROM coupon_list l
 CROSS JOIN LATERAL (SELECT * FROM coupon WHERE list_id = l.id AND code = $1) c
@@ -22,7 +22,7 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, 'sent', NULL FROM retired_code JOIN retired_code_key ON hash = retired_code_hash(key, $1)
 ORDER BY list;
 
--- troubled: deliveries after number $2 that a relay did not accept at the first attempt, at most $3
+-- troubled: at most $3 deliveries after number $2 that a relay did not accept at the first attempt
 SELECT number FROM (
     (SELECT number FROM delivery WHERE sendout_id = $1 AND number > $2 AND state = 'refused' ORDER BY number LIMIT $3)
     UNION
@@ -30,8 +30,8 @@ SELECT number FROM (
 ) troubled
 ORDER BY number LIMIT $3;
 
--- answers: replies to all attempts of the deliveries $2; the last one is stored with the delivery, unless it is logged
--- too
+-- answers: the replies to all attempts of the deliveries $2
+-- The reply to the last attempt is stored with the delivery, and sometimes also as a row of delivery_attempt.
 SELECT a.number, d.address, a.attempt, a.outcome, a.reply, a.at
 FROM delivery_attempt a JOIN delivery d USING (sendout_id, number)
 WHERE a.sendout_id = $1 AND a.number = ANY ($2::integer[])

@@ -1,6 +1,6 @@
-"""The statements of one `.sql` file, by name.
+"""The SQL statements of one `.sql` file, by name.
 
-A block begins with `-- name: purpose`; the module next to the file runs it as `SQL.name`.
+Each block begins with the line `-- name: purpose`. The module next to the file runs its statement as `SQL.name`.
 """
 
 import re
@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"^-- ([a-z_]+): (.*)\n", re.MULTILINE)
 
 
 class Queries:
-    """`SQL.name` is the statement, `SQL.purposes["name"]` the purpose in its first line."""
+    """`SQL.name` is the statement. `SQL.purposes["name"]` is the purpose from its first line."""
 
     def __init__(self, file: str) -> None:
         text = files("coupons").joinpath("store", file).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The rate limit of all workers together: slots of time in which mails may leave, booked one after the other."""
+"""The rate limit that all workers share. They book slots of time, one after the other, in which mails may be sent."""
 
 from coupons.database import Connection
 from coupons.store.queries import Queries
@@ -7,6 +7,6 @@ SQL = Queries("rate_limit.sql")
 
 
 async def book(connection: Connection, *, seconds: float) -> float:
-    """Book the next free slot of this length; returns the seconds until it begins."""
+    """Book the next free slot of the given length; return the seconds until it begins."""
     wait: float = await connection.fetchval(SQL.book, seconds)
     return wait

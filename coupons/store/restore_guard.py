@@ -1,6 +1,6 @@
 """The restore guard: nothing is sent from a restored database until an operator accepts it.
 
-schema.sql explains how a restore is detected, docs/decisions/0011 what cannot be detected.
+schema.sql explains how a restore is detected. docs/decisions/0011 lists what cannot be detected.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _REASONS = {
     "is_elsewhere": "the database is on another server: it was moved or upgraded",
     "is_copy": "the database is a copy of another one",
 }
-"""The first one that applies is shown; a dump that was restored on another server has two."""
+"""Only the first reason that applies is shown. A dump that was restored on another server has two."""
 _REPLY = "may have been sent after the backup, perhaps with another code"
 _LOCKED_SECONDS = 0.05
 _ASSIGN_TRIES = 1_200
@@ -35,19 +35,22 @@ _LEASE_SECONDS = 24 * 3_600
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`refusal` is the reason why nothing is sent; None while the database is accepted."""
+    """`refusal` is the reason why no mail is sent, or None while the database is accepted."""
 
     refusal: str | None
     number: int | None
-    """The number of the acceptance in force; None if there is none."""
+    """The number of the current acceptance; None if there is none."""
     accepted_at: datetime | None
     mark: str
-    """Changes as soon as the database or its acceptance changes."""
+    """A text that changes when the database or its acceptance changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedSendout:
-    """Its `remaining` mails may have been sent since the data end; None before its recipients are counted."""
+    """A sendout that had not ended in the restored data.
+
+    Its `remaining` mails may have been sent after the backup. The number is None before its recipients are counted.
+    """
 
     id: UUID
     message: str
@@ -60,7 +63,7 @@ class UnfinishedSendout:
 
 @dataclass(frozen=True, slots=True)
 class UnassignedCodes:
-    """Codes of a list that are not assigned in these data, and may have been sent since."""
+    """A list with codes that are unassigned in the restored data and may have been sent after the backup."""
 
     name: str
     available: int
@@ -69,12 +72,12 @@ class UnassignedCodes:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """When the data end, and the mails and codes that may have been sent since."""
+    """The time up to which the restored data reach, and the mails and codes that may have been sent since then."""
 
     mails_until: datetime | None
-    """The last trace of a mail. It does not change while nothing is sent."""
+    """The last time at which mails were claimed or recorded. It does not change while no mail is sent."""
     work_until: datetime | None
-    """The last trace of anything else: commands, imports, prepared sendouts. It advances while workers run."""
+    """The last time of any other work (commands, imports, prepared sendouts). It advances while workers run."""
     now: datetime
     sendouts: tuple[UnfinishedSendout, ...]
     lists: tuple[UnassignedCodes, ...]
@@ -86,15 +89,15 @@ async def state(connection: Connection) -> State:
 
 
 async def refusal(connection: Connection) -> str | None:
-    """The reason why nothing is sent, for users; None while the database is accepted."""
+    """Return the reason why no mail is sent, as shown to users; None while the database is accepted."""
     if await connection.fetchval(SQL.accepted):
         return None
     found = _refusal(await _state(connection))
-    return found and f"nothing is sent before `coupons restore-guard accept`: {found}"
+    return found and f"no mail is sent until an operator runs `coupons restore-guard accept`: {found}"
 
 
 async def since(connection: Connection) -> Since:
-    """The mails and codes that may have been sent after the data end. Reads one row per batch of the database."""
+    """Return the mails and codes that may have been sent after the backup. Reads one row per batch in the database."""
     reaches = await connection.fetchrow(SQL.reaches)
     assert reaches is not None  # noqa: S101 - a SELECT without FROM always has a row
     rows = await connection.fetch(SQL.sendouts)
@@ -104,14 +107,16 @@ async def since(connection: Connection) -> Since:
 
 
 async def accept(connection: Connection, *, seen: State | None = None, uncertain: bool = False) -> int:
-    """Accept the database as it is, so that workers send; returns how many mails became uncertain.
+    """Accept the database as it is, so that workers send again; return how many mails became uncertain.
 
-    An accepted database is not accepted again. With `uncertain`, the remaining mails of started sendouts are not sent:
-    their reserved codes are assigned to them, and they become uncertain. All leases end. Must not run in a transaction:
-    PostgreSQL writes the rows of a nested one with another transaction id than the guard stores.
+    If the database is accepted already, nothing changes. With `uncertain`, the remaining mails of started sendouts are
+    not sent: their reserved codes are assigned to them, and they become uncertain. All leases end.
+
+    Must not run in a transaction. In a nested transaction (savepoint), PostgreSQL would write the guard's row with
+    another transaction id than the row contains.
 
     Raises:
-        Conflict: the database is a replica, or has changed since it was `seen`.
+        Conflict: the database is a replica, or it has changed since the state `seen`.
     """
     if (await _state(connection))["is_replica"]:
         raise Conflict(f"{_REASONS['is_replica']}: it cannot be accepted")
@@ -121,7 +126,7 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
         if row["accepted"]:
             return 0
         if seen and seen.mark != row["mark"]:
-            raise Conflict("the database has changed in the meantime: look again (coupons restore-guard show)")
+            raise Conflict("the database has changed in the meantime: run `coupons restore-guard show` again")
         await connection.execute(f"SET LOCAL statement_timeout = '{ACCEPT_SECONDS}s'")
         await connection.execute(SQL.end)
         await connection.execute(SQL.begin)
@@ -141,12 +146,15 @@ def _refusal(row: asyncpg.Record) -> str | None:
     if row["accepted"]:
         return None
     reasons = (words for fact, words in _REASONS.items() if row[fact])
-    timelines = f"timeline {row['timeline']}, accepted was {row['accepted_timeline']}"
+    timelines = f"it is on timeline {row['timeline']}, and timeline {row['accepted_timeline']} was accepted"
     return next(reasons, f"the database's server was promoted, or recovered to a point in time: {timelines}")
 
 
 async def _make_uncertain(connection: Connection) -> int:
-    """No worker interferes: a batch can be claimed only after the commit."""
+    """Make the remaining mails of started sendouts uncertain; return how many.
+
+    No worker interferes, because a batch can be claimed only after this transaction is committed.
+    """
     await connection.execute(SQL.lock_sendouts)
     rows = await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)
     seized = [Batch(**{**row, "sendout_state": SendoutState(row["sendout_state"])}) for row in rows]
@@ -172,11 +180,14 @@ async def _make_uncertain(connection: Connection) -> int:
 
 
 async def _assign_codes(connection: Connection, batch: Batch, cursors: dict[int, int]) -> dict[int, int]:
-    """Assign the batch's codes; returns the cursors. An import unlocks its codes when a chunk is committed."""
+    """Assign the batch's codes and return the cursors.
+
+    If an import locks the codes, wait until its chunk is committed.
+    """
     for _ in range(_ASSIGN_TRIES):
         assigned = await deliveries.assign_codes(connection, batch, cursors)
         if assigned.complete:
             return cursors | assigned.cursors
         cursors = cursors | assigned.cursors
         await asyncio.sleep(_LOCKED_SECONDS)
-    raise Conflict("an import locks reserved codes: accept again when it has ended")
+    raise Conflict("an import locks reserved codes: run the command again when the import has ended")

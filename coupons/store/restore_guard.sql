@@ -1,8 +1,8 @@
 -- accepted: whether workers may send
 SELECT restore_guard_accepted();
 
--- state: the identity of the database, the acceptance in force, and how they differ
--- `mark` changes as soon as any of them does.
+-- state: the identity of the database, the current acceptance, and their differences
+-- `mark` changes when any of these changes.
 SELECT restore_guard_accepted() AS accepted, e.number, e.accepted_at, n.timeline, e.timeline AS accepted_timeline,
        pg_is_in_recovery() AS is_replica, e.number IS NULL AS is_new,
        EXISTS (SELECT FROM restore_guard WHERE ended_at IS NULL AND written_by <> xmin) AS is_restored,
@@ -12,14 +12,14 @@ SELECT restore_guard_accepted() AS accepted, e.number, e.accepted_at, n.timeline
 FROM this_database() n
 LEFT JOIN (SELECT * FROM restore_guard WHERE ended_at IS NULL ORDER BY number DESC LIMIT 1) e ON true;
 
--- reaches: the last trace of a mail, which does not change while sending is blocked, and of everything else
+-- reaches: the last time at which mails were claimed or recorded, and the last time of any other work
 SELECT (SELECT max(greatest(flushed_at, claimed_at)) FROM delivery_batch) AS mails_until,
        greatest((SELECT max(received_at) FROM command),
                 (SELECT max(greatest(progressed_at, finished_at)) FROM import_job),
                 (SELECT max(greatest(created_at, started_at, finished_at)) FROM sendout)) AS work_until,
        now();
 
--- sendouts: sendouts whose mails may have been sent since the backup: not ended, and not to start later
+-- sendouts: started sendouts that have not ended, whose mails may have been sent since the backup
 SELECT s.id, m.name AS message, s.state, s.recipients, coalesce(b.sent, 0) AS sent,
        coalesce(b.uncertain, 0) AS uncertain, coalesce(b.remaining, s.recipients) AS remaining
 FROM sendout s
@@ -39,24 +39,24 @@ LEFT JOIN LATERAL (
 WHERE l.deleted_at IS NULL AND (l.available > 0 OR r.reserved > 0)
 ORDER BY l.name;
 
--- lock: keep others from accepting until the transaction ends; workers can still read
+-- lock: let no other transaction accept the database until this one ends; workers can still read
 LOCK TABLE restore_guard IN SHARE ROW EXCLUSIVE MODE;
 
--- end: end the acceptance in force
+-- end: end the current acceptance
 UPDATE restore_guard SET ended_at = now() WHERE ended_at IS NULL;
 
 -- begin: accept the database as it is now
 INSERT INTO restore_guard (number, cluster, timeline, database)
 SELECT coalesce((SELECT max(number) FROM restore_guard), 0) + 1, cluster, timeline, database FROM this_database();
 
--- void: end all leases: their workers know of mails that this database does not know of
+-- void: end all leases, because their workers may have sent mails that this database does not know
 UPDATE delivery_batch SET lease_token = gen_random_uuid(), lease_until = now()
 WHERE lease_token IS NOT NULL AND NOT closed;
 
--- lock_sendouts: lock sendouts that have started, so that none is cancelled now
+-- lock_sendouts: lock the sendouts that have started, so that they cannot be cancelled now
 SELECT id FROM sendout WHERE state IN ('sending', 'paused') AND finished_at IS NULL ORDER BY id FOR UPDATE;
 
--- seize: take the open batches of sendouts that have started
+-- seize: claim the open batches of sendouts that have started
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = 'restore guard', lease_until = now() + interval '1 day'
 FROM sendout s
@@ -64,7 +64,7 @@ WHERE s.id = b.sendout_id AND s.state IN ('sending', 'paused') AND s.finished_at
   AND (s.start_at IS NULL OR s.start_at <= now()) AND NOT b.closed
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, s.state AS sendout_state;
 
--- unpause: let these sendouts finish: with no mail remaining, a paused one finishes too
+-- unpause: make paused sendouts sending, so that they finish, because none of their mails remain
 UPDATE sendout SET state = 'sending', reason = NULL
 WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (start_at IS NULL OR start_at <= now());
 
@@ -72,5 +72,5 @@ WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (start_at IS NU
 SELECT number FROM delivery
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('pending', 'deferred') ORDER BY number;
 
--- never_resend: mark mails that may have been sent after the backup, then with another code of the same list
+-- never_resend: mark mails that may have been sent after the backup with another code of the same list
 UPDATE delivery SET never_resend = true WHERE sendout_id = $1 AND number = ANY ($2::integer[]);

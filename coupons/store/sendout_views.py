@@ -1,4 +1,4 @@
-"""Sendouts as the Outbox shows them, with the numbers of their deliveries and codes."""
+"""Sendouts as the Outbox page shows them, with the numbers of their deliveries and codes."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,16 +12,19 @@ from coupons.store.queries import Queries
 SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
 RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
-"""States in which a sendout can be asked to resume."""
+"""The states in which a sendout can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendoutList:
-    """A sendout's codes of one list. Each is reserved, assigned or sent. `available` is what the list has now."""
+    """A sendout's codes of one list.
+
+    Each code is reserved, assigned or sent. The list has `available` more codes now.
+    """
 
     name: str
     deleted: bool
-    """If true, a list with this name is another one."""
+    """If True, an existing list with the same name is a different list."""
     shortage: Shortage
     needed: int
     reserved: int
@@ -58,29 +61,32 @@ class Sendout:
     per_hour: float | None
     auto_resume: bool
     resumable: bool
-    """It is interrupted, and its lists have enough codes now. This is a hint: the worker that resumes it decides."""
+    """The sendout is interrupted, and its lists now have enough codes.
+
+    Only the worker that resumes it decides finally.
+    """
     remaining: int
     in_flight: int
     """Mails that are handed over and have no outcome yet."""
     leased_batches: int
-    """With none, no more mails of a paused sendout can be handed over."""
+    """If this is 0, no more mails of a paused sendout can be handed over."""
     sent: int
     refused: int
     uncertain: int
     cancelled: int
     per_second: float | None
-    """Mails that got an outcome, averaged over the last minute; None while nothing is sent."""
+    """Mails per second that got an outcome, averaged over the last minute; None if no mail was sent in it."""
     lists: tuple[SendoutList, ...]
 
     @property
     def ended(self) -> bool:
-        """Whether its state changes only if an operator acts."""
+        """Whether the state can change only if an operator acts."""
         resumes = self.resumable and self.auto_resume
         return self.finished_at is not None or (self.state in RESUMED_STATES and not resumes)
 
     @property
     def handed_over(self) -> int:
-        """How many mails the relay has accepted, may have accepted, or is being given now."""
+        """The number of mails that the relay has accepted or may have accepted, or that are in flight."""
         return self.sent + self.uncertain + self.in_flight
 
     @property
@@ -98,22 +104,22 @@ class Resumable:
 
 
 def check_resumable(sendout: Sendout) -> None:
-    """Raises Conflict if `sendouts.resume` would reject the sendout's state."""
+    """Raise Conflict if `sendouts.resume` would reject the sendout because of its state."""
     if sendout.state not in RESUMED_STATES:
         raise Conflict(not_resumable(sendout.id, sendout.state))
 
 
 def not_resumable(sendout_id: UUID, state: SendoutState) -> str:
-    return f"sendout {sendout_id} is {state}: only interrupted or paused ones are resumed"
+    return f"sendout {sendout_id} is {state}: only an interrupted or paused sendout can be resumed"
 
 
 async def list_newest(connection: Connection, *, state: SendoutState | None = None, limit: int = 100) -> list[Sendout]:
-    """The newest sendouts, optionally of one state."""
+    """Return the newest sendouts, optionally only those in one state."""
     return await _rows(connection, None, state, limit)
 
 
 async def get(connection: Connection, sendout_id: UUID) -> Sendout:
-    """Raises Conflict if there is none."""
+    """Return the sendout with this id. Raises Conflict if it does not exist."""
     found = await find(connection, sendout_id)
     if found is None:
         raise Conflict(f"there is no sendout {sendout_id}")
@@ -125,20 +131,20 @@ async def find(connection: Connection, sendout_id: UUID) -> Sendout | None:
 
 
 async def list_resumable(connection: Connection, list_name: str) -> list[Resumable]:
-    """Interrupted sendouts that need this list and could be resumed now, oldest first.
+    """Return the interrupted sendouts that need this list and could be resumed now, oldest first.
 
-    Each is looked at alone: codes that one of them takes are no longer there for the next.
+    Each sendout is checked alone. Resuming one of them may leave too few codes for the next.
     """
     return [Resumable(**row) for row in await connection.fetch(SQL.resumable, list_name, False)]
 
 
 async def list_auto_resumable(connection: Connection) -> list[Resumable]:
-    """Interrupted sendouts with auto-resume that could be resumed now, oldest first."""
+    """Return the interrupted sendouts that have auto-resume and could be resumed now, oldest first."""
     return [Resumable(**row) for row in await connection.fetch(SQL.resumable, None, True)]
 
 
 async def list_problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
-    """The first refused, uncertain and deferred deliveries, with the relay's replies."""
+    """Return the first refused, uncertain and deferred deliveries, with the relay's replies."""
     rows = await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)
     return [Problem(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 

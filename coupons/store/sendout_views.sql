@@ -1,6 +1,6 @@
--- rows: sendouts, newest first, with their delivery counts; $1 an id, $2 a state, or NULL
--- `per_second`: mails that got an outcome in the last minute, computed from the batches that were worked on in it. Each
--- batch counts with the part of its time that lies in that minute.
+-- rows: sendouts with their delivery counts, newest first; only the id $1 and the state $2, unless NULL
+-- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
+-- with the part of its time that lies in this minute.
 SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting_reason,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
        s.auto_resume,
@@ -27,9 +27,10 @@ LEFT JOIN LATERAL (
 WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 
--- resumable: interrupted sendouts whose lists all have enough codes now, oldest first; $1 a list that they need, or
--- NULL; $2 only those with auto-resume. The current shortage setting of the lists counts. Not while a list is being
--- replaced, because some of its codes are still to be removed.
+-- resumable: interrupted sendouts whose lists all have enough codes now, oldest first
+-- $1 is a list that they need, or NULL. If $2, only sendouts with auto-resume are returned. The current shortage
+-- setting of each list applies. A sendout is not resumable while the codes of one of its lists are being replaced,
+-- because some of these codes will be removed.
 SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
 WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NOT $2)
   AND ($1::text IS NULL OR EXISTS (

@@ -1,4 +1,7 @@
-"""The life of a sendout: command, snapshot, admission, pause, cancel, finish. schema.sql draws its states."""
+"""The life of a sendout: command, snapshot of its recipients, admission (reserving its codes), pause, cancel, finish.
+
+schema.sql has a diagram of its states.
+"""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from coupons.store.queries import Queries
 
 SQL = Queries("sendouts.sql")
 SNAPSHOT_SECONDS = 3_600
-"""The snapshot copies every recipient in one statement: minutes for tens of millions."""
+"""The time limit of a snapshot, which copies all recipients in one statement. Tens of millions take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,10 @@ class Claim:
 
 
 async def create(connection: Connection, command: StartSendout, *, batch_size: int) -> None:
-    """Store the sendout. Recipients in the command become its deliveries at once.
+    """Store the sendout. If the command contains recipients, they become its deliveries at once.
 
     Raises:
-        Conflict: as `check` does.
+        Conflict: for the reasons that `check` lists.
     """
     message, group = await check(connection, command)
     await connection.execute(
@@ -53,7 +56,7 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
 
 
 async def check(connection: Connection, command: StartSendout) -> tuple[messages.Message, int | None]:
-    """Check a command before anything is stored; returns the message and the group's id.
+    """Check a command before anything is stored; return the message and the group's id.
 
     Raises:
         Conflict: the message or group does not exist, a list is archived or deleted, the group is empty, or its
@@ -89,13 +92,13 @@ async def _check_group(connection: Connection, message: messages.Message, name: 
 
 
 async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> Claim | None:
-    """Claim the oldest sendout that is queued, or that a dead worker was preparing."""
+    """Claim the oldest sendout that is queued or that a dead worker was preparing; return None if there is none."""
     row = await connection.fetchrow(SQL.claim, owner, lease_seconds)
     return Claim(**row) if row else None
 
 
 async def count_lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
-    """How many recipients of the group lack one of these attributes."""
+    """Return how many recipients of the group lack one of these attributes."""
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
         count: int = await connection.fetchval(SQL.lacking, group_id, attributes, timeout=SNAPSHOT_SECONDS)
@@ -103,11 +106,11 @@ async def count_lacking(connection: Connection, group_id: int, attributes: list[
 
 
 async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
-    """Copy the group's recipients into deliveries, in batches; returns how many there are.
+    """Copy the group's recipients into deliveries, in batches; return the number of recipients.
 
     Raises:
         LeaseLost: nothing was written.
-        Conflict: the group has no recipients any more.
+        Conflict: the group no longer has recipients.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
@@ -145,10 +148,10 @@ async def fail(connection: Connection, claim: Claim, reason: str) -> None:
 
 
 async def admit(connection: Connection, claim: Claim) -> Granted | Short:
-    """Reserve the sendout's codes, of all lists or of none; it is then sending or interrupted.
+    """Reserve codes of all lists of the sendout or of none. The sendout is then sending or interrupted.
 
     Raises:
-        LeaseLost: another worker has admitted it, or it was cancelled.
+        LeaseLost: another worker has admitted the sendout, or it was cancelled.
         SendingBlocked: the restore guard does not accept the database.
         Conflict: a list has been archived or deleted.
     """
@@ -164,10 +167,10 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
 
 
 async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
-    """Admit an interrupted sendout again, or unpause a paused one (None). Must run in a transaction.
+    """Admit an interrupted sendout again, or unpause a paused one and return None. Must run in a transaction.
 
     Raises:
-        Conflict: it is in another state, or does not exist.
+        Conflict: the sendout is in another state or does not exist.
     """
     require_transaction(connection)
     row = await connection.fetchrow(SQL.lock, sendout_id)
@@ -185,18 +188,19 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
 
 
 async def auto_resume(connection: Connection) -> list[UUID]:
-    """Resume the interrupted sendouts with auto-resume whose lists have enough codes now; returns their ids.
+    """Resume the interrupted sendouts that have auto-resume and whose lists now have enough codes; return their ids.
 
-    The oldest comes first, each in a transaction of its own, with codes of all its lists or of none. There is no queue:
-    a resumable sendout is resumed although an older one still lacks codes, or one large sendout would hold back every
-    other. A sendout for which the others leave too few codes stays interrupted, with the new numbers.
+    The oldest sendout is first. Each one is resumed in a separate transaction and gets codes of all its lists or of
+    none. A resumable sendout does not wait for an older one that still lacks codes, because one large sendout would
+    hold back all others. If the earlier ones leave too few codes for a sendout, it stays interrupted, with new numbers
+    of missing codes.
     """
     resumable = [each.id for each in await sendout_views.list_auto_resumable(connection)]
     return [sendout_id for sendout_id in resumable if await _resume_interrupted(connection, sendout_id)]
 
 
 async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
-    """Whether it is sending now. It is not if another worker resumed it first, or if it was cancelled."""
+    """Resume the sendout and return True. Return False if it lacks codes, was cancelled or was already resumed."""
     try:
         async with connection.transaction():
             row = await connection.fetchrow(SQL.lock, sendout_id)
@@ -237,10 +241,10 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
 
 
 async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
-    """Stop sending; mails that are in flight still get their outcomes. Raises Conflict unless it is sending."""
+    """Stop sending; mails in flight still get their outcomes. Raises Conflict unless the sendout is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
         state = (await sendout_views.get(connection, sendout_id)).state
-        raise Conflict(f"sendout {sendout_id} is {state}: only a sending one is paused")
+        raise Conflict(f"sendout {sendout_id} is {state}: only a sending sendout can be paused")
 
 
 async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str) -> bool:
@@ -248,7 +252,10 @@ async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str
 
 
 async def cancel(connection: Connection, sendout_id: UUID) -> None:
-    """Send no more mails; unsent codes return to their lists. Raises Conflict if the sendout has ended."""
+    """Cancel the sendout: no more mails are sent, and codes of unsent mails return to their lists.
+
+    Raises Conflict if the sendout has ended, or if the restore guard blocks sending.
+    """
     async with connection.transaction():
         sendout = await connection.fetchrow(SQL.lock, sendout_id)
         if sendout and sendout["recipients"] and (refusal := await restore_guard.refusal(connection)):
@@ -261,9 +268,9 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
 
 
 async def settle(connection: Connection, sendout_id: UUID) -> bool:
-    """Finish a sendout without open batches and release its reserved codes; False if a batch is open."""
+    """Finish a sendout and release its reserved codes. Return False if one of its batches is still open."""
     async with connection.transaction():
-        await connection.fetchrow(SQL.lock, sendout_id)  # so that a concurrent resend of its uncertain mails is seen
+        await connection.fetchrow(SQL.lock, sendout_id)  # waits for a concurrent resend of its uncertain mails
         if await connection.fetchval(SQL.done, sendout_id) is None:
             return False
         await connection.fetch(SQL.lock_lists, sendout_id)
@@ -279,10 +286,10 @@ async def settle_all(connection: Connection) -> list[UUID]:
 
 
 async def set_waiting_reason(connection: Connection, sendout_id: UUID, reason: str | None) -> None:
-    """Show why a sending sendout makes no progress; None when it does again."""
+    """Store why a sending sendout makes no progress, or None once it makes progress again."""
     await connection.execute(SQL.set_waiting_reason, sendout_id, reason)
 
 
 async def set_waiting_reason_of_all(connection: Connection, reason: str) -> None:
-    """Show it on every sendout that would send now."""
+    """Store why no mail is sent now, in every sendout that could send now."""
     await connection.execute(SQL.set_waiting_reason_of_all, reason)

@@ -1,8 +1,8 @@
--- create: a sendout of a message's version, with start $4, mails per hour $5, minutes to spread over $6, auto-resume $7
+-- create: store a sendout with start $4, mails per hour $5, minutes to spread the mails over $6 and auto-resume $7
 INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, next_batch_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($4, now()));
 
--- claim: the oldest sendout to be prepared, under a new lease; none while the restore guard blocks sending
+-- claim: claim the oldest sendout to be prepared; returns no row while the restore guard blocks sending
 UPDATE sendout
 SET state = 'preparing', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2)
@@ -12,15 +12,15 @@ WHERE id = (
     ORDER BY created_at FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING id, lease_token, group_id, recipients;
 
--- lacking: recipients of a group that lack an attribute of the message
+-- lacking: the number of recipients in a group that lack an attribute of the message
 SELECT count(*) FROM recipient WHERE group_id = $1 AND NOT attributes ?& $2::text[];
 
--- snapshot_group: one delivery per recipient of the group, numbered by address
+-- snapshot_group: insert one delivery per recipient of the group, numbered by address
 INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
 SELECT $1, row_number() OVER (ORDER BY address_key), address_key, address, attributes
 FROM recipient WHERE group_id = $2;
 
--- snapshot_given: one delivery per given address, numbered in the given order; the first of two equal addresses counts
+-- snapshot_given: insert one delivery per given address, numbered in that order; a repeated address is ignored
 INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
 SELECT $1, row_number() OVER (ORDER BY position), address_key, address, attributes::jsonb
 FROM (
@@ -29,20 +29,20 @@ FROM (
     ORDER BY address_key, position
 ) first;
 
--- pace: the rate limit that spreads $2 mails over the requested time; returns the rate limit, if there is one
+-- pace: set the rate limit that spreads $2 mails over the requested time; return the rate limit, or NULL
 UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes) WHERE id = $1 RETURNING per_hour;
 
--- batches: the deliveries 1 … $2 in batches of $3
+-- batches: divide the deliveries 1 … $2 into batches of $3
 INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining)
 SELECT $1, n, (n - 1) * $3 + 1, least(n * $3, $2), least(n * $3, $2) - (n - 1) * $3
 FROM generate_series(1, ($2::integer + $3::integer - 1) / $3) n;
 
--- needs: one code of each list for each of $2 recipients
+-- needs: store that each of $2 recipients needs one code of each list
 INSERT INTO sendout_list (sendout_id, list_id, needed)
 SELECT s.id, ml.list_id, $2 FROM sendout s JOIN message_list ml USING (message_id) WHERE s.id = $1
 ORDER BY ml.list_id;
 
--- taken: the snapshot is complete; no row if the lease was lost or the sendout was cancelled
+-- taken: mark the snapshot as complete; returns no row if the lease was lost or the sendout was cancelled
 UPDATE sendout SET recipients = $2
 WHERE id = $1 AND recipients IS NULL AND finished_at IS NULL
   AND ($3::uuid IS NULL OR (lease_token = $3 AND lease_until > now() AND state = 'preparing'))
@@ -51,25 +51,25 @@ RETURNING id;
 -- lock: lock the sendout's row until the transaction ends
 SELECT id, state, recipients, lease_token, finished_at FROM sendout WHERE id = $1 FOR UPDATE;
 
--- lock_lists: what the sendout needs and what its lists have; locks the lists in the order of their ids
+-- lock_lists: lock the sendout's lists in the order of their ids; return the codes that they have and it needs
 SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.archived_at, l.deleted_at
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
 ORDER BY l.id FOR NO KEY UPDATE OF l;
 
--- take: subtract granted amounts from the lists …
+-- take: subtract the granted amounts from the available codes of the lists
 UPDATE coupon_list l SET available = l.available - granted.amount
 FROM unnest($1::bigint[], $2::bigint[]) AS granted (list_id, amount)
 WHERE l.id = granted.list_id;
 
--- reserve: … and reserve them for the sendout, which copies the list's shortage settings
+-- reserve: reserve the granted amounts for the sendout, and copy the shortage settings of the lists
 UPDATE sendout_list sl
 SET reserved = granted.amount, missing = sl.needed - granted.amount,
     shortage = l.shortage, alternative_text = l.alternative_text
 FROM unnest($2::bigint[], $3::bigint[]) AS granted (list_id, amount) JOIN coupon_list l ON l.id = granted.list_id
 WHERE sl.sendout_id = $1 AND sl.list_id = granted.list_id;
 
--- note_missing: store the missing codes of every list, also of those that do not pause the sendout
+-- note_missing: store how many codes each list lacks, also for lists with an alternative text
 UPDATE sendout_list sl
 SET missing = greatest(0, sl.needed - l.available), shortage = l.shortage, alternative_text = l.alternative_text
 FROM coupon_list l WHERE sl.sendout_id = $1 AND l.id = sl.list_id;
@@ -93,18 +93,18 @@ RETURNING id;
 -- unpause: resume a paused sendout
 UPDATE sendout SET state = 'sending', reason = NULL WHERE id = $1 AND state = 'paused';
 
--- pause: pause for the reason $2; no row if the sendout is not sending
+-- pause: pause for the reason $2; returns no row if the sendout is not sending
 UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id = $1 AND state = 'sending' RETURNING id;
 
--- cancel: cancel in any state that is not final; workers close its batches
--- The row is locked, so that batches of a concurrent snapshot are seen.
+-- cancel: cancel a sendout that has not ended; workers then close its batches
+-- The caller has locked the sendout's row, so that this statement sees the batches of a concurrent snapshot.
 UPDATE sendout
 SET state = 'cancelled', reason = NULL, waiting_reason = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
     finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END
 WHERE id = $1 AND state NOT IN ('finished', 'cancelled', 'failed')
 RETURNING id;
 
--- release_reserved: make reserved codes available that were never assigned; the lists are locked
+-- release_reserved: make the reserved codes available again; the caller has locked the lists
 WITH rest AS (
     SELECT list_id, reserved AS amount FROM sendout_list
     WHERE sendout_id = $1 AND reserved > 0 ORDER BY list_id FOR UPDATE
@@ -114,13 +114,13 @@ WITH rest AS (
 UPDATE sendout_list sl SET reserved = sl.reserved - rest.amount
 FROM rest WHERE sl.sendout_id = $1 AND sl.list_id = rest.list_id;
 
--- done: lock a sendout without open batches; no row if it has any
+-- done: lock a sendout without open batches; returns no row if it has an open batch
 SELECT id FROM sendout
 WHERE id = $1 AND state IN ('sending', 'cancelled') AND finished_at IS NULL
   AND NOT EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed)
 FOR UPDATE;
 
--- finish: every delivery has a final state
+-- finish: end a sendout whose deliveries all have a final state
 UPDATE sendout
 SET state = CASE state WHEN 'sending' THEN 'finished' ELSE state END, finished_at = now(), waiting_reason = NULL
 WHERE id = $1;
@@ -130,13 +130,13 @@ SELECT s.id FROM sendout s
 WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled')
   AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND NOT b.closed);
 
--- set_waiting_reason_of_all: why no sendout that may send now makes progress
+-- set_waiting_reason_of_all: store why the sendouts that may send now make no progress
 UPDATE sendout SET waiting_reason = $1
 WHERE state = 'sending' AND finished_at IS NULL AND next_batch_at <= now() AND waiting_reason IS DISTINCT FROM $1;
 
--- set_waiting_reason: why the sendout makes no progress; NULL once it does
+-- set_waiting_reason: store why the sendout makes no progress; NULL once it does
 UPDATE sendout SET waiting_reason = $2 WHERE id = $1 AND state = 'sending' AND waiting_reason IS DISTINCT FROM $2;
 
--- renew: renew the lease of a sendout that is being prepared; no row if it is lost
+-- renew: renew the lease of a sendout that is being prepared; returns no row if the lease is lost
 UPDATE sendout SET lease_until = now() + make_interval(secs => $3)
 WHERE id = $1 AND lease_token = $2 AND lease_until > now() AND state = 'preparing' RETURNING id;

@@ -1,6 +1,7 @@
-"""Uncertain mails, which were handed over without a reply: list them, and resolve them by an operator or the policy.
+"""Uncertain mails, which were handed over without a reply. An operator or the policy resolves them.
 
-Until then they are not sent again and keep their codes. A resent mail has the same codes and the same Message-ID.
+Until an uncertain mail is resolved, it is not sent again and keeps its codes. A resent mail has the same codes and the
+same Message-ID.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -18,11 +19,11 @@ from coupons.store.queries import Queries
 SQL = Queries("uncertain.sql")
 PAGE_SIZE = 1_000
 MAX_ATTEMPTS = 3
-"""The policy resends a mail up to this number of attempts. Then it is left to an operator: the mail itself may be the
-reason why the connection is lost each time.
+"""The policy resends a mail up to this number of attempts. Then an operator has to decide, because the mail itself may
+be the reason why the connection is lost each time.
 """
 RESOLVE_SECONDS = 600
-"""Enough for a sendout with a million uncertain mails."""
+"""The time limit, which is enough for a sendout with a million uncertain mails."""
 _ANY = 2**31 - 1
 Resolution = Literal["resend", "accept"]
 
@@ -39,7 +40,7 @@ class UncertainMail:
 
 
 async def iter_mails(connection: Connection, sendout_id: UUID) -> AsyncIterator[UncertainMail]:
-    """All uncertain mails of a sendout, by number."""
+    """Iterate over all uncertain mails of a sendout, by number."""
     after = 0
     while rows := await connection.fetch(SQL.listed, sendout_id, after, PAGE_SIZE):
         for row in rows:
@@ -55,12 +56,12 @@ async def resolve(
     address_keys: Collection[str] | None = None,
     most_attempts: int = _ANY,
 ) -> int:
-    """Resend uncertain mails, or count them as sent; returns how many. `address_keys` None means all.
+    """Resend uncertain mails, or count them as sent; return how many. If `address_keys` is None, resolve all.
 
-    Mails with `most_attempts` attempts stay as they are. Mails marked `never_resend` are not sent again.
+    Mails that have `most_attempts` attempts stay uncertain. Mails marked `never_resend` are not sent again.
 
     Raises:
-        Conflict: the sendout does not exist, or it is cancelled and mails are to be resent.
+        Conflict: the sendout does not exist, or mails of a cancelled sendout should be resent.
     """
     keys = None if address_keys is None else list(address_keys)
     async with connection.transaction():
@@ -85,7 +86,7 @@ async def resolve(
 
 
 async def resolve_all(connection: Connection, how: Resolution) -> int:
-    """Resolve the uncertain mails of every sendout by the policy; returns how many."""
+    """Resolve the uncertain mails of every sendout as the policy says; return how many."""
     most_attempts = MAX_ATTEMPTS if how == "resend" else _ANY
     count = 0
     for row in await connection.fetch(SQL.sendouts, how):

@@ -1,5 +1,5 @@
 -- listed: uncertain mails of a sendout after number $2, at most $3
--- OFFSET 0 keeps the planner from another join order, which read all the sendout's deliveries.
+-- OFFSET 0 keeps the planner from a join order that reads all deliveries of the sendout.
 SELECT d.number, d.address, d.attempts, d.reply, d.changed_at
 FROM delivery_batch b CROSS JOIN LATERAL (
     SELECT number, address, attempts, reply, changed_at FROM delivery
@@ -9,8 +9,8 @@ FROM delivery_batch b CROSS JOIN LATERAL (
 WHERE b.sendout_id = $1 AND b.uncertain > 0 AND d.number > $2
 ORDER BY d.number LIMIT $3;
 
--- chosen: uncertain mails to the address keys $2, or all for NULL, with fewer than $3 attempts; without those that are
--- never resent if they are to be resent ($4)
+-- chosen: uncertain mails with fewer than $3 attempts to the address keys $2, or to all if $2 is NULL
+-- $4 is whether the mails will be resent; then mails marked `never_resend` are omitted.
 SELECT d.number
 FROM delivery_batch b CROSS JOIN LATERAL (
     SELECT number, address_key, attempts, never_resend FROM delivery
@@ -24,10 +24,10 @@ ORDER BY d.number;
 -- lock: lock the sendout's row until the transaction ends
 SELECT state, finished_at FROM sendout WHERE id = $1 FOR UPDATE;
 
--- lock_batches: lock batches with uncertain mails; batches before the sendout, as everywhere
+-- lock_batches: lock the batches with uncertain mails, before the sendout is locked (schema.sql has the order)
 SELECT number FROM delivery_batch WHERE sendout_id = $1 AND uncertain > 0 ORDER BY number FOR NO KEY UPDATE;
 
--- resend: the mails $2 are pending again, with the same codes and the same Message-ID
+-- resend: make the mails $2 pending again, with the same codes and the same Message-ID
 WITH moved AS (
     UPDATE delivery SET state = 'pending', changed_at = now()
     WHERE sendout_id = $1 AND number = ANY ($2::integer[]) AND state = 'uncertain' RETURNING number
@@ -42,10 +42,10 @@ WITH moved AS (
 )
 SELECT count(*) FROM moved;
 
--- reopen: a finished sendout has pending mails again
+-- reopen: make a finished sendout sending again, because it has pending mails
 UPDATE sendout SET state = 'sending', finished_at = NULL WHERE id = $1 AND state = 'finished';
 
--- accept: the mails $2 count as sent
+-- accept: count the mails $2 as sent
 WITH moved AS (
     UPDATE delivery SET state = 'sent', changed_at = now()
     WHERE sendout_id = $1 AND number = ANY ($2::integer[]) AND state = 'uncertain' RETURNING number
@@ -67,9 +67,9 @@ WITH moved AS (
 )
 SELECT count(*) FROM moved;
 
--- lock_sendout_lists: lock the sendout's counters in the order of the lists, before they change
+-- lock_sendout_lists: lock the sendout's counters in the order of their lists, before the counters change
 SELECT list_id FROM sendout_list WHERE sendout_id = $1 ORDER BY list_id FOR UPDATE;
 
--- sendouts: sendouts with uncertain mails; for a resend ($1) without cancelled ones
+-- sendouts: sendouts with uncertain mails; cancelled ones only if the mails will be accepted ($1)
 SELECT DISTINCT s.id FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
 WHERE b.uncertain > 0 AND (s.state <> 'cancelled' OR $1 = 'accept');

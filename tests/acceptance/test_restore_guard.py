@@ -128,7 +128,7 @@ def test_a_promoted_stale_replica_sends_nothing_before_it_is_accepted(
                 worker.says(REFUSED)
                 refused = shop.coupons("restore-guard", "show", "--json", code=FAILED).json
                 (numbers,) = refused["since"]["sendouts"]
-                assert "timeline 2, accepted was 1" in refused["refusal"]
+                assert "it is on timeline 2, and timeline 1 was accepted" in refused["refusal"]
                 assert numbers["remaining"] + numbers["uncertain"] >= len(CUSTOMERS) - 150
                 before = Counter(mail.recipient for mail in shop.mails())
                 assert sum(before.values()) <= had_come + MAX_IN_FLIGHT

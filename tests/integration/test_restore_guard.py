@@ -211,7 +211,7 @@ async def test_a_promoted_replica_is_blocked_until_accepted(tmp_path: Path) -> N
                     with pytest.raises(Conflict, match="cannot be accepted"):
                         await restore_guard.accept(promoted)
                     await promote(replica_url)
-                    assert "timeline 2, accepted was 1" in await block_reason(promoted)
+                    assert "it is on timeline 2, and timeline 1 was accepted" in await block_reason(promoted)
                     assert await claim(promoted) is None
                     assert [each.remaining for each in (await restore_guard.since(promoted)).sendouts] == [30]
                     await restore_guard.accept(promoted)
