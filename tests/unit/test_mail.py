@@ -70,12 +70,12 @@ def content(email: EmailMessage, subtype: str) -> str | None:
 
 
 def lines_of(text: str) -> str:
-    """`text` with uniform line breaks, one at the end, as MIME preserves it."""
+    """`text` with uniform line breaks and one line break at the end, as MIME preserves it."""
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n") + "\n"
 
 
 def reference_mail(parts: Parts) -> EmailMessage:
-    """The same mail by the standard library's generator and parser."""
+    """The same mail, written and parsed by the standard library."""
     email = EmailMessage(policy=SMTP)
     email["Subject"] = parts.subject
     if parts.text is not None:
@@ -92,7 +92,10 @@ def reference_mail(parts: Parts) -> EmailMessage:
 
 @given(VALUES, CODES, st.sampled_from(["text", "html", "both"]))
 def test_a_parsed_mail_equals_the_rendered_parts(value: str, code: str, kind: str) -> None:
-    """For any value and code, subject, text and HTML arrive as rendered, and as the standard library sends them."""
+    """Subject, text and HTML with any value and code arrive as rendered.
+
+    The mail equals the mail that the standard library would send.
+    """
     text = "Dear {{ name }},\n{{ name }}: {{ coupon('spring') }}" if kind != "html" else None
     html = "<p>Dear {{ name }}, {{ coupon('spring') }}</p>\n" if kind != "text" else None
     template = Template(Parts("{{ name }} gets a voucher", text, html))
@@ -112,7 +115,7 @@ def test_a_parsed_mail_equals_the_rendered_parts(value: str, code: str, kind: st
 
 @given(VALUES, CODES)
 def test_the_bytes_conform_to_the_standards(value: str, code: str) -> None:
-    """ASCII, CRLF and no other line breaks, no line over 998 octets, and only the expected headers."""
+    """A mail is ASCII with CRLF only, no line exceeds 998 octets, and it has only the expected headers."""
     parts = Parts("{{ name }}", "{{ name }} {{ coupon('spring') }}", "<p>{{ name }}</p>")
     email = compile_mail(parts, sender="Bücherladen <shop@example.org>", reply_to="help@example.org", url=UNSUBSCRIBE)
     data = write(email, attributes={"name": value}, coupons={"spring": Coupon(code, is_code=True)}).data
@@ -145,7 +148,7 @@ def test_the_bytes_conform_to_the_standards(value: str, code: str) -> None:
     )
 )
 def test_a_subject_is_folded_within_78_characters(subject: str) -> None:
-    """The recommendation of RFC 5322; with encoded words, the limit of RFC 2047."""
+    """Lines of a subject keep the length that RFC 5322 recommends, or with encoded words the limit of RFC 2047."""
     data = write(compile_mail(Parts("-{{ s }}", "x", None)), attributes={"s": subject}).data.decode("ascii")
     found = re.search(r"^Subject: .*(?:\r\n .*)*", data, re.MULTILINE)
     assert found is not None
@@ -154,7 +157,7 @@ def test_a_subject_is_folded_within_78_characters(subject: str) -> None:
 
 
 def test_plain_ascii_stays_readable() -> None:
-    """A mail that needs no encoding has none."""
+    """A mail of plain ASCII with short lines is not encoded."""
     subject = "Your voucher, dear reader, is waiting in this mail, together with all the best wishes of your shop"
     assert write(compile_mail(Parts(subject, "Hello\nAda\n", None))).data == (
         b'From: "Shop" <shop@example.org>\r\n'
@@ -173,19 +176,19 @@ def test_plain_ascii_stays_readable() -> None:
 
 
 def test_a_word_that_cannot_be_folded_is_encoded() -> None:
-    """A subject of one long word respects the line length and arrives unchanged."""
+    """A subject of one long word is encoded to fit the line length, and arrives unchanged."""
     envelope = write(compile_mail(Parts("{{ s }}", "x", None)), attributes={"s": "x" * 2_000})
     assert parse(envelope)["Subject"] == "x" * 2_000
 
 
 def test_text_that_looks_encoded_arrives_unchanged() -> None:
-    """An attribute cannot contain encoded text that a mail program would decode."""
+    """Text in an attribute that looks like an encoded word is not decoded by the recipient's mail program."""
     envelope = write(compile_mail(Parts("Hi {{ s }}", "x", None)), attributes={"s": "=?utf-8?q?A=0AB?="})
     assert parse(envelope)["Subject"] == "Hi =?utf-8?q?A=0AB?="
 
 
 def test_one_click_unsubscribe_identifies_the_recipient() -> None:
-    """RFC 8058: the URL contains recipient and mail, quoted; without https there is no one-click."""
+    """The unsubscribe URL contains the quoted recipient and mail (RFC 8058). Only an https URL offers one-click."""
     email = parse(write(compile_mail(Parts("s", "t", None), url=UNSUBSCRIBE), rcpt="a+b@example.org"))
     assert email["List-Unsubscribe"] == (
         "<https://shop.example/unsubscribe?who=a%2Bb%40example.org&mail=6138acddfd25493dab548ba9b28abedc.7%40example.org>"
@@ -197,14 +200,14 @@ def test_one_click_unsubscribe_identifies_the_recipient() -> None:
 
 
 def test_the_bounce_address_identifies_the_mail() -> None:
-    """The envelope sender is the author, or an individual address for each mail."""
+    """The envelope sender is the author, or an individual bounce address for each mail if one is configured."""
     assert write(compile_mail(Parts("s", "t", None))).mail_from == "shop@example.org"
     email = compile_mail(Parts("s", "t", None), bounce_to="bounces+{id}@mail.example.org")
     assert write(email).mail_from == "bounces+6138acddfd25493dab548ba9b28abedc.7@mail.example.org"
 
 
 def test_a_message_id_is_stable() -> None:
-    """It depends only on sendout and delivery, so a resent mail can be recognized."""
+    """A Message-ID depends only on sendout and delivery, so a resent mail can be recognized."""
     assert message_id(SENDOUT, 7, "example.org") == "<6138acddfd25493dab548ba9b28abedc.7@example.org>"
 
 
@@ -219,7 +222,7 @@ def test_the_repr_of_an_envelope_hides_its_data() -> None:
     ["shop.example/u", "javascript:alert(1)", "https://shop.example/{who}", "https://a b", "https://a>\r\nBcc: x"],
 )
 def test_an_invalid_unsubscribe_url_is_rejected(url: str) -> None:
-    """Before the first mail."""
+    """An invalid unsubscribe URL is rejected before the first mail is written."""
     with pytest.raises(EmailError, match="the unsubscribe URL must be"):
         compile_mail(Parts("s", "t", None), url=url)
 
@@ -233,7 +236,7 @@ def test_an_invalid_unsubscribe_url_is_rejected(url: str) -> None:
     ],
 )
 def test_an_error_concerns_one_mail(rcpt: str, url: str, reason: str) -> None:
-    """One invalid recipient does not end the batch, and logs do not contain the address."""
+    """An invalid recipient affects only its own mail, and the error does not contain the address."""
     with pytest.raises(RenderError, match=reason) as caught:
         write(compile_mail(Parts("s", "t", None), url=url), rcpt=rcpt)
     assert caught.value.__context__ is None
@@ -241,7 +244,7 @@ def test_an_error_concerns_one_mail(rcpt: str, url: str, reason: str) -> None:
 
 
 def test_an_invalid_message_id_is_rejected() -> None:
-    """A Message-ID cannot start a new header either."""
+    """A Message-ID cannot start a new header."""
     with pytest.raises(RenderError, match="Message-ID"):
         compile_mail(Parts("s", "t", None)).write(
             rcpt="ada@example.org", message_id="<a@b>\r\nBcc: <eve@example.org>", date=NOON, attributes={}, coupons={}
@@ -261,7 +264,7 @@ ADDRESSES = st.builds(
 
 @given(ADDRESSES | st.text(max_size=20), st.sampled_from(["", UNSUBSCRIBE]))
 def test_any_recipient_is_one_address_or_no_mail(rcpt: str, url: str) -> None:
-    """No text in place of an address adds a recipient, a header or a command."""
+    """Text in place of an address cannot add a recipient, a header or a command."""
     try:
         envelope = write(compile_mail(Parts("s", "t", None), url=url), rcpt=rcpt)
     except RenderError as error:
@@ -281,7 +284,7 @@ def test_any_recipient_is_one_address_or_no_mail(rcpt: str, url: str) -> None:
 
 
 def test_a_non_ascii_recipient_needs_smtputf8() -> None:
-    """RFC 6532: the To header contains the address in UTF-8; the rest is unchanged."""
+    """The To header contains a non-ASCII address in UTF-8 (RFC 6532); the rest of the mail is unchanged."""
     envelope = write(compile_mail(Parts("s", "Grüße\n", None), url=UNSUBSCRIBE), rcpt="jürgen@bücher.example")
     assert (envelope.rcpt_to, envelope.utf8) == ("jürgen@xn--bcher-kva.example", True)
     for wire in (envelope.wire(eight_bit=True), envelope.wire(eight_bit=False)):
@@ -291,7 +294,7 @@ def test_a_non_ascii_recipient_needs_smtputf8() -> None:
 
 
 def test_an_ascii_recipient_needs_no_smtputf8() -> None:
-    """Names, texts and domains in any language pass every relay."""
+    """Mails with non-ASCII names, texts and domains need no SMTPUTF8, so every relay accepts them."""
     envelope = write(
         compile_mail(Parts("Grüße", "Grüße", None), sender="Bücher <a@bücher.example>"), rcpt="a@ö.example"
     )
@@ -303,7 +306,7 @@ def test_an_ascii_recipient_needs_no_smtputf8() -> None:
 
 
 def test_the_date_is_that_of_the_mail() -> None:
-    """The cached date of one second or time zone is never used for another."""
+    """The Date header is right for each mail, although the text of a date is cached per second and time zone."""
     email = compile_mail(Parts("s", "t", None))
     berlin = timezone(timedelta(hours=1))
     dates = [NOON, NOON + timedelta(seconds=0.9), NOON + timedelta(seconds=1), NOON.astimezone(berlin)]
@@ -324,7 +327,10 @@ def test_the_date_is_that_of_the_mail() -> None:
 
 @given(st.lists(st.text(st.sampled_from(".ab"), max_size=4), max_size=6))
 def test_a_plain_envelope_is_dot_stuffed_on_the_wire_only(lines: list[str]) -> None:
-    """RFC 5321 4.5.2: no line can be mistaken for the end of the mail, and the recipient gets the original."""
+    """Dots are stuffed on the wire only (RFC 5321 4.5.2).
+
+    So no line can be mistaken for the end of the mail, and the recipient gets the original.
+    """
     data = "".join(f"{line}\r\n" for line in lines).encode("ascii")
     envelope = Envelope.plain("a@example.org", "b@example.org", data)
     wire = envelope.wire(eight_bit=False)

@@ -67,7 +67,7 @@ def write(template: Template, attributes: dict[str, str], coupons: dict[str, Cou
 
 
 def whole_part(subtype: str, body: str) -> bytes:
-    """The part if it is encoded as a whole."""
+    """The expected part: its text is encoded as a whole."""
     lines = body.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     content = "\r\n".join((*lines, "")).encode()
     encoding = "7bit"
@@ -104,7 +104,7 @@ def parse(data: bytes) -> EmailMessage:
 
 
 def lines_of(body: str) -> str:
-    """`body` with uniform line breaks, one at the end, as MIME preserves it."""
+    """`body` with uniform line breaks and one line break at the end, as MIME preserves it."""
     return body.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n") + "\n"
 
 
@@ -120,7 +120,10 @@ def bodies(email: EmailMessage) -> list[tuple[str, str]]:
 def test_chunks_give_the_same_mail_as_the_whole(  # noqa: PLR0917 - given in this order
     one: str, two: str, kind: str, a: str, b: str | None, code: str | None
 ) -> None:
-    """For any message, value and code, byte for byte, in 7 and in 8 bits, without additional content."""
+    """For any message, value and code, the mail made of chunks equals the mail encoded as a whole.
+
+    They are equal byte for byte, in 7 and in 8 bits, and contain no additional content.
+    """
     try:
         template = Template(Parts("{{ a }}", one if kind != "html" else None, two if kind != "text" else None))
     except TemplateError:
@@ -166,7 +169,7 @@ def test_chunks_give_the_same_mail_as_the_whole(  # noqa: PLR0917 - given in thi
 @settings(deadline=None)
 @given(ALL_SOURCES)
 def test_chunks_add_up_to_the_source(source: str) -> None:
-    """Splitting loses nothing, adjacent chunks never both vary, and constant chunks contain no tag."""
+    """Joined chunks give the source, no two adjacent chunks both vary, and constant chunks contain no template tags."""
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     try:
         Template(Parts("s", source, None))
@@ -180,7 +183,7 @@ def test_chunks_add_up_to_the_source(source: str) -> None:
 
 
 def test_only_varying_chunks_are_rendered_per_recipient() -> None:
-    """Lines without placeholders are rendered once; a condition is one chunk from its first to its last line."""
+    """Lines without placeholders are rendered once. A condition is one chunk, from its first to its last line."""
     source = "Hello\n\n{{ a }}, {{ b }}\n{{ c }}\nyour\n{% if a %}\nvery\n{% endif %} own\ncode\n{# nothing #}\nis\n"
     same, varies = partial(Chunk, varies=False), partial(Chunk, varies=True)
     assert split_chunks(source) == (
@@ -197,14 +200,14 @@ def test_only_varying_chunks_are_rendered_per_recipient() -> None:
 
 
 def test_a_code_in_constant_text_does_not_count_as_printed() -> None:
-    """The fixed text of a mail may contain the same characters by chance."""
+    """A code does not count as printed if the constant text of the mail contains the same characters by chance."""
     template = Template(Parts("s", "WELCOME\n{% if '' %}{{ coupon('spring') }}{% endif %}\n", None))
     with pytest.raises(RenderError, match="does not print the code of list spring"):
         write(template, {}, {"spring": Coupon("WELCOME", is_code=True)})
 
 
 def test_each_mail_keeps_its_own_code_until_it_is_sent() -> None:
-    """Its bytes are built late, perhaps after other mails were written, and perhaps twice."""
+    """A mail has its own code although its bytes are built late, after other mails were written, or twice."""
     template = Template(Parts("s", "{{ coupon('spring') }}", "<p>{{ coupon('spring') }}</p>"))
     email = compile_email(template=template, sender="shop@example.org")
     envelopes = [
@@ -221,7 +224,7 @@ def test_each_mail_keeps_its_own_code_until_it_is_sent() -> None:
 
 
 def test_an_error_reports_the_line_of_the_message() -> None:
-    """Not the line of a chunk: the marketer sees the whole source."""
+    """An error contains the line in the whole source, which the marketer sees, and not the line in a chunk."""
     template = Template(Parts("s", "one\ntwo\n{{ a|int }}\n", None))
     with pytest.raises(RenderError, match="text, line 3: InvalidOperation") as caught:
         write(template, {"a": "SECRET"}, {})

@@ -34,7 +34,7 @@ def parse(envelope: Envelope, *, eight_bit: bool = False) -> EmailMessage:
 
 
 def outline(email: MIMEPart) -> object:
-    """The nested content types."""
+    """The nested content types of a mail."""
     if not email.is_multipart():
         return email.get_content_type()
     return (email.get_content_subtype(), *map(outline, email.iter_parts()))
@@ -56,7 +56,10 @@ def outline(email: MIMEPart) -> object:
     ],
 )
 def test_a_mail_has_only_the_levels_it_needs(envelope: Envelope, expected: object) -> None:
-    """Mail programs show text or HTML with its images and list attachments; no level contains a single part."""
+    """No multipart level contains a single part.
+
+    Mail programs show the text, or the HTML with its images, and list the attachments.
+    """
     assert outline(parse(envelope)) == expected
     assert outline(parse(envelope, eight_bit=True)) == expected
     body = parse(envelope).get_body(("plain", "html"))
@@ -65,7 +68,7 @@ def test_a_mail_has_only_the_levels_it_needs(envelope: Envelope, expected: objec
 
 
 def test_html_references_its_images() -> None:
-    """RFC 2392 and RFC 2387: an image is found by its id, and the body by its type."""
+    """The HTML finds an image by its Content-ID (RFC 2392), and the mail names the type of its body part (RFC 2387)."""
     email = parse(write(LOGO))
     image = next(part for part in email.walk() if part.get_content_maintype() == "image")
     assert image["Content-ID"] == "<logo.png>"
@@ -75,7 +78,7 @@ def test_html_references_its_images() -> None:
 
 
 def test_levels_around_8bit_text_are_declared_8bit() -> None:
-    """RFC 2045 6.4; the same mail in ASCII declares nothing."""
+    """Multipart levels around 8-bit text are declared 8bit (RFC 2045 6.4); in an ASCII mail they declare nothing."""
     email = parse(write(LOGO, TERMS), eight_bit=True)
     encodings = [part["Content-Transfer-Encoding"] for part in email.walk()]
     assert encodings == ["8bit", "8bit", "8bit", "8bit", "8bit", "base64", "base64"]
@@ -90,7 +93,7 @@ NAMES = st.text(st.characters(exclude_categories=["C", "Zs", "Zl", "Zp"], exclud
 
 @given(st.dictionaries(NAMES, st.binary(max_size=2_000), max_size=4))
 def test_files_arrive_byte_for_byte(files: dict[str, bytes]) -> None:
-    """An attachment keeps its name and content."""
+    """An attachment arrives with its name and its unchanged content."""
     email = parse(write(*(File(name, "application/octet-stream", content) for name, content in files.items()), LOGO))
     arrived = {part.get_filename(): part.get_content() for part in email.iter_attachments()}
     arrived.pop("logo.png", None)
@@ -123,7 +126,7 @@ def test_files_arrive_byte_for_byte(files: dict[str, bytes]) -> None:
     ],
 )
 def test_an_unsuitable_file_is_rejected(file: File, reason: str) -> None:
-    """A message with a dangerous or unusable file is not compiled; the reason is one line."""
+    """A message with a dangerous or unusable file is not compiled, and the reason is one line."""
     with pytest.raises(EmailError, match=reason) as caught:
         write(LOGO, file)
     assert "Bcc" not in str(caught.value).replace("\\r\\nBcc", "")
@@ -140,7 +143,7 @@ def test_an_unsuitable_file_is_rejected(file: File, reason: str) -> None:
     ],
 )
 def test_a_missing_image_is_reported(html: str) -> None:
-    """No recipient sees an empty frame; all problems are reported at once."""
+    """Missing and unused images are all reported at once, so that no recipient sees an empty frame."""
     with pytest.raises(EmailError) as caught:
         write(LOGO, html=html)
     assert str(caught.value).splitlines() == [
@@ -150,7 +153,7 @@ def test_a_missing_image_is_reported(html: str) -> None:
 
 
 def test_mails_share_their_files() -> None:
-    """200 mails in flight hold a file of one megabyte only once."""
+    """200 mails in flight hold a file of one megabyte in memory only once."""
     email = compile_email(
         template=Template(Parts("s", "{{ name }}", None)), sender="shop@example.org",
         files=[File("a.bin", "application/octet-stream", bytes(1 << 20))],
@@ -170,5 +173,5 @@ def test_mails_share_their_files() -> None:
 
 
 def test_the_repr_of_a_file_hides_its_content() -> None:
-    """Debug output does not contain megabytes."""
+    """Debug output does not contain the megabytes of a file."""
     assert "PNG" not in repr(LOGO)

@@ -43,7 +43,7 @@ def write(
     ],
 )
 def test_a_mailbox_is_a_name_and_an_address(text: str, mailbox: Mailbox) -> None:
-    """In the notation of mail programs."""
+    """A mailbox is parsed as mail programs write it: a name and an address."""
     assert parse_mailbox(text) == mailbox
 
 
@@ -63,14 +63,14 @@ def test_a_mailbox_is_a_name_and_an_address(text: str, mailbox: Mailbox) -> None
     ],
 )
 def test_an_invalid_mailbox_is_rejected(text: str) -> None:
-    """A setting can add neither a second address nor a second header."""
+    """A mailbox in a setting cannot add a second address or a second header."""
     with pytest.raises(AddressError):
         parse_mailbox(text)
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]) | st.just(" "), max_size=150))
 def test_a_display_name_arrives_as_configured(name: str) -> None:
-    """With umlauts, quotes, commas or emoji."""
+    """A name with umlauts, quotes, commas or emoji arrives unchanged."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     envelope = write(sender=f'"{escaped}" <shop@example.org>', reply_to="help@example.org")
     # Not the newer parser: in Python 3.11 it leaves a space between two encoded words of a name.
@@ -82,14 +82,14 @@ def test_a_display_name_arrives_as_configured(name: str) -> None:
 
 @pytest.mark.parametrize("setting", ["sender", "reply_to", "bounce_to"])
 def test_own_addresses_are_ascii(setting: str) -> None:
-    """Mails must pass every relay: only a recipient's address may need SMTPUTF8."""
+    """Our own addresses must be ASCII, so that every relay accepts the mails; only a recipient may need SMTPUTF8."""
     settings = {"sender": SHOP, "reply_to": "", "bounce_to": ""} | {setting: "büro@example.org"}
     with pytest.raises(AddressError, match="which only a recipient may have"):
         write(sender=settings["sender"], reply_to=settings["reply_to"], bounce_to=settings["bounce_to"])
 
 
 def test_a_bounce_address_is_normalized() -> None:
-    """Surrounding spaces and international domains are handled as in every other address."""
+    """Surrounding spaces and international domains of a bounce address are handled as in every other address."""
     assert write(bounce_to=" b+{id}@bücher.example ").mail_from == "b+7@xn--bcher-kva.example"
     with pytest.raises(AddressError, match="more than 64 characters"):
         write(bounce_to=f"{'b' * 60}{{id}}@example.org")
@@ -99,7 +99,7 @@ def test_a_bounce_address_is_normalized() -> None:
 
 
 def test_additional_headers_are_in_every_mail() -> None:
-    """Mailbox providers and the shop's tools evaluate them."""
+    """Every mail has the headers that are configured for mailbox providers and for the shop's tools."""
     headers = {
         "X-Campaign": "Frühling, ganz für Sie, mit allem, was der Garten in den nächsten Wochen braucht 🌷",
         "Precedence": "bulk",
@@ -115,7 +115,7 @@ def test_additional_headers_are_in_every_mail() -> None:
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]) | st.just(" "), min_size=1, max_size=2_000))
 def test_an_additional_header_is_folded(value: str) -> None:
-    """Any value is one field, with single spaces between words."""
+    """Any value of an additional header becomes one field, with single spaces between words."""
     try:
         data = write(headers={"X-Note": value}).data
     except EmailError:
@@ -151,14 +151,14 @@ def test_an_additional_header_is_folded(value: str) -> None:
     ],
 )
 def test_reserved_headers_are_rejected(name: str, value: str, reason: str) -> None:
-    """An additional header can change neither the recipients nor the structure of the mail."""
+    """An additional header cannot change the recipients or the structure of the mail."""
     with pytest.raises(EmailError, match=reason) as caught:
         write(headers={name: value})
     assert str(caught.value).isprintable()
 
 
 def test_all_problems_of_the_settings_are_reported_at_once() -> None:
-    """So that they can be fixed in one step."""
+    """One error reports all problems of the settings, so that an operator can fix them in one step."""
     with pytest.raises(EmailError) as caught:
         write(url="shop.example", headers={"To": "x", "X-A": "1", "x-a": "2"})
     assert str(caught.value).splitlines() == [

@@ -1,4 +1,4 @@
-"""Recipients from a CSV file."""
+"""The reader of recipients from CSV files."""
 
 import json
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ def error(text: str, column: str | int | None = None) -> str:
 
 
 def test_a_row_is_a_recipient_with_attributes() -> None:
-    """One column is the address, every other an attribute; surrounding white space is removed."""
+    """One column is the address and every other column is an attribute. White space around values is removed."""
     reader, checked = read('First Name;E-Mail;Größe\r\n Ada ;Ada@Example.org; \r\n\r\nJürgen;j@example.org;"4;2"\r\n')
     assert reader.attributes == ["first_name", "groesse"]
     assert checked == CheckedRecipients(
@@ -92,26 +92,26 @@ def test_a_row_is_a_recipient_with_attributes() -> None:
     ["email", "E-Mail", "Mail", "EMAIL ADDRESS", "email_address", "E-Mail-Adresse", "Emailadresse", "Mailadresse"],
 )
 def test_the_address_column_is_detected_by_its_name(header: str) -> None:
-    """In English and German, in any case and spelling; a message prints it as {{ email }}."""
+    """The address column is detected by its English or German name, and a message prints it as {{ email }}."""
     assert people(f"name,{header}\nAda,a@example.org\n") == [("a@example.org", {"name": "Ada"})]
 
 
 @pytest.mark.parametrize("column", ["contact", 1, "1"])
 def test_the_address_column_can_be_specified(column: str | int) -> None:
-    """By name or number, if no known name is found."""
+    """The address column can be specified by name or number, for example if no known name is found."""
     text = "Contact,name\na@example.org,Ada\n"
     assert people(text, FileFormat(column=column)) == [("a@example.org", {"name": "Ada"})]
 
 
 def test_a_file_of_addresses_alone_is_enough() -> None:
-    """Attributes are optional."""
+    """A file may have no column except the address: attributes are optional."""
     assert read("email\na@example.org\n\n")[1] == CheckedRecipients(
         [2], ["a@example.org"], ["a@example.org"], ["{}"], [], 1
     )
 
 
 def test_an_invalid_row_is_rejected_with_its_reason() -> None:
-    """Line, address and reason are kept; other rows are accepted."""
+    """An invalid row is kept with its line, address and reason, and other rows are accepted."""
     text = (
         "email;name\n"
         ";Ada\n"
@@ -139,21 +139,21 @@ def test_an_invalid_row_is_rejected_with_its_reason() -> None:
 
 
 def test_a_rejected_address_is_shown_the_same_however_it_is_cut() -> None:
-    """The csv module removes leading spaces of a cell, the fast path does not."""
+    """A rejected address is shown without leading spaces, whether the fast path or the csv module has read it."""
     text = "email;name\n  nobody ;Ada\n  ;Bob\n"
     values = [each.value for each in read(text)[1].rejected]
     assert values == [each.value for each in read(text, piece=10_000)[1].rejected] == ["nobody ", ""]
 
 
 def test_blank_rows_are_only_counted() -> None:
-    """Also rows in which a spreadsheet left its separators."""
+    """Blank rows are counted but not rejected, even if a spreadsheet left its separators in them."""
     checked = read("\nemail;name\n\n;\n  \n ; \n")[1]
     assert checked == CheckedRecipients([], [], [], [], [], 5)
 
 
 @pytest.mark.parametrize("name", ["می\u200cگل", "👩\u200d🚒", "Zoë", "O'Neill", "=Ada", "李小龍"])
 def test_names_in_any_script_are_attributes(name: str) -> None:
-    """In names, unlike in codes, joiners are parts of letters."""
+    """Attributes may contain joiners, which are parts of letters in some scripts; codes may not."""
     assert people(f"email,name\na@example.org,{name}\n") == [("a@example.org", {"name": name})]
 
 
@@ -205,13 +205,13 @@ def expected(cell: str, *values: str) -> Reason | tuple[str, str, dict[str, str]
 
 @given(ADDRESS_LIKE)
 def test_the_fast_path_accepts_only_what_the_parser_accepts(text: str) -> None:
-    """With the same address and key."""
+    """An address that the fast path accepts has the same address and key from the parser."""
     if recipient_reader._PLAIN_ADDRESS.fullmatch(text):
         assert parse_address(text) == Address(text, text.lower())
 
 
 def test_a_reader_describes_the_format() -> None:
-    """After the header was read, and without any cell."""
+    """After reading the header, a reader describes the format of its file without showing any cell."""
     reader, _ = read("name;E-Mail\r\nAda;a@example.org\r\n")
     assert reader.description == 'csv, separator ";", column 2, with a header, utf-8'
     assert not RecipientReader(DETECTED).description
@@ -221,7 +221,7 @@ def test_a_reader_describes_the_format() -> None:
 
 
 def test_a_rejected_row_is_kept_whole() -> None:
-    """By column name; a row of another width is kept in one piece, since its columns are unknown."""
+    """A rejected row is kept by column name. A row of another width has unknown columns and is kept as one text."""
     assert rows("Name;email\nAda;nobody\nBob;\n=1;a@example.org;2\n") == [
         {"email": "nobody", "name": "Ada"},
         {"email": "", "name": "Bob"},
@@ -230,7 +230,10 @@ def test_a_rejected_row_is_kept_whole() -> None:
 
 
 def test_a_cell_of_a_rejected_row_can_be_stored_and_shown() -> None:
-    """Invisible characters become U+FFFD, except joiners in names; a long value is cut, but stays too long."""
+    """In kept cells, invisible characters become U+FFFD, except joiners in names.
+
+    A long value is cut, but stays long enough to be rejected again.
+    """
     text = f"email;a;b\na@b.de;{'x' * 1_002};\0y\na\u200bb@b.de;می\u200cگل;\n"
     assert rows(text) == [
         {"email": "a@b.de", "a": "x" * 1_000 + "…", "b": "\ufffdy"},
@@ -242,7 +245,10 @@ def test_a_cell_of_a_rejected_row_can_be_stored_and_shown() -> None:
 def test_unfixed_rows_are_rejected_again_and_fixed_rows_keep_their_attributes(
     cells: list[tuple[str, str, str]],
 ) -> None:
-    """For the same reason; and each attribute unchanged, unless it was the cause of the rejection."""
+    """A re-imported row is rejected again for the same reason.
+
+    A fixed row keeps each attribute unchanged, except one that was the cause of the rejection.
+    """
     reader = RecipientReader(DETECTED)
     reader.feed(b"email;a;b\n")
     rejected = reader.feed("".join(map(csv_row, cells)).encode(errors="surrogatepass")).rejected
@@ -265,7 +271,7 @@ def reimport(rejected: list[Rejected]) -> CheckedRecipients:
 
 
 def test_line_and_reason_columns_of_a_report_are_not_attributes() -> None:
-    """They do not count: neither for blank rows nor for the limit of a hundred attributes."""
+    """The columns line and reason of a report are ignored when blank rows are detected and attributes are counted."""
     reader, checked = read("Line;email;name;REASON\n3;a@example.org;Ada;x\n4;;;y\n")
     assert (reader.attributes, checked.attributes, checked.blank) == (["name"], ['{"name":"Ada"}'], 1)
     many = "".join(f"a{number};" for number in range(100))
@@ -273,7 +279,7 @@ def test_line_and_reason_columns_of_a_report_are_not_attributes() -> None:
 
 
 def test_attributes_may_be_named_line_and_reason() -> None:
-    """Only a first column "line" together with a last column "reason" is ignored."""
+    """Only a first column "line" together with a last column "reason" is ignored; elsewhere these are attributes."""
     text = "line;email;line;reason;reason\n3;a@example.org;A;B;x\n"
     assert people(text) == [("a@example.org", {"line": "A", "reason": "B"})]
     assert people("line;email\n3;a@example.org\n") == [("a@example.org", {"line": "3"})]
@@ -281,7 +287,7 @@ def test_attributes_may_be_named_line_and_reason() -> None:
 
 
 def test_only_a_report_has_its_escaped_formulas_restored() -> None:
-    """In any other file a ' belongs to the value."""
+    """The ' before a formula is removed only in a report. In any other file it belongs to the value."""
     assert people("email;phone\na@example.org;'+49 1\n") == [("a@example.org", {"phone": "'+49 1"})]
     text = "line;email;phone;reason\n3;'+a@example.org; '+49 1;x\n"
     assert people(text) == [("+a@example.org", {"phone": "+49 1"})]
@@ -291,7 +297,7 @@ def test_only_a_report_has_its_escaped_formulas_restored() -> None:
     ("row", "reason"), [("a@b.de;J\ufffdrgen", Reason.CONTROL), ("a\ufffd@b.de;", Reason.BAD_ADDRESS)]
 )
 def test_values_damaged_earlier_are_rejected(row: str, reason: Reason) -> None:
-    """Another program has replaced a lost letter by U+FFFD, which no mail should show."""
+    """A value with U+FFFD, by which another program has replaced a lost letter, is rejected: no mail should show it."""
     assert reasons(f"email;name\n{row}\n") == [(2, reason)]
 
 
@@ -314,13 +320,13 @@ def test_values_damaged_earlier_are_rejected(row: str, reason: Reason) -> None:
     ],
 )
 def test_a_header_becomes_a_name_that_a_template_can_use(header: str, name: str) -> None:
-    """Umlauts are spelled out; everything except letters and digits becomes one underscore."""
+    """Umlauts are spelled out, and each run of characters except letters and digits becomes one underscore."""
     assert attribute_name(header) == name
 
 
 @given(st.text(max_size=30))
 def test_any_header_becomes_a_usable_name_or_none(header: str) -> None:
-    """Applied to its own result, the function does not change it."""
+    """A header becomes a usable name or an empty text, and converting the name again does not change it."""
     name = attribute_name(header)
     assert not name or (name.isascii() and name.isidentifier() and name == name.lower())
     assert attribute_name(name).lstrip("_") == name.lstrip("_")
@@ -343,14 +349,14 @@ def test_any_header_becomes_a_usable_name_or_none(header: str) -> None:
     ],
 )
 def test_a_header_that_templates_cannot_use_is_rejected(text: str, reason: str) -> None:
-    """With one line that names column and remedy, before any recipient is accepted."""
+    """The error is one line that contains the column and the remedy, and it comes before any recipient is accepted."""
     message = error(text)
     assert message.startswith("customers.csv")
     assert reason in message
 
 
 def test_an_attribute_cannot_be_named_like_the_address() -> None:
-    """{{ email }} is the mailed address, even if another column is specified."""
+    """No attribute may be named email: {{ email }} is the mailed address even if another column is specified."""
     assert "column 2: the name 'email' is reserved" in error("work;Email\na@b.de;b@b.de\n", column="work")
 
 
@@ -363,5 +369,5 @@ def test_a_file_without_a_header_is_rejected() -> None:
 
 
 def test_a_hundred_attributes_are_accepted() -> None:
-    """In addition to the address."""
+    """A file may have a hundred attributes in addition to the address."""
     assert len(column_names(["email", *(f"a{number}" for number in range(100))])) == 101

@@ -1,4 +1,4 @@
-"""Sources by URL: files of a folder, objects of buckets, and invalid URLs."""
+"""Sources by URL: files in a folder, objects in buckets, and invalid URLs."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def store(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An S3 server, configured by environment variables."""
+    """An S3 server. The environment variables that configure its use are set."""
     for variable in [each for each in os.environ if each.startswith("AWS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
@@ -63,7 +63,10 @@ IN_BUCKET = limits(import_buckets=BUCKET)
 
 
 async def test_a_file_is_read_from_its_folder(folder: Path) -> None:
-    """By any path or link that stays inside; the source has the file's name without path, and its size."""
+    """A file is read by any path or link that stays inside the folder.
+
+    The source has the size of the file and its name without the path.
+    """
     (folder / "sömmer codes.txt").symlink_to(folder / "spring.txt")
     for path in ("spring.txt", "../in/spring.txt", "s%C3%B6mmer%20codes.txt"):
         async with open_source(f"file://{folder}/{path}", limits(import_folder=folder)) as source:
@@ -74,7 +77,7 @@ async def test_a_file_is_read_from_its_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ["../secret.txt", "link.txt", "%2e%2e/secret.txt", "/etc/passwd", "../missing.txt"])
 async def test_no_file_outside_the_folder_is_read(folder: Path, path: str) -> None:
-    """By no path, encoded or not, and through no link; the error does not reveal whether a file exists."""
+    """No path, encoded or not, and no link leads out of the folder. The error does not reveal whether a file exists."""
     (folder / "link.txt").symlink_to(folder.parent / "secret.txt")
     url = f"file://{path}" if path.startswith("/") else f"file://{folder}/{path}"
     assert f"is not in {folder}" in await rejection(url, limits(import_folder=folder))
@@ -93,7 +96,7 @@ async def test_no_file_outside_the_folder_is_read(folder: Path, path: str) -> No
     ],
 )
 async def test_only_regular_files_are_read(folder: Path, path: str, reason: str) -> None:
-    """Opening a FIFO does not wait for a writer."""
+    """Only regular files are read: opening a FIFO does not wait for a writer."""
     (folder / "more").mkdir()
     os.mkfifo(folder / "fifo")
     (folder / "circle").symlink_to(folder / "circle")
@@ -101,7 +104,7 @@ async def test_only_regular_files_are_read(folder: Path, path: str, reason: str)
 
 
 async def test_devices_and_unreadable_files_are_rejected() -> None:
-    """The error contains the reason of the operating system."""
+    """The error for a device or an unreadable file contains the reason that the operating system gives."""
     assert await rejection("file:///dev/null", limits(import_folder="/dev")) == "null is not a regular file"
     process = Path(f"/proc/{os.getpid()}")
     assert await rejection(f"file://{process}/mem", limits(import_folder=process)) == (
@@ -110,7 +113,7 @@ async def test_devices_and_unreadable_files_are_rejected() -> None:
 
 
 async def test_a_large_file_is_rejected_before_it_is_read(folder: Path) -> None:
-    """By its size."""
+    """A file that is larger than the limit is rejected before it is read."""
     allowed = limits(import_folder=folder, import_max_bytes=1_000)
     async with asyncio.timeout(5):
         reason = await rejection(f"file://{folder}/spring.txt", allowed)
@@ -118,7 +121,10 @@ async def test_a_large_file_is_rejected_before_it_is_read(folder: Path) -> None:
 
 
 async def test_sources_are_disabled_by_default(folder: Path) -> None:
-    """Without folder, hosts and buckets nothing can be read; other kinds of URL are never supported."""
+    """Without a folder, hosts and buckets in the settings, no source can be read.
+
+    Other kinds of URL are never supported.
+    """
     assert "COUPONS_IMPORT_FOLDER is not set" in await rejection(f"file://{folder}/spring.txt", limits())
     assert "COUPONS_IMPORT_HOSTS" in await rejection("https://shop.example/codes.txt", limits())
     assert "COUPONS_IMPORT_BUCKETS" in await rejection("s3://shop/codes.txt", limits())
@@ -129,7 +135,7 @@ async def test_sources_are_disabled_by_default(folder: Path) -> None:
 
 
 async def test_an_object_is_read_from_its_bucket(store: str) -> None:
-    """In pieces, with its size known from the start."""
+    """An object is read in chunks, and its size is known from the start."""
     put(S3Store(BUCKET, client_options={"allow_http": True}), "2026/spring codes.csv", CODES)
     async with open_source(f"s3://{BUCKET}/2026/spring%20codes.csv", IN_BUCKET) as source:
         assert (source.name, source.size) == ("spring codes.csv", len(CODES))
@@ -139,7 +145,7 @@ async def test_an_object_is_read_from_its_bucket(store: str) -> None:
 
 
 async def test_a_large_object_is_rejected_before_it_is_read(store: str) -> None:
-    """By the size that the store reports."""
+    """An object is rejected before it is read if the store reports a size above the limit."""
     put(S3Store(BUCKET, client_options={"allow_http": True}), "codes.csv", CODES)
     allowed = limits(import_buckets=BUCKET, import_max_bytes=1_000)
     assert (await rejection(f"s3://{BUCKET}/codes.csv", allowed)).startswith(
@@ -168,7 +174,7 @@ async def test_only_objects_of_allowed_buckets_are_read(store: str, url: str, re
 
 
 async def test_wrong_credentials_are_reported(store: str) -> None:
-    """Without their values."""
+    """The error for wrong credentials does not contain them."""
     call(f"{store}/moto-api/reset-auth", "POST", b"0")  # from now on requests need authorization
     try:
         reason = await rejection(f"s3://{BUCKET}/codes.csv", IN_BUCKET)
@@ -179,14 +185,14 @@ async def test_wrong_credentials_are_reported(store: str) -> None:
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://[", "ftp://127.0.0.1"])
 async def test_an_unreachable_store_may_come_back(store: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No listener, or a wrong setting: the import can continue once that is fixed."""
+    """A store without a listener or with a wrong setting is unavailable: the import can continue once this is fixed."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(SourceUnavailable, match=r"codes\.csv: bucket shop unreachable"):
         await content(f"s3://{BUCKET}/codes.csv", IN_BUCKET)
 
 
 async def test_a_truncated_object_is_unavailable(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The part received so far is not a whole file."""
+    """A truncated object makes the source unavailable, because the received part is not the whole file."""
     headers = ('ETag: "1"', "Last-Modified: Sun, 01 Nov 2026 00:00:00 GMT")
     cut = Reply(CODES[:100_000], headers=headers, declared_length=len(CODES), then="cut")
     async with web_server({f"/{BUCKET}/codes.csv": cut}) as web:

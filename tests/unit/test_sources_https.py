@@ -21,7 +21,7 @@ FILE = "/2026/codes.csv"
 
 @pytest.fixture(autouse=True)
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The certificate of the test servers, for `localhost`, is trusted."""
+    """Make the certificate of the test servers, for `localhost`, trusted."""
     path = tmp_path / "localhost.pem"
     path.write_text(KEY_AND_CERTIFICATE)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
@@ -56,7 +56,7 @@ async def unavailability(url: str, limits: SourceLimits) -> str:
 
 @pytest.mark.parametrize("reply", [Reply(CODES), Reply(CODES, chunked=True), Reply(CODES, declared_length=-1)])
 async def test_a_file_is_fetched(reply: Reply) -> None:
-    """However the host marks its end. The size is the declared length."""
+    """A file is fetched however the host marks its end, and its size is the declared length."""
     async with (
         serving({FILE: reply}) as server,
         open_source(f"{server.url}{FILE}?token=hidden", limits(server)) as source,
@@ -71,7 +71,7 @@ async def test_a_file_is_fetched(reply: Reply) -> None:
 
 
 async def test_a_compressed_file_is_decompressed() -> None:
-    """Whatever its name is."""
+    """A compressed file is decompressed, whatever its name."""
     async with serving({FILE: Reply(gzip.compress(CODES))}) as server:
         assert await content(f"{server.url}{FILE}", limits(server)) == CODES
 
@@ -86,7 +86,7 @@ async def test_special_characters_in_a_url_are_encoded() -> None:
     "status", ["404 Not Found", "403 Forbidden", "401 Unauthorized", "206 Partial Content", "304 x"]
 )
 async def test_other_statuses_are_rejected(status: str) -> None:
-    """Only 200 delivers a file; the error contains the status, but no text of the host."""
+    """Only status 200 delivers a file. The error contains the status, but no text from the host."""
     async with serving({FILE: Reply(b"hidden", status=status)}) as server:
         reason = await rejection(f"{server.url}{FILE}?token=hidden", limits(server))
     assert reason.startswith(f"codes.csv: localhost responded with {status[:3]}")
@@ -95,7 +95,7 @@ async def test_other_statuses_are_rejected(status: str) -> None:
 
 @pytest.mark.parametrize("status", ["500 x", "503 Service Unavailable", "429 Too Many Requests", "408 x"])
 async def test_temporary_statuses_are_retried_later(status: str) -> None:
-    """A temporary failure does not end the import."""
+    """A status of a temporary failure makes the source unavailable, so that the import is retried later."""
     async with serving({FILE: Reply(status=status)}) as server:
         reason = await unavailability(f"{server.url}{FILE}?token=hidden", limits(server))
     assert reason.startswith(f"codes.csv: localhost responded with {status[:3]}")
@@ -104,7 +104,7 @@ async def test_temporary_statuses_are_retried_later(status: str) -> None:
 
 @pytest.mark.parametrize("status", ["301 x", "302 x", "303 x", "307 x", "308 x"])
 async def test_redirects_are_followed(status: str) -> None:
-    """To a path, a whole URL, another allowed host; the source keeps the name of the first URL."""
+    """Redirects to a path, a whole URL or another allowed host work. The source keeps the name from the first URL."""
     async with serving({"/b.csv": Reply(CODES)}) as other:
         replies = {FILE: redirect("a.csv", status), "/2026/a.csv": redirect(f"{other.url}/b.csv?token=hidden", status)}
         async with serving(replies) as server:
@@ -129,7 +129,7 @@ async def test_redirects_are_followed(status: str) -> None:
     ],
 )
 async def test_redirects_stay_among_the_allowed_hosts(location: str, reason: str) -> None:
-    """Each URL is checked like the first one, and no other host is contacted."""
+    """The URL of each redirect is checked like the first URL, and no other host is contacted."""
     replies: dict[str, Reply | bytes] = {}
     async with serving(replies) as server:
         replies[FILE] = redirect(location.format(host=server.host))
@@ -140,7 +140,7 @@ async def test_redirects_stay_among_the_allowed_hosts(location: str, reason: str
 
 
 async def test_the_number_of_redirects_is_limited() -> None:
-    """Five are followed, a loop is not."""
+    """Five redirects are followed; a loop of redirects is rejected."""
     chain = {f"/{number}": redirect(f"/{number + 1}") for number in range(5)}
     async with serving({**chain, "/5": Reply(CODES), FILE: redirect(FILE)}) as server:
         assert await content(f"{server.url}/0", limits(server)) == CODES
@@ -149,14 +149,14 @@ async def test_the_number_of_redirects_is_limited() -> None:
 
 
 async def test_a_redirect_without_a_location_is_rejected() -> None:
-    """It leads nowhere."""
+    """A redirect without a location is rejected, because it leads nowhere."""
     async with serving({FILE: Reply(status="302 Found")}) as server:
         assert await rejection(f"{server.url}{FILE}", limits(server)) == "codes.csv: localhost responded with 302 Found"
 
 
 @pytest.mark.parametrize("url", ["https://{host}@evil.example{file}", "https://user:hidden@{host}{file}"])
 async def test_passwords_in_urls_are_rejected(url: str) -> None:
-    """A user in front of the host conceals the real host."""
+    """A URL with a user or password is rejected, because a user before the host can conceal the real host."""
     async with serving({}) as server:
         reason_given = await rejection(url.format(host=server.host, file=FILE), limits(server))
     assert reason_given == "codes.csv: a source URL must not contain a user or password"
@@ -164,7 +164,7 @@ async def test_passwords_in_urls_are_rejected(url: str) -> None:
 
 
 async def test_private_addresses_are_rejected() -> None:
-    """An allowed name that resolves to this machine gets no connection, unless the setting allows it."""
+    """An allowed name that resolves to a private address gets no connection, unless the setting permits it."""
     connections = []
     async with await asyncio.start_server(lambda *_: connections.append(1), "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -189,18 +189,18 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
-    """Addresses that everyone can reach, also through a gateway."""
+    """Addresses that everyone can reach are public, also through a gateway."""
     assert network.is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses(address: str) -> None:
-    """Those of this machine, its network, cloud metadata, all special IANA ranges; also embedded in IPv6."""
+    """Addresses of this machine, its network, cloud metadata and special IANA ranges are private, also inside IPv6."""
     assert not network.is_public(ip_address(address))
 
 
 async def test_the_connection_uses_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name is resolved once: a second lookup could give another address (DNS rebinding)."""
+    """A name is resolved once, because a second lookup could give another address (DNS rebinding)."""
     lookups = []
     original = socket.getaddrinfo
 
@@ -215,7 +215,7 @@ async def test_the_connection_uses_the_checked_address(monkeypatch: pytest.Monke
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would resolve the name themselves."""
+    """Proxies of the environment are ignored, because a proxy would resolve the name itself."""
     for variable in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     async with serving({FILE: Reply(CODES)}) as server:
@@ -223,7 +223,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
 
 
 async def test_a_certificate_of_another_host_is_rejected() -> None:
-    """It must contain the name in the URL."""
+    """A certificate must contain the host name of the URL."""
     async with serving({FILE: Reply(CODES)}) as server:
         host = f"127.0.0.1:{server.port}"
         reason = await rejection(f"https://{host}{FILE}?token=hidden", limits(server, import_hosts=host))
@@ -233,7 +233,7 @@ async def test_a_certificate_of_another_host_is_rejected() -> None:
 
 
 async def test_an_unknown_authority_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the machine's certificate authorities are trusted."""
+    """Only certificates of authorities that the machine trusts are accepted."""
     monkeypatch.delenv("SSL_CERT_FILE")
     async with serving({FILE: Reply(CODES)}) as server:
         assert "certificate verification failed for localhost" in await rejection(f"{server.url}{FILE}", limits(server))
@@ -241,7 +241,7 @@ async def test_an_unknown_authority_is_rejected(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_large_file_is_rejected_before_it_is_read() -> None:
-    """By the length that the host declares."""
+    """A file is rejected before it is read if the host declares a length above the limit."""
     async with serving({FILE: Reply(declared_length=10**12, then="hang")}) as server:
         allowed = limits(server, import_max_bytes=1_000)
         reason = await rejection(f"{server.url}{FILE}", allowed)
@@ -251,7 +251,7 @@ async def test_a_large_file_is_rejected_before_it_is_read() -> None:
 
 @pytest.mark.parametrize("reply", [Reply(CODES, chunked=True), Reply(CODES, declared_length=-1)])
 async def test_a_large_file_of_unknown_length_is_stopped(reply: Reply) -> None:
-    """The received bytes are counted."""
+    """If no length is declared, the received bytes are counted, and reading stops at the limit."""
     async with serving({FILE: reply}) as server:
         reason = await rejection(f"{server.url}{FILE}", limits(server, import_max_bytes=1_000_000))
     assert "exceed the limit of 1000000" in reason
@@ -268,7 +268,7 @@ async def test_a_large_file_of_unknown_length_is_stopped(reply: Reply) -> None:
     ],
 )
 async def test_a_truncated_body_is_unavailable(reply: Reply) -> None:
-    """A file ends with its declared length, its last chunk or a TLS close_notify, never earlier."""
+    """A file that ends before its declared length, last chunk or TLS close_notify makes the source unavailable."""
     async with serving({FILE: reply}) as server:
         reason = await unavailability(f"{server.url}{FILE}?token=hidden", limits(server))
     assert reason.startswith("codes.csv: localhost ")
@@ -276,7 +276,7 @@ async def test_a_truncated_body_is_unavailable(reply: Reply) -> None:
 
 
 async def test_an_invalid_response_is_unavailable() -> None:
-    """Not HTTP, or headers without end."""
+    """A response that is not HTTP or has endless headers makes the source unavailable."""
     for nonsense in (b"220 relay.example\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"):
         async with serving({FILE: nonsense}) as server:
             await unavailability(f"{server.url}{FILE}", limits(server))
@@ -284,14 +284,14 @@ async def test_an_invalid_response_is_unavailable() -> None:
 
 @pytest.mark.parametrize("reply", [Reply(declared_length=10, then="hang"), b"HTTP/1.1 200 OK\r\nX: y"])
 async def test_a_silent_host_times_out(reply: Reply | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of its headers or of the file."""
+    """A host that goes silent in its headers or in the file makes the source unavailable after a time limit."""
     monkeypatch.setattr(https, "READ_SECONDS", 0.2)
     async with serving({FILE: reply}) as server:
         assert await unavailability(f"{server.url}{FILE}", limits(server)) == "codes.csv: localhost timed out"
 
 
 async def test_headers_have_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that keeps sending a little has a total limit, redirects included."""
+    """All headers, including those of redirects, have one time limit, even if the host keeps sending a little."""
     monkeypatch.setattr(https, "OPEN_SECONDS", 0.3)
     async with serving({FILE: b"HTTP/1.1 200 OK\r\n"}) as server:
         assert await unavailability(f"{server.url}{FILE}", limits(server)) == "codes.csv: localhost timed out"
@@ -300,7 +300,7 @@ async def test_headers_have_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("reply", [Reply(b"A\n", declared_length=10, then="hang"), b"HTTP/1.1 200 OK\r\n"])
 async def test_a_read_can_be_cancelled(reply: Reply | bytes) -> None:
-    """Immediately, in headers or file: the connection is closed, and no thread remains."""
+    """Reading headers or the file can be cancelled immediately. The connection is closed and no thread remains."""
     before = {each for each in threading.enumerate() if not each.name.startswith("asyncio")}
     async with serving({FILE: reply}) as server:
         reading = asyncio.create_task(content(f"{server.url}{FILE}", limits(server)))
@@ -314,7 +314,7 @@ async def test_a_read_can_be_cancelled(reply: Reply | bytes) -> None:
 
 
 async def test_leaving_the_context_aborts_a_transfer() -> None:
-    """The connection is closed, and a pending read raises."""
+    """Leaving the context closes the connection, and a pending read raises an error."""
     async with serving({FILE: Reply(CODES, declared_length=10**9, then="hang")}) as server:
         async with open_source(f"{server.url}{FILE}", limits(server)) as source:
             assert await anext(source.pieces)
@@ -327,7 +327,7 @@ async def test_leaving_the_context_aborts_a_transfer() -> None:
 
 
 async def test_a_closed_source_does_not_end_regularly() -> None:
-    """The end of a closed connection is not mistaken for the end of the file."""
+    """Closing a source while it is read is not mistaken for the end of the file."""
     async with serving({FILE: Reply(CODES, chunked=True)}) as server:
         async with open_source(f"{server.url}{FILE}", limits(server)) as source:
             assert source.size is None
@@ -341,7 +341,7 @@ async def _rest(source: Source) -> None:
 
 
 async def test_an_unreachable_host_is_unavailable() -> None:
-    """No listener, or a name that cannot be resolved at present, may come back later."""
+    """A host without a listener or with an unresolved name makes the source unavailable, because it may come back."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

@@ -79,7 +79,7 @@ COMPRESSED = {"plain": CODES, "gzip": gzip.compress(CODES), "zip": make_zip((NAM
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.floats(0, 1), max_size=20))
 def test_pieces_do_not_depend_on_compression_or_cuts(compression: str, cuts: list[float]) -> None:
-    """A text always has the same pieces of PIECE_BYTES."""
+    """A text always has the same chunks of PIECE_BYTES, however the source is compressed and however it arrives."""
     source = COMPRESSED[compression]
     places = sorted({0, len(source), *(round(cut * len(source)) for cut in cuts)})
     text = text_of([source[start:end] for start, end in pairwise(places)])
@@ -89,25 +89,25 @@ def test_pieces_do_not_depend_on_compression_or_cuts(compression: str, cuts: lis
 
 @pytest.mark.parametrize("compression", COMPRESSED)
 async def test_a_source_may_arrive_byte_by_byte(compression: str) -> None:
-    """Also its first bytes, which show the compression."""
+    """A source is decompressed even if its first bytes, which identify the compression, arrive one by one."""
     short = {"plain": b"A\nB\n", "gzip": gzip.compress(b"A\nB\n"), "zip": make_zip((NAME, b"A\nB\n"))}[compression]
     assert await read(text_of(bytes([byte]) for byte in short)) == [b"A\nB\n"]
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [b"", b""], [gzip.compress(b"")], [make_zip((NAME, b""))]])
 async def test_an_empty_source_has_no_pieces(pieces: list[bytes]) -> None:
-    """Compressed or not."""
+    """An empty source has no chunks, whether it is compressed or not."""
     assert await read(text_of(pieces)) == []
 
 
 @pytest.mark.parametrize("packed", [b"A", b"\x1f", b"PK", b"\x1f\x8bA\n", b"PK\n"])
 async def test_short_and_unusual_texts_are_unchanged(packed: bytes) -> None:
-    """A text may begin like a compressed file."""
+    """A short text is unchanged even if it begins like a compressed file."""
     assert await decompress(packed) == packed
 
 
 async def test_progress_counts_bytes_of_the_source() -> None:
-    """`source_bytes` rises with each piece, in compressed bytes, up to the size of the source."""
+    """`source_bytes` rises with each chunk, in compressed bytes, up to the size of the source."""
     for source in COMPRESSED.values():
         text = text_of([source[start : start + 50_000] for start in range(0, len(source), 50_000)])
         seen = [text.source_bytes async for _ in text]
@@ -116,7 +116,7 @@ async def test_progress_counts_bytes_of_the_source() -> None:
 
 
 async def test_a_gzip_may_have_several_members() -> None:
-    """`cat a.gz b.gz` is a gzip file, also with zeros between and after the members."""
+    """The output of `cat a.gz b.gz` is read as one text, also with zeros between and after the members."""
     one, two = gzip.compress(b"A\n"), gzip.compress(b"B\n")
     assert await decompress(one + two) == b"A\nB\n"
     assert await decompress(one + bytes(512) + two + bytes(100_000)) == b"A\nB\n"
@@ -124,20 +124,20 @@ async def test_a_gzip_may_have_several_members() -> None:
 
 @pytest.mark.parametrize("lost", [1, 4, 8, 9, 1_000])
 async def test_a_truncated_gzip_is_rejected(lost: int) -> None:
-    """Even if only its checksum is missing."""
+    """A truncated gzip is rejected even if only its checksum is missing."""
     with pytest.raises(SourceError, match=r"codes\.csv is truncated"):
         await decompress(COMPRESSED["gzip"][:-lost])
 
 
 async def test_a_truncated_second_member_is_rejected() -> None:
-    """One whole member is not the whole file."""
+    """A gzip whose second member is truncated is rejected, although its first member is complete."""
     with pytest.raises(SourceError, match="is truncated"):
         await decompress(gzip.compress(b"A\n") + gzip.compress(b"B\n")[:5])
 
 
 @pytest.mark.parametrize("place", [-8, -4, len(COMPRESSED["gzip"]) // 2])
 async def test_a_damaged_gzip_is_rejected(place: int) -> None:
-    """Checksum, length and data are verified."""
+    """A gzip with a wrong checksum, length or damaged data is rejected."""
     damaged = bytearray(COMPRESSED["gzip"])
     damaged[place] ^= 0xFF
     with pytest.raises(SourceError, match=r"codes\.csv is damaged"):
@@ -145,20 +145,20 @@ async def test_a_damaged_gzip_is_rejected(place: int) -> None:
 
 
 async def test_only_gzip_may_follow_gzip() -> None:
-    """Other data after a member is damage, not ignored."""
+    """Other data after a gzip member is an error and is not ignored."""
     with pytest.raises(SourceError, match="is damaged"):
         await decompress(gzip.compress(b"A\n") + b"B\n")
 
 
 async def test_only_one_layer_is_decompressed() -> None:
-    """The readers then report that the content is not text."""
+    """A file that was compressed twice is decompressed once. The readers then report that it is not text."""
     inner = gzip.compress(b"A\n")
     assert await decompress(gzip.compress(inner)) == inner
     assert await decompress(make_zip(("a.gz", inner))) == inner
 
 
 async def test_a_gzip_bomb_is_stopped_early() -> None:
-    """1 GiB of zeros in 1 MB is rejected at the second piece, with the memory of a few pieces."""
+    """A gzip of 1 MB with 1 GiB of zeros is rejected at the second chunk, with little memory."""
     packed = bomb()
     assert len(packed) < 1.1 * MIB
     text = text_of([packed])
@@ -168,7 +168,7 @@ async def test_a_gzip_bomb_is_stopped_early() -> None:
 
 
 async def test_a_zip_bomb_is_not_opened() -> None:
-    """A zip declares its decompressed size."""
+    """A zip whose declared decompressed size is too large is rejected before it is decompressed."""
     with peak_memory() as peak:
         packed = make_zip((NAME, bytes(64 * MIB)))
     with peak_memory() as peak, pytest.raises(SourceError, match="more than 200 times its size"):
@@ -177,7 +177,7 @@ async def test_a_zip_bomb_is_not_opened() -> None:
 
 
 async def test_a_zip_with_a_wrong_size_is_damaged() -> None:
-    """No more than the declared size is decompressed, and then the checksum is wrong."""
+    """A zip is decompressed only up to its declared size. If that is too small, the checksum is wrong."""
     packed = make_zip((NAME, bytes(64 * MIB))).replace(struct.pack("<L", 64 * MIB), struct.pack("<L", 5_000))
     with peak_memory() as peak, pytest.raises(SourceError, match=r"codes\.csv is damaged"):
         await decompress(packed)
@@ -185,7 +185,7 @@ async def test_a_zip_with_a_wrong_size_is_damaged() -> None:
 
 
 async def test_a_highly_compressible_text_is_not_a_bomb() -> None:
-    """The ratio counts from the second mebibyte on, and its limit is a setting."""
+    """The limit of the compression ratio applies only after the first MiB, and it is a setting."""
     assert await decompress(gzip.compress(bytes(MIB))) == bytes(MIB)
     assert await decompress(gzip.compress(bytes(3 * MIB)), import_max_ratio=2_000) == bytes(3 * MIB)
     with pytest.raises(SourceError, match="more than 200 times"):
@@ -194,7 +194,7 @@ async def test_a_highly_compressible_text_is_not_a_bomb() -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "zip"])
 async def test_the_decompressed_size_is_limited(compression: str) -> None:
-    """The limit for a source applies to its text too."""
+    """The size limit for a source applies to its decompressed text too."""
     assert await decompress(COMPRESSED[compression], import_max_bytes=len(CODES)) == CODES
     with pytest.raises(SourceError, match=r"limit of 2699999 bytes when decompressed.*COUPONS_IMPORT_MAX_BYTES"):
         await decompress(COMPRESSED[compression], import_max_bytes=len(CODES) - 1)
@@ -202,7 +202,7 @@ async def test_the_decompressed_size_is_limited(compression: str) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSED)
 async def test_the_received_size_is_limited(compression: str) -> None:
-    """The received bytes are counted, whatever size is declared; a zip is not spooled beyond the limit."""
+    """The received bytes are limited, whatever size is declared, and a zip is not spooled beyond the limit."""
     source = COMPRESSED[compression]
     pieces = 0
 
@@ -218,7 +218,7 @@ async def test_the_received_size_is_limited(compression: str) -> None:
 
 
 async def test_folders_and_macos_metadata_in_a_zip_are_ignored() -> None:
-    """A zip created on a Mac contains a second, hidden file."""
+    """Folders in a zip are ignored, and so is the second, hidden file in a zip that was created on a Mac."""
     packed = make_zip(("export/", b""), ("export/codes.csv", b"A\n"), ("__MACOSX/export/._codes.csv", b"\0\5\26\7"))
     text = text_of([packed], "export.zip")
     assert await read(text) == [b"A\n"]
@@ -226,7 +226,7 @@ async def test_folders_and_macos_metadata_in_a_zip_are_ignored() -> None:
 
 
 async def test_the_name_of_a_text_has_no_gz_suffix() -> None:
-    """Readers recognize a CSV file by its name."""
+    """The name of a decompressed text lacks the suffix .gz, because readers recognize a CSV file by its name."""
     assert text_of([], "codes.csv.gz").name == NAME
     assert text_of([], "codes.csv").name == NAME
 
@@ -246,7 +246,7 @@ async def test_the_name_of_a_text_has_no_gz_suffix() -> None:
     ],
 )
 async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> None:
-    """The file is never guessed, and office documents are identified."""
+    """A zip with several files or none is rejected, and office documents are identified in the error."""
     packed = make_zip(*((name, b"") for name in members))
     with pytest.raises(SourceError) as caught:
         await read(text_of([packed], "export.zip"))
@@ -254,7 +254,7 @@ async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> N
 
 
 async def test_a_password_protected_zip_is_rejected() -> None:
-    """With this reason, not as damaged."""
+    """The error for a zip with a password says so, and does not call the zip damaged."""
     packed = bytearray(make_zip((NAME, b"A\n")))
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         packed[packed.index(signature) + flags] |= 1
@@ -264,25 +264,28 @@ async def test_a_password_protected_zip_is_rejected() -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 async def test_a_zip_must_use_a_standard_method(method: int) -> None:
-    """Other methods would be decompressed without a bound: a few bytes of bzip2 hold gigabytes."""
+    """A zip with another compression method is rejected.
+
+    It would be decompressed without a limit, and a few bytes of bzip2 can contain gigabytes.
+    """
     with pytest.raises(SourceError, match="unsupported compression method"):
         await decompress(make_zip((NAME, CODES), method=method))
 
 
 async def test_an_uncompressed_zip_is_read() -> None:
-    """A zip need not be compressed."""
+    """A zip whose file is stored without compression is read."""
     assert await decompress(make_zip((NAME, CODES), method=zipfile.ZIP_STORED)) == CODES
 
 
 @pytest.mark.parametrize("kept", [4, 30, 100, -1, -22, -60])
 async def test_a_truncated_zip_is_rejected(kept: int) -> None:
-    """All or part of its directory is missing."""
+    """A zip that lacks its directory or a part of it is rejected."""
     with pytest.raises(SourceError, match=r"codes\.csv is damaged or truncated"):
         await decompress(COMPRESSED["zip"][:kept])
 
 
 async def test_a_damaged_zip_is_rejected() -> None:
-    """The checksum is verified."""
+    """A zip whose file has a wrong checksum is rejected."""
     damaged = bytearray(make_zip((NAME, b"SPRING-1\n"), method=zipfile.ZIP_STORED))
     damaged[damaged.index(b"SPRING-1")] ^= 1
     with pytest.raises(SourceError, match="is damaged"):
@@ -292,7 +295,7 @@ async def test_a_damaged_zip_is_rejected() -> None:
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 127), byte=st.integers(0, 255))
 def test_any_damage_to_a_zip_is_detected(place: int, byte: int) -> None:
-    """With one wrong byte anywhere, the text is correct or SourceError is raised, never another error."""
+    """With one wrong byte anywhere in a zip, the text is correct or SourceError is raised, never another error."""
     damaged = bytearray(make_zip((NAME, b"SPRING-1\nSPRING-2\n")))
     damaged[place % len(damaged)] = byte
     try:
@@ -302,7 +305,7 @@ def test_any_damage_to_a_zip_is_detected(place: int, byte: int) -> None:
 
 
 async def test_the_directory_size_of_a_zip_is_not_trusted() -> None:
-    """Zipfile would read all of it into memory: here 100 MB of zeros."""
+    """A zip with a huge directory (here 100 MB of zeros) is rejected, because zipfile would read it all into memory."""
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 100_000_000, 4, 0)
     pieces = [b"PK\x03\x04", *[bytes(MIB)] * 100, end]
     with peak_memory() as peak, pytest.raises(SourceError, match="is damaged"):
@@ -311,7 +314,7 @@ async def test_the_directory_size_of_a_zip_is_not_trusted() -> None:
 
 
 async def test_a_full_disk_is_unavailable() -> None:
-    """The file is not at fault: the import can be retried."""
+    """A full disk makes the source unavailable, so that the import is retried: the file is not at fault."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
     try:
@@ -322,14 +325,14 @@ async def test_a_full_disk_is_unavailable() -> None:
 
 
 async def test_a_missing_temporary_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a read-only container a retry does not help, but a setting does."""
+    """If no temporary folder is writable, as in a read-only container, the error mentions the setting TMPDIR."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(SourceError, match=r"codes\.csv is a zip, and there is no writable folder .*TMPDIR"):
         await decompress(COMPRESSED["zip"])
 
 
 def test_limits_come_from_settings() -> None:
-    """Hosts and buckets are lists, separated by spaces or commas."""
+    """Limits are read from the settings, in which hosts and buckets are separated by spaces or commas."""
     made = limits(
         import_folder="/srv/import", import_hosts="Shop.example, files.example:8443\n[::1]:443", import_buckets="a,b c"
     )
@@ -348,7 +351,7 @@ def test_limits_come_from_settings() -> None:
     "host", ["https://shop.example", "shop.example/codes", "*.shop.example", "user:pw@shop.example"]
 )
 def test_an_invalid_host_is_a_settings_error(host: str) -> None:
-    """It would silently match no host."""
+    """An invalid host in the settings is an error, because it would silently match no host."""
     with pytest.raises(SettingsError, match="COUPONS_IMPORT_HOSTS") as caught:
         limits(import_hosts=host)
     assert host not in str(caught.value)

@@ -32,7 +32,7 @@ def render(text: str, attributes: dict[str, str] | None = None, **coupons: Coupo
 
 
 def test_lists_are_named_once_in_the_order_of_first_use() -> None:
-    """Every part and every condition counts; list names are compared without case and surrounding spaces."""
+    """Lists in every part and condition count. Their names are compared without case and surrounding spaces."""
     parts = Parts(
         subject='{% if has_coupon("Second") %}Two vouchers{% endif %}',
         text='{{ coupon("first") }} {{ coupon( " SECOND " ) }}',
@@ -64,12 +64,12 @@ def test_lists_are_named_once_in_the_order_of_first_use() -> None:
     ],
 )
 def test_an_attribute_is_required_unless_its_absence_is_handled(text: str, required: str, optional: str) -> None:
-    """With `default`, or inside `is defined`, it is optional."""
+    """An attribute is optional if it has a `default` or occurs only inside a block that tests `is defined`."""
     assert read(text) == Names((), frozenset(required.split()), frozenset(optional.split()))
 
 
 def test_a_coupon_in_a_string_or_comment_names_no_list() -> None:
-    """Text that resembles a coupon is text."""
+    """Text that resembles a call of `coupon` is treated as text."""
     assert read("""{{ "coupon('spring')" }} {# {{ coupon("summer") }} #} coupon("autumn")""").lists == ()
 
 
@@ -121,7 +121,7 @@ def test_a_coupon_in_a_string_or_comment_names_no_list() -> None:
     ],
 )
 def test_unsupported_syntax_is_rejected_by_name(text: str, reason: str) -> None:
-    """The marketer gets place and reason in one line when the message is saved."""
+    """When the message is saved, one line tells the marketer where the unsupported syntax is and why it is rejected."""
     with pytest.raises(TemplateError) as caught:
         read(f"Hello,\n\n{text}")
     line = 1 if reason == "nested too deeply" else 3
@@ -129,7 +129,7 @@ def test_unsupported_syntax_is_rejected_by_name(text: str, reason: str) -> None:
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    """All problems of all parts, one line each."""
+    """An error reports all problems of all parts, each in one line."""
     with pytest.raises(TemplateError) as caught:
         names_of(Parts(" ", "{{ a.b }}\n{{ coupon(c) }}", "<p>\n{{ a b }}\x1b[31m"))
     assert str(caught.value).splitlines() == [
@@ -141,20 +141,20 @@ def test_all_problems_are_reported_at_once() -> None:
 
 
 def test_a_message_without_a_body_is_rejected() -> None:
-    """It could not contain a code."""
+    """A message without a body is rejected, because it could not contain a code."""
     with pytest.raises(TemplateError, match="a message needs a text or an HTML part"):
         names_of(Parts("A voucher", None, None))
 
 
 def test_syntax_that_only_one_parser_accepts_is_rejected() -> None:
-    """Jinja2 accepts this number, the rendering engine does not: the message is not saved."""
+    """A message is not saved if Jinja2 accepts a number in it, but the rendering engine does not."""
     with pytest.raises(TemplateError, match="text, line 2: "):
         read("\n{{ 99999999999999999999999999999999999999999999 }}")
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED - {"true", "false", "none", "True", "False", "None", "not"}))
 def test_a_reserved_name_is_not_an_attribute(name: str) -> None:
-    """An attribute can never replace a part of the language."""
+    """An attribute cannot replace a part of the template language."""
     with pytest.raises(TemplateError):
         read("{{ %s }}" % name)  # noqa: UP031 the braces belong to the template
 
@@ -163,12 +163,12 @@ def test_a_reserved_name_is_not_an_attribute(name: str) -> None:
 
 
 def test_a_code_is_printed_in_every_place() -> None:
-    """The same list gives the same code everywhere in a mail."""
+    """A list gives the same code everywhere in a mail."""
     assert render('{{ coupon("spring") }}, again {{ coupon("SPRING") }}', spring=SPRING) == "SPRING-1, again SPRING-1"
 
 
 def test_the_alternative_text_replaces_a_missing_code() -> None:
-    """The message can test whether there is a code."""
+    """Without a code, `coupon` prints the alternative text, and the message can test whether there is a code."""
     text = '{% if has_coupon("spring") %}Your code: {% endif %}{{ coupon("spring") }}'
     assert render(text, spring=SPRING) == "Your code: SPRING-1"
     assert render(text, spring=SORRY) == "Sorry, all gone & over"
@@ -197,7 +197,7 @@ def test_a_subject_is_one_line_with_any_value(name: str) -> None:
 
 
 def test_all_line_breaks_of_the_source_are_kept() -> None:
-    """Nothing is trimmed."""
+    """Rendering removes no line break from the source."""
     assert render("Hello\n\n{% if true %}\n you{% endif %}\n") == "Hello\n\n\n you\n"
 
 
@@ -223,7 +223,7 @@ def test_all_line_breaks_of_the_source_are_kept() -> None:
 def test_an_incomplete_mail_is_an_error(
     text: str, attributes: dict[str, str], coupons: dict[str, Coupon], reason: str
 ) -> None:
-    """No mail is sent without its code or a value, and errors show neither values nor codes."""
+    """A mail that lacks a code or a value is not rendered, and the error contains neither values nor codes."""
     with pytest.raises(RenderError, match=reason) as caught:
         Template(Parts("A voucher", text, None)).render(attributes, coupons)
     assert caught.value.__context__ is None
@@ -232,7 +232,7 @@ def test_an_incomplete_mail_is_an_error(
 
 
 def test_a_code_in_the_subject_is_not_enough() -> None:
-    """Mail programs truncate subjects; the recipient must be able to copy the code."""
+    """The body must print the code too: mail programs truncate subjects, and recipients must be able to copy codes."""
     template = Template(Parts('{{ coupon("spring") }}', "Hello", None))
     with pytest.raises(RenderError, match="does not print the code"):
         template.render({}, {"spring": SPRING})
@@ -255,7 +255,7 @@ CODES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 @given(CODES | st.text(st.sampled_from("""ab1-%&<>"'/+ äß€"""), min_size=1))
 def test_a_printed_code_is_recognized_in_every_form(code: str) -> None:
-    """Escaped for HTML, encoded for a link, or both."""
+    """A code counts as printed if it is escaped for HTML, encoded for a link, or both."""
     coupons = {"spring": Coupon(code, is_code=True)}
     link = '<a href="?c={{ coupon("spring")|urlencode }}">redeem</a>'
     plain = Template(Parts("A voucher", None, '<b>{{ coupon("spring") }}</b>')).render({}, coupons)
@@ -289,7 +289,7 @@ SOURCES = st.recursive(
 
 @given(SOURCES, st.sets(NAMES))
 def test_the_required_attributes_are_always_sufficient(source: str, extra: set[str]) -> None:
-    """Checks at saving and import guarantee that rendering does not fail in the sendout."""
+    """Rendering never fails for lack of an attribute if the recipient has all attributes that the message requires."""
     names = read(source)
     assert names.required | names.optional <= set("abc")
     given_attributes = names.required | extra
@@ -297,7 +297,7 @@ def test_the_required_attributes_are_always_sufficient(source: str, extra: set[s
 
 
 def test_only_varying_chunks_are_rendered_with_their_marks() -> None:
-    """Constant text is not rendered again; the subject is complete."""
+    """Constant chunks of text are not rendered again, and the subject is rendered as a whole."""
     template = Template(Parts("Dear {{ a }}", "Hello\n{{ a }}\nbye\n{{ a }}", "<p>\n<b>{{ a }}</b>\n</p>"))
     varying = template.render_varying({"a": "A&B"}, {})
     mark = template.mark
@@ -306,7 +306,7 @@ def test_only_varying_chunks_are_rendered_with_their_marks() -> None:
 
 
 def test_a_mark_is_not_mistaken_for_a_code() -> None:
-    """A mark consists of letters and digits, as codes do: a code that is not printed is still detected."""
+    """A code that is not printed is detected even if the mark of its place, made of letters and digits, contains it."""
     template = Template(Parts("s", "{{ a }}{% if '' %}{{ coupon('spring') }}{% endif %}", "{{ a }}"))
     for code in (template.mark[:1], template.mark[:2], template.mark.strip()):
         with pytest.raises(RenderError, match="does not print the code of list spring"):
@@ -316,7 +316,7 @@ def test_a_mark_is_not_mistaken_for_a_code() -> None:
 @settings(deadline=None)  # renders megabytes
 @given(st.integers(-40, 40), st.sampled_from(["", "{{ a }}\n"]))
 def test_the_length_limit_counts_the_mail(above: int, extra: str) -> None:
-    """Both ways of rendering agree on the limit, to the character."""
+    """Rendering as a whole and rendering in chunks agree on the length limit to the character."""
     template = Template(Parts("s", f"same\n{extra}same\n{{{{ b }}}}", "<p>same\n{{ a }}\n"))
     attributes = {"a": "x", "b": ""}
     rest = sum(map(len, template.render(attributes, {}).by_name().values()))
@@ -344,7 +344,7 @@ def test_the_length_limit_counts_the_mail(above: int, extra: str) -> None:
 def test_both_ways_of_rendering_reject_the_same_mails(
     attributes: dict[str, str], coupons: dict[str, Coupon], reason: str
 ) -> None:
-    """For the same reasons, which show no values."""
+    """Rendering as a whole and in chunks reject a mail for the same reasons, which contain no values."""
     template = Template(Parts("s", '2\n{{ coupon("spring") }}\n\n{{ a|int }}\n', None))
     if not reason:
         template.render_varying(attributes, coupons)
