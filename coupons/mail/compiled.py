@@ -31,7 +31,7 @@ class EmailError(UserError):
 
 
 def message_id(sendout: UUID, number: int, domain: str) -> str:
-    """The Message-ID of a delivery, with its angle brackets: the same whenever that mail is sent."""
+    """The Message-ID of a delivery, with its angle brackets. It is the same each time this mail is sent."""
     return f"<{sendout.hex}.{number}@{domain}>"
 
 
@@ -45,14 +45,14 @@ def compile_email(
     headers: Mapping[str, str] = {},
     files: Sequence[File] = (),
 ) -> "CompiledEmail":
-    """The parts that all mails of a sendout share.
+    """Compile the parts that all mails of a sendout share.
 
-    `sender` and `reply_to` are mailboxes. `bounce_to` is the envelope sender, by default the address of `sender`; its
+    `sender` and `reply_to` are mailboxes. `bounce_to` is the envelope sender, by default the address of `sender`. Its
     `{id}` is replaced by the part of the Message-ID before the "@", so that a bounce identifies its mail. In
-    `unsubscribe_url`, `{address}` and `{message_id}` (without brackets) are replaced. `headers` are additional ones,
-    the same for every recipient; `files` are part of every mail, and are encoded here.
+    `unsubscribe_url`, `{address}` and `{message_id}` (without brackets) are replaced. `headers` are additional headers
+    of every mail. `files` are part of every mail; they are encoded here.
 
-    Raises AddressError, and EmailError with all other reasons at once.
+    Raises AddressError for an invalid mailbox or bounce address, and EmailError with all other reasons at once.
     """
     author = parse_mailbox(sender)
     reply_mailbox = parse_mailbox(reply_to) if reply_to else None
@@ -85,7 +85,7 @@ def compile_email(
 
 
 def check_settings(*, bounce_to: str, unsubscribe_url: str) -> None:
-    """Raises EmailError if no message can be compiled with these settings; both may be empty."""
+    """Check two settings, which may be empty. Raises EmailError if no message can be compiled with them."""
     problems = unsubscribe_problems(unsubscribe_url)
     try:
         if bounce_to:
@@ -98,7 +98,7 @@ def check_settings(*, bounce_to: str, unsubscribe_url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The bytes around the text parts: multipart boundaries and files. All of it is dot-stuffed."""
+    """The bytes around the text parts: multipart boundaries and files. All bytes are dot-stuffed."""
 
     opening: bytes = b""
     opening_8bit: bytes = b""
@@ -108,7 +108,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class CompiledEmail:
-    """`domain` is that of the sender's address, for Message-IDs."""
+    """The compiled email of a sendout. `domain` is the domain of the sender's address, for Message-IDs."""
 
     template: Template
     domain: str
@@ -120,7 +120,7 @@ class CompiledEmail:
     frame: Frame = field(repr=False)  # contains the files
 
     def message_id(self, sendout: UUID, number: int) -> str:
-        """The Message-ID of a sendout's delivery."""
+        """The Message-ID of the sendout's delivery with this number."""
         return message_id(sendout, number, self.domain)
 
     def write(
@@ -134,7 +134,7 @@ class CompiledEmail:
     ) -> Envelope:
         """The mail of one recipient. `date` needs a time zone.
 
-        Raises RenderError if the mail cannot be written: as `Template.render` does, or because of the address.
+        Raises RenderError as `Template.render` does, and for an invalid address.
         """
         address = rcpt if is_harmless(rcpt) else _parse_rcpt(rcpt)
         id_field = message_id_field(message_id)
@@ -171,7 +171,7 @@ def _text_part(template: Template, name: str, subtype: str) -> TextPart | None:
 
 
 def _bounce_address(text: str) -> str:
-    parse_address(text.replace("{id}", f"{UUID(int=0).hex}.{1 << 31}"))  # checks its length
+    parse_address(text.replace("{id}", f"{UUID(int=0).hex}.{1 << 31}"))  # checks the length with the longest id
     return parse_ascii_address(text)
 
 
@@ -184,7 +184,7 @@ def _parse_rcpt(rcpt: str) -> str:
 
 
 def _frame(files: Sequence[File], body: str) -> Frame:
-    """`mixed(related(alternative(text, html), inline files), attachments)`, without levels of a single part.
+    """The frame `mixed(related(alternative(text, html), inline files), attachments)`. A level of one part is omitted.
 
     `body` is the content type of the text parts.
     """
@@ -199,7 +199,7 @@ def _frame(files: Sequence[File], body: str) -> Frame:
 
 
 def _multipart(inner: Frame, subtype: str, further: Sequence[bytes]) -> Frame:
-    # "=_" never occurs in quoted-printable (RFC 2045 6.7), and the author of a body cannot guess the rest.
+    # "=_" never occurs in quoted-printable (RFC 2045 6.7), and no author of a body can guess the random digits.
     boundary = f"=_{secrets.token_hex(16)}"
     separator = f"--{boundary}\r\n".encode("ascii")
     content_type = f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n'.encode("ascii")

@@ -1,4 +1,4 @@
-"""A mail as it is handed to SMTP."""
+"""A mail in the form in which it is handed to SMTP."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ END = b".\r\n"  # RFC 5321 4.1.1.4
 
 
 def dot_stuff(lines: bytes) -> bytes:
-    """The lines, with their CRLFs, dot-stuffed: one more dot before each leading dot (RFC 5321 4.5.2)."""
+    """Dot-stuff lines with CRLF line breaks: each leading dot is doubled (RFC 5321 4.5.2)."""
     more = lines.replace(b"\r\n.", b"\r\n..")
     return b"." + more if more.startswith(b".") else more
 
@@ -25,19 +25,19 @@ class Envelope:
 
     @classmethod
     def plain(cls, mail_from: str, rcpt_to: str, data: bytes) -> "Envelope":
-        """An envelope for the bytes of a mail: ASCII, with CRLF line breaks, also after the last line."""
+        """An envelope for the bytes of a mail. They must be ASCII, and each line must end with CRLF."""
         return cls(mail_from, rcpt_to, lambda _eight_bit: dot_stuff(data) + END)
 
     def wire(self, *, eight_bit: bool) -> bytes:
-        """The bytes on the wire after DATA: CRLF line breaks, dot-stuffed, with the final dot.
+        """The bytes on the wire after DATA: dot-stuffed lines with CRLF line breaks, and the final dot.
 
-        `eight_bit`: the relay offers 8BITMIME (RFC 6152), so text is sent as it is. Otherwise all bytes are ASCII,
-        except the recipient's address if `utf8` is set.
+        `eight_bit`: the relay offers 8BITMIME (RFC 6152), so non-ASCII text is sent unencoded. Otherwise all bytes are
+        ASCII, except the recipient's address if `utf8` is set.
         """
         return self._wire(eight_bit)
 
     @property
     def data(self) -> bytes:
-        """The mail as its recipient gets it from relays without 8BITMIME: not dot-stuffed, without the final dot."""
+        """The mail that a recipient gets from a relay without 8BITMIME: not dot-stuffed, without the final dot."""
         wire = self.wire(eight_bit=False).removesuffix(END)
         return wire.replace(b"\r\n.", b"\r\n").removeprefix(b".")

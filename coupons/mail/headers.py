@@ -1,4 +1,4 @@
-"""Header fields: any value stays one field, with lines that every relay accepts (RFC 5322, RFC 2047)."""
+"""Header fields. No value can end its field, and every relay accepts the lines (RFC 5322, RFC 2047)."""
 
 import re
 from binascii import b2a_base64
@@ -13,7 +13,7 @@ from coupons.mail.mailbox import Mailbox
 from coupons.templates.rendering import RenderError
 
 MAX_NAME = 60  # characters of a display name that is not written as encoded words
-MAX_FIELD_NAME = 50  # characters: leaves room for an encoded word on the first line
+MAX_FIELD_NAME = 50  # characters; the rest of the first line has room for an encoded word
 
 _FOLD_AT = 78  # characters; RFC 5322 2.1.1
 _ENCODED_LINE = 76  # characters of a line with an encoded word; RFC 2047 2
@@ -53,14 +53,14 @@ def mailbox_field(name: str, mailbox: Mailbox) -> str:
 
 
 def message_id_field(message_id: str) -> str:
-    """Raises RenderError unless it is a Message-ID with its angle brackets."""
+    """The Message-ID field. Raises RenderError unless `message_id` is a Message-ID with its angle brackets."""
     if _MESSAGE_ID.fullmatch(message_id) is None:
         raise RenderError("the mail's Message-ID is invalid")
     return f"Message-ID: {message_id}"
 
 
 def date_field(date: datetime) -> str:
-    """`date` needs a time zone."""
+    """The Date field. `date` needs a time zone."""
     offset = date.utcoffset()
     if offset is None:
         raise ValueError("a mail's date needs a time zone")
@@ -69,7 +69,7 @@ def date_field(date: datetime) -> str:
 
 @lru_cache(maxsize=16)
 def _date_field(seconds: int, offset: timedelta) -> str:
-    """Cached for other mails of the same second: 0.5 µs instead of 3.3."""
+    """The Date field, cached for other mails of the same second: a call takes 0.5 µs instead of 3.3 µs."""
     return f"Date: {format_datetime(datetime.fromtimestamp(seconds, timezone(offset)))}"
 
 
@@ -80,7 +80,7 @@ def unsubscribe_problems(url: str) -> list[str]:
 
 
 def unsubscribe_fields(url: str, *, address: str, message_id: str) -> str:
-    """RFC 2369 3.2; one-click unsubscription (RFC 8058) needs https. Raises RenderError."""
+    """The List-Unsubscribe fields (RFC 2369 3.2). Raises RenderError. One-click (RFC 8058) needs an https URL."""
     filled = url.replace("{address}", quote(address, safe="")).replace("{message_id}", quote(message_id, safe=""))
     line = f"List-Unsubscribe: <{filled}>"
     if len(line) > MAX_LINE:
@@ -107,7 +107,7 @@ def extra_problems(headers: Mapping[str, str]) -> list[str]:
 
 
 def extra_field(name: str, value: str) -> str:
-    """Words are separated by single spaces. A long word is not encoded: ids and URLs must stay unchanged."""
+    """The field with single spaces between words. A long word is not encoded: ids and URLs must stay unchanged."""
     words = value.split()
     if not value.isascii() or "=?" in value:
         return f"{name}: {_encoded_words(' '.join(words), used=len(name) + 2)}"
@@ -121,9 +121,9 @@ def extra_field(name: str, value: str) -> str:
 
 
 def _encoded_words(text: str, *, used: int) -> str:
-    """`text` as RFC 2047 encoded words, one per line; no word splits a character.
+    """`text` as RFC 2047 encoded words, one per line. No character is split between two words.
 
-    `used` is the number of characters before it on the first line.
+    `used` is the number of characters before the text on the first line.
     """
     raw = text.encode()
     words: list[str] = []

@@ -1,8 +1,9 @@
 """Analysis of templates: placeholders, filters and conditions, before anything is sent.
 
-The language is the common subset of Jinja2 and MiniJinja without loops, assignments and macros. So the needs of a
-message are known when it is saved, a mail is at most as long as its sources and values together, and rendering always
-ends. (MiniJinja limits instructions, but not memory: thirty times `{% set x = x ~ x %}` takes a gigabyte, measured.)
+The language is the common subset of Jinja2 and MiniJinja without loops, assignments and macros. Therefore the names
+that a message needs are known when it is saved, a mail is at most as long as its sources and values together, and
+rendering always ends. (MiniJinja limits instructions, but not memory: `{% set x = x ~ x %}`, repeated thirty times,
+took a gigabyte.)
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from jinja2 import nodes
 _MAX_ARGUMENTS = {"default": 2, "d": 2} | dict.fromkeys(
     ("upper", "lower", "title", "capitalize", "trim", "escape", "e", "urlencode", "length", "int", "float"), 0
 )
-_TAGS = {  # tags other than the lower-case name of their node
+_TAGS = {  # tags whose text is not the lower-case name of their node
     "Assign": "set",
     "AssignBlock": "set",
     "CallBlock": "call",
@@ -29,14 +30,14 @@ _DELIMITERS = ("variable_begin", "variable_end", "block_begin", "block_end", "co
 _RAW = ("raw_begin", "raw_end")
 
 MAX_TOKENS = 50_000
-"""Per part, about 10,000 placeholders: 1.8 s to analyze."""
+"""Maximum tokens of a part: about 10,000 placeholders, which take 1.8 s to analyze."""
 MAX_BRANCHES = 1_000
-"""Per part, counting `elif` and `~`: MiniJinja nests them, and 7,500 overflow its stack, which ends the process."""
+"""Maximum number of `elif` and `~` in a part. MiniJinja nests them; 7,500 overflow its stack and end the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole lines of a source. They vary between recipients if they contain tags."""
+    """Whole lines of a source. Lines with tags vary between recipients; lines without tags are constant."""
 
     source: str
     varies: bool
@@ -53,10 +54,11 @@ def problem_line(part: str, line: int, reason: str) -> str:
 
 
 def split_chunks(source: str) -> tuple[Chunk, ...]:
-    r"""Split a source into chunks which, rendered one by one, give the same text as the whole source.
+    r"""Split a source into chunks. Rendered one by one, they give the same text as the whole source.
 
-    The cuts are between lines, outside tags and conditions; adjacent chunks never both vary. `source` has no problems,
-    and all its line breaks are "\n". A source with a tag that trims white space (`{{- name -}}`) is not split.
+    The source is cut between lines, outside tags and conditions. Varying and constant chunks alternate. `source` must
+    have no problems, and all its line breaks must be "\n". A source with a tag that trims white space (`{{- name -}}`)
+    is not split.
     """
     tokens = [
         (kind, text) for _, kind, text in jinja2.Environment(autoescape=True, keep_trailing_newline=True).lex(source)
@@ -85,7 +87,7 @@ def _trims_whitespace(token: tuple[str, str]) -> bool:
 
 
 class _Lines:
-    """Collects lines token by token; adjacent lines of the same kind form one chunk."""
+    """Collects lines token by token. Adjacent lines of the same kind (varying or constant) form one chunk."""
 
     def __init__(self) -> None:
         self._chunks: list[Chunk] = []
@@ -118,11 +120,10 @@ class _Lines:
 
 
 class Analyzer:
-    """Collects the names in sources, and their problems.
+    """Collects the names and the problems of sources.
 
-    An attribute is `required` if it is used where it may not exist: without a `default` filter and without an
-    enclosing `is defined`. Names that are `reserved` are not attributes. `problems` are one line each: part, line
-    number, reason.
+    An attribute is `required` if a source uses it without a `default` filter and without an enclosing `is defined`.
+    Names that are `reserved` are not attributes. Each of the `problems` is one line: part, line number, reason.
     """
 
     def __init__(self, *, reserved: frozenset[str]) -> None:
@@ -155,7 +156,7 @@ class Analyzer:
     def _problem(self, line: int, reason: str) -> None:
         self.problems.append(problem_line(self._part, line, reason))
 
-    # Below, `given` are the attributes that certainly exist at the node.
+    # In the methods below, `given` contains the attributes that certainly exist at the node.
 
     def _statements(self, body: Iterable[nodes.Node], given: frozenset[str]) -> None:
         for node in body:
@@ -177,7 +178,7 @@ class Analyzer:
         self._statements(node.else_, given)
 
     def _expression(self, node: nodes.Node, given: frozenset[str], *, printed: bool = False) -> None:  # noqa: C901 one case per kind of node
-        """`printed`: the value is output unchanged, the only place where a coupon is allowed."""
+        """Analyze an expression. `printed`: its value is output unchanged. A coupon is allowed only there."""
         match node:
             case nodes.TemplateData() | nodes.Const():
                 pass
@@ -263,7 +264,7 @@ class Analyzer:
 
 
 def _defined_when(test: nodes.Node, *, holds: bool) -> frozenset[str]:
-    """The attributes that certainly exist if `test` is true (`holds`) or false."""
+    """The attributes that certainly exist if `test` is true (`holds`) or false (not `holds`)."""
     match test:
         case nodes.Test(node=nodes.Name(name=name), name="defined") if holds:
             return frozenset({name})

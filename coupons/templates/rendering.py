@@ -1,7 +1,7 @@
-"""Rendering of messages: the names that a message uses (`names_of`), and the mail of each recipient.
+"""Rendering of messages. `names_of` returns the names that a message uses; `Template` renders each recipient's mail.
 
 `Template.render` renders a whole mail and reports the line of an error. `Template.render_varying` renders only the
-chunks that vary between recipients: the rest is the same in every mail and is encoded once.
+chunks that vary between recipients. The constant chunks are the same in every mail and are encoded once.
 """
 
 import re
@@ -17,7 +17,7 @@ from coupons.errors import UserError
 from coupons.templates.analysis import Analyzer, list_key, problem_line, split_chunks
 
 MAX_RENDERED = 1 << 20  # characters in all parts of one mail
-FUEL = 300_000  # instructions per mail, about 75,000 placeholders: a second limit, since the language has no loops
+FUEL = 300_000  # instructions per mail, about 75,000 placeholders: a precaution, because the language has no loops
 
 _UNMAILABLE = re.compile("[\0\ud800-\udfff]")  # not allowed in UTF-8 or in text of the database
 _SPACE_IN_SUBJECT = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
@@ -27,7 +27,7 @@ _ESCAPES = str.maketrans(  # as MiniJinja escapes
 
 
 class TemplateError(UserError):
-    """A message is invalid. `problems` has one line per reason, and so has the text."""
+    """A message is invalid. `problems` and the text have one line for each reason."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -40,7 +40,7 @@ class RenderError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a message, or of a rendered mail. Either text or HTML may be missing."""
+    """The parts of a message, or of a rendered mail. One of text and HTML may be missing."""
 
     subject: str
     text: str | None
@@ -53,7 +53,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names in a message: lists in the order of first use, required and optional attributes."""
+    """The names in a message: lists in the order of their first use, required attributes, optional attributes."""
 
     lists: tuple[str, ...]
     required: frozenset[str]
@@ -93,8 +93,8 @@ def names_of(parts: Parts) -> Names:
 class Template:
     """A message, compiled once and rendered for one recipient after another (not thread-safe).
 
-    `chunks` are text and HTML, split into constant and varying chunks; `mark` is the line before each rendered varying
-    chunk. It is random, so that no value and no message can contain it.
+    `chunks` contains text and HTML, split into constant and varying chunks. `mark` is the line before each rendered
+    varying chunk. The mark is random, so that no value and no message can contain it.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -115,17 +115,17 @@ class Template:
         for part, source in self.parts.by_name().items():
             self._engine.add_template(part, source)
         self._engine.add_template("varying", self._varying_source())
-        # Two functions that read the coupons of the current mail: 2.1 µs for the varying chunks (subject, text, HTML).
-        # With coupons rewritten to plain variables it is 1.3 µs, but this needs a second parser. With coupons passed to
-        # functions through the engine (`pass_state`) it is 0.9 µs more.
+        # These two functions read the coupons of the current mail: rendering the varying chunks (subject, text, HTML)
+        # takes 2.1 µs. With coupons rewritten to plain variables, it would take 1.3 µs, but need a second parser. With
+        # coupons that the engine passes to the functions (`pass_state`), it would take 3.0 µs.
         self._engine.add_global("coupon", lambda name: self._coupons[list_key(name)].text)
         self._engine.add_global("has_coupon", lambda name: self._coupons[list_key(name)].is_code)
 
     def render(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> Parts:
         """The mail of a recipient with these attributes and these coupons by list name.
 
-        HTML is escaped, the subject is one line. Raises RenderError if a required attribute or a coupon is missing, if
-        the mail is too long, or if neither text nor HTML contains one of the recipient's codes.
+        Values in the HTML are escaped; the subject is one line. Raises RenderError if a required attribute or a coupon
+        is missing, if the mail is too long, or if one of the recipient's codes is in neither text nor HTML.
         """
         context = self._context(attributes, coupons)
         rendered = Parts(
@@ -137,9 +137,9 @@ class Template:
         return rendered
 
     def render_varying(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> Parts:
-        """Like `render`, but text and HTML are only their varying chunks, with `mark` before each.
+        """Render a mail like `render`, but only the varying chunks of text and HTML, with `mark` before each chunk.
 
-        A code must be in one of these chunks.
+        Raises RenderError as `render` does. Each code must be in one of these chunks.
         """
         context = self._context(attributes, coupons)
         try:  # one call for all parts: 2.1 µs; one call per part: 3.2 µs
@@ -147,7 +147,7 @@ class Template:
         except minijinja.TemplateError:
             pieces = []
         if len(pieces) != 4 or not self._is_marked(text=pieces[1], html=pieces[2]):
-            self.render(attributes, coupons)  # raises with part and line
+            self.render(attributes, coupons)  # raises an error that contains part and line
             raise RenderError("the mail cannot be assembled")
         rendered = Parts(
             subject=_one_line(pieces[0]),
@@ -188,10 +188,10 @@ class Template:
             return self._run(part, context, coupons)
         except minijinja.TemplateError as error:
             reason = f"{part}, line {error.line}: {error.kind}"
-        raise RenderError(reason)  # outside the handler, and so without a cause: the engine's message may quote values
+        raise RenderError(reason)  # outside the handler, so it has no cause: the engine's message may quote values
 
     def _run(self, template: str, context: dict[str, str], coupons: Mapping[str, Coupon]) -> str:
-        """Render one template; its functions see these coupons, and no later mail does."""
+        """Render one template. Its functions see these coupons only during this call, so no later mail can."""
         self._coupons = coupons
         try:
             return self._engine.render_template(template, **context)
@@ -200,7 +200,7 @@ class Template:
 
 
 def _compile_problems(parts: Parts) -> list[str]:
-    """The problems that the engine finds: where the two syntaxes differ, both must accept the message."""
+    """The problems that MiniJinja finds. Where its syntax and Jinja2's differ, both must accept the message."""
     engine = _engine()
     problems = []
     for part, source in parts.by_name().items():
@@ -226,19 +226,22 @@ def _engine() -> minijinja.Environment:
 
 
 def _normalize_line_breaks(parts: Parts) -> Parts:
-    """As Jinja2 does; the line breaks of a mail are set when it is written."""
+    """Replace all line breaks by newlines, as Jinja2 does. They become CRLF when a mail is written."""
     found = {name: part.replace("\r\n", "\n").replace("\r", "\n") for name, part in parts.by_name().items()}
     return Parts(found["subject"], found.get("text"), found.get("html"))
 
 
 def _one_line(subject: str) -> str:
-    if not subject.isprintable() or "  " in subject:  # rare, and the expression takes as long as everything else here
+    if not subject.isprintable() or "  " in subject:  # rare; the expression takes as long as the rest of this function
         subject = _SPACE_IN_SUBJECT.sub(" ", subject)
     return subject.strip(" ")
 
 
 def _check_rendered(rendered: Parts, coupons: Mapping[str, Coupon], *, mark: str = "", further: int = 0) -> None:
-    """`mark` is in the rendered parts, but not in the mail; `further` characters are in the mail only."""
+    """Check the length of the mail and that it contains its codes.
+
+    `mark` is in the rendered parts, but not in the mail; `further` characters are in the mail only.
+    """
     if len(rendered.subject) + len(rendered.text or "") + len(rendered.html or "") + further > MAX_RENDERED:
         raise RenderError(f"the mail is longer than {MAX_RENDERED} characters")
     for name, coupon in coupons.items():
@@ -255,7 +258,7 @@ def _without(mark: str, rendered: Parts) -> Parts:
 
 
 def _prints(rendered: Parts, code: str) -> bool:
-    """Whether text or HTML contain the code: unchanged, escaped, or percent-encoded in a link."""
+    """Whether text or HTML contains the code: unchanged, escaped, or percent-encoded in a link."""
     text, html = rendered.text or "", rendered.html or ""
     if code in text or (code if code.isalnum() else code.translate(_ESCAPES)) in html:
         return True

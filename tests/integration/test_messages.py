@@ -62,7 +62,7 @@ async def test_each_version_has_its_own_files(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ([], "names no inline file"),
+        ([], "refers to no inline file"),
         ([LOGO, LOGO], "duplicate name"),
         ([LOGO, File("../passwd", "text/plain", b"")], "without folders"),
         ([File("logo.png", "text/html", b"", inline=True)], "only images"),

@@ -147,7 +147,7 @@ def test_a_missing_image_is_reported(html: str) -> None:
     with pytest.raises(EmailError) as caught:
         write(LOGO, html=html)
     assert str(caught.value).splitlines() == [
-        'html: "cid:none.png" names no inline file',
+        'html: "cid:none.png" refers to no inline file',
         "file 'logo.png': not shown by the HTML",
     ]
 
