@@ -1,4 +1,4 @@
-"""Code files of shops and CRMs, byte by byte: they are read exactly or rejected with the line of the error."""
+"""Code files of shops and CRMs are read exactly, or rejected with the line of the error."""
 
 import csv
 import io
@@ -87,7 +87,7 @@ def csv_bytes(rows: Sequence[Sequence[str]], dialect: Dialect, encoding: str) ->
 def test_a_txt_file_reads_back_exactly(
     codes: list[str], line_end: str, encoding: str, last_line_ends: bool, cuts: list[int]
 ) -> None:
-    """Every code is read with its line number, in any encoding, with any line ends and in any pieces."""
+    """Every code is read with its line number, in any encoding, with any line ends and in any chunks."""
     data = (line_end.join(codes) + line_end * last_line_ends).encode(encoding)
     checked = read(data, FileFormat(kind="txt", encoding=given_encoding(encoding)), cuts=cuts)
     assert checked == CheckedCodes(list(range(1, len(codes) + 1)), codes, [], 0)
@@ -111,7 +111,7 @@ def test_a_quoted_csv_file_reads_back_exactly(
 def test_a_csv_file_with_minimal_quoting_reads_back_exactly(
     codes: list[str], separator: str, line_end: str, cuts: list[int]
 ) -> None:
-    """Quoted and bare cells may be mixed, as most programs write them."""
+    """Quoted and bare cells may be mixed in a file, as most programs write them."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=separator, lineterminator=line_end)
     writer.writerows([("id", "code"), *((str(number), code) for number, code in enumerate(codes))])
@@ -126,7 +126,7 @@ HEADERS = st.sampled_from(sorted(CODE_COLUMNS)).flatmap(
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[bytes, list[str]]:
-    """A table that does not declare its format, and its codes. It has several columns, to have a separator."""
+    """A table that does not declare its format, and its codes. The table has several columns, so it has a separator."""
     codes, header, names = draw(CODES), draw(HEADERS), draw(NAMES)
     assume(not {normalized_header(name) for name in names} & CODE_COLUMNS)
     place = draw(st.integers(0, len(names)))
@@ -148,7 +148,7 @@ def tables(draw: st.DrawFn) -> tuple[bytes, list[str]]:
 
 @given(tables(), CUTS)
 def test_an_undeclared_table_reads_back_exactly(table: tuple[bytes, list[str]], cuts: list[int]) -> None:
-    """Separator, header and code column are detected, wherever the column is."""
+    """The separator, the header and the code column are detected, wherever the column is."""
     data, codes = table
     checked = read(data, name="spring.csv", cuts=cuts)
     assert (checked.codes, checked.rejected, checked.blank) == (codes, [], 0)
@@ -156,7 +156,7 @@ def test_an_undeclared_table_reads_back_exactly(table: tuple[bytes, list[str]], 
 
 @given(CODES, LINE_ENDS, st.integers(0, 400), CUTS)
 def test_codes_depend_on_the_bytes_alone(codes: list[str], line_end: str, position: int, cuts: list[int]) -> None:
-    """The same bytes give the same codes however they are cut, so an import can resume at a position."""
+    """The same bytes give the same codes in any chunks, so an import can resume at a position."""
     data = csv_bytes([("code", "note"), *((code, "a\nb") for code in codes)], (";", line_end), "utf-8")[:position]
     whole, cut = CodeReader(CSV), CodeReader(CSV)
     assert whole.feed(data).codes == [code for piece in pieces(data, cuts) for code in cut.feed(piece).codes]
@@ -170,7 +170,7 @@ def test_codes_depend_on_the_bytes_alone(codes: list[str], line_end: str, positi
     CUTS,
 )
 def test_the_fast_path_and_the_csv_module_give_the_same_rows(text: str, cuts: list[int]) -> None:
-    """Regular pieces are split by columns, the others by the csv module, with the same result."""
+    """Splitting by columns (for regular chunks) and the csv module (for others) give the same result."""
     data = f"code;b;c\n{text}\n".encode()
     at_once, in_pieces = outcome(data, []), outcome(data, [9, *cuts])
     assert at_once == in_pieces
@@ -184,7 +184,7 @@ def outcome(data: bytes, cuts: Sequence[int]) -> CheckedCodes | str:
 
 
 def given_encoding(encoding: str) -> str:
-    """The encoding to specify: none if the file begins with a byte order mark."""
+    """The encoding to specify, or none if the file begins with a byte order mark."""
     return "utf-8" if encoding in {"utf-8-sig", "utf-16"} else encoding
 
 
@@ -203,33 +203,33 @@ def given_encoding(encoding: str) -> str:
     ],
 )
 def test_the_first_line_decides_the_kind_of_file(text: str) -> None:
-    """A header, a quote, a separator or `sep=` means csv; otherwise each line is a code."""
+    """A file is csv if its first line has a header, a quote, a separator or `sep=`; otherwise each line is a code."""
     assert read(text.encode()).codes == ["A1", "B2"]
 
 
 def test_a_name_that_ends_in_csv_makes_a_table() -> None:
-    """The only column of a .csv file without a header contains the codes."""
+    """If a .csv file has only one column and no header, the column contains the codes."""
     assert read(b"A1\nB2\n", name="Spring.CSV").codes == ["A1", "B2"]
 
 
 def test_a_txt_file_is_read_line_by_line() -> None:
-    """With kind txt, a line is a code with all its separators and quotes."""
+    """With kind txt, each line is a code, including its separators and quotes."""
     assert read(b'A1;5\n"B2"\ncode\n', TXT).codes == ["A1;5", '"B2"', "code"]
 
 
 def test_a_sep_line_declares_the_separator_and_is_not_a_code() -> None:
-    """Excel's `sep=` in the first line is honoured; it counts as a line of the file."""
+    """Excel's `sep=` in the first line sets the separator. It counts as a line of the file."""
     checked = read(b"sep=:\r\nname:code\r\nAda, Countess:A1\r\n")
     assert (checked.lines, checked.codes) == ([3], ["A1"])
 
 
 def test_the_separator_that_gives_most_cells_is_used() -> None:
-    """A decimal comma or a comma in a header does not make the comma the separator."""
+    """A decimal comma, or a comma in a header, does not make the comma the separator."""
     assert read(b"name, first;code;price, net\nAda;A1;1,50\n").codes == ["A1"]
 
 
 def test_a_given_separator_wins() -> None:
-    """Any single character can be specified."""
+    """Any single character can be specified as the separator, which is then not detected."""
     assert read(b"code^name;x\nA1^Ada\n", FileFormat(separator="^")).codes == ["A1"]
 
 
@@ -245,35 +245,38 @@ def test_a_given_separator_wins() -> None:
     ],
 )
 def test_the_code_column_is_detected_by_its_name(header: str) -> None:
-    """In English and German, in any case and spelling."""
+    """The code column is detected by an English or German name, in any case and spelling."""
     assert read(f"name;{header};eur\nAda;A1;5\n".encode()).codes == ["A1"]
 
 
 @pytest.mark.parametrize("column", ["bon no 1", " Bon No 1 ", 2, "2"])
 def test_a_column_is_given_by_name_or_number(column: str | int) -> None:
-    """Names ignore case and surrounding spaces; numbers are 1-based."""
+    """The name of a column is compared without case and surrounding spaces; its number is counted from 1."""
     assert read(b"name;Bon No 1;code\nAda;A1;x\n", FileFormat(column=column)).codes == ["A1"]
 
 
 def test_a_table_may_have_no_header() -> None:
-    """If the column is given by number, a first row with a digit is data."""
+    """If the column is given by number, a first row that contains a digit is data."""
     assert read(b"Ada;A1\nBob;B2\n", FileFormat(column=2)).codes == ["A1", "B2"]
 
 
 def test_a_first_row_of_words_is_a_header() -> None:
-    """If the column is given by number: a header must never be mailed as a code."""
+    """If the column is given by number, a first row without digits is a header: it must never be mailed as a code."""
     assert read(b"Name;Bon\nAda;A1\n", FileFormat(column=2)).codes == ["A1"]
 
 
 def test_header_can_be_specified() -> None:
-    """The option overrides detection: headers with digits, first codes without, and a code "code" can be read."""
+    """The option overrides the detection of a header.
+
+    So a header with digits, a first code without digits and a code named "code" can be read.
+    """
     assert read(b"Name;Bon 1\nAda;A1\n", FileFormat(column=2, header=True)).codes == ["A1"]
     assert read(b"Ada;AB\nBob;BC\n", FileFormat(column=2, header=False)).codes == ["AB", "BC"]
     assert read(b"code\nA1\n", FileFormat(header=False)).codes == ["code", "A1"]
 
 
 def test_an_unknown_code_column_lists_the_columns() -> None:
-    """The error shows the columns to choose from."""
+    """The error shows the columns from which the operator can choose."""
     assert error(b"Name;Bon\nAda;A1\n") == (
         "spring.csv, line 1: specify the code column by name or number (the columns are 1 'Name', 2 'Bon')"
     )
@@ -282,7 +285,7 @@ def test_an_unknown_code_column_lists_the_columns() -> None:
 
 
 def test_an_error_never_shows_a_possible_code() -> None:
-    """The first row of a table without a header is counted, not shown."""
+    """If a table has no header, the error shows the number of its columns but not its first row."""
     message = error(b"Ada;SECRET1;5\nBob;SECRET2;5\n")
     assert "the file has 3 columns" in message
     assert "SECRET" not in message
@@ -290,7 +293,7 @@ def test_an_error_never_shows_a_possible_code() -> None:
 
 @pytest.mark.parametrize("row", ["SOMMERGLUECK;FRUEHLING", "ada;SOMMERGLUECK;eur", "Serialität;Gutscheinling"])
 def test_codes_of_letters_alone_are_not_shown_either(row: str) -> None:
-    """A row is shown only if one of its cells is a known header name, not because it looks like words."""
+    """A first row is shown only if one of its cells is a known header name, even if all its cells look like words."""
     for file_format in (CSV, FileFormat(column="Code"), FileFormat(column=9)):
         message = error(f"{row}\n{row}\n".encode(), file_format)
         assert f"the file has {row.count(';') + 1} columns" in message
@@ -298,13 +301,13 @@ def test_codes_of_letters_alone_are_not_shown_either(row: str) -> None:
 
 
 def test_a_known_name_shows_the_header() -> None:
-    """One known name is enough to show all of them."""
+    """If one cell of the header is a known name, the error shows all cells."""
     assert "1 'Marke', 2 'Kundennummer'" in error(b"Marke;Kundennummer\nA;1\n")
     assert "1 'Codes', 2 'Marke'" in error(b"Codes;Marke\nA;1\n", FileFormat(column="Bon"))
 
 
 def test_a_long_header_is_not_listed_in_full() -> None:
-    """The error remains one readable line."""
+    """The error about a long header remains one readable line."""
     message = error(";".join(["x" * 60_000, *"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"]).encode())
     assert len(message) < 1_000
 
@@ -315,7 +318,10 @@ def test_an_ambiguous_code_column_is_rejected() -> None:
 
 
 def test_a_row_of_another_width_is_rejected() -> None:
-    """A row that is too short or too long may be shifted and another cell would be mailed. Other rows are accepted."""
+    """A row that is too short or too long may be shifted, so it is rejected: another cell would be mailed.
+
+    Other rows are accepted.
+    """
     checked = read(b"code;eur\nA1;5\nB2\nC3;1;50\nD4;5;;\n\n;\n", name="a.csv")
     assert (checked.lines, checked.codes, checked.blank) == ([2, 5], ["A1", "D4"], 2)
     assert [(each.line, each.reason) for each in checked.rejected] == [(3, Reason.COLUMNS), (4, Reason.COLUMNS)]
@@ -325,13 +331,13 @@ def test_a_row_of_another_width_is_rejected() -> None:
 
 
 def test_blank_lines_are_counted() -> None:
-    """In both kinds of file, before and after the first line, blank lines count in the line numbers."""
+    """Blank lines are counted in both kinds of file, and they count in the line numbers."""
     assert read(b"\n \nA1\n\t\nB2\n\n", TXT) == CheckedCodes([3, 5], ["A1", "B2"], [], 4)
     assert read(b"\n \ncode;eur\nA1;5\n\n;\nB2;5\n") == CheckedCodes([4, 7], ["A1", "B2"], [], 4)
 
 
 def test_rejected_lines_keep_their_order() -> None:
-    """Whatever the reasons are."""
+    """Rejected lines are reported in the order of the file, whatever their reasons."""
     checked = read(b"code;eur\nwww.a;1\nB2\n{{x}};2\n", name="a.csv")
     assert [each.line for each in checked.rejected] == [2, 3, 4]
 
@@ -340,44 +346,44 @@ def test_rejected_lines_keep_their_order() -> None:
 
 
 def test_a_line_break_in_a_code_is_rejected_with_its_first_line() -> None:
-    """It is read as one code, which is invalid."""
+    """A quoted cell with a line break is read as one code, which is invalid."""
     checked = read(b'code;eur\n"A\r\n1";5\nB2;5\n')
     assert [(each.line, each.value, each.reason) for each in checked.rejected] == [(2, "A\ufffd1", Reason.CONTROL)]
     assert (checked.lines, checked.codes) == ([4], ["B2"])
 
 
 def test_an_inch_mark_inside_a_cell_is_text() -> None:
-    """A quote only opens a quoted cell at the beginning of the cell."""
+    """A quote opens a quoted cell only at the beginning of the cell."""
     assert read(b'screen;code\n5" wide;A1\n 6"; B2\n').codes == ["A1", "B2"]
 
 
 def test_a_quote_after_spaces_opens_a_quoted_cell() -> None:
-    """Some programs write a space after each separator."""
+    """Spaces before a quoted cell are skipped, because some programs write a space after each separator."""
     assert read(b'name, code\n"A, B", "C1"\n"A", "D, 2"\n').codes == ["C1", "D, 2"]
 
 
 @pytest.mark.parametrize("cuts", [[], [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]])
 def test_text_after_a_closing_quote_is_rejected(cuts: list[int]) -> None:
-    """The csv module alone would read "AB"C as ABC."""
+    """A quoted cell must end at its closing quote. The csv module alone would read "AB"C as ABC."""
     with pytest.raises(FileError, match=r"spring.csv, line 3: invalid quoting"):
         read(b'code\n"A1"\n"AB"C\nD4\n', CSV, "spring.csv", cuts)
 
 
 def test_invalid_quoting_is_rejected_at_its_line() -> None:
-    """The error is not delayed to the end of the file, which would keep the whole rest in memory."""
+    """Invalid quoting is rejected at once. Otherwise the rest of the file would be kept in memory until its end."""
     reader = CodeReader(CSV, "spring.csv")
     with pytest.raises(FileError, match="line 3: invalid quoting"):
         reader.feed(b'code\n"A1"\n"AB"C\nD4\n')
 
 
 def test_a_lone_quote_opens_a_cell() -> None:
-    """It is not an empty quoted cell, even among quoted lines."""
+    """A lone quote is not an empty quoted cell, even among quoted lines."""
     with pytest.raises(FileError, match="line 2: invalid quoting"):
         read(b'code\n"\n"A1"\n', CSV, "spring.csv", cuts=[5])
 
 
 def test_an_unclosed_quote_does_not_swallow_the_file() -> None:
-    """It is rejected after 64 Ki characters, with the line where it opens."""
+    """A quote that is not closed within 64 Ki characters is rejected with the line where it opens."""
     reader = CodeReader(CSV, "spring.csv")
     reader.feed(b"code;note\nA1;x\n")
     reader.feed(b'B2;"never closed\n' + b"C3;y\n" * 10_000)
@@ -387,7 +393,7 @@ def test_an_unclosed_quote_does_not_swallow_the_file() -> None:
 
 
 def test_a_long_record_is_rejected_however_it_is_cut() -> None:
-    """Even if its quote does close."""
+    """A record that is too long is rejected in any chunks, even if its quote is closed."""
     data = b'code;note\nA1;"' + b"x\n" * MAX_RECORD_CHARS + b'"\n'
     for cuts in ([], list(range(0, len(data), 4_096))):
         with pytest.raises(FileError, match="line 2: record exceeds"):
@@ -398,7 +404,7 @@ def test_a_long_record_is_rejected_however_it_is_cut() -> None:
 
 
 def test_an_endless_line_is_rejected() -> None:
-    """Memory stays bounded: a gigabyte in one line is rejected after 64 Ki characters."""
+    """A line is rejected after 64 Ki characters, so memory stays bounded even if a gigabyte has no line end."""
     reader = CodeReader(TXT, "spring.txt")
     reader.feed(b"A1\n" + b"x" * MAX_RECORD_CHARS)
     with pytest.raises(FileError, match=r"spring.txt, line 2: exceeds the limit of 65536 characters per line"):
@@ -409,7 +415,7 @@ def test_an_endless_line_is_rejected() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\n \r\n\n"])
 @pytest.mark.parametrize("file_format", [FileFormat(), TXT, CSV])
 def test_an_empty_file_is_rejected(data: bytes, file_format: FileFormat) -> None:
-    """So is a file of blank lines: it must be the wrong export."""
+    """An empty file and a file of blank lines are rejected, because they must be the wrong export."""
     assert error(data, file_format) == "spring.csv is empty"
 
 
@@ -427,21 +433,21 @@ def test_an_empty_file_is_rejected(data: bytes, file_format: FileFormat) -> None
     ],
 )
 def test_a_binary_file_is_identified(head: bytes, description: str) -> None:
-    """The error names the file type, also if the file arrives byte by byte."""
+    """The error contains the type of a binary file, even if the file arrives byte by byte."""
     assert error(head) == f"spring.csv looks like {description}"
     with pytest.raises(FileError, match=description):
         read(head + b"\x00" * 20, name="spring.csv", cuts=range(9))
 
 
 def test_many_nuls_are_not_text() -> None:
-    """UTF-16 without a byte order mark, and most binary files, are full of NULs."""
+    """A file full of NULs is rejected, as UTF-16 without a byte order mark and most binary files are."""
     message = error("CODE1234\r\nCODE5678".encode("utf-16-le"))
     assert message.startswith("spring.csv, line 1: NUL bytes (00). ")
     assert "utf-16-le" in message
 
 
 def test_a_single_nul_only_rejects_its_line() -> None:
-    """The other lines are accepted."""
+    """A line with a NUL is rejected, and the other lines are accepted."""
     checked = read(b"ABCDEF\nABC\x00DEF\nGHI\n", TXT)
     assert (checked.codes, [each.reason for each in checked.rejected]) == (["ABCDEF", "GHI"], [Reason.CONTROL])
 
@@ -449,7 +455,7 @@ def test_a_single_nul_only_rejects_its_line() -> None:
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
 def test_bytes_of_another_encoding_are_rejected_with_their_line(line_end: bytes, cuts: list[int]) -> None:
-    """The error shows the bytes; the encoding is never guessed."""
+    """The error shows the invalid bytes and their line. The encoding is never guessed."""
     data = line_end.join([b"CODE1", b"CODE2", "über".encode("cp1252"), b"C3"])
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
@@ -460,7 +466,7 @@ def test_bytes_of_another_encoding_are_rejected_with_their_line(line_end: bytes,
 
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
 def test_a_stray_byte_in_a_utf_8_file_must_be_fixed(cuts: list[int]) -> None:
-    """Earlier umlauts in UTF-8 show that no other encoding would help."""
+    """If earlier umlauts are valid UTF-8, the error suggests no other encoding, because none would help."""
     with pytest.raises(FileError) as caught:
         read("CODE1\nüber\n".encode() + b"gr\xfcn\nC4\n", TXT, "spring.txt", cuts)
     assert str(caught.value) == (
@@ -471,7 +477,7 @@ def test_a_stray_byte_in_a_utf_8_file_must_be_fixed(cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
 def test_an_encoding_does_not_override_a_byte_order_mark(cuts: list[int]) -> None:
-    """So the error does not ask for an encoding: none would help."""
+    """The error suggests no other encoding, because the byte order mark would override it."""
     data = "\ufeffCODE1\r\nCODE".encode("utf-16-le") + b"\x00\xd8" + "\r\n".encode("utf-16-le")
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
@@ -483,7 +489,7 @@ def test_an_encoding_does_not_override_a_byte_order_mark(cuts: list[int]) -> Non
 @pytest.mark.parametrize("text", ["Größe M", "naïve café", "10 € für Zoë", "ÄÖÜäöüß"])
 @pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-15", "cp850", "mac-roman", "utf-8", "utf-16-le", "utf-16-be"])
 def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encoding: str) -> None:
-    """At most three are suggested, few enough to try."""
+    """The right encoding is among the suggested ones, which are at most three and so few enough to try."""
     if encoding != "cp850" or "€" not in text:
         likely = likely_encodings(text.encode(encoding), exclude="ascii")
         assert encoding in likely
@@ -505,31 +511,31 @@ def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encodi
     ],
 )
 def test_the_likeliest_encoding_comes_first(line: bytes, best: str) -> None:
-    """It gives the most common letters, also if the line ends inside a character."""
+    """The encoding that gives the most common letters is suggested first, also if the line ends inside a character."""
     assert likely_encodings(line, exclude="ascii")[0] == best
 
 
 @pytest.mark.parametrize("line", [b"\x07\x07\x07\xff", b"\x00\x00\x00\xff"])
 def test_no_encoding_is_suggested_for_bytes_that_are_not_text(line: bytes) -> None:
-    """No suggestion is better than an encoding that merely decodes."""
+    """For bytes that are not text, no encoding is suggested, even if one could decode them."""
     assert likely_encodings(line, exclude="utf-8") == []
     assert likely_encodings(b"\xfc", exclude="cp1252")[0] != "cp1252"
 
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "gb18030", "iso2022_jp", "ascii", "utf-7", "utf-16-le"])
 def test_errors_name_the_line_in_any_encoding(encoding: str) -> None:
-    """Also in multi-byte and stateful encodings."""
+    """Errors contain the line, also in multi-byte and stateful encodings."""
     data = "A1\nB2\n".encode(encoding) + b"\xff\xff\xff\xdc\xff"
     assert "spring.csv, line 3: the bytes " in error(data, FileFormat(kind="txt", encoding=encoding))
 
 
 def test_a_file_that_ends_inside_a_character_is_rejected() -> None:
-    """The file was truncated on its way."""
+    """A file that ends inside a character is rejected, because it was truncated."""
     assert "line 2: the bytes c3 are not utf-8" in error("A1\nfü".encode()[:-1], TXT)
 
 
 def test_an_error_has_no_cause_with_the_bytes() -> None:
-    """A decoding error would carry the data, and so codes, into every log."""
+    """The error has no decoding error as its cause, which would carry the data, and so codes, into logs."""
     with pytest.raises(FileError) as caught:
         read(b"SECRET1\n\xfc\n", TXT)
     assert caught.value.__cause__ is None
@@ -538,18 +544,18 @@ def test_an_error_has_no_cause_with_the_bytes() -> None:
 
 
 def test_a_byte_order_mark_overrides_the_encoding() -> None:
-    """The file itself is more reliable than the option."""
+    """A byte order mark overrides the encoding option, because the file itself is more reliable."""
     assert read(b"\xef\xbb\xbfAB\xc3\x9c\n", FileFormat(kind="txt", encoding="cp1252")).codes == ["ABÜ"]
     assert read("ABÜ\n".encode("utf-32")).codes == ["ABÜ"]
 
 
 def test_utf_16_needs_a_byte_order() -> None:
-    """Without a byte order mark, utf-16 could mean two encodings."""
+    """The encoding utf-16 without a byte order mark is rejected, because it could mean two encodings."""
     assert "has no byte order mark: specify utf-16-le" in error(b"A\x001\x00\n\x00B\x00", FileFormat(encoding="utf-16"))
 
 
 def test_other_line_separators_do_not_end_a_line() -> None:
-    """A form feed or Unicode's own line separator is a control character in its line."""
+    """A form feed or Unicode's line separator does not end a line: it is a control character in its line."""
     checked = read("A\x0cB\nA\u2028B\nA\x85B\n".encode(), TXT)
     assert [(each.line, each.reason) for each in checked.rejected] == [(line, Reason.CONTROL) for line in (1, 2, 3)]
 
@@ -567,7 +573,7 @@ def test_other_line_separators_do_not_end_a_line() -> None:
     ],
 )
 def test_an_impossible_format_is_rejected(arguments: dict[str, str], reason: str) -> None:
-    """Before any file is opened."""
+    """An impossible format is rejected before any file is opened."""
     with pytest.raises(FileError, match=reason):
         FileFormat(**arguments)  # type: ignore[arg-type] # invalid arguments on purpose
 
@@ -587,7 +593,7 @@ def test_an_impossible_format_is_rejected(arguments: dict[str, str], reason: str
     ],
 )  # fmt: skip
 def test_a_reader_describes_the_format(data: bytes, file_format: FileFormat, description: str) -> None:
-    """After the first line, whole or in pieces, and without any cell, which may be a code."""
+    """After the first line, a reader describes the format of its file without showing any cell, which may be a code."""
     reader = CodeReader(file_format)
     reader.feed(b"")
     assert not reader.description
@@ -601,7 +607,7 @@ def test_a_reader_describes_the_format(data: bytes, file_format: FileFormat, des
 
 
 def test_rows_come_under_their_header() -> None:
-    """Header cells are stripped and nameless columns at the end dropped; rows are as wide as the header."""
+    """Rows are as wide as the header. Header cells are stripped, and unnamed columns at the end are dropped."""
     header, batches = read_rows(b"\n E-Mail ;Name;;\na@b.de;Ada;;\n\nb@b.de;Bob;x;\nc@b.de\n")
     assert header == ["E-Mail", "Name"]
     assert rows_of(batches) == [("a@b.de", "Ada")]
@@ -623,7 +629,7 @@ def test_rows_need_a_header(file_format: FileFormat) -> None:
     CUTS,
 )
 def test_rows_read_back_exactly(rows: list[tuple[str, ...]], dialect: Dialect, encoding: str, cuts: list[int]) -> None:
-    """Cells with any text, in any dialect, encoding and pieces."""
+    """Cells with any text are read exactly, in any dialect, encoding and chunks."""
     data = csv_bytes([("email", "a b", "c"), *rows], dialect, encoding)
     header, batches = read_rows(data, FileFormat(encoding=given_encoding(encoding)), cuts)
     assert header == ["email", "a b", "c"]

@@ -361,7 +361,7 @@ def test_an_attribute_cannot_be_named_like_the_address() -> None:
 
 
 def test_a_file_without_a_header_is_rejected() -> None:
-    """Otherwise its first recipient would be lost. The error does not show the address."""
+    """A file without a header is rejected, or its first recipient would be lost. The error shows no address."""
     message = error("ada@b.de;Ada\nbob@b.de;Bob\n", column=1)
     assert "the first line must be a header row, but contains an address" in message
     assert "ada" not in message
