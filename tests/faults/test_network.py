@@ -94,7 +94,7 @@ def lose_replies_to_commits(lab: Lab, folder: Path) -> int:
             within=END_SECONDS,
         )
         lab.wait_finished(sendout)
-        eventually(lambda: lab.state(importing) == "finished", "the import", within=END_SECONDS)
+        eventually(lambda: lab.state(importing) == "finished", "the import to finish", within=END_SECONDS)
         assert lab.get_list(f"{name}-0").total == 10_120
         return sum(each.proxy.replies_lost for each in halting)
 
@@ -173,7 +173,7 @@ def test_workers_recover_from_connection_resets(lab: Lab, service: str) -> None:
             proxy.cut_after(lab.random.choice(OCTETS), BOTH[number % 2])
             eventually(
                 lambda: proxy.cuts > cuts or lab.mail_count() >= mails + MAILS_PER_ROUND or work.is_done,  # noqa: B023 - called at once
-                "a reset",
+                "a connection reset",
             )
             other = lab.start_sendout(5, 1) if service == "broker" else None
             recovered = max(recovered, time_recovery_of(work, service, other or work.sendout))

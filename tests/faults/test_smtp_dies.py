@@ -58,7 +58,7 @@ def test_a_restarted_relay_gets_mails_again(lab: Lab) -> None:
     with lab.fleet(WORKERS, **FAST_RETRY):
         sendout = lab.start_sendout(rounds * 100)
         for number in range(rounds):
-            eventually(partial(are_mailed, lab, 50 * number + 50), "mails", within=END_SECONDS)
+            eventually(partial(are_mailed, lab, 50 * number + 50), "mails to arrive", within=END_SECONDS)
             lab.sink.kill()
             lab.sink.start(delay=0.05)
             recovered = max(recovered, lab.time_recovery())
@@ -76,7 +76,7 @@ def test_sending_starts_soon_after_a_long_outage(lab: Lab) -> None:
     lab.sink.kill()
     with lab.fleet(WORKERS, **({} if LONG else QUICK_RELAY)):
         sendout = lab.start_sendout(size(short=100, long=2_000))
-        eventually(lambda: waiting_for(lab, sendout), "a sendout that waits")
+        eventually(lambda: waiting_for(lab, sendout), "the sendout to wait")
         time.sleep(size(short=2, long=150))
         assert attempts(lab) == {0}
         lab.sink.start()
@@ -114,7 +114,7 @@ def are_mailed(lab: Lab, least: int) -> bool:
 
 
 def wait_for_end(lab: Lab, sendout: UUID) -> None:
-    eventually(lambda: make_due(lab) and lab.state(sendout) == "finished", "its end", within=END_SECONDS)
+    eventually(lambda: make_due(lab) and lab.state(sendout) == "finished", "the sendout to finish", within=END_SECONDS)
 
 
 def uncertain_and_mailed(lab: Lab) -> int:

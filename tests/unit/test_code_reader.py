@@ -489,7 +489,7 @@ def test_an_encoding_does_not_override_a_byte_order_mark(cuts: list[int]) -> Non
 @pytest.mark.parametrize("text", ["Größe M", "naïve café", "10 € für Zoë", "ÄÖÜäöüß"])
 @pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-15", "cp850", "mac-roman", "utf-8", "utf-16-le", "utf-16-be"])
 def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encoding: str) -> None:
-    """The right encoding is among the suggested ones, which are at most three and so few enough to try."""
+    """The right encoding is among the suggested ones, which are at most three."""
     if encoding != "cp850" or "€" not in text:
         likely = likely_encodings(text.encode(encoding), exclude="ascii")
         assert encoding in likely
