@@ -321,7 +321,8 @@ async def test_the_console_shows_that_sending_is_blocked(
         assert "coupons restore-guard accept" not in (await site.get("/")).text
         await revoke_acceptance(connection)
         page = (await site.get("/")).text
-        assert "Nothing is sent before `coupons restore-guard accept`: the database was restored from a dump" in page
+        reason = "the database was restored from a dump"
+        assert f"No mail is sent until an operator runs `coupons restore-guard accept`: {reason}" in page
 
 
 async def test_an_ordinary_role_can_check_the_restore_guard(connection: Connection) -> None:

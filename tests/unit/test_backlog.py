@@ -18,8 +18,8 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_postponed_mails_wait_again_after_a_while(now: list[float]) -> None:
-    """The time counts from the last mail that was postponed."""
+def test_postponed_mails_are_retried_after_a_while(now: list[float]) -> None:
+    """All postponed mails are retried when the given time has passed since the last postponement."""
     backlog = Backlog()
     backlog.postpone([FIRST])
     now[0] = 10
@@ -34,7 +34,7 @@ def test_postponed_mails_wait_again_after_a_while(now: list[float]) -> None:
 
 
 def test_all_waiting_mails_can_be_postponed(now: list[float]) -> None:
-    """Each of them is retried once."""
+    """Each postponed mail is retried once."""
     backlog = Backlog()
     backlog.waiting.extend([FIRST, SECOND])
     backlog.postpone_waiting()
@@ -46,7 +46,7 @@ def test_all_waiting_mails_can_be_postponed(now: list[float]) -> None:
 
 
 def test_an_empty_postponement_does_not_delay_the_others(now: list[float]) -> None:
-    """A pause that finds no waiting mail leaves the time of the earlier postponement."""
+    """Postponing no mail does not change the time of the earlier postponement."""
     backlog = Backlog()
     backlog.postpone([FIRST])
     now[0] = 14

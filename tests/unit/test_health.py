@@ -51,7 +51,7 @@ async def answer(health: Health, path: str = "/readyz") -> Response:
 
 
 async def answers(health: Health, path: str = "/readyz", *, times: int = 1) -> list[Response]:
-    """The responses to this number of concurrent requests."""
+    """Return the responses to this number of concurrent requests."""
     app = Starlette(routes=health.routes())
     async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as client:
         return await asyncio.gather(*(client.get(path) for _ in range(times)))
@@ -77,7 +77,7 @@ async def test_reasons_can_be_hidden() -> None:
 
 
 async def test_a_probe_that_raises_reveals_no_secret() -> None:
-    """Only the kind of error is shown: its text may contain an address, and an address a password."""
+    """Only the kind of error is shown, because its text may contain a URL with a password."""
     response = await answer(process({"database": raises}))
     assert response.json()["reasons"] == {"database": "check failed (RuntimeError)"}
 
@@ -116,7 +116,7 @@ async def test_frequent_requests_are_answered_from_a_cache() -> None:
 
 
 async def test_facts_inside_the_process_are_never_cached() -> None:
-    """A process that was asked to stop is not ready from that moment."""
+    """As soon as a process is asked to stop, it is not ready."""
     reasons: list[str] = []
     checked = process({}, {"accepting": lambda: next(iter(reasons), None)})
     assert (await answer(checked)).json() == {"accepting": True}
@@ -131,7 +131,7 @@ async def test_a_process_that_has_lost_a_loop_is_not_live() -> None:
 
 
 async def test_a_role_continues_after_a_library_cancelled_its_own_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that ends as cancelled leaves no trace. The loop only ends when it is cancelled itself."""
+    """The loop of a role ends only when it is cancelled itself; otherwise its task would end without any log event."""
     monkeypatch.setattr("workers.loops.RETRY_SECONDS", 0.0)
     signals, steps = Signals(("import",)), 0
 
@@ -169,7 +169,7 @@ def test_a_response_is_shown_in_words() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"7", b"", b"\xff"])
 def test_another_program_on_the_port_is_not_ready(body: bytes) -> None:
-    """Its response is not a health check."""
+    """The response of another program is not a health check."""
     answer = parse_answer(200, body)
     assert not answer.ready
     assert "neither a worker nor the console" in answer.problems
@@ -185,24 +185,29 @@ def test_another_program_on_the_port_is_not_ready(body: bytes) -> None:
     ],
 )
 def test_the_process_on_this_machine_is_asked(settings: dict[str, object], url: str) -> None:
-    """The worker if it has a health port, else the console. One that listens on all addresses is asked on loopback."""
+    """The worker is asked if it has a health port, otherwise the console.
+
+    A process that listens on all addresses is asked on loopback.
+    """
     assert url_of(Settings(_env_file=None).model_copy(update=settings)) == url
 
 
 def test_a_console_on_an_unknown_port_needs_a_url() -> None:
-    """With COUPONS_WEB_PORT=0 the system chooses the port."""
+    """With COUPONS_WEB_PORT=0 the system chooses the port, so `coupons ready` cannot know it."""
     with pytest.raises(click.ClickException, match="--url"):
         url_of(Settings(_env_file=None, web_port=0))
 
 
 def test_a_url_without_a_path_means_readiness() -> None:
-    """`--url http://worker:8081` is enough."""
+    """`--url http://worker:8081` asks for `/readyz`."""
     assert address("http://worker:8081") == address("http://worker:8081/") == "http://worker:8081/readyz"
     assert address("http://proxy/coupons/readyz") == "http://proxy/coupons/readyz"
 
 
 def test_the_real_limits_add_up_to_less_than_a_minute() -> None:
-    """A pending statement when the network falls silent, the retry delay, and the new connection."""
+    """They are the limits of a pending statement when the network falls silent, of the retry delay and of a new
+    connection.
+    """
     statement = database.COMMAND_SECONDS + database.CANCEL_SECONDS + RETRY_SECONDS + database.CONNECT_SECONDS
     grace = (broker.HEARTBEAT_SECONDS + 1) * AmqpConnection.HEARTBEAT_GRACE_MULTIPLIER + broker.HEARTBEAT_SECONDS / 2
     consumer = grace + broker.CLOSE_SECONDS + RETRY_SECONDS + broker.CONNECT_SECONDS

@@ -29,7 +29,7 @@ COMMANDS = commands(main)
 
 
 def test_each_command_has_a_help_text() -> None:
-    """The page has one section per command."""
+    """The generated page has one section per command."""
     assert HELP.keys() == {"coupons", *COMMANDS}
 
 
@@ -41,7 +41,7 @@ def test_help_fits_the_terminal(name: str) -> None:
 
 @pytest.mark.parametrize("name", HELP)
 def test_help_has_no_cut_summary_and_no_control_character(name: str) -> None:
-    r"""A summary that is too long would end with three dots; `\b` marks a paragraph for click and is never printed."""
+    r"""A long summary would end with three dots. `\b` marks a paragraph for click and must not be printed."""
     assert "..." not in HELP[name].replace("[ARGS]...", "")
     assert "\b" not in HELP[name]
     assert r"\b" not in HELP[name]
@@ -56,6 +56,6 @@ def test_each_option_is_explained(name: str) -> None:
 
 
 def test_each_command_is_in_one_section() -> None:
-    """`coupons --help` lists each command once."""
+    """`coupons --help` lists each command in exactly one section."""
     listed = [command.name for section in SECTIONS.values() for command in section]
     assert sorted(map(str, listed)) == sorted(main.commands)

@@ -1,4 +1,4 @@
-"""The mails of one batch between the commit of their intent and the commit of their outcome."""
+"""Mails are in flight from the commit of their intent to send until the commit of their outcome."""
 
 import pytest
 from hypothesis import strategies as st
@@ -111,7 +111,7 @@ TestAnyOrder = AnyOrder.TestCase
 
 
 def test_a_mail_enters_with_its_intent_and_leaves_with_its_outcome() -> None:
-    """Between the two commits the mail is uncertain if the worker dies."""
+    """A mail is in flight between the two commits, and uncertain if the worker dies then."""
     in_flight = InFlight()
     in_flight.begin_flush([1, 2])
     in_flight.commit(may_send=True)
@@ -123,7 +123,7 @@ def test_a_mail_enters_with_its_intent_and_leaves_with_its_outcome() -> None:
 
 
 def test_a_failed_flush_loses_no_outcome() -> None:
-    """The next flush has the same results, and the ones that came in after it began."""
+    """The next flush has the results of the failed one and those that came in after it began."""
     in_flight = InFlight()
     in_flight.begin_flush([1, 2])
     in_flight.commit(may_send=True)
@@ -136,7 +136,7 @@ def test_a_failed_flush_loses_no_outcome() -> None:
 
 
 def test_an_outcome_that_comes_in_during_a_flush_belongs_to_the_next_one() -> None:
-    """The commit removes only what the flush has written."""
+    """The commit removes only the results that the flush has written."""
     in_flight = InFlight()
     in_flight.begin_flush([1, 2])
     in_flight.commit(may_send=True)
@@ -149,7 +149,7 @@ def test_an_outcome_that_comes_in_during_a_flush_belongs_to_the_next_one() -> No
 
 
 def test_intents_that_may_not_be_sent_are_not_in_flight() -> None:
-    """A sendout that is paused or cancelled hands over no mail."""
+    """If the sendout is paused or cancelled, no mail of the flush is handed over."""
     in_flight = InFlight()
     in_flight.begin_flush([1, 2])
     in_flight.commit(may_send=False)
@@ -157,7 +157,7 @@ def test_intents_that_may_not_be_sent_are_not_in_flight() -> None:
 
 
 def test_a_flush_ends_once() -> None:
-    """A second commit is an internal error, not a second recording."""
+    """A second commit of a flush is an internal error and records nothing again."""
     in_flight = InFlight()
     in_flight.begin_flush([1])
     in_flight.commit(may_send=True)

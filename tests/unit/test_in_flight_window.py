@@ -1,4 +1,4 @@
-"""How many mails may be in flight."""
+"""The in-flight window limits how many mails may be in flight."""
 
 import time
 from collections.abc import Iterable
@@ -32,12 +32,12 @@ def test_a_window_starts_small() -> None:
 
 
 def test_a_window_never_exceeds_its_limit() -> None:
-    """The limit holds from the start."""
+    """The window does not exceed its limit at the start either."""
     assert InFlightWindow(5, least=LEAST).size == 5
 
 
 def test_a_window_holds_what_the_relay_accepts_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It grows up to its limit, and shrinks again."""
+    """The window grows up to its limit and shrinks again."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     window = InFlightWindow(200, least=LEAST)
@@ -52,7 +52,10 @@ def test_a_window_holds_what_the_relay_accepts_in_a_second(monkeypatch: pytest.M
 
 
 def test_batches_share_a_window() -> None:
-    """One batch has all of it. Two have half each, and the second waits until the first has fewer mails in flight."""
+    """A single batch has the whole window.
+
+    Two have half each, and the second waits until the first has fewer mails in flight.
+    """
     window = InFlightWindow(LEAST, least=LEAST)
     first_mails, second_mails = InFlight(), InFlight()
     with window.share(first_mails) as first:
@@ -77,14 +80,14 @@ def test_settled_mails_make_room_for_the_next_flush() -> None:
 
 
 def test_a_batch_is_granted_no_more_than_it_wants() -> None:
-    """A window with room for more stays free for the others."""
+    """The rest of the window stays free for other batches."""
     window = InFlightWindow(LEAST, least=LEAST)
     with window.share(InFlight()) as share:
         assert share.room(7) == 7
 
 
 def test_a_batch_that_wants_no_room_leaves_its_part_to_the_others() -> None:
-    """The last mails of a batch do not halve the window for the next one."""
+    """While a batch waits for its last mails, another batch has the whole window."""
     window = InFlightWindow(100, least=100)
     with window.share(InFlight()) as first, window.share(InFlight()) as second:
         assert second.room(100) == 50
@@ -95,7 +98,7 @@ def test_a_batch_that_wants_no_room_leaves_its_part_to_the_others() -> None:
 
 
 def test_a_batch_gives_its_room_back_when_it_ends() -> None:
-    """However its work ends."""
+    """The room is free again whether the batch ends normally or with an error."""
     window, mails = InFlightWindow(LEAST, least=LEAST), InFlight()
     with pytest.raises(ZeroDivisionError), window.share(mails):
         hand_over(mails, range(7))
@@ -105,7 +108,7 @@ def test_a_batch_gives_its_room_back_when_it_ends() -> None:
 
 
 def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
-    """Neither their own batch nor another one waits for replies that may take ten minutes."""
+    """Neither their own batch nor another batch waits for replies that may take ten minutes."""
     stalled: list[object] = []
     window = InFlightWindow(100, least=LEAST, stalled_owners=lambda: stalled)
     first_mails, second_mails = InFlight(), InFlight()
@@ -122,7 +125,7 @@ def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
 
 
 def test_stalled_mails_count_towards_the_limit() -> None:
-    """However its relays behave, a killed worker leaves no more uncertain mails than its limit."""
+    """However the relays behave, a killed worker leaves at most the limit of uncertain mails."""
     stalled: list[object] = []
     window, mails = InFlightWindow(25, least=LEAST, stalled_owners=lambda: stalled), InFlight()
     with window.share(mails) as share:

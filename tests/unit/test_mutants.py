@@ -1,4 +1,4 @@
-"""The list of mutants follows the code: `make mutants` takes minutes, a stale patch shows here at once."""
+"""The list of mutants matches the code. `make mutants` takes minutes; these tests find a stale patch at once."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def test_tests_of_constraints_exist() -> None:
 
 
 def test_names_of_patches_are_unique() -> None:
-    """A name selects one mutant."""
+    """A name selects exactly one mutant."""
     names = [mutant.name for mutant in PATCHES]
     assert len(set(names)) == len(names)
 

@@ -1,4 +1,4 @@
-"""What an outcome means for a delivery."""
+"""The policy decides what each outcome means for a delivery."""
 
 from uuid import UUID
 
@@ -48,14 +48,14 @@ def policy(*, retry_seconds: float = 86_400) -> Policy:
     ],
 )
 def test_an_outcome_gives_a_delivery_its_state(outcome: Outcome, state: str) -> None:
-    """The relay's reply is kept."""
+    """The relay's reply is stored with the state."""
     verdict = policy().verdict(UNTRIED, outcome)
     assert isinstance(verdict, DeliveryResult)
     assert (verdict.state, verdict.reply) == (state, outcome.explanation)
 
 
 def test_a_deferred_mail_is_due_again_in_about_a_minute() -> None:
-    """The delay varies, so that mails that were deferred together do not come back together."""
+    """The delay varies, so that mails that were deferred together are not retried together."""
     waits = {
         verdict.due_in
         for _ in range(20)
@@ -66,25 +66,25 @@ def test_a_deferred_mail_is_due_again_in_about_a_minute() -> None:
 
 
 def test_an_unreachable_relay_makes_the_batch_hold_off() -> None:
-    """The delivery is as before, and no attempt is counted."""
+    """The delivery stays as it was, and no attempt is counted."""
     assert policy().verdict(UNTRIED, Unreachable("no route")) == HoldOff("no route")
 
 
 @pytest.mark.parametrize("cause", [cause for cause in UnreachableCause if cause is not UnreachableCause.RELAY])
 def test_a_mail_that_was_taken_back_says_nothing_about_the_relay(cause: UnreachableCause) -> None:
-    """The mail is postponed, and the batch goes on."""
+    """The mail is postponed, and the batch continues."""
     assert policy().verdict(UNTRIED, Unreachable("any text", cause)) == Postpone()
 
 
 def test_a_relay_that_refuses_our_sender_pauses_the_sendout() -> None:
-    """A rejection at MAIL cannot be about a recipient."""
+    """A rejection at MAIL cannot be caused by a recipient."""
     assert policy().verdict(UNTRIED, SenderRefused("530 5.7.0 authenticate", Phase.MAIL)) == Pause(
         "the relay refuses the sender: 530 5.7.0 authenticate"
     )
 
 
 def test_one_policy_rejection_does_not_stop_other_recipients() -> None:
-    """The recipient is tried once more, and refused if only this recipient is rejected again."""
+    """The recipient is tried once more, and refused if the relay rejects only this recipient again."""
     decides = policy()
     first = decides.verdict(UNTRIED, POLICY_REJECTION)
     assert isinstance(first, DeliveryResult)
@@ -96,7 +96,7 @@ def test_one_policy_rejection_does_not_stop_other_recipients() -> None:
 
 
 def test_several_policy_rejections_in_a_row_pause_the_sendout() -> None:
-    """Several rejections in a row are about the sender. After a resume they are counted from zero again."""
+    """Several rejections in a row are caused by the sender. After a resume, the count starts at zero."""
     decides = policy()
     for _ in range(2):
         verdicts = [decides.verdict(UNTRIED, POLICY_REJECTION) for _ in range(REJECTIONS_IN_A_ROW)]
@@ -105,7 +105,7 @@ def test_several_policy_rejections_in_a_row_pause_the_sendout() -> None:
 
 @pytest.mark.parametrize("outcome", [Refused("550 5.1.1 unknown"), Deferred("451 later")])
 def test_a_mail_that_may_have_arrived_keeps_its_codes(outcome: Outcome) -> None:
-    """Even if the next attempt is refused or given up, the delivery stays uncertain."""
+    """The delivery stays uncertain, even if the next attempt is refused or given up."""
     verdict = policy(retry_seconds=1).verdict(ONCE_UNCERTAIN, outcome)
     assert isinstance(verdict, DeliveryResult)
     assert verdict.state == "uncertain"
@@ -114,12 +114,12 @@ def test_a_mail_that_may_have_arrived_keeps_its_codes(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize(("attempts", "seconds"), [(0, 60), (1, 120), (2, 240), (5, 1_920), (6, 3_600), (5_000, 3_600)])
 def test_retry_delays_double_up_to_an_hour(attempts: int, seconds: float) -> None:
-    """The limit holds for any number of attempts."""
+    """The delay stays at one hour for any number of attempts."""
     assert retry_in(attempts, 0, 1e9) == seconds
 
 
 def test_a_delivery_is_given_up_when_it_gets_too_old() -> None:
-    """No attempt is made later than the limit after the first one."""
+    """No attempt is made later than the limit after the first deferral."""
     assert retry_in(0, 0, 60) == 60
     assert retry_in(3, 600, 1_080) == 480
     assert retry_in(3, 601, 1_080) is None

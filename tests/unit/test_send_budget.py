@@ -1,4 +1,4 @@
-"""The window and the rate limit together allow a number of mails."""
+"""The in-flight window and the rate limit together decide how many mails may be handed over."""
 
 import asyncio
 import time
@@ -49,13 +49,13 @@ def budget_of(share: Share, slots: Slots | None) -> SendBudget:
 
 
 async def test_without_a_rate_limit_the_window_decides() -> None:
-    """No more than wanted, no more than there is room for."""
+    """A batch gets as many mails as it wants, up to the room in the window."""
     with budget(None) as sends:
         assert [await sends.acquire(wanted) for wanted in (7, 100)] == [7, SIZE]
 
 
 async def test_a_slot_is_used_up_before_the_next_is_booked(now: list[float]) -> None:
-    """Mails that were acquired and not handed over stay in the slot."""
+    """Mails that were acquired and not handed over are returned to the slot."""
     slots = Slots(Slot(5, now[0]), Slot(5, now[0]))
     with budget(slots) as sends:
         assert await sends.acquire(3) == 3
@@ -66,7 +66,7 @@ async def test_a_slot_is_used_up_before_the_next_is_booked(now: list[float]) -> 
 
 
 async def test_no_mail_leaves_before_its_slot(now: list[float]) -> None:
-    """A slot that has not come is not booked a second time."""
+    """While a slot has not begun, no other slot is booked."""
     slots = Slots(Slot(5, now[0] + 2))
     with budget(slots) as sends:
         assert await sends.acquire(5) == 0
@@ -78,7 +78,7 @@ async def test_no_mail_leaves_before_its_slot(now: list[float]) -> None:
 
 
 async def test_a_booking_that_failed_is_retried(now: list[float]) -> None:
-    """While the database is unavailable a booking gives an empty slot, which must not stop the batch forever."""
+    """While the database is unavailable, a booking returns an empty slot, which must not stop the batch forever."""
     slots = Slots(Slot(0, now[0] + 2), Slot(5, now[0] + 2))
     with budget(slots) as sends:
         assert await sends.acquire(5) == 0
@@ -87,7 +87,7 @@ async def test_a_booking_that_failed_is_retried(now: list[float]) -> None:
 
 
 async def test_no_slot_is_booked_without_room_in_the_window(now: list[float]) -> None:
-    """A slot that waits for room would hold up the other workers."""
+    """A booked slot that waits for room would delay the other workers."""
     mails = InFlight()
     mails.begin_flush(range(SIZE))
     mails.commit(may_send=True)
@@ -98,7 +98,7 @@ async def test_no_slot_is_booked_without_room_in_the_window(now: list[float]) ->
 
 
 async def test_a_batch_without_room_waits_for_another_one() -> None:
-    """It continues as soon as the other batch has recorded outcomes."""
+    """The batch continues as soon as the other batch has recorded outcomes."""
     window, busy = InFlightWindow(SIZE, least=SIZE), InFlight()
     busy.begin_flush(range(SIZE))
     busy.commit(may_send=True)

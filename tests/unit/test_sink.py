@@ -1,4 +1,4 @@
-"""The mail sink follows RFC 5321 and RFC 2920, however its input is split."""
+"""The mail sink follows RFC 5321 and RFC 2920, regardless of how its input is split into packets."""
 
 import socket
 import subprocess
@@ -88,7 +88,7 @@ def test_a_session_may_come_byte_by_byte(client: Client, sink: Sink) -> None:
     ],
 )
 def test_only_stuffed_dots_are_removed(client: Client, sink: Sink, sent: bytes, kept: bytes) -> None:
-    """The ledger has the original bytes of the mail (RFC 5321 4.5.2); only CRLF dot CRLF ends it."""
+    """The ledger has the original bytes of the mail (RFC 5321 4.5.2), and only CRLF dot CRLF ends the mail."""
     client.send(ENVELOPE % b"ada@example.org" + b"DATA\r\n" + sent)
     assert client.codes(4) == [250, 250, 354, 250]
     assert [mail.data for mail in sink.mails()] == [kept]
@@ -123,7 +123,7 @@ def test_mail_before_hello_is_rejected(sink: Sink) -> None:
 
 
 def test_an_endless_line_ends_the_connection(client: Client) -> None:
-    """Endless input cannot fill the memory."""
+    """A line without an end is rejected before it fills the memory."""
     client.send(b"N" * 3_000)
     assert client.codes(1) == [552]
     assert client.reply() == b""
@@ -144,7 +144,7 @@ def test_refuse_is_refused_and_the_next_mail_is_accepted(client: Client, sink: S
 
 
 def test_defer_is_accepted_the_second_time(client: Client, sink: Sink) -> None:
-    """`defer.…` gets 451 at its first RCPT, even if others are deferred, and 250 after that."""
+    """`defer.…` gets 451 at its first RCPT, even if other addresses were deferred before, and then 250."""
     for name in (b"defer.ada@example.org", b"defer.bea@example.org"):
         client.send(ENVELOPE % name + b"RSET\r\n")
         assert client.codes(3) == [250, 451, 250]
@@ -160,7 +160,7 @@ def test_badsender_is_refused_at_mail(client: Client) -> None:
 
 
 def test_drop_records_the_mail_and_cuts_the_connection(client: Client, sink: Sink) -> None:
-    """`drop.…` is in the ledger, but the connection ends without the reply; earlier commands are answered."""
+    """A mail to `drop.…` is in the ledger, but the connection ends without its reply; earlier commands are answered."""
     client.send(MAIL % (b"ada@example.org", b"one") + MAIL % (b"drop.bea@example.org", b"two"))
     assert client.codes(7) == [250, 250, 354, 250, 250, 250, 354]
     assert client.reply() == b""
@@ -168,7 +168,7 @@ def test_drop_records_the_mail_and_cuts_the_connection(client: Client, sink: Sin
 
 
 def test_fsync_does_not_change_the_ledger(tmp_path: Path) -> None:
-    """With --fsync, every mail is in the ledger, too."""
+    """Every mail is in the ledger with --fsync too."""
     with private_sink(tmp_path / "mails.jsonl", "--fsync") as sink, connected(sink) as client:
         client.send(b"EHLO client\r\n" + MAIL % (b"ada@example.org", b"one"))
         assert client.codes(5) == [250, 250, 250, 354, 250]
@@ -176,7 +176,7 @@ def test_fsync_does_not_change_the_ledger(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_line_is_not_a_mail(tmp_path: Path) -> None:
-    """A reader of the ledger of a busy sink sees complete mails only."""
+    """A reader of the ledger of a running sink sees only complete mails."""
     path = tmp_path / "mails.jsonl"
     path.write_bytes(b'{"at":"","mail_from":"a@x","rcpt_to":["b@x"],"data":""}\n{"at":"20')
     assert [mail.mail_from for mail in Ledger(path).mails()] == ["a@x"]
@@ -186,7 +186,7 @@ def test_an_incomplete_line_is_not_a_mail(tmp_path: Path) -> None:
 def test_discard_leaves_a_count_and_sigterm_exits_with_0(
     tmp_path: Path, ending: Callable[[subprocess.Popen[bytes]], None]
 ) -> None:
-    """The count is written when the last connection ends, so even SIGKILL loses nothing; SIGTERM means exit code 0."""
+    """The count is written when the last connection ends, so even SIGKILL loses no count. SIGTERM exits with code 0."""
     ledger = tmp_path / "count.json"
     command = [sys.executable, "-m", "sandbox.mail_sink", "--ledger", str(ledger), "--discard"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

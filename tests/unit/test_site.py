@@ -1,4 +1,4 @@
-"""The documentation's site, and the links of all pages."""
+"""The site of the documentation builds, and all links of its pages are valid."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts(tm
 
 
 def test_a_url_on_another_host_is_found(tmp_path: Path) -> None:
-    """Scripts, pictures and style sheets, in HTML and CSS; a link that a reader follows is allowed."""
+    """The check finds scripts, images and style sheets in HTML and CSS, and allows links that a reader follows."""
     (tmp_path / "page.html").write_text(
         '<a href="https://example.org/">a link</a> <script src="https://example.org/a.js"></script>'
         '<img src="//example.org/b.png"> <link href="c.css"> <style>@import "https://example.org/d.css"</style>'
@@ -38,6 +38,6 @@ def test_a_url_on_another_host_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_relative_link_leads_to_a_file_of_the_repository(page: Path) -> None:
-    """So links work where the repository is browsed, too."""
+    """Links also work where the repository is browsed."""
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -24,7 +24,7 @@ from coupons.smtp.relays import shares
     ],
 )
 def test_a_relay_url_determines_host_port_and_tls(url: str, address: SmtpAddress) -> None:
-    """TLS is required except for loopback, unless the URL disables it."""
+    """TLS is required unless the host is loopback or the URL disables TLS."""
     assert SmtpAddress.parse(url) == address
 
 
@@ -48,7 +48,7 @@ def test_a_relay_url_determines_host_port_and_tls(url: str, address: SmtpAddress
     ],
 )
 def test_the_error_for_a_wrong_url_does_not_show_the_password(url: str, reason: str) -> None:
-    """Neither the message nor the exception's context contains any part of it."""
+    """Neither the message nor the exception's context contains any part of the password."""
     with pytest.raises(SmtpAddressError, match=reason) as caught:
         SmtpAddress.parse(url)
     assert "cret" not in str(caught.value)
@@ -56,25 +56,25 @@ def test_the_error_for_a_wrong_url_does_not_show_the_password(url: str, reason: 
 
 
 def test_the_repr_of_an_address_does_not_show_the_password() -> None:
-    """An address printed by accident does not leak it."""
+    """An address that is printed by accident does not reveal the password."""
     assert "secret" not in repr(SmtpAddress.parse("smtps://u:secret@relay.example"))
 
 
 def test_a_missing_ca_file_is_an_error_at_start() -> None:
-    """A wrong `ca` does not fail mail by mail."""
+    """A wrong `ca` option is reported at the start instead of once per mail."""
     with pytest.raises(SmtpAddressError, match=f"{os.sep}nowhere.pem cannot be read"):
         Relays(SmtpAddress.parse_all("smtps://relay.example?ca=/nowhere.pem"))
 
 
 def test_an_invalid_ehlo_hostname_is_an_error_at_start() -> None:
-    """A wrong setting does not fail mail by mail."""
+    """A wrong hostname is reported at the start instead of once per mail."""
     with pytest.raises(SmtpAddressError, match="EHLO"):
         Relays(SmtpAddress.parse_all("smtp://127.0.0.1"), local_hostname="my host")
 
 
 @pytest.mark.parametrize("between", [" ", ",", ", ", "\n", " ,\n "])
 def test_one_setting_holds_several_relays(between: str) -> None:
-    """Separated by spaces, line breaks or commas."""
+    """Relay URLs may be separated by spaces, line breaks or commas."""
     urls = ["smtp://10.0.0.1?tls=none&weight=2", "smtps://relay.example"]
     addresses = SmtpAddress.parse_all(f"{between.join(urls)}\n")
     assert [address.name for address in addresses] == ["10.0.0.1:25", "relay.example:465"]
@@ -82,13 +82,13 @@ def test_one_setting_holds_several_relays(between: str) -> None:
 
 
 def test_an_empty_setting_is_an_error() -> None:
-    """It differs from a missing setting."""
+    """An empty setting is rejected, unlike a missing one."""
     with pytest.raises(SmtpAddressError, match="must look like"):
         SmtpAddress.parse_all(" ")
 
 
 def test_the_name_of_an_ipv6_relay_has_brackets() -> None:
-    """As in URLs."""
+    """The brackets are the same as in URLs."""
     assert SmtpAddress.parse("smtp://[::1]:25").name == "[::1]:25"
 
 
@@ -103,6 +103,6 @@ def test_the_name_of_an_ipv6_relay_has_brackets() -> None:
     ],
 )
 def test_connections_are_shared_by_weight(weights: list[int], connections: int, expected: list[int]) -> None:
-    """Each relay gets at least one."""
+    """Each relay gets connections by its weight, and at least one."""
     addresses = [SmtpAddress("127.0.0.1", 25, Tls.NONE, weight=weight) for weight in weights]
     assert shares(addresses, connections) == expected

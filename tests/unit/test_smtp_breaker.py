@@ -1,4 +1,4 @@
-"""When a relay leaves the rotation, and when it is tried again."""
+"""The breaker decides when a relay leaves the rotation and when it is tried again."""
 
 import pytest
 from hypothesis import given
@@ -14,26 +14,26 @@ def breaker() -> Breaker:
     return Breaker(first_seconds=1, max_seconds=60)
 
 
-def test_failures_in_a_row_end_the_rotation(breaker: Breaker) -> None:
-    """Each before the last is tolerated."""
+def test_a_relay_leaves_the_rotation_after_failures_in_a_row(breaker: Breaker) -> None:
+    """Fewer failures than FAILURES_IN_A_ROW are tolerated; the last one takes the relay out of rotation."""
     assert [breaker.record_failure() for _ in range(FAILURES_IN_A_ROW)] == [False] * (FAILURES_IN_A_ROW - 1) + [True]
 
 
 def test_a_sent_mail_ends_a_row_of_failures(breaker: Breaker) -> None:
-    """A relay that defers most mails is slow, not dead."""
+    """A relay that sometimes accepts a mail is not out of rotation, even if it defers most mails."""
     for _ in range(10):
         assert not any(breaker.record_failure() for _ in range(FAILURES_IN_A_ROW - 1))
         assert not breaker.record_sent()
 
 
 def test_a_relay_in_trouble_fails_with_its_first_failure(breaker: Breaker) -> None:
-    """The one connection that tries again decides."""
+    """After a back-off, one failure of the connection that tries again takes the relay out of rotation."""
     breaker.trip(Fault.FAILING, "451 no")
     assert breaker.record_failure()
 
 
 def test_a_sent_mail_ends_the_trouble_and_the_backoff(breaker: Breaker) -> None:
-    """The next trouble begins with the first delay."""
+    """After a sent mail, the next trouble begins with the shortest delay."""
     for now in (NOW, NOW + 60):
         breaker.trip(Fault.FAILING, "451 no")
         breaker.back_off(now)
@@ -46,7 +46,7 @@ def test_a_sent_mail_ends_the_trouble_and_the_backoff(breaker: Breaker) -> None:
 
 
 def test_a_continued_trouble_keeps_its_beginning(breaker: Breaker) -> None:
-    """Its reason is the newest."""
+    """If a trouble continues, its start time stays and its reason is replaced by the newest one."""
     breaker.trip(Fault.CLOSED, "refused")
     first = breaker.trouble
     breaker.trip(Fault.FAILING, "451 no")
@@ -57,7 +57,7 @@ def test_a_continued_trouble_keeps_its_beginning(breaker: Breaker) -> None:
 
 
 def test_the_states_follow_trouble_and_backoff(breaker: Breaker) -> None:
-    """A back-off without trouble, after one refused connection, leaves the relay in rotation."""
+    """A relay stays in rotation during a back-off without trouble, which follows a single refused connection."""
     assert (breaker.is_open, breaker.is_half_open) == (False, False)
     breaker.back_off(NOW)
     assert (breaker.is_open, breaker.is_half_open) == (False, False)
@@ -68,7 +68,7 @@ def test_the_states_follow_trouble_and_backoff(breaker: Breaker) -> None:
 
 
 def test_failures_at_the_same_time_are_one_backoff(breaker: Breaker) -> None:
-    """Connections that fail together do not double the delay each."""
+    """Connections that fail at the same time double the delay only once."""
     assert breaker.back_off(NOW)
     assert not any(breaker.back_off(NOW) for _ in range(9))
     assert breaker.backoff_seconds == 1
@@ -76,7 +76,7 @@ def test_failures_at_the_same_time_are_one_backoff(breaker: Breaker) -> None:
 
 @given(st.floats(0.01, 10), st.floats(10, 600), st.integers(1, 30))
 def test_the_backoff_doubles_up_to_its_maximum(first: float, most: float, times: int) -> None:
-    """With jitter, the delay is between a half and the whole of it."""
+    """The jitter makes each delay between half of it and the whole of it."""
     breaker = Breaker(first_seconds=first, max_seconds=most)
     for number in range(times):
         breaker.end_backoff()

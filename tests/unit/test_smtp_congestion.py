@@ -1,4 +1,4 @@
-"""How many connections a relay gets, and whether it is slow."""
+"""Congestion decides how many connections a relay gets; its pace decides whether it is slow."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(["halve", "grow", "cap"]), st.floats
 
 @given(st.integers(1, 20), EVENTS)
 def test_the_limit_stays_between_one_and_the_share(share: int, events: list[tuple[str, float, int]]) -> None:
-    """And in each ADJUST_SECONDS it is halved at most once, and grows by one at most."""
+    """In each ADJUST_SECONDS the limit is halved at most once and grows by at most one."""
     congestion, now = Congestion(share), START
     grown_at = halved_at = -float("inf")
     for kind, seconds, connections in events:
@@ -34,7 +34,7 @@ def test_the_limit_stays_between_one_and_the_share(share: int, events: list[tupl
 
 
 def test_a_halved_limit_grows_back_to_the_share() -> None:
-    """By one connection per second."""
+    """The limit grows by one connection per second."""
     congestion = Congestion(4)
     congestion.halve(START)
     limits = []
@@ -45,7 +45,7 @@ def test_a_halved_limit_grows_back_to_the_share() -> None:
 
 
 def test_a_second_backpressure_at_the_same_time_halves_nothing() -> None:
-    """All connections report the same congestion."""
+    """All connections report the same congestion, which halves the limit only once."""
     congestion = Congestion(8)
     for _ in range(5):
         congestion.halve(START)
@@ -53,7 +53,7 @@ def test_a_second_backpressure_at_the_same_time_halves_nothing() -> None:
 
 
 def test_a_relay_at_its_share_does_not_grow() -> None:
-    """`grow` reports no room then."""
+    """`grow` returns False if the relay has its full share of connections."""
     assert not Congestion(3).grow(START)
 
 
@@ -65,7 +65,7 @@ def pace_of(seconds: float) -> Pace:
 
 
 def test_a_relay_is_slow_only_compared_with_others() -> None:
-    """Neither a relay alone nor one next to relays without a known pace is slow."""
+    """A single relay is not slow, and neither is one whose other relays have no known pace."""
     slow = pace_of(60)
     assert not slow.is_much_slower_than([])
     assert not slow.is_much_slower_than([Pace()])
@@ -73,14 +73,14 @@ def test_a_relay_is_slow_only_compared_with_others() -> None:
     assert slow.is_much_slower_than([Pace(), pace_of(60), pace_of(60 / (SLOW_FACTOR + 1))])
 
 
-def test_a_fast_relay_may_not_be_slow() -> None:
-    """A mail per millisecond on the other relay does not make a tenth of a second slow."""
+def test_a_relay_that_takes_a_tenth_of_a_second_is_not_slow() -> None:
+    """A relay that takes 0.1 s per mail is not slow, even if another one takes a millisecond."""
     assert not pace_of(SLOW_SECONDS / 2).record(SLOW_SECONDS / 2)
     assert pace_of(SLOW_SECONDS * 2).record(SLOW_SECONDS * 2)
 
 
 def test_a_pace_that_is_reset_is_unknown() -> None:
-    """A relay that was out of rotation is measured again."""
+    """After a relay was out of rotation, its pace is measured again."""
     pace = pace_of(60)
     pace.reset()
     assert pace.seconds == 0

@@ -11,7 +11,7 @@ from tests.waiting import until
 
 
 async def test_a_connection_is_used_again_after_a_refusal() -> None:
-    """RSET discards the unfinished mail at the relay before the next one."""
+    """RSET discards the unfinished mail at the relay before the next mail begins."""
     script: Script = {"RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n", "450 4.2.1 no\r\n", "250 ok\r\n"]}
     async with serving(script) as server, relays_to(server) as relays:
         outcomes = [type(await relays.send(MAIL)) for _ in range(4)]
@@ -23,7 +23,7 @@ async def test_a_connection_is_used_again_after_a_refusal() -> None:
 
 @pytest.mark.parametrize("ending", [CUT, "421 4.4.2 idle for too long\r\n"])
 async def test_a_connection_that_the_relay_ended_is_replaced(ending: str | Act) -> None:
-    """421 or no reply to MAIL on a connection used before is routine, and does not affect the mail."""
+    """On a connection that was used before, 421 or no reply to MAIL is normal and does not affect the mail."""
     first: Script = {"MAIL": ["250 ok\r\n", ending]}
     async with serving(first, {}) as server, relays_to(server) as relays:
         assert [type(await relays.send(MAIL)) for _ in range(3)] == [Sent, Sent, Sent]
@@ -34,7 +34,7 @@ async def test_a_connection_that_the_relay_ended_is_replaced(ending: str | Act) 
 
 
 async def test_a_dead_connection_is_replaced_only_once() -> None:
-    """A relay that dies at every MAIL is unreachable; it is not retried forever."""
+    """A relay that dies at every MAIL is unreachable; its mail is not retried forever."""
     async with (
         serving({"MAIL": ["250 ok\r\n", CUT]}, {"MAIL": CUT}) as server,
         relays_to(server) as relays,
@@ -45,14 +45,14 @@ async def test_a_dead_connection_is_replaced_only_once() -> None:
 
 
 async def test_a_refused_rset_loses_no_mail() -> None:
-    """The next mail uses a new connection."""
+    """If RSET is refused, the next mail uses a new connection."""
     script: Script = {"RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"], "RSET": "502 no\r\n"}
     async with serving(script, {}) as server, relays_to(server) as relays:
         assert [type(await relays.send(MAIL)) for _ in range(2)] == [Refused, Sent]
 
 
 async def test_a_late_reply_is_never_paired_with_another_mail() -> None:
-    """After a timeout the connection is closed: the reply to one mail cannot become the outcome of the next."""
+    """After a timeout the connection is closed, so a late reply cannot become the outcome of the next mail."""
     timeouts = Timeouts(dot_seconds=0.1)
     slow: Script = {"DOT": HANG}
     next_one: Script = {"DOT": "554 5.6.0 no\r\n"}
@@ -64,7 +64,7 @@ async def test_a_late_reply_is_never_paired_with_another_mail() -> None:
 
 @pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 async def test_a_begun_mail_is_not_written_after_its_deadline(way: Script) -> None:
-    """The process may have been stopped in between, and another worker have the batch."""
+    """After a long interruption of the process, another worker may have the batch, so the mail must not be sent."""
     late: Script = {**way, "DATA": ["354 go\r\n", Act("354 go\r\n", delay=0.1)]}
     outcomes: list[Outcome] = []
     async with serving(late, way) as server, relays_to(server) as relays:
@@ -78,7 +78,7 @@ async def test_a_begun_mail_is_not_written_after_its_deadline(way: Script) -> No
 
 
 async def test_a_mail_past_its_deadline_is_not_begun() -> None:
-    """It is reported when its turn comes; later mails are sent."""
+    """The mail is reported when its turn comes, and later mails are sent."""
     outcomes: list[Outcome] = []
     async with serving() as server, relays_to(server) as relays:
         now = asyncio.get_running_loop().time()
@@ -90,7 +90,7 @@ async def test_a_mail_past_its_deadline_is_not_begun() -> None:
 
 
 async def test_a_connection_ends_after_its_number_of_mails() -> None:
-    """Relays that limit the mails per connection get QUIT before they object."""
+    """The connection ends with QUIT before a relay rejects a mail because of its own limit per connection."""
     async with serving() as server, relays_to(server, mails_per_connection=2) as relays:
         for _ in range(3):
             assert isinstance(await relays.send(MAIL), Sent)
@@ -101,7 +101,7 @@ async def test_a_connection_ends_after_its_number_of_mails() -> None:
 
 
 async def test_an_idle_connection_is_closed_and_opened_when_needed() -> None:
-    """No connection is kept open between sendouts."""
+    """No connection stays open between sendouts, and a later mail opens a new one."""
     async with serving() as server, relays_to(server, idle_seconds=0.01) as relays:
         assert isinstance(await relays.send(MAIL), Sent)
         await until(lambda: server.verbs[0][-1] == "QUIT")
@@ -110,7 +110,9 @@ async def test_an_idle_connection_is_closed_and_opened_when_needed() -> None:
 
 
 async def test_closing_reports_queued_mails_as_not_sent() -> None:
-    """Every mail has exactly one outcome: queued mails are not sent, a mail still in flight at the end is uncertain."""
+    """Every mail has exactly one outcome: queued mails are not sent, and a mail still in flight at the end is
+    uncertain.
+    """
     outcomes: list[Outcome] = []
     async with serving({"DOT": HANG}) as server:
         async with relays_to(server, closing_seconds=0) as relays:
@@ -122,7 +124,7 @@ async def test_closing_reports_queued_mails_as_not_sent() -> None:
 
 
 async def test_closing_before_the_dot_sends_nothing() -> None:
-    """A mail that was begun but not written counts as not begun."""
+    """A mail that was begun, but whose body was not written, is reported as not sent."""
     outcomes: list[Outcome] = []
     async with serving({"RCPT": HANG}) as server, relays_to(server, closing_seconds=0) as relays:
         relays.submit(MAIL, outcomes.append)
@@ -151,7 +153,7 @@ async def test_a_cancelled_caller_does_not_affect_the_connection() -> None:
 
 
 async def test_an_error_in_a_report_is_not_swallowed() -> None:
-    """The other mails are sent, and the error is raised at the end."""
+    """The other mails are sent, and the error is raised when the relays are closed."""
 
     def fail(outcome: Outcome) -> None:
         raise ZeroDivisionError
@@ -163,7 +165,7 @@ async def test_an_error_in_a_report_is_not_swallowed() -> None:
 
 
 async def test_an_invalid_envelope_has_an_outcome_too() -> None:
-    """An address that should never have come this far is refused, and the error is raised at the end."""
+    """A mail with an invalid address is refused, and the error is raised when the relays are closed."""
     with pytest.raises(ValueError, match="prohibited control character"):
         async with serving() as server, relays_to(server) as relays:
             outcome = await relays.send(Envelope.plain("shop@example.org", "a@b\r\nRSET", MAIL.data))

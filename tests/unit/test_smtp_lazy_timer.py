@@ -1,4 +1,4 @@
-"""The timer of a connection."""
+"""The lazy timer, which limits the time of a connection's steps."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ STEP = 0.05
 
 
 async def fired_after(*deadlines: float, cancelled: bool = False) -> float | None:
-    """Seconds until the timer fires after these deadlines are set, one after the other; None: it does not."""
+    """Set these deadlines one after the other; return the seconds until the timer fires, or None if it does not."""
     loop = asyncio.get_running_loop()
     fired: asyncio.Future[float] = loop.create_future()
     start = loop.time()
@@ -24,7 +24,7 @@ async def fired_after(*deadlines: float, cancelled: bool = False) -> float | Non
 
 
 async def test_it_fires_at_its_deadline() -> None:
-    """Not before."""
+    """The timer does not fire before its deadline."""
     fired = await fired_after(STEP)
     assert fired is not None
     assert fired >= STEP
@@ -45,5 +45,5 @@ async def test_an_earlier_deadline_replaces_a_later_one() -> None:
 
 
 async def test_a_cancelled_timer_does_not_fire() -> None:
-    """A closed connection has no time limits."""
+    """A closed connection has no time limits, so its timer is cancelled."""
     assert await fired_after(STEP, cancelled=True) is None

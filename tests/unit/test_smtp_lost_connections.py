@@ -16,7 +16,7 @@ from tests.waiting import until
 async def test_a_relay_killed_at_full_speed_leaves_no_wrong_outcome(
     tmp_path: Path, way: Script, how: signal.Signals
 ) -> None:
-    """By the relay's own ledger: sent mails are in it, unsent mails are not, and no mail is in it twice."""
+    """In the relay's ledger, sent mails are present, unsent mails are absent, and no mail occurs twice."""
     ledger, names, outcomes = tmp_path / "ledger", [f"r{number}" for number in range(400)], dict[str, Outcome]()
     ledger.touch()
     with process(ledger, way) as (server, port):

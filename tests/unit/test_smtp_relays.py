@@ -20,7 +20,7 @@ NAMES = [f"r{number}" for number in range(50)]
 
 
 async def test_mails_use_all_connections() -> None:
-    """Each mail is sent once, over the allowed number of connections."""
+    """Each mail is sent once, and the allowed number of connections is used."""
     async with serving() as server, relays_to(server, connections=3) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
     assert set(outcomes.values()) == {QUEUED}
@@ -36,7 +36,7 @@ async def test_no_more_connections_than_mails_are_opened() -> None:
 
 
 async def test_a_relay_that_accepts_fewer_connections_gets_fewer() -> None:
-    """A refused connection costs no mail while another one works, and is not retried at once."""
+    """While one connection works, a refused connection affects no mail and is not retried at once."""
     refusing: Script = {"GREETING": "421 4.7.0 too many connections\r\n"}
     async with serving({}, refusing) as server, relays_to(server, connections=4, backoff_seconds=60) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
@@ -46,7 +46,7 @@ async def test_a_relay_that_accepts_fewer_connections_gets_fewer() -> None:
 
 
 async def test_backpressure_halves_the_connections() -> None:
-    """A relay that defers mails for lack of resources gets fewer connections; the surplus ones QUIT."""
+    """A relay that defers mails for lack of resources gets fewer connections; the others end with QUIT."""
     congested: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
     async with (
         serving(*[congested] * 4) as server,
@@ -58,7 +58,7 @@ async def test_backpressure_halves_the_connections() -> None:
 
 
 async def test_connections_grow_back() -> None:
-    """By one per second, while the relay accepts mails."""
+    """The number of connections grows by one per second while the relay accepts mails."""
     congested: Script = {"DATA": ["452 4.3.1 no space\r\n", "354 go\r\n"]}
     async with serving(congested, congested, {}) as server, relays_to(server, connections=2) as relays:
         await outcomes_of(relays, *NAMES)
@@ -69,7 +69,7 @@ async def test_connections_grow_back() -> None:
 
 
 async def test_full_mailboxes_are_not_backpressure() -> None:
-    """4.2.2 concerns one recipient: the relay keeps its connections."""
+    """The reply 4.2.2 concerns one recipient, so the relay keeps its connections."""
     full: Script = {"RCPT": "452 4.2.2 mailbox full\r\n"}
     async with serving(full) as server, relays_to(server, connections=4) as relays:
         await outcomes_of(relays, *NAMES)
@@ -81,7 +81,7 @@ async def test_full_mailboxes_are_not_backpressure() -> None:
 
 
 async def test_an_outage_is_reported_for_every_mail_at_once() -> None:
-    """Mails do not wait for one attempt after the other; during the back-off there is no attempt."""
+    """During the back-off, queued mails are reported without a connection attempt for each of them."""
     async with serving(CLOSED) as server, relays_to(server, connections=2, backoff_seconds=60) as relays:
         assert relays.outage is None
         outcomes = await outcomes_of(relays, *NAMES)
@@ -96,7 +96,7 @@ async def test_an_outage_is_reported_for_every_mail_at_once() -> None:
 
 
 async def test_one_connection_probes_after_an_outage() -> None:
-    """If it fails, the outage continues and keeps its beginning."""
+    """If the connection that tries again fails, the outage continues with its original start time."""
     async with (
         serving(CLOSED, CLOSED, CLOSED, {}) as server,
         relays_to(server, connections=2, backoff_seconds=0.5) as relays,
@@ -159,7 +159,10 @@ async def test_a_relay_that_fails_mail_after_mail_is_out_of_rotation(failing: Sc
 
 
 async def test_one_connection_probes_after_the_backoff() -> None:
-    """The next failed mail doubles the back-off; a sent mail ends it, for all connections."""
+    """If the next mail fails, the back-off doubles.
+
+    If it is sent, the back-off ends and all connections are allowed.
+    """
     failing: Script = {"DOT": CUT}
     slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
     async with (
@@ -186,7 +189,7 @@ async def test_one_connection_probes_after_the_backoff() -> None:
 
 
 async def test_a_refusal_does_not_end_the_backoff() -> None:
-    """Only a sent mail ends the back-off: a relay without disk space still refuses unknown recipients."""
+    """Only a sent mail ends the back-off, because a relay without disk space still refuses unknown recipients."""
     half: Script = {"DOT": "452 4.3.1 no space\r\n"}
     knowing: Script = {**half, "RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"]}
     async with serving(half, knowing) as server, relays_to(server, backoff_seconds=0.02) as relays:
@@ -198,7 +201,7 @@ async def test_a_refusal_does_not_end_the_backoff() -> None:
 
 
 async def test_a_sent_mail_ends_a_row_of_failures() -> None:
-    """A relay that defers most mails is slow, not dead."""
+    """A relay that sometimes accepts a mail stays in rotation, even if it defers most mails."""
     most: Script = {"DOT": ([*["451 4.3.0 no\r\n"] * (FAILURES_IN_A_ROW - 1), "250 2.0.0 queued\r\n"]) * 10}
     async with serving(most) as server, relays_to(server) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
@@ -209,7 +212,7 @@ async def test_a_sent_mail_ends_a_row_of_failures() -> None:
 @pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 @pytest.mark.parametrize("reply", ["450 4.7.1 greylisted\r\n", "452 4.2.2 mailbox full\r\n"])
 async def test_deferred_recipients_do_not_count_against_the_relay(reply: str, way: Script) -> None:
-    """Greylisting does not stop a sendout."""
+    """Greylisting of recipients does not take the relay out of rotation."""
     async with serving({**way, "RCPT": reply, "DATA": "451 no recipient\r\n"}) as server, relays_to(server) as relays:
         outcomes = await outcomes_of(relays, *NAMES)
         assert relays.outage is None
@@ -218,7 +221,7 @@ async def test_deferred_recipients_do_not_count_against_the_relay(reply: str, wa
 
 @pytest.mark.parametrize("ending", [CUT, "421 4.4.2 enough\r\n"])
 async def test_a_relay_may_end_connections_between_mails(ending: str | Act) -> None:
-    """421 or no reply to MAIL on a connection used before is routine, however often it happens."""
+    """On a connection that was used before, 421 or no reply to MAIL is normal, however often it happens."""
     for way in ({}, PIPELINING):
         async with serving({**way, "MAIL": ["250 ok\r\n", ending]}) as server, relays_to(server) as relays:
             assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
@@ -227,7 +230,7 @@ async def test_a_relay_may_end_connections_between_mails(ending: str | Act) -> N
 
 
 async def test_connections_of_a_failing_relay_finish_their_mails() -> None:
-    """They accept no more mails, and their outcomes do not affect the breaker."""
+    """The connections accept no more mails, and the outcomes of their last mails do not affect the breaker."""
     busy: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.3)}
     failing: Script = {"DOT": CUT}
     async with serving(busy, failing) as server, relays_to(server, connections=2, backoff_seconds=60) as relays:
@@ -238,7 +241,7 @@ async def test_connections_of_a_failing_relay_finish_their_mails() -> None:
 
 
 async def test_a_connection_that_opens_too_late_accepts_no_mail() -> None:
-    """The mails go through the other relay."""
+    """If a relay leaves the rotation while a connection opens, the mails are sent through the other relay."""
     late: Script = {"GREETING": Act("220 ready\r\n", delay=0.1)}
     slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
     async with (
@@ -253,13 +256,13 @@ async def test_a_connection_that_opens_too_late_accepts_no_mail() -> None:
 
 
 async def test_an_impossible_host_name_is_an_outage() -> None:
-    """A name that DNS cannot have is not an internal error."""
+    """A host name that is invalid in DNS causes an outage and not an internal error."""
     async with Relays(SmtpAddress.parse_all(f"smtps://{'a' * 70}.example")) as relays:
         assert isinstance(await relays.send(MAIL), Unreachable)
 
 
 async def test_check_names_the_unreachable_relay() -> None:
-    """Of several, the first. A relay that accepts the connection gets QUIT and no mail."""
+    """`check` returns the first unreachable relay. A reachable relay gets QUIT and no mail."""
     async with serving() as open_one, serving(CLOSED) as closed:
         assert await relays_to(open_one).check() is None
         assert await relays_to(open_one, closed).check() == Unreachable(
@@ -272,7 +275,7 @@ async def test_check_names_the_unreachable_relay() -> None:
 
 
 async def test_relays_share_the_mails() -> None:
-    """Each sends some of them."""
+    """Each relay sends some of the mails."""
     async with serving(PIPELINING) as one, serving(PIPELINING) as other, relays_to(one, other, connections=4) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
     assert len(one.accepted) + len(other.accepted) == len(NAMES)
@@ -283,7 +286,7 @@ async def test_relays_share_the_mails() -> None:
 
 @pytest.mark.parametrize("ending", [Act(EHLO, then="cut"), f"{EHLO}421 no\r\n"])
 async def test_a_relay_that_closes_at_once_is_unreachable(ending: str | Act) -> None:
-    """Whether the end is noticed before or after the first mail is begun."""
+    """The outcome is the same whether the end is noticed before or after the first mail is begun."""
     for _ in range(20):
         async with serving({"EHLO": ending}) as server, relays_to(server, backoff_seconds=60) as relays:
             outcomes = await outcomes_of(relays, *NAMES)
@@ -292,7 +295,7 @@ async def test_a_relay_that_closes_at_once_is_unreachable(ending: str | Act) -> 
 
 @pytest.mark.parametrize("trouble", [CLOSED, {"MAIL": CUT}, {"EHLO": CUT}])
 async def test_mails_of_a_failing_relay_go_through_the_other(trouble: Script) -> None:
-    """Every mail is sent; there is no outage while one relay works."""
+    """Every mail is sent, and there is no outage while one relay works."""
     async with serving(trouble) as bad, serving() as good, relays_to(bad, good, connections=4) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
         assert relays.outage is None
@@ -300,7 +303,7 @@ async def test_mails_of_a_failing_relay_go_through_the_other(trouble: Script) ->
 
 
 async def test_a_recovered_relay_is_used_again() -> None:
-    """No new mail has to be submitted for that."""
+    """The relay is used again without a newly submitted mail."""
     slowly: Script = {"DOT": Act("250 2.0.0 queued\r\n", delay=0.01)}
     async with serving(CLOSED, slowly) as bad, serving(slowly) as good, relays_to(bad, good, connections=2) as relays:
         assert set((await outcomes_of(relays, *NAMES)).values()) == {QUEUED}
@@ -309,7 +312,7 @@ async def test_a_recovered_relay_is_used_again() -> None:
 
 
 async def test_an_outage_names_all_relays() -> None:
-    """Each with its own reason."""
+    """The reason of an outage contains each relay with its own reason."""
     async with (
         serving(CLOSED) as one,
         serving({"GREETING": "421 no\r\n"}) as other,
@@ -324,7 +327,7 @@ async def test_an_outage_names_all_relays() -> None:
 
 
 async def test_a_hanging_relay_is_out_of_rotation() -> None:
-    """A relay that hangs loses only the mails that it holds; the others go through the other relay."""
+    """Only the mails that the hanging relay holds are lost; the others go through the other relay."""
     async with (
         serving({"DATA": HANG}) as slow,
         serving() as good,
@@ -338,7 +341,7 @@ async def test_a_hanging_relay_is_out_of_rotation() -> None:
 
 
 async def test_a_relay_much_slower_than_another_is_out_of_rotation() -> None:
-    """Its connections finish their mails and QUIT; later, one connection tries again."""
+    """The slow relay's connections finish their mails and QUIT; later, one connection tries again."""
     async with (
         serving(PIPELINING) as slow,
         serving(PIPELINING) as good,
@@ -372,7 +375,7 @@ async def test_a_slow_relay_is_better_than_none() -> None:
 
 
 async def test_cancelling_affects_only_queued_mails_of_one_owner() -> None:
-    """The other mails keep waiting; begun mails get their outcomes."""
+    """The queued mails of other owners keep waiting, and begun mails get their outcomes."""
     outcomes: dict[str, Outcome] = {}
 
     def into(name: str) -> Callable[[Outcome], None]:
@@ -390,7 +393,7 @@ async def test_cancelling_affects_only_queued_mails_of_one_owner() -> None:
 
 
 async def test_a_report_may_submit_the_next_mail() -> None:
-    """In any state of the relays; no report is called inside another."""
+    """A report may do so in any state of the relays, and no report is called from inside another one."""
     depth = deepest = 0
     outcomes: list[Outcome] = []
 
@@ -413,7 +416,7 @@ async def test_a_report_may_submit_the_next_mail() -> None:
 
 
 async def test_every_mail_is_reported_once_while_connections_die() -> None:
-    """With a relay that dies after every few mails, in every phase."""
+    """Each mail is reported exactly once, although the relay dies after every few mails, in every phase."""
     dying: list[Script] = [
         {**PIPELINING, verb: [reply] * 3 + [CUT]}
         for verb, reply in [

@@ -66,13 +66,13 @@ def test_any_bytes_are_replies_or_out_of_step(stream: bytes, cuts: list[int]) ->
     ],
 )
 def test_an_invalid_reply_is_out_of_step(stream: bytes) -> None:
-    """Codes are strict (RFC 5321 4.2) and the same on all lines; lines and replies have a maximum length."""
+    """A code has the form of RFC 5321 4.2 and is the same on all lines; lines and replies have a maximum length."""
     with pytest.raises(OutOfStepError):
         ReplyReader().read(stream)
 
 
 def test_a_reply_may_have_no_text() -> None:
-    """Some relays answer RSET like this."""
+    """Some relays answer RSET with a code only."""
     assert ReplyReader().read(b"250\r\n250 \r\n") == [b"250", b"250 "]
 
 

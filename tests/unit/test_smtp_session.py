@@ -24,7 +24,7 @@ LIES = ("none", "cut before", "cut after", "twice", "silent", "discard", "421")
 
 
 class ModelRelay:
-    """A correct relay that refuses at random, and misbehaves once, at its nth reply.
+    """A relay that refuses at random, and misbehaves only once, at its nth reply.
 
     It fails the test if a command is invalid, or a mail is not the announced one.
     """
@@ -157,7 +157,7 @@ def connections(chance: random.Random, lies: list[tuple[str, int]], accepted: li
 def test_no_misbehaviour_pairs_a_reply_with_another_mail(
     chance: random.Random, lies: list[tuple[str, int]], count: int, pipelining: bool
 ) -> None:
-    """Each mail has one outcome; sent mails were accepted, refused and deferred mails were not."""
+    """Each mail has one outcome. Sent mails were accepted by the relay; refused and deferred mails were not."""
     settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
     mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
@@ -209,7 +209,7 @@ def cause_in(progress: Progress) -> CloseCause:
 
 
 def test_a_verdict_is_confirmed_when_the_next_group_is_answered() -> None:
-    """Only its 354 proves that no reply was missing or superfluous."""
+    """Only the 354 of the next group shows that no reply was missing or superfluous."""
     session = session_with("a", "b")
     assert outcomes_in(progress_of(session, OK + OK + OK)) == []
     assert outcomes_in(progress_of(session, GO)) == [Sent("250 ok")]
@@ -218,7 +218,7 @@ def test_a_verdict_is_confirmed_when_the_next_group_is_answered() -> None:
 @pytest.mark.parametrize("verdict", [b"250 ok\r\n", b"451 4.3.0 no\r\n", b"554 no\r\n"])
 @pytest.mark.parametrize("proof", [b"354 go\r\n", b"rubbish\r\n"])
 def test_a_verdict_is_uncertain_when_the_session_falls_out_of_step(verdict: bytes, proof: bytes) -> None:
-    """The verdict may belong to any command; the mail begun behind it is returned."""
+    """The verdict may belong to another command, so the mail is uncertain; the mail begun after it is returned."""
     progress = progress_of(session_with("a", "b"), verdict + proof)
     assert cause_in(progress) is CloseCause.OUT_OF_STEP
     assert progress.close is not None
@@ -229,7 +229,7 @@ def test_a_verdict_is_uncertain_when_the_session_falls_out_of_step(verdict: byte
 
 @pytest.mark.parametrize("cause", [CloseCause.ENDED, CloseCause.TIMEOUT])
 def test_a_verdict_stays_when_the_connection_dies_after_it(cause: CloseCause) -> None:
-    """It was answered in order."""
+    """The replies came in order, so the verdict counts."""
     session = session_with("a", "b")
     assert outcomes_in(progress_of(session, OK)) == []
     progress = session.end(cause, "a reason")
@@ -238,7 +238,7 @@ def test_a_verdict_stays_when_the_connection_dies_after_it(cause: CloseCause) ->
 
 
 def test_a_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
-    """With its recipient accepted, an empty mail would go out."""
+    """If the relay has accepted the recipient, a dot would send an empty mail."""
     session = Session(Capabilities(), pipelining=True)
     session.begin(Mail(mail_to("a"), lambda _: None))
     session.output()
@@ -249,7 +249,7 @@ def test_a_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
 
 
 def test_a_mail_is_not_written_before_all_replies_are_read() -> None:
-    """Bytes behind the 354 would be read as the reply to the final dot."""
+    """Bytes after the 354 would otherwise be read as the reply to the final dot."""
     session = Session(Capabilities(), pipelining=True)
     session.begin(Mail(mail_to("a"), lambda _: None))
     session.output()
@@ -260,7 +260,9 @@ def test_a_mail_is_not_written_before_all_replies_are_read() -> None:
 
 
 def test_a_verdict_is_uncertain_when_a_later_reply_is_missing() -> None:
-    """A group answered in part lacks a reply: if that is the one to the dot, all later replies are one place off."""
+    """If the group is answered only in part, the missing reply may be the one to the dot, and all later replies are
+    shifted.
+    """
     session = session_with("a", "b")
     assert outcomes_in(progress_of(session, OK + OK)) == []
     progress = session.end(CloseCause.TIMEOUT, "a reason")
@@ -268,8 +270,8 @@ def test_a_verdict_is_uncertain_when_a_later_reply_is_missing() -> None:
     assert len(progress.returned) == 1
 
 
-def test_no_reply_behind_421_is_believed() -> None:
-    """The replies of a closing relay to the rest of a group are about no mail."""
+def test_replies_after_421_are_ignored() -> None:
+    """The relay is closing the connection, so its replies to the rest of the group belong to no mail."""
     progress = progress_of(session_with("a", "b"), OK + b"421 closing\r\n503 no MAIL\r\n503 no RCPT\r\n")
     assert progress.close is not None
     assert (progress.close.cause, progress.close.reason) == (CloseCause.ENDED, "421 closing")
@@ -278,14 +280,14 @@ def test_no_reply_behind_421_is_believed() -> None:
 
 
 def test_the_usual_replies_may_complete_a_partial_one() -> None:
-    """Replies read at once mean the same as replies read piece by piece."""
+    """Replies that are read at once mean the same as replies that are read in chunks."""
     session = session_with("a", "b")
     assert session.receive(b"250-first\r\n") is None
     assert outcomes_in(progress_of(session, b"250 last\r\n" + OK + OK + GO)) == [Sent("250 first last")]
 
 
 def test_a_mail_that_breaks_connection_after_connection_is_deferred() -> None:
-    """It does not go round forever; connections that end with 421 do not count."""
+    """The mail is not returned forever. Connections that end with 421 do not count."""
     queue, outcomes = MailQueue(), list[Outcome]()
     mail = Mail(mail_to("a"), outcomes.append)
     for suspect in [False, *[True] * MAX_RETURNS]:
@@ -297,7 +299,7 @@ def test_a_mail_that_breaks_connection_after_connection_is_deferred() -> None:
 
 
 def test_a_written_mail_is_not_kept_in_memory() -> None:
-    """A mail with attachments has megabytes, and a connection may be idle for long."""
+    """A mail with attachments has megabytes, and an idle connection must not keep it."""
     wire = b"Subject: Hello\r\n\r\n.\r\n" * 2
     references = sys.getrefcount(wire)
     session = Session(Capabilities(), pipelining=True)
@@ -308,7 +310,7 @@ def test_a_written_mail_is_not_kept_in_memory() -> None:
 
 
 def test_a_mail_is_not_written_after_its_deadline() -> None:
-    """The mail before it has its verdict. The relay expects a body, so the connection must be closed."""
+    """The mail before it gets its verdict. The relay expects a body, so the connection must be closed."""
     session = session_with("a")
     session.begin(Mail(mail_to("b"), lambda _: None, deadline=5.0))
     session.output()

@@ -1,4 +1,4 @@
-"""Connections that a relay, or the network in between, has forgotten."""
+"""Stalled connections: the relay, or a device in between, no longer knows the connection."""
 
 import pytest
 
@@ -12,20 +12,20 @@ BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "
 
 @BOTH_WAYS
 async def test_a_stalled_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """Its mail waits for the final reply until the timeout; the other mails do not wait."""
+    """The mail on the stalled connection waits for its reply until the timeout; other mails use a new connection."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     forgotten: Script = {**way, "DOT": HANG}
     async with serving(forgotten, way) as server, relays_to(server, timeouts=Timeouts(dot_seconds=1)) as relays:
         outcomes = await outcomes_of(relays, *(f"r{number}" for number in range(5)))
     kinds = [type(outcome) for outcome in outcomes.values()]
     assert sorted(kind.__name__ for kind in kinds) == ["Sent"] * 4 + ["Uncertain"]
-    assert kinds[:3] == [Sent] * 3  # the mail begun behind it waits with it
+    assert kinds[:3] == [Sent] * 3  # the mail begun after it waits with it
     assert server.connections == 2
 
 
 @BOTH_WAYS
 async def test_stalled_connections_do_not_accumulate(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """A relay that never answers has at most twice its connections."""
+    """A relay that never replies has at most twice its share of connections."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.05)
     patience = Timeouts(dot_seconds=0.5)
     async with serving({**way, "DOT": HANG}) as server, relays_to(server, connections=2, timeouts=patience) as relays:
@@ -36,7 +36,7 @@ async def test_stalled_connections_do_not_accumulate(monkeypatch: pytest.MonkeyP
 
 @BOTH_WAYS
 async def test_a_recovered_connection_is_used_again(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """A relay that is only slow loses no mail."""
+    """A relay that is only slow loses no mail, and its connection sends further mails."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.05)
     slow: Script = {**way, "DOT": Act("250 2.0.0 queued\r\n", delay=0.2)}
     async with serving(slow) as server, relays_to(server) as relays:
@@ -48,7 +48,7 @@ async def test_a_recovered_connection_is_used_again(monkeypatch: pytest.MonkeyPa
 
 @BOTH_WAYS
 async def test_the_owners_of_stalled_mails_are_known(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """The owners of mails begun on a stalled connection, until those have their outcomes."""
+    """`stalled_owners` lists the owners of mails on a stalled connection until these mails have their outcomes."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with (
@@ -65,8 +65,10 @@ async def test_the_owners_of_stalled_mails_are_known(monkeypatch: pytest.MonkeyP
 
 
 @BOTH_WAYS
-async def test_a_retiring_connection_waits_as_long(monkeypatch: pytest.MonkeyPatch, way: dict[str, str]) -> None:
-    """A retiring connection stalls, too, and a reply that comes after that counts."""
+async def test_a_retiring_connection_waits_for_a_late_reply(
+    monkeypatch: pytest.MonkeyPatch, way: dict[str, str]
+) -> None:
+    """A retiring connection can stall too, and a reply that arrives later still counts."""
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
     outcomes: list[Outcome] = []
     async with serving({**way, "DOT": Act("250 2.0.0 queued\r\n", delay=2)}) as server, relays_to(server) as relays:

@@ -37,8 +37,8 @@ async def test_the_password_is_sent_after_tls(certificate: Path) -> None:
     assert base64.b64decode(server.commands[0][3].split()[2]) == b"\0shop\0s@cret"
 
 
-async def test_implicit_tls(certificate: Path) -> None:
-    """smtps:// is encrypted from the first byte."""
+async def test_smtps_uses_tls_from_the_start(certificate: Path) -> None:
+    """A relay URL with smtps:// is encrypted from the first byte."""
     async with serving(tls=server_tls(), implicit=True) as server:
         assert isinstance(await send_to(f"smtps://localhost:{server.port}?ca={certificate}"), Sent)
 
@@ -67,7 +67,7 @@ async def test_a_wrong_certificate_gets_no_password(certificate: Path, implicit:
 
 
 async def test_a_rejected_password_is_not_shown() -> None:
-    """A relay's reply to a wrong password may quote it: only the code is kept."""
+    """A relay's reply to a wrong password may contain the password, so only its code is kept."""
     secret = base64.b64encode(b"\0shop\0secret").decode()
     async with serving({"AUTH": f"535 5.7.8 cannot take {secret}\r\n"}) as server:
         outcome = await send_to(f"smtp://shop:secret@127.0.0.1:{server.port}")
@@ -80,7 +80,7 @@ async def test_a_rejected_password_is_not_shown() -> None:
 def test_mails_are_pipelined_through_tls(
     certificate: Path, implicit: bool, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    """The session uses an encrypted transport like any other, on either event loop."""
+    """A session works the same over an encrypted transport, on asyncio's loop and on uvloop."""
     names = [f"r{number}" for number in range(20)]
 
     async def scenario() -> None:

@@ -29,7 +29,7 @@ async def test_a_mail_is_sent_completely(way: Script) -> None:
 
 
 async def test_extensions_are_used_only_if_offered() -> None:
-    """A relay without extensions gets a plain MAIL."""
+    """A relay without extensions gets a MAIL command without parameters."""
     async with serving({"EHLO": "250 relay.example\r\n"}) as server, relays_to(server) as relays:
         assert await relays.send(MAIL) == Sent("250 2.0.0 queued")
     assert server.commands[0][1] == "MAIL FROM:<shop@example.org>"
@@ -37,7 +37,7 @@ async def test_extensions_are_used_only_if_offered() -> None:
 
 @pytest.mark.parametrize("offered", [True, False])
 async def test_a_mail_is_encoded_for_the_relay(offered: bool) -> None:
-    """In 8 bits only if 8BITMIME is offered."""
+    """A mail is sent with 8-bit bytes only if the relay offers 8BITMIME."""
     envelope = Envelope(
         "shop@example.org", "ada@example.org", lambda eight_bit: b"8\r\n.\r\n" if eight_bit else b"7\r\n.\r\n"
     )
@@ -48,7 +48,10 @@ async def test_a_mail_is_encoded_for_the_relay(offered: bool) -> None:
 
 
 async def test_a_non_ascii_address_needs_smtputf8() -> None:
-    """SMTPUTF8 is used if it is offered and needed; if it is not offered, that mail is refused without being sent."""
+    """SMTPUTF8 is used if it is offered and needed.
+
+    If it is needed and not offered, the mail is refused without being sent.
+    """
     envelope = Envelope("shop@example.org", "jörg@example.org", lambda _: b"Hi\r\n.\r\n", utf8=True)
     offering: Script = {"EHLO": "250-relay.example\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n"}
     async with serving(offering) as server, relays_to(server) as relays:
@@ -107,8 +110,11 @@ async def test_a_mail_larger_than_the_announced_size_is_refused(size: int, kind:
         ),
     ],
 )
-async def test_the_reply_decides(script: Script, outcome: Outcome, way: Script) -> None:
-    """4xx: deferred. 5xx about the recipient or the mail: refused. 5xx about us: the sender is refused."""
+async def test_the_reply_decides_the_outcome(script: Script, outcome: Outcome, way: Script) -> None:
+    """A 4xx reply defers the mail.
+
+    A 5xx reply about the recipient or the mail refuses it; one about us refuses the sender.
+    """
     assert await outcome_of({**way, **script}) == outcome
 
 
@@ -130,7 +136,10 @@ def death_at(verb: str) -> Act:
     ],
 )
 async def test_a_dead_relay_means_the_outcome_of_the_phase(verb: str, kind: type[Outcome], way: Script) -> None:
-    """Before MAIL nothing is lost; before the final dot the mail cannot have been sent; after it, that is unknown."""
+    """Before MAIL the mail is not affected.
+
+    Before the final dot it cannot have been sent. After the dot that is unknown.
+    """
     assert isinstance(await outcome_of({**way, verb: death_at(verb)}), kind)
 
 
@@ -159,12 +168,12 @@ async def test_a_timeout_means_the_same_as_a_dead_relay(verb: str, kind: type[Ou
     ],
 )
 async def test_a_relay_that_answers_out_of_turn_is_disconnected(script: Script, kind: type[Outcome]) -> None:
-    """After a reply that makes no sense no reply is believed; the phase decides."""
+    """After a reply that makes no sense, all later replies are ignored, and the phase decides the outcome."""
     assert isinstance(await outcome_of(script), kind)
 
 
 async def test_a_closed_port_is_unreachable() -> None:
-    """The reason names host and port."""
+    """The reason contains host and port."""
     async with serving() as server:
         port = server.port
     async with relays_to(server) as relays:
@@ -174,8 +183,8 @@ async def test_a_closed_port_is_unreachable() -> None:
 
 
 @BOTH_WAYS
-async def test_replies_may_arrive_in_pieces(way: Script) -> None:
-    """Multi-line replies are read correctly byte by byte."""
+async def test_replies_may_arrive_in_chunks(way: Script) -> None:
+    """Multi-line replies are read correctly, even byte by byte."""
     script: Script = {
         **way,
         "GREETING": Act("220-relay\r\n220-example\r\n220 ready\r\n", bytewise=True),
@@ -190,7 +199,7 @@ async def test_replies_may_arrive_in_pieces(way: Script) -> None:
 
 @BOTH_WAYS
 async def test_each_of_several_mails_gets_its_own_reply(way: Script) -> None:
-    """Whether the relay accepts, refuses or defers them, at any command."""
+    """The relay may accept, refuse or defer each mail, at any command."""
     replies: Script = {
         "MAIL": [*["250 ok\r\n"] * 4, "451 4.3.0 m4\r\n", "250 ok\r\n"],
         "RCPT": ["250 ok\r\n", "550 5.1.1 r1\r\n", "250 ok\r\n"] if not way else
@@ -214,7 +223,9 @@ async def test_each_of_several_mails_gets_its_own_reply(way: Script) -> None:
 
 
 async def test_the_end_of_a_mail_and_the_beginning_of_the_next_are_sent_together() -> None:
-    """One round trip per mail: the group behind a mail arrives with it, before its dot is answered."""
+    """Each mail takes one round trip: the next group of commands arrives with a mail, before the mail's dot is
+    answered.
+    """
     answer_late: Script = {**PIPELINING, "DOT": Act("", then="hang")}
     async with serving(answer_late) as server, relays_to(server, closing_seconds=0) as relays:
         for name in "ab":
@@ -225,7 +236,10 @@ async def test_the_end_of_a_mail_and_the_beginning_of_the_next_are_sent_together
 
 
 async def test_a_mail_without_recipients_is_ended_with_a_lone_dot() -> None:
-    """RFC 2920 3.1: after 354 to a mail whose recipient was refused. The reply to the dot is about no mail."""
+    """A lone dot ends a mail that got 354 although its recipient was refused (RFC 2920 3.1).
+
+    Its reply belongs to no mail.
+    """
     script: Script = {
         **PIPELINING,
         "RCPT": ["550 5.1.1 no\r\n", "250 ok\r\n"],
@@ -240,7 +254,9 @@ async def test_a_mail_without_recipients_is_ended_with_a_lone_dot() -> None:
 
 
 async def test_a_mail_that_was_only_begun_is_sent_over_another_connection() -> None:
-    """When the connection dies after one mail is answered and the next one begun, that one is sent over another."""
+    """If a connection dies after one mail is answered and the next one is begun, the begun mail uses another
+    connection.
+    """
     for ending in (CUT, "421 4.3.2 closing\r\n"):
         dying: Script = {**PIPELINING, "MAIL": ["250 ok\r\n", ending]}
         async with serving(dying, PIPELINING) as server, relays_to(server) as relays:
@@ -250,7 +266,7 @@ async def test_a_mail_that_was_only_begun_is_sent_over_another_connection() -> N
 
 
 async def test_a_mail_that_kills_every_connection_is_deferred() -> None:
-    """It does not go round forever."""
+    """The mail is not returned to the queue forever."""
     deadly: Script = {**PIPELINING, "MAIL": ["250 ok\r\n", "250 ok\r\n", CUT], "DATA": "354 go ahead\r\n"}
     async with serving(deadly) as server, relays_to(server) as relays:
         names = [f"r{number}" for number in range(12)]
@@ -292,7 +308,7 @@ COMMANDS = ("EHLO shop.example", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QU
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize("lie", LIES)
 async def test_no_lie_of_a_relay_pairs_a_reply_with_another_mail(lie: str, connections: int, way: Script) -> None:
-    """Sent mails were accepted; refused and deferred mails were not; no mail is read as commands."""
+    """Sent mails were accepted by the relay, refused and deferred mails were not, and no mail is read as commands."""
     names = [f"r{number}" for number in range(8)]
     patience = Timeouts(connect_seconds=1, command_seconds=0.1, dot_seconds=0.2)
     async with (

@@ -1,4 +1,4 @@
-"""Waiting for facts."""
+"""`eventually` and `until` wait for facts."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ def test_waiting_returns_the_first_true_value() -> None:
 
 
 def test_waiting_in_vain_shows_the_last_state() -> None:
-    """The error names what was expected and the last value of the fact, or of `seen`."""
+    """The error contains what was expected, and the last value of the fact or of `seen`."""
     with pytest.raises(AssertionError, match=r"waited 0 s for a mail; last state: \[\]"):
         eventually(list, "a mail", within=0)
     with pytest.raises(AssertionError, match="waited 0 s for the end; last state: 'sending'"):
@@ -22,7 +22,7 @@ def test_waiting_in_vain_shows_the_last_state() -> None:
 
 
 async def test_awaiting_takes_functions_and_coroutine_functions() -> None:
-    """Both helpers behave alike."""
+    """Functions and coroutine functions give the same result."""
 
     async def state() -> str:
         return "sending"
@@ -36,13 +36,13 @@ async def test_awaiting_takes_functions_and_coroutine_functions() -> None:
 
 
 async def test_the_limit_ends_a_fact_that_hangs() -> None:
-    """A query that waits for a lock cannot hold a test up."""
+    """A query that waits for a lock cannot delay a test beyond the limit."""
     with pytest.raises(AssertionError, match=r"for a lock; last state: None"):
         await until(asyncio.Event().wait, "a lock", within=0.01)
 
 
 async def test_a_timeout_of_the_fact_itself_is_not_hidden() -> None:
-    """Only the limit of the waiting becomes an AssertionError."""
+    """Only the limit of the helper becomes an AssertionError."""
 
     async def fails() -> bool:
         raise TimeoutError

@@ -1,4 +1,4 @@
-"""Texts that users read are plain technical English: a few patterns that the glossary in CONTRIBUTING.md replaces."""
+"""Texts that users read are plain technical English. Some bad patterns, listed in CONTRIBUTING.md, are checked here."""
 
 import ast
 import re
@@ -33,12 +33,12 @@ PATTERNS = {
 """Each pattern with its replacement."""
 
 _QUOTED = re.compile(r"`[^`]*`|(?<!\*)\*[^*]+\*(?!\*)")
-"""Code, and words that a page talks about."""
+"""Code in backticks, and words in italics that a page explains; both are not checked."""
 
 _FIRST_COMMENT = re.compile(r"^-- (\w+): (.+)$", re.MULTILINE)
 
 EXCEPTIONS = {("sandbox/postgres.py", "nobody"): "the name of a Unix account"}
-"""File and fragment of a text that matches a pattern and is right, with the reason."""
+"""Texts that match a pattern and are right: file, fragment and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,10 @@ def _documentation() -> list[Path]:
 
 
 def _paragraphs(page: Path) -> Iterator[Text]:
-    """Paragraphs and table rows; a wrapped sentence is one text. The glossary's last column has the replaced words."""
+    """Return paragraphs and table rows; a wrapped sentence is one text.
+
+    The last column of the glossary is omitted, because it has the replaced words.
+    """
     number = 0
     for paragraph in re.split(r"(\n\n|\n(?=[|\-#]))", page.read_text(encoding="utf-8")):
         text = paragraph.rpartition(" | ")[0] if page.name == "CONTRIBUTING.md" else ""
@@ -76,7 +79,7 @@ def _paragraphs(page: Path) -> Iterator[Text]:
 
 
 def _strings(module: Path) -> Iterator[Text]:
-    """String literals, among them messages and log events; of the docstrings only those that are help texts."""
+    """Return string literals, such as messages and log events. Docstrings are included only if they are help texts."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     help_texts = {
@@ -92,7 +95,7 @@ def _strings(module: Path) -> Iterator[Text]:
 
 
 def _is_command(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Whether it is a function with a click decorator, whose docstring is its help text."""
+    """Whether the node is a function with a click decorator, whose docstring is a help text."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     return any(".command" in ast.unparse(each) or ".group" in ast.unparse(each) for each in node.decorator_list)
@@ -100,13 +103,13 @@ def _is_command(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionD
 
 @pytest.mark.parametrize("page", _documentation(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_documentation_is_plain_english(page: Path) -> None:
-    """README, CHANGELOG, CONTRIBUTING and docs/."""
+    """README, CHANGELOG, CONTRIBUTING and docs/ contain none of the patterns."""
     assert [finding for text in _paragraphs(page) for finding in text.findings()] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_texts_of_the_program_are_plain_english(package: str) -> None:
-    """Help, messages, log events, settings, pages of the console."""
+    """Help texts, messages, log events, settings and pages of the console contain none of the patterns."""
     modules = sorted((ROOT / package).rglob("*.py"))
     texts = [text for module in modules for text in _strings(module)]
     pages = sorted((ROOT / package).rglob("*.html"))
@@ -119,7 +122,7 @@ def test_the_texts_of_the_program_are_plain_english(package: str) -> None:
 
 
 def test_the_sentences_of_verify_are_plain_english() -> None:
-    """`coupons verify` prints the first comment of each block."""
+    """`coupons verify` prints the first comment of each block, which contains none of the patterns."""
     file = ROOT / "coupons/store/invariants.sql"
     texts = [Text(f"{file.name}:{name}", sentence) for name, sentence in _FIRST_COMMENT.findall(file.read_text())]
     assert len(texts) >= 9
@@ -127,6 +130,6 @@ def test_the_sentences_of_verify_are_plain_english() -> None:
 
 
 def test_each_exception_is_needed() -> None:
-    """A fragment that its file no longer contains is removed from the list."""
+    """Each fragment in EXCEPTIONS still occurs in its file."""
     needless = [fragment for file, fragment in EXCEPTIONS if fragment not in (ROOT / file).read_text(encoding="utf-8")]
     assert needless == []
