@@ -80,7 +80,7 @@ async def test_resuming_counts_missing_codes_again(connection: Connection) -> No
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
     assert (await sendout_views.get(connection, sendout_id)).state == "sending"
-    with pytest.raises(Conflict, match="is sending: only interrupted or paused ones"):
+    with pytest.raises(Conflict, match="is sending: only an interrupted or paused sendout"):
         await resume(connection, sendout_id)
 
 

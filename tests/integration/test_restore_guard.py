@@ -396,7 +396,7 @@ async def test_acceptance_applies_to_the_state_that_was_shown(connection: Connec
     await revoke_acceptance(connection)
     seen = await restore_guard.state(connection)
     await revoke_acceptance(connection)
-    with pytest.raises(Conflict, match="look again"):
+    with pytest.raises(Conflict, match="has changed in the meantime"):
         await restore_guard.accept(connection, seen=seen)
     assert await restore_guard.refusal(connection)
     await restore_guard.accept(connection, seen=await restore_guard.state(connection))
