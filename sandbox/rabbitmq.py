@@ -1,4 +1,4 @@
-"""A private RabbitMQ: a separate node of the system's package, or a container."""
+"""A private RabbitMQ broker: a separate node from the system's package, or a container."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sandbox.process import ServiceError, free_ports, is_free, running, wait_until
 
-START_LIMIT_SECONDS = 90  # two idle cores need 6 to 11
+START_LIMIT_SECONDS = 90  # a start takes 6 to 11 s on two idle cores
 COMMAND_LIMIT_SECONDS = 60
 INSTALL_LIMIT_SECONDS = 600
 CONNECT_LIMIT_SECONDS = 2
@@ -20,7 +20,7 @@ CONNECT_LIMIT_SECONDS = 2
 IMAGE = "rabbitmq:4-management"
 USER = "coupons"
 
-# Not /usr/sbin, whose scripts switch to the user of the system's broker.
+# /usr/sbin is not in this list, because its scripts switch to the user of the system's broker.
 INSTALLATIONS = (
     "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
     "/opt/homebrew/opt/rabbitmq/sbin",
@@ -94,13 +94,13 @@ def private_rabbitmq(folder: Path, *, say: Callable[[str], None]) -> Iterator[Br
 
 
 def find_programs() -> Path | None:
-    """The folder of `rabbitmq-server` and `rabbitmqctl`; None if they are not installed."""
+    """Return the folder of `rabbitmq-server` and `rabbitmqctl`, or None if they are not installed."""
     found = [programs for pattern in INSTALLATIONS for programs in sorted(Path("/").glob(pattern.lstrip("/")))]
     return found[-1] if found else None
 
 
 def install(say: Callable[[str], None]) -> Path | None:
-    """Install Debian's package if that is possible without a password. Returns its programs, or None."""
+    """Install Debian's package if that is possible without a password; return the folder of its programs, or None."""
     if not shutil.which("apt-get"):
         return None
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
@@ -125,15 +125,15 @@ def succeeds(command: list[str]) -> bool:
 def private_node(programs: Path, folder: Path) -> Iterator[Broker]:
     """Run a node with its own name, ports, cookie, data and port mapper, so that many can run at the same time."""
     home = folder / "rabbitmq"
-    shutil.rmtree(home, ignore_errors=True)  # of a killed run
-    home.mkdir(mode=0o700)  # its cookie, which gives access to the node, is in its HOME
+    shutil.rmtree(home, ignore_errors=True)  # a killed run may have left it
+    home.mkdir(mode=0o700)  # this HOME contains the cookie, which gives access to the node
     password, log = secrets.token_hex(12), folder / "rabbitmq.log"
     port, distribution_port, mapper_port = free_ports(3)
     write_configuration(home, port, password)
     environment = node_environment(home, port, distribution_port, mapper_port)
     try:
         mapper: list[str | Path] = ["epmd", "-address", "127.0.0.1", "-port", str(mapper_port)]
-        with running(mapper, log=log) as epmd:  # one that Erlang starts itself would keep running
+        with running(mapper, log=log) as epmd:  # a mapper that Erlang starts itself would keep running
             wait_for(lambda: not is_free(mapper_port), epmd, log)
             with running([programs / "rabbitmq-server"], log=log, environment=environment) as node:
                 wait_for(lambda: speaks_amqp(port), node, log)
@@ -154,7 +154,7 @@ def write_configuration(home: Path, port: int, password: str) -> None:
 
 
 def node_environment(home: Path, port: int, distribution_port: int, mapper_port: int) -> dict[str, str]:
-    """Settings that nodes of one machine would otherwise share (rabbitmq.com/docs/configure)."""
+    """Return settings that nodes on one machine would otherwise share (rabbitmq.com/docs/configure)."""
     return {
         "HOME": str(home),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -200,7 +200,7 @@ def wait_for(
 
 
 def speaks_amqp(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a broker greets us. RabbitMQ starts to listen as its last step, when users and virtual hosts exist.
+    """Return whether a broker sends its greeting. RabbitMQ listens only after its users and virtual hosts exist.
 
     An accepted connection is not enough, because Docker's proxy accepts before the broker listens. The greeting is a
     method frame on channel 0 (AMQP 0-9-1, sections 2.2.4 and 4.2.3).

@@ -25,7 +25,7 @@ class Services:
     ledger: Path
 
     def environment(self) -> dict[str, str]:
-        """The settings that make `coupons …` use these services."""
+        """Return the settings that make `coupons …` use these services."""
         return {
             "COUPONS_DATABASE_URL": self.database_url,
             "COUPONS_BROKER_URL": self.broker_url,
@@ -48,14 +48,14 @@ class Sink:
 def private_services(
     folder: Path, *, durable: bool = True, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Services]:
-    """Yield new, empty services. When the block ends they are stopped; `folder` keeps their logs and the ledger.
+    """Yield new, empty services and stop them when the block ends. `folder` keeps their logs and the ledger.
 
-    With `durable=False` PostgreSQL does not wait for the disk. `say` is called with a line about each step, from
-    several threads. Raises ServiceError, immediately if another process uses `folder`.
+    With `durable=False`, PostgreSQL does not wait for the disk. `say` is called with a line about each step, from
+    several threads. Raises ServiceError if a service cannot be started or another process uses `folder`.
     """
     folder = folder.absolute()
     with exclusive(folder), ExitStack() as stack:
-        # in parallel: RabbitMQ takes 6 to 11 s, PostgreSQL one
+        # The services start in parallel: RabbitMQ takes 6 to 11 s, PostgreSQL 1 s.
         with ThreadPoolExecutor() as pool:
             postgres = pool.submit(stack.enter_context, private_postgres(folder, durable=durable))
             rabbitmq = pool.submit(stack.enter_context, private_rabbitmq(folder, say=say))

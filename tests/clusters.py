@@ -28,7 +28,7 @@ class Cluster:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """Run the server and yield its URL; at the end of the block it stops as if killed, without losing data."""
+        """Run the server and yield its URL. At the end of the block it is stopped as if killed; no data are lost."""
         with postgres.running_server(
             self.programs, self.home / self.data, self.port, self.logs / "postgres.log", durable=True
         ):
@@ -48,7 +48,7 @@ class Cluster:
         self._run("pg_restore", f"--dbname={url}", *options, file)
 
     def replica(self) -> "Cluster":
-        """A streaming replica, made from a base backup of the running server."""
+        """Create a streaming replica from a base backup of the running server."""
         source = f"host=127.0.0.1 port={self.port} user={postgres.NAME} password={self.password}"
         self._run("pg_basebackup", f"--pgdata={self.home / 'replica'}", f"--dbname={source}", "-R", "--checkpoint=fast")
         return replace(self, data="replica", port=free_ports(1)[0])
@@ -59,7 +59,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A new cluster, removed at the end of the block."""
+    """Yield a new cluster, which is removed at the end of the block."""
     account = postgres.unprivileged_account()
     with postgres.temporary_home(account, folder) as home:
         programs = postgres.Programs(postgres.reachable_programs(postgres.find_programs(), home, account), account)
@@ -79,5 +79,5 @@ async def promote(replica_url: str) -> None:
 
 
 def with_database(url: str, name: str) -> str:
-    """The URL of another database of the same server."""
+    """Return the URL of another database on the same server."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()

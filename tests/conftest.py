@@ -35,7 +35,7 @@ MAX_LOGS = 8
 
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Prints a line at once, past pytest's capturing of output."""
+    """Return a function that prints a line at once, although pytest captures output."""
     plugins = request.config.pluginmanager
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     assert reporter
@@ -64,7 +64,7 @@ def service_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres_url(service_kind: str, service_folder: Path) -> Iterator[str]:
-    """The server's own database; its user may create others."""
+    """The URL of the server's default database. Its user may create other databases."""
     with postgres_server(service_kind, service_folder) as url:
         yield url
 

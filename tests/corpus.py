@@ -1,4 +1,4 @@
-"""Difficult files, as shops, spreadsheets and accidents produce them, with their expected results."""
+"""Difficult files from shops, spreadsheets and accidents, with the expected result of each."""
 
 import io
 import struct
@@ -16,7 +16,11 @@ Rejections = list[tuple[int, Reason]]
 
 @dataclass(frozen=True)
 class Case:
-    """`data` read as `format`: the codes and the rejected lines, by line; or an error that contains all of `error`."""
+    """A file and its expected result.
+
+    If `data` is read as `format`, the result is the codes and the rejected lines, by line number, or an error that
+    contains each text of `error`.
+    """
 
     name: str
     data: bytes
@@ -28,21 +32,21 @@ class Case:
 
 
 def one_line(characters: int) -> Iterator[bytes]:
-    """The given number of characters without a line end, in pieces of 1 MiB."""
+    """Yield the given number of characters without a line end, in chunks of 1 MiB."""
     piece = b"x" * (1 << 20)
     for _ in range(characters >> 20):
         yield piece
 
 
 def stray_byte() -> bytes:
-    """UTF-8 with umlauts, and one cp1252 byte in line 70,001."""
+    """Return UTF-8 text with umlauts and one cp1252 byte in line 70,001."""
     lines = [f"GRÜN{number}".encode() for number in range(1, 80_000)]
     lines[70_000] = "GRÜN".encode("cp1252")
     return b"\n".join(lines)
 
 
 def png() -> bytes:
-    """One grey pixel."""
+    """Return a PNG image of one grey pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -52,7 +56,7 @@ def png() -> bytes:
 
 
 def xlsx() -> bytes:
-    """The parts of a workbook by which it is recognized."""
+    """Return a file with the parts by which an Excel workbook is recognized."""
     workbook = io.BytesIO()
     with zipfile.ZipFile(workbook, "w") as members:
         members.writestr("[Content_Types].xml", "<Types/>")

@@ -20,7 +20,7 @@ class Logins:
         self._names: list[str] = []
 
     async def of(self, *roles: str) -> str:
-        """Create a login that is a member of these roles; returns the database's URL with it."""
+        """Create a login that is a member of these roles; return the database's URL with this login."""
         name, password = f"coupons_test_{secrets.token_hex(6)}", secrets.token_hex(12)
         await self._owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE {', '.join(roles)}")
         self._names.append(name)

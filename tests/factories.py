@@ -31,7 +31,7 @@ async def add_list(
     shortage: Shortage = Shortage.PAUSE,
     alternative_text: str = "Sorry, none left.",
 ) -> None:
-    """Create a list with these codes; a number n means n codes `NAME-000000000`, `NAME-000000001`, …"""
+    """Create a list with these codes. A number n creates the n codes `NAME-000000000`, `NAME-000000001`, …"""
     await lists.create(
         connection, name, description="", shortage=shortage, alternative_text=alternative_text, preview_text=None
     )
@@ -42,7 +42,7 @@ async def add_list(
 
 
 async def add_codes(connection: Connection, name: str, codes: Sequence[str]) -> UUID:
-    """Import a file with these codes, as a worker does; returns the import's id."""
+    """Import a file with these codes, as a worker does; return the import's id."""
     command = ImportCoupons(list=name, codes=("X",))
     await imports.create(connection, command)
     job = await claimed(connection, command.id)
@@ -63,7 +63,7 @@ async def add_group(connection: Connection, name: str, recipients: int) -> None:
 
 
 async def add_recipients(connection: Connection, group: str, recipients: Sequence[tuple[str, dict[str, str]]]) -> UUID:
-    """Import a file with these addresses and attributes, as a worker does; returns the import's id."""
+    """Import a file with these addresses and attributes, as a worker does; return the import's id."""
     command = ImportCoupons(group=group, source="file:stock.csv", format=Format(kind="csv"))
     await imports.create(connection, command)
     job = await claimed(connection, command.id)
@@ -118,7 +118,7 @@ async def save_message(connection: Connection, name: str, *of_lists: str, html: 
 
 
 async def start(connection: Connection, message: str, group: str, *, batch_size: int = 1_000) -> UUID:
-    """Create a sendout; its snapshot and admission come next."""
+    """Create a sendout. `prepare` then takes its snapshot and reserves its codes."""
     command = StartSendout(id=uuid4(), message=message, group=group)
     async with connection.transaction():
         await sendouts.create(connection, command, batch_size=batch_size)
@@ -157,7 +157,7 @@ async def stock(
     shortage = Shortage.TEXT if alternative_text else Shortage.PAUSE
     async with connect(database_url) as connection:
         for name in codes:
-            async with connection.transaction():  # no worker must find this import
+            async with connection.transaction():  # hidden until the import is finished, so that no worker claims it
                 await add_list(connection, name, codes[name], shortage=shortage, alternative_text=alternative_text)
         people = [(parse_address(address).address, {"first_name": "Ada"}) for address in addresses]
         async with connection.transaction():

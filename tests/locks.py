@@ -1,4 +1,4 @@
-"""Row locks and lock waits, so that tests of two concurrent sessions wait for facts and not for time."""
+"""Lock rows and wait for lock waits, so that tests of two concurrent sessions need no fixed delays."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from coupons.database import Connection
 from tests.waiting import until
 
 NO_WAIT_SECONDS = 20.0
-"""Limit for a statement that must not wait for a lock; it takes a thousandth of that."""
+"""The limit for a statement that must not wait for a lock. Such a statement takes a thousandth of this time."""
 
 
 async def until_blocked(connection: Connection) -> None:

@@ -94,7 +94,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 @dataclass(frozen=True, slots=True)
 class Postfix:
-    """A running Postfix. `certificate`: the one to trust for STARTTLS; None: no STARTTLS is offered."""
+    """A running Postfix. `certificate` is the one to trust for STARTTLS, or None if STARTTLS is not offered."""
 
     port: int
     home: Path
@@ -109,7 +109,7 @@ class Postfix:
         return self.home / "postfix.log"
 
     def queued(self) -> int:
-        """The number of mails not yet delivered onward."""
+        """Return the number of mails that are not yet relayed."""
         return sum(len(files) for queue in QUEUES for *_, files in os.walk(self.home / "queue" / queue))
 
 
@@ -117,7 +117,7 @@ class Postfix:
 def private_postfix(
     onward: str, *, tls: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Postfix]:
-    """Yields a Postfix with an empty queue that relays to `onward`, "host:port"; removes it with its queue at the end.
+    """Yield a Postfix with an empty queue that relays to `onward` ("host:port"). It is removed when the block ends.
 
     Installs Debian's package if possible. Raises ServiceError if Postfix cannot be installed or run.
     """
@@ -146,7 +146,7 @@ def end(home: Path) -> None:
 
 
 def require(say: Callable[[str], None] = lambda _: None) -> None:
-    """Raises ServiceError, with the reason, if Postfix cannot run here."""
+    """Raise ServiceError with the reason if Postfix cannot run here."""
     if os.geteuid() != 0:
         raise ServiceError("Postfix needs root: its daemons run under their own accounts")
     install(say)
@@ -171,7 +171,10 @@ def install(say: Callable[[str], None] = lambda _: None) -> None:
 
 @contextmanager
 def private_home() -> Iterator[Path]:
-    """Under /var/tmp: Postfix's accounts cannot enter a checkout under /root, and /tmp may be memory, not a disk."""
+    """Yield a new folder under /var/tmp.
+
+    Postfix's accounts cannot enter a checkout under /root, and /tmp may be in memory instead of on a disk.
+    """
     # the daemons end shortly after their master, and may still create a file
     with tempfile.TemporaryDirectory(prefix="coupons-postfix-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
         home = Path(name)
@@ -192,7 +195,7 @@ def configure(home: Path, port: int, onward: str, *, tls: bool) -> None:
 
 
 def make_certificate(home: Path) -> None:
-    """A self-signed certificate for 127.0.0.1."""
+    """Create a self-signed certificate for 127.0.0.1."""
     key, certificate = home / "key.pem", home / "certificate.pem"
     run(
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

@@ -1,4 +1,4 @@
-"""The real services of the tests: at given addresses, else in containers, else as private local programs."""
+"""The real services of the tests. They are at given addresses, in containers, or private local programs."""
 
 import base64
 import errno
@@ -36,7 +36,7 @@ VIRTUAL_HOSTS_AT_ONCE = 16  # one rabbitmqctl takes 0.5 s, for one virtual host 
 
 
 def choose_kind(environment: Mapping[str, str]) -> str:
-    """The kind that COUPONS_TEST_SERVICES (address, docker or local) sets, else the first available kind."""
+    """Return the kind in COUPONS_TEST_SERVICES (address, docker or local), else the first available kind."""
     if forced := environment.get("COUPONS_TEST_SERVICES"):
         if forced not in KINDS:
             raise ServiceError(f"COUPONS_TEST_SERVICES is {forced!r}; expected one of {', '.join(KINDS)}")
@@ -49,7 +49,7 @@ def choose_kind(environment: Mapping[str, str]) -> str:
 
 
 def has_image(image: str) -> bool:
-    """Whether the Docker engine has the image or can pull it."""
+    """Return whether the Docker engine has the image or can pull it."""
     if rabbitmq.succeeds(["docker", "image", "inspect", image]):
         return True
     pull = ["docker", "pull", "--quiet", image]
@@ -64,7 +64,7 @@ def address(name: str) -> str:
 
 @contextmanager
 def session_folder(root: Path) -> Iterator[Path]:
-    """Yields a folder for this process and removes it at the end. Removes folders of killed sessions first."""
+    """Yield a folder for this process and remove it at the end. The folders of killed sessions are removed first."""
     root.mkdir(exist_ok=True)
     for old in root.glob("*"):
         if not is_alive(int(old.name)):
@@ -184,21 +184,24 @@ async def execute(url: str, statement: str) -> None:
 
 
 class VirtualHosts:
-    """Gives each test its own virtual host; creates sixteen at a time. They are removed with their broker."""
+    """Gives each test its own virtual host. Sixteen are created at once; they are removed with their broker."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.unused: list[str] = []
 
     def take(self) -> str:
-        """The URL of an unused virtual host."""
+        """Return the URL of an unused virtual host."""
         if not self.unused:
             self.unused = [f"test-{secrets.token_hex(6)}" for _ in range(VIRTUAL_HOSTS_AT_ONCE)]
             self.add(self.unused)
         return self.broker.url.rstrip("/") + "/" + self.unused.pop()
 
     def add(self, names: list[str]) -> None:
-        """Create virtual hosts by importing definitions: many in one call, and without stdin, as containers need it."""
+        """Create virtual hosts by importing definitions.
+
+        One call creates many virtual hosts and needs no stdin, which containers do not offer.
+        """
         user = urlsplit(self.broker.url).username
         everything = {"user": user, "configure": ".*", "write": ".*", "read": ".*"}
         definitions = {
@@ -212,7 +215,7 @@ class VirtualHosts:
 
 
 async def delete_queues(broker_url: str) -> None:
-    """Delete our queues: a broker at a given address has a single virtual host."""
+    """Delete the queues of the Coupon Manager, because a broker at a given address has only one virtual host."""
     connection = await aio_pika.connect(broker_url)
     async with connection, connection.channel() as channel:
         for queue in QUEUES:

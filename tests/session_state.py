@@ -1,4 +1,4 @@
-"""What a database session keeps after its work: it would change the work of the session's next user."""
+"""Find state that a pooled database session keeps after its work, which would affect the session's next user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from coupons import database
 from coupons.database import TRANSIENT_ERRORS, Connection
 
 PREPARED = ("client_connection_check_interval", "synchronous_commit")
-"""Settings that `coupons.database` makes for each new session."""
+"""The settings that `coupons.database` changes in each new session."""
 
 KEPT = """
 SELECT 'setting ' || name FROM pg_settings
@@ -23,7 +23,7 @@ SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkin
 
 
 async def session_state(connection: Connection) -> list[str]:
-    """Settings without LOCAL, advisory locks, and temporary tables that have rows."""
+    """Return settings that were set without LOCAL, advisory locks, and temporary tables that have rows."""
     kept = [row[0] for row in await connection.fetch(KEPT, PREPARED)]
     for (table,) in await connection.fetch(TEMP_TABLES):
         if await connection.fetchval(f"SELECT EXISTS (SELECT FROM pg_temp.{table})"):
@@ -33,13 +33,13 @@ async def session_state(connection: Connection) -> list[str]:
 
 @contextmanager
 def watched_pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Looks at each pooled session when it is returned to its pool. Fails at the end if one kept anything."""
+    """Check each pooled session when it is returned to its pool. Fail at the end if a session kept any state."""
     found: list[str] = []
 
     async def look(connection: Connection) -> None:
         try:
             found.extend(await session_state(connection))
-        except TRANSIENT_ERRORS:  # the session is broken, and is not used again
+        except TRANSIENT_ERRORS:  # the session is broken and is not used again
             return
 
     monkeypatch.setattr(database, "_keep", look)

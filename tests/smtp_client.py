@@ -41,13 +41,13 @@ def relays_to(
 
 
 async def outcome_of(script: Script, timeouts: Timeouts = Timeouts()) -> Outcome:  # noqa: B008 a frozen value
-    """The outcome of a mail on a new connection to a relay with this script."""
+    """Return the outcome of a mail on a new connection to a relay with this script."""
     async with serving(script) as server, relays_to(server, timeouts=timeouts) as relays:
         return await relays.send(MAIL)
 
 
 async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:
-    """The outcomes of mails to these names, submitted at once."""
+    """Submit mails to all these names at once and return their outcomes."""
     outcomes: dict[str, Outcome] = {}
 
     def report(name: str, outcome: Outcome) -> None:

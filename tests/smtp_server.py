@@ -1,14 +1,14 @@
-r"""An SMTP server that follows a script: any reply, any delay, any lie, death at any moment.
+r"""An SMTP server that follows a script: it gives any reply after any delay, also a wrong one, and can die at any step.
 
 In the test's process: `async with serving({"RCPT": "550 5.1.1 no\r\n"}) as server`. As a separate process,
 which prints its port and can be killed:
 
     python -m tests.smtp_server --ledger FILE --script '{"DOT": {"reply": "250 ok\r\n", "then": "cut"}}' ...
 
-Each connection has its script; the last script is for all later connections. A script maps a verb to an act. The verbs:
-GREETING, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, and IDLE (after the
-reply to the dot). Each occurrence of a verb takes the next act of a list, and the last act is for all later ones. An
-accepted mail is in the ledger, fsynced, before the reply is sent.
+Each connection has its own script. The last script is used for all later connections. A script maps a verb to an act.
+The verbs are GREETING, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, and IDLE
+(after the reply to the dot). Each occurrence of a verb takes the next act of its list; the last act is used for all
+later occurrences. An accepted mail is in the ledger, fsynced, before the reply is sent.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-# A self-signed certificate for "localhost" until 2120, and its key, which protects nothing.
+# A self-signed certificate for "localhost", valid until 2120, and its key, which is used only in tests.
 KEY_AND_CERTIFICATE = """\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSsSydKqKd6/iSHBy
@@ -47,17 +47,17 @@ GQk5mIfC5Aunf2HAwfph+3kWkfKR
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """The answer to a verb: a delay in seconds, then the literal reply, then perhaps the end."""
+    """The answer to a verb: a delay in seconds, then the literal reply, then optionally the end of the connection."""
 
     reply: str = ""
     delay: float = 0
     bytewise: bool = False
     then: str = ""
-    """`cut`: the connection is reset; `hang`: no more bytes are sent or interpreted."""
+    """`cut` resets the connection. With `hang`, no more bytes are sent or interpreted."""
     discard: bool = False
     """Whether commands received together with this one are discarded, as if PIPELINING were not offered."""
     accept: bool | None = None
-    """Whether the server really accepts; None: as the reply says."""
+    """Whether the server really accepts the command or mail; None means: as the reply says."""
 
     @property
     def accepts(self) -> bool:
@@ -248,7 +248,7 @@ async def serving(
 
 @contextmanager
 def process(ledger: Path, script: Script) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A server in a separate process, and its port."""
+    """Yield a server in a separate process, and its port."""
     script_json = json.dumps(script, default=asdict)
     command = [sys.executable, "-m", "tests.smtp_server", "--ledger", str(ledger), "--script", script_json]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
@@ -260,7 +260,7 @@ def process(ledger: Path, script: Script) -> Iterator[tuple["subprocess.Popen[st
 
 
 def server_tls() -> ssl.SSLContext:
-    """For `localhost`, with a certificate that only clients with a copy of it trust."""
+    """Return a TLS context for `localhost`. Only clients that have a copy of its certificate trust it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(KEY_AND_CERTIFICATE)

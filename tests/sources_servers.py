@@ -16,7 +16,7 @@ BUCKET = "shop"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The response to a request. The Content-Length is the true one by default, and omitted if negative."""
+    """The response to a request. The Content-Length is correct by default, and omitted if it is negative."""
 
     body: bytes = b""
     status: str = "200 OK"
@@ -24,7 +24,7 @@ class Reply:
     declared_length: int | None = None
     chunked: bool = False
     then: str = "close"
-    """`close`: a regular end; `cut`: the connection is reset; `hang`: no more data."""
+    """`close` ends the connection normally, `cut` resets it, and with `hang` no more data are sent."""
 
     def __bytes__(self) -> bytes:
         lines = [f"HTTP/1.1 {self.status}", *self.headers]
@@ -46,12 +46,15 @@ def redirect(location: str, status: str = "302 Found") -> Reply:
 
 @dataclass
 class WebServer:
-    """`replies` by path, without the query; a reply of plain bytes is sent as it is, and the connection stays open."""
+    """A web server. `replies` maps paths without the query to replies.
+
+    A reply of plain bytes is sent unchanged, and the connection stays open.
+    """
 
     replies: Mapping[str, Reply | bytes]
     port: int = 0
     requests: list[str] = field(default_factory=list)
-    """The heads of the requests."""
+    """The head of each request: its request line and headers."""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client has closed a hanging connection."""
@@ -100,7 +103,7 @@ async def web_server(
 
 @contextmanager
 def object_store() -> Iterator[str]:
-    """The URL of an in-memory S3 server with the bucket BUCKET."""
+    """Yield the URL of an in-memory S3 server with the bucket BUCKET."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 LIMIT_SECONDS = 30.0
-"""Default limit; a fact usually holds within a tenth of it."""
+"""The default limit. A fact usually holds within a tenth of this time."""
 PROCESS_POLL_SECONDS = 0.05
-"""`eventually` asks other processes."""
+"""The interval of `eventually`, which asks other processes."""
 POLL_SECONDS = 0.01
-"""`until` mostly asks the test's own process or one database connection."""
+"""The interval of `until`, which mostly asks the test's own process or one database connection."""
 
 T = TypeVar("T")
 

@@ -16,14 +16,14 @@ from producers.web.app import build
 from workers.intake import apply_command
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-"""The header that a browser sends with a form of our own pages."""
+"""The header that a browser sends with a form of the console's own pages."""
 
 
 @asynccontextmanager
 async def web_client(
     *, database_url: str, broker_url: str, token: str = "", import_max_bytes: int = 10**9
 ) -> AsyncIterator[AsyncClient]:
-    """A client of the application with these settings."""
+    """Yield a client of the application with these settings."""
     settings = Settings(
         _env_file=None,
         broker_url=SecretStr(broker_url),

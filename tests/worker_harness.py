@@ -1,4 +1,4 @@
-"""Workers in the test's own process, whose limits a test can shorten and whose state it can read."""
+"""Run workers in the test's own process. A test can shorten their limits and read their state."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ class ImportWorker:
     broker_url: str
 
     async def ready(self) -> dict[str, Any]:
-        """The response of `/readyz`."""
+        """Return the response of `/readyz`."""
         response = await self.health.ready(Request({"type": "http"}))
         answer: dict[str, Any] = json.loads(bytes(response.body))
         assert (response.status_code == 200) == all(ok for part, ok in answer.items() if part != "reasons")
@@ -65,7 +65,7 @@ class ImportWorker:
         return command
 
     async def time_command(self) -> float:
-        """Publish a command; returns the seconds until the worker has finished it."""
+        """Publish a command; return the seconds until the worker has finished it."""
         started = time.monotonic()
         command = await self.publish()
         async with connect(self.database_url) as connection:
@@ -81,7 +81,7 @@ async def is_done(connection: Connection, command: ImportCoupons) -> bool:
 async def run_import_worker(
     database_url: str, broker_url: str, *, database_proxy: str = "", broker_proxy: str = ""
 ) -> AsyncIterator[ImportWorker]:
-    """A worker that is ready. It uses the URLs of the proxies, if given, instead of the direct ones."""
+    """Yield a worker that is ready. It uses the URLs of the proxies if they are given, else the direct URLs."""
     async with connect(database_url) as connection:
         await add_list(connection, LIST)
     signals = Signals((ROLE,))
@@ -117,7 +117,7 @@ def batch_sender(
     lease_seconds: float = 45,
     mails_per_hour: int = 0,
 ) -> Iterator[BatchSender]:
-    """A sender for this batch, with a window of at least `window` and at most 100 mails."""
+    """Yield a sender for this batch, with an in-flight window of at least `window` and at most 100 mails."""
     signals = Signals(("deliver",))
     rate_limit = RateLimit(pool=pool, per_hour=mails_per_hour) if mails_per_hour else None
     in_flight = InFlight()
