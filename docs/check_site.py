@@ -1,4 +1,4 @@
-"""Checks that a built site loads nothing from other hosts: `python docs/check_site.py FOLDER` lists what does."""
+"""Checks that a built site loads nothing from other hosts; `python docs/check_site.py FOLDER` lists such URLs."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ CSS_URL = re.compile(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s]+)", re
 
 
 def foreign_urls(site: Path) -> list[str]:
-    """A line for each URL on another host: the file, relative to `site`, and the URL."""
+    """Return a line for each URL on another host: the file, relative to `site`, and the URL."""
     found = []
     for file in sorted(site.rglob("*")):
         if file.suffix == ".html":

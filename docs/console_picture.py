@@ -22,12 +22,12 @@ WIDTH, HEIGHT = 1_000, 800
 PIXELS = 1.5
 """Image pixels per CSS pixel, for sharp text on most screens."""
 MAILS = 300
-"""How many of 1,000 mails the sending sendout has sent by then."""
+"""How many of its 1,000 mails the sending sendout has sent when the picture is taken."""
 
 
 @contextmanager
 def filled_console(folder: Path) -> Iterator[str]:
-    """Yields the URL of a console with a finished, a sending and an interrupted sendout."""
+    """Yield the URL of a console with a finished, a sending and an interrupted sendout."""
     with private_services(folder, durable=False) as services:
         coupons = Coupons(services, folder)
         coupons("migrate")
@@ -35,7 +35,7 @@ def filled_console(folder: Path) -> Iterator[str]:
             coupons.add_lists_and_groups()
             coupons.send("birthday-greetings", "newsletter", "--wait")
             coupons.send("vip-thank-you", "customers", "--per-hour", "72000")
-            coupons.send("spring-voucher", "customers", "--wait", may_fail=True)  # it is interrupted
+            coupons.send("spring-voucher", "customers", "--wait", may_fail=True)  # the sendout is interrupted
             while coupons.mails_sent("vip-thank-you") < MAILS:
                 time.sleep(0.2)
             with coupons.console() as url:
@@ -43,7 +43,7 @@ def filled_console(folder: Path) -> Iterator[str]:
 
 
 class Coupons:
-    """The command line, on these services."""
+    """Runs the command line on the given services."""
 
     def __init__(self, services: Services, folder: Path) -> None:
         self._environment = os.environ | services.environment()

@@ -1,6 +1,6 @@
 """Writes the generated pages of docs/reference/: settings, the command line, and the JSON Schemas of the contract.
 
-`make docs` runs it; a test fails if a page differs from what it would write.
+`make docs` runs this script. A test fails if a page differs from its output.
 """
 
 import json
@@ -24,9 +24,9 @@ REFERENCE = DOCS / "reference"
 INTRODUCTION = """# Settings
 
 Written by `make docs` from `coupons/settings.py`. A setting is an environment variable, a line in a `.env` file in the
-working folder, or a file in the folder that `COUPONS_SECRETS_DIR` names: one file per setting, named like the variable
-in lower case, as container engines mount secrets. The environment has precedence over `.env`, and `.env` over the
-folder.
+working folder, or a file in the folder `COUPONS_SECRETS_DIR`, where container engines can mount secrets. A file has the
+name of the variable in lower case and contains the value. The environment has precedence over `.env`, and `.env` has
+precedence over the folder.
 """
 SECTIONS = {
     "activated": "Activation",
@@ -80,7 +80,7 @@ def _default(name: str, setting: FieldInfo) -> str:
 
 
 def schemas() -> dict[str, str]:
-    """JSON Schemas of the commands by file name. They require `type` and `id`, which the Python models fill in."""
+    """Return the JSON Schemas of the commands by file name. They require `type` and `id`, which the models fill in."""
     files = {}
     for name, model in type_of.items():
         schema = model.model_json_schema()
@@ -92,13 +92,13 @@ def schemas() -> dict[str, str]:
 
 
 def command_line_page() -> str:
-    """The help of each command, as a terminal of HELP_COLUMNS shows it."""
+    """Return a page with the help of each command, as a terminal with HELP_COLUMNS columns shows it."""
     sections = (f"\n## {name}\n\n```text\n{text}```\n" for name, text in help_texts().items())
     return COMMAND_LINE + "".join(sections)
 
 
 def help_texts() -> dict[str, str]:
-    """The output of `--help` by command, as `coupons list create`."""
+    """Return the output of `--help` by command, such as `coupons list create`."""
     runner = CliRunner()
     return {
         " ".join(("coupons", *path)): runner.invoke(
@@ -116,7 +116,7 @@ def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[s
 
 
 def generated_files() -> dict[Path, str]:
-    """The text of each file that this script writes."""
+    """Return the text of each file that this script writes."""
     contract = {REFERENCE / "contract" / name: text for name, text in schemas().items()}
     pages = {REFERENCE / "settings.md": settings_page(), REFERENCE / "command-line.md": command_line_page()}
     return pages | contract

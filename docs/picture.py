@@ -1,4 +1,4 @@
-"""Writes docs/demo.svg, the final terminal of `coupons demo`: `make picture`."""
+"""Writes docs/demo.svg, a picture of the terminal after `coupons demo`; `make picture` runs it."""
 
 import io
 import os
@@ -17,7 +17,7 @@ PICTURE = Path(__file__).with_name("demo.svg")
 COUPONS = Path(sys.executable).with_name("coupons")
 COLUMNS, LINES = 140, 200
 WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
-"""Rich links fonts of a web service; the picture must not load anything."""
+"""Matches the web fonts that Rich links to, because the picture must not load anything."""
 COLOURS = {"default": None, "brown": "yellow"}
 """Colours whose names differ between pyte and Rich."""
 

@@ -1,4 +1,4 @@
--- One least-privilege role per process: each has the rights that its statements need, and no others.
+-- Creates one least-privilege role per process, with only those rights that the statements of the process need.
 --
 -- Run this file as the owner (the user of `coupons migrate`), and again after each migration. Running it twice is safe:
 --
@@ -13,12 +13,12 @@
 --     coupons_preparer   coupons worker --role sendout
 --     coupons_sender     coupons worker --role deliver
 --     coupons_web        coupons web
---     coupons_operator   the command line: the rights of the console, plus lists, messages and groups
+--     coupons_operator   the command line: has the rights of coupons_web, and may change lists, messages and groups
 --     coupons_auditor    coupons verify
---     coupons_codes      in addition to web or operator: reads codes (`who`, rejected lines, `--dry-run`)
+--     coupons_codes      in addition to coupons_web or coupons_operator: reads codes (`who`, rejected lines, `--dry-run`)
 --
 -- Only the owner migrates, deletes lists, and can change a table, a constraint or a trigger. A program that only publishes
--- commands needs a login at RabbitMQ, and none here.
+-- commands needs a login at RabbitMQ, but no database login.
 
 BEGIN;
 
@@ -53,8 +53,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each process checks both
 END $$;
 
--- The import role. It adds codes and removes available ones, and never assigns one. After an import it resumes the sendouts
--- that have enough codes now: admission only changes amounts.
+-- The import role. It adds codes, removes available codes, and never assigns a code. After an import it resumes the sendouts
+-- that now have enough codes, which only changes the numbers of available and reserved codes.
 GRANT SELECT, INSERT ON command TO coupons_importer;
 GRANT SELECT, INSERT, DELETE, UPDATE (import_id) ON coupon TO coupons_importer;
 GRANT USAGE ON SEQUENCE coupon_id_seq TO coupons_importer;
@@ -68,7 +68,7 @@ GRANT SELECT, INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_importer;
 GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes) ON recipient_group TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
-GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- whether a code was sent
+GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- shows whether a code was sent
 GRANT SELECT (id, name) ON message TO coupons_importer;
 GRANT SELECT, UPDATE (state, reason, started_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_importer;
 GRANT SELECT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_importer;
@@ -119,18 +119,18 @@ GRANT INSERT ON import_event TO coupons_web;
 GRANT INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_web;
 GRANT INSERT ON upload_chunk TO coupons_web;
 
--- The command line, in addition to the console's rights.
+-- The command line. It has these rights in addition to those of the console.
 GRANT INSERT, UPDATE (description, shortage, alternative_text, preview_text, archived_at) ON coupon_list TO coupons_operator;
 GRANT INSERT ON message, message_list, message_file TO coupons_operator;
 GRANT SELECT ON message_file TO coupons_operator;
-GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- which recipients of a dry run are new
+GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- a dry run shows which recipients are new
 
--- The invariants. Duplicate codes of a list are searched in the codes themselves, independent of any index.
+-- The role for checking invariants. It may read codes, to find duplicates independently of any index.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;
 GRANT SELECT (list_id, code, sendout_id, delivery_number) ON coupon TO coupons_auditor;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_auditor;
 
--- Codes. Codes of deleted lists are recognized by their hashes, which are useless without their key.
+-- The role for reading codes. It may also read the key of the hashes by which codes of deleted lists are recognized.
 GRANT SELECT ON coupon, import_rejection, retired_code, retired_code_key TO coupons_codes;
 
 COMMIT;

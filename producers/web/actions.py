@@ -1,7 +1,7 @@
 """Actions of the console and the API: store files, publish commands, pause, cancel and resolve.
 
-A command that is known to be invalid is rejected at once. Pausing, cancelling and resolving are not commands: they are
-written to the database and take effect immediately.
+A command is checked before it is published, and rejected if it is known to be invalid. Pausing, cancelling and
+resolving are not commands: they are written to the database and take effect immediately.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from producers.web.lookups import get_import, get_sendout
 
 log = structlog.get_logger()
 MAX_CONCURRENT_UPLOADS = 3
-"""An upload holds a database connection until its client is done; the others are left for pages."""
+"""An upload holds a database connection until its client is done; the other connections are left for pages."""
 UPLOAD_WAIT_SECONDS = 10
-"""How long an upload waits for another one to finish; in the meantime its client has sent little of it."""
+"""How long an upload waits for another one to finish; while it waits, little of its body is received."""
 
 
 class Actions:
@@ -39,10 +39,10 @@ class Actions:
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
 
     async def store_upload(self, name: str, content: AsyncIterable[bytes]) -> Upload:
-        """Store a file as it arrives, for the import command that will name it. After an error nothing of it stays.
+        """Store a file as it arrives, to be the source of an import command. After an error nothing of the file stays.
 
         Raises:
-            Conflict: it is too large.
+            Conflict: the file is too large.
             HTTPException: 503, no other upload finished within UPLOAD_WAIT_SECONDS.
         """
         async with self._upload_slot(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -64,11 +64,11 @@ class Actions:
             self._uploads.release()
 
     async def submit(self, command: Command) -> None:
-        """Publish the command, over a new connection: it takes 4 ms, and cannot have broken while idle.
+        """Publish the command over a new connection, which takes 4 ms. A kept connection might have broken while idle.
 
         Raises:
-            Conflict: it cannot be done; nothing was published.
-            BrokerUnavailable: it may have been published all the same; submit it again.
+            Conflict: the command cannot be done; it was not published.
+            BrokerUnavailable: the command may have been published all the same; submit it again.
         """
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             if not await inbox.is_repeated(connection, command):  # a repeated command gets the same answer
@@ -78,7 +78,7 @@ class Actions:
         log.info("command published", command=str(command.id), type=command.type)
 
     async def pause(self, sendout_id: UUID) -> Sendout:
-        """Returns the paused sendout; its mails `in_flight` are still being sent. Raises NotFound, Conflict."""
+        """Pause the sendout and return it; its mails `in_flight` are still being sent. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_sendout(connection, sendout_id)
             await sendouts.pause(connection, sendout_id, "paused by an operator")
@@ -86,7 +86,7 @@ class Actions:
             return await sendout_views.get(connection, sendout_id)
 
     async def cancel(self, sendout_id: UUID) -> Sendout:
-        """Like `pause`, but final."""
+        """Cancel the sendout and return it; its mails `in_flight` are still being sent. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_sendout(connection, sendout_id)
             await sendouts.cancel(connection, sendout_id)
@@ -94,7 +94,7 @@ class Actions:
             return await sendout_views.get(connection, sendout_id)
 
     async def resolve_uncertain(self, sendout_id: UUID, resolution: Resolution) -> int:
-        """Resend all uncertain mails, or count them as sent; returns their number. Raises NotFound, Conflict."""
+        """Resend all uncertain mails, or count them as sent, and return their number. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_sendout(connection, sendout_id)
             mails = await uncertain.resolve(connection, sendout_id, resolution)
@@ -102,7 +102,7 @@ class Actions:
         return mails
 
     async def cancel_import(self, import_id: UUID) -> ImportStatus:
-        """Returns the cancelled import; the lines that it committed stay. Raises NotFound, Conflict."""
+        """Cancel the import and return it; lines that it has committed stay. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_import(connection, import_id)
             await imports.cancel(connection, import_id)
@@ -121,7 +121,7 @@ async def _check(connection: Connection, command: Command) -> None:
 
 
 def location_of(command: Command) -> str:
-    """The path of the command's import or sendout in the console; the API adds the prefix `/api`."""
+    """Return the path of the command's import or sendout in the console; the API adds the prefix `/api`."""
     match command:
         case ImportCoupons():
             return f"/imports/{command.id}"

@@ -22,7 +22,7 @@ from producers.web.lookups import get_group, get_import, get_list, get_sendout
 from producers.web.request_body import read_all, read_limited
 
 LINES_PER_WRITE = 1_000
-"""Lines of a CSV response are sent in blocks; a write for each line would take most of the time."""
+"""Lines of a CSV response are sent in blocks, because one write per line would take most of the time."""
 MAX_RESOLUTION_BYTES = 1_000
 
 
@@ -53,14 +53,14 @@ class Api:
         ]
 
     async def submit_command(self, request: Request) -> Response:
-        """202: the command is published; its import or sendout is at `location` once a worker has consumed it."""
+        """Publish a command. The response is 202; the import or sendout is at `location` once a worker recorded it."""
         command = decode(await _read_json(request, MAX_COMMAND_BYTES))
         await self._actions.submit(command)
         location = f"/api{location_of(command)}"
         return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
 
     async def upload_file(self, request: Request) -> Response:
-        """201: the body is stored under the name in `?name=`; an import command passes the returned `source`."""
+        """Store the body under the name in `?name=`. The response is 201 with the `source` for an import command."""
         name = file_name(request.query_params.get("name", ""), default="upload")
         upload = await self._actions.store_upload(name, read_limited(request, self._import_max_bytes))
         return JSONResponse(
@@ -74,7 +74,7 @@ class Api:
             return _json(await lists.list_all(connection, archived=False))
 
     async def show_list_imports(self, request: Request) -> Response:
-        """The newest imports into the list."""
+        """Return the newest imports into the list."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
             return _json(await imports.list_for_list(connection, found.name))
@@ -84,7 +84,7 @@ class Api:
             return _json(await groups.list_all(connection))
 
     async def show_group_imports(self, request: Request) -> Response:
-        """The newest imports into the group."""
+        """Return the newest imports into the group."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_group(connection, request.path_params["name"])
             return _json(await imports.list_for_group(connection, found.name))
@@ -102,7 +102,7 @@ class Api:
             return _json({"sendout": sendout, "problems": await sendout_views.list_problems(connection, sendout_id)})
 
     async def pause(self, request: Request) -> Response:
-        """Returns the paused sendout; its mails `in_flight` are still being sent."""
+        """Pause the sendout and return it; its mails `in_flight` are still being sent."""
         return _json(await self._actions.pause(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
@@ -131,20 +131,21 @@ class Api:
             return _json(await get_import(connection, request.path_params["id"]))
 
     async def show_import_events(self, request: Request) -> Response:
-        """The log of the import, oldest event first."""
+        """Return the log of the import, oldest event first."""
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_import(connection, import_id)
             return _json(await imports.list_events(connection, import_id))
 
     async def cancel_import(self, request: Request) -> Response:
-        """Returns the cancelled import; the lines that it committed stay."""
+        """Cancel the import and return it; lines that it has committed stay."""
         return _json(await self._actions.cancel_import(request.path_params["id"]))
 
     async def download_rejected_lines(self, request: Request) -> Response:
-        """The rejected lines as CSV, to be fixed and imported again.
+        """Return the rejected lines as CSV, to be fixed and imported again.
 
-        Each block is read over a connection from the pool: a client may take hours, and must not hold one all the time.
+        A slow client may take hours and must not hold a database connection all the time. Therefore each block of lines
+        acquires a connection from the pool.
         """
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -167,7 +168,7 @@ def state_filter(request: Request) -> SendoutState | None:
 
 
 def parse_resolution(fields: object) -> Resolution:
-    """How to resolve uncertain mails. Raises InvalidRequest."""
+    """Return how to resolve uncertain mails. Raises InvalidRequest."""
     match fields:
         case {"resolution": "resend"}:
             return "resend"
@@ -177,7 +178,7 @@ def parse_resolution(fields: object) -> Resolution:
 
 
 async def _read_json(request: Request, most_bytes: int) -> bytes:
-    """Raises UnsupportedType, TooLarge."""
+    """Return the body of a JSON request. Raises UnsupportedType, TooLarge."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedType("the Content-Type must be application/json")
     return await read_all(request, most_bytes)

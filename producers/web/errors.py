@@ -24,7 +24,7 @@ class InvalidRequest(UserError):
 
 
 class NotFound(UserError):
-    """The resource does not exist, or not yet: a worker creates sendouts and imports when it consumes their command."""
+    """The resource does not exist, or not yet: sendouts and imports exist once a worker has recorded their command."""
 
 
 class TooLarge(UserError):
@@ -32,13 +32,13 @@ class TooLarge(UserError):
 
 
 class UnsupportedType(UserError):
-    """The body has another content type than the endpoint accepts."""
+    """The endpoint does not accept the content type of the body."""
 
 
 def error_response(
     request: Request, status: int, reasons: list[str], headers: dict[str, str] | None = None
 ) -> Response:
-    """`{"errors": […]}` in the API, a page in the console."""
+    """Return `{"errors": […]}` to clients of the API, and a page to users of the console."""
     if request.scope["path"].startswith("/api/"):
         return JSONResponse({"errors": reasons}, status, headers)
     return page("error.html", status=status, headers=headers, reasons=reasons)
@@ -66,7 +66,7 @@ async def _client_disconnected(_: Request, __: Exception) -> Response:
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    """A transient error: the client may repeat the request, a command with the same id."""
+    """Respond to a transient error with 503: the client may repeat the request, a command with the same id."""
     reason = str(error) if isinstance(error, UserError) else "the database is unavailable; please retry"
     log.warning("service unavailable", reason=reason, error=type(error).__name__)
     return error_response(request, 503, [reason], {"Retry-After": "2"})
@@ -80,7 +80,7 @@ async def _permission_denied(request: Request, error: Exception) -> Response:
 async def _internal_error(request: Request, error: Exception) -> Response:
     frames = reversed(traceback.extract_tb(error.__traceback__)[-4:])
     at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames)
-    log.error("internal error", error=type(error).__name__, at=at)  # without its text, which may contain codes
+    log.error("internal error", error=type(error).__name__, at=at)  # without the error's text, which may contain codes
     return error_response(request, 500, ["internal error; see the server log"])
 
 
@@ -94,7 +94,7 @@ HANDLERS: dict[type[Exception], ExceptionHandler] = {
     DatabaseUnavailable: _unavailable,
     **dict.fromkeys(TRANSIENT_ERRORS, _unavailable),
     InsufficientPrivilegeError: _permission_denied,
-    UserError: _with_status(409),  # Conflict above all
+    UserError: _with_status(409),  # mostly Conflict
     HTTPException: _http_error,
     ClientDisconnect: _client_disconnected,
     Exception: _internal_error,

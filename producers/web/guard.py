@@ -1,8 +1,8 @@
 """Authentication, cross-site protection and security headers, around the whole application.
 
-Without a token the server listens on loopback only. Other sites in the same browser can still post to it, so a post
-must come from our own pages. They can also point a name of theirs to it (DNS rebinding), so it answers only to
-localhost.
+Without a token the server listens on loopback only. Another site in the same browser can still send a POST request to
+it, so such requests must come from our own pages. Another site can also let a DNS name of its own resolve to loopback
+(DNS rebinding), so the server answers only requests to localhost.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from producers.web.errors import error_response
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""Health checks: probes have no token, and learn only which parts are ready."""
+"""Health checks: they need no token, and their responses show only which parts are ready."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -27,7 +27,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",  # with no-referrer, a browser sends `Origin: null` with our own forms
 }
 
-# Numeric addresses are safe: DNS can point a name elsewhere, but not an address.
+# Numeric addresses are safe, because DNS rebinding needs a name.
 _is_loopback = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE).fullmatch
 
 
@@ -72,7 +72,7 @@ def _challenge(request: Request) -> dict[str, str]:
 
 
 def _password(credentials: str) -> str:
-    """The password in Base64 of `user:password` (RFC 7617). Any user name is valid."""
+    """Return the password from the Base64 of `user:password` (RFC 7617). Any user name is valid."""
     try:
         return b64decode(credentials, validate=True).decode().partition(":")[2]
     except ValueError:  # neither Base64 nor UTF-8
@@ -80,7 +80,10 @@ def _password(credentials: str) -> str:
 
 
 def _is_same_origin(request: Request) -> bool:
-    """Whether one of our pages sent the request or, for the API, a program: browsers always send an origin."""
+    """Return whether the request comes from one of our pages, or from a program that uses the API.
+
+    Browsers always send an origin with such requests; programs send none.
+    """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         return site in ("same-origin", "none")
@@ -90,7 +93,7 @@ def _is_same_origin(request: Request) -> bool:
 
 
 def _with_headers(scope: Scope, send: Send) -> Send:
-    # Browsers must load a new version's stylesheet at once, and must not keep pages on the disk of a shared computer.
+    # A new version's stylesheet must take effect at once, and pages must not stay on the disk of a shared computer.
     caching = "no-cache" if scope["path"].startswith("/static/") else "no-store"
 
     async def send_with_headers(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Health checks of the console: booleans without reasons, because probes need no token."""
+"""Health checks of the console. They report booleans without reasons, because they need no token."""
 
 from functools import partial
 

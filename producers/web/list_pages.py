@@ -1,4 +1,4 @@
-"""The console's pages of lists, groups and imports. Like the Outbox, they work without JavaScript."""
+"""The console's pages about lists, groups and imports. They work without JavaScript, as the Outbox does."""
 
 import json
 from uuid import UUID, uuid4
@@ -77,7 +77,7 @@ class ListPages:
         return page("group.html", live=_any_running(jobs), group=found, imports=jobs)
 
     async def import_recipients(self, request: Request) -> Response:
-        """The form names the group, which is created if missing."""
+        """Import recipients into the group that the form contains; the group is created if missing."""
         form = FileForm(request, max_bytes=self._import_max_bytes)
         fields = await form.read_fields()
         return await self._import(_import_command(fields, group=fields.get("group", "")), form)
@@ -92,7 +92,7 @@ class ListPages:
         return RedirectResponse(f"{location_of(command)}?requested", 303)
 
     async def show_import(self, request: Request) -> Response:
-        """With `?requested`, the import need not exist yet: no worker has consumed its command."""
+        """Show the import. With `?requested` it may not exist yet, because no worker has recorded its command."""
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             job = await imports.find(connection, import_id)
@@ -112,7 +112,7 @@ def _any_running(jobs: list[ImportStatus]) -> bool:
 
 
 async def _import_page(connection: Connection, job: ImportStatus) -> Response:
-    """Rejected lines are counted by reason only when the import has ended: that is too slow for every second."""
+    """Show the import. Rejected lines are counted by reason only at the end: once per second would be too slow."""
     ended = job.finished_at is not None
     rejected, hidden = await _first_rejected(connection, job)
     return page(
@@ -128,7 +128,7 @@ async def _import_page(connection: Connection, job: ImportStatus) -> Response:
 
 
 async def _first_rejected(connection: Connection, job: ImportStatus) -> tuple[list[Rejected], str]:
-    """The first rejected lines, or the reason why this database role may not read them."""
+    """Return the first rejected lines, or the reason why this database role may not read them."""
     try:
         return await imports.list_first_rejections(connection, job.id, REJECTED_LINES_SHOWN), ""
     except InsufficientPrivilegeError as error:
@@ -136,7 +136,7 @@ async def _first_rejected(connection: Connection, job: ImportStatus) -> tuple[li
 
 
 def _import_command(fields: dict[str, str], **target: str) -> ImportCoupons:
-    """The command of an import form, without its source. Raises InvalidCommand with all reasons."""
+    """Return the command of an import form, without its source. Raises InvalidCommand with all reasons."""
     column = fields.get("column", "")
     file_format = {
         "separator": "\t" if fields.get("separator") == "tab" else fields.get("separator") or None,

@@ -1,4 +1,4 @@
-"""The row that the path of a request names. Each function raises NotFound if there is none."""
+"""Finds the row that the path of a request refers to. Each function raises NotFound if there is none."""
 
 from uuid import UUID
 

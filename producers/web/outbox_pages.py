@@ -1,4 +1,4 @@
-"""The console's Outbox. Pages work without JavaScript; with it, they update every second."""
+"""The console's Outbox. Its pages work without JavaScript; with JavaScript they are updated every second."""
 
 from uuid import UUID
 
@@ -54,7 +54,7 @@ class OutboxPages:
         return page("sendout.html", live=live, sendout=found, problems=problems, resume=resume)
 
     async def resume(self, request: Request) -> Response:
-        """The form contains the command's id, so a second click publishes the same command."""
+        """Publish a resume command. Its id is in the form, so a second click publishes the same command."""
         command_id = _parse_uuid((await read_form(request)).get("command", ""))
         if command_id is None:
             raise InvalidRequest("command: must be a UUID")
@@ -79,7 +79,7 @@ def _redirect_to(sendout: Sendout) -> Response:
 
 
 async def _resume_progress(connection: Connection, sendout: Sendout, command: str) -> str:
-    """Until the sendout is resumed, whether the command is "requested" or "processed"; "" without a command."""
+    """Return "requested" or "processed" for the resume command; "" without one, or once the sendout is resumed."""
     command_id = _parse_uuid(command)
     if command_id is None or sendout.state not in RESUMED_STATES:
         return ""

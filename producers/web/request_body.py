@@ -1,4 +1,4 @@
-"""Reads request bodies in chunks and up to a limit: commands, files, forms, forms with a file."""
+"""Reads request bodies in chunks and up to a limit: commands, files, and forms with or without a file."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,17 +14,17 @@ from starlette.requests import Request
 from producers.web.errors import InvalidRequest, TooLarge
 
 MAX_FIELDS_BYTES = 10_000
-"""The limit of a form without its file."""
+"""Limits the fields of a form, not counting its file."""
 
 IDLE_SECONDS = 30
-"""How long a client may send nothing: a stalled upload holds a database connection."""
+"""How long a client may send nothing. The limit is needed because an upload holds a database connection."""
 
 
 async def read_limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it arrives.
+    """Yield the body as it arrives.
 
     Raises:
-        TooLarge: with a Content-Length, before anything is read.
+        TooLarge: the body exceeds the limit. If it has a Content-Length, nothing is read.
         HTTPException: 408, no data arrived for IDLE_SECONDS.
     """
     declared = request.headers.get("content-length", "")
@@ -53,12 +53,12 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 
 async def read_all(request: Request, max_bytes: int) -> bytes:
-    """Raises TooLarge."""
+    """Return the whole body. Raises TooLarge."""
     return b"".join([chunk async for chunk in read_limited(request, max_bytes)])
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form without a file. Raises TooLarge."""
+    """Return the fields of a form without a file. Raises TooLarge."""
     return dict(parse_qsl((await read_all(request, MAX_FIELDS_BYTES)).decode("utf-8", "replace")))
 
 
@@ -73,13 +73,13 @@ class _Part:
 class FileForm:
     """A form whose last field is a file (RFC 7578): call `read_fields` first, then `content`.
 
-    Starlette's parser spools the file to a temporary folder, which a container with a read-only disk does not have.
+    Starlette's own parser writes the file to a temporary folder, which a container with a read-only disk does not have.
 
     Both methods raise InvalidRequest and TooLarge.
     """
 
     def __init__(self, request: Request, *, max_bytes: int) -> None:
-        """`max_bytes` limits the file approximately: the body may be larger by the form's other fields."""
+        """`max_bytes` limits the file approximately: the body may exceed it by MAX_FIELDS_BYTES, for other fields."""
         self._body = read_limited(request, max_bytes + MAX_FIELDS_BYTES)
         self._parser = MultipartParser(
             _boundary(request),
@@ -100,7 +100,7 @@ class FileForm:
         self._ended = False
 
     async def read_fields(self) -> dict[str, str]:
-        """The fields before the file."""
+        """Return the fields before the file."""
         while self._file is None and not self._ended:
             if self._read > MAX_FIELDS_BYTES:
                 raise TooLarge(f"the form fields exceed the limit of {MAX_FIELDS_BYTES:,} bytes")
@@ -111,12 +111,12 @@ class FileForm:
 
     @property
     def file_name(self) -> str:
-        """The name that the browser sent, without unprintable characters; "" if there is no file."""
+        """The file's name as the browser sent it, without unprintable characters; "" if there is no file."""
         name = (self._file.file_name if self._file else None) or ""
         return "".join(filter(str.isprintable, name))
 
     async def content(self) -> AsyncIterator[bytes]:
-        """The file as it arrives."""
+        """Yield the file as it arrives."""
         data = self._file.data if self._file else bytearray()
         yield bytes(data)
         while not self._ended:

@@ -27,7 +27,7 @@ async def serve(settings: Settings) -> None:
     """Serve the console and the API until SIGTERM or SIGINT.
 
     Raises:
-        CannotListen, DatabaseUnavailable, MigrationError: before anything was served.
+        CannotListen, DatabaseUnavailable, MigrationError: the server could not start.
     """
     logs.configure(settings)
     with _listener(settings) as listener:
@@ -43,7 +43,7 @@ async def serve(settings: Settings) -> None:
 
 @contextmanager
 def _listener(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket. Before it listens, its address tells whether a token is required."""
+    """Yield the listening socket. Its bound address decides, before it listens, whether a token is required."""
     host, port = settings.web_host, settings.web_port
     with bound_socket(host, port, setting="COUPONS_WEB_PORT") as listener:
         if not settings.web_token.get_secret_value() and not _is_loopback(listener):
@@ -62,6 +62,6 @@ def _is_loopback(listener: socket.socket) -> bool:
 
 
 def _ignore_signals() -> None:
-    """Uvicorn stops at a signal and then raises it again; without a handler that would kill this process."""
+    """Uvicorn stops at a signal and then raises the signal again, which would kill this process without a handler."""
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)

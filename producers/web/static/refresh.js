@@ -1,7 +1,7 @@
 // Replaces a live <main> with its newest version every second. Without JavaScript, <noscript> reloads the page.
 const PERIOD_MS = 1000;
 
-let isFilledIn = false; // the new version of a form would be empty
+let isFilledIn = false; // replacing a form would discard the input
 document.addEventListener("input", () => { isFilledIn = true; });
 
 function isInUse(main) {
