@@ -22,7 +22,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """What a sendout has to know of its group, without a count of its recipients."""
+    """The data of a group that a sendout needs. They are read without counting the group's recipients."""
 
     id: int
     attributes: list[str]
@@ -39,7 +39,7 @@ async def find(connection: Connection, name: str) -> Group | None:
 
 
 async def get(connection: Connection, name: str) -> Group:
-    """Raises Conflict if there is none."""
+    """The group with this name. Raises Conflict if it does not exist."""
     found = await find(connection, name)
     if found is None:
         raise Conflict(f"there is no group {name}")
@@ -47,7 +47,7 @@ async def get(connection: Connection, name: str) -> Group:
 
 
 async def get_audience(connection: Connection, name: str) -> Audience:
-    """Raises Conflict if there is no such group."""
+    """The audience in the group with this name. Raises Conflict if the group does not exist."""
     row = await connection.fetchrow(SQL.audience, name)
     if row is None:
         raise Conflict(f"there is no group {name}")

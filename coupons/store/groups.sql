@@ -8,9 +8,9 @@ ORDER BY g.name;
 -- extend: add attributes that recipients of the group may have
 UPDATE recipient_group SET attributes = ARRAY(SELECT DISTINCT unnest(attributes || $2::text[]) ORDER BY 1) WHERE id = $1;
 
--- audience: what a sendout has to know of its group
+-- audience: the data of a group that a sendout needs
 SELECT id, attributes, EXISTS (SELECT FROM recipient WHERE group_id = recipient_group.id) AS has_recipients
 FROM recipient_group WHERE name = $1;
 
--- known_attributes: attributes of all groups
+-- known_attributes: the attributes of all groups
 SELECT DISTINCT unnest(attributes) AS name FROM recipient_group ORDER BY 1;

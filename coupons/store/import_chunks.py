@@ -1,7 +1,7 @@
-"""Chunks of an import: lines are staged piece by piece, then imported into their list or group in one transaction.
+"""Chunks of an import: the lines of a chunk are staged, then imported into their list or group in one transaction.
 
 The transaction writes accepted and rejected lines, the counters of the list and the position of the import. So a crash
-leaves only whole chunks behind, and the next worker continues after them.
+leaves only whole chunks behind, and the next worker continues after the last of them.
 """
 
 from collections.abc import AsyncIterator
@@ -20,9 +20,10 @@ from coupons.store.queries import Queries
 
 SQL = Queries("import_chunks.sql")
 CHUNK_TIMEOUT_SECONDS = 605  # more than the server's own limit of 600 s, whose error is more precise
-"""Of one statement over a chunk. A chunk of a million codes takes about five seconds."""
+"""Time limit of one statement over a chunk. A chunk of a million codes takes about five seconds."""
 MERGE_FACTOR = 5
-"""A list up to this many times as large as the chunk is read whole; for a larger list, each code is looked up."""
+"""A list that is at most this many times as large as the chunk is read whole. In a larger list, each code of the chunk
+is looked up."""
 MIN_RECORDED_LINES = 10_000
 """Chunks with fewer lines are not recorded by their digest."""
 REMOVE_BATCH_SIZE = 20_000
@@ -33,9 +34,9 @@ PREFETCH_ROWS = 10_000
 
 
 def _insert_rejections(select: str) -> str:
-    """Store these lines as rejected by import $1: one row for each 10,000 lines of the file.
+    """The statement that stores the selected lines as rejected by import $1: one row for each 10,000 lines of the file.
 
-    They are not sorted here: a reader of a row sorts its lines in memory.
+    The lines of a row are not sorted: a reader sorts them in memory.
     """
     return f"""
 INSERT INTO import_rejection (import_id, first_line, lines, texts, reasons)
@@ -53,14 +54,14 @@ _INSERT_STAGED_REJECTIONS = _insert_rejections(SQL.staged_rejections)
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """The result of a dry run: numbers of new, existing and removed lines, and of rejected lines by reason."""
+    """The result of a dry run: the numbers of new, existing and removed lines, and of rejected lines by reason."""
 
     added: int
     existing: int
     removed: int
     reasons: dict[str, int]
     kept_reserved: int = 0
-    """Codes that an import that replaces could not remove."""
+    """Codes that an import in mode replace could not remove, because they are reserved."""
 
 
 # --- staging ---------------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ async def prepare_staging(connection: Connection) -> None:
 
 
 async def discard_staging(connection: Connection) -> None:
-    """Leave no codes in a pooled session. The staging tables of a broken connection are already gone."""
+    """Empty the staging tables, so that no codes stay in a pooled session. A broken connection has lost its tables."""
     with suppress(*TRANSIENT_ERRORS):
         await prepare_staging(connection)
 
@@ -102,7 +103,7 @@ async def _stage_rejected(connection: Connection, rejected: list[Rejected]) -> N
 
 @asynccontextmanager
 async def _chunk_transaction(connection: Connection) -> AsyncIterator[None]:
-    """A transaction in which every statement has the plan and the time limit for chunks."""
+    """A transaction whose statements run with the planner settings and the time limit for chunks."""
     async with connection.transaction():
         await connection.execute(SQL.hash_plan)
         yield
@@ -110,7 +111,7 @@ async def _chunk_transaction(connection: Connection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _merge_plan(connection: Connection) -> AsyncIterator[None]:
-    """The plan for statements that read along the index of the list; afterwards the plan for chunks applies again."""
+    """The planner settings for statements that read along the list's index. Afterwards those for chunks apply again."""
     await connection.execute(SQL.merge_plan)
     yield
     await connection.execute(SQL.hash_plan)  # an error aborts the transaction, and with it these settings
@@ -129,7 +130,7 @@ async def _long_transaction(connection: Connection) -> AsyncIterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The staged lines: `lines` to be imported and `blank` ones. `digest` is that of the codes, in order."""
+    """The numbers of staged lines to import and of blank lines, and the digest of the codes, in order."""
 
     lines: int
     blank: int
@@ -139,7 +140,7 @@ class Chunk:
 async def import_chunk(
     connection: Connection, job: LeasedImport, chunk: Chunk, *, position: Position, lease_seconds: float
 ) -> None:
-    """Import the staged lines and advance the import to `position`. Raises LeaseLost; then nothing is written."""
+    """Import the staged lines and advance the import to `position`. Raises LeaseLost without writing anything."""
     async with _chunk_transaction(connection):
         await _lock_target(connection, job.target)
         if job.target.kind is TargetKind.GROUP:
@@ -163,7 +164,7 @@ async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk)
 
 
 async def _add(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    """Most chunks are entirely new or entirely imported before; only other chunks need a lookup of their codes."""
+    """Add the codes of a chunk. Most chunks are entirely new or were imported before; only others look up each code."""
     if await connection.fetchval(SQL.is_imported_chunk, job.target.id, chunk.digest, job.id):
         return await _reject(connection, _INSERT_LINES_OF_IMPORTED_CHUNK, ChunkCounts(), job.id, job.target.id)
     counts = await _add_line_by_line(connection, job, chunk)
@@ -206,9 +207,9 @@ async def _delete(connection: Connection, job: LeasedImport, chunk: Chunk) -> Ch
 async def _find_existing(
     connection: Connection, list_id: int, import_id: UUID, lines: int, *, before: int = ANY_ID
 ) -> None:
-    """Find the codes of the chunk that the list had `before` this import, or that a deleted list has sent.
+    """Find the codes of the chunk that the list had before this import, and those that are retired.
 
-    The search depends on the sizes of list and chunk.
+    `before` is the highest id that a code of this import cannot have. MERGE_FACTOR decides how the list is searched.
     """
     if total := await connection.fetchval(SQL.list_total, list_id):
         search = SQL.find_existing_by_merge if total <= MERGE_FACTOR * lines else SQL.find_existing_by_probe
@@ -252,9 +253,9 @@ async def _execute(connection: Connection, statement: str, *arguments: object) -
 
 
 async def remove_missing(connection: Connection, job: LeasedImport, *, lease_seconds: float) -> AsyncIterator[int]:
-    """Remove available codes, or recipients, that the file does not contain; yields the number after each transaction.
+    """Remove available codes, or recipients, that the file does not contain. Yields the number after each transaction.
 
-    Codes that are reserved for sendouts stay, and are counted at the end. Raises LeaseLost.
+    Reserved codes stay and are counted at the end. Raises LeaseLost.
     """
     is_group = job.target.kind is TargetKind.GROUP
     last: int | str | None = "" if is_group else 0
@@ -274,7 +275,7 @@ async def remove_missing(connection: Connection, job: LeasedImport, *, lease_sec
 
 
 async def _remove_recipients(connection: Connection, job: LeasedImport, after: object) -> tuple[int, str | None]:
-    """The number of removed recipients, and the last address considered."""
+    """Remove a batch. Returns the number of removed recipients, and the last address that was considered."""
     row = await connection.fetchrow(
         SQL.remove_recipients, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
     )
@@ -282,7 +283,10 @@ async def _remove_recipients(connection: Connection, job: LeasedImport, after: o
 
 
 async def _remove_codes(connection: Connection, job: LeasedImport, after: object) -> tuple[int, int | None]:
-    """The number of removed codes, and the last one considered. They are found before the list is locked."""
+    """Remove a batch. Returns the number of removed codes, and the id of the last code that was considered.
+
+    The codes are found before the list is locked.
+    """
     ids = await connection.fetchval(
         SQL.find_missing, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
     )
@@ -299,7 +303,7 @@ async def _remove_codes(connection: Connection, job: LeasedImport, after: object
 async def dry_run(
     connection: Connection, target: Target, mode: ImportMode, *, lines: int
 ) -> AsyncIterator[tuple[ImportCounts, AsyncIterator[Rejected]]]:
-    """What an import of the staged lines would do: counts and rejected lines, the latter inside the context only."""
+    """What an import of the staged lines would do: its counts, and its rejected lines, to read inside the context."""
     async with _chunk_transaction(connection):
         if target.kind is TargetKind.GROUP:
             counts = await _dry_run_recipients(connection, target, mode)
@@ -321,7 +325,7 @@ async def _dry_run_codes(connection: Connection, target: Target, mode: ImportMod
 
 
 async def _with_removed(connection: Connection, target: Target, counts: ImportCounts) -> ImportCounts:
-    """With the codes that would be removed because the file does not contain them."""
+    """Complete the counts with the codes that would be removed because the file does not contain them."""
     row = await connection.fetchrow(
         SQL.dry_run_replace, target.id, counts.existing, counts.added, timeout=CHUNK_TIMEOUT_SECONDS
     )

@@ -1,4 +1,4 @@
--- prepare_staging: tables for the lines of one chunk and for search results; each connection has its own and keeps them
+-- prepare_staging: create or empty this connection's tables for the lines of a chunk and for search results
 CREATE TEMP TABLE IF NOT EXISTS staged_code (line bigint, code text);
 CREATE TEMP TABLE IF NOT EXISTS staged_recipient (line bigint, address_key text, address text, attributes text);
 CREATE TEMP TABLE IF NOT EXISTS staged_rejection (line bigint, text text, reason text);
@@ -7,7 +7,8 @@ CREATE TEMP TABLE IF NOT EXISTS existing_code (
 CREATE TEMP TABLE IF NOT EXISTS repeated_line (line bigint);
 TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line;
 
--- hash_plan: for a list newer than the last ANALYZE, the planner expects one row and would scan the chunk for each code
+-- hash_plan: allow only hash joins. For a list that is newer than the last ANALYZE, the planner expects one row and would
+-- scan the chunk for each code
 SET LOCAL enable_nestloop = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_hashjoin = on;
@@ -16,87 +17,88 @@ SET LOCAL enable_bitmapscan = on;
 SET LOCAL work_mem = '64MB';
 SET LOCAL statement_timeout = '600s';
 
--- long_timeout: the time limit for statements that read a whole list or group
+-- long_timeout: set the time limit for statements that read a whole list or group
 SET LOCAL statement_timeout = '600s';
 
--- merge_plan: the chunk in the order of its codes along the index of the list, whatever the planner estimates
+-- merge_plan: allow only merge joins: the sorted chunk is read along the index of the list
 SET LOCAL enable_nestloop = off;
 SET LOCAL enable_mergejoin = on;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 
--- lock_target: one import at a time into row $2 of table $1: two imports of the same codes in different orders would
--- deadlock, even with ON CONFLICT. The shared lock excludes the deletion of a list, so that its sent codes are retired
--- before an import looks for them
+-- lock_target: allow one import at a time into row $2 of table $1. Otherwise two imports of the same codes in different
+-- orders would deadlock, even with ON CONFLICT. The shared lock excludes the deletion of any list, so that the sent codes
+-- of a deleted list are retired before an import looks for them
 SELECT pg_advisory_xact_lock_shared(hashtextextended('retired_code', 0)), pg_advisory_xact_lock(hashtextextended($1, $2));
 
--- list_total: the number of its codes
+-- list_total: the number of codes in list $1
 SELECT total FROM coupon_list WHERE id = $1;
 
--- is_imported_chunk: whether list $1 has every code of the chunk with digest $2: an import other than $3 has imported
--- the same chunk, and no code was removed since
+-- is_imported_chunk: whether list $1 has every code of the chunk with digest $2, because an import other than $3 has
+-- imported the same chunk and no code was removed from the list since
 SELECT EXISTS (SELECT FROM imported_chunk k JOIN coupon_list l ON l.id = k.list_id
                WHERE k.list_id = $1 AND k.digest = $2 AND k.import_id <> $3 AND k.removed = l.removed);
 
--- record_chunk: list $1 now has every code of the chunk, unless some were retired. The row keeps the first import of the
--- chunk as long as no code is removed
+-- record_chunk: record that list $1 has every code of the chunk, unless some codes are retired. The row keeps the first
+-- import of the chunk as long as no code is removed from the list
 INSERT INTO imported_chunk (list_id, digest, import_id, removed)
 SELECT $1, $2, $3, removed FROM coupon_list WHERE id = $1 AND NOT EXISTS (SELECT FROM existing_code WHERE retired)
 ON CONFLICT (list_id, digest) DO UPDATE SET import_id = excluded.import_id, removed = excluded.removed
 WHERE imported_chunk.removed <> excluded.removed;
 
--- looks_new: whether list $1 has none of a sample of one hundredth of the codes: 0.1 s per million
+-- looks_new: whether list $1 has no code of a sample of one hundredth of the chunk; takes 0.1 s for a million codes
 SELECT NOT EXISTS (SELECT FROM retired_code) AND NOT EXISTS (
     SELECT FROM (SELECT code FROM staged_code WHERE line % 101 = 0 OFFSET 0) s
     CROSS JOIN LATERAL (SELECT FROM coupon WHERE list_id = $1 AND code = s.code OFFSET 0) c);
 
--- last_id: lower than the id of every future coupon
+-- last_id: a number lower than the id of every future coupon
 SELECT nextval(pg_get_serial_sequence('coupon', 'id'));
 
--- find_existing_by_merge: codes in both list $1 and the chunk, reading the whole list: a million in a list of a million
--- in 0.9 s. Without the codes with ids after $3 that import $2 has just added
+-- find_existing_by_merge: find the codes that are in both list $1 and the chunk, by reading the whole list. A million
+-- codes in a list of a million take 0.9 s. Codes with ids after $3 are omitted if import $2 has just added them
 INSERT INTO existing_code
 SELECT s.line, s.code, c.import_id, c.sendout_id, c.delivery_number, false, false
 FROM (SELECT code, min(line) AS line FROM staged_code GROUP BY code) s
 JOIN coupon c ON c.list_id = $1 AND c.code = s.code
 WHERE c.import_id <> $2 OR c.id <= $3;
 
--- find_existing_by_probe: the same with one index lookup per code, 2.3 µs each: for a list much larger than the chunk
+-- find_existing_by_probe: find the same codes as find_existing_by_merge, with one index lookup of 2.3 µs per code; for a
+-- list that is much larger than the chunk
 INSERT INTO existing_code
 SELECT s.line, s.code, c.import_id, c.sendout_id, c.delivery_number, false, false
 FROM (SELECT code, min(line) AS line FROM staged_code GROUP BY code ORDER BY code) s
 CROSS JOIN LATERAL (SELECT * FROM coupon WHERE list_id = $1 AND code = s.code OFFSET 0) c
 WHERE c.import_id <> $2 OR c.id <= $3;
 
--- find_retired: codes of the chunk that a deleted list has sent, if there are any
+-- find_retired: find the codes of the chunk that are retired, because a deleted list has sent them
 INSERT INTO existing_code
 SELECT s.line, s.code, NULL, NULL, NULL, true, false
 FROM (SELECT code, min(line) AS line FROM staged_code WHERE EXISTS (SELECT FROM retired_code) GROUP BY code) s
 CROSS JOIN retired_code_key k JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.code)
 WHERE NOT EXISTS (SELECT FROM existing_code known WHERE known.code = s.code);
 
--- find_repeated: lines with the code of an earlier line of the chunk
+-- find_repeated: find the lines whose code is in an earlier line of the chunk
 INSERT INTO repeated_line
 SELECT line FROM (SELECT line, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code) numbered
 WHERE nth > 1;
 
--- add_new: all codes of a chunk that looks new, in the order of the index, which is faster than the order of the file
+-- add_new: add all codes of a chunk that looks new, in the order of the index, which is faster than the order of the file
 INSERT INTO coupon (list_id, code, import_id)
 SELECT $1, s.code, $2
 FROM (SELECT code, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code) s
 WHERE s.nth = 1
 ON CONFLICT (list_id, code) DO NOTHING;
 
--- add: the codes that do not exist yet
+-- add: add the codes that do not exist yet
 INSERT INTO coupon (list_id, code, import_id)
 SELECT $1, s.code, $2
 FROM (SELECT code, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code
       WHERE NOT EXISTS (SELECT FROM existing_code k WHERE k.code = staged_code.code)) s
 WHERE s.nth = 1;
 
--- take_over: available codes of list $1 that are in the file of import $2 now belong to that import. By ctid: a join
--- would read the whole table for each chunk
+-- take_over: mark available codes of list $1 that are in the file of import $2 as belonging to that import. They are
+-- updated by ctid, because a join would read the whole table for each chunk
 WITH available AS MATERIALIZED (
     SELECT c.place FROM existing_code k
     CROSS JOIN LATERAL (SELECT ctid AS place FROM coupon
@@ -110,10 +112,10 @@ WITH available AS MATERIALIZED (
 )
 UPDATE existing_code k SET accepted = true FROM kept WHERE k.code = kept.code;
 
--- lock_list: the number of codes that may be removed
+-- lock_list: lock list $1; the result is the number of codes that may be removed
 SELECT available FROM coupon_list WHERE id = $1 FOR NO KEY UPDATE;
 
--- delete: existing codes of list $1 without a recipient, in the order of their lines, at most $2: the rest is reserved
+-- delete: delete codes of list $1 that are not assigned, in the order of their lines, at most $2: the others are reserved
 WITH available AS MATERIALIZED (
     SELECT c.place
     FROM (SELECT code FROM existing_code WHERE sendout_id IS NULL AND NOT retired ORDER BY line) k
@@ -149,7 +151,7 @@ WHERE reason IS NOT NULL
 UNION ALL
 SELECT line, text, reason FROM staged_rejection;
 
--- lines_of_imported_chunk: the same if list $2 has every code of the chunk: only sent codes have another reason
+-- lines_of_imported_chunk: every line of a chunk whose codes are all in list $2, with the reason sent or in_list
 SELECT s.line, s.code AS text, CASE WHEN o.is_sent THEN 'sent' ELSE 'in_list' END AS reason
 FROM staged_code s
 LEFT JOIN (SELECT c.code, (SELECT state FROM delivery d
@@ -161,26 +163,27 @@ SELECT line, text, reason FROM staged_rejection;
 -- staged_rejections: the rejected lines of a chunk that needs no lookup
 SELECT line, text, reason FROM staged_rejection;
 
--- find_missing: available codes after $3 that are not in the file of import $2, at most $4
+-- find_missing: find at most $4 codes of list $1 with ids after $3 that are not assigned and not in the file of import $2
 SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM (
     SELECT id FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2 AND id > $3 ORDER BY id LIMIT $4
 ) missing;
 
--- remove_missing: codes with the ids $2 that are still available, at most $3
+-- remove_missing: delete at most $3 of the codes with the ids $2, if they are still not assigned
 WITH available AS MATERIALIZED (
     SELECT ctid AS place FROM coupon
     WHERE list_id = $1 AND id = ANY ($2::bigint[]) AND sendout_id IS NULL LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 DELETE FROM coupon WHERE ctid = ANY ((SELECT array_agg(place) FROM available)::tid[]) AND sendout_id IS NULL;
 
--- count_kept: codes that import $2, replacing list $1, could not remove: codes reserved for sendouts, and assigned codes
+-- count_kept: count the codes that import $2, which replaces list $1, could not remove: reserved and assigned codes
 SELECT (SELECT count(*) FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2) AS reserved,
        (SELECT coalesce(sum(assigned), 0)::bigint FROM sendout_list WHERE list_id = $1) AS assigned;
 
--- update_counters: of list $1, with $2 added and $3 removed codes
+-- update_counters: update the counters of list $1 for $2 added and $3 removed codes
 UPDATE coupon_list SET total = total + $2 - $3, available = available + $2 - $3, removed = removed + $3 WHERE id = $1;
 
--- add_recipients: the staged ones; an existing one gets the new attributes; the first line of an address counts
+-- add_recipients: add the staged recipients. The attributes of a known recipient are merged: new values replace old ones.
+-- Of several lines with one address, the first line counts
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY address_key ORDER BY line) AS nth FROM staged_recipient
 ), written AS (
@@ -198,7 +201,7 @@ WITH numbered AS (
 )
 SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS existing FROM written;
 
--- delete_recipients: the staged ones
+-- delete_recipients: delete the staged recipients
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY address_key ORDER BY line) AS nth FROM staged_recipient
 ), gone AS (
@@ -213,7 +216,7 @@ WITH numbered AS (
 )
 SELECT count(*) AS removed FROM gone;
 
--- remove_recipients: those of group $1 that are not in the file of import $2, after address $3, at most $4
+-- remove_recipients: delete at most $4 recipients of group $1 after address $3 that are not in the file of import $2
 WITH target AS MATERIALIZED (
     SELECT address_key FROM recipient
     WHERE group_id = $1 AND import_id IS DISTINCT FROM $2 AND address_key > $3
@@ -224,14 +227,14 @@ WITH target AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone) AS removed, (SELECT max(address_key) FROM target) AS last;
 
--- count_staged_rejections: by reason
+-- count_staged_rejections: the number of staged rejected lines for each reason
 SELECT reason, count(*) AS lines FROM staged_rejection GROUP BY reason;
 
 -- dry_run_take_over: a dry run of take_over
 UPDATE existing_code SET accepted = true WHERE sendout_id IS NULL AND NOT retired;
 
--- dry_run_replace: the number of codes of list $1 that would be removed, if $2 of its available codes are in the file and
--- $3 are added; and the number that is reserved and would stay
+-- dry_run_replace: the number of codes of list $1 that would be removed if $2 of its available codes are in the file and
+-- $3 codes are added, and the number of reserved codes that would stay
 SELECT least(available + $3, f.free - $2) AS removed, greatest(0, f.free - $2 - available - $3) AS reserved
 FROM coupon_list CROSS JOIN (
     SELECT count(*) AS free FROM coupon WHERE list_id = $1 AND sendout_id IS NULL) f
@@ -242,7 +245,7 @@ UPDATE existing_code SET accepted = true WHERE code IN (
     SELECT code FROM existing_code WHERE sendout_id IS NULL AND NOT retired
     ORDER BY line LIMIT (SELECT available FROM coupon_list WHERE id = $1));
 
--- group_size: the number of its recipients
+-- group_size: the number of recipients in group $1
 SELECT count(*) FROM recipient WHERE group_id = $1;
 
 -- dry_run_recipients: a dry run of add_recipients, or of delete_recipients

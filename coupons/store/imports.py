@@ -23,9 +23,9 @@ from coupons.store.queries import Queries
 
 SQL = Queries("imports.sql")
 INLINE = "inline"
-"""The format of codes from a command: one JSON string per line, because they may contain any character."""
+"""The format of codes from a command: one JSON string per line, because a code may contain any character."""
 DELETE_TIMEOUT_SECONDS = 600
-"""Enough for millions of rejected lines."""
+"""Long enough to delete millions of rejected lines."""
 REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -40,7 +40,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Progress in a source: the imported bytes of its text, their SHA-256, and the source bytes read for them."""
+    """Progress in a source.
+
+    `text` is the number of imported bytes of its text, `digest` their SHA-256, `source` the number of source bytes that
+    were read for them.
+    """
 
     text: int
     digest: bytes
@@ -49,7 +53,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class LeasedImport:
-    """An import under a lease; `position` bytes of its text, with this digest, are committed."""
+    """An import under a lease. The first `position` bytes of its text, with this `digest`, are committed."""
 
     id: UUID
     target: Target
@@ -62,12 +66,12 @@ class LeasedImport:
     retries: int
     lease_token: UUID
     is_resumed: bool
-    """Whether an earlier worker started it and did not finish."""
+    """Whether an earlier worker started the import and did not finish it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkCounts:
-    """The result for some lines; `kept_…` are codes that could not be removed."""
+    """The numbers of lines with each result. `kept_…` count codes that could not be removed."""
 
     added: int = 0
     existing: int = 0
@@ -79,12 +83,13 @@ class ChunkCounts:
 
 @dataclass(frozen=True, slots=True)
 class ImportStatus:
-    """`lines` = `blank` + `added` + `existing` + `rejected` (+ `removed`, when codes are deleted).
+    """The state and the counters of an import into a `list` or a `group`; the other one is None.
 
-    `existing` lines were there before: codes of a replaced list that stay in it, or recipients of a group, whose
-    attributes are updated. Of `list` and `group` one is set. `read_bytes` of `total_bytes` are done; `per_second` are
-    lines. `same_as` is the first import of the same text into the same list, finished `same_at`. `columns` are those of
-    rejected lines, between the line number and the reason.
+    `lines` = `blank` + `added` + `existing` + `rejected` (+ `removed` in mode delete). `existing` counts codes of a
+    replaced list that stay in the list, or known recipients of a group, whose attributes are updated. `read_bytes` of
+    `total_bytes` have been read. `per_second` is the number of lines per second. `same_as` is the first import of the
+    same text into the same target; it finished at `same_at`. `columns` are the columns of rejected lines between line
+    number and reason.
     """
 
     id: UUID
@@ -127,10 +132,10 @@ class Event:
 
 
 async def create(connection: Connection, command: ImportCoupons) -> None:
-    """Create the import. The codes of a command are stored as an upload, so that all imports read a source.
+    """Create the import. The codes of a command are stored as an upload, so that every import reads a source.
 
     Raises:
-        Conflict: the list does not exist or is archived, the upload does not exist.
+        Conflict: the list does not exist or is archived, or the upload does not exist.
     """
     await check_command(connection, command)
     if command.group is not None:
@@ -167,7 +172,10 @@ async def _store_inline_codes(connection: Connection, codes: Iterable[str]) -> s
 async def claim(
     connection: Connection, *, owner: str, lease_seconds: float, import_id: UUID | None = None
 ) -> LeasedImport | None:
-    """Claim the oldest import that waits or was left by a dead worker; or only this one, if it is free."""
+    """Claim the oldest import that waits or was left by a dead worker. With `import_id`, claim only that import.
+
+    Returns None if there is no such import.
+    """
     row = await connection.fetchrow(SQL.claim, owner, lease_seconds, import_id)
     if row is None:
         return None
@@ -181,7 +189,7 @@ async def claim(
 
 
 async def seconds_until_due(connection: Connection) -> float | None:
-    """The time until the next postponed import is due; None if there is none."""
+    """The time until the next postponed import is due. None if no import is postponed."""
     seconds: float | None = await connection.fetchval(SQL.seconds_until_due)
     return seconds
 
@@ -197,7 +205,7 @@ async def set_columns(connection: Connection, job: LeasedImport, columns: Sequen
 
 
 async def check_lease(connection: Connection, job: LeasedImport) -> None:
-    """Raises LeaseLost: another worker has claimed the import, or it was cancelled."""
+    """Check the lease. Raises LeaseLost if another worker has claimed the import or it was cancelled."""
     if not await connection.fetchval(SQL.holds_lease, job.id, job.lease_token):
         raise LeaseLost(f"import {job.id}")
 
@@ -219,12 +227,12 @@ async def record_progress(
 
 
 async def record_kept(connection: Connection, job: LeasedImport, *, reserved: int = 0, assigned: int = 0) -> None:
-    """Store the numbers of codes that an import that replaces could not remove."""
+    """Store how many codes an import in mode replace could not remove."""
     await connection.execute(SQL.record_kept, job.id, job.lease_token, reserved, assigned)
 
 
 async def finish(connection: Connection, job: LeasedImport) -> None:
-    """Raises LeaseLost."""
+    """End an import that is complete. Raises LeaseLost."""
     await _end(connection, job, ImportState.FINISHED, None)
 
 
@@ -247,12 +255,13 @@ async def _delete_upload(connection: Connection, source: str) -> None:
 
 
 async def release(connection: Connection, job: LeasedImport) -> None:
+    """Release the lease at the shutdown of a worker, so that the next worker can claim the import."""
     if await connection.fetchval(SQL.release, job.id, job.lease_token):
         await log_event(connection, job.id, "released: worker shutting down")
 
 
 async def count_retry(connection: Connection, job: LeasedImport) -> int:
-    """The number of retries since the last chunk, including this one. Raises LeaseLost."""
+    """Count a retry. Returns the number of retries since the last chunk, including this one. Raises LeaseLost."""
     retries: int | None = await connection.fetchval(SQL.count_retry, job.id, job.lease_token)
     if retries is None:
         raise LeaseLost(f"import {job.id}")
@@ -272,7 +281,7 @@ async def renew(connection: Connection, job: LeasedImport, *, lease_seconds: flo
 
 
 async def cancel(connection: Connection, import_id: UUID) -> None:
-    """End an import now; its committed chunks stay. Raises Conflict if it has ended or does not exist."""
+    """End an import now. Its committed chunks stay. Raises Conflict if the import has ended or does not exist."""
     async with connection.transaction():
         source = await connection.fetchval(SQL.cancel, import_id)
         if source is None:
@@ -289,7 +298,7 @@ async def delete_old_rejections(connection: Connection, *, days: int) -> None:
 
 
 async def log_event(connection: Connection, import_id: UUID, text: str) -> None:
-    """Add an event to the log of the import; it never contains a code or an address."""
+    """Add an event to the log of the import. The text never contains a code or an address."""
     await connection.execute(SQL.log_event, import_id, text)
 
 
@@ -327,9 +336,9 @@ async def list_events(connection: Connection, import_id: UUID) -> list[Event]:
 
 
 async def iter_rejections(connection: "Connection | Pool", import_id: UUID) -> AsyncIterator[Rejected]:
-    """The rejected lines, by line number; ten thousand are in memory at a time.
+    """The rejected lines, by line number. At most ten thousand of them are in memory at a time.
 
-    With a pool, a connection is held only while these are fetched, not while they are processed.
+    With a pool, a connection is held only while lines are fetched, not while they are processed.
     """
     if not await connection.fetchval(SQL.has_rejections, import_id):
         return
@@ -360,6 +369,6 @@ def rejection_to_text(rejected: Rejected) -> str:
 
 
 def rejection_from_text(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
-    """The rejected line for a text made by `rejection_to_text`."""
+    """The rejected line for a text from `rejection_to_text`."""
     row = json.loads(text) if is_row else None
     return Rejected(line, row[EMAIL] if row else text, REASONS[reason], row)

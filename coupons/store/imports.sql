@@ -1,7 +1,7 @@
--- lock_list: it cannot be deleted before the import is created
+-- lock_list: lock list $1, so that it cannot be deleted before the import is created
 SELECT FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR KEY SHARE;
 
--- create: an import into a list ($2) or a group ($3); no row if it does not exist
+-- create: create an import into list $2 or group $3; no row if the target does not exist
 INSERT INTO import_job (id, list_id, group_id, mode, source, format)
 SELECT $1, l.id, g.id, $4, $5, $6
 FROM (SELECT) one
@@ -10,12 +10,12 @@ LEFT JOIN recipient_group g ON g.name = $3
 WHERE l.id IS NOT NULL OR g.id IS NOT NULL
 RETURNING id;
 
--- ensure_group: created if missing
+-- ensure_group: create the group if it does not exist
 INSERT INTO recipient_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
 
--- claim: the oldest import that waits or was left, or only $3 if that is not NULL, under a new lease.
--- Imports into one list take their turns, or what one adds would be what another one replaces; one that only adds passes
--- another such that waits for its source
+-- claim: claim the oldest import that waits or was left by a dead worker, or only import $3 if $3 is not NULL.
+-- Imports into one target run in the order of their creation: otherwise one import could replace codes that another adds.
+-- An exception is an import in mode add, which may overtake another import in mode add that waits for a retry.
 UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = read_bytes, claimed_lines = lines,
@@ -37,20 +37,20 @@ RETURNING j.id, j.list_id, j.group_id,
           j.mode, j.source, j.format, j.position, j.digest, j.read_bytes, j.lines, j.retries, j.lease_token,
           waiting.state = 'running' AS is_resumed;
 
--- seconds_until_due: for the next postponed import
+-- seconds_until_due: seconds until the next postponed import is due
 SELECT extract(epoch FROM min(due_at) - now())::float8 FROM import_job WHERE finished_at IS NULL AND due_at > now();
 
 -- holds_lease: whether the lease is still valid
 SELECT EXISTS (SELECT FROM import_job WHERE id = $1 AND lease_token = $2 AND lease_until > now());
 
--- set_total_bytes: the size $3 of its source
+-- set_total_bytes: store the size $3 of the import's source
 UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
 
--- set_columns: the columns $3 of rows that may be rejected
+-- set_columns: store the columns $3 of the import's rows, for rows that are rejected
 UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
 
--- record_progress: add the counts $3; then $4 bytes of text with digest $5 are imported, $6 bytes of the source are read.
--- Compare-and-set: no row if the lease is lost or the position is not ahead. Renews the lease
+-- record_progress: add the counts $3, and renew the lease. Set the position: $4 bytes of text, with digest $5, are
+-- imported, and $6 bytes of the source are read. No row if the lease is lost or the stored position is not before $4
 UPDATE import_job j
 SET blank = j.blank + c.blank, added = j.added + c.added, removed = j.removed + c.removed,
     existing = j.existing + c.existing, rejected = j.rejected + c.rejected,
@@ -65,48 +65,48 @@ WHERE id = $1 AND lease_token = $2 AND state = 'running' AND lease_until > clock
   AND ($4::bigint IS NULL OR position < $4)
 RETURNING id;
 
--- record_kept: codes that an import that replaces could not remove
+-- record_kept: store how many codes an import in mode replace could not remove
 UPDATE import_job SET kept_reserved = $3, kept_assigned = $4 WHERE id = $1 AND lease_token = $2;
 
--- end: finished, or failed with reason $4; no row if the lease is lost
+-- end: set the final state $3, with reason $4 if it is failed; no row if the lease is lost
 UPDATE import_job
 SET state = $3, reason = $4, finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2 AND state = 'running'
 RETURNING id;
 
--- cancel: an import, whoever holds its lease; committed chunks stay; no row if it has ended
+-- cancel: cancel an import, also under another lease; committed chunks stay; no row if the import has ended
 UPDATE import_job
 SET state = 'cancelled', finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND finished_at IS NULL
 RETURNING source;
 
--- release: for the next worker; no row if the lease is lost
+-- release: give up the lease for the next worker; no row if the lease is lost
 UPDATE import_job SET lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2 RETURNING id;
 
--- count_retry: another retry since the last chunk; no row if the lease is lost
+-- count_retry: count another retry since the last chunk; no row if the lease is lost
 UPDATE import_job SET retries = retries + 1 WHERE id = $1 AND lease_token = $2 RETURNING retries;
 
--- postpone: released, and due again after $3 seconds
+-- postpone: release the import; it is due again after $3 seconds
 UPDATE import_job
 SET due_at = now() + make_interval(secs => $3), lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2;
 
--- delete_old_rejections: of imports that ended more than $1 seconds ago; they contain codes and addresses
+-- delete_old_rejections: delete rejected lines, which contain codes or addresses, of imports that ended $1 seconds ago
 DELETE FROM import_rejection WHERE import_id IN (
     SELECT id FROM import_job WHERE finished_at < now() - make_interval(secs => $1));
 
--- renew: the lease; no row if it is lost
+-- renew: extend the lease; no row if the lease is lost
 UPDATE import_job SET lease_until = now() + make_interval(secs => $3)
 WHERE id = $1 AND lease_token = $2 AND lease_until > now() RETURNING id;
 
--- log_event: of an import
+-- log_event: add an event to the log of an import
 INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 
--- list_events: of one import, oldest first
+-- list_events: the log of an import, oldest event first
 SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
--- rows: imports, newest first, with id $1, of list $2 or of group $3 (or NULL). `per_second`: lines since the last claim
+-- rows: imports with id $1, of list $2 and of group $3 (NULL: any), newest first. per_second counts lines since the claim
 SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(j.source, '[?#].*', '?…') AS source, j.state, j.reason,
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
        j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
@@ -129,14 +129,14 @@ WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR (l.name = $2 AND 
   AND ($3::text IS NULL OR g.name = $3)
 ORDER BY j.created_at DESC LIMIT $4;
 
--- has_rejections: whether there are any; the rejected lines are codes, which not every login may read
+-- has_rejections: whether the import has rejected lines; not every login may read them, because they are codes
 SELECT EXISTS (SELECT FROM import_rejection WHERE import_id = $1);
 
--- next_rejections: rejected lines of one import after line $2
+-- next_rejections: the next row of rejected lines of an import, after the row with the first line $2
 SELECT first_line, lines, texts, reasons,
        (SELECT columns IS NOT NULL FROM import_job WHERE id = $1) AS are_rows
 FROM import_rejection WHERE import_id = $1 AND first_line > $2 ORDER BY first_line LIMIT 1;
 
--- count_reasons: of the rejected lines
+-- count_reasons: the number of rejected lines of an import for each reason
 SELECT reason, count(*) AS lines FROM import_rejection, unnest(reasons) AS reason WHERE import_id = $1
 GROUP BY reason ORDER BY lines DESC, reason;

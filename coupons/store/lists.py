@@ -13,7 +13,8 @@ from coupons.store.queries import Queries
 SQL = Queries("lists.sql")
 PREVIEW_SUFFIX = "_previewCoupon"
 DELETE_SECONDS = 3_600
-"""A million codes, half of them sent, take 5.5 s. The list is archived, so no other work waits for it."""
+"""Time limit for deleting a list. A million codes, half of them sent, take 5.5 s. The list is archived, so no other
+work waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ async def create(
     alternative_text: str,
     preview_text: str | None,
 ) -> None:
-    """A new, empty list. Raises Conflict if the name is taken or a text does not fit."""
+    """Create an empty list. Raises Conflict if the name is taken, or a text is too long or missing."""
     _check_texts(name, description, alternative_text, preview_text)
     if shortage == Shortage.TEXT and not alternative_text:
         raise Conflict(f"list {name}: shortage text needs an alternative text")
@@ -69,7 +70,10 @@ async def change(
     alternative_text: str | None,
     preview_text: str | None,
 ) -> None:
-    """Change settings; None leaves one unchanged. The name is fixed: templates use it. Raises Conflict."""
+    """Change settings of a list. None keeps a setting. The name cannot change, because templates use it.
+
+    Raises Conflict if the list does not exist, or a text is too long or missing.
+    """
     _check_texts(name, description, alternative_text, preview_text)
     (found,) = await get(connection, name)
     text = found.alternative_text if alternative_text is None else alternative_text
@@ -79,7 +83,7 @@ async def change(
 
 
 def _check_texts(name: str, description: str | None, alternative_text: str | None, preview_text: str | None) -> None:
-    """Check the limits of the reference manual, which the database enforces as well."""
+    """Check the lengths of texts. The limits are in the reference manual, and the database enforces them as well."""
     for what, text, most in (
         ("description", description, 200),
         ("alternative text", alternative_text, 500),
@@ -147,7 +151,7 @@ async def delete(connection: Connection, name: str) -> int:
 
 
 async def _check_unused(connection: Connection, list_id: int, name: str) -> bool:
-    """Whether a message refers to the list. Raises Conflict if anything else needs it."""
+    """Whether a message refers to the list. Raises Conflict if a sendout or an import needs the list."""
     users = await connection.fetchrow(SQL.users, list_id)
     assert users is not None  # noqa: S101 - a SELECT without FROM always has a row
     if sendout := users["unfinished"]:

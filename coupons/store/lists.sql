@@ -1,10 +1,10 @@
--- create: a list; no row if the name is taken
+-- create: create a list; no row if the name is taken
 INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
--- change: change description, shortage setting and texts; NULL keeps a value
+-- change: change description, shortage setting and texts of a list; NULL keeps a value
 UPDATE coupon_list
 SET description = coalesce($2, description), shortage = coalesce($3, shortage),
     alternative_text = coalesce($4, alternative_text), preview_text = coalesce($5, preview_text)
@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
 WHERE l.deleted_at IS NULL AND ($1::text[] IS NULL OR l.name = ANY ($1)) AND ($2 OR l.archived_at IS NULL)
 ORDER BY l.name;
 
--- copy: a new, empty list with the settings of another one
+-- copy: create an empty list with the settings of another list; no row if the name is taken
 INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
 SELECT $2, description, shortage, alternative_text,
        CASE WHEN preview_text = $1 || $3 THEN $2 || $3 ELSE preview_text END
@@ -37,17 +37,17 @@ WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NULL AND NOT EXISTS (
     WHERE sl.list_id = l.id AND s.finished_at IS NULL)
 RETURNING id;
 
--- restore: undo archive
+-- restore: undo the archiving of a list
 UPDATE coupon_list SET archived_at = NULL WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NOT NULL RETURNING id;
 
 -- no_imports: keep imports from committing chunks into any list until the transaction ends
--- An import that follows then knows the retired codes of this list.
+-- Imports after this transaction find the retired codes of the deleted list.
 SELECT pg_advisory_xact_lock(hashtextextended('retired_code', 0));
 
 -- lock: lock the list's row until the transaction ends
 SELECT id, archived_at FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR UPDATE;
 
--- users: what prevents a deletion, one of each kind, and whether a message refers to the list
+-- users: sendouts that prevent a deletion (one of each kind), whether an import does, whether a message refers to the list
 -- A sendout that is not prepared yet has no row in sendout_list, but its message refers to the list.
 SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
         WHERE ml.list_id = $1 AND s.finished_at IS NULL LIMIT 1) AS unfinished,
@@ -56,7 +56,8 @@ SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
        EXISTS (SELECT FROM message_list WHERE list_id = $1) AS is_named;
 
 -- remember: retire the assigned codes of a list
--- Sorted by hash: two lists that are deleted at the same time lock in one order, and the index is filled in its order.
+-- The hashes are sorted: two lists that are deleted at the same time lock rows in one order, and the index is filled in
+-- its own order.
 WITH spent AS (
     SELECT retired_code_hash(key, code) AS hash FROM coupon CROSS JOIN retired_code_key
     WHERE list_id = $1 AND sendout_id IS NOT NULL
@@ -68,10 +69,10 @@ SELECT count(*) FROM spent;
 -- delete_coupons: delete all codes of a list
 DELETE FROM coupon WHERE list_id = $1;
 
--- delete_rejections: delete rejected lines of its imports, which are codes too
+-- delete_rejections: delete rejected lines of the list's imports, because they are codes as well
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
 
--- bury: mark a list as deleted; its row stays for messages and sendouts that refer to it
+-- bury: mark a list as deleted; its row stays because messages and sendouts refer to it
 UPDATE coupon_list SET deleted_at = now(), total = 0, available = 0 WHERE id = $1;
 
 -- delete: delete a list that no message refers to; its imports are deleted with it

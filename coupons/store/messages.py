@@ -19,10 +19,11 @@ OWN_ATTRIBUTES = frozenset({"email"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`headers` are in addition to those of every mail. `files` are names; `list_files` returns their content.
+    """A version of a message.
 
-    `deleted_lists` are those of `lists` that were deleted after it was saved. Then the message cannot be sent until it
-    is saved again, even if there is another list with the same name.
+    `headers` are additional headers of its mails. `files` contains names; `list_files` returns the content.
+    `deleted_lists` are those of `lists` that were deleted after the version was saved. With a deleted list, the message
+    cannot be sent until it is saved again, even if there is a new list with the same name.
     """
 
     id: int
@@ -58,13 +59,13 @@ async def save(
 ) -> Message:
     """Save a message's next version.
 
-    `declared` are attributes of recipients that are not in a group yet.
+    `declared` are attributes that no group has yet, but that recipients will have.
 
     Raises:
         TemplateError: a part does not compile.
         AddressError: sender or reply_to is not a mailbox.
         EmailError: a header or a file is not allowed.
-        Conflict: it refers to a list that does not exist or is archived, or to an unknown attribute.
+        Conflict: the message refers to a list that does not exist or is archived, or to an unknown attribute.
     """
     template = Template(parts)
     compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)
@@ -101,7 +102,7 @@ async def list_all(connection: Connection) -> list[Message]:
 
 
 async def get(connection: Connection, name: str) -> Message:
-    """The newest version. Raises Conflict if there is none."""
+    """The newest version of a message. Raises Conflict if the message does not exist."""
     row = await connection.fetchrow(SQL.rows, [name], None)
     if row is None:
         raise Conflict(f"there is no message {name}")
@@ -116,5 +117,5 @@ async def get_for_sendout(connection: Connection, sendout_id: UUID) -> Message:
 
 
 async def list_files(connection: Connection, message_id: int) -> list[File]:
-    """A version's attachments and inline images, by their names, with their bytes."""
+    """The attachments and inline images of a message's version, sorted by name, with their bytes."""
     return [File(**row) for row in await connection.fetch(SQL.files, message_id)]

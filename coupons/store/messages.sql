@@ -1,18 +1,18 @@
--- save: the next version of a message
+-- save: create the next version of a message
 INSERT INTO message (name, version, sender, reply_to, subject, text, html, attributes, headers)
 SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM message WHERE name = $1
 RETURNING id, version;
 
--- name_lists: the lists that a version refers to
+-- name_lists: store the lists that a version refers to
 INSERT INTO message_list (message_id, list_id) SELECT $1, unnest($2::bigint[]);
 
--- add_file: an attachment or inline image of a version
+-- add_file: store an attachment or inline image of a version
 INSERT INTO message_file (message_id, name, content_type, inline, content) VALUES ($1, $2, $3, $4, $5);
 
 -- files: the files of a version
 SELECT name, content_type, inline, content FROM message_file WHERE message_id = $1 ORDER BY name;
 
--- rows: the newest version of each message; $1 names, or NULL for all. Or the version that the sendout $2 mails
+-- rows: the newest version of each message with a name in $1 (NULL: of all), or the version that sendout $2 mails
 SELECT DISTINCT ON (m.name) m.id, m.name, m.version, m.sender, m.reply_to, m.subject, m.text, m.html, m.attributes,
        m.headers, m.created_at,
        ARRAY(SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id

@@ -1,4 +1,4 @@
-"""Uploaded files, stored in pieces in the database until a worker imports them: no shared disk is needed."""
+"""Uploaded files. The database stores them in pieces until a worker imports them, so no shared disk is needed."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
@@ -12,7 +12,7 @@ from coupons.store.queries import Queries
 SQL = Queries("uploads.sql")
 STALE_DAYS = 7
 DELETE_TIMEOUT_SECONDS = 600
-"""Enough for gigabytes of abandoned uploads."""
+"""Long enough to delete gigabytes of abandoned uploads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,10 @@ class Upload:
 async def store(
     connection: Connection, name: str, pieces: AsyncIterable[bytes], *, max_bytes: int, upload_id: UUID | None = None
 ) -> Upload:
-    """Store a file. Each piece is committed; the upload exists once it is complete. A complete one with this id stays.
+    """Store a file. Each piece is committed; the upload exists once it is complete.
 
-    An error removes its pieces again; without the database, they are deleted after STALE_DAYS.
+    If a complete upload with this id exists, it is returned unchanged. After an error, the stored pieces are deleted;
+    if the database is unavailable, they are deleted after STALE_DAYS.
 
     Raises Conflict if the file is larger than `max_bytes`.
     """
@@ -60,13 +61,13 @@ async def _store_pieces(
 
 
 async def find(connection: "Connection | Pool", upload_id: UUID) -> Upload | None:
-    """The complete upload with this id."""
+    """The complete upload with this id, or None."""
     row = await connection.fetchrow(SQL.find, upload_id)
     return Upload(**row) if row else None
 
 
 async def iter_pieces(connection: "Connection | Pool", upload: Upload) -> AsyncIterator[bytes]:
-    """The pieces of an upload, as they were stored. Raises Conflict if it is deleted in the meantime."""
+    """The pieces of an upload, as they were stored. Raises Conflict if the upload is deleted in the meantime."""
     number = size = 0
     while (data := await connection.fetchval(SQL.chunk, upload.id, number)) is not None:
         yield data
@@ -88,7 +89,7 @@ async def delete_stale(connection: Connection) -> None:
 
 
 def parse_source(source: str) -> UUID | None:
-    """The id in `upload:<id>`; None for other sources. Raises Conflict if the id is not a UUID."""
+    """The id in `upload:<id>`. None for another kind of source. Raises Conflict if the id is not a UUID."""
     scheme, _, rest = source.partition(":")
     if scheme != "upload":
         return None

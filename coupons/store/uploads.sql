@@ -1,10 +1,10 @@
--- begin: an upload, incomplete at first
+-- begin: create an upload, which is incomplete at first
 INSERT INTO upload (id, name) VALUES ($1, $2);
 
--- add_chunk: its next piece
+-- add_chunk: store the next piece of an upload
 INSERT INTO upload_chunk (upload_id, number, data) VALUES ($1, $2, $3);
 
--- complete: all pieces are stored
+-- complete: mark an upload as complete, after all its pieces are stored
 UPDATE upload SET size_bytes = $2 WHERE id = $1;
 
 -- find: a complete upload
@@ -13,10 +13,10 @@ SELECT id, name, size_bytes FROM upload WHERE id = $1 AND size_bytes IS NOT NULL
 -- chunk: one piece of an upload
 SELECT data FROM upload_chunk WHERE upload_id = $1 AND number = $2;
 
--- delete: an upload, unless an unfinished import needs it
+-- delete: delete an upload, unless an unfinished import needs it
 DELETE FROM upload u WHERE id = $1
 AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
 
--- delete_stale: aborted uploads, and uploads without an unfinished import, older than $1 seconds
+-- delete_stale: delete uploads, complete or not, that are older than $1 seconds and not needed by an unfinished import
 DELETE FROM upload u WHERE created_at < now() - make_interval(secs => $1)
 AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
