@@ -11,7 +11,7 @@ UNUSUAL_CHARACTERS = st.sampled_from(
 
 
 def test_a_plain_address_is_unchanged() -> None:
-    """Only the key ignores letter case."""
+    """The parsed address is unchanged; its key is in lower case."""
     address = parse_address("Ada.O'Neil+shop@Mail.Example.org")
     assert address.address == "Ada.O'Neil+shop@Mail.Example.org"
     assert address.key == "ada.o'neil+shop@mail.example.org"
@@ -29,17 +29,17 @@ def test_a_plain_address_is_unchanged() -> None:
     ],
 )
 def test_spellings_of_one_mailbox_share_a_key(spelling: str) -> None:
-    """Case, surrounding spaces, decomposed letters, IDN or A-labels do not make a second recipient."""
+    """Addresses that differ in case, surrounding spaces, decomposed letters or the form of the domain have one key."""
     assert parse_address(spelling).key == "ada@xn--bcher-kva.example"
 
 
 def test_an_international_domain_is_mailed_in_ascii() -> None:
-    """The envelope and the To header need no SMTPUTF8."""
+    """The domain is converted to ASCII, so the envelope and the To header need no SMTPUTF8."""
     assert parse_address("ada@bücher.example").address == "ada@xn--bcher-kva.example"
 
 
 def test_non_ascii_letters_before_the_at_are_mailed_unchanged() -> None:
-    """RFC 6531: only UTF-8 can represent them; the address knows that it needs SMTPUTF8."""
+    """A non-ASCII local part stays in UTF-8, its only form (RFC 6531), and its address reports a need of SMTPUTF8."""
     address = parse_address(" Ju\u0308rgen.Groß+1@Bücher.example")
     assert address.address == "Jürgen.Groß+1@xn--bcher-kva.example"
     assert address.utf8
@@ -58,7 +58,7 @@ def test_non_ascii_letters_before_the_at_are_mailed_unchanged() -> None:
     ],
 )
 def test_a_non_ascii_key_ignores_only_case(one: str, other: str, same: bool) -> None:
-    """Two spellings of one mailbox are one recipient; two mailboxes never are."""
+    """Two spellings of one mailbox have one key; two mailboxes never have the same key."""
     assert (parse_address(one).key == parse_address(other).key) == same
 
 
@@ -67,7 +67,7 @@ def test_a_non_ascii_key_ignores_only_case(one: str, other: str, same: bool) -> 
     ["a@b\r\nBcc: eve@example.org", "a@b\n", "a@b,c@d", "a@b>", "<a@b", "a b@c", "a@b@c", "a@b\0", "ä@b.org", "a", ""],
 )
 def test_an_address_that_could_end_a_header_is_not_harmless(address: str) -> None:
-    """The quick check before a mail is written rejects everything that could start a header or command."""
+    """The quick check before a mail is written rejects all text that could start a header or a command."""
     assert not is_harmless(address)
 
 
@@ -115,14 +115,14 @@ def test_an_address_that_could_end_a_header_is_not_harmless(address: str) -> Non
     ],
 )
 def test_an_invalid_address_has_a_helpful_reason(text: str, reason: str) -> None:
-    """The reason helps to fix the address."""
+    """The error of an invalid address contains the reason that helps to fix it."""
     with pytest.raises(AddressError) as caught:
         parse_address(text)
     assert caught.value.reason == reason
 
 
 def test_a_long_invalid_text_is_truncated() -> None:
-    """A megabyte in an address column gives one readable line."""
+    """The error for a megabyte in an address column is one readable line."""
     with pytest.raises(AddressError) as caught:
         parse_address("é" * 1_000_000)
     assert len(str(caught.value)) < 200

@@ -16,7 +16,7 @@ from producers.cli.files import format_options, number_or_name, source_of
     ("column", "expected"), [("2", 2), ("code", "code"), ("²", "²"), ("1.", "1."), ("-1", "-1"), (None, None)]
 )
 def test_a_column_is_a_number_or_a_name(column: str | None, expected: str | int | None) -> None:
-    """Text that only resembles digits is a name."""
+    """A column of ASCII digits is a number; any other text is a name."""
     assert number_or_name(column) == expected
 
 
@@ -24,7 +24,7 @@ def test_a_column_is_a_number_or_a_name(column: str | None, expected: str | int 
     ("text", "expected"), [("TAB", "\t"), ("tab", "\t"), ("\t", "\t"), (";", ";"), ("tabs", "tabs")]
 )
 def test_a_tab_is_written_as_its_name(text: str, expected: str) -> None:
-    """A tab is hard to type; other separators are given literally."""
+    """A tab, which is hard to type, can be given by its name; other separators are given literally."""
 
     @click.command()
     @format_options
@@ -35,7 +35,7 @@ def test_a_tab_is_written_as_its_name(text: str, expected: str) -> None:
 
 
 async def test_a_pipe_is_read_in_whole_pieces(tmp_path: Path) -> None:
-    """Although its bytes arrive in pieces of 64 KiB; the last piece is the remainder."""
+    """A pipe is read in whole pieces although its bytes arrive 64 KiB at a time. The last piece is the remainder."""
     path, content = tmp_path / "pipe", os.urandom(2 * PIECE_BYTES + 10)
     os.mkfifo(path)
     Thread(target=path.write_bytes, args=(content,)).start()
@@ -46,7 +46,7 @@ async def test_a_pipe_is_read_in_whole_pieces(tmp_path: Path) -> None:
 
 
 async def test_a_read_error_names_the_file() -> None:
-    """With the reason from the operating system."""
+    """The error contains the name of the file and the reason from the operating system."""
     with Path("/proc/self/mem").open("rb") as file, pytest.raises(SourceError) as caught:  # noqa: ASYNC230 - opens at once
         assert [piece async for piece in source_of(file).pieces]
     assert str(caught.value) == "mem cannot be read: Input/output error"

@@ -25,7 +25,7 @@ def rejection_reason(code: str) -> Reason | None:
     ],
 )
 def test_plausible_codes_are_accepted(code: str) -> None:
-    """Unchanged: only the shop knows what a code means."""
+    """Plausible codes are accepted and stay unchanged, because only the shop knows what a code means."""
     assert check_codes([7], [code]) == CheckedCodes([7], [code], [], 0)
 
 
@@ -45,9 +45,9 @@ def test_plausible_codes_are_accepted(code: str) -> None:
         ("A\ud800B", Reason.CONTROL),  # lone surrogate
         ("A\ue000B", Reason.CONTROL),  # private use
         ("A\u2028B", Reason.CONTROL),  # line separator
-        ("A\u3164B", Reason.CONTROL),  # a filler that looks like nothing
+        ("A\u3164B", Reason.CONTROL),  # an invisible filler
         ("A\ufe0fB", Reason.CONTROL),  # variation selector
-        ("A\ufffdB", Reason.CONTROL),  # replacement of what was lost before
+        ("A\ufffdB", Reason.CONTROL),  # replacement of a character that was lost earlier
         ("A  B", Reason.SPACES),
         ("A\u00a0B", Reason.SPACES),
         ("1.2E+11", Reason.EXCEL),
@@ -76,7 +76,7 @@ def test_plausible_codes_are_accepted(code: str) -> None:
     ],
 )
 def test_an_impossible_code_is_rejected_with_its_reason(code: str, reason: Reason) -> None:
-    """One reason per line, whatever the lines around it contain."""
+    """A line that cannot be a code is rejected with one reason, which does not depend on other lines."""
     assert rejection_reason(code) == reason
     checked = check_codes([1, 2, 3], ["A1", f" {code} ", "B2"])
     assert (checked.lines, checked.codes) == ([1, 3], ["A1", "B2"])
@@ -84,18 +84,18 @@ def test_an_impossible_code_is_rejected_with_its_reason(code: str, reason: Reaso
 
 
 def test_white_space_around_a_code_is_removed() -> None:
-    """Of any kind: spreadsheets leave no-break spaces."""
+    """White space of any kind around a code is removed: spreadsheets leave no-break spaces."""
     assert check_codes([1, 2], [" A1\t", "\u00a0B 2\u3000"]).codes == ["A1", "B 2"]
 
 
 def test_blank_lines_are_only_counted() -> None:
-    """They are neither codes nor errors."""
+    """Blank lines are counted. They are neither codes nor rejected lines."""
     assert check_codes([1, 2, 3], ["", " \t", "A1"]) == CheckedCodes([3], ["A1"], [], 2)
 
 
 @given(st.lists(ANY_TEXT))
 def test_every_line_has_exactly_one_result(values: list[str]) -> None:
-    """It is a code, rejected or blank; codes are unchanged except for surrounding white space."""
+    """Each line is a code, rejected or blank. Codes are unchanged except for surrounding white space."""
     checked = check_codes(range(1, len(values) + 1), values)
     assert sorted([*checked.lines, *(each.line for each in checked.rejected)]) == [
         line for line, value in enumerate(values, 1) if value.strip()
@@ -107,7 +107,7 @@ def test_every_line_has_exactly_one_result(values: list[str]) -> None:
 
 @given(st.lists(ANY_TEXT))
 def test_a_code_is_checked_independently(values: list[str]) -> None:
-    """The fast path for a whole batch changes the result of none of its lines."""
+    """A line has the same result in a batch, where the fast path may apply, as alone."""
     together = check_codes(range(len(values)), values)
     alone = [check_codes([line], [value]) for line, value in enumerate(values)]
     assert together.codes == [code for each in alone for code in each.codes]
@@ -116,13 +116,13 @@ def test_a_code_is_checked_independently(values: list[str]) -> None:
 
 @given(st.from_regex(codes._PLAIN, fullmatch=True) | st.text("aZ9-_. /wMarÄ+Ee", max_size=12))
 def test_the_fast_path_accepts_only_valid_codes(text: str) -> None:
-    """It accepts nothing that a rule would reject."""
+    """The fast path accepts no code that a rule would reject."""
     if codes._PLAIN.fullmatch(text):
         assert codes._violation(text) is None
 
 
 @given(ANY_TEXT.filter(lambda text: "'" not in text))
 def test_an_accepted_code_is_accepted_again_unchanged(text: str) -> None:
-    """Checking is stable: the same file imported twice gives the same codes."""
+    """An accepted code is accepted again unchanged, so importing a file twice gives the same codes."""
     codes = check_codes([1], [text]).codes
     assert check_codes([1] * len(codes), codes).codes == codes

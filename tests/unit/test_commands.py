@@ -1,4 +1,4 @@
-"""The contract: valid commands, and the reasons for rejecting others."""
+"""The contract accepts valid commands, and rejects other commands with reasons."""
 
 import json
 from typing import Any, Literal
@@ -46,13 +46,13 @@ def test_each_command_of_the_contract_is_read() -> None:
 
 @given(st.sampled_from(["add", "replace", "delete"]), st.lists(st.text(max_size=20), min_size=1, max_size=5))
 def test_a_command_survives_its_own_body(mode: Literal["add", "replace", "delete"], codes: list[str]) -> None:
-    """Whatever its codes are."""
+    """Decoding the body of a command gives the same command, for any codes."""
     command = ImportCoupons(list="spring-10", mode=mode, codes=tuple(codes))
     assert decode(command.body()) == command
 
 
 def test_all_errors_are_reported_at_once() -> None:
-    """A publisher can fix a command in one step."""
+    """An error reports all reasons at once, so that a publisher can fix a command in one step."""
     reasons = reasons_for({"type": "import", "list": "a/b", "mode": "append", "codes": [], "colour": "red"})
     assert [reason.partition(":")[0] for reason in reasons] == ["id", "list", "mode", "codes", "colour"]
 
@@ -111,7 +111,7 @@ def test_an_invalid_command_has_a_reason(content: object, reason: str) -> None:
     ],
 )
 def test_a_reason_is_in_our_own_words(changes: dict[str, Any], reason: str) -> None:
-    """The texts of pydantic address developers, not publishers."""
+    """A reason is our own text: pydantic's texts are written for developers, not for publishers."""
     content = {"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": "a@b.de"}]} | changes
     [found] = reasons_for(content)
     assert found.endswith(reason)
@@ -119,21 +119,21 @@ def test_a_reason_is_in_our_own_words(changes: dict[str, Any], reason: str) -> N
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'"' + b"x" * MAX_COMMAND_BYTES + b'"'])
 def test_other_bytes_are_rejected(body: bytes) -> None:
-    """The decoder raises nothing but InvalidCommand."""
+    """The decoder raises only InvalidCommand for bytes that are not a command."""
     with pytest.raises(InvalidCommand):
         decode(body)
 
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_rejected(body: bytes) -> None:
-    """Random bytes are never a command."""
+    """Random bytes are rejected with InvalidCommand."""
     with pytest.raises(InvalidCommand):
         decode(body)
 
 
 @pytest.mark.parametrize("value", ["\\u0000", "\\n", "\\ud800", "\\u2028"])
 def test_characters_that_mails_cannot_contain_are_rejected(value: str) -> None:
-    """JSON can encode characters that neither Postgres nor a mail accepts."""
+    """Characters that neither Postgres nor a mail accepts are rejected, although JSON can encode them."""
     recipients = f'[{{"email":"a@example.org","attributes":{{"first_name":"{value}"}}}}]'
     for rest in (
         f'"type":"sendout","message":"m","recipients":{recipients}',
@@ -144,7 +144,7 @@ def test_characters_that_mails_cannot_contain_are_rejected(value: str) -> None:
 
 
 def test_a_reason_never_quotes_a_value() -> None:
-    """Reasons go to logs and headers; codes and addresses must not."""
+    """A reason contains no codes and addresses, because reasons appear in logs and headers."""
     secret = "GEHEIM-4711 "
     for content in (
         {"type": "import", "id": ID, "list": "x" * 60 + secret, "codes": [secret], "mode": secret},
@@ -154,7 +154,7 @@ def test_a_reason_never_quotes_a_value() -> None:
 
 
 def test_the_same_content_has_the_same_digest() -> None:
-    """The id is not part of the content."""
+    """Commands with different ids and the same content have the same digest."""
     one = ResumeSendout(sendout=UUID(ID))
     assert one.digest() == ResumeSendout(sendout=UUID(ID)).digest()
     assert one.digest() != ResumeSendout(sendout=uuid4()).digest()

@@ -1,4 +1,4 @@
-"""Difficult files give their expected results however they are cut; any CSV dialect is read back exactly."""
+"""Difficult files have their expected results in any pieces, and any CSV dialect is read back exactly."""
 
 import tracemalloc
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ def read(chunks: Iterable[bytes], file_format: FileFormat) -> Outcome:
 @pytest.mark.parametrize("size", [1, 7, 4_096, 1 << 20])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_difficult_file_has_its_expected_result(case: Case, size: int) -> None:
-    """However it is cut: each line is accepted or rejected with its reason, or the whole file is rejected."""
+    """In any pieces, each line is accepted or rejected with its reason, or the whole file is rejected."""
     if case.error:
         with pytest.raises(FileError) as caught:
             read(pieces(case.data, size), case.format)
@@ -47,7 +47,7 @@ def test_a_difficult_file_has_its_expected_result(case: Case, size: int) -> None
 
 
 def test_a_gigabyte_in_one_line_is_rejected_in_little_memory() -> None:
-    """After its first piece; the rest is never read."""
+    """A gigabyte in one line is rejected after its first piece, and the rest is never read."""
     line = one_line(1 << 30)
     tracemalloc.start()
     try:
@@ -95,7 +95,7 @@ SIZES = st.sampled_from([1, 7, 64, 1 << 20])
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[bytes, FileFormat, list[str]]:
-    """A CSV file as some program writes it, the format to specify, and its codes."""
+    """A CSV file as a program may write it, the format to specify, and the codes of the file."""
     codes = draw(st.lists(CODES, min_size=1, max_size=20))
     before, after = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     separator, line_end = draw(st.sampled_from(SEPARATORS)), draw(st.sampled_from(["\n", "\r\n", "\r"]))
@@ -132,7 +132,7 @@ def cell_of(cell: str, separator: str, quoting: str, *, quote_anyway: bool) -> s
 
 @given(tables(), SIZES)
 def test_a_table_in_any_dialect_is_read_back_exactly(table: tuple[bytes, FileFormat, list[str]], size: int) -> None:
-    """Any separator, quoting, line end and encoding, with or without a header, with any other columns."""
+    """A table is read back with any separator, quoting, line end, encoding and columns, with or without a header."""
     data, file_format, codes = table
     accepted, rejected, blank = read(pieces(data, size), file_format)
     assert [code for _, code in accepted] == codes
@@ -143,14 +143,14 @@ def test_a_table_in_any_dialect_is_read_back_exactly(table: tuple[bytes, FileFor
 def test_a_txt_file_in_any_encoding_is_read_back_exactly(
     codes: Sequence[str], line_end: str, encoding: str, size: int
 ) -> None:
-    """One code per line, each with its line number."""
+    """Each line of a txt file is read as a code with its line number, in any encoding."""
     file_format = FileFormat(kind="txt", encoding="utf-8" if encoding in MARKED else encoding)
     data = line_end.join(codes).encode(encoding)
     assert read(pieces(data, size), file_format) == (list(enumerate(codes, 1)), [], 0)
 
 
 def test_every_reason_that_a_file_alone_can_give_is_in_the_corpus() -> None:
-    """Other reasons depend on the list or concern recipients."""
+    """The corpus has every reason except those that depend on the list or concern recipients."""
     found = {reason for case in CASES for _, reason in case.rejected}
     assert found == {
         *(Reason.TOO_LONG, Reason.CONTROL, Reason.SPACES, Reason.EXCEL, Reason.URL, Reason.PLACEHOLDER, Reason.COLUMNS),

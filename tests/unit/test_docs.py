@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[2]
 GENERATOR = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 GENERATED: dict[Path, str] = GENERATOR["generated_files"]()
 MODULES = sorted(path.stem for path in (ROOT / "coupons" / "store").glob("*.sql") if path.stem != "invariants")
-"""`verify` runs all blocks of invariants.sql, so none of them is called by name."""
+"""`verify` runs all blocks of invariants.sql, so no code calls one of them by name."""
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
 def test_generated_pages_match_the_code(path: Path) -> None:
-    """`make docs` would change nothing."""
+    """The generated pages are up to date: `make docs` would not change them."""
     assert path.read_text(encoding="utf-8") == GENERATED[path]
 
 
@@ -35,7 +35,7 @@ def test_each_setting_is_in_a_section() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_each_statement_has_its_caller(name: str) -> None:
-    """A .sql file has exactly the blocks that the code uses."""
+    """Each block of a .sql file is used by the code, and each used block exists."""
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "coupons").rglob("*.py")]
     own = (ROOT / "coupons" / "store" / f"{name}.py").read_text(encoding="utf-8")
     used = set(re.findall(r"(?<![\w.])SQL\.(\w+)", own))
@@ -45,11 +45,11 @@ def test_each_statement_has_its_caller(name: str) -> None:
 
 
 def test_verify_checks_invariants() -> None:
-    """There are at least nine of them."""
+    """`verify` checks at least nine invariants."""
     assert len(list(invariants.SQL)) >= 9
 
 
 def test_roles_and_migrations_take_the_same_lock() -> None:
-    """A migration does not run while roles.sql grants rights, nor the other way round."""
+    """Migrations and roles.sql take the same advisory lock, so they never run at the same time."""
     roles = (ROOT / "docs" / "reference" / "roles.sql").read_text(encoding="utf-8")
     assert f"pg_advisory_xact_lock({migrate.ADVISORY_LOCK})" in roles

@@ -23,7 +23,7 @@ def test_durations_are_parsed(text: str, minutes: int | None) -> None:
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 90))
 def test_every_duration_of_these_units_is_parsed(days: int, hours: int, minutes: int) -> None:
-    """The result is the sum of the parts, or None if it is zero."""
+    """The result is the sum of days, hours and minutes, or None if the sum is zero."""
     assert parse_minutes(f"{days}d{hours}h{minutes}m") == (((days * 24 + hours) * 60 + minutes) or None)
 
 
@@ -32,12 +32,12 @@ def test_every_duration_of_these_units_is_parsed(days: int, hours: int, minutes:
     [(0.2, "1 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3_600, "1 h"), (12_000, "3 h 20 min"), (90_061, "1 d 1 h")],
 )
 def test_durations_are_written_in_their_two_largest_units(seconds: float, words: str) -> None:
-    """A duration of days is written without its seconds."""
+    """A duration is written in its two largest units, so a duration of days has no seconds."""
     assert format_duration(seconds) == words
 
 
 def test_a_slow_rate_is_written_per_hour() -> None:
-    """Below one mail per second the rate is per hour instead of "0 mails/s"."""
+    """A rate below one mail per second is written per hour instead of "0 mails/s"."""
     assert [format_rate(each) for each in (12_345.6, 1, 0.5)] == ["12,346 mails/s", "1 mail/s", "1,800 mails/h"]
 
 

@@ -1,4 +1,4 @@
-"""Fences that need no services, each in isolation."""
+"""Tests of fences that need no services, each in isolation."""
 
 import asyncio
 from contextlib import suppress
@@ -45,14 +45,14 @@ async def test_a_renewal_without_an_answer_does_not_outlast_the_lease() -> None:
 @pytest.mark.parametrize("character", ["\r\n", "\n", "\0", "\x7f", "\x85", "\u2028"])
 @pytest.mark.parametrize("address", ["ada{}@example.org", "ada@exam{}ple.org", "jürgen{}@example.org"])
 def test_no_address_has_control_characters(address: str, character: str) -> None:
-    """The error gives this reason, whatever else is wrong."""
+    """An address with control characters is rejected for this reason, even if it has other errors."""
     with pytest.raises(AddressError, match="has control characters"):
         parse_address(address.format(character))
 
 
 @pytest.mark.parametrize("address", ["ada@example.org>\r\nRCPT TO:<eve@example.org", "ada@example.org\n"])
 def test_no_address_can_end_its_smtp_command(address: str) -> None:
-    """Nothing of such a mail is sent to the relay."""
+    """If an address could end its SMTP command, no byte of the mail is sent to the relay."""
     for envelope in (Envelope.plain("shop@example.org", address, b""), Envelope.plain(address, "ada@example.org", b"")):
         session = Session(Capabilities(), pipelining=True)
         with pytest.raises(ValueError, match="control character"):
@@ -61,7 +61,7 @@ def test_no_address_can_end_its_smtp_command(address: str) -> None:
 
 
 async def test_early_data_of_a_relay_is_rejected() -> None:
-    """Data before our first command may be injected, and would count as the reply to the first mail."""
+    """Early data of a relay is rejected: it may be injected, and would count as the reply to the first mail."""
     async with serving({"EHLO": "250 relay.example\r\n250 more\r\n"}) as server:
         address = SmtpAddress.parse(f"smtp://127.0.0.1:{server.port}")
         with pytest.raises(ConnectError, match="sent more than one reply"):
@@ -69,11 +69,11 @@ async def test_early_data_of_a_relay_is_rejected() -> None:
 
 
 async def test_an_abandoned_connection_is_aborted() -> None:
-    """No more data of an abandoned mail is sent, least of all its final dot."""
+    """After a connection is abandoned, no more data of its mail is sent, in particular not the final dot."""
     given_up, rest = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Reads nothing of the mail before the client has given up."""
+        """A relay that reads no byte of the mail before the client has given up."""
         writer.write(b"220 relay.example\r\n")
         async for line in reader:
             if line.startswith(b"DATA"):
@@ -113,7 +113,7 @@ def renderer_for(*, shortage: str = "pause") -> Renderer:
 
 
 def test_a_recipient_without_a_code_gets_no_mail() -> None:
-    """If the list pauses on a shortage; otherwise the mail contains the alternative text."""
+    """Without a code there is no mail if the list pauses on a shortage; otherwise the mail has the alternative text."""
     without = Delivery(1, "ada@example.org", {}, 0)
     with pytest.raises(RenderError, match="no code of list a"):
         renderer_for().render(without)
@@ -121,7 +121,7 @@ def test_a_recipient_without_a_code_gets_no_mail() -> None:
 
 
 def test_each_mail_has_its_own_code() -> None:
-    """And no code of an earlier mail."""
+    """A mail contains its own code, and no code of an earlier mail."""
     renderer = renderer_for()
     mails = [
         renderer.render(Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).data
@@ -135,7 +135,7 @@ def test_each_mail_has_its_own_code() -> None:
 
 
 def test_rendering_has_an_instruction_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second limit, in case a message ever exceeds the limits of the analysis."""
+    """Rendering stops at an instruction limit, in case a message passes the limits of the analysis."""
     monkeypatch.setattr(rendering, "FUEL", 100)
     template = Template(Parts("A voucher", "{{ a }}" * 100, None))
     with pytest.raises(RenderError, match="OutOfFuel"):
@@ -144,7 +144,7 @@ def test_rendering_has_an_instruction_limit(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", ["range", "dict", "debug", "namespace", "secret"])
 def test_a_message_reaches_only_its_attributes(name: str) -> None:
-    """A missing attribute is an error, even if the engine has a global of that name."""
+    """A missing attribute is an error, even if the engine has a global with that name."""
     try:
         template = Template(Parts("A voucher", f"{{{{ {name} }}}}", None))
     except TemplateError:
@@ -156,7 +156,7 @@ def test_a_message_reaches_only_its_attributes(name: str) -> None:
 
 
 def test_a_value_in_html_is_escaped() -> None:
-    """In both ways of rendering."""
+    """A value in HTML is escaped in both ways of rendering."""
     template = Template(Parts("A voucher", None, '<p>{{ name }} {{ coupon("a") }}'))
     coupons = {"a": Coupon("<1>", is_code=True)}
     for rendered in (template.render({"name": "<b>"}, coupons), template.render_varying({"name": "<b>"}, coupons)):

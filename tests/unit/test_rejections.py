@@ -28,7 +28,7 @@ FORMULA = re.compile("(^|[;,|\t])[-=+@\t\r\uff1d]")
 
 @given(ANY_TEXT, st.sampled_from(Reason))
 def test_a_rejected_value_can_be_stored_and_shown(text: str, reason: Reason) -> None:
-    """No NUL or surrogates for Postgres, no escape sequences for a terminal, no invisible zero-width spaces."""
+    """A rejected value has no NUL, surrogate, escape sequence or invisible character: it can be stored and printed."""
     value = reject(1, text, reason).value
     assert value.isprintable()
     assert len(value) == len(text)
@@ -36,14 +36,14 @@ def test_a_rejected_value_can_be_stored_and_shown(text: str, reason: Reason) -> 
 
 
 def test_a_rejected_value_is_truncated() -> None:
-    """To more than the length of a code, so that the rest cannot be imported by mistake."""
+    """A rejected value is truncated to more than the maximum length of a code, so it cannot be imported by mistake."""
     value = reject(1, "X" * 60_000, Reason.TOO_LONG).value
     assert value == "X" * (MAX_SHOWN_CHARS - 1) + "…"
     assert [each.reason for each in check_codes([1], [value]).rejected] == [Reason.TOO_LONG]
 
 
 def test_every_reason_has_a_sentence() -> None:
-    """The value is stored, the sentence shown; the type holds both."""
+    """Every reason has a value, which is stored, and a sentence, which is shown."""
     assert Reason("too_long") is Reason.TOO_LONG
     assert str(Reason.TOO_LONG) == "too_long"
     assert Reason.TOO_LONG.sentence == "longer than 200 characters"
@@ -51,7 +51,7 @@ def test_every_reason_has_a_sentence() -> None:
 
 
 def test_rejected_lines_become_a_csv_file() -> None:
-    """With line, value and reason, in a form in which spreadsheets show umlauts."""
+    """The CSV file has line, value and reason, and spreadsheets show its umlauts correctly."""
     rejected = [Rejected(3, 'Ä "1"', Reason.SENT), Rejected(5, "x", Reason.IN_LIST)]
     assert "".join(rejections_csv(rejected)).encode() == (
         "\ufeffline;code;reason\r\n"
@@ -62,7 +62,7 @@ def test_rejected_lines_become_a_csv_file() -> None:
 
 
 def test_rejected_recipients_keep_their_rows() -> None:
-    """One cell per column, empty if the row had none; or the address alone, if nothing else was kept."""
+    """A rejected recipient has one cell per column, empty if the row had no value or only the address was kept."""
     rejected = [
         Rejected(3, "nobody", Reason.BAD_ADDRESS, {"phone": "+49 1", "email": "nobody", "first_name": 'Ä "1"'}),
         Rejected(5, "x", Reason.COLUMNS, {"email": "x"}),
@@ -76,12 +76,12 @@ def test_rejected_recipients_keep_their_rows() -> None:
 
 @given(st.text("'=+-@,;|A\uff1d", max_size=8) | st.text(max_size=20))
 def test_a_cell_is_read_back_exactly(text: str) -> None:
-    """Also if it was escaped, or began with a ' of its own."""
+    """A cell is read back exactly, also if it was escaped or began with a '."""
     assert cell_text(csv_cell(text)[1:-1].replace('""', '"')) == text
 
 
 async def test_streamed_rejected_lines_become_the_same_file() -> None:
-    """The database returns them in batches."""
+    """Rejected lines that arrive in batches from the database become the same CSV file."""
     rejected = [Rejected(3, "=Ä", Reason.RESERVED), Rejected(5, "x", Reason.NOT_IN_LIST)]
 
     async def stream() -> AsyncIterator[Rejected]:
@@ -92,7 +92,7 @@ async def test_streamed_rejected_lines_become_the_same_file() -> None:
 
 
 def test_rejected_lines_are_written_one_by_one() -> None:
-    """Millions of them need no memory: each line is written before the next is requested."""
+    """Each line is written before the next line is requested, so millions of lines need little memory."""
     requested: list[int] = []
 
     def rejected() -> Iterator[Rejected]:
@@ -111,7 +111,7 @@ def test_rejected_lines_are_written_one_by_one() -> None:
     "value", ["=1+1", "+1", "-1", "@SUM(A1)", "'=1+1", "\uff1d1", "A;=1+1", "A|=1", "A,=1", "A\t=1", "\t=1"]
 )
 def test_a_spreadsheet_runs_no_formula(value: str) -> None:
-    """Neither at the beginning of a cell nor where the spreadsheet of another locale splits it."""
+    """A spreadsheet runs no formula at the beginning of a cell, nor where another locale would split the cell."""
     line = list(rejections_csv([reject(1, value, Reason.IN_LIST)]))[1]
     cell = line.split(";", 1)[1].rsplit(";", 1)[0].strip('"')
     assert not FORMULA.search(cell)
@@ -119,7 +119,7 @@ def test_a_spreadsheet_runs_no_formula(value: str) -> None:
 
 @given(st.lists(ANY_TEXT.filter(lambda text: bool(text.strip()))))
 def test_a_report_can_be_imported_again(values: list[str]) -> None:
-    """A code is read back exactly; an invalid line is rejected again unless it is fixed."""
+    """In a re-imported report, a code is read back exactly, and an unfixed invalid line is rejected again."""
     before = check_codes(range(len(values)), values)
     as_codes = [reject(line, code, Reason.IN_LIST) for line, code in zip(before.lines, before.codes, strict=True)]
     reader = CodeReader(FileFormat(), "rejected.csv")

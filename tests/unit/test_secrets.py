@@ -34,7 +34,7 @@ DELIVERY = Delivery(1, "ada@example.org", {}, 0, codes={1: CODE})
     ids=lambda thing: type(thing).__name__,
 )
 def test_the_repr_of_a_value_hides_its_secret(thing: object) -> None:
-    """Debuggers, assertions and tracebacks with values print it."""
+    """The repr, which debuggers, assertions and tracebacks print, does not contain the secret of a value."""
     assert CODE not in repr(thing)
     assert PASSWORD not in repr(thing)
 
@@ -60,7 +60,7 @@ def test_no_log_line_has_a_traceback() -> None:
 
 
 def test_the_location_of_an_error_does_not_include_its_text() -> None:
-    """The log shows functions and lines."""
+    """The logged location of an error contains functions and lines, but not the text of the error."""
     try:
         raise ValueError(CODE)  # noqa: TRY301 - its location is the subject
     except ValueError as error:
@@ -69,7 +69,7 @@ def test_the_location_of_an_error_does_not_include_its_text() -> None:
 
 
 def test_settings_can_come_from_a_folder_of_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Container engines mount one file per setting, so that the environment holds no password."""
+    """Settings can be read from one file each, as container engines mount them: the environment holds no password."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COUPONS_WEB_TOKEN", raising=False)
     monkeypatch.setenv("COUPONS_SECRETS_DIR", str(tmp_path))
@@ -78,7 +78,7 @@ def test_settings_can_come_from_a_folder_of_secrets(tmp_path: Path, monkeypatch:
 
 
 def test_the_value_of_an_invalid_setting_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the setting. Its value may be a password that was put in the wrong place."""
+    """The error contains the name of the setting but not its value, which may be a misplaced password."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COUPONS_WEB_PORT", PASSWORD)
     with pytest.raises(SettingsError) as caught:
@@ -88,7 +88,7 @@ def test_the_value_of_an_invalid_setting_is_not_shown(tmp_path: Path, monkeypatc
 
 
 def test_the_error_of_an_invalid_command_shows_no_code() -> None:
-    """Neither the error nor a chained one contains it."""
+    """Neither the error of an invalid command nor a chained error contains a code."""
     body = ImportCoupons(list="spring", codes=(CODE,), id=uuid4()).body().replace(b'"add"', f'"{CODE}"'.encode())
     with pytest.raises(InvalidCommand) as caught:
         decode(body)

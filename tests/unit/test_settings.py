@@ -20,7 +20,7 @@ from coupons.settings import SettingsError, load_settings
 def test_an_invalid_setting_is_reported_with_the_values_that_are_valid(
     name: str, value: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message names the environment variable, but not its value."""
+    """The message contains the environment variable and the valid values, but not the variable's value."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(f"COUPONS_{name}", value)
     with pytest.raises(SettingsError) as caught:
@@ -29,7 +29,7 @@ def test_an_invalid_setting_is_reported_with_the_values_that_are_valid(
 
 
 def test_all_invalid_settings_are_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line."""
+    """One line reports all invalid settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COUPONS_WEB_PORT", "http")
     monkeypatch.setenv("COUPONS_LOG_FORMAT", "xml")
@@ -41,7 +41,7 @@ def test_all_invalid_settings_are_reported_at_once(tmp_path: Path, monkeypatch: 
 
 
 def test_a_lease_outlasts_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A heartbeat interval that is as long as the lease would lose it each time."""
+    """A heartbeat interval as long as the lease is rejected, because each lease would expire before it is renewed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COUPONS_HEARTBEAT_SECONDS", "45")
     with pytest.raises(SettingsError) as caught:
