@@ -1,9 +1,9 @@
 """Connections to PostgreSQL: one for the command line, a pool for workers and the console.
 
 A half-open connection can hang far beyond a call's own timeout, so both ends of each connection have limits. The server
-ends statements that take too long, and the connection stays usable. If there is no reply at all, the client drops the
-connection. The worst case is a network that acknowledges packets without delivering them: then the client drops the
-connection after COMMAND_SECONDS plus CANCEL_SECONDS, so that a worker resumes its work within a minute.
+ends statements that take too long, and the connection stays usable. Without any reply, the client drops the connection.
+The worst case is a network that acknowledges packets without delivering them: then the client drops the connection
+after COMMAND_SECONDS plus CANCEL_SECONDS, so that a worker resumes its work within a minute.
 """
 
 import asyncio

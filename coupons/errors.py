@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class Conflict(UserError):
-    """The request is not possible in the present state. Nothing was changed."""
+    """The request conflicts with the present state. Nothing was changed."""
 
 
 class WorkStopped(Exception):

@@ -66,7 +66,7 @@ async def migrate(database_url: str) -> list[Migration]:
 
 
 async def pending(connection: Connection) -> list[Migration]:
-    """The migrations that `migrate` would apply. Raises MigrationError as `migrate` does."""
+    """The missing migrations, which `migrate` would apply. Raises MigrationError as `migrate` does."""
     exists = await connection.fetchval("SELECT to_regclass('schema_migration') IS NOT NULL")
     return _missing(await _applied(connection) if exists else {})
 

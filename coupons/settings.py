@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         return paced_batch(self.batch_size, self.mails_per_hour or None)
 
     def require_activated(self) -> None:
-        """Raises Conflict if the Coupon Manager is not activated."""
+        """Check the setting `activated`. Raises Conflict if it is false."""
         if not self.activated:
             raise Conflict("the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)")
 

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class SendoutState(StrEnum):
-    """`finished`, `cancelled` and `failed` are final."""
+    """The states of a sendout. `finished`, `cancelled` and `failed` are final."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -17,7 +17,7 @@ class SendoutState(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """`pending` and `deferred` mails remain to be sent."""
+    """The states of a delivery. `pending` and `deferred` mails remain to be sent."""
 
     PENDING = "pending"
     DEFERRED = "deferred"
@@ -28,7 +28,7 @@ class DeliveryState(StrEnum):
 
 
 class ImportState(StrEnum):
-    """`finished`, `failed` and `cancelled` are final."""
+    """The states of an import. `finished`, `failed` and `cancelled` are final."""
 
     QUEUED = "queued"
     RUNNING = "running"

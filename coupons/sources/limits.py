@@ -43,12 +43,12 @@ class SourceLimits:
         )
 
     def check_size(self, name: str, size: int) -> None:
-        """Raises SourceError if the source is too large."""
+        """Check the size of a source. Raises SourceError if it is above the limit."""
         if size > self.max_bytes:
             raise SourceError(f"{name}: {size} bytes exceed the limit of {self.max_bytes} (COUPONS_IMPORT_MAX_BYTES)")
 
     def check_decompressed(self, name: str, *, size: int, source_bytes: int) -> None:
-        """Raises SourceError if `source_bytes` of a source decompress to a size beyond the limits.
+        """Check decompressed text. Raises SourceError if `source_bytes` of a source decompress to more than the limits.
 
         The ratio is limited only for a text of more than one piece: a short text of one repeated line is harmless.
         """

@@ -1,4 +1,4 @@
-"""Blocking calls in threads."""
+"""Runs blocking calls in threads."""
 
 import asyncio
 from collections.abc import Callable

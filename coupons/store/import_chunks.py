@@ -25,7 +25,7 @@ MERGE_FACTOR = 5
 """A list that is at most this many times as large as the chunk is read whole. In a larger list, each code of the chunk
 is looked up."""
 MIN_RECORDED_LINES = 10_000
-"""Chunks with fewer lines are not recorded by their digest."""
+"""The digest of a chunk is recorded only if the chunk has at least this many lines."""
 REMOVE_BATCH_SIZE = 20_000
 LINES_PER_ROW = 10_000
 ANY_ID = 2**63 - 1

@@ -315,7 +315,7 @@ async def find(connection: Connection, import_id: UUID) -> ImportStatus | None:
 
 
 async def get(connection: Connection, import_id: UUID) -> ImportStatus:
-    """Raises Conflict if there is none."""
+    """The import with this id. Raises Conflict if it does not exist."""
     found = await find(connection, import_id)
     if found is None:
         raise Conflict(f"there is no import {import_id}")

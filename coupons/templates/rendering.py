@@ -98,7 +98,7 @@ class Template:
     """
 
     def __init__(self, parts: Parts) -> None:
-        """Raises TemplateError as `names_of` does."""
+        """Compile a message. Raises TemplateError as `names_of` does."""
         self.names = names_of(parts)
         self.parts = _normalize_line_breaks(parts)
         self.mark = f"{secrets.token_hex(16)}\n"
