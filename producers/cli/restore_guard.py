@@ -1,4 +1,4 @@
-"""`coupons restore-guard`: after a restore or a failover, show what may have been sent since, and unlock sending."""
+"""`coupons restore-guard`: after a restore or a failover, show which mails may have been sent since, and unlock sending."""
 
 import sys
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ async def show(json_output: bool) -> int | None:
 async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
     """Let workers send from this database.
 
-    First shows what may have been sent since the backup, and asks for confirmation.
+    First shows which mails may have been sent since the backup, and asks for confirmation.
     """
     from coupons.store import restore_guard
 

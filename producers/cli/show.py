@@ -90,7 +90,7 @@ def describe(sendout: "Sendout") -> None:
 
 
 def next_step(sendout: "Sendout") -> str:
-    """What happens next to an interrupted sendout whose lists have enough codes."""
+    """Return what happens next to an interrupted sendout whose lists have enough codes."""
     step = "resumes automatically" if sendout.auto_resume else f"coupons resume {sendout.id}"
     return f"has enough codes now: {step}"
 
