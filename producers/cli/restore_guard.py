@@ -1,4 +1,4 @@
-"""`coupons restore-guard`: after a restore or a failover, show which mails may have been sent since, and unlock sending."""
+"""`coupons restore-guard`: after a restore or failover, show which mails may have been sent since, unlock sending."""
 
 import sys
 from collections.abc import Iterator
