@@ -5,5 +5,5 @@ BATCH_SECONDS = 10
 
 
 def paced_batch(batch_size: int, per_hour: float | None) -> int:
-    """The number of mails in a batch. With a rate limit, it is the mails of BATCH_SECONDS, and at least one."""
+    """The number of mails in a batch. With a rate limit: as many as it allows in BATCH_SECONDS, and at least one."""
     return batch_size if per_hour is None else max(1, min(batch_size, int(per_hour * BATCH_SECONDS / 3_600)))

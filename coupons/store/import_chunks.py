@@ -303,7 +303,10 @@ async def _remove_codes(connection: Connection, job: LeasedImport, after: object
 async def dry_run(
     connection: Connection, target: Target, mode: ImportMode, *, lines: int
 ) -> AsyncIterator[tuple[ImportCounts, AsyncIterator[Rejected]]]:
-    """What an import of the staged lines would do: its counts, and its rejected lines, to read inside the context."""
+    """Yield what an import of the staged lines would do: its counts and its rejected lines.
+
+    The rejected lines can be read only inside the block.
+    """
     async with _chunk_transaction(connection):
         if target.kind is TargetKind.GROUP:
             counts = await _dry_run_recipients(connection, target, mode)

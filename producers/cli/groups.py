@@ -42,8 +42,8 @@ async def import_file(
     The column `email` (or `E-Mail`, `mail` …) holds the address. Every other column is an attribute that messages can
     use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the same name.
 
-    Exit code 3: the import finished, but some lines were rejected. Get them with `--rejected FILE`, or later with
-    `coupons show ID --rejected`.
+    Exit code 3: the import finished, but some lines were rejected. `--rejected OUTPUT` writes these lines to
+    a CSV, and `coupons show ID --rejected` prints them later.
     """
     from coupons.commands import Format
     from coupons.names import parse_name

@@ -36,7 +36,7 @@ def import_options(command: Any) -> Any:
         ),
         click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
         click.option(
-            "--rejected", type=click.File("w", encoding="utf-8", lazy=True),
+            "--rejected", metavar="OUTPUT", type=click.File("w", encoding="utf-8", lazy=True),
             help="Write rejected lines to this CSV, to fix and import again. Needs --wait or --dry-run.",
         ),
         click.option(
@@ -77,8 +77,8 @@ async def import_file(
     Only available codes are replaced or deleted, even while sendouts are running; the report shows how many were kept
     and why.
 
-    Exit code 3: the import finished, but some lines were rejected. Get them with `--rejected FILE`, or later with
-    `coupons show ID --rejected`.
+    Exit code 3: the import finished, but some lines were rejected. `--rejected OUTPUT` writes these lines to
+    a CSV, and `coupons show ID --rejected` prints them later.
     """
     from coupons.commands import Format
     from coupons.names import parse_name
@@ -151,7 +151,10 @@ async def _suggest_resuming(connection: "Connection", job: "ImportStatus") -> No
 
     if job.list:
         for each in await sendout_views.list_resumable(connection, job.list):
-            click.echo(f"sendout {each.id} ({each.message}) has enough codes now: coupons resume {each.id}", err=True)
+            click.echo(
+                f"sendout {each.id} ({each.message}) has enough codes now; resume it with `coupons resume {each.id}`",
+                err=True,
+            )
 
 
 def _failure(job: "ImportStatus") -> str:

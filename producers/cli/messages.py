@@ -137,7 +137,8 @@ async def ls(json_output: bool) -> None:
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
     """Print a message as a recipient would see it.
 
-    Preview texts are printed instead of codes, and [name] for attributes without a value.
+    Each list's preview text is printed instead of a code. An attribute without a value is printed as its name in
+    brackets: [first_name].
     """
     from coupons.names import parse_name
     from coupons.store import messages

@@ -66,7 +66,7 @@ async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportC
     """Upload the file and publish the command.
 
     If publishing fails, the upload is deleted: if the command reached the broker all the same, it imports nothing. The
-    upload of a `repeatable` command is kept, because running the command again must find the file.
+    upload of a `repeatable` command is kept: the same command line, run again, refers to the same upload.
     """
     from coupons.database import TRANSIENT_ERRORS
     from coupons.store import uploads

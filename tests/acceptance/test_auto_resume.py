@@ -40,7 +40,7 @@ def send(shop: Shop, *options: str) -> Any:
 
 
 def is_only_shown_as_resumable(shop: Shop, sendout: str) -> None:
-    hint = f"has enough codes now: coupons resume {sendout}"
+    hint = f"has enough codes now; resume it with `coupons resume {sendout}`"
     assert hint in shop.coupons("outbox", "--state", "interrupted").out
     assert hint in shop.coupons("show", sendout).out
     (found,) = shop.coupons("outbox", "--state", "interrupted", "--json").json

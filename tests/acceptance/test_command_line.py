@@ -90,7 +90,7 @@ def test_a_command_with_a_known_id_is_not_executed_again(open_shop: Shop) -> Non
 
 
 def test_who_finds_codes_by_address_and_addresses_by_code(open_shop: Shop, sendout: Any) -> None:
-    """`who` exits with code 1 if it finds nothing, and with code 2 without an address or a code."""
+    """`who` has exit status 1 if it finds nothing, and 2 if neither an address nor a coupon code is given."""
     by_address = open_shop.coupons("who", "--email", "CUSTOMER1@example.org").out
     assert "ten-percent: TEN-000" in by_address
     assert "sent" in by_address

@@ -147,7 +147,7 @@ def test_closed_broker_connections_are_harmless(broker_lab: Lab, controlled_brok
 
 @pytest.mark.long
 def test_a_sendout_finishes_without_a_broker(broker_lab: Lab, controlled_broker: Broker) -> None:
-    """The sweep finishes a sendout without the broker. Commands published before are consumed after its restart."""
+    """While the broker is down, the sweep finishes the sendout; commands of before are consumed after the restart."""
     lab = broker_lab
     with busy_system(lab) as work:
         for worker in work.fleet.workers:

@@ -197,7 +197,7 @@ async def test_restored_data_are_blocked_until_accepted(
 
 
 async def test_a_promoted_replica_is_blocked_until_accepted(tmp_path: Path) -> None:
-    """A replica reports itself as one, without an error. Once promoted, it is blocked before any checkpoint."""
+    """The guard reports a replica without an error. After a promotion it blocks at once, before any checkpoint."""
     with cluster(tmp_path) as primary, primary.running() as url:
         await migrate.migrate(url)
         async with connect(url) as connection:

@@ -318,9 +318,9 @@ def test_an_ambiguous_code_column_is_rejected() -> None:
 
 
 def test_a_row_of_another_width_is_rejected() -> None:
-    """A row that is too short or too long may be shifted, so it is rejected: another cell would be mailed.
+    """In a row that is too short or too long, cells may be shifted, and a wrong cell would be mailed as the code.
 
-    Other rows are accepted.
+    Such a row is rejected; the other rows are accepted.
     """
     checked = read(b"code;eur\nA1;5\nB2\nC3;1;50\nD4;5;;\n\n;\n", name="a.csv")
     assert (checked.lines, checked.codes, checked.blank) == ([2, 5], ["A1", "D4"], 2)

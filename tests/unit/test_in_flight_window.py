@@ -125,7 +125,7 @@ def test_mails_on_stalled_connections_leave_the_others_their_room() -> None:
 
 
 def test_stalled_mails_count_towards_the_limit() -> None:
-    """However the relays behave, a killed worker leaves at most the limit of uncertain mails."""
+    """However the relays behave, a killed worker leaves no more uncertain mails than the in-flight limit."""
     stalled: list[object] = []
     window, mails = InFlightWindow(25, least=LEAST, stalled_owners=lambda: stalled), InFlight()
     with window.share(mails) as share:
