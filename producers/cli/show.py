@@ -86,13 +86,13 @@ def describe(sendout: "Sendout") -> None:
         click.echo(f"  {line}")
     if sendout.uncertain:
         verb = "is" if sendout.uncertain == 1 else "are"
-        click.echo(f"  {counted(sendout.uncertain, 'mail')} {verb} uncertain: coupons uncertain {sendout.id}")
+        click.echo(f"  {counted(sendout.uncertain, 'mail')} {verb} uncertain: see `coupons uncertain {sendout.id}`")
 
 
 def next_step(sendout: "Sendout") -> str:
     """Return what happens next to an interrupted sendout whose lists have enough codes."""
-    step = "resumes automatically" if sendout.auto_resume else f"coupons resume {sendout.id}"
-    return f"has enough codes now: {step}"
+    step = "it resumes automatically" if sendout.auto_resume else f"resume it with `coupons resume {sendout.id}`"
+    return f"has enough codes now; {step}"
 
 
 def format_start(sendout: "Sendout") -> str:
