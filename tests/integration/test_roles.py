@@ -47,8 +47,8 @@ SQL = {
         *("sendouts", "rate_limit", "uncertain", "uploads"),
     )
 }
-NOT_EXPLAINABLE = ("SET ", "CREATE TEMP TABLE ", "LOCK ")
-"""Prefixes of statements that PostgreSQL cannot explain."""
+NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
+"""The beginning of statements that PostgreSQL cannot explain, after their comments."""
 PART_OF_ANOTHER = {"import_chunks.lines_of_imported_chunk"}
 
 ADMISSION = """
@@ -141,7 +141,7 @@ async def list_denied(connection: Connection, work: str) -> list[str]:
     """Return the statements of a process that lack a right, with PostgreSQL's message."""
     missing = []
     for name, sql in iter_statements(work):
-        if sql.startswith(NOT_EXPLAINABLE) or name in PART_OF_ANOTHER:
+        if NOT_EXPLAINABLE.match(sql) or name in PART_OF_ANOTHER:
             continue
         try:
             await explain(connection, sql)
