@@ -135,12 +135,12 @@ async def list_resumable(connection: Connection, list_name: str) -> list[Resumab
 
     Each sendout is checked alone. Resuming one of them may leave too few codes for the next.
     """
-    return [Resumable(**row) for row in await connection.fetch(SQL.resumable, list_name, False)]
+    return [Resumable(**row) for row in await connection.fetch(SQL.resumable, list_name, False, None)]
 
 
 async def list_auto_resumable(connection: Connection) -> list[Resumable]:
     """Return the interrupted sendouts that have auto-resume and could be resumed now, oldest first."""
-    return [Resumable(**row) for row in await connection.fetch(SQL.resumable, None, True)]
+    return [Resumable(**row) for row in await connection.fetch(SQL.resumable, None, True, None)]
 
 
 async def list_problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
@@ -152,10 +152,9 @@ async def list_problems(connection: Connection, sendout_id: UUID) -> list[Proble
 async def _rows(
     connection: Connection, sendout_id: UUID | None, state: SendoutState | None, limit: int
 ) -> list[Sendout]:
+    # Before the states: a sendout that resumes between the two statements must not look interrupted and short of codes.
+    resumable = {row["id"] for row in await connection.fetch(SQL.resumable, None, False, sendout_id)}
     rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
-    resumable = set[UUID]()
-    if any(row["state"] == SendoutState.INTERRUPTED for row in rows):
-        resumable = {row["id"] for row in await connection.fetch(SQL.resumable, None, False)}
     of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
     for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
         columns = {**row, "shortage": Shortage(row["shortage"])}
@@ -163,7 +162,7 @@ async def _rows(
     return [
         Sendout(
             **{**row, "state": SendoutState(row["state"])},
-            resumable=row["id"] in resumable,
+            resumable=row["state"] == SendoutState.INTERRUPTED and row["id"] in resumable,
             lists=tuple(of_sendout[row["id"]]),
         )
         for row in rows

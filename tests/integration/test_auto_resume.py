@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import json
+from typing import cast
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from coupons.admission import Granted, Short
@@ -113,6 +115,35 @@ async def test_only_an_interrupted_sendout_is_resumable(connection: Connection) 
     assert [each.resumable for each in await sendout_views.list_newest(connection)] == [False, False]
     assert await sendouts.auto_resume(connection) == []
     assert await state_of(connection, sending) == "sending"
+
+
+class ResumesAfter:
+    """Answers queries, and resumes sendouts on another connection after a number of them."""
+
+    def __init__(self, connection: Connection, other: Connection, queries: int) -> None:
+        self._connection = connection
+        self._other = other
+        self._left = queries
+
+    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        rows = await self._connection.fetch(query, *arguments)
+        self._left -= 1
+        if self._left == 0:
+            assert await sendouts.auto_resume(self._other)
+        return rows
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+async def test_a_sendout_that_is_just_being_resumed_has_not_ended(
+    connection: Connection, other: Connection, queries: int
+) -> None:
+    """Its state and whether it is resumable are read in two queries; a follower must not stop between them."""
+    await add_stock(connection, a=0)
+    sendout_id = await start_interrupted(connection, "a")
+    await add_more(connection, "a", 10)
+    found = await sendout_views.get(cast("Connection", ResumesAfter(connection, other, queries)), sendout_id)
+    assert not found.ended
+    assert found.resumable == (found.state == "interrupted")
 
 
 async def test_the_console_shows_resumable_sendouts(connection: Connection) -> None:
