@@ -62,5 +62,6 @@ def test_a_closed_backlog_retries_no_mail(now: list[float]) -> None:
     backlog.close()
     backlog.postpone([SECOND])
     now[0] = 60
+    assert not backlog.has_postponed
     assert not backlog.retry_postponed(after_seconds=15)
     assert not backlog.waiting

@@ -18,7 +18,8 @@ class Backlog:
 
     @property
     def has_postponed(self) -> bool:
-        return bool(self._postponed)
+        """Whether any mail will be retried."""
+        return bool(self._postponed) and not self._is_closed
 
     def postpone(self, deliveries: Iterable[Delivery]) -> None:
         if postponed := [*deliveries]:
