@@ -7,8 +7,7 @@ CREATE TEMP TABLE IF NOT EXISTS existing_code (
 CREATE TEMP TABLE IF NOT EXISTS repeated_line (line bigint);
 TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line;
 
--- hash_plan: allow only hash joins. For a list that is newer than the last ANALYZE, the planner expects one row and would
--- scan the chunk for each code
+-- hash_plan: allow only hash joins: for a list newer than the last ANALYZE, others would scan the chunk for each code
 SET LOCAL enable_nestloop = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_hashjoin = on;
