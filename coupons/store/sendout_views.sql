@@ -29,8 +29,8 @@ ORDER BY s.created_at DESC LIMIT $3;
 
 -- resumable: interrupted sendouts whose lists all have enough codes now, oldest first
 -- $1 is a list that they need, or NULL. If $2, only sendouts with auto-resume are returned. $3 is an id, or NULL. The
--- current shortage setting of each list applies. A sendout is not resumable while the codes of one of its lists are being replaced,
--- because some of these codes will be removed.
+-- current shortage setting of each list applies. A sendout is not resumable while the codes of one of its lists are
+-- being replaced, because some of these codes will be removed.
 SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
 WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NOT $2)
   AND ($3::uuid IS NULL OR s.id = $3)
