@@ -1,7 +1,7 @@
 -- Columns and tables take the words of the glossary, each code of a list is counted once, and mails that must never be
--- resent are marked in a column. Stop the workers first: statements of the version before name the old columns. A worker
--- of that version that still runs can write nothing more: its mails in flight become uncertain, and it dead-letters the
--- commands that it receives.
+-- resent are marked in a column. Stop the workers and the console first: statements of the version before name the old
+-- columns. A worker of that version that still runs can write nothing more: its mails in flight become uncertain, and
+-- it dead-letters the commands that it receives.
 
 -- In the order in which workers lock them.
 LOCK TABLE delivery_batch, sendout, delivery, coupon_list, sendout_list;
