@@ -199,7 +199,7 @@ class Relay:
     async def _connect(self) -> Connection:
         """Open a connection. Raises ConnectError.
 
-        `Connection` becomes the transport's protocol before the loop reads more bytes.
+        `Connection` replaces the transport's protocol before the event loop reads again.
         """
         return Connection(
             await self._connector.connect(),

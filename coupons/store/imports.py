@@ -200,7 +200,7 @@ async def set_total_bytes(connection: Connection, job: LeasedImport, total_bytes
 
 
 async def set_columns(connection: Connection, job: LeasedImport, columns: Sequence[str]) -> None:
-    """Store the columns of a group's file, before its first rejected row."""
+    """Store the column names of a group's file. Call this before its first rejected row is stored."""
     await connection.execute(SQL.set_columns, job.id, job.lease_token, columns)
 
 

@@ -662,7 +662,7 @@ async def test_the_api_rejects_commands_from_pages_of_other_sites(
 async def test_without_a_token_only_requests_to_localhost_are_allowed(
     host: str, status: int, site: AsyncClient
 ) -> None:
-    """Another host name of this machine could otherwise share the origin of the console's pages (DNS rebinding)."""
+    """A hostile site whose name resolves to this machine does not share the console's origin (DNS rebinding)."""
     assert (await site.get("/", headers={"Host": host})).status_code == status
 
 

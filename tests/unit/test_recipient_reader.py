@@ -111,7 +111,7 @@ def test_a_file_of_addresses_alone_is_enough() -> None:
 
 
 def test_an_invalid_row_is_rejected_with_its_reason() -> None:
-    """An invalid row is kept with its line, address and reason, and other rows are accepted."""
+    """An invalid row is recorded with its line number, address and reason. The other rows are accepted."""
     text = (
         "email;name\n"
         ";Ada\n"
