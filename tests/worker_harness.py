@@ -17,8 +17,9 @@ from coupons.database import Connection, Pool, connect, open_pool
 from coupons.health import Health
 from coupons.settings import Settings
 from coupons.smtp import Relays
-from coupons.store.deliveries import Batch
-from tests.factories import add_list
+from coupons.store import deliveries, messages
+from coupons.store.deliveries import Batch, Delivery
+from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.waiting import until
 from workers.delivery.batch_sender import BatchSender
 from workers.delivery.in_flight import InFlight
@@ -132,3 +133,19 @@ def batch_sender(
             signals=signals,
             on_only_stalled=lambda: None,
         )
+
+
+async def prepare_batch(connection: Connection, recipients: int) -> tuple[Batch, Renderer, list[Delivery]]:
+    """Create a sendout of one batch and claim it; return the batch, its renderer and its mails, all with a code."""
+    await add_list(connection, "a", recipients)
+    await add_group(connection, "g", recipients)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection)
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert batch
+    await deliveries.assign_codes(connection, batch)
+    lists = await deliveries.list_lists(connection, sendout_id)
+    message = await messages.get_for_sendout(connection, sendout_id)
+    renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
+    return batch, renderer, await deliveries.list_due(connection, batch, lists)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
 from coupons.smtp.address import SmtpAddress
 from coupons.smtp.commands import Capabilities
 from coupons.smtp.connect import ConnectError, Connector
@@ -19,7 +18,7 @@ from coupons.smtp.replies import MAX_EXPLANATION
 from coupons.smtp.session import Session
 from tests.fuzz.fuzzing import CUTS, cut, fuzzed
 from tests.smtp_client import mail_to
-from tests.unit.test_smtp_session import Conversation, ModelRelay, converse
+from tests.unit.test_smtp_session import Conversation, ModelRelay, check_outcomes
 
 # --- a correct relay on a faulty line ------------------------------------------------------------------------------
 
@@ -78,28 +77,8 @@ def test_no_damage_on_the_line_pairs_a_reply_with_another_mail(
     chance: random.Random, damages: list[tuple[str, int, int, bytes]], count: int, pipelining: bool
 ) -> None:
     """Each mail has one outcome. Mails reported as sent were accepted; refused and deferred mails were not."""
-    settled: list[tuple[Mail, Outcome]] = []
     accepted: list[int] = []
-    mails = deque(Mail(mail_to(f"m{number}"), lambda _: None, owner=number) for number in range(count))
-    lines = relays(chance, damages, accepted)
-    while mails:
-        session = Session(Capabilities(), pipelining=pipelining)
-        found = converse(session, next(lines), mails, chance)
-        pipelining = pipelining and not (found.close and found.close.blames_pipelining)
-        settled += found.settled
-        mails.extendleft(found.returned)
-    next(lines)
-    outcomes = {mail.owner: outcome for mail, outcome in settled}
-    assert len(settled) == len(outcomes) == count
-    assert len(set(accepted)) == len(accepted)
-    for number, outcome in outcomes.items():
-        match outcome:
-            case Sent():
-                assert number in accepted
-            case Refused() | Deferred() | SenderRefused() | Unreachable():
-                assert number not in accepted
-            case Uncertain():
-                pass
+    check_outcomes(relays(chance, damages, accepted), accepted, count, chance, pipelining=pipelining)
 
 
 # --- a relay that sends anything -----------------------------------------------------------------------------------

@@ -11,14 +11,12 @@ import pytest
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
-from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress
-from coupons.store import deliveries, messages, sendout_views, sendouts
+from coupons.store import sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
-from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.waiting import until
-from tests.worker_harness import batch_sender
+from tests.worker_harness import batch_sender, prepare_batch
 from workers.delivery.renderer import Renderer
 
 RECIPIENTS = 100
@@ -36,23 +34,12 @@ async def sending(
     connection: Connection, pool: Pool, sink: Sink, *, mails_per_hour: int = 0
 ) -> AsyncIterator[tuple[UUID, "asyncio.Task[object]"]]:
     """Create a sendout of one batch, and start the task that sends it."""
-    await add_list(connection, "a", RECIPIENTS)
-    await add_group(connection, "g", RECIPIENTS)
-    await save_message(connection, "m", "a")
-    sendout_id = await start(connection, "m", "g")
-    await prepare(connection)
-    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
-    assert batch
-    await deliveries.assign_codes(connection, batch)
-    lists = await deliveries.list_lists(connection, sendout_id)
-    message = await messages.get_for_sendout(connection, sendout_id)
-    renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
-    due = await deliveries.list_due(connection, batch, lists)
+    batch, renderer, due = await prepare_batch(connection, RECIPIENTS)
     async with Relays(SmtpAddress.parse_all(sink.url), limits=Limits(connections=2)) as relays:
         with batch_sender(pool, batch, renderer, relays, window=50, mails_per_hour=mails_per_hour) as sender:
             task: asyncio.Task[object] = asyncio.create_task(sender.run(due))
             try:
-                yield sendout_id, task
+                yield batch.sendout_id, task
             finally:
                 task.cancel()
                 await asyncio.wait([task])

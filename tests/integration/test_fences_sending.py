@@ -14,18 +14,15 @@ import pytest
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import LeaseLost
 from coupons.mail import Envelope
-from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress
-from coupons.store import deliveries, messages, sendout_views, sendouts
+from coupons.store import deliveries, sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
-from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.locks import lock_rows, until_blocked
 from tests.waiting import until
-from tests.worker_harness import batch_sender
+from tests.worker_harness import batch_sender, prepare_batch
 from workers.delivery import recorder
 from workers.delivery.batch_sender import BatchResult, BatchSender
-from workers.delivery.renderer import Renderer
 
 RECIPIENTS = 60
 WINDOW = 50
@@ -68,24 +65,13 @@ class Work:
 async def ready(
     connection: Connection, pool: Pool, folder: Path, *sink: str, lease_seconds: float = 45
 ) -> AsyncIterator[Work]:
-    await add_list(connection, "a", RECIPIENTS)
-    await add_group(connection, "g", RECIPIENTS)
-    await save_message(connection, "m", "a")
-    sendout_id = await start(connection, "m", "g")
-    await prepare(connection)
-    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
-    assert batch
-    await deliveries.assign_codes(connection, batch)
-    lists = await deliveries.list_lists(connection, sendout_id)
-    due = await deliveries.list_due(connection, batch, lists)
-    message = await messages.get_for_sendout(connection, sendout_id)
-    renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
+    batch, renderer, due = await prepare_batch(connection, RECIPIENTS)
     with private_sink(folder / "mails.jsonl", *sink) as receiving:
         async with Relays(SmtpAddress.parse_all(receiving.url), limits=Limits(connections=1)) as relays:
             other_mail = renderer.render(Delivery(999, OTHER, {"first_name": "Zoë"}, 0, codes={1: "OTHER"}))
             await relays.send(other_mail)
             with batch_sender(pool, batch, renderer, relays, window=WINDOW, lease_seconds=lease_seconds) as sender:
-                yield Work(sendout_id, sender, due, relays, receiving, other_mail)
+                yield Work(batch.sendout_id, sender, due, relays, receiving, other_mail)
 
 
 async def test_no_mail_leaves_before_its_intent_is_committed(
