@@ -15,6 +15,7 @@ from coupons.smtp.outcomes import (
 )
 from coupons.smtp.relay import Limits
 from coupons.smtp.relays import Outage, Relays
+from coupons.smtp.replies import reply_codes
 
 __all__ = [
     "Deferred",
@@ -33,4 +34,5 @@ __all__ = [
     "Uncertain",
     "Unreachable",
     "UnreachableCause",
+    "reply_codes",
 ]

@@ -8,6 +8,10 @@ MAX_EXPLANATION = 300  # characters
 MAX_LINE = 4_096  # octets; RFC 5321 4.5.3.1.5 says 512, and some relays send more
 MAX_LINES = 100  # per reply
 
+NO_REPLY = "no SMTP reply"
+
+_NUMBER = "(?:0|[1-9][0-9]{,2})"
+_CODES = re.compile(rf"([2-5][0-5][0-9])(?![^ -])(?:[ -]([245]\.{_NUMBER}\.{_NUMBER})(?!\S))?")  # RFC 3463 2
 _LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)  # RFC 5321 4.2
 
 
@@ -64,3 +68,17 @@ def one_line(text: str) -> str:
     if not text.isprintable():
         text = "".join(character if character.isprintable() else " " for character in text)
     return text[:MAX_EXPLANATION].strip()
+
+
+def reply_codes(reply: str) -> str:
+    """Return the basic code of a reply and its enhanced code, such as `550 5.7.1`, or NO_REPLY if it has no code.
+
+    The text of a reply may contain the recipient's address, the sender's account or a part of the mail. So logs and
+    reasons show only this. An enhanced code counts if it follows RFC 3463 and has the class of the basic code (RFC
+    2034 4).
+    """
+    found = _CODES.match(reply)
+    if found is None:
+        return NO_REPLY
+    basic, enhanced = found[1], found[2]
+    return f"{basic} {enhanced}" if enhanced and enhanced[0] == basic[0] else basic

@@ -79,7 +79,7 @@ def test_a_mail_that_was_taken_back_says_nothing_about_the_relay(cause: Unreacha
 def test_a_relay_that_refuses_our_sender_pauses_the_sendout() -> None:
     """A rejection at MAIL cannot be caused by a recipient."""
     assert policy().verdict(UNTRIED, SenderRefused("530 5.7.0 authenticate", Phase.MAIL)) == Pause(
-        "the relay refuses the sender: 530 5.7.0 authenticate"
+        "the relay refuses the sender: 530 5.7.0"
     )
 
 

@@ -15,6 +15,7 @@ from coupons.smtp import (
     Uncertain,
     Unreachable,
     UnreachableCause,
+    reply_codes,
 )
 from coupons.states import DeliveryState
 from coupons.store.deliveries import Delivery, DeliveryResult
@@ -94,7 +95,7 @@ class Policy:
             case SenderRefused(reply, Phase.RCPT) if not self.streaks.add(self.sendout_id):
                 return self._sender_or_recipient(delivery, reply)
             case SenderRefused(reply):
-                return Pause(f"the relay refuses the sender: {reply}")
+                return Pause(f"the relay refuses the sender: {reply_codes(reply)}")
             case Unreachable(reason, UnreachableCause.RELAY):
                 return HoldOff(reason)
             case Unreachable():
