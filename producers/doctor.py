@@ -110,5 +110,5 @@ async def _relay(settings: Settings) -> Check:
     except UserError as error:
         return Check("relay", ok=False, detail=str(error))
     if unreachable:
-        return Check("relay", ok=False, detail=unreachable.explanation)
+        return Check("relay", ok=False, detail=unreachable)
     return Check("relay", ok=True, detail="; ".join(f"{each.name}, {each.tls.value} TLS" for each in addresses))

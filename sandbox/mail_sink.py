@@ -2,6 +2,8 @@
 
 When the server listens, it prints its port on one line. A mail is in the ledger before the client reads the reply
 "250", so the ledger is the source of truth about sent mails. On SIGTERM the server exits with code 0.
+
+As real relays do, the server puts the address into its refusals, its deferrals and its reply to RCPT.
 """
 
 import argparse
@@ -30,6 +32,7 @@ GREETING = b"220 sink.localhost ESMTP\r\n"
 HELLO = b"250 sink.localhost\r\n"
 EXTENSIONS = b"250-sink.localhost\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE %d\r\n" % SIZE_LIMIT_BYTES
 OK = b"250 2.0.0 OK\r\n"
+RECIPIENT_OK = b"250 2.1.5 <%s> OK\r\n"
 GO_AHEAD = b"354 end with a dot on a line of its own\r\n"
 BYE = b"221 2.0.0 bye\r\n"
 UNKNOWN = b"500 5.5.1 unknown command\r\n"
@@ -40,7 +43,10 @@ TOO_LONG = b"552 5.3.4 too long\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the server replies instead of "250". `at` is the step: MAIL, RCPT, or DOT (the end of a mail)."""
+    """What the server replies instead of "250". `at` is the step: MAIL, RCPT, or DOT (the end of a mail).
+
+    The address is added to the reply, after its two codes.
+    """
 
     at: str
     reply: bytes | None  # None cuts the connection
@@ -198,7 +204,7 @@ class Session(asyncio.BufferedProtocol):
         if not (sender := FROM.fullmatch(argument)):
             return BAD_ARGUMENT
         if script := self.recorder.script("MAIL", sender[1]):
-            return self.apply(script)
+            return self.apply(script, sender[1])
         self.mail_from = sender[1]
         return OK
 
@@ -208,10 +214,10 @@ class Session(asyncio.BufferedProtocol):
         if not (recipient := TO.fullmatch(argument)):
             return BAD_ARGUMENT
         if script := self.recorder.script("RCPT", recipient[1]):
-            return self.apply(script)
+            return self.apply(script, recipient[1])
         self.rcpt_to.append(recipient[1])
         self.ending = self.recorder.script("DOT", recipient[1]) or self.ending
-        return OK
+        return RECIPIENT_OK % recipient[1]
 
     def data(self) -> bytes:
         if not self.rcpt_to:
@@ -225,11 +231,14 @@ class Session(asyncio.BufferedProtocol):
         self.reset()
         if ending is None or ending.keep:
             self.recorder.record(mail_from, rcpt_to, stuffed)
-        return OK if ending is None else self.apply(ending)
+        return OK if ending is None else self.apply(ending, rcpt_to[0])
 
-    def apply(self, script: Script) -> bytes:
-        self.ended = self.ended or script.reply is None
-        return script.reply or b""
+    def apply(self, script: Script, address: bytes) -> bytes:
+        if not script.reply:
+            self.ended = self.ended or script.reply is None
+            return b""
+        code, enhanced_code, text = script.reply.split(b" ", 2)
+        return b"%s %s <%s>: %s" % (code, enhanced_code, address, text)
 
     def reply(self) -> None:
         self.transport.write(b"".join(self.replies))

@@ -1,9 +1,11 @@
 """Send mails to scripted servers."""
 
+from dataclasses import replace
 from functools import partial
 
 from coupons.mail import Envelope
-from coupons.smtp import Limits, Outcome, Relays, SmtpAddress, Timeouts
+from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress, Timeouts
+from coupons.smtp.replies import MAX_EXPLANATION
 from tests.smtp_server import Script, ScriptedServer, serving
 from tests.waiting import until
 
@@ -44,6 +46,13 @@ async def outcome_of(script: Script, timeouts: Timeouts = Timeouts()) -> Outcome
     """Return the outcome of a mail on a new connection to a relay with this script."""
     async with serving(script) as server, relays_to(server, timeouts=timeouts) as relays:
         return await relays.send(MAIL)
+
+
+def echoed(outcome: Outcome, address: str = MAIL.rcpt_to) -> Outcome:
+    """Return the outcome with the whole reply of a scripted server, which ends with the address."""
+    if isinstance(outcome, Sent):
+        return outcome
+    return replace(outcome, explanation=f"{outcome.explanation} <{address}>"[:MAX_EXPLANATION])
 
 
 async def outcomes_of(relays: Relays, *names: str) -> dict[str, Outcome]:

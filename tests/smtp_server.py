@@ -9,6 +9,9 @@ Each connection has its own script. The last script is used for all later connec
 The verbs are GREETING, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, BODY (ten octets into a mail), DOT, RSET, QUIT, and IDLE
 (after the reply to the dot). Each occurrence of a verb takes the next act of its list; the last act is used for all
 later occurrences. An accepted mail is in the ledger, fsynced, before the reply is sent.
+
+As real relays do, the server adds the address to its reply to RCPT and to each 4xx and 5xx reply, so that every test
+with this server notices an address in a text that must not contain one.
 """
 
 import argparse
@@ -22,7 +25,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 # A self-signed certificate for "localhost", valid until 2120, and its key, which is used only in tests.
@@ -47,7 +50,7 @@ GQk5mIfC5Aunf2HAwfph+3kWkfKR
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """The answer to a verb: a delay in seconds, then the literal reply, then optionally the end of the connection."""
+    """The answer to a verb: a delay in seconds, then the reply, then optionally the end of the connection."""
 
     reply: str = ""
     delay: float = 0
@@ -152,12 +155,16 @@ class Session:
     seen: Counter[str] = field(default_factory=Counter)
     read: bytes = b""
     recipient: str | None = None
+    address: str = ""
+    """The address in the last command that has one."""
 
     async def run(self) -> None:
         await self.act_on("GREETING")
         while line := (await self.read_until(b"\n")).decode("latin-1").rstrip("\r\n"):
             self.commands.append(line)
             verb, _, argument = line.partition(" ")
+            if verb in ("MAIL", "RCPT"):
+                self.address = argument.partition("<")[2].partition(">")[0]
             act = await self.act_on(verb)
             if verb == "STARTTLS" and self.server.tls is not None:
                 await self.writer.start_tls(self.server.tls)
@@ -210,7 +217,12 @@ class Session:
         if isinstance(act, list):
             act = act[min(self.seen[verb], len(act) - 1)]
         self.seen[verb] += 1
-        return Act(act) if isinstance(act, str) else act
+        act = Act(act) if isinstance(act, str) else act
+        return (
+            replace(act, reply=echoing(act.reply, self.address))
+            if verb == "RCPT" or act.reply.startswith(("4", "5"))
+            else act
+        )
 
     async def perform(self, act: Act) -> None:
         if act.delay:
@@ -231,6 +243,12 @@ class Session:
                 pass
         if act.then:
             raise CutError
+
+
+def echoing(reply: str, address: str) -> str:
+    """Return the reply with the address at its end: `550 5.1.1 no <ada@example.org>`."""
+    is_whole = reply[:3].isdecimal() and reply.endswith("\r\n")
+    return reply.removesuffix("\r\n") + f" <{address}>\r\n" if is_whole and address else reply
 
 
 @asynccontextmanager

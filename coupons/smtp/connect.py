@@ -5,13 +5,20 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
-from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException
+from aiosmtplib import (
+    SMTP,
+    SMTPAuthenticationError,
+    SMTPConnectError,
+    SMTPException,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
 
+from coupons.foreign_errors import describe
 from coupons.keepalive import notice_silence
 from coupons.smtp.address import SmtpAddress, SmtpAddressError, Tls
 from coupons.smtp.commands import Capabilities
-from coupons.smtp.outcomes import OutOfStepError
-from coupons.smtp.replies import one_line
+from coupons.smtp.replies import OutOfStepError, one_line, reply_codes
 
 _SIZE = re.compile("[0-9]{1,20}").fullmatch  # RFC 1870 3
 
@@ -25,7 +32,12 @@ class Opened:
 
 
 class ConnectError(Exception):
-    """The relay cannot be reached. The text is the reason."""
+    """The relay cannot be reached. The text is the reason, without any text of the relay."""
+
+    def __init__(self, reason: str, reply: str = "") -> None:
+        """`reply` is the relay's whole reply, for the operator who asked for a check of the relays."""
+        super().__init__(reason)
+        self.reply = reply
 
 
 class Connector:
@@ -68,7 +80,7 @@ class Connector:
         except (SMTPException, OSError, OutOfStepError, UnicodeError) as error:
             # Sockets and TLS raise OSError. A host name that is invalid in DNS raises UnicodeError.
             client.close()
-            raise ConnectError(_reason(error)) from error
+            raise ConnectError(_reason(error), _reply(error)) from error
         except asyncio.CancelledError:
             client.close()
             raise
@@ -95,9 +107,25 @@ def _opened(client: SMTP) -> Opened:
 
 def _reason(error: Exception) -> str:
     match error:
-        case SMTPAuthenticationError():  # the reply text is omitted, because it may contain the credentials
-            return f"the relay rejected the user name or password: {error.code}"
+        case SMTPAuthenticationError():
+            return f"the relay rejected the user name or password: {_codes(error)}"
         case SMTPResponseException():
-            return one_line(f"{error.code} {error.message}")
-        case _:
-            return one_line(str(error) or type(error).__name__)
+            return f"the relay refuses the connection: {_codes(error)}"
+        case SMTPServerDisconnected() | SMTPConnectError(__cause__=SMTPServerDisconnected()):
+            return "the relay closed the connection"
+        case OutOfStepError():
+            return str(error)
+        case SMTPException() if type(error) is SMTPException:  # aiosmtplib's own text: STARTTLS or AUTH is not offered
+            return str(error)
+    return describe(error)
+
+
+def _reply(error: Exception) -> str:
+    """Return the relay's whole reply to the connection, EHLO or STARTTLS. One to AUTH may contain the credentials."""
+    if isinstance(error, SMTPResponseException) and not isinstance(error, SMTPAuthenticationError):
+        return one_line(f"{error.code} {error.message}")
+    return ""
+
+
+def _codes(error: SMTPResponseException) -> str:
+    return reply_codes(f"{error.code} {error.message}")

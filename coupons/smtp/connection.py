@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from coupons.foreign_errors import describe
 from coupons.smtp.commands import Awaited, Control
 from coupons.smtp.connect import Opened
 from coupons.smtp.lazy_timer import LazyTimer
@@ -133,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._queue.flush_reports()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._close(CloseCause.ENDED, f"the connection was lost: {exc}" if exc else "the connection was lost")
+        self._close(CloseCause.ENDED, f"the connection was lost: {describe(exc)}" if exc else "the connection was lost")
         self._queue.flush_reports()
 
     # --- mails

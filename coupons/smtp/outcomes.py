@@ -1,11 +1,15 @@
 """The outcomes of a mail, and the rules for them: `interpret` for a reply, `outcome_of_loss` for a lost connection.
 
-`explanation` is one line of text: the relay's reply, or what went wrong. The reply may contain the recipient's address.
+`explanation` is one line of text: the relay's reply to this mail, or what went wrong. A reply may contain the
+recipient's address or a part of the mail, so its text is stored with the delivery only: `reply_codes` is what logs and
+reasons show. What went wrong is described without any text of the relay.
 """
 
 import re
 from dataclasses import dataclass
 from enum import Enum
+
+from coupons.smtp.replies import OutOfStepError, reply_codes
 
 
 class Phase(Enum):
@@ -69,7 +73,10 @@ class UnreachableCause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The mail was not handed to a relay, for the reason in `cause`. This does not count as an attempt."""
+    """The mail was not handed to a relay, for the reason in `cause`. This does not count as an attempt.
+
+    `explanation` has no text of a relay, because the sendout shows it while it waits.
+    """
 
     explanation: str
     cause: UnreachableCause = UnreachableCause.RELAY
@@ -80,10 +87,6 @@ SHUTTING_DOWN = Unreachable("shutting down", UnreachableCause.SHUTDOWN)
 CANCELLED = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
 Outcome = Sent | Refused | Deferred | Uncertain | SenderRefused | Unreachable
-
-
-class OutOfStepError(Exception):
-    """Client and relay no longer agree which reply belongs to which command, so no later reply can be trusted."""
 
 
 _OUR_FAULT = re.compile(r"5\d\d 5\.7\.|50[0234] |53[0458] ")  # policy (RFC 3463 3.8); wrong command; authentication
@@ -105,7 +108,7 @@ def interpret(phase: Phase, reply: str) -> Outcome | None:
             return SenderRefused(reply, phase)
         case _, "5":
             return Refused(reply)
-    raise OutOfStepError(f"{phase.value} was answered with {reply}")
+    raise OutOfStepError(f"{phase.value} was answered with {reply_codes(reply)}")
 
 
 def is_soft_failure(phase: Phase, reply: str) -> bool:

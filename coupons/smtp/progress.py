@@ -25,6 +25,7 @@ class Close(NamedTuple):
 
     cause: CloseCause
     reason: str
+    """Has no text of the relay, as `Progress.soft_failure`."""
     unused: bool
     """Whether no MAIL command was answered on this connection."""
     abrupt: bool

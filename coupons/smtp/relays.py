@@ -125,13 +125,17 @@ class Relays:
         self.submit(envelope, lambda outcome: None if done.done() else done.set_result(outcome))
         return await done
 
-    async def check(self) -> Unreachable | None:
-        """Connect and authenticate to every relay, without sending mail. Returns the first failure, or None."""
+    async def check(self) -> str | None:
+        """Connect and authenticate to every relay, without sending mail. Returns the first failure, or None.
+
+        The text contains the relay's whole reply, if it is not about the password. It is for the operator who asked,
+        and is not stored: `doctor` is where an operator finds the whole reply to a refused connection.
+        """
         for relay in self._relays:
             try:
                 await relay.check()
             except ConnectError as error:
-                return Unreachable(f"relay {relay.name}: {error}")
+                return f"relay {relay.name}: {error}" + (f" ({error.reply})" if error.reply else "")
         return None
 
     @property

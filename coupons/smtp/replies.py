@@ -2,8 +2,6 @@
 
 import re
 
-from coupons.smtp.outcomes import OutOfStepError
-
 MAX_EXPLANATION = 300  # characters
 MAX_LINE = 4_096  # octets; RFC 5321 4.5.3.1.5 says 512, and some relays send more
 MAX_LINES = 100  # per reply
@@ -13,6 +11,13 @@ NO_REPLY = "no SMTP reply"
 _NUMBER = "(?:0|[1-9][0-9]{,2})"
 _CODES = re.compile(rf"([2-5][0-5][0-9])(?![^ -])(?:[ -]([245]\.{_NUMBER}\.{_NUMBER})(?!\S))?")  # RFC 3463 2
 _LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)  # RFC 5321 4.2
+
+
+class OutOfStepError(Exception):
+    """Client and relay no longer agree which reply belongs to which command, so no later reply can be trusted.
+
+    The text has no text of the relay.
+    """
 
 
 class ReplyReader:
@@ -40,7 +45,7 @@ class ReplyReader:
     def _read_line(self, line: bytes, replies: list[bytes]) -> None:
         found = _LINE.fullmatch(line)
         if found is None or len(line) > MAX_LINE:
-            raise OutOfStepError(f"the relay sent an invalid reply: {reply_text(line)!r}")
+            raise OutOfStepError("the relay sent an invalid reply")
         if found[2] == b"-":
             self._add_line(line, found[1])
         elif self._lines:
@@ -53,7 +58,7 @@ class ReplyReader:
     def _add_line(self, line: bytes, code: bytes) -> None:
         self._lines.append(line)
         if not self._lines[0].startswith(code):
-            raise OutOfStepError(f"the relay's reply has two codes, {self._lines[0][:3]!r} and {code!r}")
+            raise OutOfStepError("the relay's reply has two codes")
         if len(self._lines) > MAX_LINES:
             raise OutOfStepError("the relay's reply has too many lines")
 

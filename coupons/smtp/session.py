@@ -21,7 +21,6 @@ from coupons.smtp.outcomes import (
     PAST_DEADLINE,
     SHUTTING_DOWN,
     Outcome,
-    OutOfStepError,
     Phase,
     Refused,
     Sent,
@@ -32,7 +31,7 @@ from coupons.smtp.outcomes import (
 )
 from coupons.smtp.progress import NO_PROGRESS, Close, CloseCause, Progress
 from coupons.smtp.queue import Mail
-from coupons.smtp.replies import ReplyReader, one_line, reply_text
+from coupons.smtp.replies import OutOfStepError, ReplyReader, reply_codes, reply_text
 
 CLOSING = b"421"  # RFC 5321 3.8: the relay closes the connection after it
 
@@ -159,8 +158,10 @@ class Session:
         self._commands.send(Control.QUIT, b"QUIT\r\n")
 
     def end(self, cause: CloseCause, reason: str) -> Progress:
-        """End the session after its connection was lost or closed: settle its mails or return them to the queue."""
-        reason = one_line(reason)
+        """End the session after its connection was lost or closed: settle its mails or return them to the queue.
+
+        `reason` has no text of the relay: a reply may contain the address of another mail than those that it ends.
+        """
         close = Close(
             cause,
             reason,
@@ -211,7 +212,7 @@ class Session:
         awaited = self._commands.awaited
         if not awaited:
             if not reply.startswith(CLOSING):
-                raise OutOfStepError(f"the relay sent a reply to no command: {reply_text(reply)}")
+                raise OutOfStepError(f"the relay sent a reply to no command: {_codes(reply)}")
         elif (command := awaited[0]) is Phase.DOT:
             self._verdict = self._interpret(Phase.DOT, reply)
             awaited.popleft()
@@ -220,7 +221,7 @@ class Session:
         elif self._begun is not None:
             self._read_reply_to_begun(self._begun, command, reply, more=more)
         if reply.startswith(CLOSING):
-            self._findings.close_reason = reply_text(reply)
+            self._findings.close_reason = _codes(reply)
             self._findings.backpressure = True
 
     def _read_reply_to_begun(self, begun: _Begun, phase: Phase, reply: bytes, *, more: bool) -> None:
@@ -247,10 +248,10 @@ class Session:
 
     def _read_reply_to_control(self, control: Control, reply: bytes) -> None:
         if reply[0] == _GO_AHEAD:
-            raise OutOfStepError(f"{control.value} was answered with {reply_text(reply)}")
+            raise OutOfStepError(f"{control.value} was answered with {_codes(reply)}")
         self._commands.awaited.popleft()
         if control is Control.QUIT or (control is Control.RSET and reply[0] != _OK):
-            self._findings.close_reason = reply_text(reply)
+            self._findings.close_reason = _codes(reply)
         elif control is Control.RSET:
             self._commands.send_pending()
 
@@ -261,7 +262,7 @@ class Session:
             if is_backpressure(phase, text):
                 self._findings.backpressure = True
             if is_soft_failure(phase, text) and (self._begun is None or self._begun.refusal is None):
-                self._findings.soft_failure = text
+                self._findings.soft_failure = reply_codes(text)
         return outcome
 
     def _step(self, begun: _Begun) -> None:
@@ -359,3 +360,7 @@ class Session:
             return NO_PROGRESS
         self._findings = _Findings()
         return Progress(found.settled, returned, found.backpressure, found.soft_failure, close)
+
+
+def _codes(reply: bytes) -> str:
+    return reply_codes(reply_text(reply))

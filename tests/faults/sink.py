@@ -72,7 +72,7 @@ class FaultySession(Session):
 
     def data(self) -> bytes:
         if script := self.recorder.draw_fault("DATA"):
-            return self.apply(script)
+            return self.apply(script, self.rcpt_to[0])
         reply = super().data()
         if reply is GO_AHEAD and (script := self.recorder.draw_fault("BODY")):
             self.ending = script

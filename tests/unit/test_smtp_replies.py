@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coupons.smtp.outcomes import OutOfStepError
-from coupons.smtp.replies import MAX_LINE, MAX_LINES, ReplyReader, reply_text
+from coupons.smtp.replies import MAX_LINE, MAX_LINES, OutOfStepError, ReplyReader, reply_text
 
 CODES = st.from_regex(rb"[2-5][0-5][0-9]", fullmatch=True)
 TEXTS = st.binary(max_size=40).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b"").strip())

@@ -62,17 +62,17 @@ async def test_a_wrong_certificate_gets_no_password(certificate: Path, implicit:
         query = f"?{option}{ca}".rstrip("?&")
         outcome = await send_to(f"{scheme}://shop:secret@{host}:{server.port}{query}")
     assert isinstance(outcome, Unreachable)
-    assert "CERTIFICATE_VERIFY_FAILED" in outcome.explanation
+    assert "certificate verification failed" in outcome.explanation
     assert not any("AUTH" in verbs or "MAIL" in verbs for verbs in server.verbs)
 
 
 async def test_a_rejected_password_is_not_shown() -> None:
-    """A relay's reply to a wrong password may contain the password, so only its code is kept."""
+    """A relay's reply to a wrong password may contain the password, so only its codes are kept."""
     secret = base64.b64encode(b"\0shop\0secret").decode()
     async with serving({"AUTH": f"535 5.7.8 cannot take {secret}\r\n"}) as server:
         outcome = await send_to(f"smtp://shop:secret@127.0.0.1:{server.port}")
     assert isinstance(outcome, Unreachable)
-    assert outcome.explanation.endswith("UTC: the relay rejected the user name or password: 535")
+    assert outcome.explanation.endswith("UTC: the relay rejected the user name or password: 535 5.7.8")
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
