@@ -1,4 +1,7 @@
-"""Poll until a fact holds: `eventually` blocks, `until` is awaited. Tests wait for facts, never for time."""
+"""Wait with a limit: `eventually` polls a fact and blocks, `until` is awaited, `cancel` ends a task.
+
+Tests wait for facts, never for time.
+"""
 
 import asyncio
 import inspect
@@ -59,6 +62,17 @@ async def until(
         if not limit.expired():  # raised by the fact itself
             raise
         raise AssertionError(_expired(what, within, await _value(seen) if seen else found)) from None
+
+
+async def cancel(task: asyncio.Task[object], *, within: float = LIMIT_SECONDS) -> None:
+    """Cancel the task and wait until it ends, with any result. Raises AssertionError if it still runs after `within`.
+
+    Awaiting a cancelled task has no limit, and a library may lose the cancellation.
+    """
+    task.cancel()
+    _, running = await asyncio.wait([task], timeout=within)
+    if running:
+        raise AssertionError(_expired("a cancelled task to end", within, task.get_stack()))
 
 
 async def _value(fact: Callable[[], object]) -> object:

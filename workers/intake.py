@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 
 from coupons import broker, failpoints, topology
 from coupons.admission import Granted, Short
-from coupons.broker import BrokerUnavailable, Sender, cancellation_as_unavailable, open_sender
+from coupons.broker import BrokerUnavailable, Sender, cancellation_as_unavailable, check_cancelled, open_sender
 from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
 from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict
@@ -52,13 +52,15 @@ class Intake:
     async def run(self) -> None:
         """Consume until cancelled. While the broker is unavailable, retry; this never stops the other roles.
 
-        A cancellation may get lost while a connection is being opened or a channel is closing. So the loop also ends
-        when `signals` reports that the process is stopping.
+        The loop also ends when `signals` reports that the process is stopping.
         """
         while not self._signals.stopping:
             try:
-                await self._consume()
+                with cancellation_as_unavailable():
+                    # In a task of its own: in Python 3.11, a TaskGroup that fails leaves its task marked as cancelled.
+                    await asyncio.create_task(self._consume())
             except Exception as error:  # noqa: BLE001 - aiormq ends pending calls with a bare Exception
+                check_cancelled(error)
                 if not self._signals.stopping:
                     log.warning("broker unavailable, retrying", reason=_first_cause(error))
             await self._signals.sleep(RETRY_SECONDS)
@@ -71,6 +73,7 @@ class Intake:
                 await channel.set_qos(prefetch_count=PREFETCH)
                 _, queues = await topology.declare(channel)
                 cancelled = await _cancelled_by_broker(channel)
+            check_cancelled()
             self._nudges.use(sender)
             log.info("consuming commands", queues=self._keys)
             try:
@@ -92,6 +95,7 @@ class Intake:
                 with self._consuming(queue.name):
                     async for message in messages:
                         await handle(message, sender)
+                        check_cancelled()
         raise BrokerUnavailable(f"the connection of queue {queue.name} was closed")
 
     @contextmanager
@@ -112,6 +116,7 @@ class Intake:
             while not await wait_until_set(cancelled, WATCH_SECONDS):
                 async with asyncio.timeout(WATCH_SECONDS):
                     await self._check_consumers(connection)
+                check_cancelled()
         raise BrokerUnavailable("a queue was deleted")
 
     async def _check_consumers(self, connection: AbstractConnection) -> None:

@@ -16,6 +16,7 @@ from coupons.store import inbox
 from coupons.topology import declare, queue_name
 from tests.factories import add_list
 from tests.locks import until_blocked
+from tests.waiting import cancel
 from workers.intake import Intake
 from workers.loops import Signals
 from workers.main import ROLES
@@ -74,8 +75,7 @@ async def test_an_uncommitted_command_is_redelivered(
             intake = Intake(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, roles=("import",))
             taking = asyncio.create_task(intake.run())
             await until_blocked(other)
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
+            await cancel(taking)
         queue = await channel.declare_queue(queue_name("import"), passive=True)
         again = await queue.get(timeout=5, fail=False)
         assert again

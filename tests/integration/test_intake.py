@@ -3,25 +3,26 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import ChannelClosed
+from aio_pika.exceptions import ChannelClosed, ChannelInvalidStateError
 from pydantic import SecretStr
 
-from coupons import broker
+from coupons import broker, topology
 from coupons.broker import BrokerUnavailable, Sender, open_sender
 from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.store import imports, inbox
-from coupons.topology import REASON, queue_name
+from coupons.topology import REASON, declare, queue_name
 from tests.factories import add_group, add_list, save_message
-from tests.waiting import until
+from tests.waiting import cancel, until
+from workers import intake
 from workers.intake import Intake
 from workers.loops import Signals
 from workers.main import ROLES
@@ -46,22 +47,20 @@ async def channel(broker_url: str) -> AsyncIterator[AbstractChannel]:
 @asynccontextmanager
 async def consuming(pool: Pool, broker_url: str, *, activated: bool = True) -> AsyncIterator[Sender]:
     """Run an intake that consumes commands, and yield a sender to publish with."""
-    signals = Signals(ROLES)
-    intake = Intake(
-        pool=pool,
-        signals=signals,
-        nudges=Nudges(signals),
-        settings=Settings(broker_url=SecretStr(broker_url), activated=activated),
-        roles=ROLES,
-    )
-    task = asyncio.create_task(intake.run())
+    task = start_intake(pool, broker_url, activated=activated)
     try:
         await until(lambda: has_consumer(broker_url), every=0.05)
         async with open_sender(broker_url) as sender:
             yield sender
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
+
+
+def start_intake(pool: Pool, broker_url: str, *, activated: bool = True) -> asyncio.Task[None]:
+    signals = Signals(ROLES)
+    settings = Settings(broker_url=SecretStr(broker_url), activated=activated)
+    made = Intake(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, roles=ROLES)
+    return asyncio.create_task(made.run())
 
 
 async def has_consumer(broker_url: str) -> bool:
@@ -200,6 +199,31 @@ async def test_deleted_queues_are_declared_again(
         await until(lambda: exists(connection, command))
 
 
+async def test_an_intake_survives_a_silent_broker_after_a_lost_connection(
+    connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the broker does not respond, aiormq cancels its callers. The intake connects again, at any attempt."""
+    attempts = 0
+
+    async def declares(channel: AbstractChannel) -> object:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 2:
+            raise asyncio.CancelledError
+        return await declare(channel)
+
+    monkeypatch.setattr(topology, "declare", declares)
+    monkeypatch.setattr(intake, "RETRY_SECONDS", 0.1)
+    await add_list(connection, "a")
+    command = ImportCoupons(list="a", codes=("X",))
+    async with consuming(pool, broker_url):
+        queue = await channel.declare_queue(queue_name("import"), passive=True)
+        await queue.delete(if_unused=False, if_empty=False)
+        await until(lambda: attempts == 3)
+        await until(lambda: sent(broker_url, command))
+        await until(lambda: exists(connection, command))
+
+
 async def sent(broker_url: str, command: ImportCoupons) -> bool:
     """Publish over a new connection: RabbitMQ 3.10 may close one that publishes while the queue is deleted."""
     try:
@@ -215,3 +239,60 @@ async def test_publishing_without_queues_is_an_error(broker_url: str) -> None:
     async with open_sender(broker_url) as sender:
         with pytest.raises(BrokerUnavailable, match="start a worker"):
             await sender.send("import", b"{}")
+
+
+# --- lost cancellations ----------------------------------------------------------------------------------------------
+
+
+class Ignored:
+    """A call that does not notice that it is cancelled, as `asyncio.wait_for` of Python 3.11 sometimes does."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def __call__(self, *_: object) -> None:
+        self.begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_an_intake_ends_although_a_cancellation_is_lost_while_it_connects(
+    pool: Pool, broker_url: str, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """The library returns normally, or it raises another error than the cancellation."""
+    waits = Ignored()
+
+    async def declares(channel: AbstractChannel) -> object:
+        declared = await declare(channel)
+        await waits()
+        if replaced:
+            raise ChannelInvalidStateError
+        return declared
+
+    monkeypatch.setattr(topology, "declare", declares)
+    task = start_intake(pool, broker_url)
+    await until(waits.begun.is_set)
+    await cancel(task, within=LIMIT_SECONDS)
+
+
+async def test_an_intake_ends_although_a_cancellation_is_lost_while_it_handles_a_command(
+    pool: Pool, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intake handles no further message."""
+    handles = Ignored()
+    monkeypatch.setattr(Intake, "_handle_command", handles)
+    async with consuming(pool, broker_url) as sender:
+        await sender.send("import", b"{}")
+        await until(handles.begun.is_set)
+
+
+async def test_an_intake_ends_although_a_cancellation_is_lost_while_it_checks_its_consumers(
+    pool: Pool, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intake does not check them again."""
+    checks = Ignored()
+    monkeypatch.setattr(Intake, "_check_consumers", checks)
+    monkeypatch.setattr(intake, "WATCH_SECONDS", 0.1)
+    async with consuming(pool, broker_url):
+        await until(checks.begun.is_set)

@@ -1,6 +1,7 @@
 """`python -m tests.mutants [NAME…]` removes each constraint, fence and intent in turn. Each removal must fail a test.
 
-NAME may contain wildcards. The exit code is 1 if a mutant survives or is broken.
+NAME may contain wildcards. `--times 10` runs each mutant ten times, which finds tests that catch a race only sometimes.
+The exit code is 1 if a mutant survives a run or is broken.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from itertools import islice
 from queue import SimpleQueue
 
 from click import echo
@@ -25,6 +27,7 @@ def main() -> int:
     parser = ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="run only these mutants; wildcards allowed")
     parser.add_argument("--list", action="store_true", help="list the mutants without running them")
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="run each mutant N times [default: 1]")
     options = parser.parse_args()
     with open_runner() as runner:
         mutants = select([*patches(), *removals(runner)], options.names)
@@ -36,7 +39,7 @@ def main() -> int:
             return 0
         try:
             echo(f"{len(mutants)} mutants; their tests pass on the unchanged code in {runner.check(mutants):.0f} s")
-            return summarize([report(verdict) for verdict in run_all(runner, mutants)])
+            return summarize([report(verdicts) for verdicts in run_all(runner, mutants, options.times)])
         except (BaselineError, StaleError) as error:
             echo(error, err=True)
             return 1
@@ -58,8 +61,8 @@ def select(mutants: Sequence[Mutant], names: Sequence[str]) -> list[Mutant]:
     return [mutant for mutant in mutants if not names or any(fnmatch(mutant.name, name) for name in names)]
 
 
-def run_all(runner: Runner, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
-    """Run one mutant per lane at a time."""
+def run_all(runner: Runner, mutants: Sequence[Mutant], times: int) -> Iterator[list[Verdict]]:
+    """Run each mutant the given number of times, one run per lane at a time; yield the verdicts of each mutant."""
     lanes: SimpleQueue[Mapping[str, str]] = SimpleQueue()
     for lane in runner.lanes:
         lanes.put(lane)
@@ -72,18 +75,24 @@ def run_all(runner: Runner, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
             lanes.put(lane)
 
     with ThreadPoolExecutor(len(runner.lanes)) as threads:
-        yield from threads.map(run, mutants)
+        verdicts = threads.map(run, (mutant for mutant in mutants for _ in range(times)))
+        for _ in mutants:
+            yield list(islice(verdicts, times))
 
 
-def report(verdict: Verdict) -> Verdict:
-    mutant = verdict.mutant
-    guards = f"; no test guards: {mutant.why}" if verdict.fate is Fate.SURVIVED else ""
-    echo(f"{mutant.name:40} {verdict.fate.value:10} {verdict.seconds:5.1f} s  {verdict.by}{guards}")
-    return verdict
+def report(verdicts: Sequence[Verdict]) -> Verdict:
+    """Print a line about the runs of a mutant; return the first one that did not catch it, else the first one."""
+    missed = [each for each in verdicts if not each.caught]
+    worst = (missed or verdicts)[0]
+    runs = f"{len(verdicts) - len(missed)} of {len(verdicts)}  " if len(verdicts) > 1 else ""
+    seconds = max(each.seconds for each in verdicts)
+    guards = f"; no test guards: {worst.mutant.why}" if worst.fate is Fate.SURVIVED else ""
+    echo(f"{worst.mutant.name:40} {worst.fate.value:10} {runs}{seconds:5.1f} s  {worst.by}{guards}")
+    return worst
 
 
 def summarize(verdicts: Sequence[Verdict]) -> int:
-    alive = [each.mutant.name for each in verdicts if each.fate in (Fate.SURVIVED, Fate.BROKEN)]
+    alive = [each.mutant.name for each in verdicts if not each.caught]
     echo(
         f"{len(verdicts)} mutants, {len(verdicts) - len(alive)} caught"
         + "".join(f"; not caught: {name}" for name in alive)

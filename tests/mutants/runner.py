@@ -49,6 +49,10 @@ class Verdict:
     by: str
     seconds: float
 
+    @property
+    def caught(self) -> bool:
+        return self.fate in (Fate.CAUGHT, Fate.TIMED_OUT)
+
 
 class BaselineError(Exception):
     """The tests fail on the unchanged code, or import other code than the copy."""
