@@ -250,6 +250,7 @@ ALTER TABLE import_rejection
 --                            └─→ failed: it can never be sent, as there are no recipients or one lacks an attribute
 --
 -- An operator can cancel a sendout in any state except finished and failed. Its state is then cancelled.
+-- A finished sendout is sending again once an operator retries its refused mails or resends its uncertain ones.
 CREATE TABLE sendout (
     id          uuid PRIMARY KEY,
     message_id  bigint NOT NULL REFERENCES message,
@@ -344,6 +345,7 @@ CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncer
 --                         └─→ uncertain   handed over without a reply: it may have arrived, so its codes stay assigned
 --     uncertain ──────────┬─→ pending     resend: by an operator or the policy, unless `never_resend`
 --                         └─→ sent        accept: by an operator or the policy
+--     refused ──────────────→ pending     retry: by an operator, after codes of all its lists were reserved again
 --
 -- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code.
 -- While a mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that updates
@@ -373,15 +375,26 @@ CREATE TABLE delivery (
     CONSTRAINT never_resent CHECK (NOT never_resend OR state IN ('uncertain', 'sent'))
 ) WITH (fillfactor = 60);
 
+-- A retry may correct the address of a mail that no relay has accepted. Otherwise the code of a mail that has arrived, or
+-- may have arrived, would belong to a recipient who does not have it.
+CREATE FUNCTION refuse_correction() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the address of a mail that may have arrived is final'
+        USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'address_is_final';
+END $$;
+CREATE TRIGGER address_is_final BEFORE UPDATE OF address, address_key ON delivery
+    FOR EACH ROW WHEN (OLD.was_uncertain OR OLD.state NOT IN ('refused', 'deferred')) EXECUTE FUNCTION refuse_correction();
+
 -- The earlier attempts of deliveries that were tried more than once. Together with `delivery.reply` (the latest
 -- attempt), the table has the relay's reply to each attempt.
 CREATE TABLE delivery_attempt (
     sendout_id uuid NOT NULL,
     number     integer NOT NULL,
     attempt    integer NOT NULL CHECK (attempt > 0),
-    outcome    text NOT NULL CHECK (outcome IN ('deferred', 'uncertain')),
+    outcome    text NOT NULL CHECK (outcome IN ('deferred', 'uncertain', 'refused')),
     reply      text NOT NULL,
     at         timestamptz NOT NULL DEFAULT now(),
+    address    text,  -- the recipient of this attempt, if the address was corrected later
     PRIMARY KEY (sendout_id, number, attempt)
 );
 

@@ -4,7 +4,7 @@ An intent is a committed note that a mail may be handed over. Every write compar
 open while a mail is handed over.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class Delivery:
     """An earlier mail may have arrived, so the codes stay with this recipient."""
     deferred_for: float | None = None
     """Seconds since the first deferral; None if the mail was never deferred."""
-    codes: Mapping[int, str] = field(default_factory=dict, repr=False)
+    codes: dict[int, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +218,28 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
     return Assignment(complete, moved)
 
 
-async def list_due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
-    """Return the batch's mails that are due, with their codes."""
-    rows = await connection.fetch(SQL.due, *batch.span)
-    codes = defaultdict[int, dict[int, str]](dict)
+async def read_due(connection: Connection, batch: Batch) -> list[Delivery]:
+    """Return the batch's mails that are due, still without their codes.
+
+    A worker reads them before it assigns codes. If an operator retries a mail in between, that mail is pending without
+    a code, so it must wait until the batch is claimed again.
+    """
+    return [Delivery(**row) for row in await connection.fetch(SQL.due, *batch.span)]
+
+
+async def add_codes(connection: Connection, batch: Batch, due: Sequence[Delivery], lists: Sequence[BatchList]) -> None:
+    """Fill in the assigned codes of these mails."""
+    codes = {each.number: each.codes for each in due}
     for row in await connection.fetch(SQL.codes, *batch.span, [each.list_id for each in lists]):
-        codes[row["delivery_number"]][row["list_id"]] = row["code"]
-    return [Delivery(**row, codes=codes[row["number"]]) for row in rows]
+        if (of_mail := codes.get(row["delivery_number"])) is not None:
+            of_mail[row["list_id"]] = row["code"]
+
+
+async def list_due(connection: Connection, batch: Batch, lists: Sequence[BatchList]) -> list[Delivery]:
+    """Return the batch's mails that are due, with their codes. No mail may be retried at the same time."""
+    due = await read_due(connection, batch)
+    await add_codes(connection, batch, due, lists)
+    return due
 
 
 async def record(

@@ -31,8 +31,9 @@ SELECT number FROM (
 ORDER BY number LIMIT $3;
 
 -- answers: the replies to all attempts of the deliveries $2
--- The reply to the last attempt is stored with the delivery, and sometimes also as a row of delivery_attempt.
-SELECT a.number, d.address, a.attempt, a.outcome, a.reply, a.at
+-- The reply to the last attempt is stored with the delivery, and sometimes also as a row of delivery_attempt. Attempts
+-- before a correction of the address have their own address.
+SELECT a.number, coalesce(a.address, d.address) AS address, a.attempt, a.outcome, a.reply, a.at
 FROM delivery_attempt a JOIN delivery d USING (sendout_id, number)
 WHERE a.sendout_id = $1 AND a.number = ANY ($2::integer[])
 UNION ALL

@@ -32,6 +32,16 @@ class Claim:
     recipients: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sendout that has just finished, or whose cancellation is complete."""
+
+    id: UUID
+    state: SendoutState
+    refused: int
+    uncertain: int
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -267,22 +277,22 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
         await connection.execute(SQL.release_reserved, sendout_id)
 
 
-async def settle(connection: Connection, sendout_id: UUID) -> bool:
-    """Finish a sendout and release its reserved codes. Return False if one of its batches is still open."""
+async def settle(connection: Connection, sendout_id: UUID) -> Ended | None:
+    """Finish a sendout and release its reserved codes. Return None if one of its batches is still open."""
     async with connection.transaction():
-        await connection.fetchrow(SQL.lock, sendout_id)  # waits for a concurrent resend of its uncertain mails
+        await connection.fetchrow(SQL.lock, sendout_id)  # waits for a concurrent resend or retry of its mails
         if await connection.fetchval(SQL.done, sendout_id) is None:
-            return False
+            return None
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.release_reserved, sendout_id)
-        await connection.execute(SQL.finish, sendout_id)
-        return True
+        row = await connection.fetchrow(SQL.finish, sendout_id)
+        return Ended(**{**row, "state": SendoutState(row["state"])}) if row else None
 
 
-async def settle_all(connection: Connection) -> list[UUID]:
+async def settle_all(connection: Connection) -> list[Ended]:
     """Finish every sendout whose worker died after closing its last batch."""
     unfinished = [row["id"] for row in await connection.fetch(SQL.unfinished)]
-    return [sendout_id for sendout_id in unfinished if await settle(connection, sendout_id)]
+    return [ended for sendout_id in unfinished if (ended := await settle(connection, sendout_id))]
 
 
 async def set_waiting_reason(connection: Connection, sendout_id: UUID, reason: str | None) -> None:

@@ -120,10 +120,13 @@ WHERE id = $1 AND state IN ('sending', 'cancelled') AND finished_at IS NULL
   AND NOT EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed)
 FOR UPDATE;
 
--- finish: end a sendout whose deliveries all have a final state
-UPDATE sendout
+-- finish: end a sendout whose deliveries all have a final state; return its numbers of refused and uncertain mails
+UPDATE sendout s
 SET state = CASE state WHEN 'sending' THEN 'finished' ELSE state END, finished_at = now(), waiting_reason = NULL
-WHERE id = $1;
+FROM (
+    SELECT sum(refused)::integer AS refused, sum(uncertain)::integer AS uncertain FROM delivery_batch WHERE sendout_id = $1
+) mails
+WHERE s.id = $1 RETURNING s.id, s.state, mails.refused, mails.uncertain;
 
 -- unfinished: sendouts without open batches that were not finished, because their last worker died
 SELECT s.id FROM sendout s

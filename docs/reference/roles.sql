@@ -101,8 +101,9 @@ GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since
 GRANT INSERT ON delivery_attempt TO coupons_sender;
 GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 
--- Console and API. They read everything except codes, and write the decisions of operators (pause, cancel, uncertain mails)
--- and uploaded files.
+-- Console and API. They read everything except codes, and write the decisions of operators (pause, cancel, uncertain mails,
+-- retries) and uploaded files. A retry may correct the address of a mail that no relay has accepted; a trigger keeps all
+-- other addresses.
 GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
     delivery, delivery_attempt, import_job, import_event, upload TO coupons_web;
 GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
@@ -111,9 +112,10 @@ GRANT SELECT (group_id) ON recipient TO coupons_web;
 GRANT SELECT (message_id, name) ON message_file TO coupons_web;
 GRANT UPDATE (available) ON coupon_list TO coupons_web;
 GRANT UPDATE (state, reason, waiting_reason, finished_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_web;
-GRANT UPDATE (reserved, assigned, sent) ON sendout_list TO coupons_web;
-GRANT UPDATE (remaining, sent, uncertain, closed, due_at) ON delivery_batch TO coupons_web;
-GRANT UPDATE (state, changed_at) ON delivery TO coupons_web;
+GRANT UPDATE (reserved, assigned, sent, missing) ON sendout_list TO coupons_web;
+GRANT UPDATE (remaining, sent, refused, uncertain, closed, due_at, claimed_remaining) ON delivery_batch TO coupons_web;
+GRANT UPDATE (state, changed_at, due_at, deferred_since, reply, address, address_key) ON delivery TO coupons_web;
+GRANT INSERT, UPDATE (address) ON delivery_attempt TO coupons_web;
 GRANT UPDATE (state, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;
 GRANT INSERT ON import_event TO coupons_web;
 GRANT INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_web;

@@ -44,7 +44,7 @@ SQL = {
             "lookup",
             "invariants",
         ),
-        *("sendouts", "rate_limit", "uncertain", "uploads"),
+        *("sendouts", "rate_limit", "retries", "uncertain", "uploads"),
     )
 }
 NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
@@ -58,7 +58,7 @@ sendout_views.resumable
 """
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.audience messages.rows
-sendout_views.* uncertain.*
+sendout_views.* uncertain.* retries.*
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved
@@ -280,7 +280,6 @@ OWNER_ONLY = [
     "UPDATE coupon SET list_id = 1",
     "UPDATE message SET text = ''",
     "UPDATE coupon_list SET name = 'mine'",
-    "UPDATE delivery SET address = 'mine@example.org'",
     "UPDATE command SET digest = ''",
     "GRANT coupons_codes TO CURRENT_USER",
     "CREATE ROLE mine",
@@ -308,7 +307,9 @@ BEYOND_STOCK = [
     "DELETE FROM coupon",
 ]
 BEYOND_OWNERSHIP = ["UPDATE coupon SET sendout_id = NULL", "UPDATE coupon SET delivery_number = 1"]
+BEYOND_RECIPIENTS = ["UPDATE delivery SET address = 'mine@example.org'"]
 BEYOND_MAIL = [
+    *BEYOND_RECIPIENTS,
     "UPDATE delivery SET state = 'sent'",
     "UPDATE delivery_batch SET in_flight = '{{}}'",
     "INSERT INTO delivery_attempt VALUES (gen_random_uuid(), 1, 1, 'deferred', '')",
@@ -331,19 +332,20 @@ DENIED = {
         "INSERT INTO recipient VALUES (1, 'a@b.de', 'a@b.de', '{{}}')",
     ],
     "sender": [
-        *BEYOND_CODES[6:], *BEYOND_STOCK, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, "UPDATE coupon SET import_id = NULL",
+        *BEYOND_CODES[6:], *BEYOND_STOCK, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, *BEYOND_RECIPIENTS,
+        "UPDATE coupon SET import_id = NULL",
         "UPDATE coupon_list SET total = 1", "UPDATE delivery SET attributes = '{{}}'", "SELECT source FROM import_job",
         "INSERT INTO sendout (id, message_id) VALUES (gen_random_uuid(), 1)", "UPDATE sendout SET message_id = 1",
         "UPDATE sendout_list SET needed = 1", "CREATE TEMP TABLE mine ()",
     ],
     "web": [
-        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, *BEYOND_MAIL[2:],
+        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, *BEYOND_MAIL[4:],
         "SELECT content FROM message_file", "UPDATE coupon_list SET total = 1", "UPDATE delivery SET attempts = 0",
         "INSERT INTO command (id, type, digest) VALUES (gen_random_uuid(), 'import', '')", "CREATE TEMP TABLE mine ()",
     ],
     "web and codes": [*BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, "DELETE FROM import_rejection"],
     "operator": [
-        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL[2:], *BEYOND_AUDIENCE,
+        *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL[4:], *BEYOND_AUDIENCE,
         "UPDATE coupon_list SET total = 1", "DELETE FROM coupon_list", "DELETE FROM import_rejection",
     ],
     "auditor": [

@@ -94,8 +94,10 @@ INSERT INTO import_rejection SELECT id, 1, '{1}', '{x}', '{duplicate}' FROM impo
 INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
+UPDATE delivery SET state = 'refused' WHERE number = 2;
+UPDATE delivery SET state = 'deferred', was_uncertain = true, due_at = now(), deferred_since = now() WHERE number = 5;
 """
-"""Rows of the tables that are still empty after an admission."""
+"""Rows of the tables that are still empty after an admission, and deliveries in other states."""
 
 NEW_ID = "gen_random_uuid()"
 OF_THE_LIST = "UPDATE import_job SET {} WHERE list_id = 1"
@@ -256,6 +258,9 @@ FORBIDDEN = {
     "SET was_uncertain = true, state = 'refused'",
     "never_resent: a mail that must not be resent is pending": "UPDATE delivery "
     "SET never_resend = true WHERE number = 1",
+    "address_is_final: another address of a pending mail": "UPDATE delivery SET address = 'x@y.de' WHERE number = 1",
+    "address_is_final: another address of a mail that was uncertain": "UPDATE delivery SET address = 'x@y.de' "
+    "WHERE number = 5",
     "delivery_attempt_attempt_check: an attempt before the first": "UPDATE delivery_attempt SET attempt = 0",
     "delivery_attempt_outcome_check: an attempt with a final state": "UPDATE delivery_attempt SET outcome = 'sent'",
     "restore_guard_number_check: an acceptance before the first": "UPDATE restore_guard SET number = 0",

@@ -50,6 +50,8 @@ class BatchLoader:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _load(self, batch: Batch) -> LoadedBatch | BatchResult:
+        async with self._pool.acquire() as connection:
+            due = await deliveries.read_due(connection, batch)
         if not_assigned := await self._assign_codes(batch):
             return not_assigned
         failpoints.hit("deliver.assigned")
@@ -58,7 +60,8 @@ class BatchLoader:
         except UserError as error:
             return BatchResult(pause_reason=f"its message cannot be compiled: {error}")
         async with self._pool.acquire() as connection:
-            return LoadedBatch(renderer, await deliveries.list_due(connection, batch, renderer.lists))
+            await deliveries.add_codes(connection, batch, due, renderer.lists)
+        return LoadedBatch(renderer, due)
 
     async def _assign_codes(self, batch: Batch) -> BatchResult | None:
         """Assign codes as long as the sendout has reserved ones.
