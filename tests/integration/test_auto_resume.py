@@ -16,6 +16,7 @@ from coupons.states import Shortage
 from coupons.store import lists, sendout_views, sendouts
 from producers.web.templating import page
 from tests.factories import add_codes, add_group, add_list, prepare, save_message
+from tests.locks import lock_rows, until_blocked
 
 
 async def start_interrupted(connection: Connection, *of_lists: str, resumes: bool = True) -> UUID:
@@ -235,18 +236,39 @@ async def test_an_archived_list_resumes_no_sendout(connection: Connection) -> No
     assert await state_of(connection, archived) == "interrupted"
 
 
-async def test_concurrent_workers_resume_each_sendout_once(connection: Connection, database_url: str) -> None:
-    """With codes for four of six sendouts, four workers resume the four oldest ones, each once."""
-    await add_stock(connection, a=0)
-    waiting = [await start_interrupted(connection, "a") for _ in range(6)]
-    await add_more(connection, "a", 45)
+async def resume_at_once(other: Connection, database_url: str, workers: int) -> list[UUID]:
+    """Let this number of workers find the same interrupted sendouts before one of them resumes any."""
 
     async def worker() -> list[UUID]:
         async with connect(database_url) as own:
             return await sendouts.auto_resume(own)
 
-    resumed = await asyncio.gather(*(worker() for _ in range(4)))
-    assert sorted(each for some in resumed for each in some) == sorted(waiting[:4])
+    async with lock_rows(other, "sendout"):
+        working = [asyncio.create_task(worker()) for _ in range(workers)]
+        await until_blocked(other, *working)
+    return [sendout_id for resumed in await asyncio.gather(*working) for sendout_id in resumed]
+
+
+async def test_a_sendout_that_two_workers_find_is_resumed_once(
+    connection: Connection, other: Connection, database_url: str
+) -> None:
+    """The second worker waits for the first one, then finds the sendout sending, although codes are left."""
+    await add_stock(connection, a=0)
+    sendout_id = await start_interrupted(connection, "a")
+    await add_more(connection, "a", 25)
+    assert await resume_at_once(other, database_url, workers=2) == [sendout_id]
+    (found,) = await lists.get(connection, "a")
+    assert (found.available, found.reserved) == (15, 10)
+
+
+async def test_concurrent_workers_resume_each_sendout_once(
+    connection: Connection, other: Connection, database_url: str
+) -> None:
+    """With codes for four of six sendouts, four workers resume the four oldest ones, each once."""
+    await add_stock(connection, a=0)
+    waiting = [await start_interrupted(connection, "a") for _ in range(6)]
+    await add_more(connection, "a", 45)
+    assert sorted(await resume_at_once(other, database_url, workers=4)) == sorted(waiting[:4])
     (found,) = await lists.get(connection, "a")
     assert (found.available, found.reserved) == (5, 40)
 

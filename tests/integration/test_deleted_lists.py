@@ -231,7 +231,7 @@ async def test_a_deletion_waits_for_a_sendout_that_is_being_created(connection: 
         await sendouts.create(other, given, batch_size=10)
         await lists.archive(connection, "a")
         deletion = asyncio.create_task(lists.delete(connection, "a"))
-        await until_blocked(other)
+        await until_blocked(other, deletion)
     with pytest.raises(Conflict, match="which is not finished"):
         await deletion
 

@@ -13,7 +13,7 @@ from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, Delivery, DeliveryResult
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
-from tests.locks import NO_WAIT_SECONDS, lock_rows, until_blocked
+from tests.locks import lock_rows, until_blocked, without_waiting
 from tests.waiting import until
 from workers.delivery.policy import refused
 
@@ -112,8 +112,7 @@ async def test_a_batch_that_is_being_claimed_is_skipped(connection: Connection, 
     await start_sendout(connection)
     async with other.transaction():
         await claim_batch(other)
-        async with asyncio.timeout(NO_WAIT_SECONDS):
-            assert await claim(connection) is None
+        assert await without_waiting(other, connection, claim(connection)) is None
 
 
 async def test_a_batch_released_for_later_is_not_claimed_before(connection: Connection) -> None:
@@ -147,7 +146,7 @@ async def test_a_rate_limited_batch_is_claimed_once(connection: Connection, othe
     async with other.transaction():
         await claim_batch(other)
         looking = asyncio.create_task(claim(connection))
-        await until_blocked(other)
+        await until_blocked(other, looking)
     assert await looking is None
 
 
@@ -223,8 +222,7 @@ async def test_a_batch_is_not_claimed_during_its_assignment(connection: Connecti
     async with connection.transaction():
         assert (await deliveries.assign_codes(connection, batch)).complete
         await wait_expired(other)
-        async with asyncio.timeout(NO_WAIT_SECONDS):
-            assert await claim(other) is None
+        assert await without_waiting(connection, other, claim(other)) is None
 
 
 async def test_a_batch_is_not_claimed_during_its_flush(
@@ -235,10 +233,9 @@ async def test_a_batch_is_not_claimed_during_its_flush(
     batch, (first, *_) = await claim_assigned(connection, lease_seconds=0.5)
     async with lock_rows(third, "delivery WHERE number = 1"):
         flushing = asyncio.create_task(record(connection, batch, result(first, DeliveryState.SENT)))
-        await until_blocked(third)
+        await until_blocked(third, flushing)
         await wait_expired(other)
-        async with asyncio.timeout(NO_WAIT_SECONDS):
-            assert await claim(other) is None
+        assert await without_waiting(third, other, claim(other)) is None
     assert await flushing
 
 
@@ -256,7 +253,7 @@ async def test_pausing_waits_for_a_running_assignment(connection: Connection, ot
     async with connection.transaction():
         assert (await deliveries.assign_codes(connection, batch)).complete
         pausing = asyncio.create_task(sendouts.pause(other, sendout_id, "by a test"))
-        await until_blocked(connection)
+        await until_blocked(connection, pausing)
     await pausing
     assert (await sendout_views.get(connection, sendout_id)).state == "paused"
 
@@ -277,7 +274,7 @@ async def test_two_workers_assign_no_more_codes_than_reserved(connection: Connec
     async with connection.transaction():
         assert (await deliveries.assign_codes(connection, first)).complete
         assigning = asyncio.create_task(deliveries.assign_codes(other, second))
-        await until_blocked(connection)
+        await until_blocked(connection, assigning)
     assert (await assigning).complete
     assert await count_assigned(connection) == 6
 
@@ -385,7 +382,7 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     batch, (first, *_) = await claim_assigned(connection)
     async with lock_rows(other, "sendout_list WHERE list_id = 1"):
         flushing = asyncio.create_task(record(connection, batch, result(first, DeliveryState.SENT)))
-        await until_blocked(other)
+        await until_blocked(other, flushing)
         async with lock_rows(third, "sendout_list WHERE list_id = 2"):
             pass
     assert await flushing
@@ -401,7 +398,7 @@ async def test_released_codes_follow_the_lock_order(
         flushing = asyncio.create_task(
             record(connection, batch, result(first, DeliveryState.SENT), result(second, DeliveryState.REFUSED))
         )
-        await until_blocked(other)
+        await until_blocked(other, flushing)
         async with lock_rows(third, "sendout_list"):
             pass
     assert await flushing
@@ -414,7 +411,7 @@ async def test_resolving_follows_the_lock_order(connection: Connection, other: C
     await record(connection, batch, result(first, DeliveryState.UNCERTAIN))
     async with lock_rows(other, "delivery_batch"):
         resolving = asyncio.create_task(uncertain.resolve(connection, sendout_id, "resend"))
-        await until_blocked(other)
+        await until_blocked(other, resolving)
         async with lock_rows(third, "sendout"):
             pass
     assert await resolving == 1
@@ -450,5 +447,5 @@ async def test_a_sendout_does_not_finish_while_it_is_resolved(connection: Connec
     async with other.transaction():
         assert await uncertain.resolve(other, sendout_id, "resend") == 10
         settling = asyncio.create_task(sendouts.settle(connection, sendout_id))
-        await until_blocked(other)
+        await until_blocked(other, settling)
     assert not await settling

@@ -74,7 +74,7 @@ async def test_an_uncommitted_command_is_redelivered(
             settings = Settings(broker_url=SecretStr(broker_url))
             intake = Intake(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, roles=("import",))
             taking = asyncio.create_task(intake.run())
-            await until_blocked(other)
+            await until_blocked(other, taking)
             await cancel(taking)
         queue = await channel.declare_queue(queue_name("import"), passive=True)
         again = await queue.get(timeout=5, fail=False)

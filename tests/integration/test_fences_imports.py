@@ -27,7 +27,7 @@ from tests.factories import (
     start,
     take_codes,
 )
-from tests.locks import NO_WAIT_SECONDS, lock_rows, until_blocked
+from tests.locks import lock_rows, until_blocked, without_waiting
 from workers.importer import Importer
 from workers.loops import Signals
 from workers.nudges import Nudges
@@ -88,8 +88,7 @@ async def test_an_import_that_is_being_claimed_is_skipped(connection: Connection
     await start_import(connection)
     async with other.transaction():
         assert await claim_next(other)
-        async with asyncio.timeout(NO_WAIT_SECONDS):
-            assert await claim_next(connection) is None
+        assert await without_waiting(other, connection, claim_next(connection)) is None
 
 
 async def test_a_worker_without_the_lease_cannot_change_an_import(connection: Connection, other: Connection) -> None:
@@ -173,7 +172,7 @@ async def test_chunks_of_one_list_are_imported_one_at_a_time(connection: Connect
     async with connection.transaction():
         await import_lines(connection, first, CODES)
         importing = asyncio.create_task(import_lines(other, second, ["NEW", *CODES]))
-        await until_blocked(connection)
+        await until_blocked(connection, importing)
         waits = "SELECT locktype FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
         assert await connection.fetchval(waits) == "advisory"
     await importing
@@ -191,7 +190,7 @@ async def test_no_code_is_imported_while_a_list_is_deleted(connection: Connectio
     async with other.transaction():
         assert await lists.delete(other, "going") == 1
         importing = asyncio.create_task(import_lines(connection, job, ["SPENT", "NEW"]))
-        await until_blocked(other)
+        await until_blocked(other, importing)
     await importing
     assert await codes_of(connection) == ["NEW"]
 
@@ -204,7 +203,7 @@ async def test_an_import_into_a_list_being_deleted_is_rejected(connection: Conne
         await lists.archive(other, "a")
         await lists.delete(other, "a")
         starting = asyncio.create_task(start_import(connection))
-        await until_blocked(other)
+        await until_blocked(other, starting)
     with pytest.raises(Conflict, match="there is no list a"):
         await starting
 
@@ -222,10 +221,15 @@ async def test_codes_that_are_being_reserved_are_not_removed(connection: Connect
     async with other.transaction():
         await prepare(other)
         importing = asyncio.create_task(import_lines(connection, job, CODES))
-        await until_blocked(other)
+        await until_blocked(other, importing)
     await importing
     (found,) = await lists.get(connection, "a")
     assert (found.total, found.available, found.reserved) == (3, 0, 3)
+
+
+async def remove_missing(connection: Connection, job: LeasedImport) -> None:
+    async for _ in import_chunks.remove_missing(connection, job, lease_seconds=LEASE_SECONDS):
+        pass
 
 
 @pytest.mark.parametrize("mode", ["delete", "replace"])
@@ -233,12 +237,9 @@ async def test_locked_codes_are_skipped(connection: Connection, other: Connectio
     """An import does not wait for a locked code: the transaction that assigns it may wait for the import's list."""
     await add_list(connection, "a", 5)
     job = await claim_new(connection, mode=mode)
-    async with lock_rows(other, f"coupon WHERE code = '{CODES[2]}'"), asyncio.timeout(NO_WAIT_SECONDS):
-        if mode == "delete":
-            await import_lines(connection, job, CODES)
-        else:
-            async for _ in import_chunks.remove_missing(connection, job, lease_seconds=LEASE_SECONDS):
-                pass
+    async with lock_rows(other, f"coupon WHERE code = '{CODES[2]}'"):
+        removing = import_lines(connection, job, CODES) if mode == "delete" else remove_missing(connection, job)
+        await without_waiting(other, connection, removing)
     assert await codes_of(connection) == [CODES[2]]
 
 

@@ -81,7 +81,7 @@ async def test_no_mail_leaves_before_its_intent_is_committed(
     async with ready(connection, pool, tmp_path) as work:
         async with lock_rows(other, "delivery_batch"):
             running = work.run()
-            await until_blocked(other)
+            await until_blocked(other, running)
             await other.execute("UPDATE delivery_batch SET lease_token = gen_random_uuid()")
         with pytest.raises(LeaseLost):
             await running

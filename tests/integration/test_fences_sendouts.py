@@ -15,7 +15,7 @@ from coupons.store import deliveries, imports, lists, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.sendouts import Claim
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
-from tests.locks import NO_WAIT_SECONDS, lock_rows, until_blocked
+from tests.locks import lock_rows, until_blocked, without_waiting
 
 EXPIRE = "UPDATE sendout SET lease_until = now() - interval '1 s'"
 
@@ -86,8 +86,7 @@ async def test_a_sendout_that_is_being_claimed_is_skipped(connection: Connection
     await start(connection, "m", "g")
     async with other.transaction():
         await claim_sendout(other)
-        async with asyncio.timeout(NO_WAIT_SECONDS):
-            assert await claim(connection) is None
+        assert await without_waiting(other, connection, claim(connection)) is None
 
 
 async def test_a_worker_that_lost_its_lease_prepares_nothing(connection: Connection, other: Connection) -> None:
@@ -155,7 +154,7 @@ async def test_concurrent_resumes_reserve_codes_once(connection: Connection, oth
     async with connection.transaction():
         assert isinstance(await sendouts.resume(connection, sendout_id), Granted)
         again = asyncio.create_task(resume(other, sendout_id))
-        await until_blocked(connection)
+        await until_blocked(connection, again)
     with pytest.raises(Conflict, match="is sending"):
         await again
     (found,) = await lists.get(connection, "a")
@@ -173,7 +172,7 @@ async def test_two_sendouts_do_not_reserve_the_same_codes(connection: Connection
     async with connection.transaction():
         assert isinstance(await sendouts.admit(connection, first), Granted)
         admitting = asyncio.create_task(sendouts.admit(other, second))
-        await until_blocked(connection)
+        await until_blocked(connection, admitting)
     assert str(await admitting) == "list a: 10 needed, 5 available, 5 missing"
 
 
@@ -183,7 +182,7 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     await start(connection, "m", "g")
     async with lock_rows(other, "coupon_list WHERE name = 'a'"):
         preparing = asyncio.create_task(prepare(connection))
-        await until_blocked(other)
+        await until_blocked(other, preparing)
         async with lock_rows(third, "coupon_list WHERE name = 'b'"):
             pass
     assert isinstance(await preparing, Granted)

@@ -223,7 +223,7 @@ async def test_cancelling_waits_for_a_running_snapshot(connection: Connection, o
     async with connection.transaction():
         await sendouts.take_snapshot(connection, claimed, batch_size=5)
         cancelling = asyncio.create_task(sendouts.cancel(other, sendout_id))
-        await until_blocked(connection)
+        await until_blocked(connection, cancelling)
     await cancelling
     assert (await sendout_views.get(connection, sendout_id)).finished_at is None
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):

@@ -18,6 +18,7 @@ from coupons.store.deliveries import Batch, DeliveryResult
 from coupons.store.restore_guard import UnassignedCodes
 from tests.clusters import Cluster, cluster, cut_off, promote, with_database
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, resume, save_message, start
+from tests.locks import until_blocked
 from tests.services import database, execute
 from tests.waiting import until
 from tests.web import web_client
@@ -384,7 +385,7 @@ async def test_data_are_accepted_once(connection: Connection, other: Connection)
         for statement in (restore_guard.SQL.lock, restore_guard.SQL.end, restore_guard.SQL.begin):
             await other.execute(statement)
         second = asyncio.create_task(restore_guard.accept(connection))
-        await wait_for_lock(other, "relation = 'restore_guard'::regclass AND NOT granted")
+        await until_blocked(other, second)
     await second
     await restore_guard.accept(connection)
     assert await connection.fetchval("SELECT count(*) FROM restore_guard") == before + 1
