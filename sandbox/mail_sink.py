@@ -58,6 +58,7 @@ class Script:
 SCRIPTS = {
     b"badsender": Script("MAIL", b"550 5.7.1 sender refused\r\n"),
     b"refuse": Script("RCPT", b"550 5.1.1 no such mailbox\r\n"),
+    b"refuseonce": Script("RCPT", b"550 5.1.1 no such mailbox\r\n", first_only=True),
     b"defer": Script("RCPT", b"451 4.7.1 try again later\r\n", first_only=True),
     b"drop": Script("DOT", None, keep=True),
     b"droponce": Script("DOT", None, keep=True, first_only=True),

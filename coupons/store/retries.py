@@ -7,6 +7,7 @@ deferred mail keeps its codes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from coupons.addresses import Address
@@ -16,12 +17,11 @@ from coupons.errors import Conflict
 from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store import restore_guard
 from coupons.store.queries import Queries
+from coupons.store.sendout_views import RETRIED_STATES
 
 SQL = Queries("retries.sql")
 RETRY_SECONDS = 600
 """The time limit, which is enough for a sendout with a million refused mails."""
-RETRIED_STATES = (SendoutState.SENDING, SendoutState.PAUSED, SendoutState.FINISHED)
-"""The states of a sendout whose mails can be retried."""
 CORRECTED_STATES = (DeliveryState.REFUSED, DeliveryState.DEFERRED)
 """The states of a mail whose address can be corrected."""
 
@@ -45,6 +45,11 @@ class Choice:
     refused: bool = False
     deferred: bool = False
     corrections: tuple[Correction, ...] = ()
+
+    @classmethod
+    def of(cls, *, refused: bool, deferred: bool, corrections: tuple[Correction, ...]) -> Self:
+        """Return the choice that an operator has made. Without any, it is all refused mails."""
+        return cls(refused or not (deferred or corrections), deferred, corrections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class _Plan:
     corrected: Mapping[int, Address]
     counts: Mapping[DeliveryState, int]
     needs: Sequence[Need]
+    granted: Granted
 
     def retry(self, sendout_id: UUID) -> Retry:
         return Retry(
@@ -97,7 +103,7 @@ class _Plan:
 
 
 async def preview(connection: Connection, sendout_id: UUID, choice: Choice) -> Retry:
-    """Return what `retry` would do now, and change nothing. Missing codes are reported, all other conflicts raised."""
+    """Return what `retry` would do now, and change nothing. Raises what `retry` raises."""
     async with connection.transaction():
         return (await _plan(connection, sendout_id, choice)).retry(sendout_id)
 
@@ -114,7 +120,7 @@ async def retry(connection: Connection, sendout_id: UUID, choice: Choice) -> Ret
         plan = await _plan(connection, sendout_id, choice)
         if not plan.counts:
             return plan.retry(sendout_id)
-        await _reserve(connection, sendout_id, plan.needs)
+        await _reserve(connection, sendout_id, plan)
         numbers = list(plan.corrected)
         if numbers:
             await connection.execute(SQL.keep_addresses, sendout_id, numbers)
@@ -144,7 +150,8 @@ async def _plan(connection: Connection, sendout_id: UUID, choice: Choice) -> _Pl
         SQL.count, sendout_id, batches, choice.refused, choice.deferred, list(corrected), timeout=RETRY_SECONDS
     )
     counts = {DeliveryState(row["state"]): row["mails"] for row in rows}
-    return _Plan(state, batches, corrected, counts, await _needs(connection, sendout_id, counts))
+    needs = await _needs(connection, sendout_id, counts)
+    return _Plan(state, batches, corrected, counts, needs, _grant(needs))
 
 
 async def _lock_sendout(connection: Connection, sendout_id: UUID) -> SendoutState:
@@ -203,11 +210,15 @@ async def _needs(connection: Connection, sendout_id: UUID, counts: Mapping[Deliv
     return [Need(row["list_id"], row["name"], Shortage(row["shortage"]), refused, row["available"]) for row in rows]
 
 
-async def _reserve(connection: Connection, sendout_id: UUID, needs: Sequence[Need]) -> None:
+def _grant(needs: Sequence[Need]) -> Granted:
     match decide(needs):
         case Short() as short:
-            raise NotEnoughCodes(f"not enough codes: {short}")
-        case Granted(amounts):
-            lists, granted = list(amounts), list(amounts.values())
-            await connection.execute(SQL.take, lists, granted)
-            await connection.execute(SQL.reserve, sendout_id, lists, granted, [need.needed for need in needs])
+            raise NotEnoughCodes(f"not enough codes: {short}; import the missing codes and try again")
+        case Granted() as granted:
+            return granted
+
+
+async def _reserve(connection: Connection, sendout_id: UUID, plan: _Plan) -> None:
+    lists, amounts = list(plan.granted.amounts), list(plan.granted.amounts.values())
+    await connection.execute(SQL.take, lists, amounts)
+    await connection.execute(SQL.reserve, sendout_id, lists, amounts, [need.needed for need in plan.needs])

@@ -13,6 +13,8 @@ SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
 RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
 """The states in which a sendout can be resumed."""
+RETRIED_STATES = (SendoutState.SENDING, SendoutState.PAUSED, SendoutState.FINISHED)
+"""The states in which refused and deferred mails of a sendout can be retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,16 @@ class Sendout:
         """Whether the state can change only if an operator acts."""
         resumes = self.resumable and self.auto_resume
         return self.finished_at is not None or (self.state in RESUMED_STATES and not resumes)
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether the sendout has finished, and some of its mails were refused or are uncertain."""
+        return self.state == SendoutState.FINISHED and self.refused + self.uncertain > 0
+
+    @property
+    def retryable(self) -> bool:
+        """Whether its refused and deferred mails can be retried."""
+        return self.state in RETRIED_STATES
 
     @property
     def handed_over(self) -> int:

@@ -17,6 +17,7 @@ from producers.cli.messages import messages
 from producers.cli.outbox import outbox
 from producers.cli.ready import ready
 from producers.cli.restore_guard import restore_guard
+from producers.cli.retry import retry
 from producers.cli.sendouts import cancel, pause, resume, send
 from producers.cli.show import show
 from producers.cli.system import completion, demo, doctor, migrate, web, worker
@@ -41,11 +42,12 @@ Exit codes:
   1  failed
   2  wrong usage
   3  done, but some lines were rejected
-  4  sendout interrupted: not enough codes"""
+  4  not enough codes: sendout interrupted, or nothing retried
+  5  sendout finished with refused or uncertain mails"""
 
 SECTIONS = {
     "Codes, recipients, messages": (lists, import_file, groups, messages),
-    "Sendouts": (send, outbox, show, resume, pause, cancel, uncertain, who),
+    "Sendouts": (send, outbox, show, resume, pause, cancel, retry, uncertain, who),
     "Operation": (migrate, worker, web, ready, doctor, verify, restore_guard, demo, completion),
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coupons.states import SendoutState
-from producers.cli.output import amount, as_json, emit_json, emit_table
+from producers.cli.output import amount, as_json, counted, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
 from producers.cli.show import format_speed, format_start, next_step
 
@@ -43,6 +43,10 @@ async def outbox(state: str | None, limit: int, json_output: bool) -> None:
         "REMARKS": lambda row: "; ".join(_remarks(row)),
     }
     emit_table(found, columns, empty=f"no {state} sendouts" if state else "no sendouts")
+    if problems := sum(each.has_problems for each in found):
+        click.echo(
+            f"{counted(problems, 'sendout')} finished with refused or uncertain mails: see `coupons show ID`", err=True
+        )
 
 
 def _remarks(sendout: "Sendout") -> Iterator[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-DONE, FAILED, REJECTED_LINES, INTERRUPTED = 0, 1, 3, 4
+DONE, FAILED, REJECTED_LINES, INTERRUPTED, NOT_ALL_MAILED = 0, 1, 3, 4, 5
 """Exit codes; click itself exits with 2 for wrong usage."""
 
 
@@ -27,6 +27,12 @@ class Failed(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"coupons: {self.format_message()}", file=file, err=True)
+
+
+class TooFewCodes(Failed):
+    """A list has too few codes, and nothing was changed. Reported with the exit code of an interrupted sendout."""
+
+    exit_code = INTERRUPTED
 
 
 def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, NoReturn]:

@@ -11,8 +11,8 @@ from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
 from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import Progress, follow
-from producers.cli.runtime import FAILED, INTERRUPTED, asynchronous, database, publish
-from producers.cli.show import describe, format_start
+from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish
+from producers.cli.show import describe, format_start, list_problems
 from producers.durations import parse_minutes
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ async def send(
     sendout is interrupted, and --wait exits with code 4. Import the missing codes and run `coupons resume`, or use
     --auto-resume.
 
+    --wait exits with code 0 only if every recipient was mailed, with 5 if some mails were refused or are uncertain,
+    and with 1 if none was mailed.
+
     Codes are reserved immediately, even for scheduled or throttled sendouts, so a shortage is reported right away.
     """
     from coupons.addresses import parse_address
@@ -109,7 +112,7 @@ async def send(
     if not wait:
         emit_json({"id": command.id}) if json_output else click.echo(command.id)
         return None
-    return await _follow(command.id, command.id, json_output=json_output)
+    return await follow_sendout(command.id, command.id, json_output=json_output)
 
 
 @click.command()
@@ -121,7 +124,7 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
     """Resume an interrupted or paused sendout.
 
     An interrupted sendout starts if its lists now have enough codes. Otherwise it stays interrupted, and --wait exits
-    with code 4.
+    with code 4. The other exit codes are those of `coupons send --wait`.
     """
     from coupons.commands import ResumeSendout
     from coupons.store import sendout_views
@@ -134,7 +137,7 @@ async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
         requested = {"id": command.id, "sendout": sendout}
         emit_json(requested) if json_output else click.echo(f"resume of {sendout} requested")
         return None
-    return await _follow(sendout, command.id, json_output=json_output)
+    return await follow_sendout(sendout, command.id, json_output=json_output)
 
 
 @click.command()
@@ -193,20 +196,33 @@ async def _wait_until_idle(connection: "Connection", sendout_id: UUID) -> "Sendo
     return await sendout_views.get(connection, sendout_id)
 
 
-async def _follow(id_: UUID, command_id: UUID, *, json_output: bool) -> int | None:
-    """Wait for the end, print the sendout, and return the exit code."""
+async def follow_sendout(sendout_id: UUID, command_id: UUID | None = None, *, json_output: bool) -> int:
+    """Wait for the end, print the sendout, and return the exit code. The command is awaited first if it is given."""
     from coupons.store import inbox, sendout_views
 
     async with database() as connection:
 
         async def look() -> "Sendout | None":
-            return await sendout_views.find(connection, id_) if await inbox.is_known(connection, command_id) else None
+            is_known = command_id is None or await inbox.is_known(connection, command_id)
+            return await sendout_views.find(connection, sendout_id) if is_known else None
 
         sendout = await follow(look, _progress_of, title="sending")
-    emit_json(sendout) if json_output else describe(sendout)
+    if json_output:
+        emit_json(sendout)
+        for line in list_problems(sendout):
+            click.echo(line, err=True)
+    else:
+        describe(sendout)
+    return exit_code(sendout)
+
+
+def exit_code(sendout: "Sendout") -> int:
+    """Return the exit code of each command that waits for a sendout (docs/reference/exit-codes.md)."""
     match sendout.state:
-        case SendoutState.FINISHED:
-            return None
+        case SendoutState.FINISHED if sendout.sent == sendout.recipients:
+            return DONE
+        case SendoutState.FINISHED if sendout.sent or sendout.uncertain:
+            return NOT_ALL_MAILED
         case SendoutState.INTERRUPTED:
             return INTERRUPTED
         case _:

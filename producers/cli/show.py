@@ -84,9 +84,19 @@ def describe(sendout: "Sendout") -> None:
         click.echo("  resumes automatically once its lists have enough codes")
     for line in _pace(sendout):
         click.echo(f"  {line}")
+    for line in list_problems(sendout):
+        click.echo(f"  {line}")
+
+
+def list_problems(sendout: "Sendout") -> Iterator[str]:
+    """Yield how many mails were refused or are uncertain, each with the command that helps."""
+    if sendout.refused:
+        verb = "was" if sendout.refused == 1 else "were"
+        step = f"; retry with `coupons retry {sendout.id}`" if sendout.retryable else ""
+        yield f"{counted(sendout.refused, 'mail')} {verb} refused: see `coupons show {sendout.id} --replies`{step}"
     if sendout.uncertain:
         verb = "is" if sendout.uncertain == 1 else "are"
-        click.echo(f"  {counted(sendout.uncertain, 'mail')} {verb} uncertain: see `coupons uncertain {sendout.id}`")
+        yield f"{counted(sendout.uncertain, 'mail')} {verb} uncertain: see `coupons uncertain {sendout.id}`"
 
 
 def next_step(sendout: "Sendout") -> str:

@@ -1,7 +1,7 @@
-"""Actions of the console and the API: store files, publish commands, pause, cancel and resolve.
+"""Actions of the console and the API: store files, publish commands, pause, cancel, resolve and retry.
 
-A command is checked before it is published, and rejected if it is known to be invalid. Pausing, cancelling and
-resolving are not commands: they are written to the database and take effect immediately.
+A command is checked before it is published, and rejected if it is known to be invalid. Pausing, cancelling,
+resolving and retrying are not commands: they are written to the database and take effect immediately.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
 from coupons.sources import rechunk
-from coupons.store import imports, inbox, sendout_views, sendouts, uncertain, uploads
+from coupons.store import imports, inbox, retries, sendout_views, sendouts, uncertain, uploads
 from coupons.store.imports import ImportStatus
+from coupons.store.retries import Choice, Retry
 from coupons.store.sendout_views import Sendout
 from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
@@ -100,6 +101,17 @@ class Actions:
             mails = await uncertain.resolve(connection, sendout_id, resolution)
         log.info("uncertain mails resolved by an operator", sendout=str(sendout_id), resolution=resolution, mails=mails)
         return mails
+
+    async def retry(self, sendout_id: UUID, choice: Choice) -> Retry:
+        """Retry these mails of the sendout, and return how many they are. Raises NotFound, Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_sendout(connection, sendout_id)
+            done = await retries.retry(connection, sendout_id, choice)
+        log.info(
+            "mails retried by an operator",
+            sendout=str(sendout_id), refused=done.refused, deferred=done.deferred, corrected=done.corrected,
+        )  # fmt: skip
+        return done
 
     async def cancel_import(self, import_id: UUID) -> ImportStatus:
         """Cancel the import and return it; lines that it has committed stay. Raises NotFound, Conflict."""

@@ -20,10 +20,13 @@ from producers.web.actions import Actions, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_sendout
 from producers.web.request_body import read_all, read_limited
+from producers.web.retry_request import parse_json
 
 LINES_PER_WRITE = 1_000
 """Lines of a CSV response are sent in blocks, because one write per line would take most of the time."""
 MAX_RESOLUTION_BYTES = 1_000
+MAX_RETRY_BYTES = 1_000_000
+"""Enough for several thousand corrected addresses."""
 
 
 class Api:
@@ -46,6 +49,7 @@ class Api:
             Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
             Route("/sendouts/{id:uuid}/uncertain", self.show_uncertain),
             Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/retry", self.retry, methods=["POST"]),
             Route("/imports/{id:uuid}", self.show_import),
             Route("/imports/{id:uuid}/events", self.show_import_events),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
@@ -123,6 +127,11 @@ class Api:
         return _json(
             {"mails": await self._actions.resolve_uncertain(request.path_params["id"], parse_resolution(body))}
         )
+
+    async def retry(self, request: Request) -> Response:
+        """Retry mails of the sendout, and return how many they are, with the codes that they needed."""
+        choice = parse_json(await _read_json(request, MAX_RETRY_BYTES))
+        return _json(await self._actions.retry(request.path_params["id"], choice))
 
     # --- imports ---------------------------------------------------------------------------------------------------
 

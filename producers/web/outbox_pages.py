@@ -18,6 +18,7 @@ from producers.web.api import parse_resolution, state_filter
 from producers.web.errors import InvalidRequest
 from producers.web.lookups import get_sendout
 from producers.web.request_body import read_form
+from producers.web.retry_request import parse_form
 from producers.web.templating import page
 
 
@@ -34,6 +35,7 @@ class OutboxPages:
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
             Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
             Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/retry", self.retry, methods=["POST"]),
         ]
 
     async def show_outbox(self, request: Request) -> Response:
@@ -71,6 +73,11 @@ class OutboxPages:
     async def resolve_uncertain(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         await self._actions.resolve_uncertain(sendout_id, parse_resolution(await read_form(request)))
+        return RedirectResponse(f"/sendouts/{sendout_id}", 303)
+
+    async def retry(self, request: Request) -> Response:
+        sendout_id: UUID = request.path_params["id"]
+        await self._actions.retry(sendout_id, parse_form(await read_form(request)))
         return RedirectResponse(f"/sendouts/{sendout_id}", 303)
 
 

@@ -19,7 +19,7 @@ from tests.factories import SENDER
 from tests.waiting import LIMIT_SECONDS, eventually
 
 COUPONS = Path(sys.executable).with_name("coupons")
-DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED = range(5)
+DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED, NOT_ALL_MAILED = range(6)
 """Exit codes of `coupons`."""
 
 COMMAND_LIMIT_SECONDS = 60

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.processes import FAILED, NOT_ALL_MAILED
 from tests.acceptance.system import Shop, addresses, codes
 from tests.waiting import eventually
 
@@ -12,7 +13,7 @@ def test_a_refused_recipient_returns_the_code(open_shop: Shop) -> None:
     """After a 550 for one of three recipients the third code is available again, and `show` has the relay's reply."""
     audience = [*addresses(2), "refuse.me@example.org"]
     open_shop.has("refused", "with-refused", audience, {"refused": codes("REFUSED", 3)})
-    sendout = open_shop.send("refused", "with-refused")
+    sendout = open_shop.send("refused", "with-refused", code=NOT_ALL_MAILED)
     assert (sendout["state"], sendout["sent"], sendout["refused"]) == ("finished", 2, 1)
     assert_own_codes(open_shop.mails(sendout["id"]), addresses(2), codes("REFUSED", 3))
     now = open_shop.get_list("refused")
@@ -28,7 +29,7 @@ def test_a_returned_code_goes_to_another_recipient(open_shop: Shop) -> None:
     """Two sendouts share one code. The first recipient is refused, and the second recipient gets the code."""
     open_shop.has("second-hand", "refusing", ["refuse.it@example.org"], {"second-hand": codes("RETURNED", 1)})
     open_shop.coupons(*open_shop.importing_group("taking", ["grace@example.org"]))
-    assert open_shop.send("second-hand", "refusing")["refused"] == 1
+    assert open_shop.send("second-hand", "refusing", code=FAILED)["refused"] == 1
     sendout = open_shop.send("second-hand", "taking")
     assert_own_codes(open_shop.mails(sendout["id"]), ["grace@example.org"], codes("RETURNED", 1))
     (owner,) = open_shop.coupons("who", "--code", "RETURNED-00001", "--json").json
@@ -57,7 +58,7 @@ def test_a_mail_without_a_reply_is_uncertain_and_keeps_its_code(open_shop: Shop)
     """The relay accepts the mail and dies before its reply: the mail is not sent again, the code stays assigned."""
     audience = [*addresses(2), "drop.me@example.org"]
     open_shop.has("uncertain", "with-uncertain", audience, {"uncertain": codes("UNCERTAIN", 4)})
-    sendout = open_shop.send("uncertain", "with-uncertain")
+    sendout = open_shop.send("uncertain", "with-uncertain", code=NOT_ALL_MAILED)
     assert (sendout["state"], sendout["sent"], sendout["uncertain"]) == ("finished", 2, 1)
     assert_own_codes(open_shop.mails(sendout["id"]), audience, codes("UNCERTAIN", 3))
     assert "drop.me@example.org" in open_shop.coupons("show", sendout["id"]).out

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mails import Received
-from tests.acceptance.processes import FAILED, WRONG_USAGE
+from tests.acceptance.processes import FAILED, NOT_ALL_MAILED, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 
 CUSTOMERS = addresses(30)
@@ -82,7 +82,7 @@ def test_every_reply_of_the_relay_is_shown(shop: Shop) -> None:
 def test_a_terminal_asks_before_mails_are_sent_again(open_shop: Shop) -> None:
     """On a terminal no mail is sent again without a confirmation. A script is not asked."""
     open_shop.has("asked", "asked", ["drop.me@example.org"], {"asked": codes("ASKED", 1)})
-    sendout = open_shop.send("asked", "asked")["id"]
+    sendout = open_shop.send("asked", "asked", code=NOT_ALL_MAILED)["id"]
     open_shop.coupons("uncertain", sendout, "--resend", "--accept", code=WRONG_USAGE)
     result = open_shop.on_terminal("uncertain", sendout, "--resend", typed="n\n")
     assert (result.code, "Aborted" in result.err) == (FAILED, True)

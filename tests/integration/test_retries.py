@@ -168,12 +168,15 @@ async def test_a_retry_with_too_few_codes_changes_nothing(connection: Connection
     assert await sendouts.settle(connection, sendout_id)
     await use_up(connection, "a", recipients=2)
     before = await contents(connection)
-    with pytest.raises(NotEnoughCodes, match=r"^not enough codes: list a: 3 needed, 1 available, 2 missing$"):
-        await retries.retry(connection, sendout_id, REFUSED)
-    shown = await retries.preview(connection, sendout_id, REFUSED)
-    assert [(each.name, each.missing) for each in shown.lists] == [("b", 0), ("a", 2)]
+    for action in (retries.preview, retries.retry):
+        with pytest.raises(
+            NotEnoughCodes, match=r"^not enough codes: list a: 3 needed, 1 available, 2 missing; import"
+        ):
+            await action(connection, sendout_id, REFUSED)
     assert await contents(connection) == before
     await add_codes(connection, "a", ["MORE-1", "MORE-2"])
+    shown = await retries.preview(connection, sendout_id, REFUSED)
+    assert {(each.name, each.needed, each.available) for each in shown.lists} == {("a", 3, 3), ("b", 3, 3)}
     assert (await retries.retry(connection, sendout_id, REFUSED)).refused == 3
     assert (await codes_of(connection, "a"), await codes_of(connection, "b")) == ((0, 3, 0, 9), (0, 3, 0, 7))
 

@@ -414,6 +414,82 @@ async def test_the_api_pauses_cancels_and_resolves(site: AsyncClient, connection
         assert response.status_code == 404
 
 
+async def test_a_button_retries_refused_mails(site: AsyncClient, connection: Connection) -> None:
+    """The page warns with the numbers of mails and codes. Without enough codes the response is 409 with the numbers."""
+    sendout_id = await sendout_with_problems(connection, DeliveryState.REFUSED)
+    path = f"/sendouts/{sendout_id}"
+    outbox, text = [" ".join((await site.get(page)).text.split()) for page in ("/", path)]
+    for each in (outbox, text):
+        assert '<p class="why warning">Finished with 2 refused mails.</p>' in each
+    assert "Retry 2 refused mails" in text
+    assert "List spring-10 has 2 available." in text
+    assert "Retry deferred mails" not in text
+    assert (await site.post(f"{path}/retry", data={"mails": "refused"})).status_code == 403
+    assert (await site.post(f"{path}/retry", data={"mails": "all"}, headers=SAME_ORIGIN)).status_code == 422
+    response = await site.post(f"{path}/retry", data={"mails": "refused"}, headers=SAME_ORIGIN)
+    assert (response.status_code, response.headers["location"]) == (303, path)
+    found = await sendout_views.get(connection, sendout_id)
+    assert (found.state, found.refused, found.remaining, found.lists[0].reserved) == ("sending", 0, 2, 2)
+    assert f'action="{path}/retry"' not in (await site.get(path)).text
+
+
+async def test_a_form_corrects_an_address(site: AsyncClient, connection: Connection) -> None:
+    """Only this mail is retried. An invalid address is reported without its text."""
+    sendout_id = await sendout_with_problems(connection, DeliveryState.REFUSED)
+    path, old = f"/sendouts/{sendout_id}", "c0@example.org"
+    assert 'name="new"' in (await site.get(path)).text
+    wrong = await site.post(f"{path}/retry", data={"old": old, "new": "secret@"}, headers=SAME_ORIGIN)
+    assert (wrong.status_code, "new: " in wrong.text, "secret" in wrong.text) == (422, True, False)
+    right = {"old": old, "new": "ada@example.org"}
+    assert (await site.post(f"{path}/retry", data=right, headers=SAME_ORIGIN)).status_code == 303
+    pending = "SELECT address FROM delivery WHERE state = 'pending'"
+    assert [row["address"] for row in await connection.fetch(pending)] == ["ada@example.org"]
+
+
+async def test_deferred_mails_are_retried_now(site: AsyncClient, connection: Connection) -> None:
+    """The button is shown while the sendout has deferred mails."""
+    sendout_id = await sendout_with_problems(connection, DeliveryState.DEFERRED)
+    path = f"/sendouts/{sendout_id}"
+    assert "Retry deferred mails" in (await site.get(path)).text
+    assert (await site.post(f"{path}/retry", data={"mails": "deferred"}, headers=SAME_ORIGIN)).status_code == 303
+    assert await connection.fetchval("SELECT count(*) FROM delivery WHERE state = 'deferred'") == 0
+
+
+async def test_the_api_retries_mails(site: AsyncClient, connection: Connection) -> None:
+    """The response has the numbers of mails and codes. A conflict gets 409, an unknown sendout 404, a bad body 422."""
+    sendout_id = await sendout_with_problems(connection, DeliveryState.REFUSED)
+    path = f"/api/sendouts/{sendout_id}/retry"
+    pair = {"old": "c0@example.org", "new": "secret"}
+    bad: dict[str, object] = {
+        "mails": "refused", "refused": "yes", "addresses": [pair], "new": "x", "deferred": None
+    }  # fmt: skip
+    for name, value in bad.items():
+        response = await site.post(path, json={name: value})
+        assert response.status_code == 422
+        assert name in errors(response)
+        assert "secret" not in response.text
+    assert (await site.post(path, content=b"[", headers={"Content-Type": "application/json"})).status_code == 422
+    assert (await site.post(f"/api/sendouts/{uuid4()}/retry", json={})).status_code == 404
+    pair["new"] = "Ada@example.org"
+    codes = {"name": "spring-10", "shortage": "pause", "needed": 1, "available": 2, "missing": 0}
+    one = {
+        "sendout": str(sendout_id),
+        "state": "finished",
+        "refused": 1,
+        "deferred": 0,
+        "corrected": 1,
+        "lists": [codes],
+    }
+    assert (await site.post(path, json={"addresses": [pair]})).json() == one
+    await connection.execute("UPDATE coupon_list SET available = 0, total = total - 1")
+    response = await site.post(path, json={})
+    assert response.status_code == 409
+    assert "list spring-10: 1 needed, 0 available, 1 missing" in errors(response)
+    await connection.execute("UPDATE coupon_list SET available = 1, total = total + 1")
+    assert (await site.post(path, json={})).json()["refused"] == 1
+    assert (await site.post(path, json={})).json()["refused"] == 0
+
+
 async def claim_batch(connection: Connection) -> Batch:
     """Claim a batch, and assign its codes."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
@@ -427,14 +503,20 @@ async def due_deliveries(connection: Connection, batch: Batch) -> list[Delivery]
 
 
 async def sendout_with_uncertain_mails(connection: Connection) -> UUID:
-    """Create a finished sendout of 10 mails, of which 2 are uncertain."""
+    return await sendout_with_problems(connection, DeliveryState.UNCERTAIN)
+
+
+async def sendout_with_problems(connection: Connection, state: DeliveryState) -> UUID:
+    """Create a sendout of 10 mails, of which 2 are in this state; it is finished if no mail is deferred."""
     sendout_id = await sending_sendout(connection)
     batch = await claim_batch(connection)
     due = await due_deliveries(connection, batch)
-    lost = [DeliveryResult.of(each, DeliveryState.UNCERTAIN, "lost") for each in due[:2]]
-    await record(connection, batch, [*lost, *(DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[2:])])
+    results = [DeliveryResult.of(each, state, "lost", due_in=3_600) for each in due[:2]]
+    await record(
+        connection, batch, [*results, *(DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[2:])]
+    )
     await deliveries.release(connection, batch)
-    assert await sendouts.settle(connection, sendout_id)
+    assert bool(await sendouts.settle(connection, sendout_id)) == (state != DeliveryState.DEFERRED)
     return sendout_id
 
 

@@ -143,14 +143,15 @@ def test_refuse_is_refused_and_the_next_mail_is_accepted(client: Client, sink: S
     assert [mail.rcpt_to for mail in sink.mails()] == [("bea@example.org",)]
 
 
-def test_defer_is_accepted_the_second_time(client: Client, sink: Sink) -> None:
-    """`defer.…` gets 451 at its first RCPT, even if other addresses were deferred before, and then 250."""
-    for name in (b"defer.ada@example.org", b"defer.bea@example.org"):
-        client.send(ENVELOPE % name + b"RSET\r\n")
-        assert client.codes(3) == [250, 451, 250]
-    client.send(MAIL % (b"defer.ada@example.org", b"one"))
+@pytest.mark.parametrize(("script", "code"), [(b"defer", 451), (b"refuseonce", 550)])
+def test_some_addresses_are_accepted_the_second_time(client: Client, sink: Sink, script: bytes, code: int) -> None:
+    """`defer.…` gets 451 at its first RCPT, even if other addresses were deferred before, and `refuseonce.…` 550."""
+    for name in (b".ada@example.org", b".bea@example.org"):
+        client.send(ENVELOPE % (script + name) + b"RSET\r\n")
+        assert client.codes(3) == [250, code, 250]
+    client.send(MAIL % (script + b".ada@example.org", b"one"))
     assert client.codes(4) == [250, 250, 354, 250]
-    assert [mail.rcpt_to for mail in sink.mails()] == [("defer.ada@example.org",)]
+    assert [mail.rcpt_to for mail in sink.mails()] == [(f"{script.decode()}.ada@example.org",)]
 
 
 def test_badsender_is_refused_at_mail(client: Client) -> None:
