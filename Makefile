@@ -24,7 +24,7 @@ mutants: $(VENV)/installed-dev ## Run the mutation tests: remove each constraint
 	$(BIN)/python -m tests.mutants
 
 fuzz: $(VENV)/installed-dev ## Fuzz all external inputs (30 min)
-	COUPONS_FUZZ_EXAMPLES=$${COUPONS_FUZZ_EXAMPLES:-6000} $(BIN)/python -m pytest -q --durations=0 tests/fuzz
+	COUPONS_FUZZ_EXAMPLES=$${COUPONS_FUZZ_EXAMPLES:-6000} $(BIN)/python -m pytest -q --timeout=3600 -o faulthandler_timeout=0 --durations=0 tests/fuzz
 
 audit: ## Check all locked versions for known vulnerabilities
 	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit

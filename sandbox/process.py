@@ -3,6 +3,7 @@
 import os
 import pwd
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -101,6 +102,19 @@ def wait_until(
         if time.monotonic() > deadline:
             raise ServiceError(f"{name} was not ready within {limit_seconds:.0f} s\n{tail(log)}")
         time.sleep(POLL_SECONDS)
+
+
+def first_line(process: subprocess.Popen[bytes], *, name: str, log: Path, limit_seconds: float) -> str:
+    """Return the first line that the process prints to its pipe.
+
+    Raises ServiceError with the end of the log if it exits without a line or prints none within the time limit.
+    """
+    assert process.stdout  # noqa: S101 - the caller has opened the pipe
+    if not select.select([process.stdout], [], [], limit_seconds)[0]:
+        raise ServiceError(f"{name} did not start within {limit_seconds:.0f} s\n{tail(log)}")
+    if not (line := process.stdout.readline().decode().strip()):
+        raise ServiceError(f"{name} did not start\n{tail(log)}")
+    return line
 
 
 def tail(log: Path) -> str:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sandbox.packages import can_install, install_packages
 from sandbox.process import ServiceError, free_ports, is_free, running, wait_until
 
 START_LIMIT_SECONDS = 90  # a start takes 6 to 11 s on two idle cores
 COMMAND_LIMIT_SECONDS = 60
-INSTALL_LIMIT_SECONDS = 600
+PULL_LIMIT_SECONDS = 600
 CONNECT_LIMIT_SECONDS = 2
 
 IMAGE = "rabbitmq:4-management"
@@ -26,22 +27,6 @@ INSTALLATIONS = (
     "/opt/homebrew/opt/rabbitmq/sbin",
     "/usr/local/opt/rabbitmq/sbin",
 )
-
-# Debian's package starts a broker for the whole machine; a policy-rc.d that exits with 101 prevents that.
-INSTALL = """
-set -e
-exec 9>/var/lock/coupons-install && flock 9  # parallel tests may install packages at the same time
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  printf '#!/bin/sh\\nexit 101\\n' >"$policy"
-  chmod 755 "$policy"
-  trap 'rm -f "$policy"' EXIT
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends rabbitmq-server >/dev/null
-if [ -d /run/systemd/system ]; then systemctl --quiet disable rabbitmq-server; fi
-"""
 
 # The signal that ends `docker run` may not reach the container (a shell as its first process ignores it).
 CONTAINER = """
@@ -101,14 +86,14 @@ def find_programs() -> Path | None:
 
 def install(say: Callable[[str], None]) -> Path | None:
     """Install Debian's package if that is possible without a password; return the folder of its programs, or None."""
-    if not shutil.which("apt-get"):
-        return None
-    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if as_root and not succeeds([*as_root, "true"]):
+    if not can_install():
         return None
     say("RabbitMQ is not installed: running apt-get install rabbitmq-server (the system broker is not started)")
-    done = subprocess.run([*as_root, "/bin/sh", "-c", INSTALL], check=False, timeout=INSTALL_LIMIT_SECONDS)  # noqa: S603 - our own script
-    return find_programs() if done.returncode == 0 else None
+    try:
+        install_packages("rabbitmq-server", service="rabbitmq-server")
+    except ServiceError as error:
+        say(str(error))
+    return find_programs()
 
 
 def docker_is_available() -> bool:
@@ -184,7 +169,7 @@ def private_container(folder: Path) -> Iterator[Broker]:
         ["/bin/sh", "-c", CONTAINER, name, "--publish", f"127.0.0.1:{port}:5672", *login, IMAGE], log=log
     ) as process:
         wait_for(
-            lambda: speaks_amqp(port), process, log, limit_seconds=INSTALL_LIMIT_SECONDS
+            lambda: speaks_amqp(port), process, log, limit_seconds=PULL_LIMIT_SECONDS
         )  # includes pulling the image
         yield Broker(broker_url(port, password), ("docker", "exec", name, "rabbitmqctl"))
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from sandbox.ledger import Ledger, Mail
 from sandbox.postgres import private_postgres
-from sandbox.process import ServiceError, running, tail
+from sandbox.process import ServiceError, first_line, running
 from sandbox.rabbitmq import private_rabbitmq
+
+SINK_START_SECONDS = 30  # a start takes 0.1 s on two idle cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,5 @@ def private_sink(ledger: Path, *options: str) -> Iterator[Sink]:
     log = ledger.with_suffix(".log")
     command = [sys.executable, "-m", "sandbox.mail_sink", "--ledger", str(ledger), *options]
     with running([*command], log=log, stdout=subprocess.PIPE) as process:
-        port = process.stdout.readline().strip().decode() if process.stdout else ""
-        if not port:
-            raise ServiceError(f"the mail sink did not start\n{tail(log)}")
+        port = first_line(process, name="the mail sink", log=log, limit_seconds=SINK_START_SECONDS)
         yield Sink(f"smtp://127.0.0.1:{port}", ledger)

@@ -10,34 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.packages import install_packages
 from sandbox.process import ServiceError, free_ports, is_free, running, wait_until
 
 PROGRAMS = Path("/usr/lib/postfix/sbin")
 START_LIMIT_SECONDS = 30
 COMMAND_LIMIT_SECONDS = 60
-INSTALL_LIMIT_SECONDS = 600
 
 # Queues of mails in transit or deferred. "hold" and "corrupt" stay empty here.
 QUEUES = ("maildrop", "incoming", "active", "deferred")
 
 # Debian's package asks for the kind of host and starts a server; a policy-rc.d that exits with 101 prevents that during
 # the installation.
-INSTALL = """
-set -e
-exec 9>/var/lock/coupons-install && flock 9  # several test processes may install at the same time
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  printf '#!/bin/sh\\nexit 101\\n' >"$policy"
-  chmod 755 "$policy"
-  trap 'rm -f "$policy"' EXIT
-fi
-echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends postfix openssl >/dev/null
-if [ -d /run/systemd/system ]; then systemctl --quiet disable postfix; fi
-"""
-
 # No DNS lookups: the path of a mail must not depend on the machine's resolver.
 MAIN = """
 compatibility_level = 3.6
@@ -159,14 +143,13 @@ def install(say: Callable[[str], None] = lambda _: None) -> None:
     """
     if (PROGRAMS / "master").exists():
         return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise ServiceError("Postfix is missing: install your system's package")
     say("Postfix is not installed: apt-get install postfix (the system's own server is not started)")
-    done = subprocess.run(
-        ["/bin/sh", "-c", INSTALL], check=False, capture_output=True, text=True, timeout=INSTALL_LIMIT_SECONDS
-    )
-    if done.returncode != 0:
-        raise ServiceError(f"Postfix is missing, and apt-get could not install it: {done.stderr.strip()}")
+    try:
+        install_packages(
+            "postfix", "openssl", answers="postfix postfix/main_mailer_type select No configuration", service="postfix"
+        )
+    except ServiceError as error:
+        raise ServiceError(f"Postfix is missing: {error}") from error
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Fixtures that give acceptance tests a shop."""
 
-import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +9,11 @@ import pytest
 
 pytest.register_assert_rewrite("tests.acceptance.mails", "tests.acceptance.processes", "tests.acceptance.system")
 
-from sandbox.rabbitmq import Broker  # noqa: E402 - pytest rewrites only later imports
+from sandbox.packages import install_packages  # noqa: E402 - pytest rewrites only later imports
+from sandbox.rabbitmq import Broker  # noqa: E402 - as above
 from sandbox.services import Services, Sink, private_sink  # noqa: E402 - as above
 from tests.acceptance.system import Shop  # noqa: E402 - as above
 from tests.services import VirtualHosts, database, delete_queues  # noqa: E402 - as above
-
-INSTALL = """
-exec 9>/var/lock/coupons-install && flock 9  # parallel tests may install packages at the same time
-export DEBIAN_FRONTEND=noninteractive
-install() { apt-get install -y -qq --no-install-recommends amqp-tools; }
-install || { apt-get update -qq && install; }
-"""
-INSTALL_LIMIT_SECONDS = 300
 
 
 @pytest.fixture
@@ -70,8 +61,6 @@ def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def amqp_tools() -> None:
-    """Install `amqp-publish` if it is missing and root runs the tests; otherwise fail with instructions."""
-    if shutil.which("amqp-publish") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
+    """Install `amqp-publish` if it is missing, or fail with instructions."""
     if shutil.which("amqp-publish") is None:
-        pytest.fail("amqp-publish is missing: sudo apt-get install amqp-tools")
+        install_packages("amqp-tools")

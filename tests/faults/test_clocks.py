@@ -1,9 +1,6 @@
 """Workers with wrong and jumping clocks: leases and rate limits depend on the database's clock only."""
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -13,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from coupons.commands import StartSendout
+from sandbox.packages import install_packages
 from tests.acceptance.processes import Worker
 from tests.acceptance.test_pace import TOLERANCE
 from tests.faults.lab import END_SECONDS, QUICK_TAKEOVER, Lab, size
@@ -20,13 +18,6 @@ from tests.faults.oracle import read
 from tests.waiting import eventually
 
 LIBRARY = "faketime/libfaketimeMT.so.1"
-INSTALL = """
-exec 9>/var/lock/coupons-install && flock 9  # parallel tests may install packages
-export DEBIAN_FRONTEND=noninteractive
-install() { apt-get install -y -qq --no-install-recommends libfaketime; }
-install || { apt-get update -qq && install; }
-"""
-INSTALL_LIMIT_SECONDS = 300
 PER_HOUR, BATCH = 360_000, 100
 """A rate limit of 100 mails per second, with batches of 100 mails."""
 OFFSETS = ("+3h", "-2h", "+40d", "-1s", "+90s", "-10y")
@@ -38,11 +29,11 @@ def library() -> Path | None:
 
 @pytest.fixture(scope="session")
 def faketime() -> Path:
-    """The path of Debian's libfaketime. If it is missing, root installs it; for others, the test fails with a hint."""
-    if library() is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["/bin/sh", "-c", INSTALL], check=False, capture_output=True, timeout=INSTALL_LIMIT_SECONDS)
+    """The path of Debian's libfaketime. If it is missing, it is installed, or the test fails with instructions."""
     if (found := library()) is None:
-        pytest.fail("libfaketime is missing and cannot be installed from here: sudo apt-get install libfaketime")
+        install_packages("libfaketime")
+        found = library()
+    assert found, "the package libfaketime has no library"
     return found
 
 
