@@ -4,15 +4,25 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, DeliveryError, PublishError
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    AuthenticationError,
+    ChannelNotFoundEntity,
+    ConnectionClosed,
+    DeliveryError,
+    ProbableAuthenticationError,
+    PublishError,
+)
+from aiormq.exceptions import InvalidFrameError
 
 from coupons.errors import UserError
+from coupons.foreign_errors import describe
+from coupons.service_url import parse_broker_url
 from coupons.topology import EXCHANGE, queue_name
 
 CONNECT_SECONDS = 10
@@ -69,7 +79,7 @@ class Sender:
         except TimeoutError as error:
             raise BrokerUnavailable(f"broker: no confirmation within {PUBLISH_SECONDS} s") from error
         except Exception as error:  # aiormq ends pending publishes with a bare Exception when its connection is lost
-            raise BrokerUnavailable(f"broker: {_first_line(error)}") from error
+            raise BrokerUnavailable(f"broker: {_reason(error)}") from error
 
 
 @asynccontextmanager
@@ -78,17 +88,19 @@ async def connect(url: str, connection_name: str) -> AsyncIterator[AbstractConne
 
     Raises:
         BrokerUnavailable: one line, without the password.
+        InvalidUrl: the same.
     """
+    address = parse_broker_url(url)
     try:
         with cancellation_as_unavailable():
             connection = await aio_pika.connect(
-                url,
+                str(address),
                 timeout=CONNECT_SECONDS,
                 heartbeat=HEARTBEAT_SECONDS,
                 client_properties={"connection_name": connection_name},
             )
-    except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
-        raise BrokerUnavailable(f"broker {urlsplit(url).hostname}: {_first_line(error)}") from error
+    except (*CONNECTION_EXCEPTIONS, OSError, ValueError) as error:
+        raise BrokerUnavailable(f"broker {address.hosts}: {_reason(error)}") from error
     try:
         with cancellation_as_unavailable():
             yield connection
@@ -142,5 +154,15 @@ def check_cancelled(error: BaseException | None = None) -> None:
         raise asyncio.CancelledError from error
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Return why the broker is unavailable, without the broker's or the library's text."""
+    match error:
+        case ProbableAuthenticationError() | AuthenticationError():
+            return "the broker rejected the user name or password"
+        case InvalidFrameError():  # aiormq does not expect that the broker closes the connection instead of opening it
+            return "connection not accepted; check the virtual host, which is the path of COUPONS_BROKER_URL"
+        case ConnectionClosed():
+            return f"the broker closed the connection ({type(error).__name__})"
+        case ValueError():
+            return "an option of COUPONS_BROKER_URL is invalid"
+    return describe(error)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from coupons.errors import UserError
+from coupons.foreign_errors import describe
 from coupons.keepalive import SILENCE_SECONDS, notice_silence
 
 CONNECT_SECONDS = 10
@@ -161,8 +162,23 @@ def _opening() -> Iterator[None]:
         yield
     except ValueError:
         raise DatabaseUnavailable("database: COUPONS_DATABASE_URL is not a valid URL") from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnavailable(f"database: {str(error) or type(error).__name__}") from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable(f"database: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why no connection was opened. The texts of other errors may have values or a part of the URL."""
+    match error:
+        case (
+            asyncpg.InvalidAuthorizationSpecificationError()
+            | asyncpg.InvalidCatalogNameError()
+            | asyncpg.TooManyConnectionsError()
+            | asyncpg.CannotConnectNowError()
+        ):
+            return str(error).splitlines()[0]  # such as: password authentication failed for user "coupons"
+        case ConnectionError(errno=None) if type(error) is ConnectionError:  # asyncpg's error for sslmode=require
+            return "the server does not offer TLS"
+    return describe(error)
 
 
 def require_transaction(connection: Connection) -> None:

@@ -36,9 +36,17 @@ def describe(error: BaseException) -> str:
 
 def error_location(error: BaseException) -> str:
     """Return the functions and lines where an error was raised, without the text of the error."""
+    error = first_error(error)
     return " < ".join(
         f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])
     )
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error of a task group, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _root(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from coupons.database import TRANSIENT_ERRORS
-from coupons.errors import LeaseLost
+from coupons.errors import LeaseLost, WorkStopped
 
 
 @asynccontextmanager
@@ -33,11 +33,15 @@ async def renewed_lease(
     except asyncio.CancelledError:
         if heart.done() and not heart.cancelled():
             body.uncancel()
-            raise LeaseLost(str(heart.exception())) from heart.exception()
+            raise LeaseLost(_reason(heart.exception())) from heart.exception()
         raise
     finally:
         running = False
         heart.cancel()
+
+
+def _reason(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, WorkStopped) else f"not renewed in time: {type(error).__name__}"
 
 
 async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_after: float) -> None:

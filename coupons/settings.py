@@ -5,21 +5,28 @@ Settings come from the environment, from a `.env` file in the working folder, or
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coupons.batching import paced_batch
 from coupons.errors import Conflict, UserError
+from coupons.service_url import ServiceUrl, parse_broker_url, parse_database_url
 
 PREFIX = "COUPONS_"
 
 
 class SettingsError(UserError):
     """A setting has an invalid value."""
+
+
+def _url(parse: Callable[[str], ServiceUrl]) -> AfterValidator:
+    """A validator that percent-encodes user and password, before a library parses the URL and quotes it in errors."""
+    return AfterValidator(lambda secret: SecretStr(str(parse(secret.get_secret_value()))))
 
 
 class Settings(BaseSettings):
@@ -33,10 +40,10 @@ class Settings(BaseSettings):
         True, description="Whether the Coupon Manager is activated on this system; `false` rejects every command"
     )
 
-    database_url: SecretStr = Field(
+    database_url: Annotated[SecretStr, _url(parse_database_url)] = Field(
         SecretStr("postgresql://coupons@127.0.0.1/coupons"), description="PostgreSQL connection URL"
     )
-    broker_url: SecretStr = Field(
+    broker_url: Annotated[SecretStr, _url(parse_broker_url)] = Field(
         SecretStr("amqp://guest:guest@127.0.0.1/"), description="RabbitMQ connection URL: `amqp://…` or `amqps://…`"
     )
     smtp_url: SecretStr = Field(
@@ -197,13 +204,13 @@ def load_settings() -> Settings:
     try:
         return Settings(_secrets_dir=secrets) if secrets else Settings()
     except ValidationError as error:
-        reasons = (_reason(each["loc"], each["msg"]) for each in error.errors(include_input=False))
+        reasons = (_reason(each["loc"], each.get("ctx", {})) for each in error.errors(include_input=False))
         raise SettingsError("; ".join(reasons)) from None
 
 
-def _reason(path: tuple[int | str, ...], text: str) -> str:
-    if not path:
-        return text.removeprefix("Value error, ")  # pydantic's prefix for a check of the whole model
+def _reason(path: tuple[int | str, ...], context: dict[str, Any]) -> str:
+    if "error" in context:  # one of our validators, whose text has the name of the setting
+        return str(context["error"])
     name = str(path[0])
     return f"{PREFIX}{name.upper()}: must be {valid_values(Settings.model_fields[name])}"
 

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from uuid import UUID
 
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelClosed
 
 from coupons import broker, database, migrate
+from coupons.commands import type_of
 from coupons.errors import UserError
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts
@@ -90,11 +92,12 @@ async def _dead(channel: AbstractChannel) -> list[Check]:
 
 
 def _type_and_id(body: bytes) -> str:
-    """Return type and id of a rejected command, if it has them. The rest may contain codes and is not shown."""
+    """Return type and id of a rejected command, if they are valid. Anything else in it may be a code or an address."""
     try:
         content = json.loads(body)
-        return f"{content['type']} {content['id']}"[:60]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        kind = content["type"] if content["type"] in type_of else "command"
+        return f"{kind} {UUID(content['id'])}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "command"
 
 

@@ -10,13 +10,14 @@ from coupons import failpoints, import_engine
 from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.decoding import FileError
+from coupons.foreign_errors import error_location
 from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
 from coupons.store import imports, uploads
 from coupons.store.imports import LeasedImport
 from workers.auto_resume import auto_resume
-from workers.loops import NO_PAUSE, Signals, error_location
+from workers.loops import NO_PAUSE, Signals
 from workers.nudges import Nudges
 
 log = structlog.get_logger()

@@ -17,9 +17,10 @@ from coupons.broker import BrokerUnavailable, Sender, cancellation_as_unavailabl
 from coupons.commands import Command, ImportCoupons, InvalidCommand, ResumeSendout, StartSendout, decode
 from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict
+from coupons.foreign_errors import error_location, first_error
 from coupons.settings import Settings
 from coupons.store import imports, inbox, sendouts
-from workers.loops import RETRY_SECONDS, Signals, error_location, wait_until_set
+from workers.loops import RETRY_SECONDS, Signals, wait_until_set
 from workers.nudges import Nudges
 
 log = structlog.get_logger()
@@ -187,8 +188,7 @@ class Intake:
 
 def _first_cause(error: BaseException) -> str:
     """Return the first error of a task group: the text of a BrokerUnavailable, the type of any other error."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = first_error(error)
     return str(error) if isinstance(error, BrokerUnavailable) else type(error).__name__
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-import traceback
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import LeaseLost, SendingBlocked
+from coupons.foreign_errors import error_location
 
 log = structlog.get_logger()
 RETRY_SECONDS = 2.0
@@ -98,10 +98,3 @@ async def attempt(role: str, step: Step) -> float | None:
         log.error("internal error", role=role, error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - its text may hold codes
     await asyncio.sleep(RETRY_SECONDS)
     return NO_PAUSE
-
-
-def error_location(error: BaseException) -> str:
-    """Return the functions and lines where an error was raised, without the text of the error."""
-    return " < ".join(
-        f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)[-4:])
-    )

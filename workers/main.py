@@ -39,7 +39,7 @@ def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run until SIGTERM or SIGINT, which shuts down gracefully. A second signal exits immediately.
 
     Raises:
-        MigrationError, SmtpAddressError, EmailError, CannotListen: the worker cannot start; no work has begun.
+        UserError: the worker cannot start, for example because of a wrong setting. No work has begun.
     """
     logs.configure(settings)
     check_settings(bounce_to=settings.bounce_address, unsubscribe_url=settings.unsubscribe_url)

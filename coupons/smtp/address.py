@@ -2,18 +2,19 @@
 
 import re
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
 from typing import Self
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 from coupons.errors import UserError
+from coupons.foreign_errors import describe
+from coupons.service_url import InvalidUrl, ServiceUrl
 
 
 class SmtpAddressError(UserError):
-    """The relay URL is invalid. The error text contains neither the password nor the URL."""
+    """A relay cannot be used as its URL says. The text contains neither the password nor the URL."""
 
 
 class Tls(Enum):
@@ -22,6 +23,7 @@ class Tls(Enum):
     IMPLICIT = "implicit"
 
 
+_FORM = "COUPONS_SMTP_URL: each relay URL must look like smtp://user:password@host:587"
 _PORTS = {Tls.NONE: 25, Tls.STARTTLS: 587, Tls.IMPLICIT: 465}
 
 
@@ -45,7 +47,7 @@ class SmtpAddress:
     def parse_all(cls, urls: str) -> tuple[Self, ...]:
         """Parse one or several URLs, separated by spaces or commas. In passwords, both are percent-encoded.
 
-        Raises SmtpAddressError.
+        Raises InvalidUrl, SmtpAddressError.
         """
         return tuple(cls.parse(url) for url in re.split(r"[\s,]+", urls.strip(" \t\r\n,")))
 
@@ -57,21 +59,24 @@ class SmtpAddress:
         verified against the authorities in the `ca` file, by default those of the system. A password is sent without
         TLS only to loopback. Special characters in user and password are percent-encoded.
 
-        Raises SmtpAddressError.
+        Raises InvalidUrl, SmtpAddressError.
         """
-        parts, port, options = _split(url)
-        host = parts.hostname or ""
+        parts = ServiceUrl.parse(url, schemes=("smtp", "smtps"), form=_FORM)
+        host, port = parts.host_and_port
+        options = _options(parts.rest)
+        if not host or options is None:
+            raise InvalidUrl(_FORM)
         if unknown := options.keys() - {"tls", "ca", "weight"}:
             raise SmtpAddressError(f"the relay URL has unknown options: {', '.join(sorted(unknown))}")
         tls = _tls(parts.scheme, host, options.get("tls", ""))
-        if parts.username and tls is Tls.NONE and not _is_loopback(host):
+        if parts.user and tls is Tls.NONE and not _is_loopback(host):
             raise SmtpAddressError(f"the password for {host} would be sent in clear: remove tls=none")
         return cls(
             host=host,
             port=port or _PORTS[tls],
             tls=tls,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+            username=parts.user or None,
+            password=parts.password or None,
             ca_file=options.get("ca"),
             weight=_weight(options.get("weight", "1")),
         )
@@ -83,17 +88,17 @@ class SmtpAddress:
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
-            raise SmtpAddressError(f"the certificates in {self.ca_file} cannot be read: {error}") from error
+            raise SmtpAddressError(f"the certificates in {self.ca_file} cannot be read: {describe(error)}") from error
 
 
-def _split(url: str) -> tuple[SplitResult, int | None, dict[str, str]]:
-    with suppress(ValueError):
-        parts = urlsplit(url)
-        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else {}
-        if parts.scheme in ("smtp", "smtps") and parts.hostname and not parts.path.strip("/") and not parts.fragment:
-            return parts, parts.port, {name: values[-1] for name, values in options.items()}
-    # Raised outside of the block, to have no cause: the ValueError for an invalid port may quote part of a password.
-    raise SmtpAddressError("the relay URL must look like smtp://user:password@host:587 (percent-encoded)")
+def _options(rest: str) -> dict[str, str] | None:
+    """Return the options after the host, or None if they are invalid."""
+    path, _, query = rest.partition("?")
+    try:
+        options = parse_qs(query, keep_blank_values=True, strict_parsing=True) if query else {}
+    except ValueError:
+        return None
+    return None if path.strip("/") else {name: values[-1] for name, values in options.items()}
 
 
 def _tls(scheme: str, host: str, option: str) -> Tls:

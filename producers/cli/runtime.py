@@ -1,7 +1,9 @@
 """Shared by all commands: settings, a database connection, an event loop, errors as one line and an exit code."""
 
 import asyncio
+import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
@@ -48,7 +50,7 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn errors that the user can act on into `Failed`. All others are bugs and keep their traceback."""
+    """Turn errors that the user can act on into `Failed`. All others are internal errors."""
     from asyncpg import InsufficientPrivilegeError, InterfaceError, PostgresError
     from pydantic import ValidationError
 
@@ -70,6 +72,25 @@ def user_errors() -> Iterator[None]:
         raise Failed(f"database: {type(error).__name__}") from None  # the error's text may contain codes
     except KeyboardInterrupt:
         raise Failed("aborted; work already queued continues in the workers") from None
+
+
+def report_internal_errors() -> None:
+    """From now on, report an internal error by its class and location: its text may contain codes or passwords.
+
+    The logs of libraries are not printed, for the same reason.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
+    sys.excepthook = lambda _, error, __: _report(error)
+    threading.excepthook = lambda failed: _report(failed.exc_value)
+    sys.unraisablehook = lambda failed: _report(failed.exc_value)
+
+
+def _report(error: BaseException | None) -> None:
+    from coupons.foreign_errors import error_location, first_error
+
+    if error is not None:
+        name = type(first_error(error)).__name__
+        click.echo(f"coupons: internal error: {name} at {error_location(error)}", err=True)
 
 
 @contextmanager

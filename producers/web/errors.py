@@ -1,7 +1,5 @@
 """Errors of requests and their responses."""
 
-import traceback
-
 import structlog
 from asyncpg import InsufficientPrivilegeError
 from starlette.exceptions import HTTPException
@@ -13,6 +11,7 @@ from coupons.broker import BrokerUnavailable
 from coupons.commands import InvalidCommand
 from coupons.database import TRANSIENT_ERRORS, DatabaseUnavailable
 from coupons.errors import UserError
+from coupons.foreign_errors import error_location
 from coupons.permission_errors import denial
 from producers.web.templating import page
 
@@ -78,9 +77,7 @@ async def _permission_denied(request: Request, error: Exception) -> Response:
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    frames = reversed(traceback.extract_tb(error.__traceback__)[-4:])
-    at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames)
-    log.error("internal error", error=type(error).__name__, at=at)  # without the error's text, which may contain codes
+    log.error("internal error", error=type(error).__name__, at=error_location(error))  # its text may contain codes
     return error_response(request, 500, ["internal error; see the server log"])
 
 

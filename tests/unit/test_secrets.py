@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 
 from coupons.commands import ImportCoupons, InvalidCommand, decode
+from coupons.foreign_errors import error_location
 from coupons.mail import Envelope
 from coupons.settings import Settings, SettingsError, load_settings
 from coupons.smtp import SmtpAddress
 from coupons.states import DeliveryState
 from coupons.store.deliveries import Delivery, DeliveryResult
 from coupons.templates.rendering import Coupon
-from workers.loops import error_location
 
 ROOT = Path(__file__).parents[2]
 CODE, PASSWORD = "SPRING-7K2", "hunter2hunter2"

@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+from coupons.errors import UserError
+from coupons.service_url import InvalidUrl
 from coupons.smtp import Relays, SmtpAddress, SmtpAddressError, Tls
 from coupons.smtp.relays import shares
 
@@ -49,7 +51,7 @@ def test_a_relay_url_determines_host_port_and_tls(url: str, address: SmtpAddress
 )
 def test_the_error_for_a_wrong_url_does_not_show_the_password(url: str, reason: str) -> None:
     """Neither the message nor the exception's context contains any part of the password."""
-    with pytest.raises(SmtpAddressError, match=reason) as caught:
+    with pytest.raises(UserError, match=reason) as caught:
         SmtpAddress.parse(url)
     assert "cret" not in str(caught.value)
     assert caught.value.__context__ is None
@@ -83,7 +85,7 @@ def test_one_setting_holds_several_relays(between: str) -> None:
 
 def test_an_empty_setting_is_an_error() -> None:
     """An empty setting is rejected, unlike a missing one."""
-    with pytest.raises(SmtpAddressError, match="must look like"):
+    with pytest.raises(InvalidUrl, match="must look like"):
         SmtpAddress.parse_all(" ")
 
 
