@@ -15,10 +15,10 @@ from aio_pika.exceptions import (
     ChannelNotFoundEntity,
     ConnectionClosed,
     DeliveryError,
+    InvalidFrameError,
     ProbableAuthenticationError,
     PublishError,
 )
-from aiormq.exceptions import InvalidFrameError
 
 from coupons.errors import UserError
 from coupons.foreign_errors import describe
