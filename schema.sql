@@ -271,6 +271,8 @@ CREATE TABLE sendout (
     created_at  timestamptz NOT NULL DEFAULT now(),
     started_at  timestamptz,
     finished_at timestamptz,  -- for a cancelled sendout: when its last batch was closed
+    group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted
+    not_resumed text,  -- why the last requested resume was rejected while it waited
     CONSTRAINT sending_has_recipients
         CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR coalesce(recipients, 0) > 0),
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
@@ -278,6 +280,28 @@ CREATE TABLE sendout (
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
+
+-- A sendout that waits for imports before it is prepared (state queued) or resumed (interrupted or paused). Waiting is not
+-- a state: no worker claims a sendout that has a row here. The row is deleted when the wait ends. Ids of imports are
+-- stored instead of comparing times, because clocks go back and differ between servers (docs/decisions/0014).
+CREATE TABLE sendout_wait (
+    sendout_id   uuid PRIMARY KEY REFERENCES sendout,
+    command_id   uuid NOT NULL,  -- the sendout or resume command that waits
+    body         bytea NOT NULL,  -- this command, in case that it is rejected
+    after        uuid[] NOT NULL,  -- imports of the command's `after`: they must finish; some may not have arrived
+    unfinished   uuid[] NOT NULL,  -- imports into its group and lists that were unfinished when it was accepted: must end
+    arrive_until timestamptz NOT NULL,  -- when the command is rejected if an import in `after` has not arrived
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT waits_for_an_import CHECK (after <> '{}' OR unfinished <> '{}')
+);
+
+-- Commands that were rejected after they had been accepted. A worker publishes each to the queue `coupons.dead`, and then
+-- deletes its row.
+CREATE TABLE dead_letter (
+    command_id uuid PRIMARY KEY REFERENCES command,
+    body       bytea NOT NULL,
+    reason     text NOT NULL
+);
 
 -- The codes that a sendout needs of one list. Admission reserves codes of all lists of the sendout or of none. Each
 -- code is counted once: reserved until it is assigned, assigned until its delivery is sent.

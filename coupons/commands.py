@@ -48,6 +48,8 @@ MAX_PER_HOUR = 1_000_000_000
 FIRST_YEAR, LAST_YEAR = 1970, 9998
 """The years allowed for a start time: Python and Postgres can represent them in every time zone."""
 MAX_COLUMN = 10_000
+MAX_AFTER = 100
+"""Maximum number of imports that a command can name in `after`."""
 MAX_REASONS = 100
 """Maximum number of reasons reported for an invalid command: 1 MiB can contain half a million errors, 22 MB of text."""
 SOURCES = ("upload", "file", "https", "s3")
@@ -112,6 +114,12 @@ def _start(at: datetime) -> datetime:
     return at
 
 
+def _distinct(ids: tuple[UUID, ...]) -> tuple[UUID, ...]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("contains an id twice")
+    return ids
+
+
 def _items(most: int, *, least: int = 0) -> BeforeValidator:
     """A validator that counts the items before they are validated: validating half a million takes two seconds.
 
@@ -142,6 +150,12 @@ Source = Annotated[str, Field(max_length=2_000), AfterValidator(_printable), Aft
 Code = Annotated[str, AfterValidator(_unicode)]
 Attribute = Annotated[str, Field(max_length=MAX_ATTRIBUTE_NAME), AfterValidator(_attribute)]
 AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_printable)]
+After = Annotated[
+    tuple[UUID, ...],
+    Field(max_length=MAX_AFTER, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_distinct),
+    _items(MAX_AFTER),
+]
 
 
 class _Frozen(BaseModel):
@@ -262,7 +276,7 @@ class ImportCoupons(_Command):
 class StartSendout(_Command):
     """Mail a message to the recipients of a group, or to the recipients given in the command."""
 
-    later = ("start_at", "per_hour", "over_minutes", "auto_resume")
+    later = ("start_at", "per_hour", "over_minutes", "auto_resume", "after")
 
     type: Literal["sendout"] = "sendout"
     message: Name = Field(description="Name of the message; its newest version is sent")
@@ -287,6 +301,11 @@ class StartSendout(_Command):
     auto_resume: bool = Field(
         False, description="If interrupted, resume automatically once the lists have enough codes"
     )
+    after: After = Field(
+        (),
+        description="Ids of imports that must have finished before the sendout is prepared; they may arrive later than "
+        "this command",
+    )
 
     @model_validator(mode="after")
     def _one_pace(self) -> Self:
@@ -304,8 +323,15 @@ class StartSendout(_Command):
 class ResumeSendout(_Command):
     """Resume a sendout that is interrupted (not enough codes) or paused."""
 
+    later = ("after",)
+
     type: Literal["resume"] = "resume"
     sendout: UUID = Field(description="Id of the sendout")
+    after: After = Field(
+        (),
+        description="Ids of imports that must have finished before the sendout is resumed; they may arrive later than "
+        "this command",
+    )
 
 
 _MESSAGES = {

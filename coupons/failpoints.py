@@ -16,6 +16,8 @@ FAILPOINTS = {
     "intake.received": "a command has arrived, nothing is written",
     "intake.committed": "the command is committed, its message is not acknowledged",
     "intake.acknowledged": "the message is acknowledged, no worker is woken",
+    "sendout.waited": "a wait has ended: its sendout can be prepared, or is resumed or failed; no worker is woken",
+    "sendout.dead_lettered": "a command that was rejected while it waited is in the dead queue, but not removed here",
     "sendout.claimed": "a sendout is leased, nothing is done",
     "sendout.prepared": "its recipients are copied, no code is reserved",
     "sendout.admitted": "its codes are reserved or it is interrupted, no worker is woken",

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     retry_hours: float = Field(
         24, gt=0, description="How long a deferred delivery is retried before it is refused and its code is returned"
     )
+    after_seconds: float = Field(
+        3_600,
+        gt=0,
+        description="How long a sendout or resume command waits for an import in `after` that has not arrived; it is "
+        "then rejected",
+    )
 
     smtp_connections: int = Field(
         10,

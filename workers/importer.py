@@ -52,6 +52,7 @@ class Importer:
             lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
         ):
             await self._import(job)
+        self._signals.wake("sendout")  # it may have waited for this import
         async with self._pool.acquire() as connection:
             await auto_resume(connection, self._nudges)
         return NO_PAUSE

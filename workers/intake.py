@@ -20,6 +20,8 @@ from coupons.errors import Conflict
 from coupons.foreign_errors import error_location, first_error
 from coupons.settings import Settings
 from coupons.store import imports, inbox, sendouts
+from coupons.store.sendouts import AFTER_SECONDS, Waiting
+from workers.dead_letters import MAX_REASON_CHARS, dead_letter
 from workers.loops import RETRY_SECONDS, Signals, wait_until_set
 from workers.nudges import Nudges
 
@@ -28,8 +30,6 @@ PREFETCH = 4
 DECLARE_SECONDS = 10
 WATCH_SECONDS = 10.0
 """The interval at which the broker is asked for its consumers, and the timeout for its answer."""
-MAX_REASON_CHARS = 2_000
-"""The reason is sent in a header, which must fit into a frame of 128 KiB. A 1 MiB command can have longer errors."""
 QUEUES_OF = {"import": ("import",), "sendout": ("sendout", "resume"), "deliver": (topology.NUDGE,)}
 """The queues that each role consumes."""
 
@@ -165,21 +165,27 @@ class Intake:
         async with self._pool.acquire() as connection:
             await inbox.reject(connection, command, reason)
 
-    async def _commit_once(self, command: Command) -> Granted | Short | None:
+    async def _commit_once(self, command: Command) -> Granted | Short | Waiting | None:
         async with self._pool.acquire() as connection, connection.transaction():
             if not await inbox.accept(connection, command):
                 log.info("duplicate command ignored", command=str(command.id), type=command.type)
                 return None
-            outcome = await apply_command(connection, command, batch_size=self._settings.effective_batch_size)
+            outcome = await apply_command(
+                connection, command,
+                batch_size=self._settings.effective_batch_size,
+                after_seconds=self._settings.after_seconds,
+            )  # fmt: skip
         log.info("command accepted", command=str(command.id), type=command.type)
         return outcome
 
-    async def _wake(self, command: Command, outcome: Granted | Short | None) -> None:
+    async def _wake(self, command: Command, outcome: Granted | Short | Waiting | None) -> None:
         match command, outcome:
             case ImportCoupons(), _:
                 self._signals.wake("import")
             case StartSendout(), _:
                 self._signals.wake("sendout")
+            case ResumeSendout(), Waiting():
+                self._signals.wake("sendout")  # the imports may have ended since
             case ResumeSendout(), Short():
                 log.warning("sendout still interrupted", sendout=str(command.sendout), reason=str(outcome))
             case ResumeSendout(), _:
@@ -195,7 +201,7 @@ def _first_cause(error: BaseException) -> str:
 async def _reject(message: AbstractIncomingMessage, sender: Sender, reason: str) -> None:
     """Put the message in the dead queue, with the reason as a header."""
     log.warning("command rejected", queue=message.routing_key, reason=reason[:MAX_REASON_CHARS])
-    await sender.send(topology.DEAD, message.body, {topology.REASON: reason[:MAX_REASON_CHARS]})
+    await dead_letter(sender, message.body, reason)
 
 
 async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
@@ -209,13 +215,15 @@ async def _cancelled_by_broker(channel: AbstractChannel) -> asyncio.Event:
     return cancelled
 
 
-async def apply_command(connection: Connection, command: Command, *, batch_size: int) -> Granted | Short | None:
+async def apply_command(
+    connection: Connection, command: Command, *, batch_size: int, after_seconds: float = AFTER_SECONDS
+) -> Granted | Short | Waiting | None:
     """Apply a command inside the transaction that commits it. Raises Conflict, with nothing changed."""
     match command:
         case ImportCoupons():
             await imports.create(connection, command)
         case StartSendout():
-            await sendouts.create(connection, command, batch_size=batch_size)
+            await sendouts.create(connection, command, batch_size=batch_size, after_seconds=after_seconds)
         case ResumeSendout():
-            return await sendouts.resume(connection, command.sendout)
+            return await sendouts.request_resume(connection, command, after_seconds=after_seconds)
     return None

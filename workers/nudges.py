@@ -26,6 +26,11 @@ class Nudges:
         """Publish with this sender from now on; None while the broker is unavailable."""
         self._sender = sender
 
+    @property
+    def sender(self) -> Sender | None:
+        """The sender of this process; None while the broker is unavailable."""
+        return self._sender
+
     async def deliver(self) -> None:
         """Wake the deliver role of this process and of others."""
         self._signals.wake("deliver")

@@ -1,4 +1,7 @@
-"""The sendout role: prepares a queued sendout, which is then sending, interrupted or failed."""
+"""The sendout role: prepares a queued sendout, which is then sending, interrupted or failed.
+
+A sendout that waits for imports is prepared or resumed once they have ended.
+"""
 
 import structlog
 
@@ -12,6 +15,7 @@ from coupons.store import messages, sendouts
 from coupons.store.sendouts import Claim
 from workers.loops import NO_PAUSE
 from workers.nudges import Nudges
+from workers.waits import end_waits
 
 log = structlog.get_logger()
 
@@ -24,12 +28,13 @@ class Preparer:
         self._owner = owner
 
     async def step(self) -> float | None:
-        """Prepare one sendout and return NO_PAUSE; return None if no sendout is queued."""
+        """Prepare one sendout and return NO_PAUSE; if there is none, return the pause until the next look."""
         lease_seconds = self._settings.lease_seconds
         async with self._pool.acquire() as connection:
+            pause = await end_waits(connection, self._nudges)
             claim = await sendouts.claim(connection, owner=self._owner, lease_seconds=lease_seconds)
         if claim is None:
-            return None
+            return pause
         failpoints.hit("sendout.claimed")
         async with renewed_lease(
             lambda: self._renew(claim), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
@@ -59,7 +64,7 @@ class Preparer:
     async def _check_recipients(self, connection: Connection, claim: Claim) -> None:
         message = await messages.get_for_sendout(connection, claim.id)
         if claim.group_id is None:
-            raise Conflict("it has no recipients")
+            raise Conflict(f"there is no group {claim.group_name}" if claim.group_name else "it has no recipients")
         if lacking := await sendouts.count_lacking(connection, claim.group_id, message.attributes):
             who = "1 recipient lacks" if lacking == 1 else f"{lacking} recipients lack"
             raise Conflict(f"{who} one of {', '.join(message.attributes)}")

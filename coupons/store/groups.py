@@ -46,12 +46,10 @@ async def get(connection: Connection, name: str) -> Group:
     return found
 
 
-async def get_audience(connection: Connection, name: str) -> Audience:
-    """The audience in the group with this name. Raises Conflict if the group does not exist."""
+async def find_audience(connection: Connection, name: str) -> Audience | None:
+    """The audience in the group with this name."""
     row = await connection.fetchrow(SQL.audience, name)
-    if row is None:
-        raise Conflict(f"there is no group {name}")
-    return Audience(**row)
+    return Audience(**row) if row else None
 
 
 async def known_attributes(connection: Connection) -> list[str]:

@@ -91,6 +91,10 @@ LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.reserved + sl.assigned 
 LEFT JOIN delivery d ON d.sendout_id = s.id AND d.state <> 'pending'
 WHERE s.state = 'interrupted' GROUP BY s.id HAVING count(d.number) > 0 OR count(sl.list_id) > 0;
 
+-- only_unprepared_sendouts_wait: a sendout that waits for imports is queued, interrupted or paused
+SELECT s.id AS sendout, s.state FROM sendout_wait w JOIN sendout s ON s.id = w.sendout_id
+WHERE s.state NOT IN ('queued', 'interrupted', 'paused');
+
 -- ended_sendouts_hold_nothing: an ended sendout has no open batch and no reserved codes
 SELECT s.id AS sendout, s.state, count(b.number) AS open_batches, count(sl.list_id) AS lists
 FROM sendout s

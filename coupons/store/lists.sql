@@ -33,8 +33,8 @@ RETURNING id;
 -- archive: hide a list and exclude it from new sendouts; no row while an unfinished sendout needs it
 UPDATE coupon_list l SET archived_at = now()
 WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NULL AND NOT EXISTS (
-    SELECT FROM sendout_list sl JOIN sendout s ON s.id = sl.sendout_id
-    WHERE sl.list_id = l.id AND s.finished_at IS NULL)
+    SELECT FROM message_list ml JOIN sendout s USING (message_id)  -- a waiting sendout has no row in sendout_list yet
+    WHERE ml.list_id = l.id AND s.finished_at IS NULL)
 RETURNING id;
 
 -- restore: undo the archiving of a list

@@ -7,7 +7,9 @@ from uuid import UUID
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import DeliveryState, SendoutState, Shortage
+from coupons.store import waits
 from coupons.store.queries import Queries
+from coupons.store.waits import Wait
 
 SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
@@ -55,6 +57,12 @@ class Sendout:
     state: SendoutState
     reason: str | None
     waiting_reason: str | None
+    is_waiting: bool
+    """The sendout waits for imports before it is prepared or resumed."""
+    wait: Wait | None
+    """The imports that it waits for. None if all have ended, until a worker notices it."""
+    not_resumed: str | None
+    """Why the last requested resume was rejected while it waited for imports."""
     recipients: int | None
     created_at: datetime
     start_at: datetime | None
@@ -83,7 +91,7 @@ class Sendout:
     @property
     def ended(self) -> bool:
         """Whether the state can change only if an operator acts."""
-        resumes = self.resumable and self.auto_resume
+        resumes = self.is_waiting or (self.resumable and self.auto_resume)
         return self.finished_at is not None or (self.state in RESUMED_STATES and not resumes)
 
     @property
@@ -95,6 +103,14 @@ class Sendout:
     def retryable(self) -> bool:
         """Whether its refused and deferred mails can be retried."""
         return self.state in RETRIED_STATES
+
+    @property
+    def waiting(self) -> str | None:
+        """The imports that the sendout waits for, as text."""
+        if not self.is_waiting:
+            return None
+        waiting = str(self.wait) if self.wait else "waiting for a worker"
+        return f"resume requested, {waiting}" if self.state in RESUMED_STATES else waiting
 
     @property
     def handed_over(self) -> int:
@@ -168,6 +184,7 @@ async def _rows(
     resumable = {row["id"] for row in await connection.fetch(SQL.resumable, None, False, sendout_id)}
     rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
     of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
+    wait_of = await waits.list_for(connection, [row["id"] for row in rows if row["is_waiting"]])
     for row in await connection.fetch(SQL.list_rows, list(of_sendout)):
         columns = {**row, "shortage": Shortage(row["shortage"])}
         of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
@@ -175,6 +192,7 @@ async def _rows(
         Sendout(
             **{**row, "state": SendoutState(row["state"])},
             resumable=row["state"] == SendoutState.INTERRUPTED and row["id"] in resumable,
+            wait=wait_of.get(row["id"]),
             lists=tuple(of_sendout[row["id"]]),
         )
         for row in rows

@@ -1,7 +1,8 @@
 -- rows: sendouts with their delivery counts, newest first; only the id $1 and the state $2, unless NULL
 -- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
 -- with the part of its time that lies in this minute.
-SELECT s.id, m.name AS message, m.version AS message_version, g.name AS "group", s.state, s.reason, s.waiting_reason,
+SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s.group_name) AS "group", s.state, s.reason,
+       s.waiting_reason, EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = s.id) AS is_waiting, s.not_resumed,
        s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
        s.auto_resume,
        coalesce(b.remaining, 0) AS remaining, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.leased_batches, 0) AS leased_batches,
@@ -29,10 +30,12 @@ ORDER BY s.created_at DESC LIMIT $3;
 
 -- resumable: interrupted sendouts whose lists all have enough codes now, oldest first
 -- $1 is a list that they need, or NULL. If $2, only sendouts with auto-resume are returned. $3 is an id, or NULL. The
--- current shortage setting of each list applies. A sendout is not resumable while the codes of one of its lists are
--- being replaced, because some of these codes will be removed.
+-- current shortage setting of each list applies. A sendout is not resumable while an unfinished import may change what
+-- its recipients get: by removing codes, or by adding codes that a list with an alternative text lacks. With $2, a sendout
+-- whose requested resume waits is not returned.
 SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
-WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NOT $2)
+WHERE s.state = 'interrupted' AND s.finished_at IS NULL
+  AND (NOT $2 OR (s.auto_resume AND NOT EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = s.id)))
   AND ($3::uuid IS NULL OR s.id = $3)
   AND ($1::text IS NULL OR EXISTS (
       SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
@@ -41,7 +44,8 @@ WHERE s.state = 'interrupted' AND s.finished_at IS NULL AND (s.auto_resume OR NO
       SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
       WHERE sl.sendout_id = s.id
         AND (l.archived_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
-             OR EXISTS (SELECT FROM import_job j WHERE j.list_id = l.id AND j.mode = 'replace' AND j.finished_at IS NULL)))
+             OR EXISTS (SELECT FROM import_job j WHERE j.list_id = l.id AND j.finished_at IS NULL
+                          AND (j.mode <> 'add' OR l.available < sl.needed))))
 ORDER BY s.created_at, s.id;
 
 -- list_rows: the codes that sendouts need of their lists, and the codes that these lists have now

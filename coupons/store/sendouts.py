@@ -7,28 +7,37 @@ import json
 from dataclasses import dataclass
 from uuid import UUID
 
+import asyncpg
+
 from coupons.addresses import parse_address
 from coupons.admission import Granted, Need, Short, decide
 from coupons.batching import paced_batch
-from coupons.commands import StartSendout
+from coupons.commands import ResumeSendout, StartSendout
 from coupons.database import Connection, affected, require_transaction
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
-from coupons.store import groups, lists, messages, restore_guard, sendout_views
+from coupons.store import groups, lists, messages, restore_guard, sendout_views, waits
 from coupons.store.queries import Queries
+from coupons.store.waits import Obstacle, Unfinished
 
 SQL = Queries("sendouts.sql")
 SNAPSHOT_SECONDS = 3_600
 """The time limit of a snapshot, which copies all recipients in one statement. Tens of millions take minutes."""
+AFTER_SECONDS = 3_600.0
+"""The default of COUPONS_AFTER_SECONDS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed sendout that is to be prepared. `recipients` is None until its snapshot is taken."""
+    """A claimed sendout that is to be prepared. `recipients` is None until its snapshot is taken.
+
+    `group_name` is set if the group did not exist when the sendout was accepted.
+    """
 
     id: UUID
     lease_token: UUID
     group_id: int | None
+    group_name: str | None
     recipients: int | None
 
 
@@ -42,19 +51,45 @@ class Ended:
     uncertain: int
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A resume that waits for imports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A sendout whose wait has ended, so that it can be prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A sendout that was resumed after its wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A start or a resume that did not happen, because an import cannot finish or the resume is no longer possible."""
+
+    reason: str
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-async def create(connection: Connection, command: StartSendout, *, batch_size: int) -> None:
+async def create(
+    connection: Connection, command: StartSendout, *, batch_size: int, after_seconds: float = AFTER_SECONDS
+) -> None:
     """Store the sendout. If the command contains recipients, they become its deliveries at once.
+
+    The sendout waits for the unfinished imports of `after`, and for those into its group and lists.
 
     Raises:
         Conflict: for the reasons that `check` lists.
     """
-    message, group = await check(connection, command)
+    checked = await check(connection, command)
     await connection.execute(
-        SQL.create, command.id, message.id, group, command.start_at, command.per_hour, command.over_minutes,
-        command.auto_resume,
+        SQL.create, command.id, checked.message.id, checked.group_id, command.start_at, command.per_hour,
+        command.over_minutes, command.auto_resume, command.group if checked.group_id is None else None,
     )  # fmt: skip
     if command.recipients is not None:
         addresses = [parse_address(each.email) for each in command.recipients]
@@ -63,24 +98,41 @@ async def create(connection: Connection, command: StartSendout, *, batch_size: i
             SQL.snapshot_given, command.id, [a.key for a in addresses], [a.address for a in addresses], attributes
         )
         await _complete_snapshot(connection, command.id, affected(status), batch_size, lease_token=None)
+    if checked.imports:
+        await waits.begin(connection, command.id, command, checked.imports, after_seconds=after_seconds)
 
 
-async def check(connection: Connection, command: StartSendout) -> tuple[messages.Message, int | None]:
-    """Check a command before anything is stored; return the message and the group's id.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a command refers to. `group_id` is None if recipients were given, or if the group does not exist yet."""
+
+    message: messages.Message
+    group_id: int | None
+    imports: Unfinished
+
+
+async def check(connection: Connection, command: StartSendout) -> Checked:
+    """Check a command before anything is stored.
+
+    While imports that it waits for may change the group, the group is checked later, when the sendout is prepared.
 
     Raises:
-        Conflict: the message or group does not exist, a list is archived or deleted, the group is empty, or its
-            recipients lack an attribute.
+        Conflict: the message or group does not exist, a list is archived or deleted, the group is empty, its recipients
+            lack an attribute, or an id in `after` does not belong to an import.
     """
     message = await messages.get(connection, command.message)
     if message.deleted_lists:
         raise Conflict(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
     if archived := [each.name for each in await lists.get(connection, *message.lists) if each.archived_at]:
         raise Conflict(f"message {message.name}: list {', '.join(archived)} is archived")
+    audience = await groups.find_audience(connection, command.group) if command.group is not None else None
+    group_id = audience.id if audience else None
+    imports = await waits.find_unfinished(connection, command.after, message_id=message.id, group_id=group_id)
     if command.group is None:
         _check_given(message, command)
-        return message, None
-    return message, await _check_group(connection, message, command.group)
+    elif not imports.group_changes:
+        _check_group(message, command.group, audience)
+    return Checked(message, group_id, imports)
 
 
 def _check_given(message: messages.Message, command: StartSendout) -> None:
@@ -89,13 +141,13 @@ def _check_given(message: messages.Message, command: StartSendout) -> None:
             raise Conflict(f"message {message.name}: recipient {position} has no {', '.join(lacking)}")
 
 
-async def _check_group(connection: Connection, message: messages.Message, name: str) -> int:
-    audience = await groups.get_audience(connection, name)
+def _check_group(message: messages.Message, name: str, audience: groups.Audience | None) -> None:
+    if audience is None:
+        raise Conflict(f"there is no group {name}")
     if not audience.has_recipients:
         raise Conflict(f"group {name} has no recipients")
     if lacking := sorted(set(message.attributes) - set(audience.attributes)):
         raise Conflict(f"message {message.name}: recipients of group {name} have no {', '.join(lacking)}")
-    return audience.id
 
 
 # --- preparing -------------------------------------------------------------------------------------------------------
@@ -176,6 +228,33 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
         return await _reserve(connection, claim.id)
 
 
+async def request_resume(
+    connection: Connection, command: ResumeSendout, *, after_seconds: float = AFTER_SECONDS
+) -> Granted | Short | Waiting | None:
+    """Resume the sendout as `resume` does, or let it wait for imports first. Must run in a transaction.
+
+    An interrupted sendout waits for imports into its group and lists. A paused one has its codes, so it waits only for
+    the imports in `after`. An earlier resume command that still waits is replaced.
+
+    Raises:
+        Conflict: the sendout is in another state or does not exist, or an id in `after` does not belong to an import.
+    """
+    require_transaction(connection)
+    row = await _lock_resumable(connection, command.sendout)
+    is_paused = row["state"] == SendoutState.PAUSED
+    imports = await waits.find_unfinished(
+        connection,
+        command.after,
+        message_id=None if is_paused else row["message_id"],
+        group_id=None if is_paused else row["group_id"],
+    )
+    if not imports:
+        return await resume(connection, command.sendout)
+    await waits.begin(connection, command.sendout, command, imports, after_seconds=after_seconds)
+    await connection.execute(SQL.set_not_resumed, command.sendout, None)
+    return Waiting()
+
+
 async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | None:
     """Admit an interrupted sendout again, or unpause a paused one and return None. Must run in a transaction.
 
@@ -183,18 +262,68 @@ async def resume(connection: Connection, sendout_id: UUID) -> Granted | Short | 
         Conflict: the sendout is in another state or does not exist.
     """
     require_transaction(connection)
+    row = await _lock_resumable(connection, sendout_id)
+    await waits.remove(connection, sendout_id)
+    if row["state"] == SendoutState.INTERRUPTED:
+        return await _reserve_again(connection, sendout_id)
+    await connection.execute(SQL.unpause, sendout_id)
+    return None
+
+
+async def _lock_resumable(connection: Connection, sendout_id: UUID) -> asyncpg.Record:
     row = await connection.fetchrow(SQL.lock, sendout_id)
-    state = SendoutState(row["state"]) if row else None
-    match state:
-        case SendoutState.INTERRUPTED:
-            return await _reserve_again(connection, sendout_id)
-        case SendoutState.PAUSED:
-            await connection.execute(SQL.unpause, sendout_id)
+    if row is None:
+        raise Conflict(f"there is no sendout {sendout_id}")
+    if row["state"] not in sendout_views.RESUMED_STATES:
+        raise Conflict(sendout_views.not_resumable(sendout_id, SendoutState(row["state"])))
+    return row
+
+
+async def end_wait(connection: Connection, sendout_id: UUID) -> Queued | Resumed | Short | Rejected | None:
+    """Continue the sendout if each import that it waits for has ended; return None if it still waits or does not wait.
+
+    If an import of `after` cannot finish, a queued sendout fails. An interrupted or paused sendout stays as it is, and
+    only its resume is rejected, because it may have sent mails and can be resumed later (docs/decisions/0014).
+    """
+    async with connection.transaction():
+        row = await connection.fetchrow(SQL.lock, sendout_id)
+        wait = await waits.find(connection, sendout_id)
+        if row is None or wait is None or not wait.has_ended:
             return None
-        case None:
-            raise Conflict(f"there is no sendout {sendout_id}")
-        case _:
-            raise Conflict(sendout_views.not_resumable(sendout_id, state))
+        is_resume = row["state"] in sendout_views.RESUMED_STATES
+        if (obstacle := wait.obstacle) and is_resume:
+            return await _reject_resume(connection, sendout_id, obstacle.problem)
+        if obstacle:
+            return await _fail_waiting(connection, sendout_id, obstacle)
+        if is_resume:
+            return await _resume_after_wait(connection, sendout_id)
+        await waits.remove(connection, sendout_id)
+        return Queued()
+
+
+async def _fail_waiting(connection: Connection, sendout_id: UUID, obstacle: Obstacle) -> Rejected:
+    """Fail a queued sendout. If the import has not arrived, the command is rejected as well."""
+    await connection.execute(SQL.fail_waiting, sendout_id, obstacle.problem)
+    if obstacle.is_late:
+        await waits.reject(connection, sendout_id, obstacle.problem)
+    else:
+        await waits.remove(connection, sendout_id)
+    return Rejected(obstacle.problem)
+
+
+async def _resume_after_wait(connection: Connection, sendout_id: UUID) -> Resumed | Short | Rejected:
+    try:
+        async with connection.transaction():
+            decision = await resume(connection, sendout_id)
+    except Conflict as conflict:  # a list was archived in the meantime
+        return await _reject_resume(connection, sendout_id, str(conflict))
+    return decision if isinstance(decision, Short) else Resumed()
+
+
+async def _reject_resume(connection: Connection, sendout_id: UUID, reason: str) -> Rejected:
+    await waits.reject(connection, sendout_id, reason)
+    await connection.execute(SQL.set_not_resumed, sendout_id, reason)
+    return Rejected(reason)
 
 
 async def auto_resume(connection: Connection) -> list[UUID]:
@@ -215,6 +344,8 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
         async with connection.transaction():
             row = await connection.fetchrow(SQL.lock, sendout_id)
             if row is None or row["state"] != SendoutState.INTERRUPTED:
+                return False
+            if await waits.exists(connection, sendout_id):  # a resume was requested in the meantime
                 return False
             return isinstance(await _reserve_again(connection, sendout_id), Granted)
     except Conflict:  # a list was archived in the meantime
@@ -273,6 +404,7 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
         if await connection.fetchval(SQL.cancel, sendout_id) is None:
             state = (await sendout_views.get(connection, sendout_id)).state
             raise Conflict(f"sendout {sendout_id} is {state} already")
+        await waits.remove(connection, sendout_id)
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.release_reserved, sendout_id)
 

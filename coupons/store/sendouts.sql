@@ -1,16 +1,20 @@
--- create: store a sendout with start $4, mails per hour $5, minutes to spread the mails over $6 and auto-resume $7
-INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, next_batch_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($4, now()));
+-- create: store a sendout with start $4, mails per hour $5, minutes to spread the mails over $6 and auto-resume $7. If
+-- the group does not exist yet, $3 is NULL and $8 is its name
+INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, group_name, next_batch_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, greatest($4, now()));
 
--- claim: claim the oldest sendout to be prepared; returns no row while the restore guard blocks sending
+-- claim: claim the oldest sendout to be prepared that does not wait for imports; find its group if the group did not
+-- exist yet. Returns no row while the restore guard blocks sending
 UPDATE sendout
 SET state = 'preparing', lease_token = gen_random_uuid(), lease_owner = $1,
-    lease_until = now() + make_interval(secs => $2)
+    lease_until = now() + make_interval(secs => $2),
+    group_id = coalesce(group_id, (SELECT g.id FROM recipient_group g WHERE g.name = group_name))
 WHERE id = (
     SELECT id FROM sendout
     WHERE restore_guard_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
+      AND NOT EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = sendout.id)
     ORDER BY created_at FOR UPDATE SKIP LOCKED LIMIT 1)
-RETURNING id, lease_token, group_id, recipients;
+RETURNING id, lease_token, group_id, group_name, recipients;
 
 -- lacking: the number of recipients in a group that lack an attribute of the message
 SELECT count(*) FROM recipient WHERE group_id = $1 AND NOT attributes ?& $2::text[];
@@ -49,7 +53,7 @@ WHERE id = $1 AND recipients IS NULL AND finished_at IS NULL
 RETURNING id;
 
 -- lock: lock the sendout's row until the transaction ends
-SELECT id, state, recipients, lease_token, finished_at FROM sendout WHERE id = $1 FOR UPDATE;
+SELECT id, state, recipients, lease_token, finished_at, message_id, group_id FROM sendout WHERE id = $1 FOR UPDATE;
 
 -- lock_lists: lock the sendout's lists in the order of their ids; return the codes that they have and it needs
 SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.archived_at, l.deleted_at
@@ -76,12 +80,13 @@ FROM coupon_list l WHERE sl.sendout_id = $1 AND l.id = sl.list_id;
 
 -- begin: start sending
 UPDATE sendout
-SET state = 'sending', reason = NULL, started_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
+SET state = 'sending', reason = NULL, not_resumed = NULL, started_at = now(),
+    lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND state IN ('preparing', 'interrupted');
 
 -- interrupt: interrupt the sendout for the reason $2
 UPDATE sendout
-SET state = 'interrupted', reason = $2, lease_token = NULL, lease_owner = NULL, lease_until = NULL
+SET state = 'interrupted', reason = $2, not_resumed = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND state IN ('preparing', 'interrupted');
 
 -- fail: end a sendout that can never be sent, for the reason $3
@@ -90,8 +95,14 @@ SET state = 'failed', reason = $3, finished_at = now(), lease_token = NULL, leas
 WHERE id = $1 AND state = 'preparing' AND lease_token = $2
 RETURNING id;
 
+-- fail_waiting: end a sendout whose wait has failed, for the reason $2
+UPDATE sendout SET state = 'failed', reason = $2, finished_at = now() WHERE id = $1 AND state = 'queued';
+
+-- set_not_resumed: store why a requested resume was rejected; NULL for a new request
+UPDATE sendout SET not_resumed = $2 WHERE id = $1 AND not_resumed IS DISTINCT FROM $2;
+
 -- unpause: resume a paused sendout
-UPDATE sendout SET state = 'sending', reason = NULL WHERE id = $1 AND state = 'paused';
+UPDATE sendout SET state = 'sending', reason = NULL, not_resumed = NULL WHERE id = $1 AND state = 'paused';
 
 -- pause: pause for the reason $2; returns no row if the sendout is not sending
 UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id = $1 AND state = 'sending' RETURNING id;
@@ -99,7 +110,7 @@ UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id
 -- cancel: cancel a sendout that has not ended; workers then close its batches
 -- The caller has locked the sendout's row, so that this statement sees the batches of a concurrent snapshot.
 UPDATE sendout
-SET state = 'cancelled', reason = NULL, waiting_reason = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
+SET state = 'cancelled', reason = NULL, waiting_reason = NULL, not_resumed = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
     finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END
 WHERE id = $1 AND state NOT IN ('finished', 'cancelled', 'failed')
 RETURNING id;

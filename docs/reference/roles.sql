@@ -56,6 +56,7 @@ END $$;
 -- The import role. It adds codes, removes available codes, and never assigns a code. After an import it resumes the sendouts
 -- that now have enough codes, which only changes the numbers of available and reserved codes.
 GRANT SELECT, INSERT ON command TO coupons_importer;
+GRANT SELECT, DELETE ON sendout_wait TO coupons_importer;
 GRANT SELECT, INSERT, DELETE, UPDATE (import_id) ON coupon TO coupons_importer;
 GRANT USAGE ON SEQUENCE coupon_id_seq TO coupons_importer;
 GRANT SELECT, UPDATE (total, available, removed) ON coupon_list TO coupons_importer;
@@ -70,17 +71,22 @@ GRANT SELECT, INSERT, UPDATE (attributes) ON recipient_group TO coupons_importer
 GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- shows whether a code was sent
 GRANT SELECT (id, name) ON message TO coupons_importer;
-GRANT SELECT, UPDATE (state, reason, started_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_importer;
+GRANT SELECT, UPDATE (state, reason, not_resumed, started_at, lease_token, lease_owner, lease_until)
+    ON sendout TO coupons_importer;
 GRANT SELECT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_importer;
 
 -- The sendout role. It reserves amounts and writes the deliveries of a sendout. It reads no codes and sends no mails.
-GRANT SELECT, INSERT ON command TO coupons_preparer;
+GRANT SELECT, INSERT, UPDATE (rejection_reason) ON command TO coupons_preparer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sendout_wait TO coupons_preparer;
+GRANT SELECT, INSERT, DELETE ON dead_letter TO coupons_preparer;
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
-GRANT SELECT (list_id, mode, finished_at) ON import_job TO coupons_preparer;
+GRANT SELECT (id, list_id, group_id, mode, state, read_bytes, total_bytes, created_at, finished_at)
+    ON import_job TO coupons_preparer;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_preparer;
 GRANT SELECT, INSERT,
-      UPDATE (state, reason, per_hour, recipients, started_at, finished_at, lease_token, lease_owner, lease_until)
+      UPDATE (state, reason, not_resumed, group_id, per_hour, recipients, started_at, finished_at,
+              lease_token, lease_owner, lease_until)
     ON sendout TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
@@ -106,12 +112,14 @@ GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 -- other addresses.
 GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
     delivery, delivery_attempt, import_job, import_event, upload TO coupons_web;
+GRANT SELECT (sendout_id, after, unfinished, arrive_until, created_at), DELETE ON sendout_wait TO coupons_web;
 GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
 GRANT SELECT (import_id, reasons) ON import_rejection TO coupons_web;
 GRANT SELECT (group_id) ON recipient TO coupons_web;
 GRANT SELECT (message_id, name) ON message_file TO coupons_web;
 GRANT UPDATE (available) ON coupon_list TO coupons_web;
-GRANT UPDATE (state, reason, waiting_reason, finished_at, lease_token, lease_owner, lease_until) ON sendout TO coupons_web;
+GRANT UPDATE (state, reason, not_resumed, waiting_reason, finished_at, lease_token, lease_owner, lease_until)
+    ON sendout TO coupons_web;
 GRANT UPDATE (reserved, assigned, sent, missing) ON sendout_list TO coupons_web;
 GRANT UPDATE (remaining, sent, refused, uncertain, closed, due_at, claimed_remaining) ON delivery_batch TO coupons_web;
 GRANT UPDATE (state, changed_at, due_at, deferred_since, reply, address, address_key) ON delivery TO coupons_web;
@@ -129,6 +137,7 @@ GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- a dry run shows
 
 -- The role for checking invariants. It may read codes, to find duplicates independently of any index.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;
+GRANT SELECT (sendout_id) ON sendout_wait TO coupons_auditor;
 GRANT SELECT (list_id, code, sendout_id, delivery_number) ON coupon TO coupons_auditor;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_auditor;
 

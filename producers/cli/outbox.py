@@ -53,7 +53,11 @@ def _remarks(sendout: "Sendout") -> Iterator[str]:
     """Yield the mails that were not sent, and the most important other fact, such as missing codes."""
     counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
     yield from (f"{amount(number)} {what}" for what, number in counts.items() if number)
-    if sendout.resumable:
+    if sendout.waiting:
+        yield sendout.waiting
+    elif sendout.not_resumed:
+        yield f"not resumed: {sendout.not_resumed}"
+    elif sendout.resumable:
         yield next_step(sendout)
     elif sendout.state == SendoutState.INTERRUPTED:
         yield from (f"{each.name}: {amount(each.missing)} missing" for each in sendout.lists if each.missing)

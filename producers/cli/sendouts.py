@@ -56,6 +56,9 @@ class Minutes(click.ParamType[int]):
 wait_option = click.option(
     "--wait", is_flag=True, help="Wait until the sendout ends or is interrupted, with a progress bar."
 )
+after_option = click.option(
+    "--after", type=click.UUID, multiple=True, metavar="ID", help="First wait until import ID has finished, even if no"
+    " worker has received it yet; repeatable.")  # fmt: skip
 sendout_id = click.argument("sendout", type=click.UUID)
 
 
@@ -69,6 +72,7 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Max. mails per hour, spread evenly.")
 @click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Spread the mails evenly over"
               " DURATION, as 90m, 4h, 1h30m or 2d.")  # fmt: skip
+@after_option
 @click.option("--auto-resume", is_flag=True, help="Resume automatically once enough codes are available.")
 @click.option("--id", "id_", type=click.UUID, help="Idempotency key: repeating the command with the same id starts no"
               " second sendout.")  # fmt: skip
@@ -77,7 +81,8 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @asynchronous
 async def send(
     message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, per_hour: int | None,
-    over_minutes: int | None, auto_resume: bool, id_: UUID | None, wait: bool, json_output: bool,
+    over_minutes: int | None, after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None, wait: bool,
+    json_output: bool,
 ) -> int | None:  # fmt: skip
     """Send a message to every recipient of a group.
 
@@ -88,11 +93,12 @@ async def send(
     --wait exits with code 0 only if every recipient was mailed, with 5 if some mails were refused or are uncertain,
     and with 1 if none was mailed.
 
-    Codes are reserved immediately, even for scheduled or throttled sendouts, so a shortage is reported right away.
+    Codes are reserved immediately, even for scheduled or throttled sendouts, so a shortage is reported right away. But
+    a sendout first waits for unfinished imports into its group and lists, and for the imports named with --after.
     """
     from coupons.addresses import parse_address
     from coupons.commands import Recipient, StartSendout
-    from coupons.store import inbox, sendouts
+    from coupons.store import inbox, sendouts, waits
 
     if (group is None) == (not addresses):
         raise click.UsageError("give exactly one of --group and --to")
@@ -101,13 +107,14 @@ async def send(
     recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
     command = StartSendout(
         message=message, group=group, recipients=recipients,
-        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, auto_resume=auto_resume,
+        start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, auto_resume=auto_resume, after=after,
     )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
     async with database() as connection:
         if not await inbox.is_repeated(connection, command):
             await sendouts.check(connection, command)
+            await waits.check_after(connection, after)
     await publish(command)
     if not wait:
         emit_json({"id": command.id}) if json_output else click.echo(command.id)
@@ -117,21 +124,24 @@ async def send(
 
 @click.command()
 @sendout_id
+@after_option
 @wait_option
 @as_json
 @asynchronous
-async def resume(sendout: UUID, wait: bool, json_output: bool) -> int | None:
+async def resume(sendout: UUID, after: tuple[UUID, ...], wait: bool, json_output: bool) -> int | None:
     """Resume an interrupted or paused sendout.
 
     An interrupted sendout starts if its lists now have enough codes. Otherwise it stays interrupted, and --wait exits
-    with code 4. The other exit codes are those of `coupons send --wait`.
+    with code 4. It first waits for unfinished imports into its group and lists. The other exit codes are those of
+    `coupons send --wait`.
     """
     from coupons.commands import ResumeSendout
-    from coupons.store import sendout_views
+    from coupons.store import sendout_views, waits
 
     async with database() as connection:
         sendout_views.check_resumable(await sendout_views.get(connection, sendout))
-    command = ResumeSendout(sendout=sendout)
+        await waits.check_after(connection, after)
+    command = ResumeSendout(sendout=sendout, after=after)
     await publish(command)
     if not wait:
         requested = {"id": command.id, "sendout": sendout}
@@ -231,7 +241,8 @@ def exit_code(sendout: "Sendout") -> int:
 
 def _progress_of(sendout: "Sendout") -> Progress:
     total = sendout.recipients
+    state = sendout.waiting or sendout.waiting_reason or format_start(sendout) or sendout.state
     return Progress(
-        (total or 0) - sendout.remaining, total, sendout.waiting_reason or format_start(sendout) or sendout.state,
+        (total or 0) - sendout.remaining, total, state,
         ended=sendout.ended, per_second=sendout.per_second, seconds_left=sendout.seconds_left,
     )  # fmt: skip

@@ -147,6 +147,10 @@ def _pace(sendout: "Sendout") -> Iterator[str]:
         yield f"at most {counted(round(sendout.per_hour), 'mail')} per hour"
     if speed := format_speed(sendout):
         yield speed
+    if sendout.waiting:
+        yield sendout.waiting
+    if sendout.not_resumed:
+        yield f"not resumed: {sendout.not_resumed}"
     if sendout.waiting_reason:
         yield f"waiting: {sendout.waiting_reason}"
     if sendout.reason and sendout.state != SendoutState.INTERRUPTED:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
 from coupons.sources import rechunk
-from coupons.store import imports, inbox, retries, sendout_views, sendouts, uncertain, uploads
+from coupons.store import imports, inbox, retries, sendout_views, sendouts, uncertain, uploads, waits
 from coupons.store.imports import ImportStatus
 from coupons.store.retries import Choice, Retry
 from coupons.store.sendout_views import Sendout
@@ -128,8 +128,10 @@ async def _check(connection: Connection, command: Command) -> None:
             await imports.check_command(connection, command)
         case StartSendout():
             await sendouts.check(connection, command)
+            await waits.check_after(connection, command.after)
         case ResumeSendout():
             sendout_views.check_resumable(await sendout_views.get(connection, command.sendout))
+            await waits.check_after(connection, command.after)
 
 
 def location_of(command: Command) -> str:

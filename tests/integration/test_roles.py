@@ -44,7 +44,7 @@ SQL = {
             "lookup",
             "invariants",
         ),
-        *("sendouts", "rate_limit", "retries", "uncertain", "uploads"),
+        *("sendouts", "rate_limit", "retries", "uncertain", "uploads", "waits"),
     )
 }
 NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
@@ -55,10 +55,11 @@ ADMISSION = """
 sendouts.lock sendouts.lock_lists sendouts.take sendouts.reserve sendouts.note_missing sendouts.begin
 sendouts.interrupt
 sendout_views.resumable
+waits.exists waits.remove
 """
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.audience messages.rows
-sendout_views.* uncertain.* retries.*
+sendout_views.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved
@@ -72,7 +73,8 @@ WORK = {
         imports.log_event
         """,
     "preparer": f"""
-        inbox.* groups.audience messages.rows lists.rows {ADMISSION}
+        inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
+        sendouts.fail_waiting sendouts.set_not_resumed
         sendouts.create sendouts.claim sendouts.lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
         sendouts.batches sendouts.needs sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
         """,

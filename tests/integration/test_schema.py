@@ -96,6 +96,8 @@ INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
 UPDATE delivery SET state = 'refused' WHERE number = 2;
 UPDATE delivery SET state = 'deferred', was_uncertain = true, due_at = now(), deferred_since = now() WHERE number = 5;
+INSERT INTO sendout_wait SELECT id, id, '', ARRAY[id], '{}', now() FROM sendout;
+INSERT INTO dead_letter SELECT id, '', 'x' FROM command;
 """
 """Rows of the tables that are still empty after an admission, and deliveries in other states."""
 
@@ -139,6 +141,8 @@ FORBIDDEN = {
     "one_mail_per_address: two mails to one address": "INSERT INTO delivery (sendout_id, number, address_key, address) "
     "SELECT sendout_id, 99, address_key, address FROM delivery WHERE number = 1",
     "delivery_attempt_pkey: an attempt twice": "INSERT INTO delivery_attempt SELECT * FROM delivery_attempt",
+    "sendout_wait_pkey: a sendout that waits twice": "INSERT INTO sendout_wait SELECT * FROM sendout_wait",
+    "dead_letter_pkey: a rejected command twice": "INSERT INTO dead_letter SELECT * FROM dead_letter",
     "rate_limit_pkey: a limit twice": "INSERT INTO rate_limit SELECT * FROM rate_limit",
     # references
     "message_list_message_id_fkey: a list of no message": "INSERT INTO message_list VALUES (9, 1)",
@@ -154,6 +158,8 @@ FORBIDDEN = {
     "sendout_group_id_fkey: a sendout to no group": "UPDATE sendout SET group_id = 9",
     "sendout_list_sendout_id_fkey: a reservation for no sendout": f"UPDATE sendout_list SET sendout_id = {NEW_ID}",
     "sendout_list_list_id_fkey: a reservation of no list": "UPDATE sendout_list SET list_id = 9",
+    "sendout_wait_sendout_id_fkey: a wait of no sendout": f"UPDATE sendout_wait SET sendout_id = {NEW_ID}",
+    "dead_letter_command_id_fkey: a rejection of no command": f"UPDATE dead_letter SET command_id = {NEW_ID}",
     "delivery_batch_sendout_id_fkey: a batch of no sendout": f"UPDATE delivery_batch SET sendout_id = {NEW_ID}",
     # codes and their lists
     "coupon_code_check: an empty code": f"INSERT INTO coupon (list_id, code, import_id) VALUES (1, '', {NEW_ID})",
@@ -228,6 +234,7 @@ FORBIDDEN = {
     "sending_has_recipients: sending without a count": "UPDATE sendout SET recipients = NULL",
     "interrupted_never_started: an interrupted sendout with a start": "UPDATE sendout "
     "SET state = 'interrupted', started_at = now()",
+    "waits_for_an_import: a wait for no import": "UPDATE sendout_wait SET after = '{}'",
     "sendout_list_shortage_check: another unknown shortage setting": "UPDATE sendout_list SET shortage = 'wait'",
     "sendout_list_check: more missing than needed": "UPDATE sendout_list SET missing = needed + 1",
     "codes_within_need: more reserved than needed": "UPDATE sendout_list SET reserved = needed + 1",

@@ -1,0 +1,626 @@
+"""Sendouts and resumes wait for the imports that their publisher means, and go on once these have ended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import UUID, uuid4
+
+import pytest
+
+from coupons.admission import Granted, Short
+from coupons.commands import ImportCoupons, Recipient, ResumeSendout, StartSendout
+from coupons.database import Connection, Pool, open_pool
+from coupons.errors import Conflict
+from coupons.settings import Settings
+from coupons.states import ImportMode, Shortage
+from coupons.store import imports, inbox, lists, sendout_views, sendouts, waits
+from coupons.store.sendout_views import Sendout
+from coupons.store.sendouts import Queued, Rejected, Resumed, Waiting
+from tests.factories import add_codes, add_group, add_list, claimed, prepare, save_message
+from tests.web import consume
+from workers.loops import Signals
+from workers.nudges import Nudges
+from workers.preparer import Preparer
+
+Begin = Callable[[Connection], Awaitable[UUID]]
+"""Starts a sendout that an operator can resume."""
+
+
+@pytest.fixture
+async def stock(connection: Connection) -> None:
+    """A list with ten codes, a group of ten recipients, and a message."""
+    await add_list(connection, "a", 10)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "a")
+
+
+@pytest.fixture
+async def preparer(database_url: str) -> AsyncIterator[Preparer]:
+    """The sendout role of a worker that is not connected to the broker."""
+    async with open_pool(database_url, size=4) as pool:
+        yield sendout_role(pool)
+
+
+def sendout_role(pool: Pool) -> Preparer:
+    signals = Signals(("sendout",))
+    return Preparer(pool=pool, nudges=Nudges(signals), settings=Settings(_env_file=None), owner="test")
+
+
+def codes_import(name: str = "a", *, mode: ImportMode = ImportMode.ADD) -> ImportCoupons:
+    return ImportCoupons(list=name, mode=mode, codes=(f"{uuid4()}",))
+
+
+def group_import(name: str = "g") -> ImportCoupons:
+    return ImportCoupons(group=name, source="file:customers.csv")
+
+
+async def publish(connection: Connection, *commands: ImportCoupons | StartSendout | ResumeSendout) -> UUID:
+    """Accept the commands, as a worker does; return the id of the last one."""
+    for command in commands:
+        await consume(connection, command)
+    return commands[-1].id
+
+
+async def send(connection: Connection, *after: UUID, message: str = "m", group: str = "g") -> UUID:
+    return await publish(connection, StartSendout(message=message, group=group, after=after))
+
+
+async def finish(connection: Connection, import_id: UUID) -> None:
+    await imports.finish(connection, await claimed(connection, import_id))
+
+
+async def finish_with(connection: Connection, command: ImportCoupons, *, attributes: str) -> None:
+    """Finish an import that adds one recipient to its group."""
+    await connection.execute(
+        "INSERT INTO recipient (group_id, address_key, address, attributes) "
+        "SELECT id, 'a@b.de', 'a@b.de', $2::text::jsonb FROM recipient_group WHERE name = $1",
+        command.group,
+        attributes,
+    )
+    await finish(connection, command.id)
+
+
+async def end(connection: Connection, import_id: UUID, how: str) -> None:
+    """Let the import end as `finished`, `failed` or `cancelled`."""
+    match how:
+        case "finished":
+            await finish(connection, import_id)
+        case "failed":
+            await imports.fail(connection, await claimed(connection, import_id), "ada@example.org is in line 7")
+        case _:
+            await imports.cancel(connection, import_id)
+
+
+async def get(connection: Connection, sendout_id: UUID) -> Sendout:
+    return await sendout_views.get(connection, sendout_id)
+
+
+async def state_of(connection: Connection, sendout_id: UUID) -> str:
+    return (await get(connection, sendout_id)).state
+
+
+async def interrupt(connection: Connection) -> UUID:
+    """Start a sendout to eleven recipients that lacks one code."""
+    await add_group(connection, "eleven", 11)
+    sendout_id = await send(connection, group="eleven")
+    assert isinstance(await prepare(connection), Short)
+    return sendout_id
+
+
+async def pause(connection: Connection) -> UUID:
+    sendout_id = await send(connection)
+    assert isinstance(await prepare(connection), Granted)
+    await sendouts.pause(connection, sendout_id, "paused by a test")
+    return sendout_id
+
+
+async def dead_letters(connection: Connection) -> list[tuple[UUID, str]]:
+    return [(each.command_id, each.reason) for each in await waits.list_dead_letters(connection)]
+
+
+# --- waiting for accepted imports ---
+
+
+@pytest.mark.parametrize("how", ["finished", "failed", "cancelled"])
+@pytest.mark.parametrize("command", [codes_import(), group_import()], ids=["list", "group"])
+async def test_a_sendout_waits_for_unfinished_imports_into_its_group_and_lists(
+    connection: Connection, preparer: Preparer, stock: None, command: ImportCoupons, how: str
+) -> None:
+    """It is prepared once the import has ended. A failed import changes nothing: the sendout uses what there is."""
+    command = command.model_copy(update={"id": uuid4()})
+    await publish(connection, command)
+    sendout_id = await send(connection)
+    assert await preparer.step() != 0
+    assert await state_of(connection, sendout_id) == "queued"
+    await end(connection, command.id, how)
+    assert await preparer.step() == 0
+    assert await state_of(connection, sendout_id) == "sending"
+
+
+async def test_a_sendout_does_not_wait_for_other_imports(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """Imports into other lists and groups, and imports that were accepted later, do not hold it back."""
+    await add_list(connection, "other")
+    await publish(connection, codes_import("other"), group_import("others"))
+    sendout_id = await send(connection)
+    await publish(connection, codes_import(), group_import())
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "sending"
+
+
+async def test_a_waiting_sendout_does_not_hold_back_others(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """A younger sendout that does not wait is prepared first."""
+    waiting = await send(connection, uuid4())
+    other = await send(connection)
+    await preparer.step()
+    assert [await state_of(connection, each) for each in (waiting, other)] == ["queued", "sending"]
+
+
+async def test_a_sendout_waits_for_a_group_that_is_being_imported_for_the_first_time(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The group is checked when the sendout is prepared; until then the group may be empty."""
+    into_new = group_import("new")
+    await publish(connection, into_new)
+    sendout_id = await send(connection, group="new")
+    await preparer.step()
+    await finish_with(connection, into_new, attributes='{"first_name": "Ada"}')
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.recipients) == ("sending", 1)
+
+
+async def test_a_group_that_is_still_empty_fails_the_sendout(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The import into it failed, so the check of the group decides."""
+    into_new = group_import("new")
+    await publish(connection, into_new)
+    sendout_id = await send(connection, group="new")
+    await end(connection, into_new.id, "failed")
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.reason) == ("failed", "its group has no recipients")
+
+
+async def test_recipients_without_an_attribute_fail_a_sendout_that_waited(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The attributes are checked when the sendout is prepared."""
+    into_new = group_import("new")
+    await publish(connection, into_new)
+    sendout_id = await send(connection, group="new")
+    await finish_with(connection, into_new, attributes="{}")
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.reason) == ("failed", "1 recipient lacks one of first_name")
+
+
+async def test_a_group_is_checked_at_once_if_no_import_changes_it(connection: Connection, stock: None) -> None:
+    """A publisher learns immediately that there is no such group, also if the lists are being imported."""
+    done = codes_import()
+    await publish(connection, done)
+    await finish(connection, done.id)
+    await publish(connection, codes_import())
+    for after in ((), (done.id,)):
+        with pytest.raises(Conflict, match="there is no group nobody"):
+            await send(connection, *after, group="nobody")
+
+
+async def test_recipients_in_the_command_wait_for_codes(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """A sendout without a group waits for the imports into its lists."""
+    into_list = codes_import()
+    given = (Recipient(email="ada@example.org", attributes={"first_name": "Ada"}),)
+    sendout_id = await publish(connection, into_list, StartSendout(message="m", recipients=given))
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "queued"
+    await finish(connection, into_list.id)
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "sending"
+
+
+# --- after ---
+
+
+async def test_an_import_in_after_may_arrive_later(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """The sendout waits for an import into a group that does not exist yet, and then sends to this group."""
+    into_new = group_import("new")
+    sendout_id = await send(connection, into_new.id, group="new")
+    assert (await get(connection, sendout_id)).group == "new"
+    await preparer.step()
+    await publish(connection, into_new)
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "queued"
+    await finish_with(connection, into_new, attributes='{"first_name": "Ada"}')
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.recipients, found.group) == ("sending", 1, "new")
+
+
+async def test_each_import_in_after_must_finish(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """The imports may be into any list or group."""
+    await add_list(connection, "other")
+    awaited = [codes_import("other"), group_import("others")]
+    sendout_id = await send(connection, *(each.id for each in awaited))
+    for command in awaited:
+        await preparer.step()
+        assert await state_of(connection, sendout_id) == "queued"
+        await publish(connection, command)
+        await finish(connection, command.id)
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "sending"
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+async def test_an_import_in_after_that_does_not_finish_fails_the_sendout(
+    connection: Connection, preparer: Preparer, stock: None, how: str
+) -> None:
+    """It fails at once, although another import still runs. It does not matter whether the import ended before or after
+    the sendout was accepted. The reason names the import and its list, and quotes nothing of its file.
+    """
+    command, running = codes_import(), group_import("slow")
+    await publish(connection, running, command)
+    before = await send(connection, running.id, command.id)
+    await end(connection, command.id, how)
+    later = await send(connection, running.id, command.id)
+    await preparer.step()
+    for found in (await get(connection, before), await get(connection, later)):
+        problem = {"failed": "failed", "cancelled": "was cancelled"}[how]
+        assert (found.state, found.reason) == ("failed", f"import {command.id} into a {problem}")
+        assert not found.is_waiting
+    assert await dead_letters(connection) == []
+
+
+async def test_a_rejected_import_in_after_fails_the_sendout(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """It will never arrive, so the sendout does not wait until the limit."""
+    command = codes_import("nowhere")
+    sendout_id = await send(connection, command.id)
+    await inbox.reject(connection, command, "there is no list nowhere")
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.reason) == ("failed", f"import {command.id} was rejected: there is no list nowhere")
+
+
+async def test_an_import_that_was_deleted_with_its_list_fails_the_sendout(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """Nothing shows any longer whether the import finished."""
+    await add_list(connection, "gone")
+    command = codes_import("gone")
+    await publish(connection, command)
+    await finish(connection, command.id)
+    await lists.archive(connection, "gone")
+    await lists.delete(connection, "gone")
+    sendout_id = await send(connection, command.id)
+    await preparer.step()
+    assert (await get(connection, sendout_id)).reason == f"import {command.id} was deleted with its list"
+
+
+async def test_an_id_of_another_command_is_rejected(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """`after` names imports only. If the other command arrives later, the sendout fails."""
+    other = StartSendout(message="m", group="g")
+    early = await send(connection, other.id)
+    await publish(connection, other)
+    reason = f"{other.id} is the id of a sendout command, not of an import"
+    with pytest.raises(Conflict, match=reason):
+        await send(connection, other.id)
+    for _ in range(2):
+        await preparer.step()
+    assert (await get(connection, early)).reason == reason
+
+
+async def test_producers_check_whether_the_imports_can_finish(connection: Connection, stock: None) -> None:
+    """An import that has not arrived may still finish; a failed one cannot."""
+    command = codes_import()
+    await publish(connection, command)
+    await waits.check_after(connection, [command.id, uuid4()])
+    await end(connection, command.id, "failed")
+    with pytest.raises(Conflict, match=f"after: import {command.id} into a failed"):
+        await waits.check_after(connection, [command.id])
+
+
+async def test_a_command_whose_import_does_not_arrive_is_rejected(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """After the limit the sendout fails, and a repeated command is rejected with the same reason."""
+    command = StartSendout(message="m", group="new", after=(missing := uuid4(), arrived := codes_import().id))
+    await publish(connection, ImportCoupons(id=arrived, list="a", codes=("X",)), command)
+    await expire(connection)
+    await preparer.step()
+    reason = f"import {missing} did not arrive in time (COUPONS_AFTER_SECONDS)"
+    found = await get(connection, command.id)
+    assert (found.state, found.reason, found.group) == ("failed", reason, "new")
+    assert await dead_letters(connection) == [(command.id, reason)]
+    with pytest.raises(Conflict, match="did not arrive in time"):
+        await inbox.is_repeated(connection, command)
+
+
+async def test_an_import_that_has_arrived_may_take_longer_than_the_limit(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The limit is for imports that have not arrived. A large import may take hours."""
+    command = codes_import()
+    await publish(connection, command)
+    sendout_id = await send(connection, command.id)
+    await expire(connection)
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "queued"
+
+
+async def expire(connection: Connection) -> None:
+    await connection.execute("UPDATE sendout_wait SET arrive_until = now() - interval '1 second'")
+
+
+# --- resuming ---
+
+
+async def test_a_resume_waits_for_unfinished_imports(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """An interrupted sendout is resumed with the codes of the import, once the import has finished."""
+    sendout_id = await interrupt(connection)
+    command = codes_import()
+    await publish(connection, command, ResumeSendout(sendout=sendout_id))
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.ended) == ("interrupted", False)
+    assert found.waiting == f"resume requested, waiting for import {command.id} into a"
+    await add_more(connection, command.id)
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.waiting) == ("sending", None)
+
+
+async def add_more(connection: Connection, import_id: UUID) -> None:
+    """Add a code, and finish the import. Another import adds the code, because `import_id` must not overtake it."""
+    await finish(connection, import_id)
+    await add_codes(connection, "a", ["ONE-MORE"])
+
+
+async def test_a_resume_that_waited_may_still_lack_codes(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The sendout stays interrupted and waits no longer."""
+    sendout_id = await interrupt(connection)
+    command = codes_import()
+    await publish(connection, command, ResumeSendout(sendout=sendout_id))
+    await finish(connection, command.id)
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.ended, found.waiting) == ("interrupted", True, None)
+
+
+async def test_a_paused_sendout_waits_only_for_imports_in_after(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """It already has its codes, so imports into its lists cannot change what it sends."""
+    sendout_id = await pause(connection)
+    command = codes_import()
+    await publish(connection, command, ResumeSendout(sendout=sendout_id))
+    assert await state_of(connection, sendout_id) == "sending"
+    await sendouts.pause(connection, sendout_id, "paused by a test")
+    await publish(connection, ResumeSendout(sendout=sendout_id, after=(command.id,)))
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "paused"
+    await finish(connection, command.id)
+    await preparer.step()
+    assert await state_of(connection, sendout_id) == "sending"
+
+
+@pytest.mark.parametrize("begin", [interrupt, pause])
+@pytest.mark.parametrize("how", ["failed", "cancelled", "late"])
+async def test_a_resume_whose_import_does_not_finish_is_rejected(
+    connection: Connection, preparer: Preparer, stock: None, begin: Begin, how: str
+) -> None:
+    """The sendout keeps its state, its reason and its mails, shows why it was not resumed, and can be resumed later."""
+    sendout_id = await begin(connection)
+    before = await get(connection, sendout_id)
+    command = codes_import()
+    resume = ResumeSendout(sendout=sendout_id, after=(command.id,))
+    await publish(connection, resume)
+    if how == "late":
+        await expire(connection)
+    else:
+        await publish(connection, command)
+        await end(connection, command.id, how)
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.reason, found.ended) == (before.state, before.reason, True)
+    assert found.not_resumed
+    assert f"import {command.id}" in found.not_resumed
+    assert await dead_letters(connection) == [(resume.id, found.not_resumed)]
+    with pytest.raises(Conflict, match=found.not_resumed.split(" (")[0]):
+        await inbox.is_known(connection, resume.id)
+    await add_codes(connection, "a", ["ONE-MORE"])
+    await publish(connection, ResumeSendout(sendout=sendout_id))
+    found = await get(connection, sendout_id)
+    assert (found.state, found.not_resumed) == ("sending", None)
+
+
+async def test_a_resume_that_is_no_longer_possible_is_rejected(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """A list of the sendout was archived while the resume waited."""
+    sendout_id = await interrupt(connection)
+    command = codes_import()
+    await publish(connection, command, resume := ResumeSendout(sendout=sendout_id))
+    await connection.execute("UPDATE coupon_list SET archived_at = now()")
+    await end(connection, command.id, "cancelled")
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.not_resumed) == ("interrupted", "list a is archived")
+    assert await dead_letters(connection) == [(resume.id, "list a is archived")]
+
+
+async def test_the_newest_resume_decides(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """An operator can resume a sendout at once although an earlier resume waits for an import that does not arrive."""
+    sendout_id = await pause(connection)
+    await publish(connection, ResumeSendout(sendout=sendout_id, after=(uuid4(),)))
+    await publish(connection, ResumeSendout(sendout=sendout_id))
+    assert await state_of(connection, sendout_id) == "sending"
+    assert not await waits.exists(connection, sendout_id)
+
+
+async def test_auto_resume_leaves_a_requested_resume_to_its_wait(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The publisher asked for a resume after an import, so enough codes alone do not resume the sendout."""
+    await add_group(connection, "eleven", 11)
+    command = StartSendout(message="m", group="eleven", auto_resume=True)
+    await publish(connection, command)
+    assert isinstance(await prepare(connection), Short)
+    await publish(connection, ResumeSendout(sendout=command.id, after=(uuid4(),)))
+    await add_codes(connection, "a", ["ONE-MORE"])
+    assert await sendouts.auto_resume(connection) == []
+    assert not await sendouts._resume_interrupted(connection, command.id)
+    assert await state_of(connection, command.id) == "interrupted"
+
+
+async def test_auto_resume_waits_for_codes_instead_of_an_alternative_text(connection: Connection) -> None:
+    """While codes are added to a list, its recipients do not get the alternative text."""
+    await add_list(connection, "a")
+    await add_list(connection, "b", shortage=Shortage.TEXT)
+    await add_group(connection, "g", 10)
+    await save_message(connection, "m", "a", "b")
+    await publish(connection, start := StartSendout(message="m", group="g", auto_resume=True))
+    assert isinstance(await prepare(connection), Short)
+    into_b, into_a = codes_import("b"), codes_import("a")
+    await publish(connection, into_b, into_a)
+    await connection.execute("UPDATE import_job SET due_at = now() + interval '1 hour' WHERE finished_at IS NULL")
+    await add_codes(connection, "a", [f"A{number}" for number in range(10)])
+    assert await sendouts.auto_resume(connection) == []
+    await imports.cancel(connection, into_b.id)
+    assert await sendouts.auto_resume(connection) == [start.id]
+
+
+# --- cancelling, repeating, racing ---
+
+
+async def test_a_waiting_sendout_is_cancelled(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """It waits no longer, and an import that ends later does not start it."""
+    command = codes_import()
+    sendout_id = await publish(connection, command, StartSendout(message="m", group="g"))
+    await sendouts.cancel(connection, sendout_id)
+    await finish(connection, command.id)
+    await preparer.step()
+    found = await get(connection, sendout_id)
+    assert (found.state, found.ended, found.waiting) == ("cancelled", True, None)
+
+
+async def test_a_repeated_command_changes_no_wait(connection: Connection, preparer: Preparer, stock: None) -> None:
+    """A second delivery of the command is ignored while the sendout waits and afterwards."""
+    command = codes_import()
+    start = StartSendout(message="m", group="g", after=(command.id,))
+    await publish(connection, command, start)
+    async with connection.transaction():
+        assert not await inbox.accept(connection, start)
+    await finish(connection, command.id)
+    await preparer.step()
+    async with connection.transaction():
+        assert not await inbox.accept(connection, start)
+    assert await state_of(connection, start.id) == "sending"
+
+
+async def test_two_workers_end_a_wait_once(connection: Connection, other: Connection, stock: None) -> None:
+    """One worker continues the sendout, and the other one finds nothing to do."""
+    sendout_id = await interrupt(connection)
+    command = codes_import()
+    await publish(connection, command, ResumeSendout(sendout=sendout_id))
+    await add_more(connection, command.id)
+    ended = await asyncio.gather(*(sendouts.end_wait(each, sendout_id) for each in (connection, other)))
+    assert sorted(ended, key=str) == [None, Resumed()]
+
+
+async def test_a_wait_that_has_not_ended_continues(connection: Connection, stock: None) -> None:
+    """Ending it early has no effect, and a sendout that does not wait is not changed either."""
+    await publish(connection, codes_import())
+    sendout_id = await send(connection)
+    assert await sendouts.end_wait(connection, sendout_id) is None
+    assert await sendouts.end_wait(connection, uuid4()) is None
+    assert await waits.exists(connection, sendout_id)
+
+
+async def test_nothing_goes_on_while_the_restore_guard_blocks_sending(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """The wait of a restored sendout ends only after an operator has accepted the database."""
+    command = codes_import()
+    await publish(connection, command)
+    sendout_id = await send(connection)
+    await finish(connection, command.id)
+    await connection.execute("UPDATE restore_guard SET cluster = cluster + 1 WHERE ended_at IS NULL")
+    assert await preparer.step() is None
+    assert await waits.exists(connection, sendout_id)
+
+
+# --- showing ---
+
+
+def wait(*imports: waits.AwaitedImport, total: int = 0) -> waits.Wait:
+    return waits.Wait(imports, total or len(imports), obstacle=None)
+
+
+ID = UUID("0c8e6a4b-1f0e-4a4d-9c56-5d1d6b1f7a22")
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (wait(waits.AwaitedImport(ID, "customers", 40)), f"import {ID} into customers, 40 %"),
+        (wait(waits.AwaitedImport(ID, "customers", None)), f"import {ID} into customers"),
+        (wait(waits.AwaitedImport(ID, None, None)), f"import {ID}, which has not arrived yet"),
+        (wait(waits.AwaitedImport(ID, "a", 1), total=2), f"import {ID} into a, 1 %; and for 1 more import"),
+        (wait(waits.AwaitedImport(ID, "a", 1), total=3), f"import {ID} into a, 1 %; and for 2 more imports"),
+    ],
+)
+def test_a_wait_names_its_imports(shown: waits.Wait, text: str) -> None:
+    """It names the target and the progress of each import, or that the import has not arrived."""
+    assert str(shown) == f"waiting for {text}"
+
+
+async def test_a_waiting_sendout_shows_its_imports(connection: Connection, stock: None) -> None:
+    """It shows the running import first, then those that wait or have not arrived, and no import that has ended."""
+    first, second, done = codes_import(), codes_import(), group_import()
+    await publish(connection, first, second, done)
+    missing = [uuid4() for _ in range(3)]
+    sendout_id = await send(connection, *missing, done.id)
+    job = await claimed(connection, first.id)
+    await imports.set_total_bytes(connection, job, 200)
+    await connection.execute("UPDATE import_job SET read_bytes = 80 WHERE id = $1", first.id)
+    await finish(connection, done.id)
+    found = await get(connection, sendout_id)
+    assert found.wait
+    assert found.wait.total == 5
+    assert [(each.id, each.target, each.percent) for each in found.wait.imports] == [
+        (first.id, "a", 40),
+        (second.id, "a", None),
+        (min(missing), None, None),
+    ]
+    (listed,) = await sendout_views.list_newest(connection)
+    assert listed.wait == found.wait
+
+
+async def test_outcomes_of_a_wait(connection: Connection, stock: None) -> None:
+    """A start is queued again, a resume is done, and a rejection has its reason."""
+    sendout_id = await publish(connection, command := codes_import(), StartSendout(message="m", group="g"))
+    await finish(connection, command.id)
+    assert await sendouts.end_wait(connection, sendout_id) == Queued()
+    failing = await send(connection, (broken := codes_import()).id)
+    await publish(connection, broken)
+    await end(connection, broken.id, "cancelled")
+    assert await sendouts.end_wait(connection, failing) == Rejected(f"import {broken.id} into a was cancelled")
+
+
+async def test_a_resume_without_unfinished_imports_does_not_wait(connection: Connection, stock: None) -> None:
+    """It is carried out with its command, in one transaction."""
+    sendout_id = await interrupt(connection)
+    async with connection.transaction():
+        decided = await sendouts.request_resume(connection, ResumeSendout(sendout=sendout_id))
+    assert isinstance(decided, Short)
+    async with connection.transaction():
+        decided = await sendouts.request_resume(connection, ResumeSendout(sendout=sendout_id, after=(uuid4(),)))
+    assert decided == Waiting()

@@ -1,0 +1,44 @@
+"""Continue the sendouts that wait for imports, once these imports have ended."""
+
+from uuid import UUID
+
+import structlog
+
+from coupons import failpoints
+from coupons.admission import Short
+from coupons.database import Connection
+from coupons.store import sendouts, waits
+from coupons.store.sendouts import Queued, Rejected, Resumed
+from workers.dead_letters import publish_dead_letters
+from workers.nudges import Nudges
+
+log = structlog.get_logger()
+POLL_SECONDS = 0.5
+"""How often a worker looks while a sendout waits. An import that ends in the same process wakes the role at once. An
+import may also end in another process or be cancelled by an operator: polling notices this without the broker, and
+without LISTEN, which PgBouncer does not support."""
+
+
+async def end_waits(connection: Connection, nudges: Nudges) -> float | None:
+    """Continue each sendout whose wait has ended. Return POLL_SECONDS while others wait, else None."""
+    found = await waits.list_all(connection)
+    for sendout_id, wait in found.items():
+        if wait.has_ended:
+            await _end_wait(connection, nudges, sendout_id)
+    await publish_dead_letters(connection, nudges.sender)
+    return POLL_SECONDS if found else None
+
+
+async def _end_wait(connection: Connection, nudges: Nudges, sendout_id: UUID) -> None:
+    ended = await sendouts.end_wait(connection, sendout_id)
+    failpoints.hit("sendout.waited")
+    match ended:
+        case Queued():
+            log.info("sendout waited for its imports", sendout=str(sendout_id))
+        case Resumed():
+            log.info("sendout resumed after its imports", sendout=str(sendout_id))
+            await nudges.deliver()
+        case Short():
+            log.warning("sendout still interrupted", sendout=str(sendout_id), reason=str(ended))
+        case Rejected(reason):
+            log.warning("sendout or resume rejected while it waited", sendout=str(sendout_id), reason=reason)
