@@ -22,9 +22,10 @@ from coupons.store.deliveries import Batch, Delivery
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message, start
 from tests.waiting import until
 from workers.delivery.batch_sender import BatchSender
+from workers.delivery.evidence import SendoutEvidence
 from workers.delivery.in_flight import InFlight
 from workers.delivery.in_flight_window import InFlightWindow
-from workers.delivery.policy import Policy, RejectionStreaks
+from workers.delivery.policy import Policy
 from workers.delivery.rate_limit import RateLimit
 from workers.delivery.recorder import Recorder
 from workers.delivery.renderer import Renderer
@@ -128,7 +129,7 @@ def batch_sender(
             budget=SendBudget(share, rate_limit, signals),
             recorder=Recorder(pool, batch, lease_seconds=lease_seconds),
             renderer=renderer,
-            policy=Policy(RejectionStreaks(), batch.sendout_id, retry_seconds=86_400),
+            policy=Policy(SendoutEvidence(), retry_seconds=86_400),
             relays=relays,
             signals=signals,
             on_only_stalled=lambda: None,

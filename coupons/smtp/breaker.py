@@ -12,12 +12,19 @@ second, each over a new connection.
 """
 
 
+QUOTA_FACTOR = 60
+"""The back-off is longer by this factor when the relay accepts no more mail. By default it begins with a minute and
+doubles up to an hour: a daily quota ends once per day, and each attempt finds out whether it has ended.
+"""
+
+
 class Fault(Enum):
     """Why a relay is out of rotation."""
 
     CLOSED = "refuses connections"
     FAILING = "fails"
     SLOW = "is slow"
+    QUOTA = "accepts no more mail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,9 @@ class Breaker:
         """
         if self.retry_at is not None:
             return False
-        self.backoff_seconds = min(max(2 * self.backoff_seconds, self._first_seconds), self._max_seconds)
+        factor = QUOTA_FACTOR if self.trouble is not None and self.trouble.fault is Fault.QUOTA else 1
+        first, most = factor * self._first_seconds, factor * self._max_seconds
+        self.backoff_seconds = min(max(2 * self.backoff_seconds, first), most)
         self.retry_at = now + self.backoff_seconds * random.uniform(0.5, 1)  # noqa: S311 - not a secret
         return True
 

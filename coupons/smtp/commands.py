@@ -92,12 +92,12 @@ def group_for(envelope: Envelope, capabilities: Capabilities) -> bytes:
 
 
 def refusal_of(envelope: Envelope, wire: bytes, capabilities: Capabilities) -> str | None:
-    """Return why the relay cannot accept this mail, or None if it may accept it."""
-    if envelope.utf8 and not capabilities.utf8:
-        return "the address needs SMTPUTF8, and the relay does not offer SMTPUTF8"
+    """Return the reply that the relay would give to the MAIL command, or None if it may accept this mail."""
+    if envelope.utf8 and not capabilities.utf8:  # RFC 6531 3.5
+        return "553 5.6.7 the address needs SMTPUTF8, and the relay does not offer SMTPUTF8"
     size = capabilities.size
-    if size and len(wire) > size and (octets := _octets(wire)) > size:
-        return f"the mail has {octets} octets, and the relay accepts {size}"
+    if size and len(wire) > size and (octets := _octets(wire)) > size:  # RFC 1870 6.1
+        return f"552 5.3.4 the mail has {octets} octets, and the relay accepts {size}"
     return None
 
 

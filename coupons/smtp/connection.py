@@ -38,11 +38,16 @@ class Timeouts:
 class ConnectionEvents(Protocol):
     """The callbacks that a relay provides to its connections."""
 
+    name: str
+
     def next_mail(self, connection: "Connection", now: float) -> Mail | None:
         """Return the next mail to send, or None if there is none or the connection may not send it."""
 
     def on_progress(self, connection: "Connection", progress: Progress, now: float) -> None:
         """Replies arrived; the connection has not asked for its next mail yet."""
+
+    def on_over_quota(self, connection: "Connection", mail: Mail, reply: str) -> None:
+        """The relay did not accept this mail because it accepts no more for now."""
 
     def on_mail_answered(self, now: float, seconds: float) -> None:
         """A mail got its outcome, `seconds` after the previous mail on this connection."""
@@ -74,7 +79,9 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.mails = 0
         self.is_retiring = self.is_stalled = False
-        self.session = Session(opened.capabilities, pipelining=opened.capabilities.pipelining and pipelining)
+        self.session = Session(
+            opened.capabilities, pipelining=opened.capabilities.pipelining and pipelining, relay=relay.name
+        )
         self._relay = relay
         self._queue = queue
         self._timeouts = timeouts
@@ -144,6 +151,7 @@ class Connection(asyncio.Protocol):
         if progress is not NO_PROGRESS:
             self._queue.settle_all(progress.settled)
             self._relay.on_progress(self, progress, now)
+            self._report_over_quota(progress)
         self.work(now)
         if progress.settled and not self.is_retiring:
             self._mail_since = now
@@ -193,8 +201,13 @@ class Connection(asyncio.Protocol):
         self._timer.cancel()
         self._queue.settle_all(progress.settled)
         for mail in progress.returned:
-            self._queue.put_back(mail, progress.close.reason, suspect=progress.close.abrupt)
+            self._queue.put_back(mail, progress.close.reason, suspect=progress.close.abrupt, relay=self._relay.name)
         self._relay.on_closed(self, progress)
+        self._report_over_quota(progress)
+
+    def _report_over_quota(self, progress: Progress) -> None:
+        for mail, reply in progress.over_quota:
+            self._relay.on_over_quota(self, mail, reply)
 
     # --- time limits
 

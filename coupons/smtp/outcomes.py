@@ -1,15 +1,12 @@
-"""The outcomes of a mail, and the rules for them: `interpret` for a reply, `outcome_of_loss` for a lost connection.
+"""The outcomes of a mail. coupons/smtp/rules.py decides which one a reply means.
 
 `explanation` is one line of text: the relay's reply to this mail, or what went wrong. A reply may contain the
 recipient's address or a part of the mail, so its text is stored with the delivery only: `reply_codes` is what logs and
 reasons show. What went wrong is described without any text of the relay.
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-
-from coupons.smtp.replies import OutOfStepError, reply_codes
 
 
 class Phase(Enum):
@@ -21,18 +18,35 @@ class Phase(Enum):
     DOT = "the final dot"
 
 
+class Subject(Enum):
+    """What a reply is about. The value completes the sentence "the relay refuses …"."""
+
+    RECIPIENT = "the recipients"
+    SENDER = "the sender"
+    ACCOUNT = "our account"
+    SENDER_OR_RECIPIENT = "the sender or the recipients"
+    MESSAGE = "the message"
+    QUOTA = "more mail"
+    RELAY = "all mail"
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """The relay accepted the mail."""
 
     explanation: str
+    relay: str = field(default="", compare=False)
+    """Host and port of the relay that gave this outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The relay will never accept this mail for this recipient. Its code returns to the list."""
+    """The relay answered 5xx. `subject` tells whether it would refuse the next mail as well."""
 
     explanation: str
+    subject: Subject = Subject.RECIPIENT
+    phase: Phase = field(default=Phase.RCPT, compare=False)
+    relay: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,15 @@ class Deferred:
     """
 
     explanation: str
+    subject: Subject = field(default=Subject.RELAY, compare=False)
+    relay: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OverQuota:
+    """The relay accepts no more mail for now. `Relay` decides what becomes of the mail, so this is never reported."""
+
+    explanation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +72,6 @@ class Uncertain:
     """The mail was written, but no final reply came. The relay may have accepted it."""
 
     explanation: str
-
-
-@dataclass(frozen=True, slots=True)
-class SenderRefused:
-    """The relay refuses the sender and not the recipient, so it would refuse the next mail as well.
-
-    At RCPT this is a guess: a policy reply (`550 5.7.1`) may concern the sender or this one recipient.
-    """
-
-    explanation: str
-    phase: Phase = Phase.MAIL
 
 
 class UnreachableCause(Enum):
@@ -86,47 +98,4 @@ PAST_DEADLINE = Unreachable("not sent before its deadline", UnreachableCause.DEA
 SHUTTING_DOWN = Unreachable("shutting down", UnreachableCause.SHUTDOWN)
 CANCELLED = Unreachable("cancelled", UnreachableCause.CANCELLED)
 
-Outcome = Sent | Refused | Deferred | Uncertain | SenderRefused | Unreachable
-
-
-_OUR_FAULT = re.compile(r"5\d\d 5\.7\.|50[0234] |53[0458] ")  # policy (RFC 3463 3.8); wrong command; authentication
-_OF_THE_RELAY = re.compile(r"4\d\d 4\.[3457]\.")  # system, network, protocol, policy
-
-
-def interpret(phase: Phase, reply: str) -> Outcome | None:
-    """Return the outcome that a reply (`550 5.1.1 no such mailbox`) means; None: continue. Raises OutOfStepError."""
-    match phase, reply[:1]:
-        case (Phase.MAIL | Phase.RCPT, "2") | (Phase.DATA, "3"):
-            return None
-        case Phase.DOT, "2":
-            return Sent(reply)
-        case _, "4":
-            return Deferred(reply)
-        case Phase.MAIL, "5":
-            return SenderRefused(reply, phase)
-        case Phase.RCPT | Phase.DATA, "5" if _OUR_FAULT.match(reply):
-            return SenderRefused(reply, phase)
-        case _, "5":
-            return Refused(reply)
-    raise OutOfStepError(f"{phase.value} was answered with {reply_codes(reply)}")
-
-
-def is_soft_failure(phase: Phase, reply: str) -> bool:
-    """Return whether the relay itself fails: a 4xx reply, unless it concerns one recipient (greylisting, quota)."""
-    return reply.startswith("421" if phase is Phase.RCPT else "4")
-
-
-def is_backpressure(phase: Phase, reply: str) -> bool:
-    """Return whether the relay asks for less: a 4xx reply that concerns the relay and not one mailbox (RFC 3463 3)."""
-    return is_soft_failure(phase, reply) or (phase is Phase.RCPT and _OF_THE_RELAY.match(reply) is not None)
-
-
-def outcome_of_loss(phase: Phase, reason: str) -> Outcome:
-    """Return the outcome of a mail whose connection is lost, times out or gets out of step in this phase."""
-    match phase:
-        case Phase.MAIL:
-            return Unreachable(reason)
-        case Phase.RCPT | Phase.DATA:
-            return Deferred(reason)
-        case Phase.DOT:
-            return Uncertain(reason)
+Outcome = Sent | Refused | Deferred | Uncertain | Unreachable

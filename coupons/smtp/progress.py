@@ -41,6 +41,8 @@ class Progress(NamedTuple):
     """Mails with their outcomes, in order."""
     returned: Sequence[Mail] = ()
     """Mails to queue again: no attempt was made to send them."""
+    over_quota: Sequence[tuple[Mail, str]] = ()
+    """Mails that the relay did not accept because it accepts no more for now, with its replies."""
     backpressure: bool = False
     """Whether the relay asks for less."""
     soft_failure: str | None = None

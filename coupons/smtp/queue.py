@@ -55,13 +55,13 @@ class MailQueue:
             self.settle(mail, PAST_DEADLINE)
         return None
 
-    def put_back(self, mail: Mail, reason: str, *, suspect: bool) -> None:
+    def put_back(self, mail: Mail, reason: str, *, suspect: bool, relay: str = "") -> None:
         """Put an unsent mail at the front of the queue. `suspect`: the mail may have broken its connection."""
         mail.returns += suspect
         if self.closed:
             self.settle(mail, SHUTTING_DOWN)
         elif mail.returns > MAX_RETURNS:
-            self.settle(mail, Deferred(reason))
+            self.settle(mail, Deferred(reason, relay=relay))
         else:
             self._mails.appendleft(mail)
 

@@ -10,8 +10,10 @@ from coupons.smtp.congestion import Congestion, Pace
 from coupons.smtp.connect import ConnectError, Connector
 from coupons.smtp.connection import Connection, Timeouts
 from coupons.smtp.connection_set import ConnectionSet
+from coupons.smtp.outcomes import Deferred, Subject
 from coupons.smtp.progress import CloseCause, Progress
 from coupons.smtp.queue import Mail, MailQueue
+from coupons.smtp.replies import reply_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,19 @@ class Relay:
             self._on_sent(connection)
         if progress.soft_failure is not None:
             self._on_soft_failure(connection, progress.soft_failure)
+
+    def on_over_quota(self, connection: Connection, mail: Mail, reply: str) -> None:
+        """Leave the rotation. The first mail is deferred, so that another mail finds out whether the quota has ended:
+        a reply that concerns only this mail cannot stop the others again and again. The other mails in flight return to
+        the queue.
+        """
+        reason = reply_codes(reply)
+        if connection.is_retiring:
+            self._queue.put_back(mail, reason, suspect=False)
+            self._on_capacity()
+        else:
+            self._queue.settle(mail, Deferred(reply, Subject.QUOTA, self.name))
+            self._suspend(Fault.QUOTA, reason)
 
     def on_mail_answered(self, now: float, seconds: float) -> None:
         if self.pace.record(seconds) and self._is_slow():

@@ -139,6 +139,10 @@ class Relays:
         return None
 
     @property
+    def count(self) -> int:
+        return len(self._relays)
+
+    @property
     def outage(self) -> Outage | None:
         """Why no mail can be sent now; None if a relay is in rotation."""
         troubles = [relay.breaker.trouble for relay in self._relays if relay.is_out_of_rotation]

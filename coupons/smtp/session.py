@@ -21,17 +21,15 @@ from coupons.smtp.outcomes import (
     PAST_DEADLINE,
     SHUTTING_DOWN,
     Outcome,
+    OverQuota,
     Phase,
     Refused,
     Sent,
-    interpret,
-    is_backpressure,
-    is_soft_failure,
-    outcome_of_loss,
 )
 from coupons.smtp.progress import NO_PROGRESS, Close, CloseCause, Progress
 from coupons.smtp.queue import Mail
 from coupons.smtp.replies import OutOfStepError, ReplyReader, reply_codes, reply_text
+from coupons.smtp.rules import interpret, is_backpressure, is_soft_failure, outcome_of_loss, subject_of
 
 CLOSING = b"421"  # RFC 5321 3.8: the relay closes the connection after it
 
@@ -53,24 +51,25 @@ class _Begun:
         self.wire = wire
         self.phase = Phase.MAIL
         """The first command of this mail that has no reply yet."""
-        self.refusal: Outcome | None = None
+        self.refusal: Outcome | OverQuota | None = None
         self.recipient_accepted = False
 
 
 class _Findings:
     """The findings from the replies that are being read, until they are reported as `Progress`."""
 
-    __slots__ = ("backpressure", "close_reason", "settled", "soft_failure")
+    __slots__ = ("backpressure", "close_reason", "over_quota", "settled", "soft_failure")
 
     def __init__(self) -> None:
         self.settled: list[tuple[Mail, Outcome]] = []
+        self.over_quota: list[tuple[Mail, str]] = []
         self.backpressure = False
         self.soft_failure: str | None = None
         self.close_reason: str | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not (self.settled or self.backpressure or self.soft_failure)
+        return not (self.settled or self.over_quota or self.backpressure or self.soft_failure)
 
 
 class Session:
@@ -80,15 +79,17 @@ class Session:
     `close`.
     """
 
-    def __init__(self, capabilities: Capabilities, *, pipelining: bool) -> None:
+    def __init__(self, capabilities: Capabilities, *, pipelining: bool, relay: str = "") -> None:
+        """`relay` is the name that the outcomes bear."""
         self._capabilities = capabilities
+        self._relay = relay
         self._commands = Commands(pipelining=pipelining)
         self._replies = ReplyReader()
         self._findings = _Findings()
         self._now = 0.0
         self._begun: _Begun | None = None
         self._written: Mail | None = None  # its final dot is written
-        self._verdict: Outcome | None = None  # the outcome of the written mail, until it is confirmed
+        self._verdict: Outcome | OverQuota | None = None  # the outcome of the written mail, until it is confirmed
         self._reset_due = False  # MAIL was accepted: RSET is needed before another MAIL
         self._unused = True  # no MAIL was answered yet
         self._ended = False
@@ -128,7 +129,7 @@ class Session:
         envelope = mail.envelope
         wire = envelope.wire(eight_bit=self._capabilities.eight_bit)
         if (refusal := refusal_of(envelope, wire, self._capabilities)) is not None:
-            return Refused(refusal)
+            return Refused(refusal, subject_of(Phase.MAIL, refusal), Phase.MAIL, self._relay)
         group = group_for(envelope, self._capabilities)
         self._begun = _Begun(mail, wire)
         if self._reset_due:
@@ -204,7 +205,7 @@ class Session:
         if found is None or written is None or begun is None:
             return False
         awaited.clear()
-        self._settle_written(written, Sent(reply_text(found[1])))
+        self._settle_written(written, Sent(reply_text(found[1]), self._relay))
         self._write_body(begun)
         return True
 
@@ -255,9 +256,9 @@ class Session:
         elif control is Control.RSET:
             self._commands.send_pending()
 
-    def _interpret(self, phase: Phase, reply: bytes) -> Outcome | None:
+    def _interpret(self, phase: Phase, reply: bytes) -> Outcome | OverQuota | None:
         text = reply_text(reply)
-        outcome = interpret(phase, text)
+        outcome = interpret(phase, text, self._relay)
         if reply[0] > _GO_AHEAD:
             if is_backpressure(phase, text):
                 self._findings.backpressure = True
@@ -308,13 +309,19 @@ class Session:
         if self._written is not None and self._verdict is not None:
             self._settle_written(self._written, self._verdict)
 
-    def _settle_written(self, mail: Mail, outcome: Outcome) -> None:
-        self._findings.settled.append((mail, outcome))
+    def _settle_written(self, mail: Mail, outcome: Outcome | OverQuota) -> None:
+        self._settle(mail, outcome)
         self._written = self._verdict = None
 
-    def _settle_begun(self, begun: _Begun, outcome: Outcome) -> None:
-        self._findings.settled.append((begun.mail, outcome))
+    def _settle_begun(self, begun: _Begun, outcome: Outcome | OverQuota) -> None:
+        self._settle(begun.mail, outcome)
         self._begun = None
+
+    def _settle(self, mail: Mail, outcome: Outcome | OverQuota) -> None:
+        if isinstance(outcome, OverQuota):
+            self._findings.over_quota.append((mail, outcome.explanation))
+        else:
+            self._findings.settled.append((mail, outcome))
 
     def _end_begun(self, cause: CloseCause, reason: str) -> list[Mail]:
         """Settle or return the begun mail, whose body was not written.
@@ -336,7 +343,7 @@ class Session:
 
     def _outcome_of_loss(self, phase: Phase, reason: str) -> Outcome:
         self._findings.soft_failure = reason
-        return outcome_of_loss(phase, reason)
+        return outcome_of_loss(phase, reason, self._relay)
 
     def _is_doubtful(self, cause: CloseCause) -> bool:
         """Return whether replies may belong to other commands.
@@ -359,7 +366,7 @@ class Session:
         if close is None and found.is_empty:
             return NO_PROGRESS
         self._findings = _Findings()
-        return Progress(found.settled, returned, found.backpressure, found.soft_failure, close)
+        return Progress(found.settled, returned, found.over_quota, found.backpressure, found.soft_failure, close)
 
 
 def _codes(reply: bytes) -> str:

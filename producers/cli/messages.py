@@ -170,7 +170,7 @@ async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     """
     from coupons.addresses import parse_address
     from coupons.names import parse_name
-    from coupons.smtp import Deferred, Limits, Refused, Relays, SenderRefused, Sent, SmtpAddress, Uncertain, Unreachable
+    from coupons.smtp import Deferred, Limits, Refused, Relays, Sent, SmtpAddress, Uncertain, Unreachable
 
     address = parse_address(to).address
     loaded = settings()
@@ -184,7 +184,7 @@ async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     match outcome:
         case Sent(said):
             click.echo(f"test mail of {name} sent to {address}: {said}")
-        case Refused(said) | Deferred(said) | Uncertain(said) | SenderRefused(said) | Unreachable(said):
+        case Refused(said) | Deferred(said) | Uncertain(said) | Unreachable(said):
             raise Failed(f"test mail of {name} to {address} not sent: {said}")
 
 

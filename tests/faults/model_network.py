@@ -18,8 +18,8 @@ from coupons.smtp import (
     Outcome,
     Phase,
     Refused,
-    SenderRefused,
     Sent,
+    Subject,
     Uncertain,
     Unreachable,
     UnreachableCause,
@@ -48,8 +48,9 @@ FATES = {
     "deferred": Fate(Deferred("451 4.2.0 later")),
     "accepted, reply lost": Fate(Uncertain("the connection was lost"), arrives=True),
     "lost after the final dot": Fate(Uncertain("the connection was lost")),
-    "sender refused": Fate(SenderRefused("550 5.7.1 not you", Phase.MAIL)),
-    "sender refused at RCPT": Fate(SenderRefused("550 5.7.1 policy", Phase.RCPT)),
+    "sender refused": Fate(Refused("550 5.7.1 not you", Subject.SENDER, Phase.MAIL)),
+    "sender or recipient refused": Fate(Refused("550 5.7.1 policy", Subject.SENDER_OR_RECIPIENT)),
+    "message refused": Fate(Refused("554 5.7.1 spam", Subject.MESSAGE, Phase.DOT)),
     "unreachable": Fate(Unreachable("connection refused")),
 }
 
@@ -126,6 +127,7 @@ class ModelRelays:
 
     def __init__(self, network: Network, points: InteractionPoints) -> None:
         self.outage: Outage | None = None
+        self.count = 1
         self._network = network
         self._points = points
         self._fates: deque[Fate] = deque()

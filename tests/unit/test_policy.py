@@ -1,6 +1,6 @@
 """The policy decides what each outcome means for a delivery."""
 
-from uuid import UUID
+from dataclasses import replace
 
 import pytest
 
@@ -9,40 +9,82 @@ from coupons.smtp import (
     Outcome,
     Phase,
     Refused,
-    SenderRefused,
     Sent,
+    Subject,
     Uncertain,
     Unreachable,
     UnreachableCause,
 )
 from coupons.store.deliveries import Delivery, DeliveryResult
-from workers.delivery.policy import (
-    JITTER,
-    REJECTIONS_IN_A_ROW,
-    HoldOff,
-    Pause,
-    Policy,
-    Postpone,
-    RejectionStreaks,
-    retry_in,
-)
+from workers.delivery import policy as module
+from workers.delivery.evidence import FIRST_SUSPECTS, GRACE_SECONDS, MAILS_IN_A_ROW, SUSPECTS_IN_A_ROW, SendoutEvidence
+from workers.delivery.policy import JITTER, HoldOff, Pause, Policy, Postpone, retry_delay
 
-SENDOUT = UUID(int=1)
-POLICY_REJECTION = SenderRefused("550 5.7.1 relaying denied", Phase.RCPT)
+SENT = Sent("250 ok")
+NOT_THE_SENDER = Refused("550 5.7.1 relaying denied", Subject.SENDER_OR_RECIPIENT)
+NOT_THE_MESSAGE = Refused("554 5.7.1 not verified", Subject.MESSAGE, Phase.DOT)
+NO_MAILBOX = Refused("550 5.1.1 unknown", Subject.RECIPIENT)
+SENDER_AT_RCPT = Refused("550 5.1.8 bad sender", Subject.SENDER, Phase.RCPT)
+DAY = 86_400.0
 UNTRIED = Delivery(1, "ada@example.org", {}, 0)
-TRIED_ONCE = Delivery(1, "ada@example.org", {}, 1)
+TRIED_ONCE = Delivery(1, "ada@example.org", {}, 1, deferred_for=60.0)
 ONCE_UNCERTAIN = Delivery(1, "ada@example.org", {}, 1, was_uncertain=True)
 
 
-def policy(*, retry_seconds: float = 86_400) -> Policy:
-    return Policy(RejectionStreaks(), SENDOUT, retry_seconds=retry_seconds)
+class Clock:
+    """The time that the policy sees."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def policy(*, retry_seconds: float = DAY, names_relay: bool = False) -> Policy:
+    return Policy(SendoutEvidence(), retry_seconds=retry_seconds, names_relay=names_relay)
+
+
+def mail(number: int, domain: str = "example.org", *, attempts: int = 0, deferred_for: float | None = None) -> Delivery:
+    return Delivery(number, f"c{number}@{domain}", {}, attempts, deferred_for=deferred_for)
+
+
+def in_domains(count: int) -> list[Delivery]:
+    return [mail(number, f"d{number}.example") for number in range(count)]
+
+
+def again(delivery: Delivery, seconds: float = 60.0) -> Delivery:
+    """Return the delivery as it is at its next attempt, `seconds` after it was first deferred."""
+    return replace(delivery, attempts=delivery.attempts + 1, deferred_for=(delivery.deferred_for or 0) + seconds)
+
+
+def states(decides: Policy, deliveries: list[Delivery], outcome: Outcome) -> list[str]:
+    """Return `pause` or the state that each delivery gets."""
+    return [state_of(decides.verdict(each, outcome)) for each in deliveries]
+
+
+def state_of(verdict: object) -> str:
+    match verdict:
+        case Pause(_, result):
+            assert result.state == "deferred"
+            return "pause"
+        case DeliveryResult(state=state):
+            return str(state)
+    raise AssertionError(verdict)
 
 
 @pytest.mark.parametrize(
     ("outcome", "state"),
     [
-        (Sent("250 ok"), "sent"),
-        (Refused("550 5.1.1 unknown"), "refused"),
+        (SENT, "sent"),
+        (NO_MAILBOX, "refused"),
         (Deferred("451 4.7.1 later"), "deferred"),
         (Uncertain("the connection was lost"), "uncertain"),
     ],
@@ -76,34 +118,185 @@ def test_a_mail_that_was_taken_back_says_nothing_about_the_relay(cause: Unreacha
     assert policy().verdict(UNTRIED, Unreachable("any text", cause)) == Postpone()
 
 
-def test_a_relay_that_refuses_our_sender_pauses_the_sendout() -> None:
-    """A rejection at MAIL cannot be caused by a recipient."""
-    assert policy().verdict(UNTRIED, SenderRefused("530 5.7.0 authenticate", Phase.MAIL)) == Pause(
-        "the relay refuses the sender: 530 5.7.0"
-    )
+@pytest.mark.parametrize("subject", [Subject.SENDER, Subject.ACCOUNT])
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_relay_that_refuses_our_sender_pauses_the_sendout(subject: Subject, phase: Phase) -> None:
+    """The reason has the codes of the reply. The whole reply is stored with the mail, which is deferred."""
+    verdict = policy().verdict(UNTRIED, Refused("550 5.1.8 shop@example.org: no", subject, phase))
+    assert isinstance(verdict, Pause)
+    assert verdict.reason == f"the relay refuses {subject.value}: 550 5.1.8"
+    assert (verdict.result.state, verdict.result.reply) == ("deferred", "550 5.1.8 shop@example.org: no")
 
 
-def test_one_policy_rejection_does_not_stop_other_recipients() -> None:
-    """The recipient is tried once more, and refused if the relay rejects only this recipient again."""
+def test_a_sender_that_one_relay_refuses_is_shown_with_its_relay() -> None:
+    """With several relays, the operator has to know which one to fix."""
+    refused = Refused("550 5.1.8 no", Subject.SENDER, Phase.MAIL, "b.example:587")
+    verdict = policy(names_relay=True).verdict(UNTRIED, refused)
+    assert isinstance(verdict, Pause)
+    assert verdict.reason == "the relay refuses the sender: 550 5.1.8 (b.example:587)"
+
+
+def test_each_attempt_with_a_refused_sender_pauses_the_sendout() -> None:
+    """A reply to MAIL cannot be caused by a recipient, so a later attempt means the same as the first one."""
+    assert states(policy(), [TRIED_ONCE], Refused("550 no", Subject.SENDER, Phase.MAIL)) == ["pause"]
+
+
+def test_one_recipient_for_whom_the_sender_is_refused_pauses_once() -> None:
+    """If the same recipient is refused again after the resume, only this recipient is refused."""
     decides = policy()
-    first = decides.verdict(UNTRIED, POLICY_REJECTION)
-    assert isinstance(first, DeliveryResult)
-    assert first.state == "deferred"
-    decides.verdict(UNTRIED, Sent("250 ok"))
-    second = decides.verdict(TRIED_ONCE, POLICY_REJECTION)
-    assert isinstance(second, DeliveryResult)
-    assert second.state == "refused"
+    assert states(decides, [mail(1), again(mail(1))], SENDER_AT_RCPT) == ["pause", "deferred"]
+    decides.verdict(mail(2), SENT)
+    assert states(decides, [again(again(mail(1)))], SENDER_AT_RCPT) == ["refused"]
 
 
-def test_several_policy_rejections_in_a_row_pause_the_sendout() -> None:
-    """Several rejections in a row are caused by the sender. After a resume, the count starts at zero."""
+@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
+def test_a_suspect_is_refused_at_its_second_attempt_if_others_were_accepted(outcome: Outcome) -> None:
+    """It is deferred first, because the refusal may concern all mails."""
     decides = policy()
-    for _ in range(2):
-        verdicts = [decides.verdict(UNTRIED, POLICY_REJECTION) for _ in range(REJECTIONS_IN_A_ROW)]
-        assert [isinstance(each, Pause) for each in verdicts] == [False] * (REJECTIONS_IN_A_ROW - 1) + [True]
+    assert states(decides, [UNTRIED], outcome) == ["deferred"]
+    decides.verdict(mail(2), SENT)
+    assert states(decides, [TRIED_ONCE], outcome) == ["refused"]
 
 
-@pytest.mark.parametrize("outcome", [Refused("550 5.1.1 unknown"), Deferred("451 later")])
+@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
+def test_the_last_mail_of_a_sendout_is_cleared_by_mails_shortly_before_it(outcome: Outcome, clock: Clock) -> None:
+    """No later mail can clear it. A mail that was accepted long before it clears nothing."""
+    for seconds, state in (GRACE_SECONDS - 1, "refused"), (GRACE_SECONDS + 1, "deferred"):
+        decides = policy()
+        decides.verdict(mail(2), SENT)
+        clock.now += seconds + 60
+        assert states(decides, [TRIED_ONCE], outcome) == [state]
+
+
+@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
+def test_the_only_recipient_is_refused_at_the_third_attempt_and_pauses_nothing(outcome: Outcome, clock: Clock) -> None:
+    """No other mail can show whether the recipient is the reason."""
+    decides, delivery = policy(), UNTRIED
+    found = []
+    for _ in range(3):
+        found += states(decides, [delivery], outcome)
+        clock.now += 60
+        delivery = again(delivery)
+    assert found == ["deferred", "deferred", "refused"]
+
+
+def test_a_relay_that_refuses_the_message_of_each_mail_refuses_no_delivery() -> None:
+    """The sendout is paused after a few mails, which stay deferred."""
+    decides = policy()
+    assert states(decides, [mail(number) for number in range(3)], NOT_THE_MESSAGE) == ["deferred", "deferred", "pause"]
+
+
+def test_a_relay_that_begins_to_refuse_all_messages_refuses_no_delivery() -> None:
+    """After accepted mails, more suspects in a row are needed."""
+    decides = policy()
+    decides.verdict(mail(0), SENT)
+    found = states(decides, [mail(number) for number in range(1, 11)], NOT_THE_MESSAGE)
+    assert found == ["deferred"] * (SUSPECTS_IN_A_ROW - 1) + ["pause"]
+
+
+def test_half_of_the_first_hundred_mails_pause_the_sendout() -> None:
+    """The relay accepts each second mail, so there are never two suspects in a row."""
+    decides, found = policy(), []
+    for number in range(0, 110, 2):
+        decides.verdict(mail(number), SENT)
+        found += states(decides, [mail(number + 1)], NOT_THE_MESSAGE)
+        if found[-1] == "pause":
+            break
+    assert len(found) == 50
+
+
+def test_policy_rejections_in_several_domains_pause_the_sendout() -> None:
+    """Rejections by one company are one piece of evidence."""
+    assert states(policy(), in_domains(FIRST_SUSPECTS), NOT_THE_SENDER) == ["deferred", "deferred", "pause"]
+
+
+@pytest.mark.parametrize("accepted_before", [True, False])
+def test_one_company_that_rejects_us_pauses_nothing(accepted_before: bool, clock: Clock) -> None:
+    """Each of its recipients is refused at the second attempt, although they are refused one after the other."""
+    decides = policy()
+    company = [mail(number, "company.example") for number in range(57)]
+    if accepted_before:
+        decides.verdict(mail(100), SENT)
+    assert states(decides, company, NOT_THE_SENDER) == ["deferred"] * 57
+    decides.verdict(mail(101), SENT)
+    clock.now += 60
+    assert states(decides, [again(each) for each in company], NOT_THE_SENDER) == ["refused"] * 57
+
+
+def test_an_audience_of_one_domain_is_not_used_up() -> None:
+    """If a hundred mails in a row are refused, their common domain is no excuse."""
+    decides = policy()
+    decides.verdict(mail(1_000), SENT)
+    found = states(decides, [mail(number) for number in range(MAILS_IN_A_ROW)], NOT_THE_SENDER)
+    assert found == ["deferred"] * (MAILS_IN_A_ROW - 1) + ["pause"]
+
+
+def test_a_small_audience_of_one_domain_is_not_used_up(clock: Clock) -> None:
+    """If no mail was accepted in the minute before the second attempts, these count one by one."""
+    decides = policy()
+    audience = [mail(number) for number in range(5)]
+    assert states(decides, audience, NOT_THE_SENDER) == ["deferred"] * 5
+    clock.now += 60
+    assert "pause" in states(decides, [again(each) for each in audience][:FIRST_SUSPECTS], NOT_THE_SENDER)
+
+
+@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
+def test_the_same_recipients_do_not_pause_the_sendout_again(outcome: Outcome, clock: Clock) -> None:
+    """After a resume, the sendout continues with the others. One accepted mail decides about the recipients."""
+    decides, audience = policy(), in_domains(FIRST_SUSPECTS)
+    assert states(decides, audience, outcome)[-1] == "pause"
+    clock.now += 60
+    audience = [again(each) for each in audience]
+    assert states(decides, audience, outcome) == ["deferred"] * FIRST_SUSPECTS
+    decides.verdict(mail(100), SENT)
+    clock.now += 120
+    assert states(decides, [again(each, 120) for each in audience], outcome) == ["refused"] * FIRST_SUSPECTS
+
+
+@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
+def test_a_resume_before_the_fix_refuses_no_delivery(outcome: Outcome, clock: Clock) -> None:
+    """The sendout pauses again. No recipient is refused before the relay accepts a mail."""
+    decides, audience = policy(), in_domains(500)
+    pauses = 0
+    for _ in range(4):
+        for index, delivery in enumerate(audience):
+            state = state_of(decides.verdict(delivery, outcome))
+            assert state != "refused"
+            audience[index] = again(delivery)
+            if state == "pause":
+                pauses += 1
+                break
+        clock.now += 60
+    assert pauses >= 3
+
+
+def test_refusals_that_seem_to_concern_recipients_become_suspects() -> None:
+    """A relay without its table of recipients answers 5.1.1 to each: a few are refused, then the sendout pauses."""
+    found = states(policy(), in_domains(10), NO_MAILBOX)
+    assert found[:6] == ["refused"] * 5 + ["pause"]
+
+
+def test_unknown_recipients_among_others_are_refused_at_once() -> None:
+    """A list with many old addresses neither pauses nor waits."""
+    decides = policy()
+    for number in range(0, 1_000, 5):
+        decides.verdict(mail(number), SENT)
+        assert states(decides, [mail(number + each) for each in range(1, 5)], NO_MAILBOX) == ["refused"] * 4
+
+
+def test_each_relay_has_its_own_evidence() -> None:
+    """One relay refuses each message, and the other one accepts all. No mail is refused."""
+    decides = policy(names_relay=True)
+    found = []
+    for number in range(3):
+        decides.verdict(mail(number), Sent("250 ok", "a:25"))
+        found.append(decides.verdict(mail(number + 10), replace(NOT_THE_MESSAGE, relay="b:25")))
+    assert [state_of(each) for each in found] == ["deferred", "deferred", "pause"]
+    assert isinstance(found[-1], Pause)
+    assert found[-1].reason == "the relay refuses the message: 554 5.7.1 (b:25)"
+
+
+@pytest.mark.parametrize("outcome", [NO_MAILBOX, Deferred("451 later", Subject.RECIPIENT)])
 def test_a_mail_that_may_have_arrived_keeps_its_codes(outcome: Outcome) -> None:
     """The delivery stays uncertain, even if the next attempt is refused or given up."""
     verdict = policy(retry_seconds=1).verdict(ONCE_UNCERTAIN, outcome)
@@ -115,11 +308,44 @@ def test_a_mail_that_may_have_arrived_keeps_its_codes(outcome: Outcome) -> None:
 @pytest.mark.parametrize(("attempts", "seconds"), [(0, 60), (1, 120), (2, 240), (5, 1_920), (6, 3_600), (5_000, 3_600)])
 def test_retry_delays_double_up_to_an_hour(attempts: int, seconds: float) -> None:
     """The delay stays at one hour for any number of attempts."""
-    assert retry_in(attempts, 0, 1e9) == seconds
+    assert retry_delay(attempts) == seconds
 
 
-def test_a_delivery_is_given_up_when_it_gets_too_old() -> None:
+@pytest.mark.parametrize(("deferred_for", "state"), [(600, "deferred"), (601, "refused")])
+def test_a_delivery_is_given_up_when_it_gets_too_old(deferred_for: float, state: str) -> None:
     """No attempt is made later than the limit after the first deferral."""
-    assert retry_in(0, 0, 60) == 60
-    assert retry_in(3, 600, 1_080) == 480
-    assert retry_in(3, 601, 1_080) is None
+    old = mail(1, attempts=3, deferred_for=deferred_for)
+    assert states(policy(retry_seconds=1_080), [old], Deferred("452 4.2.2 full", Subject.RECIPIENT)) == [state]
+
+
+def test_a_relay_that_defers_all_mails_does_not_use_up_the_sendout() -> None:
+    """Instead of giving up one mail after the other, the sendout pauses."""
+    decides = policy()
+    old = [mail(number, attempts=30, deferred_for=DAY) for number in range(3)]
+    verdicts = [decides.verdict(each, Deferred("451 4.3.0 disk full")) for each in old]
+    assert state_of(verdicts[-1]) == "pause"
+    assert isinstance(verdicts[-1], Pause)
+    assert verdicts[-1].reason == "the relay refuses all mail: 451 4.3.0"
+
+
+def test_no_mail_is_given_up_until_the_relay_accepts_one_after_the_resume() -> None:
+    """The sendout pauses again instead, so that no mail is lost and it does not try forever."""
+    decides = policy()
+    assert states(decides, in_domains(3), NOT_THE_MESSAGE)[-1] == "pause"
+    old = mail(7, attempts=30, deferred_for=DAY)
+    assert states(decides, [old], NOT_THE_MESSAGE) == ["pause"]
+    assert states(decides, [old], Deferred("451 4.3.0 disk full")) == ["pause"]
+
+
+def test_a_mail_is_given_up_if_others_were_accepted() -> None:
+    """Only this mail is deferred again and again."""
+    decides = policy()
+    decides.verdict(mail(2), SENT)
+    old = mail(1, attempts=30, deferred_for=DAY)
+    assert states(decides, [old], Deferred("451 4.7.1 greylisted")) == ["refused"]
+
+
+def test_the_end_of_a_quota_is_waited_for() -> None:
+    """However long it takes, no mail is given up for it."""
+    old = [mail(number, attempts=50, deferred_for=30 * DAY) for number in range(50)]
+    assert {*states(policy(), old, Deferred("550 5.4.5 quota", Subject.QUOTA))} == {"deferred"}

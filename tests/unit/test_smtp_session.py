@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupons.mail import Envelope
-from coupons.smtp import Deferred, Outcome, Refused, SenderRefused, Sent, Uncertain, Unreachable
+from coupons.smtp import Deferred, Outcome, Refused, Sent, Subject, Uncertain, Unreachable
 from coupons.smtp.commands import Capabilities
 from coupons.smtp.outcomes import PAST_DEADLINE, SHUTTING_DOWN
 from coupons.smtp.progress import Close, CloseCause, Progress
@@ -167,7 +167,7 @@ def check_outcomes(
         match outcome:
             case Sent():
                 assert number in accepted
-            case Refused() | Deferred() | SenderRefused() | Unreachable():
+            case Refused() | Deferred() | Unreachable():
                 assert number not in accepted
             case Uncertain():
                 pass
@@ -252,7 +252,7 @@ def test_a_mail_whose_sender_is_refused_is_not_ended_with_a_dot() -> None:
     session.output()
     progress = progress_of(session, b"550 no\r\n" + OK + GO)
     assert cause_in(progress) is CloseCause.OUT_OF_STEP
-    assert outcomes_in(progress) == [SenderRefused("550 no")]
+    assert outcomes_in(progress) == [Refused("550 no", Subject.SENDER)]
     assert session.output() == b""
 
 

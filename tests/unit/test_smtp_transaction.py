@@ -3,7 +3,7 @@ import re
 import pytest
 
 from coupons.mail import Envelope
-from coupons.smtp import Deferred, Outcome, Phase, Refused, SenderRefused, Sent, Timeouts, Uncertain, Unreachable
+from coupons.smtp import Deferred, Outcome, Refused, Sent, Subject, Timeouts, Uncertain, Unreachable
 from tests.smtp_client import MAIL, SENT_AS, echoed, mail_to, outcome_of, outcomes_of, relays_to
 from tests.smtp_server import CUT, HANG, PIPELINING, Act, Script, serving
 
@@ -62,7 +62,7 @@ async def test_a_non_ascii_address_needs_smtputf8() -> None:
     assert said[1].encode("latin-1").decode() == "RCPT TO:<jörg@example.org>"
     assert said[2] == "MAIL FROM:<shop@example.org> BODY=8BITMIME"
     outcome = await outcomes_with(envelope, {})
-    assert outcome == Refused("the address needs SMTPUTF8, and the relay does not offer SMTPUTF8")
+    assert outcome == Refused("553 5.6.7 the address needs SMTPUTF8, and the relay does not offer SMTPUTF8")
 
 
 async def outcomes_with(envelope: Envelope, script: Script) -> Outcome:
@@ -89,32 +89,31 @@ async def test_a_mail_larger_than_the_announced_size_is_refused(size: int, kind:
     [
         ({"MAIL": "451 4.7.1 later\r\n"}, Deferred("451 4.7.1 later")),
         ({"MAIL": "421 4.3.2 closing\r\n"}, Deferred("421 4.3.2 closing")),
-        ({"MAIL": "550 5.1.8 who are you\r\n"}, SenderRefused("550 5.1.8 who are you")),
-        ({"MAIL": "530 5.7.0 authenticate\r\n"}, SenderRefused("530 5.7.0 authenticate")),
+        ({"MAIL": "550 5.1.8 who are you\r\n"}, Refused("550 5.1.8 who are you", Subject.SENDER)),
+        ({"MAIL": "530 5.7.0 authenticate\r\n"}, Refused("530 5.7.0 authenticate", Subject.ACCOUNT)),
         ({"RCPT": "450 4.2.1 mailbox busy\r\n"}, Deferred("450 4.2.1 mailbox busy")),
         ({"RCPT": "421 closing\r\n"}, Deferred("421 closing")),
         ({"RCPT": "550 5.1.1 no such mailbox\r\n"}, Refused("550 5.1.1 no such mailbox")),
-        ({"RCPT": "550 no such mailbox\r\n"}, Refused("550 no such mailbox")),
+        ({"RCPT": "550 no such mailbox\r\n"}, Refused("550 no such mailbox", Subject.SENDER_OR_RECIPIENT)),
         ({"RCPT": "501 5.1.3 bad address\r\n"}, Refused("501 5.1.3 bad address")),
-        ({"RCPT": "550 5.7.1 relaying denied\r\n"}, SenderRefused("550 5.7.1 relaying denied", Phase.RCPT)),
-        ({"RCPT": "535 no\r\n"}, SenderRefused("535 no", Phase.RCPT)),
+        ({"RCPT": "550 5.7.1 relaying denied\r\n"}, Refused("550 5.7.1 relaying denied", Subject.SENDER_OR_RECIPIENT)),
+        ({"RCPT": "535 no\r\n"}, Refused("535 no", Subject.ACCOUNT)),
         ({"DATA": "452 4.3.1 disk full\r\n"}, Deferred("452 4.3.1 disk full")),
-        ({"DATA": "554 5.5.1 no valid recipients\r\n"}, Refused("554 5.5.1 no valid recipients")),
+        ({"DATA": "554 5.5.1 no valid recipients\r\n"}, Refused("554 5.5.1 no valid recipients", Subject.MESSAGE)),
         ({"DOT": "451 4.3.0 disk full\r\n"}, Deferred("451 4.3.0 disk full")),
         ({"DOT": "421 4.3.2 closing\r\n"}, Deferred("421 4.3.2 closing")),
-        ({"DOT": "554 5.6.0 spam\r\n"}, Refused("554 5.6.0 spam")),
+        ({"DOT": "554 5.6.0 spam\r\n"}, Refused("554 5.6.0 spam", Subject.MESSAGE)),
         ({"DOT": "250-2.0.0 queued\r\n250 as \x1b[31m7\r\n"}, Sent("250 2.0.0 queued as  [31m7")),
         (
             {"RCPT": "250 " + "x" * 2_000 + "\r\n", "DOT": "554 " + "x" * 2_000 + "\r\n"},
-            Refused("554 " + "x" * 296),
+            Refused("554 " + "x" * 296, Subject.MESSAGE),
         ),
     ],
 )
 async def test_the_reply_decides_the_outcome(script: Script, outcome: Outcome, way: Script) -> None:
-    """A 4xx reply defers the mail.
+    """A 4xx reply defers the mail, a 5xx reply refuses it. The subject tells whether others are concerned too.
 
-    A 5xx reply about the recipient or the mail refuses it; one about us refuses the sender. The outcome has the whole
-    reply.
+    The outcome has the whole reply.
     """
     address = MAIL.mail_from if "MAIL" in script else MAIL.rcpt_to
     assert await outcome_of({**way, **script}) == echoed(outcome, address)
@@ -216,7 +215,7 @@ async def test_each_of_several_mails_gets_its_own_reply(way: Script) -> None:
         Sent("250 b0"),
         Refused("550 5.1.1 r1 <1@example.org>"),
         Deferred("452 4.3.1 d2 <2@example.org>"),
-        Refused("554 b3 <3@example.org>"),
+        Refused("554 b3 <3@example.org>", Subject.MESSAGE),
         Deferred("451 4.3.0 m4 <shop@example.org>"),
         Sent("250 b5"),
     ]
@@ -327,7 +326,7 @@ async def test_no_lie_of_a_relay_pairs_a_reply_with_another_mail(lie: str, conne
         match outcome:
             case Sent():
                 assert name in accepted
-            case Refused() | Deferred() | SenderRefused() | Unreachable():
+            case Refused() | Deferred() | Unreachable():
                 assert name not in accepted
     assert all(line.startswith(COMMANDS) for lines in server.commands for line in lines)
     assert all(re.fullmatch(rb"Subject: Hello\r\n\r\nr\d\r\n\.\r\n", mail) for mail in server.mails)

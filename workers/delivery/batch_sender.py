@@ -19,7 +19,7 @@ from coupons import failpoints
 from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import WorkStopped
 from coupons.mail import Envelope
-from coupons.smtp import Outcome, Relays, Unreachable, UnreachableCause
+from coupons.smtp import Outcome, Refused, Relays, Unreachable, UnreachableCause
 from coupons.states import DeliveryState
 from coupons.store.deliveries import Delivery, DeliveryResult
 from coupons.templates.rendering import RenderError
@@ -44,6 +44,7 @@ applies while only stalled mails are left.
 UNREACHABLE_SECONDS = 15.0
 """Delay before postponed mails are retried, when the batch is claimed again or while its other mails are stalled."""
 STOPPING = Unreachable("the worker is shutting down", UnreachableCause.SHUTDOWN)
+PAUSING = Unreachable("the sendout is being paused", UnreachableCause.CANCELLED)
 
 Mail = tuple[Delivery, Envelope]
 
@@ -89,6 +90,8 @@ class BatchSender:
         self._backlog = Backlog()
         self._half_settled = asyncio.Event()
         self._result: BatchResult | None = None
+        self._is_pausing = False
+        """The relay refuses all mails. No more are handed over, and none in flight is refused for it."""
 
     async def run(self, due: Sequence[Delivery]) -> BatchResult | None:
         """Send until every mail has an outcome, and return None, or return the reason to stop earlier.
@@ -111,8 +114,9 @@ class BatchSender:
     async def _send(self) -> None:
         while self._backlog.waiting or self._in_flight.needs_flush:
             may_send = await self._flush(await self._render_next())
+            await self._pause_sendout()
             self._postpone_unless(may_send=may_send)
-            await self._report_only_stalled()
+            self._report_only_stalled()
             if not self._retry_postponed(may_send=may_send):
                 await self._wait_for_progress()
 
@@ -164,6 +168,8 @@ class BatchSender:
         for delivery, envelope in mails:
             if self._signals.stopping:  # the worker began to stop during the flush
                 self._settle(delivery, STOPPING)
+            elif self._is_pausing:
+                self._settle(delivery, PAUSING)
             else:
                 report = partial(self._settle, delivery)
                 self._relays.submit(envelope, report, owner=self._in_flight, deadline=deadline)
@@ -178,12 +184,12 @@ class BatchSender:
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Apply the policy to the outcome of a mail in flight."""
         result = None
-        match self._policy.verdict(delivery, outcome):
+        match self._verdict(delivery, outcome):
             case DeliveryResult() as conclusion:
                 result = conclusion
-            case Pause(reason):
-                self._backlog.postpone([delivery])
-                self._result = BatchResult(pause_reason=reason)
+            case Pause(reason, conclusion):
+                result = conclusion
+                self._begin_pause(reason)
             case HoldOff(reason):
                 self._backlog.postpone([delivery])
                 self._hold_off(reason)
@@ -192,6 +198,27 @@ class BatchSender:
         self._in_flight.settle(delivery.number, result)
         if self._in_flight.is_half_settled:
             self._half_settled.set()
+
+    def _verdict(self, delivery: Delivery, outcome: Outcome) -> DeliveryResult | Pause | HoldOff | Postpone:
+        if self._is_pausing and isinstance(outcome, Refused):
+            return Postpone()
+        return self._policy.verdict(delivery, outcome)
+
+    def _begin_pause(self, reason: str) -> None:
+        """Take back all mails that are not being transmitted."""
+        self._is_pausing = True
+        self._result = BatchResult(pause_reason=reason)
+        self._backlog.postpone_waiting()
+        self._relays.cancel_for(self._in_flight)
+
+    async def _pause_sendout(self) -> None:
+        """Pause the sendout at once, so that other workers stop too, and an operator sees the reason even if replies to
+        mails in flight take minutes.
+        """
+        if self._result is not None and self._result.pause_reason:
+            with suppress(*TRANSIENT_ERRORS):  # tried again with the next flush, and when the batch is released
+                await self._recorder.pause_sendout(self._result.pause_reason)
+                self._result = NOT_SENDING
 
     def _hold_off(self, reason: str) -> None:
         """Hand over no more mails for now.
@@ -211,19 +238,10 @@ class BatchSender:
         if not may_send or self._signals.stopping or self._result is not None:
             self._backlog.postpone_waiting()
 
-    async def _report_only_stalled(self) -> None:
-        """If only stalled mails are left, let other batches begin, and pause the sendout if there is a reason to.
-
-        Their replies may take minutes. An operator who sees the reason now can fix the cause and resume the sendout
-        before the replies come.
-        """
-        if not self._is_only_stalled:
-            return
-        self._on_only_stalled()
-        if self._result is not None and self._result.pause_reason:
-            with suppress(*TRANSIENT_ERRORS):  # tried again with the next flush
-                await self._recorder.pause_sendout(self._result.pause_reason)
-                self._result = NOT_SENDING
+    def _report_only_stalled(self) -> None:
+        """If only stalled mails are left, let other batches begin: their replies may take minutes."""
+        if self._is_only_stalled:
+            self._on_only_stalled()
 
     def _retry_postponed(self, *, may_send: bool) -> bool:
         """Retry postponed mails while only stalled mails are in flight, whose replies may take minutes."""
@@ -233,7 +251,7 @@ class BatchSender:
             return False
         if not self._backlog.retry_postponed(after_seconds=UNREACHABLE_SECONDS):
             return False
-        self._result = None
+        self._result, self._is_pausing = None, False
         return True
 
     @property

@@ -15,9 +15,10 @@ from coupons.store import deliveries, restore_guard, sendouts
 from coupons.store.deliveries import Batch
 from workers.delivery.batch_loader import BatchLoader, LoadedBatch
 from workers.delivery.batch_sender import BatchResult, BatchSender
+from workers.delivery.evidence import WorkerEvidence
 from workers.delivery.in_flight import InFlight
 from workers.delivery.in_flight_window import InFlightWindow
-from workers.delivery.policy import Policy, RejectionStreaks
+from workers.delivery.policy import Policy
 from workers.delivery.rate_limit import RateLimit
 from workers.delivery.recorder import Recorder, pause_sendout
 from workers.delivery.send_budget import SendBudget
@@ -48,7 +49,7 @@ class Deliverer:
         self._pool = pool
         self._relays = relays
         self._rate_limit = RateLimit(pool=pool, per_hour=settings.mails_per_hour) if settings.mails_per_hour else None
-        self._streaks = RejectionStreaks()
+        self._evidence = WorkerEvidence()
         self._window = InFlightWindow(
             settings.max_in_flight, least=2 * settings.smtp_connections, stalled_owners=relays.stalled_owners
         )
@@ -153,7 +154,11 @@ class Deliverer:
                 budget=SendBudget(share, self._rate_limit, self._signals),
                 recorder=Recorder(self._pool, batch, lease_seconds=self._settings.lease_seconds),
                 renderer=loaded.renderer,
-                policy=Policy(self._streaks, batch.sendout_id, retry_seconds=self._settings.retry_hours * 3_600),
+                policy=Policy(
+                    self._evidence.about(batch.sendout_id),
+                    retry_seconds=self._settings.retry_hours * 3_600,
+                    names_relay=self._relays.count > 1,
+                ),
                 relays=self._relays,
                 signals=self._signals,
                 on_only_stalled=on_only_stalled,

@@ -1,17 +1,19 @@
-"""The whole failure policy of sending: decides what each outcome of a mail means for its delivery."""
+"""The whole failure policy of sending: decides what each outcome of a mail means for its delivery.
+
+coupons/smtp/rules.py tells what a reply is about. `Evidence` tells what the same relay replied to others.
+"""
 
 import random
-from collections import Counter
+import time
 from dataclasses import dataclass
-from uuid import UUID
 
 from coupons.smtp import (
     Deferred,
     Outcome,
     Phase,
     Refused,
-    SenderRefused,
     Sent,
+    Subject,
     Uncertain,
     Unreachable,
     UnreachableCause,
@@ -19,23 +21,25 @@ from coupons.smtp import (
 )
 from coupons.states import DeliveryState
 from coupons.store.deliveries import Delivery, DeliveryResult
+from workers.delivery.evidence import Evidence, SendoutEvidence
 
 FIRST_RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 3_600.0
 JITTER = 0.2
 """Retry delays vary by this fraction, so that mails that were deferred together are not retried together."""
-REJECTIONS_IN_A_ROW = 3
-"""After this many policy rejections in a row, the relay is assumed to reject the sender and not single recipients."""
+SUSPECT_ATTEMPTS = 3
+"""A suspect is refused after this many attempts if too few others are refused to pause the sendout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The relay rejects the sender, so an operator has to act.
+    """The relay refuses all mails of the sendout, so an operator has to act.
 
-    The mail was not accepted; its delivery stays as it was.
+    This mail is deferred until the resume, and its whole reply is stored with it.
     """
 
     reason: str
+    result: DeliveryResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,71 +54,83 @@ class Postpone:
     """The mail was not handed over; its delivery stays as it was. The relay is not the reason."""
 
 
-class RejectionStreaks:
-    """Counts, for each sendout, the recipients in a row that the relay rejected for policy reasons (`550 5.7.1` at
-    RCPT).
-    """
-
-    def __init__(self) -> None:
-        self._in_a_row: Counter[UUID] = Counter()
-
-    def add(self, sendout_id: UUID) -> bool:
-        """Count one more rejection. If the sender must be the reason, reset the count and return True."""
-        self._in_a_row[sendout_id] += 1
-        if self._in_a_row[sendout_id] < REJECTIONS_IN_A_ROW:
-            return False
-        self.reset(sendout_id)
-        return True
-
-    def reset(self, sendout_id: UUID) -> None:
-        """Reset the count: the relay has accepted a mail, or rejected one because of its recipient."""
-        self._in_a_row.pop(sendout_id, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The failure policy for the mails of one sendout."""
 
-    streaks: RejectionStreaks
-    sendout_id: UUID
+    evidence: SendoutEvidence
     retry_seconds: float
     """A deferred delivery is given up after this time."""
+    names_relay: bool = False
+    """Whether a reason contains the relay's name, because there are several."""
 
-    def verdict(self, delivery: Delivery, outcome: Outcome) -> DeliveryResult | Pause | HoldOff | Postpone:  # noqa: PLR0911 - one case per outcome
+    def verdict(self, delivery: Delivery, outcome: Outcome) -> DeliveryResult | Pause | HoldOff | Postpone:
         match outcome:
-            case Sent(reply):
-                self.streaks.reset(self.sendout_id)
+            case Sent(reply, relay):
+                self.evidence.about(relay).accept(time.monotonic())
                 return DeliveryResult.of(delivery, DeliveryState.SENT, reply)
-            case Refused(reply):
-                self.streaks.reset(self.sendout_id)
-                return refused(delivery, reply)
-            case Deferred(reply):
-                return self._later(delivery, reply)
+            case Refused():
+                return self._refusal(delivery, outcome)
+            case Deferred():
+                return self._deferral(delivery, outcome)
             case Uncertain(reason):
                 return DeliveryResult.of(delivery, DeliveryState.UNCERTAIN, reason)
-            case SenderRefused(reply, Phase.RCPT) if not self.streaks.add(self.sendout_id):
-                return self._sender_or_recipient(delivery, reply)
-            case SenderRefused(reply):
-                return Pause(f"the relay refuses the sender: {reply_codes(reply)}")
             case Unreachable(reason, UnreachableCause.RELAY):
                 return HoldOff(reason)
             case Unreachable():
                 return Postpone()
 
-    def _sender_or_recipient(self, delivery: Delivery, reply: str) -> DeliveryResult:
-        """Return the result of a policy rejection, whose reason may be the sender or the recipient.
+    def _refusal(self, delivery: Delivery, refusal: Refused) -> DeliveryResult | Pause:
+        evidence = self.evidence.about(refusal.relay)
+        match refusal.subject:
+            case Subject.SENDER | Subject.ACCOUNT if refusal.phase is Phase.MAIL or not delivery.attempts:
+                return self._pause(delivery, refusal)
+            case Subject.RECIPIENT if not evidence.is_alarming:
+                evidence.refuse(domain_of(delivery))
+                return refused(delivery, refusal.explanation)
+        return self._suspect(delivery, refusal, evidence)
 
-        At the first attempt either may be the reason, so the mail is deferred. At a later attempt it is the recipient,
-        because the relay has accepted other mails in between.
+    def _suspect(self, delivery: Delivery, refusal: Refused, evidence: Evidence) -> DeliveryResult | Pause:
+        """Defer a mail whose refusal may concern all mails, until the replies to others show whether it does."""
+        if self._concerns_only(delivery, evidence):
+            return refused(delivery, refusal.explanation)
+        counts_once_per_domain = refusal.subject is not Subject.MESSAGE and not delivery.attempts
+        evidence.refuse(domain_of(delivery) if counts_once_per_domain else delivery.number)
+        if evidence.shows_that_all_are_refused or (evidence.is_unresolved and self._is_too_old(delivery)):
+            return self._pause(delivery, refusal)
+        if delivery.attempts + 1 >= SUSPECT_ATTEMPTS and not evidence.is_unresolved:
+            return refused(delivery, refusal.explanation)
+        return later(delivery, refusal.explanation)
+
+    def _deferral(self, delivery: Delivery, deferral: Deferred) -> DeliveryResult | Pause:
+        """Defer the mail, or give it up if it was deferred for too long.
+
+        If the relay has accepted no other mail in that time, the sendout is paused instead. The end of a quota is
+        always waited for.
         """
-        return refused(delivery, reply) if delivery.attempts else self._later(delivery, reply)
+        if not self._is_too_old(delivery):
+            return later(delivery, deferral.explanation)
+        evidence = self.evidence.about(deferral.relay)
+        if deferral.subject is not Subject.RECIPIENT and not self._concerns_only(delivery, evidence):
+            if deferral.subject is Subject.QUOTA:
+                return later(delivery, deferral.explanation)
+            evidence.refuse(delivery.number)
+            if evidence.shows_that_all_are_refused or evidence.is_unresolved:
+                return self._pause(delivery, deferral)
+        return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {deferral.explanation}")
 
-    def _later(self, delivery: Delivery, reply: str) -> DeliveryResult:
-        due_in = retry_in(delivery.attempts, delivery.deferred_for or 0, self.retry_seconds)
-        if due_in is None:
-            return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {reply}")
-        due_in *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
-        return DeliveryResult.of(delivery, DeliveryState.DEFERRED, reply, due_in=due_in)
+    def _is_too_old(self, delivery: Delivery) -> bool:
+        return (delivery.deferred_for or 0) + retry_delay(delivery.attempts) > self.retry_seconds
+
+    def _pause(self, delivery: Delivery, outcome: Refused | Deferred) -> Pause:
+        self.evidence.about(outcome.relay).pause(time.monotonic())
+        at = f" ({outcome.relay})" if self.names_relay else ""
+        reason = f"the relay refuses {outcome.subject.value}: {reply_codes(outcome.explanation)}{at}"
+        return Pause(reason, DeliveryResult.of(delivery, DeliveryState.DEFERRED, outcome.explanation, due_in=0))
+
+    def _concerns_only(self, delivery: Delivery, evidence: Evidence) -> bool:
+        """Return whether this is a later attempt, and the relay has accepted another mail since the first one."""
+        return delivery.attempts > 0 and evidence.has_accepted_since(delivery.deferred_for or 0, time.monotonic())
 
 
 def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> DeliveryResult:
@@ -128,10 +144,16 @@ def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> Delive
     return DeliveryResult.of(delivery, DeliveryState.REFUSED, reply, attempted=attempted)
 
 
-def retry_in(attempts: int, deferred_for: float, give_up_after: float) -> float | None:
-    """Return the seconds until the next attempt, which double with each of the `attempts` so far, or None to give up.
+def later(delivery: Delivery, reply: str) -> DeliveryResult:
+    """Return a result with which the mail is tried again later, with the same codes."""
+    due_in = retry_delay(delivery.attempts) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+    return DeliveryResult.of(delivery, DeliveryState.DEFERRED, reply, due_in=due_in)
 
-    `deferred_for` is the number of seconds since the delivery was first deferred.
-    """
-    wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts, 16), MAX_RETRY_SECONDS)
-    return wait if deferred_for + wait <= give_up_after else None
+
+def domain_of(delivery: Delivery) -> str:
+    return delivery.address.rpartition("@")[2].lower()
+
+
+def retry_delay(attempts: int) -> float:
+    """Return the seconds until the next attempt, which double with each of the `attempts` so far."""
+    return min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts, 16), MAX_RETRY_SECONDS)
