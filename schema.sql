@@ -310,7 +310,7 @@ CREATE TABLE sendout_list (
     list_id          bigint NOT NULL REFERENCES coupon_list,
     shortage         text NOT NULL DEFAULT 'pause' CHECK (shortage IN ('pause', 'text')),
     alternative_text text NOT NULL DEFAULT '',  -- this and `shortage` are copied from the list at admission
-    needed           bigint NOT NULL CHECK (needed >= 0),  -- one per recipient
+    needed           bigint NOT NULL CHECK (needed >= 0),  -- the number of deliveries that need the list
     reserved         bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),  -- not yet assigned to a delivery
     assigned         bigint NOT NULL DEFAULT 0 CHECK (assigned >= 0),  -- assigned to deliveries that are not sent yet
     sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),
@@ -372,6 +372,10 @@ CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncer
 --     refused ──────────────→ pending     retry: by an operator, after codes of all its lists were reserved again
 --
 -- A delivery that was ever uncertain is never refused or cancelled, because its recipient may have the code.
+-- A mail needs a list if it prints the list's coupon. Which lists it needs is computed when the sendout is prepared, from
+-- the conditions in the message and the recipient's attributes (docs/decisions/0015). A code that the rendered mail does
+-- not print returns to its list, and the list is removed from `lists`.
+--
 -- While a mail is handed over, its number is in `in_flight` of its batch. No index contains the state, so that updates
 -- of the state are HOT, which halves the WAL.
 CREATE TABLE delivery (
@@ -389,6 +393,7 @@ CREATE TABLE delivery (
     deferred_since timestamptz,  -- when it was first deferred; a mail that is deferred for too long is refused
     was_uncertain  boolean NOT NULL DEFAULT false,
     never_resend   boolean NOT NULL DEFAULT false,  -- set by the restore guard: it may have been sent with another code
+    lists          bigint[],  -- the lists that the mail needs; NULL: all lists of the message
     PRIMARY KEY (sendout_id, number),
     -- Used by `who --email`. sendout_id must not be the first column: for a sendout newer than the last ANALYZE, the
     -- planner expects one row and would read all its deliveries through this index (310 mails/s instead of 8,000).

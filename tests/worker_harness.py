@@ -141,12 +141,17 @@ async def prepare_batch(connection: Connection, recipients: int) -> tuple[Batch,
     await add_list(connection, "a", recipients)
     await add_group(connection, "g", recipients)
     await save_message(connection, "m", "a")
-    sendout_id = await start(connection, "m", "g")
+    await start(connection, "m", "g")
     await prepare(connection)
+    return await load_batch(connection)
+
+
+async def load_batch(connection: Connection) -> tuple[Batch, Renderer, list[Delivery]]:
+    """Claim a batch and assign its codes; return the batch, its renderer and its mails that are due."""
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    lists = await deliveries.list_lists(connection, sendout_id)
-    message = await messages.get_for_sendout(connection, sendout_id)
-    renderer = Renderer(sendout_id, message, [], lists, settings=Settings())
+    lists = await deliveries.list_lists(connection, batch.sendout_id)
+    message = await messages.get_for_sendout(connection, batch.sendout_id)
+    renderer = Renderer(batch.sendout_id, message, [], lists, settings=Settings())
     return batch, renderer, await deliveries.list_due(connection, batch, lists)

@@ -136,9 +136,13 @@ class CompiledEmail:
 
         Raises RenderError as `Template.render` does, and for an invalid address.
         """
+        varying = self.template.render_varying(attributes, coupons)
+        return self.compose(varying, rcpt=rcpt, message_id=message_id, date=date)
+
+    def compose(self, varying: Parts, *, rcpt: str, message_id: str, date: datetime) -> Envelope:
+        """The mail with these parts, which `Template.render_varying` returned. Raises RenderError for a bad address."""
         address = rcpt if is_harmless(rcpt) else _parse_rcpt(rcpt)
         id_field = message_id_field(message_id)
-        varying = self.template.render_varying(attributes, coupons)
         fields = [
             f"{self.same_fields}To: {address}",
             subject_field(varying.subject),

@@ -7,7 +7,7 @@ open while a mail is handed over.
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -77,6 +77,15 @@ class Delivery:
     deferred_for: float | None = None
     """Seconds since the first deferral; None if the mail was never deferred."""
     codes: dict[int, str] = field(default_factory=dict, repr=False)
+    lists: Collection[int] | None = None
+    """The ids of the lists that the mail needs; None: all lists of the message."""
+
+    def needs(self, list_id: int) -> bool:
+        return self.lists is None or list_id in self.lists
+
+    def without(self, list_ids: Collection[int]) -> "Delivery":
+        """Return the delivery without its codes of these lists, which its mail does not print."""
+        return replace(self, codes={each: code for each, code in self.codes.items() if each not in list_ids})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ class Assignment:
 
 
 NO_CURSORS: Mapping[int, int] = {}
+NONE_UNUSED: Mapping[int, Sequence[int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +203,7 @@ async def list_lists(connection: Connection, sendout_id: UUID) -> list[BatchList
 
 
 async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[int, int] = NO_CURSORS) -> Assignment:
-    """Assign a code of each list to each of the batch's deliveries, up to the number of reserved codes.
+    """Assign a code of each list to each of the batch's deliveries that needs one, up to the number of reserved codes.
 
     `cursors` come from earlier assignments: a list's available codes begin after its cursor. The codes are reserved. So
     if fewer codes are found than wanted, another transaction locks them or they were returned to the list behind the
@@ -250,22 +260,27 @@ async def record(
     results: Sequence[DeliveryResult],
     in_flight: Collection[int],
     intents: Sequence[int],
+    unused: Mapping[int, Sequence[int]] = NONE_UNUSED,
     lease_seconds: float,
 ) -> bool:
     """Commit one flush: record the results of mails and the intents to send the next ones.
 
-    `in_flight` has the numbers of mails that were handed over earlier and have no outcome yet. `flush` is the id of
-    this flush. If a committed flush is repeated with its id, it writes nothing and returns the same answer.
+    `in_flight` has the numbers of mails that were handed over earlier and have no outcome yet. `unused` has, for list
+    ids, the numbers of those mails of `intents` that do not print their code of the list; these codes return to the
+    list if the mails may be handed over. `flush` is the id of this flush. If a committed flush is repeated with its id,
+    it writes nothing and returns the same answer.
 
     Returns whether the mails of `intents` may be handed over. They may not once the sendout is paused or cancelled.
 
     Raises:
         LeaseLost, SendingBlocked: nothing was written, and no more mails may be handed over.
     """
-    async with _whole(connection, results):
+    async with _whole(connection, results, unused):
         returning = [each for each in results if each.state == DeliveryState.REFUSED and each.list_ids]
-        if returning:
-            await _lock_lists(connection, batch, {list_id for each in returning for list_id in each.list_ids})
+        if returning or unused:
+            sent = [each for each in results if each.state == DeliveryState.SENT]
+            freed = {list_id for each in returning for list_id in each.list_ids} | unused.keys()
+            await _lock_lists(connection, batch, freed, freed.union(*(each.list_ids for each in sent)))
         may_send = await _flush(
             connection,
             batch,
@@ -278,21 +293,30 @@ async def record(
         if may_send is None:
             return await _answer_again(connection, batch, flush, intents)
         await _free_codes(connection, batch, [each.number for each in returning])
+        if may_send:
+            await _free_unused(connection, batch, unused)
         return may_send
 
 
 def _whole(
-    connection: Connection, results: Sequence[DeliveryResult]
+    connection: Connection, results: Sequence[DeliveryResult], unused: Mapping[int, Sequence[int]]
 ) -> "asyncpg.transaction.Transaction | nullcontext[None]":
     """Return a transaction if the flush needs more than one statement."""
-    alone = all(each.state == DeliveryState.SENT for each in results)
+    alone = not unused and all(each.state == DeliveryState.SENT for each in results)
     return nullcontext() if alone else connection.transaction()
 
 
-async def _lock_lists(connection: Connection, batch: Batch, list_ids: Collection[int]) -> None:
-    """Lock the lists before the flush locks the sendout's counters. schema.sql defines this order."""
+async def _lock_lists(
+    connection: Connection, batch: Batch, list_ids: Collection[int], counters: Collection[int]
+) -> None:
+    """Lock lists, then the sendout's counters of all lists that the flush changes. schema.sql defines this order.
+
+    The flush changes counters twice: it counts sent codes, then returns others. Without their locks, it could wait for
+    a flush that counts sent codes of the same lists, while that flush waits for this one.
+    """
     await _hold(connection, batch)
     await connection.fetch(SQL.lock_lists, list(list_ids))
+    await connection.fetch(SQL.lock_counters, batch.sendout_id, list(counters))
 
 
 async def _answer_again(connection: Connection, batch: Batch, flush: UUID, intents: Sequence[int]) -> bool:
@@ -385,3 +409,15 @@ async def _free_codes(connection: Connection, batch: Batch, numbers: list[int]) 
     await connection.fetch(SQL.lock_lists, lists)
     await connection.execute(SQL.give_back, lists, amounts)
     await connection.execute(SQL.unassign, batch.sendout_id, lists, amounts)
+
+
+async def _free_unused(connection: Connection, batch: Batch, unused: Mapping[int, Sequence[int]]) -> None:
+    """Return codes that mails do not print to their lists. The caller has locked the lists and the counters."""
+    for list_id, numbers in sorted(unused.items()):
+        freed = [
+            row["delivery_number"]
+            for row in await connection.fetch(SQL.free_unused, batch.sendout_id, list_id, numbers)
+        ]
+        await connection.execute(SQL.give_back, [list_id], [len(freed)])
+        await connection.execute(SQL.unassign, batch.sendout_id, [list_id], [len(freed)])
+        await connection.execute(SQL.unneed, batch.sendout_id, list_id, freed)

@@ -66,7 +66,7 @@ SELECT state FROM sendout WHERE id = $1 FOR SHARE;
 SELECT list_id, reserved FROM sendout_list
 WHERE sendout_id = $1 ORDER BY list_id FOR UPDATE;
 
--- assign_codes: assign at most $5 available codes of list $4 with `id > $6` to the batch's deliveries that have none
+-- assign_codes: assign at most $5 available codes of list $4 with `id > $6` to the batch's deliveries that need one
 -- The planner has only one way to execute this statement. This matters because a new sendout has no statistics, and a
 -- prepared statement becomes generic after five runs (docs/decisions/0002). Milliseconds for a batch of 1,000
 -- deliveries (a) with 40,000 codes and no statistics, (b) with 1,000,000 codes and statistics:
@@ -80,6 +80,7 @@ WITH wanting AS MATERIALIZED (
     SELECT array_agg(number ORDER BY number) AS numbers, count(*) AS wanted FROM (
         SELECT number FROM delivery
         WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('pending', 'deferred')
+          AND (lists IS NULL OR $4 = ANY (lists))
           AND number NOT IN (SELECT delivery_number FROM coupon
                              WHERE list_id = $4 AND sendout_id = $1 AND delivery_number BETWEEN $2 AND $3)
         ORDER BY number LIMIT $5
@@ -106,7 +107,7 @@ WITH wanting AS MATERIALIZED (
 SELECT wanted, assigned, last_id FROM wanting CROSS JOIN counted;
 
 -- due: the batch's deliveries that are due
-SELECT number, address, attributes, attempts, was_uncertain,
+SELECT number, address, attributes, lists, attempts, was_uncertain,
        extract(epoch FROM now() - deferred_since)::float8 AS deferred_for
 FROM delivery
 WHERE sendout_id = $1 AND number BETWEEN $2 AND $3
@@ -186,6 +187,23 @@ WITH freed AS (
     RETURNING list_id
 )
 SELECT list_id, count(*) AS amount FROM freed GROUP BY list_id ORDER BY list_id;
+
+-- free_unused: unassign the codes of list $2 of deliveries whose mails do not print them; return their numbers
+UPDATE coupon SET sendout_id = NULL, delivery_number = NULL
+WHERE list_id = $2 AND sendout_id = $1 AND delivery_number = ANY ($3::integer[])
+RETURNING delivery_number;
+
+-- lock_counters: lock the sendout's counters of these lists in the order of their ids, before any of them changes
+SELECT list_id FROM sendout_list WHERE sendout_id = $1 AND list_id = ANY ($2::bigint[]) ORDER BY list_id FOR UPDATE;
+
+-- unneed: the deliveries $3 no longer need list $2
+WITH changed AS (
+    UPDATE delivery
+    SET lists = array_remove(coalesce(lists, ARRAY(SELECT list_id FROM sendout_list WHERE sendout_id = $1 ORDER BY list_id)), $2)
+    WHERE sendout_id = $1 AND number = ANY ($3::integer[])
+    RETURNING number
+)
+UPDATE sendout_list SET needed = needed - (SELECT count(*) FROM changed) WHERE sendout_id = $1 AND list_id = $2;
 
 -- lock_lists: lock lists in the order of their ids, before their counters change
 SELECT id FROM coupon_list WHERE id = ANY ($1::bigint[]) ORDER BY id FOR NO KEY UPDATE;

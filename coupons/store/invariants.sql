@@ -42,15 +42,27 @@ LEFT JOIN (
 ) o USING (sendout_id, list_id)
 WHERE sl.assigned + sl.sent <> coalesce(o.owned, 0) OR sl.sent <> coalesce(o.mailed, 0);
 
--- mails_have_their_codes: each sent mail has a code of each list, except lists with an alternative text
+-- mails_have_their_codes: each sent mail has a code of each list that it needs, except lists with an alternative text
 -- The codes of a deleted list are deleted too; only their number is known.
 SELECT d.sendout_id, d.number, sl.list_id, d.state
 FROM delivery d
 JOIN sendout_list sl ON sl.sendout_id = d.sendout_id AND sl.shortage = 'pause'
 JOIN coupon_list l ON l.id = sl.list_id AND l.deleted_at IS NULL
-WHERE d.state IN ('sent', 'uncertain') AND NOT EXISTS (
+WHERE d.state IN ('sent', 'uncertain') AND (d.lists IS NULL OR sl.list_id = ANY (d.lists)) AND NOT EXISTS (
     SELECT FROM coupon c
     WHERE c.list_id = sl.list_id AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number);
+
+-- codes_are_needed: a delivery has codes only of lists that its mail needs
+SELECT c.sendout_id, c.delivery_number, c.list_id
+FROM coupon c JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
+WHERE d.lists IS NOT NULL AND c.list_id <> ALL (d.lists);
+
+-- needs_add_up: a sendout needs as many codes of a list as it has deliveries that need the list
+SELECT sl.sendout_id, sl.list_id, sl.needed, coalesce(sum(d.deliveries), 0) AS deliveries
+FROM sendout_list sl
+LEFT JOIN (SELECT sendout_id, lists, count(*) AS deliveries FROM delivery GROUP BY sendout_id, lists) d
+    ON d.sendout_id = sl.sendout_id AND (d.lists IS NULL OR sl.list_id = ANY (d.lists))
+GROUP BY sl.sendout_id, sl.list_id, sl.needed HAVING sl.needed <> coalesce(sum(d.deliveries), 0);
 
 -- batches_add_up: a batch's counters match its deliveries
 SELECT b.sendout_id, b.number, b.remaining, b.sent, b.refused, b.uncertain, b.cancelled, d.*

@@ -5,10 +5,13 @@ their lists. A retry therefore reserves codes again, of all lists or of none, as
 deferred mail keeps its codes.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
+
+from asyncpg import Record
 
 from coupons.addresses import Address
 from coupons.admission import Granted, Need, Short, decide
@@ -149,8 +152,11 @@ async def _plan(connection: Connection, sendout_id: UUID, choice: Choice) -> _Pl
     rows = await connection.fetch(
         SQL.count, sendout_id, batches, choice.refused, choice.deferred, list(corrected), timeout=RETRY_SECONDS
     )
-    counts = {DeliveryState(row["state"]): row["mails"] for row in rows}
-    needs = await _needs(connection, sendout_id, counts)
+    counts = Counter[DeliveryState]()
+    for row in rows:
+        counts[DeliveryState(row["state"])] += row["mails"]
+    refused = [row for row in rows if row["state"] == DeliveryState.REFUSED]
+    needs = await _needs(connection, sendout_id, refused)
     return _Plan(state, batches, corrected, counts, needs, _grant(needs))
 
 
@@ -198,16 +204,23 @@ async def _check_corrections(
 # --- their codes -----------------------------------------------------------------------------------------------------
 
 
-async def _needs(connection: Connection, sendout_id: UUID, counts: Mapping[DeliveryState, int]) -> list[Need]:
+async def _needs(connection: Connection, sendout_id: UUID, refused: Sequence[Record]) -> list[Need]:
     """Lock the lists, and return the codes that the refused mails need of each. Deferred mails have their codes."""
-    refused = counts.get(DeliveryState.REFUSED, 0)
     if not refused:
         return []
     rows = await connection.fetch(SQL.lock_lists, sendout_id)
     if unusable := [row for row in rows if row["archived_at"]]:
         words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
         raise Conflict("; ".join(words))
-    return [Need(row["list_id"], row["name"], Shortage(row["shortage"]), refused, row["available"]) for row in rows]
+    needs = [
+        Need(row["list_id"], row["name"], Shortage(row["shortage"]), _count(refused, row["list_id"]), row["available"])
+        for row in rows
+    ]
+    return [each for each in needs if each.needed]
+
+
+def _count(mails: Sequence[Record], list_id: int) -> int:
+    return sum(row["mails"] for row in mails if row["lists"] is None or list_id in row["lists"])
 
 
 def _grant(needs: Sequence[Need]) -> Granted:

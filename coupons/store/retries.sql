@@ -16,18 +16,19 @@ ORDER BY number FOR NO KEY UPDATE;
 -- lock: lock the sendout's row until the transaction ends
 SELECT state FROM sendout WHERE id = $1 FOR UPDATE;
 
--- count: the refused mails (if $3) and deferred mails (if $4) of the locked batches $2, and of the mails $5
+-- count: the refused mails (if $3) and deferred mails (if $4) of the locked batches $2, and of the mails $5, by the
+-- lists that they need
 -- A mail in flight is omitted. OFFSET 0 keeps the planner from a join order that reads all deliveries of the sendout.
-SELECT d.state, count(*) AS mails
+SELECT d.state, d.lists, count(*) AS mails
 FROM delivery_batch b CROSS JOIN LATERAL (
-    SELECT number, state FROM delivery
+    SELECT number, state, lists FROM delivery
     WHERE sendout_id = b.sendout_id AND number BETWEEN b.first_delivery AND b.last_delivery
       AND state IN ('refused', 'deferred')
     OFFSET 0
 ) d
 WHERE b.sendout_id = $1 AND b.number = ANY ($2::integer[]) AND d.number <> ALL (b.in_flight)
   AND (($3 AND d.state = 'refused') OR ($4 AND d.state = 'deferred') OR d.number = ANY ($5::integer[]))
-GROUP BY d.state;
+GROUP BY d.state, d.lists;
 
 -- lock_lists: lock the sendout's lists in the order of their ids; return the codes that they have
 SELECT l.id AS list_id, l.name, sl.shortage, l.available, l.archived_at, l.deleted_at

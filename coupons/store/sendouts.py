@@ -3,20 +3,18 @@
 schema.sql has a diagram of its states.
 """
 
-import json
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
-from coupons.addresses import parse_address
 from coupons.admission import Granted, Need, Short, decide
 from coupons.batching import paced_batch
 from coupons.commands import ResumeSendout, StartSendout
-from coupons.database import Connection, affected, require_transaction
+from coupons.database import Connection, require_transaction
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
-from coupons.store import groups, lists, messages, restore_guard, sendout_views, waits
+from coupons.store import groups, lists, messages, needs, restore_guard, sendout_views, waits
 from coupons.store.queries import Queries
 from coupons.store.waits import Obstacle, Unfinished
 
@@ -92,12 +90,8 @@ async def create(
         command.over_minutes, command.auto_resume, command.group if checked.group_id is None else None,
     )  # fmt: skip
     if command.recipients is not None:
-        addresses = [parse_address(each.email) for each in command.recipients]
-        attributes = [json.dumps(each.attributes) for each in command.recipients]
-        status = await connection.execute(
-            SQL.snapshot_given, command.id, [a.key for a in addresses], [a.address for a in addresses], attributes
-        )
-        await _complete_snapshot(connection, command.id, affected(status), batch_size, lease_token=None)
+        recipients = await needs.snapshot_given(connection, command.id, checked.message, command.recipients)
+        await _complete_snapshot(connection, command.id, recipients, batch_size, lease_token=None)
     if checked.imports:
         await waits.begin(connection, command.id, command, checked.imports, after_seconds=after_seconds)
 
@@ -172,12 +166,12 @@ async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int
 
     Raises:
         LeaseLost: nothing was written.
-        Conflict: the group no longer has recipients.
+        Conflict: the group no longer has recipients, or the message can no longer be compiled.
     """
+    message = await messages.get_for_sendout(connection, claim.id)
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
-        status = await connection.execute(SQL.snapshot_group, claim.id, claim.group_id, timeout=SNAPSHOT_SECONDS)
-        recipients = affected(status)
+        recipients = await needs.snapshot_group(connection, claim.id, message, claim.group_id, seconds=SNAPSHOT_SECONDS)
         if not recipients:
             raise Conflict("its group has no recipients")
         await _complete_snapshot(connection, claim.id, recipients, batch_size, lease_token=claim.lease_token)
@@ -189,7 +183,6 @@ async def _complete_snapshot(
 ) -> None:
     pace: float | None = await connection.fetchval(SQL.pace, sendout_id, recipients)
     await connection.execute(SQL.batches, sendout_id, recipients, paced_batch(batch_size, pace))
-    await connection.execute(SQL.needs, sendout_id, recipients)
     if await connection.fetchval(SQL.taken, sendout_id, recipients, lease_token) is None:
         raise LeaseLost(f"sendout {sendout_id}")
 

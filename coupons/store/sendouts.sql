@@ -19,20 +19,6 @@ RETURNING id, lease_token, group_id, group_name, recipients;
 -- lacking: the number of recipients in a group that lack an attribute of the message
 SELECT count(*) FROM recipient WHERE group_id = $1 AND NOT attributes ?& $2::text[];
 
--- snapshot_group: insert one delivery per recipient of the group, numbered by address
-INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
-SELECT $1, row_number() OVER (ORDER BY address_key), address_key, address, attributes
-FROM recipient WHERE group_id = $2;
-
--- snapshot_given: insert one delivery per given address, numbered in that order; a repeated address is ignored
-INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
-SELECT $1, row_number() OVER (ORDER BY position), address_key, address, attributes::jsonb
-FROM (
-    SELECT DISTINCT ON (address_key) address_key, address, attributes, position
-    FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS given (address_key, address, attributes, position)
-    ORDER BY address_key, position
-) first;
-
 -- pace: set the rate limit that spreads $2 mails over the requested time; return the rate limit, or NULL
 UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes) WHERE id = $1 RETURNING per_hour;
 
@@ -40,11 +26,6 @@ UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes)
 INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining)
 SELECT $1, n, (n - 1) * $3 + 1, least(n * $3, $2), least(n * $3, $2) - (n - 1) * $3
 FROM generate_series(1, ($2::integer + $3::integer - 1) / $3) n;
-
--- needs: store that each of $2 recipients needs one code of each list
-INSERT INTO sendout_list (sendout_id, list_id, needed)
-SELECT s.id, ml.list_id, $2 FROM sendout s JOIN message_list ml USING (message_id) WHERE s.id = $1
-ORDER BY ml.list_id;
 
 -- taken: mark the snapshot as complete; returns no row if the lease was lost or the sendout was cancelled
 UPDATE sendout SET recipients = $2

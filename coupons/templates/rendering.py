@@ -1,13 +1,16 @@
 """Rendering of messages. `names_of` returns the names that a message uses; `Template` renders each recipient's mail.
 
-`Template.render` renders a whole mail and reports the line of an error. `Template.render_varying` renders only the
-chunks that vary between recipients. The constant chunks are the same in every mail and are encoded once.
+`Template.lists_for` finds the lists whose codes a mail needs, before it is rendered. `Template.render` renders a whole
+mail and reports the line of an error. `Template.render_varying` renders only the chunks that vary between recipients.
+The constant chunks are the same in every mail and are encoded once.
 """
 
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote
 
 import minijinja
@@ -15,9 +18,12 @@ import minijinja
 from coupons.attributes import RESERVED
 from coupons.errors import UserError
 from coupons.templates.analysis import Analyzer, list_key, problem_line, split_chunks
+from coupons.templates.engine import new_engine
+from coupons.templates.needs import CouponNeeds
 
 MAX_RENDERED = 1 << 20  # characters in all parts of one mail
-FUEL = 300_000  # instructions per mail, about 75,000 placeholders: a precaution, because the language has no loops
+
+T = TypeVar("T")
 
 _UNMAILABLE = re.compile("[\0\ud800-\udfff]")  # not allowed in UTF-8 or in text of the database
 _SPACE_IN_SUBJECT = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
@@ -49,6 +55,13 @@ class Parts:
     def by_name(self) -> dict[str, str]:
         parts = {"subject": self.subject, "text": self.text, "html": self.html}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedMail(Parts):
+    """The parts of a rendered mail. `unused` are lists whose code the recipient has, but the mail does not print."""
+
+    unused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,52 +123,131 @@ class Template:
         self._between_parts = f"{secrets.token_hex(16)}\n"
         self._attributes = self.names.required | self.names.optional
         self._lists = frozenset(self.names.lists)
+        self._needs = CouponNeeds(self.parts.by_name().values(), self.names.lists)
         self._coupons: Mapping[str, Coupon] = {}
-        self._engine = _engine()
+        self._has: frozenset[str] = frozenset()
+        self._printed: set[str] = set()
+        self._asked: set[str] = set()
+        self._engine = new_engine()
         for part, source in self.parts.by_name().items():
             self._engine.add_template(part, source)
         self._engine.add_template("varying", self._varying_source())
         # These two functions read the coupons of the current mail: rendering the varying chunks (subject, text, HTML)
         # takes 2.1 µs. With coupons rewritten to plain variables, it would take 1.3 µs, but need a second parser. With
         # coupons that the engine passes to the functions (`pass_state`), it would take 3.0 µs.
-        self._engine.add_global("coupon", lambda name: self._coupons[list_key(name)].text)
-        self._engine.add_global("has_coupon", lambda name: self._coupons[list_key(name)].is_code)
+        if self._needs.conditional:
+            self._engine.add_global("coupon", self._coupon)
+            self._engine.add_global("has_coupon", self._has_coupon)
+        else:
+            self._engine.add_global("coupon", lambda name: self._coupons[list_key(name)].text)
+            self._engine.add_global("has_coupon", lambda name: self._coupons[list_key(name)].is_code)
 
-    def render(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> Parts:
+    @property
+    def deciding_attributes(self) -> tuple[str, ...]:
+        """The attributes that decide which lists a mail needs. If there are none, each mail needs all lists."""
+        return self._needs.attributes
+
+    def lists_for(self, attributes: Mapping[str, str]) -> frozenset[str]:
+        """The lists whose coupons the mail of a recipient with these attributes prints, if it gets a code of each.
+
+        Raises RenderError if a condition cannot be evaluated, as `render` does then.
+        """
+        try:
+            return self._needs.find(attributes)
+        except minijinja.TemplateError as error:
+            reason = f"a condition around a coupon cannot be evaluated: {error.kind}"
+        raise RenderError(reason)  # not chained: the engine's message may quote values
+
+    def render(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> RenderedMail:
         """The mail of a recipient with these attributes and these coupons by list name.
 
-        Values in the HTML are escaped; the subject is one line. Raises RenderError if a required attribute or a coupon
-        is missing, if the mail is too long, or if one of the recipient's codes is in neither text nor HTML.
+        `coupons` are those of the lists that the mail needs, as `lists_for` returns them. Values in the HTML are
+        escaped; the subject is one line.
+
+        Raises RenderError if a required attribute is missing, if the mail prints a coupon that is not in `coupons`, if
+        it is too long, or if a code that it prints is in neither subject, text nor HTML.
         """
         context = self._context(attributes, coupons)
-        rendered = Parts(
-            subject=_one_line(self._render("subject", context, coupons)),
-            text=None if self.parts.text is None else self._render("text", context, coupons),
-            html=None if self.parts.html is None else self._render("html", context, coupons),
-        )
-        _check_rendered(rendered, coupons)
-        return rendered
 
-    def render_varying(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> Parts:
+        def whole() -> Parts:
+            return Parts(
+                subject=_one_line(self._render("subject", context)),
+                text=None if self.parts.text is None else self._render("text", context),
+                html=None if self.parts.html is None else self._render("html", context),
+            )
+
+        rendered, unused = self._with_coupons(coupons, whole)
+        _check_rendered(rendered, coupons, unused)
+        return RenderedMail(rendered.subject, rendered.text, rendered.html, unused)
+
+    def render_varying(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> RenderedMail:
         """Render a mail like `render`, but only the varying chunks of text and HTML, with `mark` before each chunk.
 
-        Raises RenderError as `render` does. Each code must be in one of these chunks.
+        Raises RenderError as `render` does. Each code must be in the subject or in one of these chunks.
         """
         context = self._context(attributes, coupons)
-        try:  # one call for all parts: 2.1 µs; one call per part: 3.2 µs
-            pieces = self._run("varying", context, coupons).split(self._between_parts)
-        except minijinja.TemplateError:
-            pieces = []
+        pieces: list[str] = []
+        unused: frozenset[str] = frozenset()
+        with suppress(minijinja.TemplateError):  # one call for all parts: 2.1 µs; one call per part: 3.2 µs
+            rendered, unused = self._with_coupons(coupons, lambda: self._engine.render_template("varying", **context))
+            pieces = rendered.split(self._between_parts)
         if len(pieces) != 4 or not self._is_marked(text=pieces[1], html=pieces[2]):
             self.render(attributes, coupons)  # raises an error that contains part and line
             raise RenderError("the mail cannot be assembled")
-        rendered = Parts(
+        mail = RenderedMail(
             subject=_one_line(pieces[0]),
             text=None if self.parts.text is None else pieces[1],
             html=None if self.parts.html is None else pieces[2],
+            unused=unused,
         )
-        _check_rendered(rendered, coupons, mark=self.mark, further=self._same_length)
-        return rendered
+        _check_rendered(mail, coupons, unused, mark=self.mark, further=self._same_length)
+        return mail
+
+    # --- coupons of the current mail ----------------------------------------------------------------------------------
+
+    def _with_coupons(self, coupons: Mapping[str, Coupon], render: Callable[[], T]) -> tuple[T, frozenset[str]]:
+        """Render a mail; return it and the lists of those codes that it does not print.
+
+        The functions of the engine see these coupons only during this call, so no later mail can.
+        """
+        self._coupons = coupons
+        try:
+            return self._without_unused(render) if self._needs.conditional else (render(), frozenset())
+        finally:
+            self._coupons = {}
+
+    def _without_unused(self, render: Callable[[], T]) -> tuple[T, frozenset[str]]:
+        """Render until `has_coupon` is true for exactly those codes that the mail prints.
+
+        So it is the same mail when it is rendered again after its unused codes have been returned to their lists.
+        """
+        codes = self._has = frozenset([name for name, coupon in self._coupons.items() if coupon.is_code])
+        while True:
+            self._asked.clear()
+            self._printed.clear()
+            rendered = render()
+            if self._asked <= self._printed:
+                break
+            self._has &= self._printed
+        if not self._printed.isdisjoint(codes - self._has):
+            raise RenderError("the mail prints a code only if the recipient does not have it")
+        return rendered, codes - self._printed
+
+    def _coupon(self, name: str) -> str:
+        key = list_key(name)
+        if key not in self._coupons:
+            raise RenderError(f"the mail prints a coupon of list {key}, but the recipient has no code or text of it")
+        self._printed.add(key)
+        return self._coupons[key].text
+
+    def _has_coupon(self, name: str) -> bool:
+        key = list_key(name)
+        if key not in self._has:
+            return False
+        self._asked.add(key)
+        return True
+
+    # --- parts --------------------------------------------------------------------------------------------------------
 
     def _varying_source(self) -> str:
         varying = {
@@ -175,7 +267,7 @@ class Template:
         context = {name: attributes[name] for name in self._attributes if name in attributes}
         if not context.keys() >= self.names.required:
             raise RenderError(f"the recipient lacks {_names('attribute', self.names.required - context.keys())}")
-        if not coupons.keys() >= self._lists:
+        if not (self._needs.conditional or coupons.keys() >= self._lists):
             raise RenderError(f"the recipient has no code or text of {_names('list', self._lists - coupons.keys())}")
         if not _is_unicode("".join(context.values())):
             raise RenderError("an attribute of the recipient is not valid Unicode")
@@ -183,25 +275,17 @@ class Template:
             raise RenderError("a coupon of the recipient is not valid Unicode")
         return context
 
-    def _render(self, part: str, context: dict[str, str], coupons: Mapping[str, Coupon]) -> str:
+    def _render(self, part: str, context: dict[str, str]) -> str:
         try:
-            return self._run(part, context, coupons)
+            return self._engine.render_template(part, **context)
         except minijinja.TemplateError as error:
             reason = f"{part}, line {error.line}: {error.kind}"
         raise RenderError(reason)  # outside the handler, so it has no cause: the engine's message may quote values
 
-    def _run(self, template: str, context: dict[str, str], coupons: Mapping[str, Coupon]) -> str:
-        """Render one template. Its functions see these coupons only during this call, so no later mail can."""
-        self._coupons = coupons
-        try:
-            return self._engine.render_template(template, **context)
-        finally:
-            self._coupons = {}
-
 
 def _compile_problems(parts: Parts) -> list[str]:
     """The problems that MiniJinja finds. Where its syntax and Jinja2's differ, both must accept the message."""
-    engine = _engine()
+    engine = new_engine()
     problems = []
     for part, source in parts.by_name().items():
         try:
@@ -209,20 +293,6 @@ def _compile_problems(parts: Parts) -> list[str]:
         except minijinja.TemplateError as error:
             problems.append(problem_line(part, error.line or 1, error.detail or error.kind))
     return problems
-
-
-def _engine() -> minijinja.Environment:
-    engine = minijinja.Environment(
-        undefined_behavior="strict",
-        auto_escape_callback=lambda part: part == "html",
-        keep_trailing_newline=True,
-        fuel=FUEL,
-        debug=False,  # in debug mode an error contains all values
-        pycompat=False,
-    )
-    for name in engine.globals:
-        engine.remove_global(name)  # otherwise a missing attribute named "range" would print a function
-    return engine
 
 
 def _normalize_line_breaks(parts: Parts) -> Parts:
@@ -237,15 +307,17 @@ def _one_line(subject: str) -> str:
     return subject.strip(" ")
 
 
-def _check_rendered(rendered: Parts, coupons: Mapping[str, Coupon], *, mark: str = "", further: int = 0) -> None:
-    """Check the length of the mail and that it contains its codes.
+def _check_rendered(
+    rendered: Parts, coupons: Mapping[str, Coupon], unused: Collection[str], *, mark: str = "", further: int = 0
+) -> None:
+    """Check the length of the mail and that it contains its codes, except those of the lists `unused`.
 
     `mark` is in the rendered parts, but not in the mail; `further` characters are in the mail only.
     """
     if len(rendered.subject) + len(rendered.text or "") + len(rendered.html or "") + further > MAX_RENDERED:
         raise RenderError(f"the mail is longer than {MAX_RENDERED} characters")
     for name, coupon in coupons.items():
-        if not coupon.is_code:
+        if not coupon.is_code or name in unused:
             continue
         searched = _without(mark, rendered) if coupon.text in mark else rendered  # a code can be as short as "7f"
         if not _prints(searched, coupon.text):
@@ -258,12 +330,12 @@ def _without(mark: str, rendered: Parts) -> Parts:
 
 
 def _prints(rendered: Parts, code: str) -> bool:
-    """Whether text or HTML contains the code: unchanged, escaped, or percent-encoded in a link."""
+    """Whether subject, text or HTML contains the code: unchanged, escaped, or percent-encoded in a link."""
     text, html = rendered.text or "", rendered.html or ""
-    if code in text or (code if code.isalnum() else code.translate(_ESCAPES)) in html:
+    if code in text or code in rendered.subject or (code if code.isalnum() else code.translate(_ESCAPES)) in html:
         return True
     link = quote(code).replace("~", "%7E")  # like MiniJinja
-    return link in text or link.translate(_ESCAPES) in html
+    return link in text or link in rendered.subject or link.translate(_ESCAPES) in html
 
 
 def _is_unicode(text: str) -> bool:

@@ -50,6 +50,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA public TO %s', ours);
     EXECUTE format('GRANT CONNECT ON %s TO %s', here, ours);
     EXECUTE format('GRANT TEMPORARY ON %s TO coupons_importer, coupons_operator', here);  -- for staging files
+    EXECUTE format('GRANT TEMPORARY ON %s TO coupons_preparer', here);  -- for a copy of the audience
     EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each process checks both
 END $$;
 
@@ -90,6 +91,7 @@ GRANT SELECT, INSERT,
     ON sendout TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
+GRANT SELECT (sendout_id, lists) ON delivery TO coupons_preparer;
 
 -- The deliver role. It reads codes, assigns them and returns them to their lists. It neither adds nor removes codes, and can
 -- change neither a code nor the recipient of a mail.
@@ -97,12 +99,12 @@ GRANT SELECT, UPDATE (sendout_id, delivery_number) ON coupon TO coupons_sender;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_sender;
 GRANT SELECT ON message, message_list, message_file TO coupons_sender;
 GRANT SELECT, UPDATE (state, reason, waiting_reason, next_batch_at, finished_at) ON sendout TO coupons_sender;
-GRANT SELECT, UPDATE (reserved, assigned, sent) ON sendout_list TO coupons_sender;
+GRANT SELECT, UPDATE (needed, reserved, assigned, sent) ON sendout_list TO coupons_sender;
 GRANT SELECT,
       UPDATE (remaining, sent, refused, uncertain, cancelled, closed, due_at, lease_token, lease_owner, lease_until,
               in_flight, last_flush, flushed_at, claimed_at, claimed_remaining)
     ON delivery_batch TO coupons_sender;
-GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since, was_uncertain)
+GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since, was_uncertain, lists)
     ON delivery TO coupons_sender;
 GRANT INSERT ON delivery_attempt TO coupons_sender;
 GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
@@ -139,7 +141,7 @@ GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- a dry run shows
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;
 GRANT SELECT (sendout_id) ON sendout_wait TO coupons_auditor;
 GRANT SELECT (list_id, code, sendout_id, delivery_number) ON coupon TO coupons_auditor;
-GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_auditor;
+GRANT SELECT (sendout_id, number, state, lists) ON delivery TO coupons_auditor;
 
 -- The role for reading codes. It may also read the key of the hashes by which codes of deleted lists are recognized.
 GRANT SELECT ON coupon, import_rejection, retired_code, retired_code_key TO coupons_codes;

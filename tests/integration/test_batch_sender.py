@@ -10,14 +10,13 @@ import pytest
 
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import LeaseLost
-from coupons.mail import Envelope
 from coupons.smtp import Limits, Relays, SmtpAddress
 from coupons.store import sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
 from tests.waiting import until
 from tests.worker_harness import batch_sender, prepare_batch
-from workers.delivery.renderer import Renderer
+from workers.delivery.renderer import Mail, Renderer
 
 RECIPIENTS = 100
 SLOW = ("--delay", "0.05")
@@ -103,7 +102,7 @@ async def test_an_internal_error_leaves_no_mail_without_its_outcome(
     """An error while a mail is rendered ends the batch only after every mail in flight has its outcome."""
     render = Renderer.render
 
-    def fails_at_60(self: Renderer, delivery: Delivery) -> Envelope:
+    def fails_at_60(self: Renderer, delivery: Delivery) -> Mail:
         if delivery.number == 60:
             raise ZeroDivisionError
         return render(self, delivery)

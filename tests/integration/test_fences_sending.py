@@ -68,7 +68,7 @@ async def ready(
     batch, renderer, due = await prepare_batch(connection, RECIPIENTS)
     with private_sink(folder / "mails.jsonl", *sink) as receiving:
         async with Relays(SmtpAddress.parse_all(receiving.url), limits=Limits(connections=1)) as relays:
-            other_mail = renderer.render(Delivery(999, OTHER, {"first_name": "Zoë"}, 0, codes={1: "OTHER"}))
+            other_mail = renderer.render(Delivery(999, OTHER, {"first_name": "Zoë"}, 0, codes={1: "OTHER"})).envelope
             await relays.send(other_mail)
             with batch_sender(pool, batch, renderer, relays, window=WINDOW, lease_seconds=lease_seconds) as sender:
                 yield Work(batch.sendout_id, sender, due, relays, receiving, other_mail)

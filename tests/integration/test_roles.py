@@ -18,7 +18,7 @@ from coupons.database import Connection, connect, open_pool
 from coupons.migrate import check_current
 from coupons.permission_errors import denial
 from coupons.settings import Settings
-from coupons.store import import_chunks
+from coupons.store import import_chunks, needs
 from coupons.store.queries import Queries
 from producers.client import Publisher
 from sandbox.rabbitmq import Broker
@@ -40,6 +40,7 @@ SQL = {
             "inbox",
             "lists",
             "messages",
+            "needs",
             "sendout_views",
             "lookup",
             "invariants",
@@ -75,8 +76,8 @@ WORK = {
     "preparer": f"""
         inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
         sendouts.fail_waiting sendouts.set_not_resumed
-        sendouts.create sendouts.claim sendouts.lacking sendouts.snapshot_group sendouts.snapshot_given sendouts.pace
-        sendouts.batches sendouts.needs sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
+        sendouts.create sendouts.claim sendouts.lacking sendouts.pace sendouts.batches needs.*
+        sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
         """,
     "sender": """
         restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.rows
@@ -162,6 +163,8 @@ async def test_a_process_may_run_all_its_statements(logins: Logins, roles: str) 
         await check_current(connection)
         if "import_chunks" in WORK[roles]:
             await connection.execute(import_chunks.SQL.prepare_staging)
+        if "needs" in WORK[roles]:
+            await connection.execute(needs.SQL.create_audience)
         assert await list_denied(connection, WORK[roles]) == []
 
 
@@ -175,6 +178,8 @@ async def test_a_role_has_no_unused_right(logins: Logins, connection: Connection
     async with connect(await login(logins, roles)) as own:
         if "import_chunks" in WORK[roles]:
             await own.execute(import_chunks.SQL.prepare_staging)
+        if "needs" in WORK[roles]:
+            await own.execute(needs.SQL.create_audience)
         for kind, table, column, right in rights:
             if (table, right) in RIGHTS_WITHOUT_STATEMENT:
                 continue
@@ -338,7 +343,7 @@ DENIED = {
         "UPDATE coupon SET import_id = NULL",
         "UPDATE coupon_list SET total = 1", "UPDATE delivery SET attributes = '{{}}'", "SELECT source FROM import_job",
         "INSERT INTO sendout (id, message_id) VALUES (gen_random_uuid(), 1)", "UPDATE sendout SET message_id = 1",
-        "UPDATE sendout_list SET needed = 1", "CREATE TEMP TABLE mine ()",
+        "UPDATE sendout_list SET missing = 1", "CREATE TEMP TABLE mine ()",
     ],
     "web": [
         *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, *BEYOND_MAIL[4:],

@@ -20,7 +20,7 @@ from coupons.smtp.session import Session
 from coupons.states import Shortage
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
-from coupons.templates import rendering
+from coupons.templates import engine
 from coupons.templates.rendering import Coupon, Parts, RenderError, Template, TemplateError
 from tests.smtp_server import serving
 from workers.delivery.renderer import Renderer
@@ -117,14 +117,14 @@ def test_a_recipient_without_a_code_gets_no_mail() -> None:
     without = Delivery(1, "ada@example.org", {}, 0)
     with pytest.raises(RenderError, match="no code of list a"):
         renderer_for().render(without)
-    assert b"Sorry." in renderer_for(shortage=Shortage.TEXT).render(without).data
+    assert b"Sorry." in renderer_for(shortage=Shortage.TEXT).render(without).envelope.data
 
 
 def test_each_mail_has_its_own_code() -> None:
     """A mail contains its own code, and no code of an earlier mail."""
     renderer = renderer_for()
     mails = [
-        renderer.render(Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).data
+        renderer.render(Delivery(number, f"c{number}@example.org", {}, 0, codes={1: f"CODE-{number}"})).envelope.data
         for number in range(3)
     ]
     held = [[number for number in range(3) if f"CODE-{number}".encode() in mail] for mail in mails]
@@ -136,7 +136,7 @@ def test_each_mail_has_its_own_code() -> None:
 
 def test_rendering_has_an_instruction_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rendering stops at an instruction limit, in case a message passes the limits of the analysis."""
-    monkeypatch.setattr(rendering, "FUEL", 100)
+    monkeypatch.setattr(engine, "FUEL", 100)
     template = Template(Parts("A voucher", "{{ a }}" * 100, None))
     with pytest.raises(RenderError, match="OutOfFuel"):
         template.render({"a": ""}, {})
@@ -152,7 +152,7 @@ def test_a_message_reaches_only_its_attributes(name: str) -> None:
     with pytest.raises(RenderError, match=name):
         template.render({}, {})
     with pytest.raises(RenderError):
-        template._render("text", {}, {})
+        template._render("text", {})
 
 
 def test_a_value_in_html_is_escaped() -> None:

@@ -18,7 +18,6 @@ from functools import partial
 from coupons import failpoints
 from coupons.database import TRANSIENT_ERRORS
 from coupons.errors import WorkStopped
-from coupons.mail import Envelope
 from coupons.smtp import Outcome, Refused, Relays, Unreachable, UnreachableCause
 from coupons.states import DeliveryState
 from coupons.store.deliveries import Delivery, DeliveryResult
@@ -27,7 +26,7 @@ from workers.delivery.backlog import Backlog
 from workers.delivery.in_flight import InFlight
 from workers.delivery.policy import HoldOff, Pause, Policy, Postpone, refused
 from workers.delivery.recorder import Recorder
-from workers.delivery.renderer import Renderer
+from workers.delivery.renderer import Mail, Renderer
 from workers.delivery.send_budget import SendBudget
 from workers.loops import Signals, wait_until_set
 
@@ -45,8 +44,6 @@ UNREACHABLE_SECONDS = 15.0
 """Delay before postponed mails are retried, when the batch is claimed again or while its other mails are stalled."""
 STOPPING = Unreachable("the worker is shutting down", UnreachableCause.SHUTDOWN)
 PAUSING = Unreachable("the sendout is being paused", UnreachableCause.CANCELLED)
-
-Mail = tuple[Delivery, Envelope]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,7 @@ class BatchSender:
         while self._backlog.waiting and len(mails) < granted and time.monotonic() < end:
             delivery = self._backlog.waiting.popleft()
             try:
-                mails.append((delivery, self._renderer.render(delivery)))
+                mails.append(self._renderer.render(delivery))
             except RenderError as error:
                 self._in_flight.add_result(refused(delivery, str(error), attempted=False))
         self._budget.refund(granted - len(mails))
@@ -143,7 +140,10 @@ class BatchSender:
         if not (self._in_flight.needs_flush or mails):
             return True
         deadline = asyncio.get_running_loop().time() + self._recorder.lease_seconds  # the flush renews the lease
-        flush = self._in_flight.begin_flush(delivery.number for delivery, _ in mails)
+        flush = self._in_flight.begin_flush(
+            [mail.delivery.number for mail in mails],
+            [(mail.delivery.number, mail.unused) for mail in mails if mail.unused],
+        )
         try:
             if flush.results:
                 failpoints.hit("deliver.settled")
@@ -157,7 +157,7 @@ class BatchSender:
         if may_send:
             self._hand_over(mails, deadline)
         else:
-            self._backlog.postpone(delivery for delivery, _ in mails)
+            self._backlog.postpone(mail.delivery for mail in mails)
             self._stop_sending()
         if any(result.state == DeliveryState.SENT for result in flush.results):
             await self._recorder.clear_waiting_reason()
@@ -165,14 +165,15 @@ class BatchSender:
 
     def _hand_over(self, mails: Iterable[Mail], deadline: float) -> None:
         """Hand mails to the relays. A mail that is still queued when the lease ends comes back as not sent."""
-        for delivery, envelope in mails:
+        for mail in mails:
+            delivery = mail.sent_delivery
             if self._signals.stopping:  # the worker began to stop during the flush
                 self._settle(delivery, STOPPING)
             elif self._is_pausing:
                 self._settle(delivery, PAUSING)
             else:
                 report = partial(self._settle, delivery)
-                self._relays.submit(envelope, report, owner=self._in_flight, deadline=deadline)
+                self._relays.submit(mail.envelope, report, owner=self._in_flight, deadline=deadline)
         failpoints.hit("deliver.handed_over")
 
     def _stop_sending(self) -> None:

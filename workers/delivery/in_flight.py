@@ -1,6 +1,7 @@
 """The mails of one batch that are in flight: their intent to send is committed, but their outcome is not yet."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coupons.store.deliveries import DeliveryResult
@@ -12,6 +13,8 @@ class Flush:
 
     results: tuple[DeliveryResult, ...]
     intents: tuple[int, ...]
+    unused: Mapping[int, Sequence[int]]
+    """For list ids, the mails of `intents` that do not print their code of the list."""
     in_flight: frozenset[int]
     """Mails that were handed over earlier and have no outcome yet."""
     settled: frozenset[int]
@@ -64,10 +67,16 @@ class InFlight:
         """Add the result of a mail that was never in flight."""
         self._results.append(result)
 
-    def begin_flush(self, intents: Iterable[int]) -> Flush:
+    def begin_flush(self, intents: Iterable[int], unused: Iterable[tuple[int, Sequence[int]]] = ()) -> Flush:
+        """`unused` has the intended mails that do not print some of their codes, with the ids of the codes' lists."""
+        of_list = defaultdict[int, list[int]](list)
+        for number, list_ids in unused:
+            for list_id in list_ids:
+                of_list[list_id].append(number)
         self._flush = Flush(
             results=tuple(self._results),
             intents=tuple(intents),
+            unused=of_list,
             in_flight=frozenset(self._numbers - self._settled),
             settled=frozenset(self._settled),
         )

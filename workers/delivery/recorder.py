@@ -41,6 +41,7 @@ class Recorder:
                         results=flush.results,
                         in_flight=flush.in_flight,
                         intents=flush.intents,
+                        unused=flush.unused,
                         lease_seconds=self.lease_seconds,
                     )
             except TRANSIENT_ERRORS as error:

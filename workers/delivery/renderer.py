@@ -1,6 +1,7 @@
 """Render the mails of one sendout. The message is compiled once; each delivery fills in its attributes and codes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,6 +11,20 @@ from coupons.settings import Settings
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
 from coupons.templates.rendering import Coupon, RenderError
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A rendered mail. `unused` are the ids of lists of which the delivery has a code that the mail does not print."""
+
+    delivery: Delivery
+    envelope: Envelope
+    unused: tuple[int, ...] = ()
+
+    @property
+    def sent_delivery(self) -> Delivery:
+        """The delivery once its unused codes are returned to their lists."""
+        return self.delivery.without(self.unused) if self.unused else self.delivery
 
 
 class Renderer:
@@ -27,15 +42,22 @@ class Renderer:
         self._sendout_id = sendout_id
         self._compiled = compile_message(message, files, settings)
 
-    def render(self, delivery: Delivery) -> Envelope:
+    def render(self, delivery: Delivery) -> Mail:
         """Return the delivery's mail. Raises RenderError if the mail cannot be rendered; it must not be sent then."""
-        return self._compiled.write(
+        attributes = {**delivery.attributes, "email": delivery.address}
+        if delivery.lists is not None and not delivery.lists:
+            self._compiled.template.lists_for(attributes)  # raises if it needs no list because a condition failed
+        coupons = {each.name: _coupon(each, delivery) for each in self.lists if delivery.needs(each.list_id)}
+        rendered = self._compiled.template.render_varying(attributes, coupons)
+        envelope = self._compiled.compose(
+            rendered,
             rcpt=delivery.address,
             message_id=self._compiled.message_id(self._sendout_id, delivery.number),
             date=datetime.now(UTC),
-            attributes={**delivery.attributes, "email": delivery.address},
-            coupons={each.name: _coupon(each, delivery) for each in self.lists},
         )
+        if not rendered.unused:
+            return Mail(delivery, envelope)
+        return Mail(delivery, envelope, tuple(each.list_id for each in self.lists if each.name in rendered.unused))
 
 
 def _coupon(of: BatchList, delivery: Delivery) -> Coupon:
