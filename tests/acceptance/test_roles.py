@@ -13,7 +13,7 @@ import pytest
 
 from sandbox.services import Services, Sink
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import COUPONS, FAILED, INTERRUPTED, REJECTED_LINES, SETTINGS
+from tests.acceptance.processes import COUPONS, FAILED, INTERRUPTED, NOT_ALL_MAILED, REJECTED_LINES, SETTINGS
 from tests.acceptance.system import Shop, addresses, codes
 from tests.db_roles import logins_to
 from tests.waiting import eventually
@@ -120,6 +120,24 @@ def test_a_login_that_may_not_see_codes_gets_one_line(
     desk.coupons(*dry_run, database_url=urls["operator and codes"], code=REJECTED_LINES)
     assert REFUSED in refusal(desk, "verify")
     assert "5 lines, 1 added, 4 rejected" in desk.coupons("show", import_id).out
+
+
+def test_an_operator_retries_and_corrects_mails(
+    desk: Shop, shop: Shop, working: None, urls: dict[str, str], tmp_path: Path
+) -> None:
+    """The roles of the command line and the console may retry mails, but change no address of a sent mail."""
+    audience = [*CUSTOMERS[:2], "refuse.a@example.org", "refuse.b@example.org"]
+    desk.prepare("spring-voucher", "customers", audience, {"spring-10": SPRING[:4]})
+    sendout = desk.send("spring-voucher", "customers", code=NOT_ALL_MAILED)["id"]
+    desk.coupons("retry", sendout, "--address", "refuse.a@example.org=ada@example.org")
+    with console(desk, tmp_path, urls["web"]) as browser:
+        correction = {"old": "refuse.b@example.org", "new": "bea@example.org"}
+        answer = browser.post(f"/api/sendouts/{sendout}/retry", json={"addresses": [correction]})
+        assert answer.json()["corrected"] == 1, answer.text
+    shop.becomes_all("sent", sendout)
+    assert_own_codes(shop.mails(), [*CUSTOMERS[:2], "ada@example.org", "bea@example.org"], SPRING[:4])
+    change = ("retry", sendout, "--address", "ada@example.org=mallory@example.org")
+    assert "is sent: only refused and deferred ones" in refusal(desk, *change)
 
 
 def refusal(desk: Shop, *question: object) -> str:
