@@ -12,6 +12,7 @@ from coupons import migrate
 from coupons.database import Connection, connect
 from coupons.migrate import Migration, MigrationError
 from tests.factories import add_group, add_list, prepare, save_message, start
+from tests.locks import until_blocked
 from tests.mutants.constraints import guards
 from tests.services import database
 
@@ -50,8 +51,13 @@ async def test_schema_sql_matches_the_migrations(connection: Connection, empty_d
 
 
 async def test_concurrent_migrations_are_applied_once(empty_database_url: str) -> None:
-    """The second process finds no migration left to apply."""
-    applied = await asyncio.gather(*(migrate.migrate(empty_database_url) for _ in range(2)))
+    """Two processes start at the same time. The second one waits and finds no migration left to apply."""
+    async with connect(empty_database_url) as other:
+        async with other.transaction():
+            await other.execute("SELECT pg_advisory_xact_lock($1)", migrate.ADVISORY_LOCK)
+            migrating = [asyncio.create_task(migrate.migrate(empty_database_url)) for _ in range(2)]
+            await until_blocked(other, *migrating)
+        applied = await asyncio.gather(*migrating)
     assert sorted(map(len, applied)) == [0, len(migrate.migrations())]
 
 
@@ -71,14 +77,22 @@ async def test_a_newer_database_is_rejected(database_url: str, monkeypatch: pyte
         await migrate.migrate(database_url)
 
 
+@pytest.mark.parametrize(
+    ("fails", "error"),
+    [
+        ("SELECT 1/0", asyncpg.DivisionByZeroError),
+        ("INSERT INTO schema_migration VALUES (9999, 'recorded', 'already')", asyncpg.UniqueViolationError),
+    ],
+    ids=["in its file", "when it is recorded"],
+)
 async def test_a_failed_migration_changes_nothing(
-    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch, fails: str, error: type[Exception]
 ) -> None:
-    """Each file runs in a transaction, which is rolled back if the file fails."""
-    broken = Migration(9999, "broken", "CREATE TABLE half (); SELECT 1/0;")
+    """Each file runs and is recorded in one transaction, which is rolled back if either fails."""
+    broken = Migration(9999, "broken", f"CREATE TABLE half (); {fails};")
     known = migrate.migrations()
     monkeypatch.setattr(migrate, "migrations", lambda: [*known, broken])
-    with pytest.raises(asyncpg.DivisionByZeroError):
+    with pytest.raises(error):
         await migrate.migrate(database_url)
     assert await connection.fetchval("SELECT to_regclass('half')") is None
 
