@@ -384,12 +384,14 @@ async def test_a_repeated_flush_does_not_refuse_a_retried_mail(connection: Conne
     assert (found.refused, found.remaining) == (0, 10)
 
 
-async def test_the_rate_does_not_count_retried_mails(connection: Connection) -> None:
-    """Mails per second come from the outcomes of the batches. A retry does not reduce them."""
+@pytest.mark.parametrize("state", [DeliveryState.REFUSED, DeliveryState.UNCERTAIN])
+async def test_the_rate_does_not_count_retried_mails(connection: Connection, state: DeliveryState) -> None:
+    """Mails per second come from the outcomes of the batches. Neither a retry nor a resend reduces them."""
     sendout_id = await sending(connection)
-    await deliver(connection, outcomes(DeliveryState.REFUSED, range(1, 9)))
+    await deliver(connection, outcomes(state, range(1, 9)))
     before = (await sendout_views.get(connection, sendout_id)).per_second
     await retries.retry(connection, sendout_id, REFUSED)
+    await uncertain.resolve(connection, sendout_id, "resend")
     after = (await sendout_views.get(connection, sendout_id)).per_second
     assert before
     assert after
