@@ -17,17 +17,20 @@ async def dead_letter(sender: Sender, body: bytes, reason: str) -> None:
     await sender.send(topology.DEAD, body, {topology.REASON: reason[:MAX_REASON_CHARS]})
 
 
-async def publish_dead_letters(connection: Connection, sender: Sender | None) -> None:
-    """Publish the commands that were rejected while they waited. After an error, the next call publishes them.
+async def publish_dead_letters(connection: Connection, sender: Sender | None) -> bool:
+    """Publish the commands that were rejected while they waited. Return False if the broker is unavailable for that.
 
-    A worker that dies after publishing a command publishes it again, so it may be in the dead queue twice.
+    If a worker dies after it has published a command, another one publishes it again: it is then in the queue twice.
     """
+    letters = await waits.list_dead_letters(connection)
     if sender is None:
-        return
+        return not letters
     try:
-        for letter in await waits.list_dead_letters(connection):
+        for letter in letters:
             await dead_letter(sender, letter.body, letter.reason)
             failpoints.hit("sendout.dead_lettered")
             await waits.remove_dead_letter(connection, letter.command_id)
     except BrokerUnavailable as error:
         log.warning("broker unavailable, rejected commands are published later", reason=str(error))
+        return False
+    return True

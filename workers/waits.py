@@ -20,13 +20,13 @@ without LISTEN, which PgBouncer does not support."""
 
 
 async def end_waits(connection: Connection, nudges: Nudges) -> float | None:
-    """Continue each sendout whose wait has ended. Return POLL_SECONDS while others wait, else None."""
+    """Continue each sendout whose wait has ended. Return the time until the next look, or None if none is needed."""
     found = await waits.list_all(connection)
     for sendout_id, wait in found.items():
         if wait.has_ended:
             await _end_wait(connection, nudges, sendout_id)
-    await publish_dead_letters(connection, nudges.sender)
-    return POLL_SECONDS if found else None
+    all_published = await publish_dead_letters(connection, nudges.sender)
+    return None if all_published and not found else POLL_SECONDS
 
 
 async def _end_wait(connection: Connection, nudges: Nudges, sendout_id: UUID) -> None:

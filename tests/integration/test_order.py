@@ -15,6 +15,8 @@ from coupons.states import ImportMode, Shortage
 from coupons.store import imports, inbox, lists, sendout_views, sendouts, waits
 from coupons.store.sendout_views import Sendout
 from coupons.store.sendouts import Queued, Rejected, Resumed, Waiting
+from producers.cli.sendouts import _progress_of
+from producers.web.templating import page
 from tests.factories import add_codes, add_group, add_list, claimed, prepare, save_message
 from tests.web import consume
 from workers.loops import Signals
@@ -602,6 +604,17 @@ async def test_a_waiting_sendout_shows_its_imports(connection: Connection, stock
     ]
     (listed,) = await sendout_views.list_newest(connection)
     assert listed.wait == found.wait
+
+
+async def test_progress_and_pages_show_what_a_sendout_waits_for(connection: Connection, stock: None) -> None:
+    """`--wait` shows it next to the bar, and the console in the sendout's card."""
+    sendout_id = await send(connection, missing := uuid4())
+    found = await get(connection, sendout_id)
+    waiting = f"waiting for import {missing}, which has not arrived yet"
+    assert _progress_of(found).state == waiting
+    assert not _progress_of(found).ended
+    shown = page("outbox.html", live=False, refusal=None, sendouts=[found], chosen=None, states=[])
+    assert waiting.capitalize() in bytes(shown.body).decode()
 
 
 async def test_outcomes_of_a_wait(connection: Connection, stock: None) -> None:
