@@ -6,13 +6,14 @@ mail is refused with this reason when it is rendered.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from coupons.addresses import parse_address
 from coupons.commands import Recipient
 from coupons.database import Connection, affected
 from coupons.errors import Conflict
+from coupons.store import messages
 from coupons.store.messages import Message
 from coupons.store.queries import Queries
 from coupons.templates.rendering import RenderError, Template, TemplateError
@@ -73,6 +74,23 @@ async def snapshot_given(
     return affected(status)
 
 
+async def lists_by_address(
+    connection: Connection, sendout_id: UUID
+) -> Callable[[Mapping[str, str], str], frozenset[str]]:
+    """Return a function that computes the lists that a mail of this sendout needs from its attributes and address."""
+    template = _compile(await messages.get_for_sendout(connection, sendout_id))
+    if "email" not in template.deciding_attributes:
+        return lambda _, __: frozenset()
+    return lambda attributes, address: _find(template, {**attributes, "email": address})
+
+
+def _find(template: Template, attributes: Mapping[str, str]) -> frozenset[str]:
+    try:
+        return template.lists_for(attributes)
+    except RenderError:
+        return frozenset()
+
+
 def _compile(message: Message) -> Template:
     try:
         return Template(message.parts)
@@ -102,16 +120,10 @@ class _Needs:
         number = self._known.get(key)
         if number is None:
             given = {name: value for name, value in zip(self.attributes, key, strict=True) if value is not None}
-            number = self._number_of(self._find(given))
+            number = self._number_of(_find(self._template, given))
             if len(self._known) < MAX_KNOWN:
                 self._known[key] = number
         return number
-
-    def _find(self, given: dict[str, str]) -> frozenset[str]:
-        try:
-            return self._template.lists_for(given)
-        except RenderError:
-            return frozenset()
 
     def _number_of(self, lists: frozenset[str]) -> int:
         if lists not in self._numbers:

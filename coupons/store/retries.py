@@ -18,7 +18,7 @@ from coupons.admission import Granted, Need, Short, decide
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import DeliveryState, SendoutState, Shortage
-from coupons.store import restore_guard
+from coupons.store import needs, restore_guard
 from coupons.store.queries import Queries
 from coupons.store.sendout_views import RETRIED_STATES
 
@@ -156,8 +156,8 @@ async def _plan(connection: Connection, sendout_id: UUID, choice: Choice) -> _Pl
     for row in rows:
         counts[DeliveryState(row["state"])] += row["mails"]
     refused = [row for row in rows if row["state"] == DeliveryState.REFUSED]
-    needs = await _needs(connection, sendout_id, refused)
-    return _Plan(state, batches, corrected, counts, needs, _grant(needs))
+    needed = await _needs(connection, sendout_id, refused)
+    return _Plan(state, batches, corrected, counts, needed, _grant(needed))
 
 
 async def _lock_sendout(connection: Connection, sendout_id: UUID) -> SendoutState:
@@ -176,6 +176,9 @@ async def _check_corrections(
     connection: Connection, sendout_id: UUID, corrections: Sequence[Correction]
 ) -> dict[int, Address]:
     """Return the new address by the number of its mail. Raises Conflict."""
+    if not corrections:
+        return {}
+    lists_for = await needs.lists_by_address(connection, sendout_id)
     keys = [key for each in corrections for key in (each.old.key, each.new.key)]
     mails = {row["address_key"]: row for row in await connection.fetch(SQL.find, sendout_id, keys)}
     corrected = dict[int, Address]()
@@ -194,6 +197,8 @@ async def _check_corrections(
             raise Conflict(f"a worker is sending the mail to {each.old.address} now: try again in a few seconds")
         if each.new.key in mails or each.new.key in new_keys:
             raise Conflict(f"{each.new.address} is already a recipient of sendout {sendout_id}")
+        if lists_for(mail["attributes"], mail["address"]) != lists_for(mail["attributes"], each.new.address):
+            raise Conflict(f"a mail to {each.new.address} would print coupons of other lists: use another sendout")
         if mail["number"] in corrected:
             raise Conflict(f"two corrections of {each.old.address}")
         corrected[mail["number"]] = each.new
@@ -212,19 +217,19 @@ async def _needs(connection: Connection, sendout_id: UUID, refused: Sequence[Rec
     if unusable := [row for row in rows if row["archived_at"]]:
         words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
         raise Conflict("; ".join(words))
-    needs = [
+    needed = [
         Need(row["list_id"], row["name"], Shortage(row["shortage"]), _count(refused, row["list_id"]), row["available"])
         for row in rows
     ]
-    return [each for each in needs if each.needed]
+    return [each for each in needed if each.needed]
 
 
 def _count(mails: Sequence[Record], list_id: int) -> int:
     return sum(row["mails"] for row in mails if row["lists"] is None or list_id in row["lists"])
 
 
-def _grant(needs: Sequence[Need]) -> Granted:
-    match decide(needs):
+def _grant(needed: Sequence[Need]) -> Granted:
+    match decide(needed):
         case Short() as short:
             raise NotEnoughCodes(f"not enough codes: {short}; import the missing codes and try again")
         case Granted() as granted:

@@ -1,6 +1,6 @@
 -- find: the mails of a sendout to the address keys $2
 -- `is_loaded`: a worker may have the mail's address in its memory, as its batch is leased or the mail is in flight.
-SELECT d.number, d.address_key, d.address, d.state, d.was_uncertain, b.number AS batch,
+SELECT d.number, d.address_key, d.address, d.attributes, d.state, d.was_uncertain, b.number AS batch,
        coalesce(b.lease_until > now(), false) OR d.number = ANY (b.in_flight) AS is_loaded
 FROM delivery d
 JOIN delivery_batch b ON b.sendout_id = $1 AND d.number BETWEEN b.first_delivery AND b.last_delivery

@@ -13,10 +13,21 @@ from coupons.database import Connection, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.states import DeliveryState, Shortage
-from coupons.store import deliveries, lists, lookup, retries, sendout_views, sendouts, uncertain
+from coupons.store import deliveries, lists, lookup, messages, retries, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Assignment, Batch, Delivery, DeliveryResult
 from coupons.store.retries import Choice, Correction, NotEnoughCodes
-from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+from coupons.templates.rendering import Parts
+from tests.factories import (
+    LEASE_SECONDS,
+    SENDER,
+    add_codes,
+    add_group,
+    add_list,
+    add_recipients,
+    prepare,
+    save_message,
+    start,
+)
 from tests.locks import until_blocked
 from workers.delivery.batch_loader import BatchLoader, LoadedBatch
 
@@ -510,6 +521,49 @@ async def test_a_wrong_correction_changes_nothing(connection: Connection, old: s
     with pytest.raises(Conflict, match=rf"^{reason}"):
         await retries.retry(connection, sendout_id, Choice(corrections=(right, wrong)))
     assert await contents(connection) == before
+
+
+async def test_a_retry_reserves_only_the_codes_that_mails_need(connection: Connection) -> None:
+    """Conditions decide which list a recipient needs. A retry reserves codes of these lists only, as admission does."""
+    sendout_id = await finished_with_tiers(connection, "tier", gold=2, basic=2, refused=[1, 4])
+    done = await retries.retry(connection, sendout_id, correction("c0@example.org", "new@example.org"))
+    assert [(each.name, each.needed) for each in done.lists] == [("gold", 1)]
+    done = await retries.retry(connection, sendout_id, REFUSED)
+    assert [(each.name, each.needed) for each in done.lists] == [("basic", 1)]
+    assert await codes_of(connection, "gold") == (0, 1, 0, 1)
+    assert await codes_of(connection, "basic") == (0, 1, 0, 1)
+    assert [(each.number, len(each.codes)) for each in await deliver(connection)] == [(1, 1), (4, 1)]
+    assert await sendouts.settle(connection, sendout_id)
+
+
+async def test_a_corrected_mail_prints_the_same_coupons(connection: Connection) -> None:
+    """If the address decides which list a mail needs, it can be corrected only to one that needs the same list."""
+    sendout_id = await finished_with_tiers(connection, "email", gold=2, basic=2, refused=[1])
+    with pytest.raises(Conflict, match=r"a mail to d0@example.org would print coupons of other lists"):
+        await retries.retry(connection, sendout_id, correction("c0@example.org", "d0@example.org"))
+    await retries.retry(connection, sendout_id, correction("c0@example.org", "gold@example.org"))
+    assert [(each.address, len(each.codes)) for each in await deliver(connection)] == [("gold@example.org", 1)]
+    assert await sendouts.settle(connection, sendout_id)
+
+
+async def finished_with_tiers(
+    connection: Connection, attribute: str, *, gold: int, basic: int, refused: list[int]
+) -> UUID:
+    """Create a finished sendout whose mails print a code of list gold or basic, as this attribute decides."""
+    await add_list(connection, "gold", gold)
+    await add_list(connection, "basic", basic)
+    tiers = ["gold"] * gold + ["basic"] * basic
+    await add_recipients(connection, "g", [(f"c{n}@example.org", {"tier": tier}) for n, tier in enumerate(tiers)])
+    values = ("gold", "c0@example.org", "c1@example.org", "gold@example.org")
+    is_gold = " or ".join(f'{attribute} == "{value}"' for value in values)
+    text = f'{{% if {is_gold} %}}{{{{ coupon("gold") }}}}{{% else %}}{{{{ coupon("basic") }}}}{{% endif %}}'
+    parts = Parts(subject="Hello", text=text, html=None)
+    await messages.save(connection, "m", parts, sender=SENDER, reply_to=None, declared=["tier"])
+    sendout_id = await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Granted)
+    await deliver(connection, outcomes(DeliveryState.REFUSED, refused))
+    assert await sendouts.settle(connection, sendout_id)
+    return sendout_id
 
 
 async def test_contradicting_corrections_are_refused(connection: Connection) -> None:
