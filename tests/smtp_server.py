@@ -61,6 +61,8 @@ class Act:
     """Whether commands received together with this one are discarded, as if PIPELINING were not offered."""
     accept: bool | None = None
     """Whether the server really accepts the command or mail; None means: as the reply says."""
+    only_for: str = ""
+    """The act applies to addresses that contain this text. For others, the server does what a friendly one does."""
 
     @property
     def accepts(self) -> bool:
@@ -218,6 +220,8 @@ class Session:
             act = act[min(self.seen[verb], len(act) - 1)]
         self.seen[verb] += 1
         act = Act(act) if isinstance(act, str) else act
+        if act.only_for not in self.address:
+            act = Act(str(FRIENDLY[verb]))
         return (
             replace(act, reply=echoing(act.reply, self.address))
             if verb == "RCPT" or act.reply.startswith(("4", "5"))

@@ -44,6 +44,7 @@ class Rule:
 
 
 RULES = (
+    Rule(EACH, "4", (), ("1.7", "1.8"), Subject.SENDER, "the sender's domain cannot be looked up"),
     Rule((RCPT, DATA, DOT), "4", (), ("1.*", "2.*"), Subject.RECIPIENT, "mailbox full or busy"),
     Rule(EACH, "4", (), (), Subject.RELAY, "greylisting, rate limit, disk full, shutting down"),
     Rule(

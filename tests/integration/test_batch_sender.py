@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,14 +12,15 @@ import pytest
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import LeaseLost
 from coupons.smtp import Limits, Relays, SmtpAddress
-from coupons.store import sendout_views, sendouts
+from coupons.store import deliveries, sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
+from tests.smtp_server import Act, serving
 from tests.waiting import until
 from tests.worker_harness import batch_sender, prepare_batch
 from workers.delivery.renderer import Mail, Renderer
 
-RECIPIENTS = 100
+RECIPIENTS, WINDOW = 100, 4
 SLOW = ("--delay", "0.05")
 
 
@@ -74,6 +76,41 @@ async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Poo
         found = await sendout_views.get(connection, sendout_id)
         assert (found.sent, found.in_flight, found.uncertain) == (len(sink.mails()), 0, 0)
         assert found.sent < RECIPIENTS
+
+
+async def test_a_relay_that_refuses_all_mails_gets_no_queued_mails(connection: Connection, pool: Pool) -> None:
+    """After the third refusal, only the mail that is being transmitted follows, although 50 mails are in flight."""
+    batch, renderer, due = await prepare_batch(connection, RECIPIENTS)
+    async with serving({"DOT": Act("554 5.7.1 no\r\n", 0.02)}) as server:
+        url = f"smtp://127.0.0.1:{server.port}"
+        async with Relays(SmtpAddress.parse_all(url), limits=Limits(connections=1)) as relays:
+            with batch_sender(pool, batch, renderer, relays, window=50) as sender:
+                await sender.run(due)
+        assert len(server.mails) <= 4
+
+
+async def test_a_pause_during_a_flush_hands_over_no_more_mails(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the intents of the next mails are committed, the relay refuses enough mails to pause the sendout."""
+    batch, renderer, due = await prepare_batch(connection, RECIPIENTS)
+    record = deliveries.record
+
+    async def records_after_the_replies(*arguments: Any, **named: Any) -> bool:
+        if named["in_flight"]:
+            await until(lambda: len(server.mails) == WINDOW)
+            await asyncio.sleep(0.1)  # until the worker has read the last reply
+        return await record(*arguments, **named)
+
+    monkeypatch.setattr(deliveries, "record", records_after_the_replies)
+    async with serving({"DOT": Act("554 5.7.1 no\r\n", 0.02)}) as server:
+        url = f"smtp://127.0.0.1:{server.port}"
+        async with Relays(SmtpAddress.parse_all(url), limits=Limits(connections=1)) as relays:
+            with batch_sender(pool, batch, renderer, relays, window=WINDOW) as sender:
+                await sender.run(due)
+        assert len(server.mails) <= WINDOW
+    found = await sendout_views.get(connection, batch.sendout_id)
+    assert (found.state, found.refused, found.remaining) == ("paused", 0, RECIPIENTS)
 
 
 async def test_a_lost_database_connection_costs_no_outcome_under_a_rate_limit(

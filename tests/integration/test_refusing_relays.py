@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from coupons import smtp
 from coupons.database import Connection, Pool, open_pool
@@ -13,18 +14,15 @@ from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress
 from coupons.store import sendout_views, sendouts
 from coupons.store.sendout_views import Sendout
-from tests.factories import add_group, add_list, prepare, save_message, start
-from tests.smtp_server import PIPELINING, Script, ScriptedServer, serving
+from tests.factories import add_group, add_list, add_recipients, prepare, save_message, start
+from tests.smtp_server import PIPELINING, Act, Script, ScriptedServer, serving
 from tests.waiting import until
 from workers.delivery.deliverer import Deliverer
 from workers.loops import Signals, work
 
 RECIPIENTS, BATCH, CONNECTIONS = 300, 100, 3
-HANDFUL = 5
-"""Refusals that seem to concern their recipients are recorded this many times before they count as suspicious."""
 TRANSMITTED = 3 + 2 * CONNECTIONS
 """Mails that get a refusal before all others are taken back: the suspects, and two mails on each connection."""
-UNTIL_FIXED = pytest.mark.parametrize("fix", ["resume", "resume before the fix"])
 
 
 @pytest.fixture
@@ -39,6 +37,15 @@ async def begin(connection: Connection, recipients: int = RECIPIENTS) -> UUID:
     await save_message(connection, "m", "a")
     sendout_id = await start(connection, "m", "g", batch_size=BATCH)
     await prepare(connection, batch_size=BATCH)
+    return sendout_id
+
+
+async def begin_to(connection: Connection, recipients: list[tuple[str, dict[str, str]]]) -> UUID:
+    await add_list(connection, "a", len(recipients))
+    await add_recipients(connection, "g", recipients)
+    await save_message(connection, "m", "a")
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection)
     return sendout_id
 
 
@@ -82,6 +89,13 @@ async def resume(connection: Connection, sendout_id: UUID) -> None:
         await sendouts.resume(connection, sendout_id)
 
 
+async def resume_if_paused(connection: Connection, sendout_id: UUID) -> None:
+    if await connection.fetchval("SELECT state = 'paused' FROM sendout WHERE id = $1", sendout_id):
+        await resume(connection, sendout_id)
+    else:
+        await make_due(connection)
+
+
 async def make_due(connection: Connection, *, seconds: float = 0) -> None:
     """Make deferred mails due now, as if they were deferred `seconds` earlier."""
     await connection.execute(
@@ -97,10 +111,6 @@ async def assigned_codes(connection: Connection) -> dict[int, str]:
     return {row["delivery_number"]: row["code"] for row in rows}
 
 
-def printed_codes(server: ScriptedServer, codes: set[str]) -> list[str]:
-    return [code for mail in server.mails for code in codes if code.encode() in mail]
-
-
 async def is_sent_with_the_same_codes(
     connection: Connection, server: ScriptedServer, sendout_id: UUID, before: dict[int, str]
 ) -> None:
@@ -113,7 +123,7 @@ async def is_sent_with_the_same_codes(
     assert len(server.accepted) == found.recipients
 
 
-REFUSALS = {
+REFUSALS: dict[str, Script] = {
     "unverified identity": {"DOT": "554 Message rejected: Email address is not verified.\r\n"},
     "DMARC": {"DOT": "550-5.7.26 This mail has been blocked because\r\n550 5.7.26 the sender is unauthenticated.\r\n"},
     "content filter": {"DOT": "550 5.7.1 message content rejected\r\n"},
@@ -127,8 +137,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize(
+    ("name", "way"), [*((name, PIPELINING) for name in REFUSALS), ("DMARC", {}), ("sender at MAIL", {})]
+)
 async def test_a_relay_that_refuses_all_mails_pauses_the_sendout(
     connection: Connection, pool: Pool, name: str, way: Script
 ) -> None:
@@ -148,3 +159,150 @@ async def test_a_relay_that_refuses_all_mails_pauses_the_sendout(
     async with serving(way) as fixed, delivering(pool, fixed):
         await resume(connection, sendout_id)
         await is_sent_with_the_same_codes(connection, fixed, sendout_id, codes)
+
+
+async def test_the_pause_is_logged_and_shows_the_codes_and_the_mail_has_the_reply(
+    connection: Connection, pool: Pool
+) -> None:
+    """The operator finds the whole reply with a deferred mail."""
+    sendout_id = await begin(connection)
+    with capture_logs() as logs:
+        async with serving({"DOT": "554 5.7.1 not verified\r\n"}) as refusing, delivering(pool, refusing):
+            found = await becomes(connection, "paused", sendout_id)
+    assert found.reason == "the relay refuses the message: 554 5.7.1"
+    (entry,) = [each for each in logs if each["log_level"] == "error"]
+    assert (entry["event"], entry["reason"]) == ("sendout paused", found.reason)
+    replies = await connection.fetch("SELECT reply FROM delivery WHERE state = 'deferred'")
+    assert len(replies) == 3  # the replies to other mails in flight are not recorded
+    assert all(row["reply"].startswith("554 5.7.1 not verified") for row in replies)
+
+
+async def test_a_resume_before_the_fix_pauses_again_and_loses_no_mail(connection: Connection, pool: Pool) -> None:
+    """Even mails that were refused several times keep their codes until the relay accepts a mail."""
+    sendout_id = await begin(connection)
+    async with serving({"DOT": "554 5.7.1 no\r\n"}) as refusing, delivering(pool, refusing):
+        for _ in range(3):
+            found = await becomes(connection, "paused", sendout_id)
+            assert (found.refused, found.remaining) == (0, RECIPIENTS)
+            await resume(connection, sendout_id)
+    codes = await assigned_codes(connection)
+    async with serving({}) as fixed, delivering(pool, fixed):
+        await resume_if_paused(connection, sendout_id)
+        await is_sent_with_the_same_codes(connection, fixed, sendout_id, codes)
+
+
+async def test_a_relay_that_begins_to_refuse_loses_no_mail(connection: Connection, pool: Pool) -> None:
+    """It accepts some mails before, for example until its operator blocks the account."""
+    sendout_id = await begin(connection)
+    blocked: Script = {"DOT": [*["250 ok\r\n"] * 20, "550 5.7.1 blocked\r\n"]}
+    async with serving(*[blocked] * 3, {"DOT": "550 5.7.1 blocked\r\n"}) as refusing, delivering(pool, refusing):
+        found = await becomes(connection, "paused", sendout_id)
+    assert (found.refused, found.uncertain) == (0, 0)
+    assert found.sent == len(refusing.accepted) > 0
+
+
+async def test_single_refused_messages_are_refused_at_their_second_attempt(connection: Connection, pool: Pool) -> None:
+    """The relay accepts the others, so nothing pauses. The codes return when the refusal is final."""
+    sendout_id = await begin(connection)
+    spam: Script = {"DOT": Act("554 5.7.1 spam\r\n", only_for="5@example.org")}
+    async with serving(spam) as server, delivering(pool, server):
+        await until(lambda: connection.fetchval("SELECT count(*) = 30 FROM delivery WHERE state = 'deferred'"))
+        await until(lambda: connection.fetchval("SELECT count(*) = 270 FROM delivery WHERE state = 'sent'"))
+        assert await connection.fetchval("SELECT available = 0 FROM coupon_list")
+        await make_due(connection, seconds=60)
+        found = await becomes(connection, "finished", sendout_id)
+    assert (found.sent, found.refused) == (270, 30)
+    assert await connection.fetchval("SELECT available = 30 FROM coupon_list")
+
+
+async def test_the_recipients_of_one_company_are_refused_without_a_pause(connection: Connection, pool: Pool) -> None:
+    """57 recipients in a row get `550 5.7.1` at RCPT. At the second attempt, they are refused, one after the other."""
+    company = [(f"b{number:02}@company.example", {"first_name": "Bo"}) for number in range(57)]
+    others = [(f"c{number}@d{number}.example", {"first_name": "Cy"}) for number in range(60)]
+    sendout_id = await begin_to(connection, company + others)
+    refusing: Script = {"RCPT": Act("550 5.7.1 we do not want this\r\n", only_for="@company.example")}
+    async with serving(refusing) as server, delivering(pool, server):
+        await until(lambda: connection.fetchval("SELECT count(*) = 57 FROM delivery WHERE state = 'deferred'"))
+        await until(lambda: connection.fetchval("SELECT count(*) = 60 FROM delivery WHERE state = 'sent'"))
+        await make_due(connection, seconds=60)
+        found = await becomes(connection, "finished", sendout_id)
+    assert (found.sent, found.refused) == (60, 57)
+
+
+async def test_a_relay_without_its_table_of_recipients_refuses_a_handful(connection: Connection, pool: Pool) -> None:
+    """`550 5.1.1` seems to concern the recipient, so the first ones are refused. Then the sendout pauses."""
+    recipients = [(f"c{number}@d{number}.example", {"first_name": "Cy"}) for number in range(RECIPIENTS)]
+    sendout_id = await begin_to(connection, recipients)
+    async with serving({"RCPT": "550 5.1.1 unknown\r\n"}) as refusing, delivering(pool, refusing):
+        found = await becomes(connection, "paused", sendout_id)
+    assert found.reason == "the relay refuses the recipients: 550 5.1.1"
+    assert (found.refused, found.remaining) == (5, RECIPIENTS - 5)
+
+
+@pytest.mark.parametrize(
+    ("verb", "way"), [*((verb, PIPELINING) for verb in ("MAIL", "RCPT", "DATA", "DOT")), ("DOT", {})]
+)
+async def test_a_sendout_waits_for_the_end_of_a_quota(
+    connection: Connection, pool: Pool, verb: str, way: Script
+) -> None:
+    """It shows the reason, no mail is refused, and it continues when the quota has ended."""
+    sendout_id = await begin(connection)
+    over: Script = {**way, verb: "550 5.4.5 Daily user sending quota exceeded\r\n"}
+    async with serving(*[over] * 4, way) as limited, delivering(pool, limited):
+        waiting = "SELECT waiting_reason FROM sendout WHERE waiting_reason LIKE '% accepts no more mail %: 550 5.4.5'"
+        await until(lambda: connection.fetchval(waiting))
+        await until(lambda: connection.fetchval("SELECT count(*) > 200 FROM delivery WHERE state = 'sent'"))
+        await make_due(connection)
+        found = await becomes(connection, "finished", sendout_id)
+    assert (found.sent, found.refused, found.uncertain) == (RECIPIENTS, 0, 0)
+    assert len(limited.accepted) == len({*limited.accepted}) == RECIPIENTS
+    attempts = await connection.fetchval("SELECT sum(attempts) FROM delivery")
+    assert attempts <= RECIPIENTS + 4  # one per connection that found the quota exceeded
+
+
+async def test_one_mail_with_the_reply_of_a_quota_does_not_stop_the_others(connection: Connection, pool: Pool) -> None:
+    """The relay gives this reply for one recipient only. When the worker tries again, it tries with another mail."""
+    sendout_id = await begin(connection, 30)
+    one: Script = {"DOT": Act("550 5.4.5 quota\r\n", only_for="c1@example.org")}
+    async with serving(one) as server, delivering(pool, server):
+        await until(lambda: connection.fetchval("SELECT count(*) = 29 FROM delivery WHERE state = 'sent'"))
+        found = await sendout_views.get(connection, sendout_id)
+        assert (found.state, found.remaining) == ("sending", 1)
+
+
+async def test_the_mails_of_a_relay_over_its_quota_go_to_the_other_one(connection: Connection, pool: Pool) -> None:
+    """The sendout does not wait."""
+    sendout_id = await begin(connection)
+    async with serving({"DOT": "550 5.4.5 quota\r\n"}) as limited, serving({}) as other:
+        async with delivering(pool, limited, other):
+            await until(lambda: connection.fetchval("SELECT count(*) > 250 FROM delivery WHERE state = 'sent'"))
+            await until(lambda: connection.fetchval("SELECT count(*) = 0 FROM delivery WHERE state = 'pending'"))
+        found = await sendout_views.get(connection, sendout_id)
+    assert (found.state, found.refused) == ("sending", 0)
+    assert len(other.accepted) == found.sent
+
+
+async def test_one_of_two_relays_that_refuses_all_mails_pauses_the_sendout(connection: Connection, pool: Pool) -> None:
+    """The other relay accepts mails in between, which says nothing about this one. The reason names the relay."""
+    sendout_id = await begin(connection)
+    slow: Script = {"DOT": Act("250 ok\r\n", 0.01)}
+    async with (
+        serving({"DOT": "554 5.7.1 no\r\n"}) as refusing,
+        serving(slow) as other,
+        delivering(pool, refusing, other),
+    ):
+        found = await becomes(connection, "paused", sendout_id)
+    assert found.reason == f"the relay refuses the message: 554 5.7.1 (127.0.0.1:{refusing.port})"
+    assert (found.refused, found.sent) == (0, len(other.accepted))
+
+
+async def test_a_relay_that_defers_all_mails_pauses_the_sendout_after_a_day(connection: Connection, pool: Pool) -> None:
+    """A worker does not give up one mail after the other."""
+    sendout_id = await begin(connection, 30)
+    async with serving({"RCPT": "450 4.7.1 later\r\n"}) as busy, delivering(pool, busy):
+        await until(lambda: connection.fetchval("SELECT count(*) = 30 FROM delivery WHERE state = 'deferred'"))
+        await make_due(connection, seconds=86_400)
+        found = await becomes(connection, "paused", sendout_id)
+    assert found.reason == "the relay refuses all mail: 450 4.7.1"
+    assert found.refused == 2
+    assert found.remaining == 28
