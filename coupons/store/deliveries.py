@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from coupons.database import Connection
+from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, SendingBlocked, WorkStopped
 from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
@@ -414,10 +414,9 @@ async def _free_codes(connection: Connection, batch: Batch, numbers: list[int]) 
 async def _free_unused(connection: Connection, batch: Batch, unused: Mapping[int, Sequence[int]]) -> None:
     """Return codes that mails do not print to their lists. The caller has locked the lists and the counters."""
     for list_id, numbers in sorted(unused.items()):
-        freed = [
-            row["delivery_number"]
-            for row in await connection.fetch(SQL.free_unused, batch.sendout_id, list_id, numbers)
-        ]
-        await connection.execute(SQL.give_back, [list_id], [len(freed)])
-        await connection.execute(SQL.unassign, batch.sendout_id, [list_id], [len(freed)])
-        await connection.execute(SQL.unneed, batch.sendout_id, list_id, freed)
+        freed = affected(await connection.execute(SQL.free_unused, batch.sendout_id, list_id, numbers))
+        if freed != len(numbers):
+            raise _lost(batch)
+        await connection.execute(SQL.give_back, [list_id], [freed])
+        await connection.execute(SQL.unassign, batch.sendout_id, [list_id], [freed])
+        await connection.execute(SQL.unneed, batch.sendout_id, list_id, numbers)

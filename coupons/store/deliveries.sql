@@ -188,10 +188,9 @@ WITH freed AS (
 )
 SELECT list_id, count(*) AS amount FROM freed GROUP BY list_id ORDER BY list_id;
 
--- free_unused: unassign the codes of list $2 of deliveries whose mails do not print them; return their numbers
+-- free_unused: unassign the codes of list $2 of deliveries whose mails do not print them
 UPDATE coupon SET sendout_id = NULL, delivery_number = NULL
-WHERE list_id = $2 AND sendout_id = $1 AND delivery_number = ANY ($3::integer[])
-RETURNING delivery_number;
+WHERE list_id = $2 AND sendout_id = $1 AND delivery_number = ANY ($3::integer[]);
 
 -- lock_counters: lock the sendout's counters of these lists in the order of their ids, before any of them changes
 SELECT list_id FROM sendout_list WHERE sendout_id = $1 AND list_id = ANY ($2::bigint[]) ORDER BY list_id FOR UPDATE;

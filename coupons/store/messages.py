@@ -10,7 +10,7 @@ from coupons.errors import Conflict
 from coupons.mail import File, compile_email
 from coupons.store import groups, lists
 from coupons.store.queries import Queries
-from coupons.templates.rendering import Parts, Template
+from coupons.templates.rendering import Parts, Template, TemplateError, check_sendable
 
 SQL = Queries("messages.sql")
 OWN_ATTRIBUTES = frozenset({"email"})
@@ -62,12 +62,13 @@ async def save(
     `declared` are attributes that no group has yet, but that recipients will have.
 
     Raises:
-        TemplateError: a part does not compile.
+        TemplateError: a part does not compile, or can never be sent.
         AddressError: sender or reply_to is not a mailbox.
         EmailError: a header or a file is not allowed.
         Conflict: the message refers to a list that does not exist or is archived, or to an unknown attribute.
     """
     template = Template(parts)
+    check_sendable(template.parts)
     compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)
     names = template.names
     async with connection.transaction():
@@ -95,6 +96,14 @@ async def save(
         rows = [(row["id"], each.name, each.content_type, each.inline, each.content) for each in files]
         await connection.executemany(SQL.add_file, rows)
         return await get(connection, name)
+
+
+def require_sendable(message: Message) -> None:
+    """Raise Conflict if a version, which an earlier program may have saved, can never be sent."""
+    try:
+        check_sendable(message.parts)
+    except TemplateError as error:
+        raise Conflict(f"message {message.name}: {error.problems[0]}; save the message again") from error
 
 
 async def list_all(connection: Connection) -> list[Message]:

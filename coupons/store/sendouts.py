@@ -111,12 +111,13 @@ async def check(connection: Connection, command: StartSendout) -> Checked:
     While imports that it waits for may change the group, the group is checked later, when the sendout is prepared.
 
     Raises:
-        Conflict: the message or group does not exist, a list is archived or deleted, the group is empty, its recipients
-            lack an attribute, or an id in `after` does not belong to an import.
+        Conflict: the message or group does not exist, the message can never be sent, a list is archived or deleted, the
+            group is empty, its recipients lack an attribute, or an id in `after` does not belong to an import.
     """
     message = await messages.get(connection, command.message)
     if message.deleted_lists:
         raise Conflict(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
+    messages.require_sendable(message)
     if archived := [each.name for each in await lists.get(connection, *message.lists) if each.archived_at]:
         raise Conflict(f"message {message.name}: list {', '.join(archived)} is archived")
     audience = await groups.find_audience(connection, command.group) if command.group is not None else None

@@ -20,6 +20,7 @@ from coupons.errors import UserError
 from coupons.templates.analysis import Analyzer, list_key, problem_line, split_chunks
 from coupons.templates.engine import new_engine
 from coupons.templates.needs import CouponNeeds
+from coupons.templates.sendable import sendability_problems
 
 MAX_RENDERED = 1 << 20  # characters in all parts of one mail
 
@@ -103,6 +104,16 @@ def names_of(parts: Parts) -> Names:
     return Names(tuple(analyzer.lists), frozenset(analyzer.required), frozenset(analyzer.mentioned - analyzer.required))
 
 
+def check_sendable(parts: Parts) -> None:
+    """Check that each coupon of a message can have a code and that no expression always fails.
+
+    `parts` must have no problems. Only a message that is saved or mailed for the first time is checked: a running
+    sendout continues. Raises TemplateError with all problems.
+    """
+    if problems := sendability_problems(parts.by_name(), most_characters=MAX_RENDERED):
+        raise TemplateError(problems)
+
+
 class Template:
     """A message, compiled once and rendered for one recipient after another (not thread-safe).
 
@@ -155,7 +166,7 @@ class Template:
         try:
             return self._needs.find(attributes)
         except minijinja.TemplateError as error:
-            reason = f"a condition around a coupon cannot be evaluated: {error.kind}"
+            reason = f"a condition with {', '.join(self.deciding_attributes)} cannot be evaluated: {error.kind}"
         raise RenderError(reason)  # not chained: the engine's message may quote values
 
     def render(self, attributes: Mapping[str, str], coupons: Mapping[str, Coupon]) -> RenderedMail:
@@ -202,6 +213,13 @@ class Template:
         )
         _check_rendered(mail, coupons, unused, mark=self.mark, further=self._same_length)
         return mail
+
+    def preview_coupons(self, attributes: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Coupon]:
+        """The coupons of a preview: for each list that the mail needs, its preview text in place of a code.
+
+        A preview is checked as a mail with codes is. Raises RenderError as `lists_for` does.
+        """
+        return {name: Coupon(texts[name], is_code=True) for name in sorted(self.lists_for(attributes))}
 
     # --- coupons of the current mail ----------------------------------------------------------------------------------
 

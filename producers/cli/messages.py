@@ -1,5 +1,7 @@
 """`coupons message …`: the templates that sendouts mail."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.mail import Envelope, File
     from coupons.settings import Settings
-    from coupons.templates.rendering import Coupon
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 attribute_values = click.option(
@@ -65,7 +66,7 @@ async def save(
     """
     from coupons.names import parse_name
     from coupons.store import messages
-    from coupons.templates.rendering import Parts
+    from coupons.templates.rendering import Parts, Template
 
     sender = sender or settings().default_from
     if not sender:
@@ -78,6 +79,8 @@ async def save(
             headers=_headers(headers), files=files,
         )  # fmt: skip
     lists = f", codes from {', '.join(saved.lists)}" if saved.lists else ", no codes"
+    if deciding := Template(saved.parts).deciding_attributes:
+        lists += f" depending on {', '.join(deciding)}"
     along = f", with {', '.join(saved.files)}" if saved.files else ""
     click.echo(f"message {saved.name} saved, version {saved.version}{lists}{along}")
 
@@ -135,10 +138,10 @@ async def ls(json_output: bool) -> None:
 @click.option("--html", is_flag=True, help="Print the HTML part instead of the text part.")
 @asynchronous
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
-    """Print a message as a recipient would see it.
+    """Print a message as a recipient would see it, and the lists of which this recipient needs a code.
 
-    Each list's preview text is printed instead of a code. An attribute without a value is printed as its name in
-    brackets: [first_name].
+    The mail is checked as the mails of a sendout are. Each list's preview text is printed instead of a code. An
+    attribute without a value is printed as its name in brackets: [first_name].
     """
     from coupons.names import parse_name
     from coupons.store import messages
@@ -146,14 +149,20 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 
     async with database() as connection:
         message = await messages.get(connection, parse_name(name))
-        coupons = await _preview_coupons(connection, message.lists)
-    values = {**{each: f"[{each}]" for each in message.attributes}, "email": "[email]", **_values(attributes)}
-    parts = Template(message.parts).render(values, coupons)
+        texts = await _preview_texts(connection, message.lists)
+    given = _values(attributes)
+    values = {**_placeholders(message.attributes), "email": "[email]", **given}
+    template = Template(message.parts)
+    with _asking_for_values(message.attributes, given):
+        coupons = template.preview_coupons(values, texts)
+        parts = template.render(values, coupons)
     click.echo(f"Subject: {parts.subject}")
     for field, value in message.headers.items():
         click.echo(f"{field}: {value}")
     if message.files:
         click.echo(f"Files: {', '.join(message.files)}")
+    if template.deciding_attributes:
+        click.echo(f"Codes: {', '.join(coupons) or 'none'}")
     click.echo()
     click.echo(parts.html if html or parts.text is None else parts.text)
 
@@ -166,7 +175,7 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
     """Send a message as a test mail to one address.
 
-    Preview texts are printed instead of codes, so no code is used.
+    The mail is checked as the mails of a sendout are. Preview texts are printed instead of codes, so no code is used.
     """
     from coupons.addresses import parse_address
     from coupons.names import parse_name
@@ -198,22 +207,39 @@ async def _test_mail(
     from coupons.store import messages
 
     message = await messages.get(connection, name)
-    coupons = await _preview_coupons(connection, message.lists)
+    texts = await _preview_texts(connection, message.lists)
     email = compile_message(message, await messages.list_files(connection, message.id), loaded)
-    return email.write(
-        rcpt=address,
-        message_id=email.message_id(uuid4(), 0),
-        date=datetime.now(UTC),
-        attributes={**{each: f"[{each}]" for each in message.attributes}, "email": address, **given},
-        coupons=coupons,
-    )
+    values = {**_placeholders(message.attributes), **given, "email": address}
+    with _asking_for_values(message.attributes, given):
+        return email.write(
+            rcpt=address,
+            message_id=email.message_id(uuid4(), 0),
+            date=datetime.now(UTC),
+            attributes=values,
+            coupons=email.template.preview_coupons(values, texts),
+        )
 
 
-async def _preview_coupons(connection: "Connection", names: list[str]) -> "dict[str, Coupon]":
+async def _preview_texts(connection: "Connection", names: list[str]) -> dict[str, str]:
     from coupons.store import lists
-    from coupons.templates.rendering import Coupon
 
-    return {each.name: Coupon(each.preview_text, is_code=False) for each in await lists.get(connection, *names)}
+    return {each.name: each.preview_text for each in await lists.get(connection, *names)}
+
+
+def _placeholders(attributes: list[str]) -> dict[str, str]:
+    return {each: f"[{each}]" for each in attributes}
+
+
+@contextmanager
+def _asking_for_values(attributes: list[str], given: dict[str, str]) -> Iterator[None]:
+    """Add the attributes without a value to the error of a mail that cannot be rendered: they may be the reason."""
+    from coupons.templates.rendering import RenderError
+
+    try:
+        yield
+    except RenderError as error:
+        options = " ".join(f"--attribute {each}=VALUE" for each in attributes if each not in given)
+        raise Failed(f"{error}; pass {options}" if options else str(error)) from error
 
 
 def _values(pairs: tuple[str, ...]) -> dict[str, str]:
