@@ -19,10 +19,12 @@ from producers.cli.sendouts import _progress_of
 from producers.web.templating import page
 from tests.factories import add_codes, add_group, add_list, claimed, prepare, save_message
 from tests.web import consume
+from workers.importer import Importer
 from workers.loops import Signals
 from workers.nudges import Nudges
 from workers.preparer import Preparer
 
+LIMIT_SECONDS = 20.0
 Begin = Callable[[Connection], Awaitable[UUID]]
 """Starts a sendout that an operator can resume."""
 
@@ -557,6 +559,17 @@ async def test_nothing_goes_on_while_the_restore_guard_blocks_sending(
     await connection.execute("UPDATE restore_guard SET cluster = cluster + 1 WHERE ended_at IS NULL")
     assert await preparer.step() is None
     assert await waits.exists(connection, sendout_id)
+
+
+async def test_an_import_that_ends_wakes_the_role_of_sendouts(connection: Connection, database_url: str) -> None:
+    """A sendout that waits in the same process starts at once."""
+    await add_list(connection, "a")
+    await publish(connection, codes_import())
+    signals = Signals(("import", "sendout"))
+    async with open_pool(database_url, size=4) as pool, asyncio.timeout(LIMIT_SECONDS):
+        settings = Settings(_env_file=None)
+        await Importer(pool=pool, signals=signals, nudges=Nudges(signals), settings=settings, owner="test").step()
+        await signals.wait("sendout", 2 * LIMIT_SECONDS)
 
 
 # --- showing ---

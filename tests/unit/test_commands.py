@@ -1,5 +1,6 @@
 """The contract accepts valid commands, and rejects other commands with reasons."""
 
+import hashlib
 import json
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from coupons.commands import (
     MAX_COMMAND_BYTES,
+    Command,
     ImportCoupons,
     InvalidCommand,
     Recipient,
@@ -151,6 +153,35 @@ def test_a_reason_never_quotes_a_value() -> None:
         {"type": "sendout", "id": ID, "message": "m", "recipients": [{"email": secret}]},
     ):
         assert not any(secret.strip() in reason for reason in reasons_for(content))
+
+
+@pytest.mark.parametrize(
+    ("command", "content"),
+    [
+        (StartSendout(message="m", group="g"), {"message": "m", "group": "g", "recipients": None}),
+        (ResumeSendout(sendout=UUID(ID)), {"sendout": ID}),
+    ],
+)
+def test_a_command_without_after_keeps_its_digest(command: Command, content: dict[str, str | None]) -> None:
+    """A command of an earlier version that is published again is recognized; a command with `after` is another one."""
+    before = hashlib.sha256(json.dumps({"type": command.type, **content}, sort_keys=True).encode()).digest()
+    assert command.digest() == before
+    assert command.model_copy(update={"after": (UUID(ID),)}).digest() != before
+
+
+@pytest.mark.parametrize("of", [{"type": "sendout", "message": "m", "group": "g"}, {"type": "resume", "sendout": ID}])
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (["x"], "after.0: must be a UUID"),
+        ([ID, ID.upper()], "after: contains an id twice"),
+        ([str(uuid4()) for _ in range(101)], "after: 101 items exceed the limit of 100"),
+        (ID, "after: must be an array"),
+    ],
+)
+def test_after_names_different_imports(of: dict[str, str], after: object, reason: str) -> None:
+    """`after` is an array of at most 100 ids, in any spelling of a UUID, each once."""
+    assert reasons_for({**of, "id": ID, "after": after}) == [reason]
 
 
 def test_the_same_content_has_the_same_digest() -> None:
