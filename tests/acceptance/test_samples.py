@@ -36,7 +36,7 @@ NOT_RUN = {
 }
 """Shell samples that are not run, with the reason."""
 
-PREPARED = {"docs/how-to/import-files.md", "docs/how-to/publish-commands.md"}
+PREPARED = {"README.md", "docs/how-to/import-files.md", "docs/how-to/publish-commands.md"}
 """Pages whose samples begin with a list, a group and a message."""
 
 
@@ -102,6 +102,7 @@ def _checkout(tmp_path: Path) -> Path:
     for name in ("demo", "docs", ".venv"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "codes.txt").write_text("".join(f"{code}\n" for code in codes("NEW", 5)))
+    (folder / "more-codes.txt").write_text("".join(f"{code}\n" for code in codes("MORE", 5)))
     (folder / "customers.csv").write_text("email,first_name\nada@example.org,Ada\n")
     (folder / "message.txt").write_text('Yours: {{ coupon("spring-10") }}\n')
     return folder
