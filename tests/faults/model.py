@@ -1,6 +1,6 @@
 """The model: a database, two workers, a simulated network and the actions of operators. It runs one step at a time."""
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 from uuid import UUID
@@ -10,12 +10,14 @@ from coupons.database import Connection, connect
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.states import Shortage
-from coupons.store import lists, messages, sendout_views, sendouts, uncertain, uploads
+from coupons.store import lists, messages, retries, sendout_views, sendouts, uncertain, uploads
+from coupons.store.retries import Choice
 from coupons.store.uncertain import Resolution
-from coupons.templates.rendering import Parts
 from tests.faults.model_interaction_points import Fault
+from tests.faults.model_messages import Message, People
 from tests.faults.model_network import Network
 from tests.faults.model_oracle import Decisions, list_violations
+from tests.faults.model_order import Order
 from tests.faults.model_worker import Worker
 from workers.loops import NO_PAUSE
 
@@ -29,6 +31,7 @@ TIMES = {
     "delivery": ("due_at", "deferred_since"),
     "delivery_batch": ("due_at", "lease_until"),
     "sendout": ("next_batch_at", "lease_until"),
+    "sendout_wait": ("arrive_until",),
     "import_job": ("due_at", "lease_until"),
 }
 """Columns that `advance_time` moves back by two hours, so that every lease expires and all deferred work is due."""
@@ -40,10 +43,12 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 STATES = "SELECT id, state FROM sendout UNION ALL SELECT id, state FROM import_job ORDER BY id"
+REFUSED = "SELECT address FROM delivery WHERE sendout_id = $1 AND state = 'refused' ORDER BY number"
 IN_FLIGHT = "SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch"
 OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
+BOTH = Message(("a", "b"))
 MAX_ROUNDS = 20
 """Limit of rounds in which all work must finish."""
 
@@ -54,12 +59,18 @@ class Model:
         self.network = Network(SETTINGS.lease_seconds, self.in_flight)
         self.workers: list[Worker] = []
         self.undelivered: list[Command] = []
-        """Commands whose worker died or froze before it committed them. The broker will redeliver them."""
+        """Commands that are in a queue: they are not delivered yet, or their worker died or froze before it committed
+        them, so that the broker will redeliver them.
+        """
+        self.imports: list[ImportCoupons] = []
+        """All published imports, the latest first."""
         self._url = url
         self.connection = connection
         self._observer = observer
         self._stack = stack
         self._decisions = Decisions()
+        self._order = Order()
+        self._processes = 0
         self._ids = 0
 
     @classmethod
@@ -73,6 +84,7 @@ class Model:
             yield model
 
     async def _worker(self, name: str) -> Worker:
+        self._processes += 1
         return await self._stack.enter_async_context(Worker.start(name, self._url, self.network, SETTINGS))
 
     def new_id(self) -> UUID:
@@ -102,10 +114,10 @@ class Model:
         """Add two lists with enough codes, and a message with a code of each list."""
         await self.create_list("a", Shortage.PAUSE)
         await self.create_list("b", Shortage.TEXT)
-        codes = tuple(f"C{self.new_id().int}" for _ in range(500))
         for name in ("a", "b"):
+            codes = tuple(f"C{self.new_id().int}" for _ in range(500))
             await self.receive(ImportCoupons(id=self.new_id(), list=name, codes=codes), self.workers[0])
-        await self.save_message("m", ("a", "b"))
+        await self.save_message(BOTH)
         await self.run_all(self.workers[0])
 
     async def delete_list(self, name: str) -> None:
@@ -118,19 +130,25 @@ class Model:
     async def cancel(self, sendout: UUID) -> None:
         await sendouts.cancel(self.connection, sendout)
 
-    async def save_message(self, name: str, of_lists: Collection[str]) -> None:
-        text = "".join(f'{each}={{{{ coupon("{each}") }}}}\n' for each in sorted(of_lists))
-        parts = Parts(subject="Your codes", text=text, html=None)
-        await messages.save(self.connection, name, parts, sender="shop@example.org", reply_to=None, declared=())
+    async def save_message(self, message: Message) -> None:
+        await messages.save(
+            self.connection, message.name, message.parts, sender="shop@example.org", reply_to=None, declared=()
+        )
 
-    async def upload(self, people: Sequence[str]) -> str:
-        """Upload a file of these addresses and return its source."""
+    async def upload(self, people: People) -> str:
+        """Upload a file of these people and return its source."""
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield "".join(f"{line}\n" for line in ("email", *people)).encode()
+            yield "".join(f"{line}\n" for line in ("email,tier", *map(",".join, people.items()))).encode()
 
         upload = await uploads.store(self.connection, "people.csv", pieces(), max_bytes=1_000, upload_id=self.new_id())
         return f"upload:{upload.id}"
+
+    async def retry(self, sendout: UUID, choice: Choice) -> None:
+        await retries.retry(self.connection, sendout, choice)
+
+    async def refused_addresses(self, sendout: UUID) -> list[str]:
+        return [row["address"] for row in await self.connection.fetch(REFUSED, sendout)]
 
     async def resolve(self, sendout: UUID, how: Resolution) -> None:
         mails = {(sendout, mail.number) async for mail in uncertain.iter_mails(self.connection, sendout)}
@@ -144,12 +162,22 @@ class Model:
 
     async def receive(self, command: Command, worker: Worker, fault: Fault | None = None) -> Any:
         """Deliver a command to a worker."""
+        if isinstance(command, ImportCoupons):
+            self.publish(command)
+        else:
+            await self._order.expect(self.connection, command, at_once=fault is None)
         result = await self.run(worker, worker.intake._commit(command), fault)
         if worker in self.workers and not worker.is_frozen:
             self.undelivered = [each for each in self.undelivered if each != command]
         elif command not in self.undelivered:
             self.undelivered.append(command)
         return result
+
+    def publish(self, command: ImportCoupons) -> None:
+        """Put an import into its queue. Others may wait for it before it is delivered."""
+        if command not in self.imports:
+            self.imports.insert(0, command)
+            self.undelivered.append(command)
 
     async def run(self, worker: Worker, work: Coroutine[Any, Any, Any], fault: Fault | None = None) -> Any:
         """Let a worker run some work and return the result. Replaces a worker that died."""
@@ -200,16 +228,20 @@ class Model:
         return {(row["sendout_id"], row["number"]) for row in await self._observer.fetch(IN_FLIGHT)}
 
     async def check(self, *, ended: bool = False) -> None:
-        found = await list_violations(self.connection, self.network.ledger, self._decisions, ended=ended)
+        found = await list_violations(
+            self.connection, self.network.ledger, self._decisions, processes=self._processes, ended=ended
+        )
+        found += await self._order.list_violations(self.connection)
         found += self.network.without_intent
         assert not found, "\n".join(found)
 
     async def finish_all(self) -> None:
         """End all faults, import missing codes and run all work: then every mail must have an outcome."""
+        self.network.refuses = None
         for worker in [each for each in self.workers if each.is_frozen]:
             await worker.resume()
         worker = self.workers[0]
-        for command in self.undelivered:
+        for command in [*self.undelivered]:
             await self.receive(command, worker)
         for _ in range(MAX_ROUNDS):
             await self.advance_time()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from unicodedata import normalize
 from uuid import UUID
 
 from coupons.mail import Envelope
@@ -24,10 +25,13 @@ from coupons.smtp import (
     Unreachable,
     UnreachableCause,
 )
+from coupons.smtp.outcomes import OverQuota
+from coupons.smtp.rules import interpret
 from tests.faults.model_interaction_points import InteractionPoints, ProcessDied
+from tests.faults.model_messages import FIRST_LINE
 
 MESSAGE_ID = re.compile(r"<([0-9a-f]{32})\.(\d+)@")
-SHOWN = re.compile(r"(?P<list>\w+)=(?:(?P<code>C\d+)|none is left)")
+SHOWN = re.compile(r"(?P<list>\w+)=(?:(?P<code>\w+)|none is left)")
 """A line of the model's mails: the name of a list with its code or with the alternative text."""
 
 
@@ -39,6 +43,22 @@ class Fate:
     arrives: bool = False
     queued: bool = False
     """Whether the mail waits for a free connection. Until a relay replies, it can be cancelled or pass its deadline."""
+
+
+REFUSALS = {
+    "the message": (Phase.DOT, "554 5.7.26 unauthenticated"),
+    "the sender": (Phase.RCPT, "550 5.1.8 bad sender"),
+    "more mail": (Phase.RCPT, "550 5.4.5 daily limit"),
+}
+"""The replies of a relay that refuses every mail, by what it refuses."""
+
+
+def refusal_of_all(what: str) -> Fate:
+    outcome = interpret(*REFUSALS[what])
+    if isinstance(outcome, OverQuota):  # what a relay reports after this reply
+        return Fate(Deferred(outcome.explanation, Subject.QUOTA))
+    assert isinstance(outcome, Refused)
+    return Fate(outcome)
 
 
 FATES = {
@@ -57,12 +77,16 @@ FATES = {
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail that reached its recipient; `codes` are pairs of list and code."""
+    """A mail that reached its recipient.
+
+    `lists` are those that it prints a code or the alternative text of; `codes` are pairs of list and code.
+    """
 
     message_id: str
     sendout_id: UUID
     delivery: int
     recipient: str
+    lists: tuple[str, ...]
     codes: tuple[tuple[str, str], ...]
 
     @property
@@ -76,10 +100,12 @@ class Mail:
         message_id = str(read["Message-ID"])
         ids = MESSAGE_ID.match(message_id)
         assert ids, "a mail without a Message-ID of ours"
-        shown = [SHOWN.fullmatch(line) for line in read.get_content().splitlines()]
-        assert all(shown), "a mail with an unexpected line"
-        codes = tuple((each["list"], each["code"]) for each in shown if each and each["code"])
-        return cls(message_id, UUID(ids[1]), int(ids[2]), envelope.rcpt_to, codes)
+        first, *lines = read.get_content().splitlines()
+        shown = [found for line in lines if (found := SHOWN.fullmatch(normalize("NFC", line)))]
+        assert (first, len(shown)) == (FIRST_LINE, len(lines)), "a mail with an unexpected line"
+        lists = tuple(each["list"] for each in shown)
+        codes = tuple((each["list"], each["code"]) for each in shown if each["code"])
+        return cls(message_id, UUID(ids[1]), int(ids[2]), envelope.rcpt_to, lists, codes)
 
 
 @dataclass(slots=True)
@@ -93,6 +119,8 @@ class Network:
     without_intent: list[str] = field(default_factory=list)
     """Mails that were handed over without a committed intent. If the worker died, they would leave no trace."""
     advanced_at: float = float("-inf")
+    refuses: str | None = None
+    """What the relay refuses of every mail; None while each mail has its own fate."""
 
     def advance_time(self) -> None:
         self.advanced_at = asyncio.get_running_loop().time()
@@ -147,13 +175,17 @@ class ModelRelays:
         deadline: float | None = None,
     ) -> None:
         self._points.submit(envelope.rcpt_to)
-        fate = self._fates.popleft() if self._fates else FATES["sent"]
-        mail = _Submitted(envelope, report, owner, deadline, fate)
+        mail = _Submitted(envelope, report, owner, deadline, self._next_fate())
         self._unanswered.append(mail)
-        if not fate.queued:
+        if not mail.fate.queued:
             self._begin(mail)
         if self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._answer())
+
+    def _next_fate(self) -> Fate:
+        if self._network.refuses:
+            return refusal_of_all(self._network.refuses)
+        return self._fates.popleft() if self._fates else FATES["sent"]
 
     def cancel_for(self, owner: object) -> None:
         for mail in self._unanswered:

@@ -1,24 +1,34 @@
 """The checks of the model's database and mails after every step. oracle.py lists the rules (O1, O2, …)."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from asyncpg import Record
+
 from coupons.database import Connection
 from coupons.store import invariants
-from tests.faults.model_network import Mail
+from tests.faults.model_messages import Message
+from tests.faults.model_network import REFUSALS, Mail
+from workers.delivery.evidence import FIRST_SUSPECTS
 
 FINAL = ("sent", "refused", "uncertain", "cancelled")
 NOT_STARTED = ("queued", "preparing", "interrupted", "failed")
 DELIVERIES = """
-SELECT d.sendout_id, d.number, d.address, d.state, d.was_uncertain, s.state AS sendout,
-       d.number = ANY (b.in_flight) AS in_flight
-FROM delivery d JOIN sendout s ON s.id = d.sendout_id
+SELECT d.sendout_id, d.number, d.address, d.attributes ->> 'tier' AS tier, d.state, d.reply, d.was_uncertain,
+       s.state AS sendout, m.name AS message, d.number = ANY (b.in_flight) AS in_flight
+FROM delivery d JOIN sendout s ON s.id = d.sendout_id JOIN message m ON m.id = s.message_id
 JOIN delivery_batch b ON b.sendout_id = d.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
 """
+NEEDS = "SELECT sendout_id, name AS list, needed FROM sendout_list JOIN coupon_list l ON l.id = list_id"
 CODES = """
 SELECT l.name AS list, c.code, c.sendout_id, c.delivery_number FROM coupon c JOIN coupon_list l ON l.id = c.list_id
+"""
+
+MAX_REFUSED = FIRST_SUSPECTS - 1
+"""How many mails of a sendout a worker process refuses while the relay refuses all mails. The next refusal pauses the
+sendout, unless the relay has accepted one of its mails before.
 """
 
 
@@ -42,18 +52,26 @@ class DeliveryRow:
     sendout_id: UUID
     number: int
     address: str
+    tier: str | None
     state: str
+    reply: str | None
     was_uncertain: bool
     sendout: str
+    message: str
     in_flight: bool
 
     @property
     def key(self) -> tuple[UUID, int]:
         return self.sendout_id, self.number
 
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The lists that the mail must print."""
+        return Message.named(self.message).printed(self.tier)
+
 
 async def list_violations(
-    connection: Connection, mails: Sequence[Mail], decisions: Decisions, *, ended: bool
+    connection: Connection, mails: Sequence[Mail], decisions: Decisions, *, processes: int, ended: bool
 ) -> list[str]:
     """Describe each violation. With `ended`, all work must be finished and no mail lost."""
     found = [f"{proof.name}: {proof.violations}" for proof in await invariants.check(connection) if not proof.ok]  # O6
@@ -62,6 +80,8 @@ async def list_violations(
     owners = {(row["list"], row["code"]): (row["sendout_id"], row["delivery_number"]) for row in rows}
     found += [*_shared_codes(mails), *_wrong_codes(mails, owners), *_mailed_twice(mails, decisions)]
     found += _state_violations(mails, deliveries, decisions)
+    found += _wrong_needs(mails, deliveries, await connection.fetch(NEEDS))
+    found += _used_up(mails, deliveries, processes)
     if ended:
         found += _lost_mails(mails, deliveries, decisions)
     return found
@@ -80,9 +100,9 @@ def _shared_codes(mails: Sequence[Mail]) -> Iterator[str]:
 def _mailed_twice(mails: Sequence[Mail], decisions: Decisions) -> Iterator[str]:
     copies = defaultdict(list)
     for mail in mails:
-        copies[mail.sendout_id, mail.recipient].append(mail)
+        copies[mail.key].append(mail)
     for whose, same in copies.items():
-        expected = decisions.max_mails.get(same[0].key, 1)
+        expected = decisions.max_mails.get(whose, 1)
         if len(same) > expected:
             yield f"O4: {whose} was mailed {len(same)} times instead of {expected}"
         if len({*same}) > 1:
@@ -104,6 +124,33 @@ def _state_violations(
     for entry in deliveries.values():
         if entry.state == "sent" and entry.key not in mailed | decisions.accepted:
             yield f"O7: sent without a mail: {entry}"
+
+
+def _wrong_needs(
+    mails: Sequence[Mail], deliveries: Mapping[tuple[UUID, int], DeliveryRow], rows: Iterable[Record]
+) -> Iterator[str]:
+    """Describe mails that print other lists than they should, and sendouts that need more or fewer codes than that."""
+    for mail in mails:
+        if (entry := deliveries.get(mail.key)) and sorted(mail.lists) != sorted(entry.lists):
+            yield f"O11: {mail} must print {entry.lists}"
+    needed = Counter((entry.sendout_id, name) for entry in deliveries.values() for name in entry.lists)
+    for row in rows:
+        if row["needed"] != (expected := needed[row["sendout_id"], row["list"]]):
+            yield f"O11: sendout {row['sendout_id']} needs {row['needed']} of {row['list']} instead of {expected}"
+
+
+def _used_up(
+    mails: Sequence[Mail], deliveries: Mapping[tuple[UUID, int], DeliveryRow], processes: int
+) -> Iterator[str]:
+    """Describe sendouts with too many mails that were refused although the relay refused all mails."""
+    accepted = {mail.sendout_id for mail in mails}
+    replies = {reply for _, reply in REFUSALS.values()}
+    refused = Counter(
+        each.sendout_id for each in deliveries.values() if each.state == "refused" and each.reply in replies
+    )
+    for sendout, count in refused.items():
+        if sendout not in accepted and count > MAX_REFUSED * processes:
+            yield f"O12: {count} mails of sendout {sendout} were refused while the relay refused all mails"
 
 
 def _lost_mails(

@@ -1,18 +1,16 @@
 """Each fault is injected at each interaction point of a worker with the outside world, one at a time."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from coupons.commands import ImportCoupons, Recipient, StartSendout
 from coupons.states import ImportMode
 from tests.faults.lab import LONG
-from tests.faults.model import Model
+from tests.faults.model import BOTH, Model
 from tests.faults.model_interaction_points import Fault, FaultKind
-from tests.faults.model_worker import Worker, shorten_retries
-from tests.services import database
+from tests.faults.model_worker import Worker
 
 PEOPLE = tuple(Recipient(email=f"p{number}@example.org") for number in range(5))
 FATES_OF_FIRST = ("sent", "refused", "accepted, reply lost", "deferred", "sent after it was queued")
@@ -29,7 +27,7 @@ Work = Callable[[Model, Worker], Awaitable[Coroutine[Any, Any, Any]]]
 
 
 async def receive_command(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
-    return worker.intake._commit(StartSendout(id=model.new_id(), message="m", recipients=PEOPLE))
+    return worker.intake._commit(StartSendout(id=model.new_id(), message=BOTH.name, recipients=PEOPLE))
 
 
 async def import_codes(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
@@ -79,21 +77,6 @@ async def sendouts_are_cancelled(model: Model, other: Worker) -> None:
     for sendout in await model.sendouts():
         await model.attempt(model.cancel(sendout))
     await others_take_over(model, other)
-
-
-@pytest.fixture(scope="module")
-async def model_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
-    """The URL of a database for all tests of this module. Each test empties it first."""
-    async with database(postgres_url, template_database) as url:
-        yield url
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let workers retry at once, and capture their logs."""
-    shorten_retries(monkeypatch)
-    with capture_logs():
-        yield
 
 
 @pytest.mark.parametrize("work", [receive_command, import_codes, prepare, deliver])

@@ -23,14 +23,17 @@ from hypothesis.stateful import (
 )
 from structlog.testing import capture_logs
 
+from coupons.addresses import parse_address
 from coupons.commands import Command, ImportCoupons, Recipient, ResumeSendout, StartSendout
 from coupons.errors import Conflict
 from coupons.states import ImportMode, Shortage
+from coupons.store.retries import Choice, Correction
 from coupons.store.uncertain import Resolution
 from tests.faults.lab import LONG
 from tests.faults.model import Model
 from tests.faults.model_interaction_points import Fault
-from tests.faults.model_network import FATES
+from tests.faults.model_messages import TIERS, Message, People
+from tests.faults.model_network import FATES, REFUSALS
 from tests.faults.model_worker import Worker, shorten_retries
 
 GROUP = "all"
@@ -39,12 +42,16 @@ LISTS: dict[str, Shortage] = {"a": Shortage.PAUSE, "b": Shortage.TEXT, "c": Shor
 NAMES = st.sampled_from(sorted(LISTS))
 OF_LISTS = st.sets(NAMES, min_size=1)
 CODES = st.sets(st.integers(0, 11), min_size=3).map(lambda them: [f"C{each}" for each in sorted(them)])
-PEOPLE = st.sets(st.integers(0, 7), min_size=2).map(lambda them: [f"p{each}@example.org" for each in sorted(them)])
+PEOPLE = st.dictionaries(st.integers(0, 7), st.sampled_from(TIERS), min_size=2).map(
+    lambda them: {f"p{each}@example.org": tier for each, tier in sorted(them.items())}
+)
 MODES = st.sampled_from(ImportMode)
 POINTS = st.integers(1, 30)
 CONNECTION_FAULTS = st.builds(Fault, st.sampled_from(("loses the connection", "loses the reply")), POINTS)
 MAYBE_FAULT = st.none() | CONNECTION_FAULTS | st.builds(Fault, st.sampled_from(("freezes", "dies")), POINTS)
 RARELY = st.sampled_from((False, False, False, True))
+AFTER: st.SearchStrategy[list[int]] = st.just([]) | st.lists(st.integers(0, 5), min_size=1, max_size=2)
+"""Imports that a command must wait for, by their places in the order of publishing; 0 is the latest."""
 FATES_OF_MAILS = st.lists(st.sampled_from(sorted(FATES)), max_size=6)
 
 MAX_RECREATED = 3
@@ -122,14 +129,14 @@ class AnyOrderMachine(RuleBasedStateMachine):
     # --- operators ------------------------------------------------------------------------------------------------
 
     @initialize(target=started, codes=CODES, people=PEOPLE, of_lists=OF_LISTS)
-    def set_up(self, codes: list[str], people: list[str], of_lists: set[str]) -> UUID:
+    def set_up(self, codes: list[str], people: People, of_lists: set[str]) -> UUID:
         """Create lists with codes, a group and a prepared sendout."""
         for name, shortage in LISTS.items():
             self.run(self.model.create_list(name, shortage))
-            self.import_codes(name, ImportMode.ADD, codes, 0, None)
-        self.import_group(people, ImportMode.ADD, 0, None)
+            self.import_codes(name=name, mode=ImportMode.ADD, codes=codes, queued=False, which=0, fault=None)
+        self.import_group(people=people, mode=ImportMode.ADD, queued=False, which=0, fault=None)
         self.run(self.model.run_all(self.worker(0)))
-        sendout = self.start(of_lists, None, auto_resume=False)
+        sendout = self.start(Message.of(of_lists), None)
         self.run_step(0, "preparer", None)
         return sendout
 
@@ -137,41 +144,77 @@ class AnyOrderMachine(RuleBasedStateMachine):
     @rule(
         target=started,
         of_lists=OF_LISTS,
+        by_tier=st.booleans(),
         to=st.none() | PEOPLE,
         auto_resume=st.booleans(),
+        after=AFTER,
         which=EITHER,
         fault=MAYBE_FAULT,
     )
     def start_sendout(
-        self, of_lists: set[str], to: list[str] | None, auto_resume: bool, which: int, fault: Fault | None
+        self,
+        *,
+        of_lists: set[str],
+        by_tier: bool,
+        to: People | None,
+        auto_resume: bool,
+        after: list[int],
+        which: int,
+        fault: Fault | None,
     ) -> UUID:
-        return self.start(of_lists, to, auto_resume=auto_resume, which=which, fault=fault)
+        message = Message.of(of_lists, by_tier=by_tier)
+        return self.start(message, to, auto_resume=auto_resume, after=after, which=which, fault=fault)
 
     def start(
-        self, of_lists: set[str], to: list[str] | None, *, auto_resume: bool, which: int = 0, fault: Fault | None = None
+        self,
+        message: Message,
+        to: People | None,
+        *,
+        auto_resume: bool = False,
+        after: Sequence[int] = (),
+        which: int = 0,
+        fault: Fault | None = None,
     ) -> UUID:
-        self.run(self.model.attempt(self.model.save_message("m", of_lists)))
+        self.run(self.model.attempt(self.model.save_message(message)))
+        recipients = tuple(Recipient(email=each, attributes={"tier": tier}) for each, tier in (to or {}).items())
         command = StartSendout(
             id=self.model.new_id(),
-            message="m",
+            message=message.name,
             group=None if to else GROUP,
-            recipients=tuple(Recipient(email=each) for each in to) if to else None,
+            recipients=recipients or None,
             auto_resume=auto_resume,
+            after=self.published(after),
         )
         return self.receive(command, which, fault).id
 
-    @precondition(lambda self: self.free)
-    @rule(target=commands, name=NAMES, mode=MODES, codes=CODES, which=EITHER, fault=MAYBE_FAULT)
-    def import_codes(self, name: str, mode: ImportMode, codes: list[str], which: int, fault: Fault | None) -> Command:
-        return self.receive(
-            ImportCoupons(id=self.model.new_id(), list=name, mode=mode, codes=tuple(codes)), which, fault
-        )
+    def published(self, places: Sequence[int]) -> tuple[UUID, ...]:
+        """The ids of the imports that were published at these places."""
+        known = self.model.imports
+        return tuple(dict.fromkeys(known[place % len(known)].id for place in places if known))
 
     @precondition(lambda self: self.free)
-    @rule(target=commands, people=PEOPLE, mode=MODES, which=EITHER, fault=MAYBE_FAULT)
-    def import_group(self, people: list[str], mode: ImportMode, which: int, fault: Fault | None) -> Command:
+    @rule(target=commands, name=NAMES, mode=MODES, codes=CODES, queued=RARELY, which=EITHER, fault=MAYBE_FAULT)
+    def import_codes(
+        self, *, name: str, mode: ImportMode, codes: list[str], queued: bool, which: int, fault: Fault | None
+    ) -> Command:
+        command = ImportCoupons(id=self.model.new_id(), list=name, mode=mode, codes=tuple(codes))
+        return self.publish(command, queued=queued, which=which, fault=fault)
+
+    @precondition(lambda self: self.free)
+    @rule(target=commands, people=PEOPLE, mode=MODES, queued=RARELY, which=EITHER, fault=MAYBE_FAULT)
+    def import_group(
+        self, *, people: People, mode: ImportMode, queued: bool, which: int, fault: Fault | None
+    ) -> Command:
         source = self.run(self.model.upload(people))
-        return self.receive(ImportCoupons(id=self.model.new_id(), group=GROUP, mode=mode, source=source), which, fault)
+        command = ImportCoupons(id=self.model.new_id(), group=GROUP, mode=mode, source=source)
+        return self.publish(command, queued=queued, which=which, fault=fault)
+
+    def publish(self, command: ImportCoupons, *, queued: bool, which: int, fault: Fault | None) -> Command:
+        """Publish an import. If it is `queued`, no worker receives it yet; `repeat_command` delivers it."""
+        if queued:
+            self.model.publish(command)
+            return command
+        return self.receive(command, which, fault)
 
     @precondition(lambda self: self.recreated < MAX_RECREATED)
     @rule(name=NAMES)
@@ -185,13 +228,27 @@ class AnyOrderMachine(RuleBasedStateMachine):
         self.run(self.model.attempt(self.model.pause(sendout) if then == "paused" else self.model.cancel(sendout)))
 
     @precondition(lambda self: self.free)
-    @rule(target=commands, sendout=started, which=EITHER, fault=MAYBE_FAULT)
-    def resume_sendout(self, sendout: UUID, which: int, fault: Fault | None) -> Command:
-        return self.receive(ResumeSendout(id=self.model.new_id(), sendout=sendout), which, fault)
+    @rule(target=commands, sendout=started, after=AFTER, which=EITHER, fault=MAYBE_FAULT)
+    def resume_sendout(self, sendout: UUID, after: list[int], which: int, fault: Fault | None) -> Command:
+        command = ResumeSendout(id=self.model.new_id(), sendout=sendout, after=self.published(after))
+        return self.receive(command, which, fault)
 
     @rule(sendout=started, how=st.sampled_from(("resend", "accept")))
     def resolve_uncertain(self, sendout: UUID, how: Resolution) -> None:
         self.run(self.model.attempt(self.model.resolve(sendout, how)))
+
+    @rule(sendout=started, refused=st.booleans(), deferred=st.booleans(), corrects=RARELY)
+    def retry_mails(self, sendout: UUID, refused: bool, deferred: bool, corrects: bool) -> None:
+        """Retry refused or deferred mails; with `corrects`, the address of the first refused mail is corrected."""
+        wrong = self.run(self.model.refused_addresses(sendout))[:1] if corrects else []
+        corrections = tuple(Correction(parse_address(each), parse_address(f"x{each}")) for each in wrong)
+        choice = Choice.of(refused=refused, deferred=deferred, corrections=corrections)
+        self.run(self.model.attempt(self.model.retry(sendout, choice)))
+
+    @rule(what=st.none() | st.sampled_from(sorted(REFUSALS)))
+    def change_relay(self, what: str | None) -> None:
+        """Let the relay refuse all mails, or accept mails again."""
+        self.model.network.refuses = what
 
     @precondition(lambda self: self.free)
     @rule(command=commands, which=EITHER, other=st.booleans())
