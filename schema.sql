@@ -10,7 +10,8 @@
 --
 -- Locks are always taken in this order: delivery_batch, sendout, coupon_list (by id), sendout_list (by list).
 -- Rows of coupon are locked with SKIP LOCKED by the owner of their delivery's batch. An import that replaces available
--- codes waits for their rows, but then holds no lock that a batch waits for.
+-- codes waits for their rows, but then holds no lock that a batch waits for. Imports insert codes in the order of the
+-- index coupon_code, so that imports of the same codes into several lists wait for each other in one order.
 
 -- Every command that was received and could be parsed. The publisher chooses the id. A second command with the same id
 -- changes nothing.
@@ -35,10 +36,11 @@ CREATE TABLE coupon_list (
     preview_text     text NOT NULL CHECK (char_length(preview_text) BETWEEN 1 AND 200),
     total            bigint NOT NULL DEFAULT 0 CHECK (total >= 0),
     available        bigint NOT NULL DEFAULT 0 CHECK (available BETWEEN 0 AND total),
-    removed          bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),  -- all codes that imports have ever removed
+    removed          bigint NOT NULL DEFAULT 0 CHECK (removed >= 0),  -- all codes that were ever removed from the list
     archived_at      timestamptz,
     deleted_at       timestamptz,  -- the row stays if messages or sendouts refer to it; its codes are deleted
     created_at       timestamptz NOT NULL DEFAULT now(),
+    case_sensitive   boolean NOT NULL DEFAULT false,  -- codes of the list that differ only in case are different codes
     CONSTRAINT text_needs_alternative CHECK (shortage <> 'text' OR alternative_text <> ''),
     CONSTRAINT deleted_is_empty CHECK (deleted_at IS NULL OR (archived_at IS NOT NULL AND total = 0))
 ) WITH (fillfactor = 50);  -- the counters change often and are in no index: room for HOT updates
@@ -52,11 +54,28 @@ END $$;
 CREATE TRIGGER never_renamed BEFORE UPDATE OF name ON coupon_list
     FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION refuse_rename();
 
+-- The codes of a list depend on this setting, so it never changes.
+CREATE FUNCTION refuse_case_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'list % is case-sensitive or not from its creation on', OLD.name
+        USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'case_never_changes';
+END $$;
+CREATE TRIGGER case_never_changes BEFORE UPDATE OF case_sensitive ON coupon_list
+    FOR EACH ROW WHEN (OLD.case_sensitive <> NEW.case_sensitive) EXECUTE FUNCTION refuse_case_change();
+
 -- One row per code. A reservation is only an amount (sendout_list.reserved) and changes no row of this table.
 --
 --     available ──→ assigned ──→ sent (its delivery is sent; the row does not change)
 --         ↑            │
 --         └────────────┘ its delivery is refused or cancelled; a code of an uncertain delivery stays assigned
+--
+-- A code exists once in the whole database, in Unicode NFC and ignoring case: for two spellings of a code, coalesce(fold,
+-- lower(code)) is equal. The function fold() in coupons/files/codes.py computes `fold`, because only PostgreSQL 18 can.
+-- For an ASCII code it is lower(code), so the column is NULL and takes no space. The collation "C" makes lower() and the
+-- index independent of the server's locale and its version.
+--
+-- In a case-sensitive list, codes with equal folds may be different codes. The first of them has the variant '', like any
+-- other code, so that no other list accepts a spelling of it. The variant of the others is their own spelling.
 --
 -- The table has no foreign keys, because millions of rows would share-lock one parent row that changes often. `coupons
 -- verify` checks these references instead.
@@ -67,18 +86,71 @@ CREATE TABLE coupon (
     import_id       uuid NOT NULL,  -- the last import with this code
     sendout_id      uuid,
     delivery_number integer,
-    PRIMARY KEY (list_id, code),  -- used by `who --code` and each import
-    CONSTRAINT whole_owner CHECK ((sendout_id IS NULL) = (delivery_number IS NULL))
+    fold            text COLLATE "C",  -- NULL: lower(code); never NULL in a case-sensitive list
+    variant         text COLLATE "C" NOT NULL DEFAULT '',
+    CONSTRAINT whole_owner CHECK ((sendout_id IS NULL) = (delivery_number IS NULL)),
+    CONSTRAINT fold_of_code CHECK (
+        CASE WHEN octet_length(code) = char_length(code) THEN fold IS NULL OR fold = lower(code COLLATE "C")
+             ELSE fold IS NOT NULL AND fold IS NFC NORMALIZED AND fold = lower(fold COLLATE "C") END),
+    -- Migration 0006 found codes that two recipients had already got. Of these rows, the later ones have an id as variant.
+    CONSTRAINT variant_of_code CHECK (
+        variant = '' OR (fold IS NOT NULL AND (
+            variant = normalize(code) OR (sendout_id IS NOT NULL AND variant = chr(1) || id::text))))
 );
+-- Used by each import and by `who --code`. It also rejects a code that two imports add at the same time.
+CREATE UNIQUE INDEX coupon_code ON coupon (coalesce(fold, lower(code COLLATE "C")), variant);
 -- A recipient gets at most one code of each list per sendout. This index also finds the codes of a batch.
 CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number) WHERE sendout_id IS NOT NULL;
 -- Codes are assigned in the order of their ids, from `id > $last` on. Without this cursor, dead entries at the head of
 -- the index halve the speed within 12 seconds.
 CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
--- Codes of deleted lists that may have been sent; imports reject these codes. Only a keyed hash of each code is stored,
--- and the key is in another table, so that a dump of this table alone discloses no code.
+-- A variant is allowed only while another code of the same case-sensitive list has the variant ''. The lock lets a
+-- transaction that deletes this other code see the variant.
+CREATE FUNCTION check_variant() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM coupon c JOIN coupon_list l ON l.id = c.list_id
+    WHERE coalesce(c.fold, lower(c.code COLLATE "C")) = NEW.fold AND c.variant = '' AND c.fold IS NOT NULL
+      AND c.list_id = NEW.list_id AND l.case_sensitive AND normalize(c.code) <> NEW.variant
+    FOR KEY SHARE OF c;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'a variant needs another code of its case-sensitive list'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'variant_has_a_code';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER variant_has_a_code AFTER INSERT OR UPDATE OF list_id, code, fold, variant ON coupon
+    FOR EACH ROW WHEN (NEW.variant <> '' AND NEW.variant = normalize(NEW.code)) EXECUTE FUNCTION check_variant();
+
+-- When a code is deleted, one of its variants takes its place, so that other lists still accept no spelling of it.
+CREATE FUNCTION replace_deleted_code() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE coupon SET variant = '' WHERE id = (
+        SELECT id FROM coupon WHERE coalesce(fold, lower(code COLLATE "C")) = OLD.fold AND variant <> ''
+        ORDER BY id LIMIT 1 FOR NO KEY UPDATE);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER variant_replaces_code AFTER DELETE ON coupon
+    FOR EACH ROW WHEN (OLD.fold IS NOT NULL AND OLD.variant = '') EXECUTE FUNCTION replace_deleted_code();
+
+-- Codes that migration 0006 found a second time, from before a code existed once in the database. The report stays until
+-- the list is deleted. A removed code is no longer in `coupon`; a kept one may have reached a second recipient.
+CREATE TABLE duplicate_code (
+    id            bigint PRIMARY KEY,  -- of its row in `coupon`
+    list_id       bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
+    code          text NOT NULL,
+    state         text NOT NULL CHECK (state IN ('available', 'assigned', 'uncertain', 'sent')),  -- before the migration
+    first_id      bigint NOT NULL,  -- the coupon with the same code that counts
+    first_list_id bigint NOT NULL,
+    removed       boolean NOT NULL
+);
+CREATE INDEX duplicate_code_list ON duplicate_code (list_id);
+
+-- Codes of deleted lists that may have been sent; imports reject these codes in any spelling. Only a keyed hash of each
+-- folded code is stored, and the key is in another table, so that a dump of this table alone discloses no code.
 CREATE TABLE retired_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
+-- The hashes from before migration 0006. They are of a code's own spelling, which cannot be folded any more.
+CREATE TABLE retired_spelling (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
 CREATE TABLE retired_code_key (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     key bytea NOT NULL CHECK (octet_length(key) = 32)
@@ -206,8 +278,8 @@ CREATE INDEX import_job_unfinished ON import_job (created_at) WHERE finished_at 
 CREATE INDEX import_job_list ON import_job (list_id, created_at);
 CREATE INDEX import_job_group ON import_job (group_id, created_at);
 
--- For each chunk of codes that an import added to a list: the sha256 of its codes. While coupon_list.removed is
--- unchanged, the list still has all these codes, so a second import of the same chunk does not look up each code.
+-- For each chunk of codes that an import added to a list: the sha256 of its codes, if the list then had all of them. While
+-- coupon_list.removed is unchanged, the list still has them, so a second import of the chunk does not look up each code.
 CREATE TABLE imported_chunk (
     list_id   bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
     digest    bytea NOT NULL CHECK (octet_length(digest) = 32),

@@ -2,13 +2,19 @@
 
 import hashlib
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 
+import asyncpg
+
 from coupons.database import Connection, connect
 from coupons.errors import UserError
+from coupons.files.codes import fold
 
 MIGRATION_SECONDS = 24 * 3_600
+ROWS_AT_ONCE = 10_000
+UNIQUE_CODES = 6
 ADVISORY_LOCK = 0x636F75706F6E73  # "coupons"; roles.sql takes the same lock, and a test compares the numbers
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _TABLE = """
@@ -49,8 +55,8 @@ async def migrate(database_url: str) -> list[Migration]:
     """Apply and return the missing migrations. A second process waits for the first.
 
     Raises:
-        MigrationError: the database is not in UTF-8, a file was changed after it was applied, or the database is newer
-            than this program.
+        MigrationError: the database is not in UTF-8, a file was changed after it was applied, the database is newer
+            than this program, or a migration refuses the data.
     """
     async with connect(database_url) as connection:
         # Another process may migrate for a long time.
@@ -97,8 +103,28 @@ def _missing(applied: dict[int, str]) -> list[Migration]:
 
 async def _apply(connection: Connection, migration: Migration) -> None:
     async with connection.transaction():
-        await connection.execute(migration.sql, timeout=MIGRATION_SECONDS)
+        if prepare := _PREPARATIONS.get(migration.number):
+            await prepare(connection)
+        try:
+            await connection.execute(migration.sql, timeout=MIGRATION_SECONDS)
+        except asyncpg.RaiseError as error:
+            raise MigrationError(f"migration {migration.number:04} ({migration.name}): {error}") from error
         await connection.execute(
             "INSERT INTO schema_migration (number, name, sha256) VALUES ($1, $2, $3)",
             migration.number, migration.name, migration.sha256,
         )  # fmt: skip
+
+
+async def _fold_codes(connection: Connection) -> None:
+    """Create the temporary table of codes that are not ASCII, with their folds, which PostgreSQL 15 cannot compute."""
+    await connection.execute('CREATE TEMP TABLE folded_code (code text, fold text COLLATE "C") ON COMMIT DROP')
+    query = "SELECT DISTINCT code FROM coupon WHERE octet_length(code) <> char_length(code)"
+    await connection.execute(f"DECLARE spelling CURSOR FOR {query}")
+    while rows := await connection.fetch(f"FETCH {ROWS_AT_ONCE} FROM spelling", timeout=MIGRATION_SECONDS):
+        folded = [(row["code"], fold(row["code"])) for row in rows]
+        await connection.copy_records_to_table("folded_code", records=folded)
+    await connection.execute("CLOSE spelling")  # an open cursor prevents ALTER TABLE
+
+
+_PREPARATIONS: dict[int, Callable[[Connection], Awaitable[None]]] = {UNIQUE_CODES: _fold_codes}
+"""What runs before the file of a migration, in its transaction."""

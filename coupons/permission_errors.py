@@ -2,7 +2,7 @@
 
 import asyncpg
 
-CODES = ("coupon", "import_rejection", "retired_code", "retired_code_key")
+CODES = ("coupon", "duplicate_code", "import_rejection", "retired_code", "retired_spelling", "retired_code_key")
 """Tables that only the role coupons_codes can read completely."""
 
 

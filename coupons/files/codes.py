@@ -6,6 +6,7 @@ Only the shop knows whether a code is valid. These rules decide only whether a l
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from coupons.files.rejections import MAX_CODE_CHARS, Reason, Rejected, cell_text, has_invisible, reject
 
@@ -46,6 +47,14 @@ _URL = re.compile(r"://|^(?:www\.|mailto:)", re.IGNORECASE).search
 _PLACEHOLDER = re.compile(
     r"\{\{|\}\}|\{%|%\}|\{#|\$\{|<%|%%.+%%|\[\[.+\]\]|\*\|.+\|\*"  # Jinja, shells, ERB, AMPscript, wikis, Mailchimp
 ).search
+
+
+def fold(code: str) -> str:
+    """The form in which codes are compared: Unicode's canonical caseless match (D145), in NFC. `schema.sql` uses it.
+
+    For assigned characters, Unicode guarantees that it never changes. A code contains no other characters.
+    """
+    return normalize("NFC", normalize("NFD", code).casefold())
 
 
 def check_codes(lines: Sequence[int], values: Sequence[str]) -> CheckedCodes:

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     COLUMNS = "columns", "does not have as many columns as the first line"
     DUPLICATE = "duplicate", "duplicate of an earlier line"
     IN_LIST = "in_list", "already in the list"
+    OTHER_LIST = "other_list", "already in another list"
     ASSIGNED = "assigned", "already assigned to a recipient"
     RESERVED = "reserved", "reserved for a sendout"
     NOT_IN_LIST = "not_in_list", "not in the list"
@@ -47,13 +48,33 @@ class Reason(StrEnum):
 class Rejected:
     """One rejected line, created by `reject`. `value` can be shown and stored unchanged.
 
-    For a recipient, `row` contains all cells of the line by column name, and `value` is the address.
+    For a recipient, `row` contains all cells of the line by column name, and `value` is the address. For the reason
+    OTHER_LIST, `other_list` is the name of the list that has the code.
     """
 
     line: int
     value: str
     reason: Reason
     row: Mapping[str, str] | None = None
+    other_list: str = ""
+
+    @property
+    def sentence(self) -> str:
+        return describe(self.reason, self.other_list)
+
+
+def describe(reason: Reason, other_list: str = "") -> str:
+    """The reason in words, with the name of the list that has the code."""
+    return f"already in list {other_list}" if other_list else reason.sentence
+
+
+def parse_reason(stored: str) -> tuple[Reason, str]:
+    """The reason and the other list's name of a stored reason, such as `sent` or `other_list:spring-10`."""
+    value, _, other_list = stored.partition(":")
+    return _REASONS[value], other_list
+
+
+_REASONS = {reason.value: reason for reason in Reason}
 
 
 # Characters that are printable for Python, but invisible: joiners, fillers, variation selectors. U+FFFD is included: it
@@ -115,7 +136,7 @@ def _line(rejected: Rejected, columns: Sequence[str]) -> str:
     cells = csv_cell(rejected.value)
     if rejected.row:
         cells = ";".join([cells, *(csv_cell(rejected.row.get(name, "")) for name in columns[1:])])
-    return f'{rejected.line};{cells};"{rejected.reason.sentence}"\r\n'
+    return f"{rejected.line};{cells};{csv_cell(rejected.sentence)}\r\n"
 
 
 def csv_cell(text: str) -> str:

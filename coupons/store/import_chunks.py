@@ -4,13 +4,13 @@ The transaction writes accepted and rejected lines, the counters of the list and
 leaves only whole chunks behind, and the next worker continues after the last of them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
-from coupons.files.codes import CheckedCodes
+from coupons.files.codes import CheckedCodes, fold
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Rejected
 from coupons.states import ImportMode, TargetKind
@@ -22,8 +22,8 @@ SQL = Queries("import_chunks.sql")
 CHUNK_TIMEOUT_SECONDS = 605  # more than the server's own limit of 600 s, whose error is more precise
 """Time limit of one statement over a chunk. A chunk of a million codes takes about five seconds."""
 MERGE_FACTOR = 5
-"""A list that is at most this many times as large as the chunk is read whole. In a larger list, each code of the chunk
-is looked up."""
+"""If all lists have at most this many times as many codes as the chunk, the index is read whole. Otherwise each code of
+the chunk is looked up."""
 MIN_RECORDED_LINES = 10_000
 """The digest of a chunk is recorded only if the chunk has at least this many lines."""
 REMOVE_BATCH_SIZE = 20_000
@@ -79,8 +79,11 @@ async def discard_staging(connection: Connection) -> None:
 
 
 async def stage_codes(connection: Connection, checked: CheckedCodes) -> None:
+    columns: tuple[Sequence[object], ...] = (checked.lines, checked.codes)
+    if not all(map(str.isascii, checked.codes)):
+        columns = (*columns, [None if code.isascii() else fold(code) for code in checked.codes])
     await connection.copy_records_to_table(
-        "staged_code", records=zip(checked.lines, checked.codes, strict=True), columns=["line", "code"]
+        "staged_code", records=zip(*columns, strict=True), columns=["line", "code", "fold"][: len(columns)]
     )
     await _stage_rejected(connection, checked.rejected)
 
@@ -111,7 +114,7 @@ async def _chunk_transaction(connection: Connection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _merge_plan(connection: Connection) -> AsyncIterator[None]:
-    """The planner settings for statements that read along the list's index. Afterwards those for chunks apply again."""
+    """The planner settings for statements that read along the index of codes. Afterwards those of chunks apply."""
     await connection.execute(SQL.merge_plan)
     yield
     await connection.execute(SQL.hash_plan)  # an error aborts the transaction, and with it these settings
@@ -154,6 +157,7 @@ async def import_chunk(
 
 
 async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
+    await _set_variants(connection, job.target)
     match job.mode:
         case ImportMode.ADD:
             return await _add(connection, job, chunk)
@@ -167,55 +171,65 @@ async def _add(connection: Connection, job: LeasedImport, chunk: Chunk) -> Chunk
     """Add the codes of a chunk. Most chunks are entirely new or were imported before; only others look up each code."""
     if await connection.fetchval(SQL.is_imported_chunk, job.target.id, chunk.digest, job.id):
         return await _reject(connection, _INSERT_LINES_OF_IMPORTED_CHUNK, ChunkCounts(), job.id, job.target.id)
-    counts = await _add_line_by_line(connection, job, chunk)
+    is_new = await connection.fetchval(SQL.looks_new)
+    existing = 0 if is_new else await _find_existing(connection, job.id, chunk.lines)
+    counts = await _add_missing(connection, job, chunk, existing)
     if chunk.lines >= MIN_RECORDED_LINES:
         await connection.execute(SQL.record_chunk, job.target.id, chunk.digest, job.id)
     return counts
 
 
-async def _add_line_by_line(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    if await connection.fetchval(SQL.looks_new, job.target.id):
-        before = await connection.fetchval(SQL.last_id)
-        added = await _affected(connection, SQL.add_new, job.target.id, job.id)
-        if added == chunk.lines:
-            return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(added=added), job.id)
-        await _find_existing(connection, job.target.id, job.id, chunk.lines, before=before)
-    else:
-        await _find_existing(connection, job.target.id, job.id, chunk.lines)
-        added = await _affected(connection, SQL.add, job.target.id, job.id)
-    await _execute(connection, SQL.find_repeated)
-    return await _reject(connection, _INSERT_REJECTED_LINES, ChunkCounts(added=added), job.id, job.mode)
-
-
 async def _replace(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    await _find_existing(connection, job.target.id, job.id, chunk.lines)
+    found = await _find_existing(connection, job.id, chunk.lines)
     existing = await _affected(connection, SQL.take_over, job.target.id, job.id)
+    return replace(await _add_missing(connection, job, chunk, found), existing=existing)
+
+
+async def _add_missing(connection: Connection, job: LeasedImport, chunk: Chunk, existing: int) -> ChunkCounts:
+    """Add all codes of the chunk but the `existing` ones that were found, and reject the other lines.
+
+    Lines are left if the chunk only looked new, or if another import has added a code to another list at the same
+    moment. Then the codes are looked up again.
+    """
+    before = await connection.fetchval(SQL.last_id)
     added = await _affected(connection, SQL.add, job.target.id, job.id)
-    await _execute(connection, SQL.find_repeated)
-    counts = ChunkCounts(added=added, existing=existing)
-    return await _reject(connection, _INSERT_REJECTED_LINES, counts, job.id, job.mode)
+    if added == chunk.lines:
+        return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(added=added), job.id)
+    if job.target.case_sensitive:
+        added += await _affected(connection, SQL.add_variants, job.target.id, job.id)
+    repeated = await _affected(connection, SQL.find_repeated)
+    if existing + added + repeated < chunk.lines:
+        await _set_variants(connection, job.target)
+        await _find_existing(connection, job.id, chunk.lines, before=before)
+    return await _reject_lines(connection, job, ChunkCounts(added=added))
 
 
 async def _delete(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    await _find_existing(connection, job.target.id, job.id, chunk.lines)
+    await _find_existing(connection, job.id, chunk.lines)
+    if job.target.case_sensitive:
+        await _execute(connection, SQL.lock_variants)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
     removed = await _affected(connection, SQL.delete, job.target.id, available)
     await _execute(connection, SQL.find_repeated)
-    return await _reject(connection, _INSERT_REJECTED_LINES, ChunkCounts(removed=removed), job.id, job.mode)
+    return await _reject_lines(connection, job, ChunkCounts(removed=removed))
 
 
-async def _find_existing(
-    connection: Connection, list_id: int, import_id: UUID, lines: int, *, before: int = ANY_ID
-) -> None:
-    """Find the codes of the chunk that the list had before this import, and those that are retired.
+async def _set_variants(connection: Connection, target: Target) -> None:
+    if target.case_sensitive:
+        await _execute(connection, SQL.set_variants, target.id)
 
-    `before` is the highest id that a code of this import cannot have. MERGE_FACTOR decides how the list is searched.
+
+async def _find_existing(connection: Connection, import_id: UUID, lines: int, *, before: int = ANY_ID) -> int:
+    """Find the codes of the chunk that any list had before this import, and the retired ones; return their number.
+
+    `before` is the highest id that a code of this import cannot have. MERGE_FACTOR decides how the codes are searched.
     """
-    if total := await connection.fetchval(SQL.list_total, list_id):
+    found = 0
+    if total := await connection.fetchval(SQL.count_codes):
         search = SQL.find_existing_by_merge if total <= MERGE_FACTOR * lines else SQL.find_existing_by_probe
         async with _merge_plan(connection):
-            await _execute(connection, search, list_id, import_id, before)
-    await _execute(connection, SQL.find_retired)
+            found = await _affected(connection, search, import_id, before)
+    return found + await _affected(connection, SQL.find_retired)
 
 
 async def _import_recipients(connection: Connection, job: LeasedImport) -> ChunkCounts:
@@ -234,6 +248,10 @@ async def _reject(connection: Connection, statement: str, counts: ChunkCounts, *
         kept_reserved=sum(row.get("reserved", 0) for row in rows),
         kept_assigned=sum(row.get("assigned", 0) for row in rows),
     )
+
+
+async def _reject_lines(connection: Connection, job: LeasedImport, counts: ChunkCounts) -> ChunkCounts:
+    return await _reject(connection, _INSERT_REJECTED_LINES, counts, job.id, job.mode, job.target.id)
 
 
 async def _lock_target(connection: Connection, target: Target) -> None:
@@ -290,6 +308,8 @@ async def _remove_codes(connection: Connection, job: LeasedImport, after: object
     ids = await connection.fetchval(
         SQL.find_missing, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
     )
+    if job.target.case_sensitive:
+        await _execute(connection, SQL.lock_variants_of, job.target.id, ids)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
     removed = await _affected(connection, SQL.remove_missing, job.target.id, ids, available)
     await connection.execute(SQL.update_counters, job.target.id, 0, removed)
@@ -316,11 +336,12 @@ async def dry_run(
 
 
 async def _dry_run_codes(connection: Connection, target: Target, mode: ImportMode, lines: int) -> ImportCounts:
-    await _find_existing(connection, target.id, NO_IMPORT, lines)
+    await _set_variants(connection, target)
+    await _find_existing(connection, NO_IMPORT, lines)
     await _execute(connection, SQL.find_repeated)
-    existing = await _affected(connection, SQL.dry_run_take_over) if mode == ImportMode.REPLACE else 0
+    existing = await _affected(connection, SQL.dry_run_take_over, target.id) if mode == ImportMode.REPLACE else 0
     removed = await _affected(connection, SQL.dry_run_delete, target.id) if mode == ImportMode.DELETE else 0
-    reasons = await _count_rejected(connection, mode)
+    reasons = await _count_rejected(connection, target, mode)
     invalid = sum((await _count_staged_rejections(connection)).values())
     added = lines - (sum(reasons.values()) - invalid) - existing - removed
     counts = ImportCounts(added, existing, removed, reasons)
@@ -349,9 +370,9 @@ async def _dry_run_recipients(connection: Connection, target: Target, mode: Impo
             return ImportCounts(added, existing, 0, reasons)
 
 
-async def _count_rejected(connection: Connection, mode: ImportMode) -> dict[str, int]:
+async def _count_rejected(connection: Connection, target: Target, mode: ImportMode) -> dict[str, int]:
     count = f"SELECT reason, count(*) AS lines FROM ({SQL.rejected_lines.rstrip(';')}) rejected GROUP BY reason"
-    rows = await connection.fetch(count, NO_IMPORT, mode, timeout=CHUNK_TIMEOUT_SECONDS)
+    rows = await connection.fetch(count, NO_IMPORT, mode, target.id, timeout=CHUNK_TIMEOUT_SECONDS)
     return {row["reason"]: row["lines"] for row in rows}
 
 
@@ -362,7 +383,9 @@ async def _count_staged_rejections(connection: Connection) -> dict[str, int]:
 async def _iter_rejected(connection: Connection, target: Target, mode: ImportMode) -> AsyncIterator[Rejected]:
     """The lines that would be rejected, by line number."""
     is_group = target.kind is TargetKind.GROUP
-    statement, arguments = (SQL.staged_rejections, ()) if is_group else (SQL.rejected_lines, (NO_IMPORT, mode))
+    statement, arguments = (
+        (SQL.staged_rejections, ()) if is_group else (SQL.rejected_lines, (NO_IMPORT, mode, target.id))
+    )
     rows = connection.cursor(
         f"{statement.rstrip(';')} ORDER BY line", *arguments, prefetch=PREFETCH_ROWS, timeout=CHUNK_TIMEOUT_SECONDS
     )

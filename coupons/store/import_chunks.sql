@@ -1,9 +1,12 @@
 -- prepare_staging: create or empty this connection's tables for the lines of a chunk and for search results
-CREATE TEMP TABLE IF NOT EXISTS staged_code (line bigint, code text);
+CREATE TEMP TABLE IF NOT EXISTS staged_code (
+    line bigint, code text, fold text COLLATE "C", variant text COLLATE "C" DEFAULT '',
+    key text COLLATE "C" GENERATED ALWAYS AS (coalesce(fold, lower(code COLLATE "C"))) STORED);
 CREATE TEMP TABLE IF NOT EXISTS staged_recipient (line bigint, address_key text, address text, attributes text);
 CREATE TEMP TABLE IF NOT EXISTS staged_rejection (line bigint, text text, reason text);
 CREATE TEMP TABLE IF NOT EXISTS existing_code (
-    line bigint, code text, import_id uuid, sendout_id uuid, delivery_number integer, retired boolean, accepted boolean);
+    line bigint, key text COLLATE "C", variant text COLLATE "C", list_id bigint, import_id uuid, sendout_id uuid,
+    delivery_number integer, retired boolean, accepted boolean);
 CREATE TEMP TABLE IF NOT EXISTS repeated_line (line bigint);
 TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line;
 
@@ -26,74 +29,109 @@ SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 
--- lock_target: allow one import at a time into row $2 of table $1. Otherwise two imports of the same codes in different
--- orders would deadlock, even with ON CONFLICT. The shared lock excludes the deletion of any list, so that the sent codes
--- of a deleted list are retired before an import looks for them
+-- lock_target: allow one import at a time into row $2 of table $1, so that the counters, the chunks and the variants of a
+-- list change in one order. The shared lock excludes the deletion of any list, so that the sent codes of a deleted list
+-- are retired before an import looks for them
 SELECT pg_advisory_xact_lock_shared(hashtextextended('retired_code', 0)), pg_advisory_xact_lock(hashtextextended($1, $2));
 
--- list_total: the number of codes in list $1
-SELECT total FROM coupon_list WHERE id = $1;
+-- count_codes: the number of codes in all lists
+SELECT coalesce(sum(total), 0)::bigint FROM coupon_list;
 
 -- is_imported_chunk: whether list $1 has every code of the chunk with digest $2, because an import other than $3 has
 -- imported the same chunk and no code was removed from the list since
 SELECT EXISTS (SELECT FROM imported_chunk k JOIN coupon_list l ON l.id = k.list_id
                WHERE k.list_id = $1 AND k.digest = $2 AND k.import_id <> $3 AND k.removed = l.removed);
 
--- record_chunk: record that list $1 has every code of the chunk, unless some codes are retired. The row keeps the first
--- import of the chunk as long as no code is removed from the list
+-- record_chunk: record that list $1 has every code of the chunk, unless some codes are retired or in another list. The row
+-- keeps the first import of the chunk as long as no code is removed from the list
 INSERT INTO imported_chunk (list_id, digest, import_id, removed)
-SELECT $1, $2, $3, removed FROM coupon_list WHERE id = $1 AND NOT EXISTS (SELECT FROM existing_code WHERE retired)
+SELECT $1, $2, $3, removed FROM coupon_list
+WHERE id = $1 AND NOT EXISTS (SELECT FROM existing_code WHERE retired OR list_id <> $1)
 ON CONFLICT (list_id, digest) DO UPDATE SET import_id = excluded.import_id, removed = excluded.removed
 WHERE imported_chunk.removed <> excluded.removed;
 
--- looks_new: whether list $1 has no code of a sample of one hundredth of the chunk; takes 0.1 s for a million codes
-SELECT NOT EXISTS (SELECT FROM retired_code) AND NOT EXISTS (
-    SELECT FROM (SELECT code FROM staged_code WHERE line % 101 = 0 OFFSET 0) s
-    CROSS JOIN LATERAL (SELECT FROM coupon WHERE list_id = $1 AND code = s.code OFFSET 0) c);
+-- set_variants: set the variants that the codes of the chunk have or get in the case-sensitive list $1: '' for the first
+-- code of each key, the own spelling for the others. If another list has the key, all codes get '', and so are found there
+UPDATE staged_code s
+SET fold = s.key, variant = CASE WHEN f.is_elsewhere OR f.spelling = normalize(s.code) THEN '' ELSE normalize(s.code) END
+FROM (
+    SELECT chunk.key, coalesce(normalize(c.code), chunk.spelling) AS spelling, c.list_id <> $1 AS is_elsewhere
+    FROM (SELECT DISTINCT ON (key) key, normalize(code) AS spelling FROM staged_code ORDER BY key, line OFFSET 0) chunk
+    LEFT JOIN LATERAL (SELECT list_id, code FROM coupon
+                       WHERE coalesce(fold, lower(code COLLATE "C")) = chunk.key AND variant = '' OFFSET 0) c ON true
+) f
+WHERE f.key = s.key;
+
+-- looks_new: whether no list has a code of a sample of one hundredth of the chunk; takes 0.1 s for a million codes
+SELECT NOT EXISTS (SELECT FROM retired_code) AND NOT EXISTS (SELECT FROM retired_spelling) AND NOT EXISTS (
+    SELECT FROM (SELECT key FROM staged_code WHERE line % 101 = 0 OFFSET 0) s
+    CROSS JOIN LATERAL (SELECT FROM coupon WHERE coalesce(fold, lower(code COLLATE "C")) = s.key OFFSET 0) c);
 
 -- last_id: a number lower than the id of every future coupon
 SELECT nextval(pg_get_serial_sequence('coupon', 'id'));
 
--- find_existing_by_merge: find the codes that are in both list $1 and the chunk, by reading the whole list. A million
--- codes in a list of a million take 0.9 s. Codes with ids after $3 are omitted if import $2 has just added them
+-- find_existing_by_merge: find the codes of the chunk that any list has, and that were not found before, by reading the
+-- whole index. A million codes among a million take 0.9 s. Codes with ids after $2 are omitted if import $1 has just added
+-- them
 INSERT INTO existing_code
-SELECT s.line, s.code, c.import_id, c.sendout_id, c.delivery_number, false, false
-FROM (SELECT code, min(line) AS line FROM staged_code GROUP BY code) s
-JOIN coupon c ON c.list_id = $1 AND c.code = s.code
-WHERE c.import_id <> $2 OR c.id <= $3;
+SELECT s.line, s.key, s.variant, c.list_id, c.import_id, c.sendout_id, c.delivery_number, false, false
+FROM (SELECT key, variant, min(line) AS line FROM staged_code WHERE NOT EXISTS (
+          SELECT FROM existing_code k WHERE k.key = staged_code.key AND k.variant = staged_code.variant)
+      GROUP BY key, variant) s
+JOIN coupon c ON coalesce(c.fold, lower(c.code COLLATE "C")) = s.key AND c.variant = s.variant
+WHERE c.import_id <> $1 OR c.id <= $2;
 
 -- find_existing_by_probe: find the same codes as find_existing_by_merge, with one index lookup of 2.3 µs per code; for a
--- list that is much larger than the chunk
+-- chunk that is much smaller than the table
 INSERT INTO existing_code
-SELECT s.line, s.code, c.import_id, c.sendout_id, c.delivery_number, false, false
-FROM (SELECT code, min(line) AS line FROM staged_code GROUP BY code ORDER BY code) s
-CROSS JOIN LATERAL (SELECT * FROM coupon WHERE list_id = $1 AND code = s.code OFFSET 0) c
-WHERE c.import_id <> $2 OR c.id <= $3;
+SELECT s.line, s.key, s.variant, c.list_id, c.import_id, c.sendout_id, c.delivery_number, false, false
+FROM (SELECT key, variant, min(line) AS line FROM staged_code WHERE NOT EXISTS (
+          SELECT FROM existing_code k WHERE k.key = staged_code.key AND k.variant = staged_code.variant)
+      GROUP BY key, variant ORDER BY key) s
+CROSS JOIN LATERAL (SELECT * FROM coupon
+                    WHERE coalesce(fold, lower(code COLLATE "C")) = s.key AND variant = s.variant OFFSET 0) c
+WHERE c.import_id <> $1 OR c.id <= $2;
 
--- find_retired: find the codes of the chunk that are retired, because a deleted list has sent them
+-- find_retired: find the codes of the chunk that are retired, because a deleted list has sent them. A hash from before
+-- migration 0006 is of one spelling: the code's own, its upper case and its lower case are compared
 INSERT INTO existing_code
-SELECT s.line, s.code, NULL, NULL, NULL, true, false
-FROM (SELECT code, min(line) AS line FROM staged_code WHERE EXISTS (SELECT FROM retired_code) GROUP BY code) s
-CROSS JOIN retired_code_key k JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.code)
-WHERE NOT EXISTS (SELECT FROM existing_code known WHERE known.code = s.code);
+SELECT min(line), key, variant, NULL, NULL, NULL, NULL, true, false
+FROM (
+    SELECT s.line, s.key, s.variant
+    FROM (SELECT key, variant, min(line) AS line FROM staged_code WHERE EXISTS (SELECT FROM retired_code)
+          GROUP BY key, variant) s
+    CROSS JOIN retired_code_key k JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.key)
+    UNION ALL
+    SELECT s.line, s.key, s.variant
+    FROM (SELECT line, key, variant, unnest(ARRAY[code, upper(code), key]) AS spelling FROM staged_code
+          WHERE EXISTS (SELECT FROM retired_spelling)) s
+    CROSS JOIN retired_code_key k JOIN retired_spelling h ON h.hash = retired_code_hash(k.key, s.spelling)
+) retired
+WHERE NOT EXISTS (SELECT FROM existing_code known WHERE known.key = retired.key AND known.variant = retired.variant)
+GROUP BY key, variant;
 
 -- find_repeated: find the lines whose code is in an earlier line of the chunk
 INSERT INTO repeated_line
-SELECT line FROM (SELECT line, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code) numbered
+SELECT line FROM (SELECT line, row_number() OVER (PARTITION BY key, variant ORDER BY line) AS nth FROM staged_code) numbered
 WHERE nth > 1;
 
--- add_new: add all codes of a chunk that looks new, in the order of the index, which is faster than the order of the file
-INSERT INTO coupon (list_id, code, import_id)
-SELECT $1, s.code, $2
-FROM (SELECT code, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code) s
+-- add: add the codes that do not exist yet, in the order of the index, which is faster than the order of the file. Another
+-- import may add the same code to another list at the same moment; then it is not added
+INSERT INTO coupon (list_id, code, import_id, fold)
+SELECT $1, s.code, $2, s.fold
+FROM (SELECT code, fold, row_number() OVER (PARTITION BY key ORDER BY line) AS nth FROM staged_code
+      WHERE variant = '' AND NOT EXISTS (SELECT FROM existing_code k WHERE k.key = staged_code.key AND k.variant = '')) s
 WHERE s.nth = 1
-ON CONFLICT (list_id, code) DO NOTHING;
+ON CONFLICT (coalesce(fold, lower(code COLLATE "C")), variant) DO NOTHING;
 
--- add: add the codes that do not exist yet
-INSERT INTO coupon (list_id, code, import_id)
-SELECT $1, s.code, $2
-FROM (SELECT code, row_number() OVER (PARTITION BY code ORDER BY line) AS nth FROM staged_code
-      WHERE NOT EXISTS (SELECT FROM existing_code k WHERE k.code = staged_code.code)) s
+-- add_variants: add the variants that do not exist yet, if the list has their keys
+INSERT INTO coupon (list_id, code, import_id, fold, variant)
+SELECT $1, s.code, $2, s.fold, s.variant
+FROM (SELECT code, fold, variant, row_number() OVER (PARTITION BY key, variant ORDER BY line) AS nth FROM staged_code
+      WHERE variant <> '' AND NOT EXISTS (
+          SELECT FROM existing_code k WHERE k.key = staged_code.key AND k.variant = staged_code.variant)) s
+CROSS JOIN LATERAL (SELECT FROM coupon c WHERE coalesce(c.fold, lower(c.code COLLATE "C")) = s.fold AND c.variant = ''
+                    AND c.list_id = $1 OFFSET 0) first
 WHERE s.nth = 1;
 
 -- take_over: mark available codes of list $1 that are in the file of import $2 as belonging to that import. They are
@@ -101,15 +139,28 @@ WHERE s.nth = 1;
 WITH available AS MATERIALIZED (
     SELECT c.place FROM existing_code k
     CROSS JOIN LATERAL (SELECT ctid AS place FROM coupon
-                        WHERE list_id = $1 AND code = k.code AND sendout_id IS NULL AND import_id <> $2
+                        WHERE coalesce(fold, lower(code COLLATE "C")) = k.key AND variant = k.variant AND list_id = $1
+                          AND sendout_id IS NULL AND import_id <> $2
                         FOR UPDATE OFFSET 0) c
-    WHERE k.sendout_id IS NULL AND k.import_id <> $2 AND NOT k.retired
+    WHERE k.list_id = $1 AND k.sendout_id IS NULL AND k.import_id <> $2
 ), kept AS (
     UPDATE coupon SET import_id = $2
     WHERE ctid = ANY ((SELECT array_agg(place) FROM available)::tid[]) AND sendout_id IS NULL
-    RETURNING code
+    RETURNING coalesce(fold, lower(code COLLATE "C")) AS key, variant
 )
-UPDATE existing_code k SET accepted = true FROM kept WHERE k.code = kept.code;
+UPDATE existing_code k SET accepted = true FROM kept WHERE k.key = kept.key AND k.variant = kept.variant;
+
+-- lock_variants: lock the variants that may replace deleted codes of the chunk. A batch locks a code before its list, so
+-- they are locked before the list
+SELECT FROM staged_code s
+CROSS JOIN LATERAL (SELECT FROM coupon WHERE coalesce(fold, lower(code COLLATE "C")) = s.key AND variant <> ''
+                    FOR NO KEY UPDATE OFFSET 0) c;
+
+-- lock_variants_of: lock the variants that may replace deleted codes of list $1 with the ids $2
+SELECT FROM unnest($2::bigint[]) AS missing (id)
+CROSS JOIN LATERAL (SELECT fold FROM coupon WHERE list_id = $1 AND id = missing.id AND sendout_id IS NULL OFFSET 0) m
+CROSS JOIN LATERAL (SELECT FROM coupon WHERE coalesce(fold, lower(code COLLATE "C")) = m.fold AND variant <> ''
+                    FOR NO KEY UPDATE OFFSET 0) c;
 
 -- lock_list: lock list $1; the result is the number of codes that may be removed
 SELECT available FROM coupon_list WHERE id = $1 FOR NO KEY UPDATE;
@@ -117,34 +168,38 @@ SELECT available FROM coupon_list WHERE id = $1 FOR NO KEY UPDATE;
 -- delete: delete codes of list $1 that are not assigned, in the order of their lines, at most $2: the others are reserved
 WITH available AS MATERIALIZED (
     SELECT c.place
-    FROM (SELECT code FROM existing_code WHERE sendout_id IS NULL AND NOT retired ORDER BY line) k
-    CROSS JOIN LATERAL (SELECT ctid AS place FROM coupon WHERE list_id = $1 AND code = k.code AND sendout_id IS NULL
+    FROM (SELECT key, variant FROM existing_code WHERE list_id = $1 AND sendout_id IS NULL ORDER BY line) k
+    CROSS JOIN LATERAL (SELECT ctid AS place FROM coupon
+                        WHERE coalesce(fold, lower(code COLLATE "C")) = k.key AND variant = k.variant AND list_id = $1
+                          AND sendout_id IS NULL
                         FOR UPDATE SKIP LOCKED OFFSET 0) c
     LIMIT $2
 ), gone AS (
     DELETE FROM coupon WHERE ctid = ANY ((SELECT array_agg(place) FROM available)::tid[]) AND sendout_id IS NULL
-    RETURNING code
+    RETURNING coalesce(fold, lower(code COLLATE "C")) AS key, variant
 )
-UPDATE existing_code k SET accepted = true FROM gone WHERE k.code = gone.code;
+UPDATE existing_code k SET accepted = true FROM gone WHERE k.key = gone.key AND k.variant = gone.variant;
 
--- rejected_lines: every rejected line of the chunk of import $1 with mode $2, with its reason
+-- rejected_lines: every rejected line of the chunk of import $1 with mode $2 into list $3, with its reason
 SELECT line, text, reason FROM (
     SELECT s.line, s.code AS text,
            CASE WHEN $2 = 'delete' THEN
                     CASE WHEN k.accepted AND r.line IS NULL THEN NULL
-                         WHEN k.code IS NULL OR k.retired OR k.accepted THEN 'not_in_list'
+                         WHEN k.key IS NULL OR k.retired OR k.accepted OR k.list_id <> $3 THEN 'not_in_list'
                          WHEN k.sendout_id IS NULL THEN 'reserved'
                          WHEN (SELECT state FROM delivery d
                                WHERE d.sendout_id = k.sendout_id AND d.number = k.delivery_number) = 'sent' THEN 'sent'
                          ELSE 'assigned' END
-                WHEN k.code IS NULL OR k.accepted THEN CASE WHEN r.line IS NOT NULL THEN 'duplicate' END
+                WHEN k.key IS NULL OR k.accepted THEN CASE WHEN r.line IS NOT NULL THEN 'duplicate' END
                 WHEN k.import_id = $1 THEN 'duplicate'
                 WHEN k.retired THEN 'sent'
-                WHEN k.sendout_id IS NULL THEN 'in_list'
-                WHEN (SELECT state FROM delivery d
-                      WHERE d.sendout_id = k.sendout_id AND d.number = k.delivery_number) = 'sent' THEN 'sent'
+                WHEN k.sendout_id IS NOT NULL
+                     AND (SELECT state FROM delivery d
+                          WHERE d.sendout_id = k.sendout_id AND d.number = k.delivery_number) = 'sent' THEN 'sent'
+                WHEN k.list_id <> $3 THEN 'other_list:' || l.name
                 ELSE 'in_list' END AS reason
-    FROM staged_code s LEFT JOIN existing_code k ON k.code = s.code LEFT JOIN repeated_line r ON r.line = s.line
+    FROM staged_code s LEFT JOIN existing_code k ON k.key = s.key AND k.variant = s.variant
+    LEFT JOIN repeated_line r ON r.line = s.line LEFT JOIN coupon_list l ON l.id = k.list_id
 ) checked
 WHERE reason IS NOT NULL
 UNION ALL
@@ -153,9 +208,10 @@ SELECT line, text, reason FROM staged_rejection;
 -- lines_of_imported_chunk: every line of a chunk whose codes are all in list $2, with the reason sent or in_list
 SELECT s.line, s.code AS text, CASE WHEN o.is_sent THEN 'sent' ELSE 'in_list' END AS reason
 FROM staged_code s
-LEFT JOIN (SELECT c.code, (SELECT state FROM delivery d
-                           WHERE d.sendout_id = c.sendout_id AND d.number = c.delivery_number) = 'sent' AS is_sent
-           FROM coupon c WHERE c.list_id = $2 AND c.sendout_id IS NOT NULL) o ON o.code = s.code
+LEFT JOIN (SELECT coalesce(c.fold, lower(c.code COLLATE "C")) AS key, c.variant,
+                  (SELECT state FROM delivery d
+                   WHERE d.sendout_id = c.sendout_id AND d.number = c.delivery_number) = 'sent' AS is_sent
+           FROM coupon c WHERE c.list_id = $2 AND c.sendout_id IS NOT NULL) o ON o.key = s.key AND o.variant = s.variant
 UNION ALL
 SELECT line, text, reason FROM staged_rejection;
 
@@ -229,8 +285,8 @@ SELECT (SELECT count(*) FROM gone) AS removed, (SELECT max(address_key) FROM tar
 -- count_staged_rejections: the number of staged rejected lines for each reason
 SELECT reason, count(*) AS lines FROM staged_rejection GROUP BY reason;
 
--- dry_run_take_over: a dry run of take_over
-UPDATE existing_code SET accepted = true WHERE sendout_id IS NULL AND NOT retired;
+-- dry_run_take_over: a dry run of take_over into list $1
+UPDATE existing_code SET accepted = true WHERE list_id = $1 AND sendout_id IS NULL;
 
 -- dry_run_replace: the number of codes of list $1 that would be removed if $2 of its available codes are in the file and
 -- $3 codes are added, and the number of reserved codes that would stay
@@ -240,8 +296,8 @@ FROM coupon_list CROSS JOIN (
 WHERE id = $1;
 
 -- dry_run_delete: a dry run of delete
-UPDATE existing_code SET accepted = true WHERE code IN (
-    SELECT code FROM existing_code WHERE sendout_id IS NULL AND NOT retired
+UPDATE existing_code SET accepted = true WHERE (key, variant) IN (
+    SELECT key, variant FROM existing_code WHERE list_id = $1 AND sendout_id IS NULL
     ORDER BY line LIMIT (SELECT available FROM coupon_list WHERE id = $1));
 
 -- group_size: the number of recipients in group $1

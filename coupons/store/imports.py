@@ -16,7 +16,7 @@ from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
-from coupons.files.rejections import Reason, Rejected
+from coupons.files.rejections import Rejected, describe, parse_reason
 from coupons.states import ImportMode, ImportState, TargetKind
 from coupons.store import lists, uploads
 from coupons.store.queries import Queries
@@ -26,7 +26,6 @@ INLINE = "inline"
 """The format of codes from a command: one JSON string per line, because a code may contain any character."""
 DELETE_TIMEOUT_SECONDS = 600
 """Long enough to delete millions of rejected lines."""
-REASONS = {reason.value: reason for reason in Reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,7 @@ class Target:
     id: int
     name: str
     kind: TargetKind
+    case_sensitive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,11 @@ async def claim(
     columns = {**row, "mode": ImportMode(row["mode"])}
     list_id, group_id = columns.pop("list_id"), columns.pop("group_id")
     list_name, group_name = columns.pop("list"), columns.pop("group")
+    case_sensitive = columns.pop("case_sensitive")
     columns.pop("read_bytes")
     if list_id is None:
         return LeasedImport(**columns, target=Target(group_id, group_name, TargetKind.GROUP))
-    return LeasedImport(**columns, target=Target(list_id, list_name, TargetKind.LIST))
+    return LeasedImport(**columns, target=Target(list_id, list_name, TargetKind.LIST, case_sensitive))
 
 
 async def seconds_until_due(connection: Connection) -> float | None:
@@ -349,9 +350,10 @@ async def iter_rejections(connection: "Connection | Pool", import_id: UUID) -> A
         after = row["first_line"]
 
 
-async def count_reasons(connection: Connection, import_id: UUID) -> dict[Reason, int]:
-    """The number of rejected lines for each reason, the most frequent reason first."""
-    return {REASONS[row["reason"]]: row["lines"] for row in await connection.fetch(SQL.count_reasons, import_id)}
+async def count_reasons(connection: Connection, import_id: UUID) -> dict[str, int]:
+    """The number of rejected lines for each reason in words, the most frequent reason first."""
+    rows = await connection.fetch(SQL.count_reasons, import_id)
+    return {describe(*parse_reason(row["reason"])): row["lines"] for row in rows}
 
 
 async def list_first_rejections(connection: Connection, import_id: UUID, limit: int) -> list[Rejected]:
@@ -371,4 +373,5 @@ def rejection_to_text(rejected: Rejected) -> str:
 def rejection_from_text(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
     """The rejected line for a text from `rejection_to_text`."""
     row = json.loads(text) if is_row else None
-    return Rejected(line, row[EMAIL] if row else text, REASONS[reason], row)
+    parsed, other_list = parse_reason(reason)
+    return Rejected(line, row[EMAIL] if row else text, parsed, row, other_list)

@@ -33,6 +33,7 @@ FROM (
 WHERE j.id = waiting.id
 RETURNING j.id, j.list_id, j.group_id,
           (SELECT name FROM coupon_list WHERE id = j.list_id) AS list,
+          (SELECT case_sensitive FROM coupon_list WHERE id = j.list_id) AS case_sensitive,
           (SELECT name FROM recipient_group WHERE id = j.group_id) AS "group",
           j.mode, j.source, j.format, j.position, j.digest, j.read_bytes, j.lines, j.retries, j.lease_token,
           waiting.state = 'running' AS is_resumed;

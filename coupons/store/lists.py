@@ -21,7 +21,8 @@ work waits for it."""
 class CouponList:
     """`total` = `available` + `reserved` + `assigned` + `sent`: each code is counted once.
 
-    Reserved codes are held for a sendout and not yet assigned to a recipient.
+    Reserved codes are held for a sendout and not yet assigned to a recipient. In a `case_sensitive` list, codes that
+    differ only in case are different codes.
     """
 
     id: int
@@ -30,6 +31,7 @@ class CouponList:
     shortage: Shortage
     alternative_text: str
     preview_text: str
+    case_sensitive: bool
     archived_at: datetime | None
     created_at: datetime
     total: int
@@ -37,6 +39,29 @@ class CouponList:
     reserved: int
     assigned: int
     sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateCounts:
+    """The numbers of a list's codes that migration 0006 has removed, and of those that stay with their recipients."""
+
+    list: str
+    removed: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateCode:
+    """A code that migration 0006 found a second time. `state` is its state before; `first_list` has the other code.
+
+    A `removed` code is no longer in its list. Another code stays with its recipient, who may have got it already.
+    """
+
+    list: str
+    code: str
+    state: str
+    removed: bool
+    first_list: str | None
 
 
 def _coupon_list(row: asyncpg.Record) -> CouponList:
@@ -51,13 +76,15 @@ async def create(
     shortage: Shortage,
     alternative_text: str,
     preview_text: str | None,
+    case_sensitive: bool = False,
 ) -> None:
     """Create an empty list. Raises Conflict if the name is taken, or a text is too long or missing."""
     _check_texts(name, description, alternative_text, preview_text)
     if shortage == Shortage.TEXT and not alternative_text:
         raise Conflict(f"list {name}: shortage text needs an alternative text")
     preview = preview_text or name + PREVIEW_SUFFIX
-    if await connection.fetchval(SQL.create, name, description, shortage, alternative_text, preview) is None:
+    arguments = (name, description, shortage, alternative_text, preview, case_sensitive)
+    if await connection.fetchval(SQL.create, *arguments) is None:
         raise Conflict(f"list {name} already exists")
 
 
@@ -145,6 +172,7 @@ async def delete(connection: Connection, name: str) -> int:
         is_named = await _check_unused(connection, row["id"], name)
         spent: int = await connection.fetchval(SQL.remember, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.delete_coupons, row["id"], timeout=DELETE_SECONDS)
+        await connection.execute(SQL.delete_duplicates, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.delete_rejections, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.bury if is_named else SQL.delete, row["id"])
         return spent
@@ -162,3 +190,13 @@ async def _check_unused(connection: Connection, list_id: int, name: str) -> bool
         raise Conflict(f"list {name} is being filled by an import")
     is_named: bool = users["is_named"]
     return is_named
+
+
+async def count_duplicates(connection: Connection) -> list[DuplicateCounts]:
+    """The numbers of duplicates that migration 0006 has found, for each list that has some."""
+    return [DuplicateCounts(**row) for row in await connection.fetch(SQL.count_duplicates)]
+
+
+async def list_duplicates(connection: Connection, name: str | None) -> list[DuplicateCode]:
+    """The duplicates that migration 0006 has found in the list, or in all lists."""
+    return [DuplicateCode(**row) for row in await connection.fetch(SQL.list_duplicates, name)]

@@ -1,6 +1,6 @@
 -- create: create a list; no row if the name is taken
-INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text, case_sensitive)
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
@@ -11,7 +11,8 @@ SET description = coalesce($2, description), shortage = coalesce($3, shortage),
 WHERE name = $1 AND deleted_at IS NULL;
 
 -- rows: lists with their counters; $1 names, or NULL for all; $2 includes archived lists
-SELECT l.id, l.name, l.description, l.shortage, l.alternative_text, l.preview_text, l.archived_at, l.created_at,
+SELECT l.id, l.name, l.description, l.shortage, l.alternative_text, l.preview_text, l.case_sensitive, l.archived_at,
+       l.created_at,
        l.total, l.available, used.reserved, used.assigned, used.sent
 FROM coupon_list l
 CROSS JOIN LATERAL (
@@ -23,9 +24,9 @@ WHERE l.deleted_at IS NULL AND ($1::text[] IS NULL OR l.name = ANY ($1)) AND ($2
 ORDER BY l.name;
 
 -- copy: create an empty list with the settings of another list; no row if the name is taken
-INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text)
+INSERT INTO coupon_list (name, description, shortage, alternative_text, preview_text, case_sensitive)
 SELECT $2, description, shortage, alternative_text,
-       CASE WHEN preview_text = $1 || $3 THEN $2 || $3 ELSE preview_text END
+       CASE WHEN preview_text = $1 || $3 THEN $2 || $3 ELSE preview_text END, case_sensitive
 FROM coupon_list WHERE name = $1 AND deleted_at IS NULL
 ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
@@ -59,15 +60,19 @@ SELECT (SELECT s.id FROM sendout s JOIN message_list ml USING (message_id)
 -- The hashes are sorted: two lists that are deleted at the same time lock rows in one order, and the index is filled in
 -- its own order.
 WITH spent AS (
-    SELECT retired_code_hash(key, code) AS hash FROM coupon CROSS JOIN retired_code_key
+    SELECT retired_code_hash(key, coalesce(fold, lower(code COLLATE "C"))) AS hash FROM coupon CROSS JOIN retired_code_key
     WHERE list_id = $1 AND sendout_id IS NOT NULL
 ), remembered AS (
-    INSERT INTO retired_code (hash) SELECT hash FROM spent ORDER BY hash ON CONFLICT DO NOTHING
+    INSERT INTO retired_code (hash) SELECT DISTINCT hash FROM spent ORDER BY hash ON CONFLICT DO NOTHING
 )
 SELECT count(*) FROM spent;
 
--- delete_coupons: delete all codes of a list
-DELETE FROM coupon WHERE list_id = $1;
+-- delete_coupons: delete all codes of a list; each partial index finds a part of them
+WITH free AS (DELETE FROM coupon WHERE list_id = $1 AND sendout_id IS NULL)
+DELETE FROM coupon WHERE list_id = $1 AND sendout_id IS NOT NULL;
+
+-- delete_duplicates: delete the list's duplicates that migration 0006 has reported
+DELETE FROM duplicate_code WHERE list_id = $1;
 
 -- delete_rejections: delete rejected lines of the list's imports, because they are codes as well
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
@@ -77,3 +82,13 @@ UPDATE coupon_list SET deleted_at = now(), total = 0, available = 0 WHERE id = $
 
 -- delete: delete a list that no message refers to; its imports are deleted with it
 DELETE FROM coupon_list WHERE id = $1;
+
+-- count_duplicates: for each list, the number of removed duplicates and of those that their recipients may have
+SELECT l.name AS list, count(*) FILTER (WHERE d.removed) AS removed, count(*) FILTER (WHERE NOT d.removed) AS kept
+FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id GROUP BY l.name ORDER BY l.name;
+
+-- list_duplicates: duplicates of list $1 (NULL: of all lists)
+SELECT l.name AS list, d.code, d.state, d.removed, f.name AS first_list
+FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id LEFT JOIN coupon_list f ON f.id = d.first_list_id
+WHERE $1::text IS NULL OR l.name = $1
+ORDER BY l.name, d.id;

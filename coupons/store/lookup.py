@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from coupons.database import Connection
+from coupons.files.codes import fold
 from coupons.store.queries import Queries
 
 SQL = Queries("lookup.sql")
@@ -48,12 +49,13 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class CodeOwner:
-    """A code and the recipient that it is assigned to. If `sendout` is None, the code is not assigned.
+    """A code, in its own spelling, and the recipient that it is assigned to. If `sendout` is None, it is not assigned.
 
     If `list` is None, the code was sent from a list that has been deleted, and nothing else is known about it.
     """
 
     list: str | None
+    code: str | None
     sendout: UUID | None
     message: str | None
     address: str | None
@@ -84,4 +86,5 @@ async def _answers(connection: Connection, sendout_id: UUID, numbers: list[int])
 
 
 async def list_owners(connection: Connection, code: str) -> list[CodeOwner]:
-    return [CodeOwner(**row) for row in await connection.fetch(SQL.by_code, code)]
+    """Return the codes that equal this one in Unicode NFC and ignoring case. Only a case-sensitive list has several."""
+    return [CodeOwner(**row) for row in await connection.fetch(SQL.by_code, fold(code), code)]

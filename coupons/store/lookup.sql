@@ -11,16 +11,21 @@ JOIN message m ON m.id = s.message_id
 CROSS JOIN LATERAL (SELECT * FROM delivery WHERE sendout_id = s.id AND address_key = $1) d
 ORDER BY s.created_at DESC LIMIT $2;
 
--- by_code: each list with this code and its recipient; a row without a list if a deleted list's code was sent
-SELECT l.name AS list, c.sendout_id AS sendout, m.name AS message, d.address, d.state, d.changed_at
-FROM coupon_list l
-CROSS JOIN LATERAL (SELECT * FROM coupon WHERE list_id = l.id AND code = $1) c
+-- by_code: the codes with fold $1 and their recipients; a row without a list if a deleted list's code was sent
+-- A hash from before migration 0006 is of one spelling: $2, its upper case and its lower case are compared.
+SELECT l.name AS list, c.code, c.sendout_id AS sendout, m.name AS message, d.address, d.state, d.changed_at
+FROM coupon c
+JOIN coupon_list l ON l.id = c.list_id
 LEFT JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number
 LEFT JOIN sendout s ON s.id = c.sendout_id
 LEFT JOIN message m ON m.id = s.message_id
+WHERE coalesce(c.fold, lower(c.code COLLATE "C")) = $1
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, 'sent', NULL FROM retired_code JOIN retired_code_key ON hash = retired_code_hash(key, $1)
-ORDER BY list;
+SELECT NULL, NULL, NULL, NULL, NULL, 'sent', NULL FROM retired_code_key
+WHERE EXISTS (SELECT FROM retired_code WHERE hash = retired_code_hash(key, $1))
+   OR EXISTS (SELECT FROM retired_spelling
+              WHERE hash = ANY (ARRAY(SELECT retired_code_hash(key, unnest(ARRAY[$2, upper($2), $1])))))
+ORDER BY list, code;
 
 -- troubled: at most $3 deliveries after number $2 that a relay did not accept at the first attempt
 SELECT number FROM (

@@ -58,10 +58,10 @@ END $$;
 -- that now have enough codes, which only changes the numbers of available and reserved codes.
 GRANT SELECT, INSERT ON command TO coupons_importer;
 GRANT SELECT, DELETE ON sendout_wait TO coupons_importer;
-GRANT SELECT, INSERT, DELETE, UPDATE (import_id) ON coupon TO coupons_importer;
+GRANT SELECT, INSERT, DELETE, UPDATE (import_id, variant) ON coupon TO coupons_importer;
 GRANT USAGE ON SEQUENCE coupon_id_seq TO coupons_importer;
 GRANT SELECT, UPDATE (total, available, removed) ON coupon_list TO coupons_importer;
-GRANT SELECT ON retired_code, retired_code_key TO coupons_importer;
+GRANT SELECT ON retired_code, retired_spelling, retired_code_key TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (import_id, removed) ON imported_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
@@ -140,10 +140,11 @@ GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- a dry run shows
 -- The role for checking invariants. It may read codes, to find duplicates independently of any index.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;
 GRANT SELECT (sendout_id) ON sendout_wait TO coupons_auditor;
-GRANT SELECT (list_id, code, sendout_id, delivery_number) ON coupon TO coupons_auditor;
+GRANT SELECT (id, list_id, code, fold, sendout_id, delivery_number) ON coupon TO coupons_auditor;
+GRANT SELECT (id, removed) ON duplicate_code TO coupons_auditor;
 GRANT SELECT (sendout_id, number, state, lists) ON delivery TO coupons_auditor;
 
 -- The role for reading codes. It may also read the key of the hashes by which codes of deleted lists are recognized.
-GRANT SELECT ON coupon, import_rejection, retired_code, retired_code_key TO coupons_codes;
+GRANT SELECT ON coupon, duplicate_code, import_rejection, retired_code, retired_spelling, retired_code_key TO coupons_codes;
 
 COMMIT;

@@ -48,7 +48,7 @@ async def dry_run_import(
     if json_output:
         emit_json(counts)
     else:
-        click.echo(_in_words(counts))
+        click.echo(_in_words(counts, found.counts.reasons))
     return REJECTED_LINES if found.counts.reasons else None
 
 
@@ -59,30 +59,36 @@ async def _target(connection: "Connection", list_: str | None, group: str | None
 
     if list_ is not None:
         (found,) = await lists.get(connection, list_)
-        return Target(found.id, found.name, TargetKind.LIST)
+        return Target(found.id, found.name, TargetKind.LIST, found.case_sensitive)
     known = await groups.find(connection, group or "")
     return Target(known.id if known else 0, group or "", TargetKind.GROUP)
 
 
 def _counts(found: "DryRunReport") -> dict[str, int]:
-    from coupons.files.rejections import Reason
+    from coupons.files.rejections import Reason, parse_reason
 
     counts = found.counts
-    reasons = {reason.value: counts.reasons.get(reason.value, 0) for reason in Reason}
+    reasons = {reason.value: 0 for reason in Reason}
+    for stored, lines in counts.reasons.items():
+        reasons[parse_reason(stored)[0]] += lines
     return {
         "lines": found.lines, "new": counts.added, "existing": counts.existing, "removed": counts.removed,
         "blank": found.blank, **reasons,
     }  # fmt: skip
 
 
-def _in_words(counts: dict[str, int]) -> str:
+def _in_words(counts: dict[str, int], reasons: dict[str, int]) -> str:
     """Return the counts as text. Every line is counted once: new, already known for some reason, invalid, or blank."""
+    from coupons.files.rejections import Reason, describe, parse_reason
+
+    parsed = [(*parse_reason(stored), lines) for stored, lines in sorted(reasons.items())]
+    other_lists = [(lines, describe(reason, name)) for reason, name, lines in parsed if reason is Reason.OTHER_LIST]
     words = {
         "new": "new", "existing": "unchanged", "removed": "to be removed", "duplicate": "duplicate in file",
-        "in_list": "already in list", "sent": "already sent", "assigned": "assigned to recipients",
+        "in_list": "already in the list", "sent": "already sent", "assigned": "assigned to recipients",
         "reserved": "reserved for sendouts", "not_in_list": "not in list", "blank": "blank",
     }  # fmt: skip
-    invalid = counts["lines"] - sum(counts[name] for name in words)
-    parts = [f"{amount(counts[name])} {word}" for name, word in words.items() if counts[name] or name == "new"]
-    shown = [*parts, *([f"{amount(invalid)} invalid"] * bool(invalid))]
+    invalid = counts["lines"] - sum(counts[name] for name in words) - counts["other_list"]
+    parts = [(counts[name], word) for name, word in words.items()] + other_lists + [(invalid, "invalid")]
+    shown = [f"{amount(lines)} {word}" for lines, word in parts if lines or word == "new"]
     return f"{counted(counts['lines'], 'line')}: {', '.join(shown)}"

@@ -13,6 +13,7 @@ If a sendout needs more codes than are available:
 pause: interrupt it before any mail is sent
 text: print the alternative text instead of a code"""
 ALTERNATIVE_TEXT_HELP = "Printed instead of a code with --shortage text (max. 500 characters)."
+CASE_SENSITIVE_HELP = "Codes of this list that differ only in case are different codes. This setting never changes."
 PREVIEW_TEXT_HELP = "Printed instead of a code in previews and test mails."
 
 
@@ -28,8 +29,16 @@ def lists() -> None:
               help=SHORTAGE_HELP.replace("is sent", "is sent (default)"))  # fmt: skip
 @click.option("--alternative-text", default="", help=ALTERNATIVE_TEXT_HELP)
 @click.option("--preview-text", help=f"{PREVIEW_TEXT_HELP}  [default: NAME_previewCoupon]")
+@click.option("--case-sensitive", is_flag=True, help=CASE_SENSITIVE_HELP)
 @asynchronous
-async def create(name: str, description: str, shortage: str, alternative_text: str, preview_text: str | None) -> None:
+async def create(
+    name: str,
+    description: str,
+    shortage: str,
+    alternative_text: str,
+    preview_text: str | None,
+    case_sensitive: bool,
+) -> None:
     """Create an empty list.
 
     The name is stored in lower case. It never changes, because messages refer to it.
@@ -40,7 +49,7 @@ async def create(name: str, description: str, shortage: str, alternative_text: s
     async with database() as connection:
         await lists.create(
             connection, parse_name(name), description=description, shortage=Shortage(shortage),
-            alternative_text=alternative_text, preview_text=preview_text,
+            alternative_text=alternative_text, preview_text=preview_text, case_sensitive=case_sensitive,
         )  # fmt: skip
     click.echo(f"list {parse_name(name)} created")
 
@@ -96,6 +105,7 @@ async def ls(archived: bool, json_output: bool) -> None:
         "SENT": lambda row: row.sent,
         "TOTAL": lambda row: row.total,
         "SHORTAGE": lambda row: row.shortage,
+        "CASE": lambda row: "sensitive" if row.case_sensitive else "ignored",
         "DESCRIPTION": lambda row: row.description + (" (archived)" if row.archived_at else ""),
     }
     emit_table(found, columns, empty="no lists yet: coupons list create NAME")
@@ -124,6 +134,7 @@ async def show(name: str, json_output: bool) -> None:
     alternative = f': "{found.alternative_text}"' if found.alternative_text else ""
     click.echo(f"  shortage: {found.shortage}{alternative}")
     click.echo(f'  preview: "{found.preview_text}"')
+    click.echo(f"  case-sensitive: {'yes' if found.case_sensitive else 'no'}")
     columns = {
         "IMPORT": lambda row: row.id,
         "MODE": lambda row: row.mode,
@@ -134,6 +145,33 @@ async def show(name: str, json_output: bool) -> None:
         "WHEN": lambda row: row.created_at,
     }
     emit_table(jobs, columns, empty="  no imports yet: coupons import FILE --list " + found.name)
+
+
+@lists.command()
+@click.argument("name", required=False)
+@as_json
+@asynchronous
+async def duplicates(name: str | None, json_output: bool) -> None:
+    """Show the duplicate codes that an upgrade has found.
+
+    Since version 0.2, a code exists once in all lists. The upgrade removed duplicates from their lists, except codes
+    that a second recipient may have got.
+    """
+    from coupons.names import parse_name
+    from coupons.store import lists
+
+    async with database() as connection:
+        if name is not None:
+            await lists.get(connection, parse_name(name))
+        found = await lists.list_duplicates(connection, None if name is None else parse_name(name))
+    columns = {
+        "LIST": lambda row: row.list,
+        "CODE": lambda row: row.code,
+        "BEFORE": lambda row: row.state,
+        "NOW": lambda row: "removed" if row.removed else "with its recipient",
+        "ALSO IN": lambda row: row.first_list or "(deleted)",
+    }
+    emit_json(found) if json_output else emit_table(found, columns, empty="the upgrade found no duplicates")
 
 
 @lists.command()

@@ -56,7 +56,7 @@ async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any
 def emit_rejected(first: "Sequence[Rejected]", total: int, *, rest: str) -> None:
     """Print the first rejected lines on stderr; `rest` is the command that prints all of them."""
     for each in first[:REJECTED_SHOWN]:
-        click.echo(f"  line {each.line}, {each.value!r}: {each.reason.sentence}", err=True)
+        click.echo(f"  line {each.line}, {each.value!r}: {each.sentence}", err=True)
     if total > REJECTED_SHOWN:
         click.echo(f"  … {total - REJECTED_SHOWN:,} more: {rest}", err=True)
 

@@ -1,11 +1,15 @@
 """`coupons worker`, `web`, `migrate`, `doctor`, `demo`, `completion`: running the system itself."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from producers.cli.output import as_json, emit_json, mark
+from producers.cli.output import amount, as_json, counted, emit_json, mark
 from producers.cli.runtime import FAILED, Failed, asynchronous, database, settings, user_errors
+
+if TYPE_CHECKING:
+    from coupons.store.lists import DuplicateCounts
 
 
 @click.command()
@@ -34,16 +38,29 @@ async def migrate() -> None:
 
     Safe to run at any time, and by several processes at once.
     """
+    from coupons.migrate import UNIQUE_CODES
     from coupons.migrate import migrate as apply
-    from coupons.store import restore_guard
+    from coupons.store import lists, restore_guard
 
     applied = await apply(settings().database_url.get_secret_value())
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")
     click.echo("the database is up to date")
     async with database() as connection:
+        if any(migration.number == UNIQUE_CODES for migration in applied):
+            for each in await lists.count_duplicates(connection):
+                click.echo(_duplicates(each))
         if refusal := await restore_guard.refusal(connection):
             click.echo(refusal, err=True)
+
+
+def _duplicates(counts: "DuplicateCounts") -> str:
+    """Return the numbers of a list's duplicates, and the command that shows them."""
+    kept = f", {amount(counts.kept)} stay with recipients who may have got them" * bool(counts.kept)
+    return (
+        f"list {counts.list}: {counted(counts.removed, 'code')} removed, because another code is equal{kept}: "
+        f"see `coupons list duplicates {counts.list}`"
+    )
 
 
 @click.command()

@@ -20,6 +20,7 @@ def _replies(mail: "Mail") -> str | None:
 
 CODE_COLUMNS = {
     "LIST": lambda row: row.list or "(deleted)",
+    "CODE": lambda row: row.code,
     "STATE": lambda row: row.state or "available",
     "ADDRESS": lambda row: row.address,
     "MESSAGE": lambda row: row.message,

@@ -28,6 +28,7 @@ EXEMPT = {
     "coupon_free": FOR_SPEED,
     "delivery_batch_due": FOR_SPEED,
     "delivery_batch_uncertain": FOR_SPEED,
+    "duplicate_code_list": FOR_SPEED,
     "import_job_group": FOR_SPEED,
     "import_job_list": FOR_SPEED,
     "import_job_unfinished": FOR_SPEED,
