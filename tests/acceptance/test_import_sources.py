@@ -19,9 +19,18 @@ from tests.sources_servers import BUCKET, Reply, object_store, redirect, web_ser
 from tests.waiting import eventually
 
 LINES = 20_000
-TXT = "".join(f"{code}\n" for code in codes("SPRING", LINES)).encode()
-CSV = "".join(["Nr;Gutschein-Code\r\n", *(f"{n};{code}\r\n" for n, code in enumerate(codes("SPRING", LINES)))]).encode()
 BUSY = Reply(status="503 Service Unavailable")
+
+
+def txt(list_: str) -> bytes:
+    """Return a text file with codes for this list."""
+    return "".join(f"{code}\n" for code in codes(list_, LINES)).encode()
+
+
+def csv(list_: str) -> bytes:
+    """Return a csv file with codes for this list."""
+    rows = (f"{n};{code}\r\n" for n, code in enumerate(codes(list_, LINES)))
+    return "".join(["Nr;Gutschein-Code\r\n", *rows]).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +90,10 @@ def credentials(store: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("list_", "source", "content"),
     [
-        ("https", "https://host/spring.csv?token=hidden", CSV),
-        ("https-gzip", "https://host/spring.txt.gz", gzip.compress(TXT)),
-        ("s3", f"s3://{BUCKET}/2026/spring%20codes.csv", CSV),
-        ("file", "file://folder/spring.csv", CSV),
+        ("https", "https://host/spring.csv?token=hidden", csv("https")),
+        ("https-gzip", "https://host/spring.txt.gz", gzip.compress(txt("https-gzip"))),
+        ("s3", f"s3://{BUCKET}/2026/spring%20codes.csv", csv("s3")),
+        ("file", "file://folder/spring.csv", csv("file")),
     ],
 )
 def test_a_worker_downloads_a_url(world: World, list_: str, source: str, content: bytes) -> None:
@@ -105,7 +114,7 @@ def test_a_zip_is_decompressed_by_the_worker(world: World) -> None:
     """A zip file is uploaded unchanged. The import's log shows the name of the file in it."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("export/spring.csv", CSV)
+        archive.writestr("export/spring.csv", csv("zip"))
     assert world.added("zip", world.shop.file("spring.zip", packed.getvalue())) == LINES
     assert "reading spring.csv as csv" in str(world.shop.rows("SELECT text FROM import_event"))
     assert world.shop.rows("SELECT FROM upload") == []
@@ -126,7 +135,7 @@ def test_an_unavailable_host_is_retried(world: World) -> None:
     world.shop.coupons("list", "create", "soon")
     import_id = world.shop.coupons("import", world.url("https://host/soon.txt"), "--list", "soon").out.strip()
     eventually(lambda: "retrying in" in world.shop.coupons("show", import_id).out, "a retry")
-    world.replies["/soon.txt"] = Reply(TXT)
+    world.replies["/soon.txt"] = Reply(txt("soon"))
     world.shop.becomes("finished", import_id)
     assert "localhost responded with 503" in world.shop.coupons("show", import_id).out
     assert world.shop.get_list("soon").available == LINES

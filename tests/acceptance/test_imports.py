@@ -62,27 +62,34 @@ def test_existing_and_sent_codes_are_not_added_again(open_shop: Shop) -> None:
 
 def test_a_dry_run_reports_the_counts_and_writes_nothing(open_shop: Shop) -> None:
     """The report counts rejected lines by reason before anything is changed."""
-    lines = ["NEW-1", "OLD-1", "NEW-1", "", "www.example.org"]
+    lines = ["NEW-1", "OLD-1", "NEW-1", "", "www.example.org", "elsewhere-1"]
     open_shop.coupons("list", "create", "dry")
     open_shop.import_codes("dry", ["OLD-1"])
+    open_shop.coupons("list", "create", "elsewhere")
+    open_shop.import_codes("elsewhere", ["ELSEWHERE-1"])
     before = open_shop.contents()
     arguments = ("import", open_shop.file("dry.txt", "\n".join(lines)), "--list", "dry", "--dry-run")
     shown = open_shop.coupons(*arguments, code=REJECTED_LINES)
     counts = open_shop.coupons(*arguments, "--json", code=REJECTED_LINES).json
-    assert shown.out == "5 lines: 1 new, 1 duplicate in file, 1 already in list, 1 blank, 1 invalid\n"
+    assert shown.out == (
+        "6 lines: 1 new, 1 duplicate in file, 1 already in the list, 1 blank, 1 already in list elsewhere, 1 invalid\n"
+    )
     assert {reason: count for reason, count in counts.items() if count} == {
-        "lines": 5, "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1
+        "lines": 6, "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1, "other_list": 1
     }  # fmt: skip
     assert open_shop.contents() == before
 
 
 def test_a_dry_run_and_the_import_give_the_same_report(open_shop: Shop, tmp_path: Path) -> None:
     """The CSV of rejected lines is identical, in every mode, compressed or not."""
-    lines = [*codes("REP", 50), "REP-00007", "OLD-00001", "", "www.example.org", "=1+1", "OLD-00001", "1.2E+11"]
-    file = open_shop.file("report.txt.gz", gzip.compress("\n".join(lines).encode()))
+    open_shop.coupons("list", "create", "report")
+    open_shop.import_codes("report", ["REP-ELSEWHERE"])
     for mode in ("add", "replace", "delete"):
+        old, new = codes(f"REP-{mode}-OLD", 3), codes(f"REP-{mode}-NEW", 50)
+        lines = [*new, new[7].lower(), old[1], "", "www.example.org", "=1+1", old[1], "1.2E+11", "rep-elsewhere"]
+        file = open_shop.file(f"report-{mode}.txt.gz", gzip.compress("\n".join(lines).encode()))
         open_shop.coupons("list", "create", f"report-{mode}")
-        open_shop.import_codes(f"report-{mode}", codes("OLD", 3))
+        open_shop.import_codes(f"report-{mode}", old)
         arguments = ("import", file, "--list", f"report-{mode}", "--mode", mode, "--rejected")
         before, after = tmp_path / "before.csv", tmp_path / "after.csv"
         dry = open_shop.coupons(*arguments, before, "--dry-run", "--json", code=REJECTED_LINES).json
@@ -119,12 +126,14 @@ def test_a_host_that_is_not_allowed_fails_the_import(open_shop: Shop) -> None:
 
 def test_replace_leaves_only_the_codes_of_the_file_available(open_shop: Shop) -> None:
     """The import adds new codes, keeps existing ones and removes the others. Sent codes are unchanged."""
-    open_shop.has("replaced", "one", ["ada@example.org"], {"replaced": codes("OLD", 4)})
+    open_shop.has("replaced", "one", ["ada@example.org"], {"replaced": codes("REPLACED", 4)})
     open_shop.send("replaced", "one")
-    file = ["OLD-00003", "NEW-00001", "NEW-00002"]
+    file = ["REPLACED-00003", "REPLACING-00001", "REPLACING-00002"]
     result = open_shop.import_codes("replaced", file, "--mode", "replace", "--json").json
     assert [result[name] for name in ("added", "existing", "removed", "rejected")] == [2, 1, 2, 0]
-    assert in_list(open_shop, "replaced") == ["NEW-00001", "NEW-00002", "OLD-00001", "OLD-00003"]
+    assert in_list(open_shop, "replaced") == [
+        "REPLACED-00001", "REPLACED-00003", "REPLACING-00001", "REPLACING-00002"
+    ]  # fmt: skip
     now = open_shop.get_list("replaced")
     assert (now.available, now.sent, now.total) == (3, 1, 4)
 
