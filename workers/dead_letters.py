@@ -28,7 +28,7 @@ async def publish_dead_letters(connection: Connection, sender: Sender | None) ->
     try:
         for letter in letters:
             await dead_letter(sender, letter.body, letter.reason)
-            failpoints.hit("sendout.dead_lettered")
+            failpoints.hit("wait.dead_lettered")
             await waits.remove_dead_letter(connection, letter.command_id)
     except BrokerUnavailable as error:
         log.warning("broker unavailable, rejected commands are published later", reason=str(error))

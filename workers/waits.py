@@ -31,7 +31,7 @@ async def end_waits(connection: Connection, nudges: Nudges) -> float | None:
 
 async def _end_wait(connection: Connection, nudges: Nudges, sendout_id: UUID) -> None:
     ended = await sendouts.end_wait(connection, sendout_id)
-    failpoints.hit("sendout.waited")
+    failpoints.hit("wait.ended")
     match ended:
         case Queued():
             log.info("sendout waited for its imports", sendout=str(sendout_id))

@@ -91,8 +91,8 @@ class Shop(Programs):
         """Send, wait until the sendout has ended or is interrupted, and return it."""
         return self.coupons("send", "--message", message, "--group", group, "--wait", "--json", code=code).json
 
-    def begin_sending(self, message: str, group: str) -> UUID:
-        return UUID(self.coupons("send", "--message", message, "--group", group).out.strip())
+    def begin_sending(self, message: str, group: str, *options: object) -> UUID:
+        return UUID(self.coupons("send", "--message", message, "--group", group, *options).out.strip())
 
     def resume(self, sendout: UUID | str, code: int = DONE) -> Any:
         """Resume the sendout, wait for it, and return it."""

@@ -220,9 +220,9 @@ def test_a_command_whose_import_does_not_arrive_is_dead_lettered(shop: Shop) -> 
     shop.has("spring-voucher", "customers", addresses(3), {"spring-10": codes("SPRING", 3)})
     missing = uuid4()
     sendout = StartSendout(message="spring-voucher", group="customers", after=(missing,))
-    for failpoint in ("sendout.waited", "sendout.dead_lettered"):
+    for failpoint in ("wait.ended", "wait.dead_lettered"):
         with shop.worker(after_seconds=0.1, failpoints=f"{failpoint}=kill") as worker:
-            if failpoint == "sendout.waited":
+            if failpoint == "wait.ended":
                 shop.publish(sendout)
             eventually(lambda: worker.is_dead, f"a kill at {failpoint}")
     with shop.worker():
@@ -240,7 +240,7 @@ def test_a_worker_that_dies_when_a_wait_ends_loses_no_mail(shop: Shop, resumes: 
     customers, spring = addresses(5), codes("SPRING", 5)
     command = ImportCoupons(list="spring-10", codes=tuple(spring[4:]))
     shop.has("spring-voucher", "customers", customers, {"spring-10": spring[:4]})
-    with shop.worker(failpoints="sendout.waited=kill") as worker:
+    with shop.worker(failpoints="wait.ended=kill") as worker:
         if resumes:
             sendout = shop.begin_sending("spring-voucher", "customers")
             shop.becomes("interrupted", sendout)
@@ -249,7 +249,7 @@ def test_a_worker_that_dies_when_a_wait_ends_loses_no_mail(shop: Shop, resumes: 
             start = StartSendout(message="spring-voucher", group="customers", after=(command.id,))
             sendout = start.id
             shop.publish(start, command)
-        eventually(lambda: worker.is_dead, "a kill at sendout.waited")
+        eventually(lambda: worker.is_dead, "a kill at wait.ended")
     with shop.worker(sweep_seconds=1):
         shop.becomes("finished", sendout)
     assert_own_codes(shop.mails(), customers, spring)

@@ -138,10 +138,10 @@ class Lab(Shop):
         self.has(name, name, people, codes)
         return name
 
-    def start_sendout(self, recipients: int, lists: int = 3) -> UUID:
+    def start_sendout(self, recipients: int, lists: int = 3, after: UUID | None = None) -> UUID:
         """Add a message with its group and lists, start its sendout and return the sendout's id."""
         name = self.add_message(recipients, lists)
-        sendout = self.begin_sending(name, name)
+        sendout = self.begin_sending(name, name, *(["--after", after] if after else []))
         self._recipients[sendout] = recipients
         return sendout
 

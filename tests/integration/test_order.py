@@ -479,7 +479,7 @@ async def test_auto_resume_leaves_a_requested_resume_to_its_wait(
     assert isinstance(await prepare(connection), Short)
     await publish(connection, ResumeSendout(sendout=command.id, after=(uuid4(),)))
     await add_codes(connection, "a", ["ONE-MORE"])
-    assert await sendouts.auto_resume(connection) == []
+    assert await sendout_views.list_auto_resumable(connection) == []
     assert not await sendouts._resume_interrupted(connection, command.id)
     assert await state_of(connection, command.id) == "interrupted"
 
@@ -509,6 +509,7 @@ async def test_a_waiting_sendout_is_cancelled(connection: Connection, preparer: 
     command = codes_import()
     sendout_id = await publish(connection, command, StartSendout(message="m", group="g"))
     await sendouts.cancel(connection, sendout_id)
+    assert not await waits.exists(connection, sendout_id)
     await finish(connection, command.id)
     await preparer.step()
     found = await get(connection, sendout_id)
