@@ -16,7 +16,7 @@ VALUE = "SPRING-7K2"
 ID = "11111111-2222-4333-8444-555555555555"
 FIELDS = (
     *("type", "id", "list", "group", "mode", "codes", "source", "format", "message", "recipients", "sendout"),
-    *("start_at", "per_hour", "over_minutes", "auto_resume", "email", "attributes", "first_name"),
+    *("start_at", "per_hour", "over_minutes", "auto_resume", "after", "email", "attributes", "first_name"),
     *("kind", "separator", "encoding", "column", "header"),
 )
 WORDS = (
@@ -45,7 +45,8 @@ VALUES = st.recursive(
 WHOLE: list[dict[str, Any]] = [
     {"type": "import", "id": ID, "list": "spring", "codes": [VALUE, "B"], "mode": "replace"},
     {"type": "import", "id": ID, "group": "all", "source": "file:a", "format": {"encoding": "cp1252", "column": 2}},
-    {"type": "sendout", "id": ID, "message": "m", "group": "g", "start_at": "2030-01-01T09:00Z", "per_hour": 60},
+    {"type": "sendout", "id": ID, "message": "m", "group": "g", "start_at": "2030-01-01T09:00Z", "per_hour": 60,
+     "after": [ID]},
     {"type": "sendout", "id": ID, "message": "m",
      "recipients": [{"email": "a@example.org", "attributes": {"first_name": VALUE}}], "over_minutes": 90},
     {"type": "resume", "id": ID, "sendout": ID},

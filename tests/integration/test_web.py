@@ -23,7 +23,7 @@ from coupons.http_server import CannotListen
 from coupons.settings import Settings
 from coupons.sources import PIECE_BYTES
 from coupons.states import DeliveryState
-from coupons.store import deliveries, lists, sendout_views, sendouts, uploads
+from coupons.store import deliveries, imports, lists, sendout_views, sendouts, uploads
 from coupons.store.deliveries import Batch, Delivery, DeliveryResult
 from producers.web.server import serve
 from sandbox.process import free_ports
@@ -92,6 +92,30 @@ async def test_a_command_is_published_unchanged(site: AsyncClient, queues: Queue
         assert response.json() == {"id": str(command.id), "location": location}
         assert response.headers["location"] == location
     assert await queues.take_commands() == commands
+
+
+async def test_a_sendout_that_waits_for_imports_shows_them(
+    site: AsyncClient, queues: Queues, connection: Connection
+) -> None:
+    """A sendout is accepted before its imports and its group have arrived. 409 if one of the imports has failed."""
+    await add_list(connection, "spring-10")
+    await save_message(connection, "spring-voucher", "spring-10")
+    arrived, missing = ImportCoupons(list="spring-10", codes=("A1", "B2")), uuid4()
+    command = StartSendout(message="spring-voucher", group="new", after=(arrived.id, missing))
+    await consume(connection, arrived)
+    assert (await post(site, command)).status_code == 202
+    assert await queues.take_commands() == [command]
+    await consume(connection, command)
+    shown = (await site.get(f"/api/sendouts/{command.id}")).json()["sendout"]
+    assert (shown["state"], shown["is_waiting"], shown["group"]) == ("queued", True, "new")
+    assert shown["wait"]["imports"] == [
+        {"id": str(arrived.id), "target": "spring-10", "percent": None},
+        {"id": str(missing), "target": None, "percent": None},
+    ]
+    await imports.cancel(connection, arrived.id)
+    rejected = await post(site, command.model_copy(update={"id": uuid4()}))
+    assert rejected.status_code == 409
+    assert errors(rejected) == f"after: import {arrived.id} into spring-10 was cancelled"
 
 
 async def test_an_invalid_command_is_rejected_with_all_its_errors(site: AsyncClient, queues: Queues) -> None:
