@@ -86,9 +86,11 @@ def _redirect_to(sendout: Sendout) -> Response:
 
 
 async def _resume_progress(connection: Connection, sendout: Sendout, command: str) -> str:
-    """Return "requested" or "processed" for the resume command; "" without one, or once the sendout is resumed."""
+    """Return "requested" or "processed" for the resume command; "" without one, while the resume waits for imports, and
+    once the sendout is resumed.
+    """
     command_id = _parse_uuid(command)
-    if command_id is None or sendout.state not in RESUMED_STATES:
+    if command_id is None or sendout.is_waiting or sendout.state not in RESUMED_STATES:
         return ""
     try:
         return "processed" if await inbox.is_known(connection, command_id) else "requested"

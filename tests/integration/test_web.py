@@ -291,6 +291,18 @@ async def test_the_outbox_shows_the_missing_codes(site: AsyncClient, connection:
     assert (await site.get("/", params={"state": "lost"})).status_code == 422
 
 
+async def test_a_resume_that_waits_for_an_import_is_shown_as_waiting(site: AsyncClient, connection: Connection) -> None:
+    """The sendout's page names the import, and is updated until the resume is carried out."""
+    sendout_id = await interrupted_sendout(connection)
+    filling, command = ImportCoupons(list="spring-10", codes=("A1",)), ResumeSendout(sendout=sendout_id)
+    await consume(connection, filling)
+    await consume(connection, command)
+    shown = (await site.get(f"/sendouts/{sendout_id}?command={command.id}")).text
+    assert f"Resume requested, waiting for import {filling.id} into spring-10" in shown
+    assert "Resume was processed" not in shown
+    assert "data-live" in shown
+
+
 async def test_repeated_clicks_on_resume_are_one_command(
     site: AsyncClient, queues: Queues, connection: Connection
 ) -> None:
