@@ -6,6 +6,7 @@ the import or sendout. docs/reference/contract/ contains the same as JSON Schema
 
 import hashlib
 import json
+import re
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -63,10 +64,15 @@ class InvalidCommand(UserError):
         super().__init__("; ".join(reasons))
 
 
+_HAS_CREDENTIALS = re.compile(r"//[^/?#]*@").match
+
+
 def _source(text: str) -> str:
     scheme, _, rest = text.partition(":")
     if scheme.lower() not in SOURCES:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}:' for scheme in SOURCES)}")
+    if _HAS_CREDENTIALS(rest):
+        raise ValueError("must not contain a user or password")
     return f"{scheme.lower()}:{_canonical_id(rest) if scheme.lower() == 'upload' else rest}"
 
 

@@ -91,7 +91,7 @@ def check_settings(*, bounce_to: str, unsubscribe_url: str) -> None:
         if bounce_to:
             _bounce_address(bounce_to)
     except AddressError as error:
-        problems = [*problems, f"the bounce address {error}"]
+        problems = [*problems, f"COUPONS_BOUNCE_ADDRESS: the bounce address {error.reason}"]
     if problems:
         raise EmailError("\n".join(problems))
 

@@ -59,17 +59,20 @@ class Page:
     target: str
 
     @classmethod
-    def parse(cls, url: str, limits: SourceLimits, *, base: str = "") -> Self:
-        """Parse a URL. Raises SourceError unless it is an https URL of an allowed host, without a password."""
+    def parse(cls, url: str, limits: SourceLimits, *, redirected: Self | None = None) -> Self:
+        """Parse a URL. Raises SourceError unless it is an https URL of an allowed host, without a password.
+
+        After a redirect, errors show the name of the first URL: the server chose the name of the second one.
+        """
         try:
-            url = urljoin(base, url)
+            url = urljoin(redirected.url, url) if redirected else url
             split = urlsplit(url)
             host, port = (split.hostname or "").rstrip("."), split.port or _HTTPS_PORT
         except ValueError:
             raise SourceError("the source is not a valid URL: malformed host or port") from None
-        name = file_name(unquote(split.path), host)
+        name = redirected.name if redirected else file_name(unquote(split.path), host)
         if split.scheme != "https":
-            raise SourceError(f"{name}: redirect to {split.scheme}: not allowed")
+            raise SourceError(f"{name}: the host redirects to a URL that is not https")
         if "@" in split.netloc:
             raise SourceError(f"{name}: a source URL must not contain a user or password")
         listed = f"[{host}]" if ":" in host else host
@@ -169,7 +172,7 @@ def _next_page(page: Page, response: HTTPResponse, limits: SourceLimits) -> Page
     """The target of a redirect. Raises SourceError or SourceUnavailable for any other response."""
     status, location = response.status, response.headers["Location"]
     if status in _REDIRECTS and location:
-        return Page.parse(location, limits, base=page.url)
+        return Page.parse(location, limits, redirected=page)
     reason = f"{page.name}: {page.host} responded with {status} {responses.get(status, '')}".rstrip()
     raise SourceUnavailable(reason) if status in _RETRYABLE else SourceError(reason)
 

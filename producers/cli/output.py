@@ -54,9 +54,12 @@ async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any
 
 
 def emit_rejected(first: "Sequence[Rejected]", total: int, *, rest: str) -> None:
-    """Print the first rejected lines on stderr; `rest` is the command that prints all of them."""
+    """Print the first rejected lines on stderr, without their codes or addresses, because stderr is often a log.
+
+    `rest` is the command that prints all of them.
+    """
     for each in first[:REJECTED_SHOWN]:
-        click.echo(f"  line {each.line}, {each.value!r}: {each.sentence}", err=True)
+        click.echo(f"  line {each.line}: {each.sentence}", err=True)
     if total > REJECTED_SHOWN:
         click.echo(f"  … {total - REJECTED_SHOWN:,} more: {rest}", err=True)
 

@@ -18,10 +18,11 @@ from tests.services import VirtualHosts, database, delete_queues  # noqa: E402 -
 
 @pytest.fixture
 def shop(services: Services, sink: Sink, tmp_path: Path) -> Iterator[Shop]:
-    """Provide a shop without a worker for one test. At the end the shop's invariants are checked."""
+    """Provide a shop without a worker for one test. At the end the shop's invariants and texts are checked."""
     shop = Shop(services, sink, tmp_path)
     yield shop
     shop.check_invariants()
+    shop.check_privacy()
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def slow_shop(services: Services, tmp_path: Path) -> Iterator[Shop]:
         shop = Shop(replace(services, smtp_url=sink.url, ledger=sink.ledger), sink, tmp_path)
         yield shop
         shop.check_invariants()
+        shop.check_privacy()
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,7 @@ def open_shop(open_services: Services, open_sink: Sink, tmp_path_factory: pytest
     with shop.worker():
         yield shop
     shop.verify()
+    shop.check_privacy()
 
 
 @pytest.fixture(scope="session")

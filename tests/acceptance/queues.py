@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aio_pika
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from coupons.commands import Command
 from producers.client import Publisher
@@ -50,7 +51,10 @@ def dead(url: str) -> list[Dead]:
     async def look() -> list[Dead]:
         connection = await aio_pika.connect(url)
         async with connection, connection.channel() as channel:
-            queue = await channel.get_queue("coupons.dead")
+            try:
+                queue = await channel.get_queue("coupons.dead")
+            except ChannelNotFoundEntity:  # a test has deleted it
+                return []
             found = []
             while message := await queue.get(fail=False):
                 found.append(Dead(str(message.headers["x-reason"]), message.body))

@@ -19,6 +19,7 @@ from tests.acceptance import queues
 from tests.acceptance.mails import Received, received
 from tests.acceptance.processes import DONE, Programs, Result
 from tests.factories import stock
+from tests.leaks import find_leaks, words_of
 from tests.waiting import eventually
 
 Arguments = tuple[object, ...]
@@ -161,6 +162,25 @@ class Shop(Programs):
 
         assert [each for each in asyncio.run(check()) if not each.ok] == []
 
+    def leaks(self) -> dict[str, list[str]]:
+        """Return the codes and addresses in every text that must have none, by the place where they are."""
+        texts = self._texts()
+        words = words_of(texts.values())
+        known = {row["word"] for row in self.rows(KNOWN, [*words])} if words else set()
+        return find_leaks(texts, known)
+
+    def check_privacy(self) -> None:
+        assert self.leaks() == {}
+
+    def _texts(self) -> dict[str, str]:
+        texts = {f"log {log.name}": log.read_text() for log in self.worker_logs}
+        texts |= {f"printed by {name} ({number})": text for number, (name, text) in enumerate(self.printed)}
+        texts |= {f"/readyz ({number})": page for number, page in enumerate(self.health_pages)}
+        texts |= {f"{row['place']} ({number})": row["text"] for number, row in enumerate(self.rows(TEXTS))}
+        if self.worker_logs:
+            texts |= {f"x-reason ({number})": each.reason for number, each in enumerate(self.dead())}
+        return texts
+
     def contents(self) -> dict[str, str]:
         """Return a digest of each table, to check that nothing has changed except rejected commands."""
         found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
@@ -192,6 +212,19 @@ class Shop(Programs):
         """Return the state of each delivery by address."""
         found = self.rows("SELECT address, state FROM delivery WHERE sendout_id = $1", UUID(str(sendout)))
         return {row["address"]: row["state"] for row in found}
+
+
+TEXTS = """
+SELECT 'sendout.reason' AS place, reason AS text FROM sendout WHERE reason IS NOT NULL
+UNION ALL SELECT 'sendout.waiting_reason', waiting_reason FROM sendout WHERE waiting_reason IS NOT NULL
+UNION ALL SELECT 'import_job.reason', reason FROM import_job WHERE reason IS NOT NULL
+UNION ALL SELECT 'import_event.text', text FROM import_event
+UNION ALL SELECT 'command.rejection_reason', rejection_reason FROM command WHERE rejection_reason IS NOT NULL"""
+"""The columns that are shown to users who may not see codes and addresses."""
+KNOWN = """
+SELECT code AS word FROM coupon WHERE code = ANY($1::text[])
+UNION SELECT address FROM delivery WHERE address = ANY($1)
+UNION SELECT address FROM recipient WHERE address = ANY($1)"""
 
 
 def letter(*lists: str) -> str:

@@ -45,7 +45,7 @@ def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) ->
     result = open_shop.import_codes("rejects-shown", ["A", *["https://x.example.org"] * 7], code=REJECTED_LINES)
     assert result.out.count("\n") == 1
     assert "1 added, 7 rejected" in result.out
-    assert "line 2, 'https://x.example.org': looks like a URL" in result.err
+    assert "line 2: looks like a URL" in result.err
     assert "--rejected" in result.err
 
 

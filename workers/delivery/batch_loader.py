@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 
 from coupons import failpoints
+from coupons.addresses import AddressError
 from coupons.database import TRANSIENT_ERRORS, Pool
 from coupons.errors import UserError
 from coupons.settings import Settings
@@ -57,6 +58,8 @@ class BatchLoader:
         failpoints.hit("deliver.assigned")
         try:
             renderer = await self._renderer_for(batch.sendout_id)
+        except AddressError as error:  # its text quotes the address
+            return BatchResult(pause_reason=f"its message cannot be compiled: an address of the sender {error.reason}")
         except UserError as error:
             return BatchResult(pause_reason=f"its message cannot be compiled: {error}")
         async with self._pool.acquire() as connection:
