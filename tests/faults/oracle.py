@@ -10,7 +10,8 @@ O5  no mail is older than the start of its sendout, which reserves the codes
 O6  no invariant that `coupons verify` checks is violated
 O7  every delivery in state sent has a mail, and every mail has a delivery in state sent or uncertain
 O8  every sendout has ended or waits for an operator, and each of its recipients is in exactly one final state
-O9  no log and no queue contains a code or an address (checked by the lab)
+O9  no log, no stored reason, no event of an import, no header of a rejected command and no queue contains a code or an
+    address (checked by the lab)
 """
 
 import json
