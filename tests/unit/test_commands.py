@@ -70,6 +70,14 @@ def test_all_errors_are_reported_at_once() -> None:
         ({"type": "import", "id": ID, "list": "a"}, "exactly one of codes and source is required"),
         ({"type": "import", "id": ID, "list": "a", "codes": ["x"], "source": "file:///x"}, "exactly one of codes and"),
         ({"type": "import", "id": ID, "list": "a", "source": "ftp://x/y"}, "must begin with one of"),
+        (
+            {"type": "import", "id": ID, "list": "a", "source": "https://user:hidden@x/y"},
+            "source: must not contain a user or password",
+        ),
+        (
+            {"type": "import", "id": ID, "list": "a", "source": "s3://key:hidden@x/y"},
+            "source: must not contain a user or password",
+        ),
         ({"type": "import", "id": ID, "list": "a", "codes": ["x"] * 1001}, "codes"),
         ({"type": "import", "id": ID, "list": "a", "source": "file:///a", "format": {"encoding": "y"}}, "encoding"),
         ({"type": "sendout", "id": ID, "message": "m"}, "exactly one of group and recipients is required"),

@@ -113,7 +113,15 @@ def test_other_valid_urls_are_unchanged(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost", "mysql://localhost/", "postgresql://localhost:99999/", "postgresql://a:b/"]
+    "url",
+    [
+        "",
+        "localhost",
+        "mysql://localhost/",
+        "postgresql://localhost:99999/",
+        "postgresql://localhost/a#b",
+        "postgresql://a:b/",
+    ],
 )
 def test_other_invalid_urls_are_errors(url: str) -> None:
     """A URL of another kind, or with an invalid port, is rejected."""

@@ -70,9 +70,12 @@ async def test_a_rejected_password_is_not_shown() -> None:
     """A relay's reply to a wrong password may contain the password, so only its codes are kept."""
     secret = base64.b64encode(b"\0shop\0secret").decode()
     async with serving({"AUTH": f"535 5.7.8 cannot take {secret}\r\n"}) as server:
-        outcome = await send_to(f"smtp://shop:secret@127.0.0.1:{server.port}")
+        url = f"smtp://shop:secret@127.0.0.1:{server.port}"
+        outcome = await send_to(url)
+        checked = await Relays(SmtpAddress.parse_all(url)).check()
     assert isinstance(outcome, Unreachable)
     assert outcome.explanation.endswith("UTC: the relay rejected the user name or password: 535 5.7.8")
+    assert checked == f"relay 127.0.0.1:{server.port}: the relay rejected the user name or password: 535 5.7.8"
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])

@@ -136,6 +136,7 @@ async def test_redirects_stay_among_the_allowed_hosts(location: str, reason: str
         reason_given = await rejection(f"{server.url}{FILE}?token=hidden", limits(server))
     assert reason in reason_given
     assert "hidden" not in reason_given
+    assert "b.csv" not in reason_given  # the host chose this name
     assert len(server.requests) == 1
 
 
