@@ -10,9 +10,13 @@ WORD = re.compile(r"\w[\w.+@-]{4,}\w")
 """A word that may be a code or an address. Shorter codes of tests are also ordinary words."""
 
 
+EXAMPLES = {"name@example.org"}
+"""Addresses in our own sentences."""
+
+
 def leaks(text: str, known: Collection[str] = frozenset()) -> list[str]:
     """Return the addresses and codes in a text. `known` are codes and addresses of any form."""
-    addresses = {found.rstrip(".") for found in ADDRESS.findall(text)}
+    addresses = {found.rstrip(".") for found in ADDRESS.findall(text)} - EXAMPLES
     return sorted({*addresses, *CODE.findall(text), *(word for word in WORD.findall(text) if word in known)})
 
 
@@ -30,5 +34,6 @@ def words_of(texts: Iterable[str]) -> set[str]:
 def without_arguments(text: str, arguments: Iterable[object]) -> str:
     """Return the text without a command's arguments, which an error may show to the person who typed them."""
     for argument in sorted(map(str, arguments), key=len, reverse=True):
-        text = text.replace(argument, "…") if argument else text
+        if argument:
+            text = text.replace(argument, "…").replace(repr(argument)[1:-1], "…")
     return text
