@@ -28,7 +28,7 @@ from tests.factories import (
     save_message,
     start,
 )
-from tests.locks import until_blocked
+from tests.locks import until_blocked, without_waiting
 from workers.delivery.batch_loader import BatchLoader, LoadedBatch
 
 REFUSED = Choice(refused=True)
@@ -281,7 +281,7 @@ async def test_concurrent_retries_retry_each_mail_once(connection: Connection, o
     async with connection.transaction():
         first = await retries.retry(connection, sendout_id, REFUSED)
         second = asyncio.create_task(retries.retry(other, sendout_id, REFUSED))
-        await until_blocked(connection)
+        await until_blocked(connection, second)
     assert (first.refused, (await second).refused) == (3, 0)
     assert await codes_of(connection) == (0, 3, 0, 7)
 
@@ -305,7 +305,7 @@ async def test_two_retries_do_not_reserve_the_same_code(connection: Connection, 
     async with connection.transaction():
         await retries.retry(connection, first, REFUSED)
         waiting = asyncio.create_task(retries.retry(other, second, REFUSED))
-        await until_blocked(connection)
+        await until_blocked(connection, waiting)
     with pytest.raises(NotEnoughCodes, match="1 needed, 0 available, 1 missing"):
         await waiting
     assert await codes_of(connection) == (0, 1, 0, 20)
@@ -318,7 +318,8 @@ async def test_a_batch_is_not_claimed_during_a_retry(connection: Connection, oth
     await connection.execute("UPDATE delivery_batch SET due_at = now()")
     async with connection.transaction():
         await retries.preview(connection, sendout_id, correction("c0@example.org", "new@example.org"))
-        assert await deliveries.claim(other, owner="other", lease_seconds=LEASE_SECONDS) is None
+        claiming = deliveries.claim(other, owner="other", lease_seconds=LEASE_SECONDS)
+        assert await without_waiting(connection, other, claiming) is None
     assert await deliveries.claim(other, owner="other", lease_seconds=LEASE_SECONDS)
 
 
@@ -329,7 +330,7 @@ async def test_a_sendout_does_not_finish_during_a_retry(connection: Connection, 
     async with connection.transaction():
         await retries.retry(connection, sendout_id, REFUSED)
         settling = asyncio.create_task(sendouts.settle(other, sendout_id))
-        await until_blocked(connection)
+        await until_blocked(connection, settling)
     assert await settling is None
     assert await codes_of(connection) == (0, 1, 0, 9)
 
@@ -343,7 +344,7 @@ async def test_a_sendout_is_not_cancelled_during_a_retry(connection: Connection,
     async with connection.transaction():
         await retries.retry(connection, sendout_id, REFUSED)
         cancelling = asyncio.create_task(sendouts.cancel(other, sendout_id))
-        await until_blocked(connection)
+        await until_blocked(connection, cancelling)
     await cancelling
     while closing := await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS):
         await deliveries.close(connection, closing)
