@@ -108,7 +108,7 @@ INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
 -- rows: imports with id $1, of list $2 and of group $3 (NULL: any), newest first. per_second counts lines since the claim
-SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(j.source, '[?#].*', '?…') AS source, j.state, j.reason,
+SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(regexp_replace(j.source, '[?#].*', '?…'), '//[^/]*@', '//…@') AS source, j.state, j.reason,
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
        j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
        CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines

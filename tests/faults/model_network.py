@@ -46,11 +46,11 @@ class Fate:
 
 
 REFUSALS = {
-    "the message": (Phase.DOT, "554 5.7.26 unauthenticated"),
-    "the sender": (Phase.RCPT, "550 5.1.8 bad sender"),
-    "more mail": (Phase.RCPT, "550 5.4.5 daily limit"),
+    "the message": (Phase.DOT, "554 5.7.26 unauthenticated mail to <ada@example.org>"),
+    "the sender": (Phase.RCPT, "550 5.1.8 <shop@example.org>: bad sender"),
+    "more mail": (Phase.RCPT, "550 5.4.5 <ada@example.org>: daily limit"),
 }
-"""The replies of a relay that refuses every mail, by what it refuses."""
+"""The replies of a relay that refuses every mail, by what it refuses. As real relays do, they quote an address."""
 
 
 def refusal_of_all(what: str) -> Fate:
@@ -64,13 +64,13 @@ def refusal_of_all(what: str) -> Fate:
 FATES = {
     "sent": Fate(Sent("250 2.0.0 taken"), arrives=True),
     "sent after it was queued": Fate(Sent("250 2.0.0 taken"), arrives=True, queued=True),
-    "refused": Fate(Refused("550 5.1.1 unknown")),
-    "deferred": Fate(Deferred("451 4.2.0 later")),
+    "refused": Fate(Refused("550 5.1.1 <ada@example.org>: unknown")),
+    "deferred": Fate(Deferred("451 4.2.0 <ada@example.org>: later")),
     "accepted, reply lost": Fate(Uncertain("the connection was lost"), arrives=True),
     "lost after the final dot": Fate(Uncertain("the connection was lost")),
-    "sender refused": Fate(Refused("550 5.7.1 not you", Subject.SENDER, Phase.MAIL)),
-    "sender or recipient refused": Fate(Refused("550 5.7.1 policy", Subject.SENDER_OR_RECIPIENT)),
-    "message refused": Fate(Refused("554 5.7.1 spam", Subject.MESSAGE, Phase.DOT)),
+    "sender refused": Fate(Refused("550 5.7.1 <shop@example.org>: not you", Subject.SENDER, Phase.MAIL)),
+    "sender or recipient refused": Fate(Refused("550 5.7.1 <ada@example.org>: policy", Subject.SENDER_OR_RECIPIENT)),
+    "message refused": Fate(Refused("554 5.7.1 <ada@example.org>: spam", Subject.MESSAGE, Phase.DOT)),
     "unreachable": Fate(Unreachable("connection refused")),
 }
 

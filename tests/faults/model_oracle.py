@@ -11,6 +11,7 @@ from coupons.database import Connection
 from coupons.store import invariants
 from tests.faults.model_messages import Message
 from tests.faults.model_network import REFUSALS, Mail
+from tests.leaks import leaks
 from workers.delivery.evidence import FIRST_SUSPECTS
 
 FINAL = ("sent", "refused", "uncertain", "cancelled")
@@ -22,6 +23,7 @@ FROM delivery d JOIN sendout s ON s.id = d.sendout_id JOIN message m ON m.id = s
 JOIN delivery_batch b ON b.sendout_id = d.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
 """
 NEEDS = "SELECT sendout_id, name AS list, needed FROM sendout_list JOIN coupon_list l ON l.id = list_id"
+REASONS = "SELECT concat_ws('; ', reason, waiting_reason) AS reason FROM sendout"
 CODES = """
 SELECT l.name AS list, c.code, c.sendout_id, c.delivery_number FROM coupon c JOIN coupon_list l ON l.id = c.list_id
 """
@@ -82,6 +84,7 @@ async def list_violations(
     found += _state_violations(mails, deliveries, decisions)
     found += _wrong_needs(mails, deliveries, await connection.fetch(NEEDS))
     found += _used_up(mails, deliveries, processes)
+    found += [f"O9: {row['reason']}" for row in await connection.fetch(REASONS) if leaks(row["reason"])]
     if ended:
         found += _lost_mails(mails, deliveries, decisions)
     return found

@@ -551,6 +551,16 @@ async def test_a_full_database_does_not_end_an_import(
     assert (await run_worker(connection, pool, import_id)).added == 1
 
 
+async def test_a_source_is_shown_without_its_secrets(connection: Connection) -> None:
+    """The signature in a query, and a password that an earlier version accepted, are not in the import's status."""
+    await add_list(connection, "a")
+    import_id = await start_import(connection, "A-1\n")
+    await connection.execute(
+        "UPDATE import_job SET source = 'https://user:s3cret@shop.example/a.csv?X-Amz-Signature=1'"
+    )
+    assert (await imports.get(connection, import_id)).source == "https://…@shop.example/a.csv?…"
+
+
 async def test_repeated_statement_timeouts_end_the_import(
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
