@@ -484,7 +484,8 @@ BEGIN
         USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'address_is_final';
 END $$;
 CREATE TRIGGER address_is_final BEFORE UPDATE OF address, address_key ON delivery
-    FOR EACH ROW WHEN (OLD.was_uncertain OR OLD.state NOT IN ('refused', 'deferred')) EXECUTE FUNCTION refuse_correction();
+    FOR EACH ROW WHEN ((OLD.address, OLD.address_key) IS DISTINCT FROM (NEW.address, NEW.address_key)
+                       AND (OLD.was_uncertain OR OLD.state NOT IN ('refused', 'deferred'))) EXECUTE FUNCTION refuse_correction();
 
 -- The earlier attempts of deliveries that were tried more than once. Together with `delivery.reply` (the latest
 -- attempt), the table has the relay's reply to each attempt.

@@ -425,6 +425,16 @@ async def test_deferred_mails_become_due_now(connection: Connection) -> None:
     assert await sendouts.settle(connection, sendout_id)
 
 
+async def test_a_deferred_mail_that_was_uncertain_becomes_due_now(connection: Connection) -> None:
+    """Its address cannot be corrected, but it can be retried, alone and with others."""
+    sendout_id = await sending(connection)
+    await deliver(connection, outcomes(DeliveryState.UNCERTAIN, [1]))
+    await uncertain.resolve(connection, sendout_id, "resend")
+    await deliver(connection, outcomes(DeliveryState.DEFERRED, [1]))
+    assert (await retries.retry(connection, sendout_id, DEFERRED)).deferred == 1
+    assert [each.number for each in await deliver(connection)] == [1]
+
+
 async def test_a_retry_of_refused_mails_leaves_deferred_ones(connection: Connection) -> None:
     """Deferred mails are retried at their own time, and refused ones only if they are chosen."""
     sendout_id = await sending(connection)
