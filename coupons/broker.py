@@ -163,6 +163,8 @@ def _reason(error: BaseException) -> str:
             return "connection not accepted; check the virtual host, which is the path of COUPONS_BROKER_URL"
         case ConnectionClosed():
             return f"the broker closed the connection ({type(error).__name__})"
+        case FileNotFoundError():
+            return "a certificate file in COUPONS_BROKER_URL does not exist"
         case ValueError():
             return "an option of COUPONS_BROKER_URL is invalid"
     return describe(error)

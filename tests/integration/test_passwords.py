@@ -99,13 +99,16 @@ async def test_a_missing_virtual_host_is_reported_in_our_words(broker_url: str) 
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
-    [("", "connection refused"), ("?heartbeat=s3cret", "an option of COUPONS_BROKER_URL is invalid")],
+    ("scheme", "options", "reason"),
+    [
+        ("amqp", "", "connection refused"),
+        ("amqps", "?cafile=/nowhere", "a certificate file in COUPONS_BROKER_URL does not exist"),
+    ],
 )
-async def test_a_broker_that_is_not_there_is_reported_in_our_words(options: str, reason: str) -> None:
+async def test_a_broker_that_is_not_there_is_reported_in_our_words(scheme: str, options: str, reason: str) -> None:
     """The error has the operating system's reason, or blames the URL's options."""
     with pytest.raises(BrokerUnavailable) as caught:
-        async with open_sender(f"amqp://user:s3cret@127.0.0.1:1/{options}"):
+        async with open_sender(f"{scheme}://user:s3cret@127.0.0.1:1/{options}"):
             pass
     assert str(caught.value) == f"broker 127.0.0.1:1: {reason}"
 
