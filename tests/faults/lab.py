@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from coupons.commands import Command
 from sandbox.process import free_ports
 from sandbox.services import Services, Sink
 from tests.acceptance.processes import Worker
@@ -141,6 +142,10 @@ class Lab(Shop):
         sendout = self.begin_sending(name, name, *(["--after", after] if after else []))
         self._recipients[sendout] = recipients
         return sendout
+
+    def is_recorded(self, command: Command) -> bool:
+        """Return whether a worker has accepted or rejected the command."""
+        return bool(self.rows("SELECT FROM command WHERE id = $1", command.id))
 
     def mail_count(self) -> int:
         """The number of mails that the sink has accepted."""

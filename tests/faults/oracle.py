@@ -2,7 +2,8 @@
 
 The rules do not rely on workers, logs or counters:
 
-O1  no code is in the mails of two recipients, and each mail has exactly the codes that are assigned to its delivery
+O1  no code is in the mails of two recipients, whatever its list and its case, and each mail has exactly the codes that
+    are assigned to its delivery
 O2  no recipient has two codes of one list in one sendout
 O3  every recipient of a finished sendout has a mail, or is refused or uncertain
 O4  no recipient has two mails of one sendout
@@ -27,7 +28,7 @@ from coupons.database import Connection, connect
 from coupons.store import invariants
 
 MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f]{32})\.(\d+)[^>]*>", re.IGNORECASE | re.MULTILINE)
-CODE = re.compile(r"\b[A-Z]+-\d{5,9}\b")
+CODE = re.compile(r"\b(?:[A-Z]+|[a-z]+)-\d{5,9}\b")
 SHOWN = 5
 READ_SECONDS = 600
 AT_REST = {"finished", "cancelled", "interrupted", "failed", "paused"}
@@ -139,7 +140,7 @@ def _check_codes(verdict: Verdict, copies: list[Copy], database: _Database) -> N
     for copy in copies:
         own = database.assigned.get(copy.delivery, {})
         for code in copy.codes:
-            recipients[code].add(copy.recipient.lower())
+            recipients[code.upper()].add(copy.recipient.lower())
             if code in own:
                 held[copy.delivery[0], copy.recipient.lower(), own[code]].add(code)
         if copy.codes != {code for code in own if CODE.fullmatch(code)}:

@@ -9,7 +9,9 @@ DOT                 the connection is closed after the final dot, and the mail i
 QUEUED              the connection is closed after the final dot, and the mail is recorded
 BUSY                the reply to MAIL is 421
 DEFER, REFUSE       the reply to RCPT is 451 or 550
+SENDER, QUOTA       the reply to RCPT is 550 with a code that is about the sender or about the quota
 LATER               the reply to the final dot is 451
+MESSAGE             the reply to the final dot is 554
 LATE                the replies are sent `--late` seconds later
 
 The queue id in the final reply is derived from the recipient, so a test can check that the reply belongs to the mail.
@@ -35,10 +37,13 @@ FAULTS = {
     "RCPT": Script("RCPT", None),
     "DEFER": Script("RCPT", b"451 4.7.1 try again later\r\n"),
     "REFUSE": Script("RCPT", b"550 5.1.1 no such mailbox\r\n"),
+    "SENDER": Script("RCPT", b"550 5.1.8 bad sender\r\n"),
+    "QUOTA": Script("RCPT", b"550 5.4.5 daily limit\r\n"),
     "DATA": Script("DATA", None),
     "BODY": Script("BODY", None),
     "DOT": Script("DOT", None),
     "LATER": Script("DOT", b"451 4.3.0 try again later\r\n"),
+    "MESSAGE": Script("DOT", b"554 5.7.26 unauthenticated\r\n"),
     "QUEUED": Script("DOT", None, keep=True),
     "LATE": Script("ANSWER", b""),
 }

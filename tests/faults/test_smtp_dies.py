@@ -9,12 +9,14 @@ from uuid import UUID
 
 import pytest
 
+from coupons.commands import ResumeSendout
 from coupons.database import open_pool
 from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from tests.factories import SENDER
 from tests.faults.busy_system import CONNECTIONS, QUICK_RELAY, WORKERS, make_due
 from tests.faults.lab import END_SECONDS, LONG, Lab, size
+from tests.faults.model_oracle import MAX_REFUSED
 from tests.faults.sink import FAULT_LOG, queued_as
 from tests.waiting import eventually
 from workers.delivery.deliverer import Deliverer
@@ -99,6 +101,42 @@ def test_a_reply_after_its_timeout_is_not_mispaired(lab: Lab) -> None:
     assert_replies_are_their_own(lab)
 
 
+REFUSALS = ("MESSAGE", "SENDER", "QUOTA")
+"""What a relay refuses that refuses all mails: after the final dot, or at RCPT, where the reply is not about RCPT."""
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_a_relay_that_refuses_all_mails_does_not_use_up_the_sendout(lab: Lab, what: str) -> None:
+    """The sendout pauses, or waits for the end of the quota; each worker refuses at most two mails.
+
+    A resume while the relay still refuses all mails changes nothing. Later, each recipient gets a mail: most of them
+    after a resume, and the refused ones after a retry.
+    """
+    restart_sink(lab, {what: 1})
+    with lab.fleet(WORKERS, **{**FAST_RETRY, "smtp_backoff_seconds": 0.02}):
+        sendout = lab.start_sendout(size(short=60, long=3_000), LISTS)
+        for _ in range(size(short=2, long=5)):
+            eventually(
+                lambda: is_held_up(lab, sendout, what), "the sendout to be held up", seen=lambda: lab.state(sendout)
+            )
+            resume_if_paused(lab, sendout)
+        assert lab.mail_count() == 0
+        restart_sink(lab, {})
+        wait_for_end(lab, sendout)
+        refused = [*lab.deliveries(sendout).values()].count("refused")
+        assert refused <= WORKERS * MAX_REFUSED
+        if refused:
+            lab.coupons("retry", sendout, "--refused", "--yes")
+            wait_for_end(lab, sendout)
+    assert {*lab.deliveries(sendout).values()} == {"sent"}
+    lab.check(f"the relay refuses all mails: {what}", rounds=fault_counts(lab)[what])
+
+
+def is_held_up(lab: Lab, sendout: UUID, what: str) -> bool:
+    make_due(lab)
+    return bool(waiting_for(lab, sendout)) if what == "QUOTA" else lab.state(sendout) == "paused"
+
+
 def restart_sink(lab: Lab, odds: dict[str, float], **options: object) -> None:
     lab.sink.kill()
     lab.sink.start(odds=json.dumps(odds), **options)
@@ -114,7 +152,18 @@ def are_mailed(lab: Lab, least: int) -> bool:
 
 
 def wait_for_end(lab: Lab, sendout: UUID) -> None:
-    eventually(lambda: make_due(lab) and lab.state(sendout) == "finished", "the sendout to finish", within=END_SECONDS)
+    def has_finished() -> bool:
+        resume_if_paused(lab, sendout)
+        return make_due(lab) and lab.state(sendout) == "finished"
+
+    eventually(has_finished, "the sendout to finish", within=END_SECONDS, seen=lambda: lab.state(sendout))
+
+
+def resume_if_paused(lab: Lab, sendout: UUID) -> None:
+    if lab.state(sendout) == "paused":
+        command = ResumeSendout(sendout=sendout)
+        lab.publish(command)
+        eventually(lambda: lab.is_recorded(command), "the resume command to be recorded")
 
 
 def uncertain_and_mailed(lab: Lab) -> int:
