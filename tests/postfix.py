@@ -89,6 +89,10 @@ class Postfix:
         return f"smtp://127.0.0.1:{self.port}" + (f"?tls=starttls&ca={self.certificate}" if self.certificate else "")
 
     @property
+    def plain_url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}?tls=none"
+
+    @property
     def log(self) -> Path:
         return self.home / "postfix.log"
 
@@ -99,17 +103,18 @@ class Postfix:
 
 @contextmanager
 def private_postfix(
-    onward: str, *, tls: bool = False, say: Callable[[str], None] = lambda _: None
+    onward: str, *, tls: bool = False, main: str = "", say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Postfix]:
     """Yield a Postfix with an empty queue that relays to `onward` ("host:port"). It is removed when the block ends.
 
-    Installs Debian's package if possible. Raises ServiceError if Postfix cannot be installed or run.
+    `main` has more lines for main.cf; they may contain `{home}`. Installs Debian's package if possible. Raises
+    ServiceError if Postfix cannot be installed or run.
     """
     require(say)
     [port] = free_ports(1)
     with private_home() as home:
         host, _, onward_port = onward.rpartition(":")
-        configure(home, port, f"[{host}]:{onward_port}", tls=tls)
+        configure(home, port, f"[{host}]:{onward_port}", tls=tls, main=main)
         postfix = Postfix(port, home, home / "certificate.pem" if tls else None)
         # not `postfix start-fg`: its shell would receive the signal for the master
         with running([PROGRAMS / "master", "-c", home / "etc", "-s"], log=home / "master.log") as process:
@@ -121,6 +126,11 @@ def private_postfix(
                 yield postfix
             finally:
                 end(home)
+
+
+def reload(postfix: Postfix) -> None:
+    """Let new connections see changed files."""
+    run("postfix", "-c", postfix.home / "etc", "reload")
 
 
 def end(home: Path) -> None:
@@ -165,13 +175,13 @@ def private_home() -> Iterator[Path]:
         yield home
 
 
-def configure(home: Path, port: int, onward: str, *, tls: bool) -> None:
+def configure(home: Path, port: int, onward: str, *, tls: bool, main: str) -> None:
     for folder in ("etc", "queue", "data"):
         (home / folder).mkdir(mode=0o755)
     shutil.chown(home / "data", "postfix")
     (home / "postfix.log").touch()
     (home / "etc/master.cf").write_text(MASTER.format(port=port))
-    (home / "etc/main.cf").write_text((MAIN + (TLS if tls else "")).format(home=home, onward=onward))
+    (home / "etc/main.cf").write_text((MAIN + (TLS if tls else "") + main).format(home=home, onward=onward))
     if tls:
         make_certificate(home)
     run("postfix", "-c", home / "etc", "check")  # creates the folders of the queue, each with its owner

@@ -115,6 +115,10 @@ class ScriptedServer:
     sessions: set["Session"] = field(default_factory=set)
 
     @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    @property
     def connections(self) -> int:
         """The number of connections so far."""
         return len(self.commands)

@@ -1,26 +1,28 @@
 """A relay that refuses all mails does not use up a sendout: a worker, a real database, a scripted relay."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
-from coupons import smtp
 from coupons.database import Connection, Pool, open_pool
-from coupons.settings import Settings
-from coupons.smtp import Relays, SmtpAddress
-from coupons.store import sendout_views, sendouts
-from coupons.store.sendout_views import Sendout
-from tests.factories import add_group, add_list, add_recipients, prepare, save_message, start
+from coupons.store import sendout_views
+from tests.deliver_worker import (
+    CONNECTIONS,
+    assigned_codes,
+    becomes,
+    begin,
+    delivering,
+    make_due,
+    resume,
+    resume_if_paused,
+)
+from tests.factories import add_list, add_recipients, prepare, save_message, start
 from tests.smtp_server import PIPELINING, Act, Script, ScriptedServer, serving
 from tests.waiting import until
-from workers.delivery.deliverer import Deliverer
-from workers.loops import Signals, work
 
-RECIPIENTS, BATCH, CONNECTIONS = 300, 100, 3
+RECIPIENTS = 300
 TRANSMITTED = 3 + 2 * CONNECTIONS
 """Mails that get a refusal before all others are taken back: the suspects, and two mails on each connection."""
 
@@ -31,15 +33,6 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def begin(connection: Connection, recipients: int = RECIPIENTS) -> UUID:
-    await add_list(connection, "a", recipients)
-    await add_group(connection, "g", recipients)
-    await save_message(connection, "m", "a")
-    sendout_id = await start(connection, "m", "g", batch_size=BATCH)
-    await prepare(connection, batch_size=BATCH)
-    return sendout_id
-
-
 async def begin_to(connection: Connection, recipients: list[tuple[str, dict[str, str]]]) -> UUID:
     await add_list(connection, "a", len(recipients))
     await add_recipients(connection, "g", recipients)
@@ -47,68 +40,6 @@ async def begin_to(connection: Connection, recipients: list[tuple[str, dict[str,
     sendout_id = await start(connection, "m", "g")
     await prepare(connection)
     return sendout_id
-
-
-@asynccontextmanager
-async def delivering(pool: Pool, *servers: ScriptedServer) -> AsyncIterator[None]:
-    """Run a worker until the block ends."""
-    signals = Signals(("deliver",))
-    settings = Settings(lease_seconds=20, heartbeat_seconds=5, smtp_connections=CONNECTIONS)
-    urls = " ".join(f"smtp://127.0.0.1:{server.port}" for server in servers)
-    async with (
-        Relays(
-            SmtpAddress.parse_all(urls),
-            limits=smtp.Limits(connections=CONNECTIONS, backoff_seconds=0.01, max_backoff_seconds=0.02),
-        ) as relays,
-        asyncio.TaskGroup() as group,
-    ):
-        deliverer = Deliverer(
-            pool=pool, relays=relays, signals=signals, settings=settings, owner="test", background=group
-        )
-        group.create_task(work("deliver", deliverer.step, signals, sweep_seconds=0.1))
-        try:
-            yield
-        finally:
-            signals.stop()
-
-
-async def becomes(connection: Connection, state: str, sendout_id: UUID) -> Sendout:
-    query = """
-        SELECT state = $2 AND NOT EXISTS (
-            SELECT FROM delivery_batch WHERE sendout_id = $1 AND lease_token IS NOT NULL
-        ) FROM sendout WHERE id = $1
-    """
-    await until(lambda: connection.fetchval(query, sendout_id, state), f"the state {state}")
-    return await sendout_views.get(connection, sendout_id)
-
-
-async def resume(connection: Connection, sendout_id: UUID) -> None:
-    """Resume the sendout; deferred mails are due now."""
-    await make_due(connection)
-    async with connection.transaction():
-        await sendouts.resume(connection, sendout_id)
-
-
-async def resume_if_paused(connection: Connection, sendout_id: UUID) -> None:
-    if await connection.fetchval("SELECT state = 'paused' FROM sendout WHERE id = $1", sendout_id):
-        await resume(connection, sendout_id)
-    else:
-        await make_due(connection)
-
-
-async def make_due(connection: Connection, *, seconds: float = 0) -> None:
-    """Make deferred mails due now, as if they were deferred `seconds` earlier."""
-    await connection.execute(
-        "UPDATE delivery SET due_at = now(), deferred_since = deferred_since - make_interval(secs => $1) "
-        "WHERE state = 'deferred'",
-        seconds,
-    )
-    await connection.execute("UPDATE delivery_batch SET due_at = now() WHERE NOT closed")
-
-
-async def assigned_codes(connection: Connection) -> dict[int, str]:
-    rows = await connection.fetch("SELECT delivery_number, code FROM coupon WHERE sendout_id IS NOT NULL")
-    return {row["delivery_number"]: row["code"] for row in rows}
 
 
 async def is_sent_with_the_same_codes(
@@ -144,10 +75,10 @@ async def test_a_relay_that_refuses_all_mails_pauses_the_sendout(
     connection: Connection, pool: Pool, name: str, way: Script
 ) -> None:
     """No recipient is refused. After the fix and a resume, each of them gets one mail with the code assigned before."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     codes = None
     async with serving({**way, **REFUSALS[name]}) as refusing:
-        async with delivering(pool, refusing):
+        async with delivering(pool, refusing.url):
             found = await becomes(connection, "paused", sendout_id)
         assert (found.refused, found.uncertain, found.remaining) == (0, 0, RECIPIENTS)
         assert found.reason
@@ -156,7 +87,7 @@ async def test_a_relay_that_refuses_all_mails_pauses_the_sendout(
         attempts = sum(line.startswith("MAIL") for lines in refusing.commands for line in lines)
         assert attempts <= TRANSMITTED
         codes = await assigned_codes(connection)
-    async with serving(way) as fixed, delivering(pool, fixed):
+    async with serving(way) as fixed, delivering(pool, fixed.url):
         await resume(connection, sendout_id)
         await is_sent_with_the_same_codes(connection, fixed, sendout_id, codes)
 
@@ -165,9 +96,9 @@ async def test_the_pause_is_logged_and_shows_the_codes_and_the_mail_has_the_repl
     connection: Connection, pool: Pool
 ) -> None:
     """The operator finds the whole reply with a deferred mail."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     with capture_logs() as logs:
-        async with serving({"DOT": "554 5.7.1 not verified\r\n"}) as refusing, delivering(pool, refusing):
+        async with serving({"DOT": "554 5.7.1 not verified\r\n"}) as refusing, delivering(pool, refusing.url):
             found = await becomes(connection, "paused", sendout_id)
     assert found.reason == "the relay refuses the message: 554 5.7.1"
     (entry,) = [each for each in logs if each["log_level"] == "error"]
@@ -179,23 +110,23 @@ async def test_the_pause_is_logged_and_shows_the_codes_and_the_mail_has_the_repl
 
 async def test_a_resume_before_the_fix_pauses_again_and_loses_no_mail(connection: Connection, pool: Pool) -> None:
     """Even mails that were refused several times keep their codes until the relay accepts a mail."""
-    sendout_id = await begin(connection)
-    async with serving({"DOT": "554 5.7.1 no\r\n"}) as refusing, delivering(pool, refusing):
+    sendout_id = await begin(connection, RECIPIENTS)
+    async with serving({"DOT": "554 5.7.1 no\r\n"}) as refusing, delivering(pool, refusing.url):
         for _ in range(3):
             found = await becomes(connection, "paused", sendout_id)
             assert (found.refused, found.remaining) == (0, RECIPIENTS)
             await resume(connection, sendout_id)
     codes = await assigned_codes(connection)
-    async with serving({}) as fixed, delivering(pool, fixed):
+    async with serving({}) as fixed, delivering(pool, fixed.url):
         await resume_if_paused(connection, sendout_id)
         await is_sent_with_the_same_codes(connection, fixed, sendout_id, codes)
 
 
 async def test_a_relay_that_begins_to_refuse_loses_no_mail(connection: Connection, pool: Pool) -> None:
     """It accepts some mails before, for example until its operator blocks the account."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     blocked: Script = {"DOT": [*["250 ok\r\n"] * 20, "550 5.7.1 blocked\r\n"]}
-    async with serving(*[blocked] * 3, {"DOT": "550 5.7.1 blocked\r\n"}) as refusing, delivering(pool, refusing):
+    async with serving(*[blocked] * 3, {"DOT": "550 5.7.1 blocked\r\n"}) as refusing, delivering(pool, refusing.url):
         found = await becomes(connection, "paused", sendout_id)
     assert (found.refused, found.uncertain) == (0, 0)
     assert found.sent == len(refusing.accepted) > 0
@@ -203,9 +134,9 @@ async def test_a_relay_that_begins_to_refuse_loses_no_mail(connection: Connectio
 
 async def test_single_refused_messages_are_refused_at_their_second_attempt(connection: Connection, pool: Pool) -> None:
     """The relay accepts the others, so nothing pauses. The codes return when the refusal is final."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     spam: Script = {"DOT": Act("554 5.7.1 spam\r\n", only_for="5@example.org")}
-    async with serving(spam) as server, delivering(pool, server):
+    async with serving(spam) as server, delivering(pool, server.url):
         await until(lambda: connection.fetchval("SELECT count(*) = 30 FROM delivery WHERE state = 'deferred'"))
         await until(lambda: connection.fetchval("SELECT count(*) = 270 FROM delivery WHERE state = 'sent'"))
         assert await connection.fetchval("SELECT available = 0 FROM coupon_list")
@@ -221,7 +152,7 @@ async def test_the_recipients_of_one_company_are_refused_without_a_pause(connect
     others = [(f"c{number}@d{number}.example", {"first_name": "Cy"}) for number in range(60)]
     sendout_id = await begin_to(connection, company + others)
     refusing: Script = {"RCPT": Act("550 5.7.1 we do not want this\r\n", only_for="@company.example")}
-    async with serving(refusing) as server, delivering(pool, server):
+    async with serving(refusing) as server, delivering(pool, server.url):
         await until(lambda: connection.fetchval("SELECT count(*) = 57 FROM delivery WHERE state = 'deferred'"))
         await until(lambda: connection.fetchval("SELECT count(*) = 60 FROM delivery WHERE state = 'sent'"))
         await make_due(connection, seconds=60)
@@ -233,7 +164,7 @@ async def test_a_relay_without_its_table_of_recipients_refuses_a_handful(connect
     """`550 5.1.1` seems to concern the recipient, so the first ones are refused. Then the sendout pauses."""
     recipients = [(f"c{number}@d{number}.example", {"first_name": "Cy"}) for number in range(RECIPIENTS)]
     sendout_id = await begin_to(connection, recipients)
-    async with serving({"RCPT": "550 5.1.1 unknown\r\n"}) as refusing, delivering(pool, refusing):
+    async with serving({"RCPT": "550 5.1.1 unknown\r\n"}) as refusing, delivering(pool, refusing.url):
         found = await becomes(connection, "paused", sendout_id)
     assert found.reason == "the relay refuses the recipients: 550 5.1.1"
     assert (found.refused, found.remaining) == (5, RECIPIENTS - 5)
@@ -246,9 +177,9 @@ async def test_a_sendout_waits_for_the_end_of_a_quota(
     connection: Connection, pool: Pool, verb: str, way: Script
 ) -> None:
     """It shows the reason, no mail is refused, and it continues when the quota has ended."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     over: Script = {**way, verb: "550 5.4.5 Daily user sending quota exceeded\r\n"}
-    async with serving(*[over] * 4, way) as limited, delivering(pool, limited):
+    async with serving(*[over] * 4, way) as limited, delivering(pool, limited.url):
         waiting = "SELECT waiting_reason FROM sendout WHERE waiting_reason LIKE '% accepts no more mail %: 550 5.4.5'"
         await until(lambda: connection.fetchval(waiting))
         await until(lambda: connection.fetchval("SELECT count(*) > 200 FROM delivery WHERE state = 'sent'"))
@@ -264,7 +195,7 @@ async def test_one_mail_with_the_reply_of_a_quota_does_not_stop_the_others(conne
     """The relay gives this reply for one recipient only. When the worker tries again, it tries with another mail."""
     sendout_id = await begin(connection, 30)
     one: Script = {"DOT": Act("550 5.4.5 quota\r\n", only_for="c1@example.org")}
-    async with serving(one) as server, delivering(pool, server):
+    async with serving(one) as server, delivering(pool, server.url):
         await until(lambda: connection.fetchval("SELECT count(*) = 29 FROM delivery WHERE state = 'sent'"))
         found = await sendout_views.get(connection, sendout_id)
         assert (found.state, found.remaining) == ("sending", 1)
@@ -272,9 +203,9 @@ async def test_one_mail_with_the_reply_of_a_quota_does_not_stop_the_others(conne
 
 async def test_the_mails_of_a_relay_over_its_quota_go_to_the_other_one(connection: Connection, pool: Pool) -> None:
     """The sendout does not wait."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     async with serving({"DOT": "550 5.4.5 quota\r\n"}) as limited, serving({}) as other:
-        async with delivering(pool, limited, other):
+        async with delivering(pool, limited.url, other.url):
             await until(lambda: connection.fetchval("SELECT count(*) > 250 FROM delivery WHERE state = 'sent'"))
             await until(lambda: connection.fetchval("SELECT count(*) = 0 FROM delivery WHERE state = 'pending'"))
         found = await sendout_views.get(connection, sendout_id)
@@ -284,12 +215,12 @@ async def test_the_mails_of_a_relay_over_its_quota_go_to_the_other_one(connectio
 
 async def test_one_of_two_relays_that_refuses_all_mails_pauses_the_sendout(connection: Connection, pool: Pool) -> None:
     """The other relay accepts mails in between, which says nothing about this one. The reason names the relay."""
-    sendout_id = await begin(connection)
+    sendout_id = await begin(connection, RECIPIENTS)
     slow: Script = {"DOT": Act("250 ok\r\n", 0.01)}
     async with (
         serving({"DOT": "554 5.7.1 no\r\n"}) as refusing,
         serving(slow) as other,
-        delivering(pool, refusing, other),
+        delivering(pool, refusing.url, other.url),
     ):
         found = await becomes(connection, "paused", sendout_id)
     assert found.reason == f"the relay refuses the message: 554 5.7.1 (127.0.0.1:{refusing.port})"
@@ -299,7 +230,7 @@ async def test_one_of_two_relays_that_refuses_all_mails_pauses_the_sendout(conne
 async def test_a_relay_that_defers_all_mails_pauses_the_sendout_after_a_day(connection: Connection, pool: Pool) -> None:
     """A worker does not give up one mail after the other."""
     sendout_id = await begin(connection, 30)
-    async with serving({"RCPT": "450 4.7.1 later\r\n"}) as busy, delivering(pool, busy):
+    async with serving({"RCPT": "450 4.7.1 later\r\n"}) as busy, delivering(pool, busy.url):
         await until(lambda: connection.fetchval("SELECT count(*) = 30 FROM delivery WHERE state = 'deferred'"))
         await make_due(connection, seconds=86_400)
         found = await becomes(connection, "paused", sendout_id)
