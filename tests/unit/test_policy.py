@@ -224,7 +224,7 @@ def test_one_company_that_rejects_us_pauses_nothing(accepted_before: bool, clock
 
 
 def test_an_audience_of_one_domain_is_not_used_up() -> None:
-    """If a hundred mails in a row are refused, their common domain is no excuse."""
+    """If a hundred mails in a row are refused, their common domain is not the reason."""
     decides = policy()
     decides.verdict(mail(1_000), SENT)
     found = states(decides, [mail(number) for number in range(MAILS_IN_A_ROW)], NOT_THE_SENDER)
