@@ -138,10 +138,11 @@ async def ls(json_output: bool) -> None:
 @click.option("--html", is_flag=True, help="Print the HTML part instead of the text part.")
 @asynchronous
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
-    """Print a message as a recipient would see it, and the lists of which this recipient needs a code.
+    """Print a message as a recipient would see it.
 
-    The mail is checked as the mails of a sendout are. Each list's preview text is printed instead of a code. An
-    attribute without a value is printed as its name in brackets: [first_name].
+    Also prints the lists of which this recipient needs a code. The mail is checked as the mails of a sendout are.
+    Each list's preview text is printed instead of a code. An attribute without a value is printed as its name in
+    brackets: [first_name].
     """
     from coupons.names import parse_name
     from coupons.store import messages
