@@ -13,10 +13,11 @@ from coupons.states import Shortage
 from coupons.store import lists, messages, retries, sendout_views, sendouts, uncertain, uploads
 from coupons.store.retries import Choice
 from coupons.store.uncertain import Resolution
+from tests.faults.model_codes import codes
 from tests.faults.model_interaction_points import Fault
 from tests.faults.model_messages import Message, People
 from tests.faults.model_network import Network
-from tests.faults.model_oracle import Decisions, list_violations
+from tests.faults.model_oracle import CASE_SENSITIVE, Decisions, list_violations
 from tests.faults.model_order import Order
 from tests.faults.model_worker import Worker
 from workers.loops import NO_PAUSE
@@ -48,6 +49,8 @@ IN_FLIGHT = "SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch"
 OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
+NEW_CODES = 1_000
+"""Codes with greater numbers are used once; the others are imported into any list at any time."""
 BOTH = Message(("a", "b"))
 MAX_ROUNDS = 20
 """Limit of rounds in which all work must finish."""
@@ -92,6 +95,10 @@ class Model:
         self._ids += 1
         return UUID(int=self._ids)
 
+    def new_codes(self, count: int) -> tuple[str, ...]:
+        """Codes that no list has had."""
+        return codes(NEW_CODES + self.new_id().int for _ in range(count))
+
     # --- operators ------------------------------------------------------------------------------------------------
 
     async def attempt(self, *actions: Awaitable[object]) -> None:
@@ -108,6 +115,7 @@ class Model:
             shortage=shortage,
             alternative_text=ALTERNATIVE_TEXT,
             preview_text=None,
+            case_sensitive=name == CASE_SENSITIVE,
         )
 
     async def add_stock(self) -> None:
@@ -115,8 +123,7 @@ class Model:
         await self.create_list("a", Shortage.PAUSE)
         await self.create_list("b", Shortage.TEXT)
         for name in ("a", "b"):
-            codes = tuple(f"C{self.new_id().int}" for _ in range(500))
-            await self.receive(ImportCoupons(id=self.new_id(), list=name, codes=codes), self.workers[0])
+            await self.receive(ImportCoupons(id=self.new_id(), list=name, codes=self.new_codes(500)), self.workers[0])
         await self.save_message(BOTH)
         await self.run_all(self.workers[0])
 
@@ -265,8 +272,8 @@ class Model:
     async def _import_missing(self, worker: Worker, sendout: UUID) -> None:
         for each in (await sendout_views.get(self.connection, sendout)).lists:
             if each.missing:
-                fresh = tuple(f"C{self.new_id().int}" for _ in range(each.missing))
-                await self.receive(ImportCoupons(id=self.new_id(), list=each.name, codes=fresh), worker)
+                fresh = ImportCoupons(id=self.new_id(), list=each.name, codes=self.new_codes(each.missing))
+                await self.receive(fresh, worker)
 
 
 async def _empty(connection: Connection) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from unicodedata import normalize
 from uuid import UUID
 
 from coupons.mail import Envelope
@@ -27,6 +26,7 @@ from coupons.smtp import (
 )
 from coupons.smtp.outcomes import OverQuota
 from coupons.smtp.rules import interpret
+from tests.faults.model_codes import composed
 from tests.faults.model_interaction_points import InteractionPoints, ProcessDied
 from tests.faults.model_messages import FIRST_LINE
 
@@ -79,7 +79,7 @@ FATES = {
 class Mail:
     """A mail that reached its recipient.
 
-    `lists` are those that it prints a code or the alternative text of; `codes` are pairs of list and code.
+    `lists` are those that it prints a code or the alternative text of; `codes` are pairs of list and code, in NFC.
     """
 
     message_id: str
@@ -101,7 +101,7 @@ class Mail:
         ids = MESSAGE_ID.match(message_id)
         assert ids, "a mail without a Message-ID of ours"
         first, *lines = read.get_content().splitlines()
-        shown = [found for line in lines if (found := SHOWN.fullmatch(normalize("NFC", line)))]
+        shown = [found for line in lines if (found := SHOWN.fullmatch(composed(line)))]
         assert (first, len(shown)) == (FIRST_LINE, len(lines)), "a mail with an unexpected line"
         lists = tuple(each["list"] for each in shown)
         codes = tuple((each["list"], each["code"]) for each in shown if each["code"])

@@ -9,6 +9,7 @@ from asyncpg import Record
 
 from coupons.database import Connection
 from coupons.store import invariants
+from tests.faults.model_codes import composed, folded
 from tests.faults.model_messages import Message
 from tests.faults.model_network import REFUSALS, Mail
 from tests.leaks import leaks
@@ -28,6 +29,8 @@ CODES = """
 SELECT l.name AS list, c.code, c.sendout_id, c.delivery_number FROM coupon c JOIN coupon_list l ON l.id = c.list_id
 """
 
+CASE_SENSITIVE = "c"
+"""The list whose codes that differ only in case are different coupons."""
 MAX_REFUSED = FIRST_SUSPECTS - 1
 """How many mails of a sendout a worker process refuses while the relay refuses all mails. The next refusal pauses the
 sendout, unless the relay has accepted one of its mails before.
@@ -79,8 +82,9 @@ async def list_violations(
     found = [f"{proof.name}: {proof.violations}" for proof in await invariants.check(connection) if not proof.ok]  # O6
     deliveries = {entry.key: entry for entry in [DeliveryRow(**row) for row in await connection.fetch(DELIVERIES)]}
     rows = await connection.fetch(CODES)
-    owners = {(row["list"], row["code"]): (row["sendout_id"], row["delivery_number"]) for row in rows}
-    found += [*_shared_codes(mails), *_wrong_codes(mails, owners), *_mailed_twice(mails, decisions)]
+    owners = {(row["list"], composed(row["code"])): (row["sendout_id"], row["delivery_number"]) for row in rows}
+    found += [*_repeated_codes(owners), *_shared_codes(mails), *_wrong_codes(mails, owners)]
+    found += _mailed_twice(mails, decisions)
     found += _state_violations(mails, deliveries, decisions)
     found += _wrong_needs(mails, deliveries, await connection.fetch(NEEDS))
     found += _used_up(mails, deliveries, processes)
@@ -94,10 +98,28 @@ def _shared_codes(mails: Sequence[Mail]) -> Iterator[str]:
     owners, held = defaultdict(set), defaultdict(set)
     for mail in mails:
         for list_name, code in mail.codes:
-            owners[list_name, code].add(mail.recipient)
+            owners[folded(code)].add((list_name, code, mail.recipient))
             held[mail.sendout_id, mail.recipient, list_name].add(code)
-    yield from (f"O1: {code} was mailed to {recipients}" for code, recipients in owners.items() if len(recipients) > 1)
+    for mailed in owners.values():
+        if len({recipient for *_, recipient in mailed}) > len(_coupons((name, code) for name, code, _ in mailed)):
+            yield f"O1: one code was mailed to several recipients: {mailed}"
     yield from (f"O2: {whose} got {codes}" for whose, codes in held.items() if len(codes) > 1)
+
+
+def _repeated_codes(known: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Describe codes that lists have in several spellings."""
+    spellings = defaultdict(set)
+    for list_name, code in known:
+        spellings[folded(code)].add((list_name, code))
+    for same in spellings.values():
+        if len(same) > len(_coupons(same)):
+            yield f"O1: one code is in lists several times: {same}"
+
+
+def _coupons(spellings: Iterable[tuple[str, str]]) -> set[str]:
+    """The different coupons among spellings of a code: one, except in the case-sensitive list."""
+    known = {*spellings}
+    return {code for _, code in known} if {name for name, _ in known} == {CASE_SENSITIVE} else {folded(known.pop()[1])}
 
 
 def _mailed_twice(mails: Sequence[Mail], decisions: Decisions) -> Iterator[str]:

@@ -31,7 +31,7 @@ async def receive_command(model: Model, worker: Worker) -> Coroutine[Any, Any, A
 
 
 async def import_codes(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
-    codes = tuple(f"C{model.new_id().int}" for _ in PEOPLE)
+    codes = model.new_codes(len(PEOPLE))
     await model.receive(ImportCoupons(id=model.new_id(), list="b", mode=ImportMode.REPLACE, codes=codes), worker)
     return worker.importer.step()
 

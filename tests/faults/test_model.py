@@ -31,6 +31,7 @@ from coupons.store.retries import Choice, Correction
 from coupons.store.uncertain import Resolution
 from tests.faults.lab import LONG
 from tests.faults.model import Model
+from tests.faults.model_codes import SPELLINGS, codes
 from tests.faults.model_interaction_points import Fault
 from tests.faults.model_messages import TIERS, Message, People
 from tests.faults.model_network import FATES, REFUSALS
@@ -41,7 +42,9 @@ EITHER = st.integers(0, 1)
 LISTS: dict[str, Shortage] = {"a": Shortage.PAUSE, "b": Shortage.TEXT, "c": Shortage.PAUSE}
 NAMES = st.sampled_from(sorted(LISTS))
 OF_LISTS = st.sets(NAMES, min_size=1)
-CODES = st.sets(st.integers(0, 11), min_size=3).map(lambda them: [f"C{each}" for each in sorted(them)])
+NUMBERS = st.sets(st.integers(0, 11), min_size=3)
+"""Of each list's own codes. The number of a code is 3 times one of these, plus the number of its list."""
+SPELLING = st.sampled_from(sorted(SPELLINGS))
 PEOPLE = st.dictionaries(st.integers(0, 7), st.sampled_from(TIERS), min_size=2).map(
     lambda them: {f"p{each}@example.org": tier for each, tier in sorted(them.items())}
 )
@@ -53,6 +56,12 @@ RARELY = st.sampled_from((False, False, False, True))
 AFTER: st.SearchStrategy[list[int]] = st.just([]) | st.lists(st.integers(0, 5), min_size=1, max_size=2)
 """Imports that a command must wait for, by their places in the order of publishing; 0 is the latest."""
 FATES_OF_MAILS = st.lists(st.sampled_from(sorted(FATES)), max_size=6)
+
+
+def codes_of(name: str, numbers: set[int], spelling: str = "composed") -> tuple[str, ...]:
+    """The own codes of a list that have these numbers."""
+    return codes((3 * number + [*LISTS].index(name) for number in numbers), spelling)
+
 
 MAX_RECREATED = 3
 """The maximum number of lists that an example deletes and creates again."""
@@ -128,12 +137,12 @@ class AnyOrderMachine(RuleBasedStateMachine):
 
     # --- operators ------------------------------------------------------------------------------------------------
 
-    @initialize(target=started, codes=CODES, people=PEOPLE, of_lists=OF_LISTS)
-    def set_up(self, codes: list[str], people: People, of_lists: set[str]) -> UUID:
+    @initialize(target=started, numbers=NUMBERS, people=PEOPLE, of_lists=OF_LISTS)
+    def set_up(self, numbers: set[int], people: People, of_lists: set[str]) -> UUID:
         """Create lists with codes, a group and a prepared sendout."""
         for name, shortage in LISTS.items():
             self.run(self.model.create_list(name, shortage))
-            self.import_codes(name=name, mode=ImportMode.ADD, codes=codes, queued=False, which=0, fault=None)
+            self.receive(ImportCoupons(id=self.model.new_id(), list=name, codes=codes_of(name, numbers)))
         self.import_group(people=people, mode=ImportMode.ADD, queued=False, which=0, fault=None)
         self.run(self.model.run_all(self.worker(0)))
         sendout = self.start(Message.of(of_lists), None)
@@ -193,12 +202,41 @@ class AnyOrderMachine(RuleBasedStateMachine):
         return tuple(dict.fromkeys(known[place % len(known)].id for place in places if known))
 
     @precondition(lambda self: self.free)
-    @rule(target=commands, name=NAMES, mode=MODES, codes=CODES, queued=RARELY, which=EITHER, fault=MAYBE_FAULT)
+    @rule(
+        target=commands,
+        name=NAMES,
+        mode=MODES,
+        numbers=NUMBERS,
+        of=st.none() | NAMES,
+        spelling=SPELLING,
+        queued=RARELY,
+        which=EITHER,
+        fault=MAYBE_FAULT,
+    )
     def import_codes(
-        self, *, name: str, mode: ImportMode, codes: list[str], queued: bool, which: int, fault: Fault | None
+        self,
+        *,
+        name: str,
+        mode: ImportMode,
+        numbers: set[int],
+        of: str | None,
+        spelling: str,
+        queued: bool,
+        which: int,
+        fault: Fault | None,
     ) -> Command:
-        command = ImportCoupons(id=self.model.new_id(), list=name, mode=mode, codes=tuple(codes))
+        """Import codes into a list: its own, or those `of` any list."""
+        codes = codes_of(of or name, numbers, spelling)
+        command = ImportCoupons(id=self.model.new_id(), list=name, mode=mode, codes=codes)
         return self.publish(command, queued=queued, which=which, fault=fault)
+
+    @precondition(lambda self: self.free)
+    @rule(of=NAMES, numbers=NUMBERS, spellings=st.permutations(sorted(SPELLINGS)), which=EITHER)
+    def import_into_each_list(self, of: str, numbers: set[int], spellings: list[str], which: int) -> None:
+        """Let workers accept an import of the same codes into each list; the imports run later, in any order."""
+        for name, spelling in zip(LISTS, spellings, strict=False):
+            codes = codes_of(of, numbers, spelling)
+            self.receive(ImportCoupons(id=self.model.new_id(), list=name, codes=codes), which)
 
     @precondition(lambda self: self.free)
     @rule(target=commands, people=PEOPLE, mode=MODES, queued=RARELY, which=EITHER, fault=MAYBE_FAULT)

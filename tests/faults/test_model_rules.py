@@ -12,8 +12,10 @@ from coupons.commands import ImportCoupons, Recipient, ResumeSendout, StartSendo
 from coupons.states import ImportMode, Shortage
 from coupons.store.retries import Choice
 from tests.faults.model import Model
+from tests.faults.model_codes import SPELLINGS, codes
 from tests.faults.model_messages import Message, People
 from tests.faults.model_network import REFUSALS
+from tests.faults.model_oracle import CASE_SENSITIVE
 
 GROUP = "all"
 PEOPLE = {f"p{number}@example.org": "gold" if number < 3 else "basic" for number in range(8)}
@@ -34,9 +36,9 @@ async def accept_import(model: Model, command: ImportCoupons) -> UUID:
     return command.id
 
 
-async def accept_codes(model: Model, name: str, *numbers: int) -> UUID:
-    codes = tuple(f"C{number}" for number in numbers)
-    return await accept_import(model, ImportCoupons(id=model.new_id(), list=name, codes=codes))
+async def accept_codes(model: Model, name: str, *numbers: int, spelling: str = "composed") -> UUID:
+    command = ImportCoupons(id=model.new_id(), list=name, codes=codes(numbers, spelling))
+    return await accept_import(model, command)
 
 
 async def accept_group(model: Model, people: People, mode: ImportMode = ImportMode.ADD) -> UUID:
@@ -64,6 +66,33 @@ async def prepare_too_early(model: Model) -> None:
 async def count_mails(model: Model) -> int:
     await model.finish_all()
     return len(model.network.ledger)
+
+
+@pytest.mark.parametrize(
+    ("name", "spelling"),
+    [
+        *(("b", spelling) for spelling in sorted(SPELLINGS)),
+        ("a", "decomposed lower case"),
+        *((CASE_SENSITIVE, spelling) for spelling in ("decomposed", "lower case")),
+    ],
+)
+async def test_no_spelling_of_a_code_reaches_a_second_recipient(model: Model, name: str, spelling: str) -> None:
+    """Two lists, or one list twice, get the same codes. A second sendout lacks them.
+
+    Only a case-sensitive list has them again, if their case differs.
+    """
+    first = CASE_SENSITIVE if name == CASE_SENSITIVE else "a"
+    await model.create_list(CASE_SENSITIVE, Shortage.PAUSE)
+    await accept_codes(model, first, *range(8))
+    await accept_codes(model, name, *range(8), spelling=spelling)
+    await model.run_all(model.workers[0])
+    await start(model, Message((first,)), to=PEOPLE)
+    second = await start(model, Message((name,)), to={f"other-{each}": tier for each, tier in PEOPLE.items()})
+    await model.run_all(model.workers[0])
+    await model.check()
+    differ = name == CASE_SENSITIVE and "lower" in spelling
+    assert (second, "finished" if differ else "interrupted") in await model.states()
+    assert await count_mails(model) == 2 * len(PEOPLE)
 
 
 async def test_a_sendout_waits_for_an_import_into_its_group(model: Model) -> None:
