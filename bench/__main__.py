@@ -1,6 +1,6 @@
 """Runs benchmarks on real services on this machine, and writes each figure under its name into bench/results.json.
 
-`python -m bench` runs all benchmarks. `python -m bench sending` and `python -m bench importing` run those of one area,
+`python -m bench` runs all benchmarks. `python -m bench sending`, `importing` and `preparing` run those of one area,
 with `--only engine,latency` only these parts of it. `python -m bench report` writes the tables of
 docs/explanation/performance.md. Absolute figures vary with the machine and its load, so compare the ratios: their two
 sides are measured alternately.
@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bench import foundation, importing, report, sending
+from bench import foundation, importing, preparing, report, sending
 from sandbox.services import Services, private_services
 from tests import postfix
 
-AREAS = {"sending": sending, "importing": importing}
+AREAS = {"sending": sending, "importing": importing, "preparing": preparing}
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     area = AREAS.get(options.what)
     if options.only and (area is None or (unknown := set(options.only) - set(area.PARTS))):
-        parser.error(f"unknown part: {', '.join(sorted(unknown))}" if area else "--only needs sending or importing")
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}" if area else "--only needs an area")
     return options
 
 

@@ -6,25 +6,30 @@ mail is refused with this reason when it is rendered.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
-from coupons.addresses import parse_address
+from coupons.addresses import Address, parse_address
 from coupons.commands import Recipient
 from coupons.database import Connection, affected
 from coupons.errors import Conflict
 from coupons.store import messages
-from coupons.store.messages import Message
+from coupons.store.messages import OWN_ATTRIBUTES, Message
 from coupons.store.queries import Queries
 from coupons.templates.rendering import RenderError, Template, TemplateError
 
 SQL = Queries("needs.sql")
-AT_ONCE = 5_000
-"""Recipients that are evaluated at once, in some 10 ms."""
 MAX_KNOWN = 50_000
 """Combinations of values whose needs are kept in memory. Others are evaluated again if they occur again."""
+MAX_SETS = 1 << 16
+"""Different sets of lists that the recipients of a sendout may need, because a set's number has two bytes."""
 
-MAX_SETS = 1 << 16  # the number of a set has two bytes
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_UNESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 async def snapshot_group(
@@ -41,10 +46,11 @@ async def snapshot_group(
         return affected(status)
     await connection.execute(SQL.create_audience)
     copied = affected(await connection.execute(SQL.copy_audience, group_id, timeout=seconds))
-    needs = _Needs(template, await _list_ids(connection, sendout_id))
-    numbers = await _evaluate_audience(connection, needs, copied)
-    await connection.execute(SQL.snapshot_audience, sendout_id, numbers, needs.sets, timeout=seconds)
-    await connection.execute(SQL.count_needs, sendout_id, timeout=seconds)
+    sets = _Sets(template, await _list_ids(connection, sendout_id))
+    numbers = await _evaluate_audience(connection, sets, copied, seconds=seconds)
+    literals = [_literal(each) for each in sets.lists]
+    await connection.execute(SQL.snapshot_audience, sendout_id, _little_endian(numbers), literals, timeout=seconds)
+    await _need_some(connection, sendout_id, sets, numbers)
     return copied
 
 
@@ -53,25 +59,27 @@ async def snapshot_given(
 ) -> int:
     """Like `snapshot_group` for the recipients of a command. A repeated address is ignored."""
     template = _compile(message)
-    addresses = [parse_address(each.email) for each in recipients]
-    lists: list[str | None] = [None] * len(recipients)
+    first: dict[str, tuple[Address, Recipient]] = {}
+    for each in recipients:
+        address = parse_address(each.email)
+        first.setdefault(address.key, (address, each))
+    sets, numbers = None, list[int]()
     if template.deciding_attributes:
-        needs = _Needs(template, await _list_ids(connection, sendout_id))
-        values = [{**each.attributes, "email": to.address} for each, to in zip(recipients, addresses, strict=True)]
-        lists = [needs.sets[needs.number([each.get(name) for name in needs.attributes])] for each in values]
-    status = await connection.execute(
+        sets = _Sets(template, await _list_ids(connection, sendout_id))
+        numbers = [sets.number_for({**each.attributes, "email": to.address}) for to, each in first.values()]
+    await connection.execute(
         SQL.snapshot_given,
         sendout_id,
-        [each.key for each in addresses],
-        [each.address for each in addresses],
-        [json.dumps(each.attributes) for each in recipients],
-        lists,
+        list(first),
+        [to.address for to, _ in first.values()],
+        [json.dumps(each.attributes) for _, each in first.values()],
+        [_literal(sets.lists[number]) for number in numbers] if sets else [None] * len(first),
     )
-    if template.deciding_attributes:
-        await connection.execute(SQL.count_needs, sendout_id)
+    if sets:
+        await _need_some(connection, sendout_id, sets, numbers)
     else:
-        await connection.execute(SQL.need_all, sendout_id, affected(status))
-    return affected(status)
+        await connection.execute(SQL.need_all, sendout_id, len(first))
+    return len(first)
 
 
 async def lists_by_address(
@@ -102,45 +110,88 @@ async def _list_ids(connection: Connection, sendout_id: UUID) -> dict[str, int]:
     return {row["name"]: row["id"] for row in await connection.fetch(SQL.list_ids, sendout_id)}
 
 
-class _Needs:
-    """The needs of recipients: each different set of lists gets a number, its index in `sets`."""
+async def _need_some(connection: Connection, sendout_id: UUID, sets: "_Sets", numbers: Iterable[int]) -> None:
+    if sets.too_many:
+        raise Conflict(f"its recipients need more than {MAX_SETS} different sets of lists")
+    needed = Counter[int]()
+    for number, recipients in Counter(numbers).items():
+        needed.update(dict.fromkeys(sets.lists[number], recipients))
+    await connection.execute(SQL.need_some, sendout_id, list(needed), list(needed.values()))
 
-    def __init__(self, template: Template, list_ids: dict[str, int]) -> None:
+
+class _Sets:
+    """The different sets of lists that recipients need: each set has a number, which is its index in `lists`."""
+
+    def __init__(self, template: Template, list_ids: Mapping[str, int]) -> None:
         self.attributes = template.deciding_attributes
-        self.sets: list[str] = []
-        """Each set as the text of an array of list ids."""
+        self.lists: list[Collection[int]] = []
+        self.too_many = False
         self._template = template
         self._list_ids = list_ids
         self._numbers: dict[frozenset[str], int] = {}
-        self._known: dict[tuple[str | None, ...], int] = {}
+        self._known: dict[bytes, int] = {}
 
-    def number(self, values: Collection[str | None]) -> int:
-        """The number of the set that a recipient needs whose deciding attributes have these values (None: missing)."""
-        key = tuple(values)
-        number = self._known.get(key)
+    def number_for(self, attributes: Mapping[str, str]) -> int:
+        """The number of the set that a recipient with these attributes needs."""
+        needed = _find(self._template, attributes)
+        number = self._numbers.get(needed)
         if number is None:
-            given = {name: value for name, value in zip(self.attributes, key, strict=True) if value is not None}
-            number = self._number_of(_find(self._template, given))
-            if len(self._known) < MAX_KNOWN:
-                self._known[key] = number
+            if len(self.lists) == MAX_SETS:
+                self.too_many = True  # an exception within COPY would break the connection
+                return 0
+            number = self._numbers[needed] = len(self.lists)
+            self.lists.append([self._list_ids[name] for name in sorted(needed)])
         return number
 
-    def _number_of(self, lists: frozenset[str]) -> int:
-        if lists not in self._numbers:
-            if len(self.sets) == MAX_SETS:
-                raise Conflict(f"its recipients need more than {MAX_SETS} different sets of lists")
-            self._numbers[lists] = len(self.sets)
-            self.sets.append(f"{{{','.join(str(self._list_ids[name]) for name in sorted(lists))}}}")
-        return self._numbers[lists]
+    def number_of_line(self, line: bytes) -> int:
+        """Like `number_for`, with the values of the deciding attributes as a line of COPY."""
+        number = self._known.get(line)
+        if number is None:
+            values = zip(self.attributes, map(_value, line.decode().split("\t")), strict=True)
+            number = self.number_for({name: value for name, value in values if value is not None})
+            if len(self._known) < MAX_KNOWN:
+                self._known[line] = number
+        return number
 
 
-async def _evaluate_audience(connection: Connection, needs: _Needs, recipients: int) -> bytes:
-    """Evaluate the audience, a part at a time; return two bytes per recipient: the number of the set that it needs."""
-    numbers = bytearray(2 * recipients)
-    cursor = await connection.cursor(SQL.deciding_values, needs.attributes)
-    while rows := await cursor.fetch(AT_ONCE):
-        for position, values in rows:
-            number = needs.number(values)
-            numbers[2 * position - 2] = number >> 8
-            numbers[2 * position - 1] = number & 0xFF
-    return bytes(numbers)
+async def _evaluate_audience(connection: Connection, sets: _Sets, recipients: int, *, seconds: float) -> "array[int]":
+    """Return the number of the set that each recipient needs, in the order of the audience.
+
+    COPY reads the values in a tenth of the time that a cursor takes: 0.3 instead of 3 µs per recipient.
+    """
+    numbers = array("H", bytes(2 * recipients))
+    rest = b""
+
+    async def take(data: bytes) -> None:
+        nonlocal rest
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            position, _, values = line.partition(b"\t")
+            numbers[int(position) - 1] = sets.number_of_line(values)
+
+    names = [each for each in sets.attributes if each not in OWN_ATTRIBUTES]
+    columns = [
+        "address" if each in OWN_ATTRIBUTES else f"attributes ->> ${names.index(each) + 1}" for each in sets.attributes
+    ]
+    query = f"SELECT number, {', '.join(columns)} FROM audience"
+    await connection.copy_from_query(query, *names, output=take, timeout=seconds)
+    return numbers
+
+
+def _value(field: str) -> str | None:
+    """The value of a field in the text format of COPY; None for NULL."""
+    if "\\" not in field:
+        return field
+    return None if field == r"\N" else _ESCAPED.sub(lambda found: _UNESCAPED.get(found[1], found[1]), field)
+
+
+def _literal(lists: Collection[int]) -> str:
+    """The text of an array."""
+    return f"{{{','.join(map(str, lists))}}}"
+
+
+def _little_endian(numbers: "array[int]") -> bytes:
+    if sys.byteorder == "big":
+        numbers = array("H", numbers)
+        numbers.byteswap()
+    return numbers.tobytes()

@@ -91,7 +91,6 @@ GRANT SELECT, INSERT,
     ON sendout TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
-GRANT SELECT (sendout_id, lists) ON delivery TO coupons_preparer;
 
 -- The deliver role. It reads codes, assigns them and returns them to their lists. It neither adds nor removes codes, and can
 -- change neither a code nor the recipient of a mail.

@@ -10,7 +10,7 @@ import pytest
 from coupons.admission import Granted, Short
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection, Pool, connect, open_pool
-from coupons.errors import Conflict
+from coupons.errors import Conflict, LeaseLost
 from coupons.smtp import Limits, Relays, SmtpAddress
 from coupons.states import DeliveryState, Shortage
 from coupons.store import deliveries, lists, messages, needs, retries, sendout_views, sendouts, uncertain
@@ -148,6 +148,11 @@ async def test_given_recipients_need_only_the_codes_that_their_mails_print(conne
         ('{% if points | d("0") | int > 9 %}{{ coupon("a") }}{% endif %}', [{}, {"points": "10"}], {"a": 1}),
         ('{% if tier | d("") == "x" %}{{ coupon("a") }}{% endif %}', [{}, {"tier": "y"}], {"a": 0}),
         ('{% if email == "c0001@example.org" %}{{ coupon("a") }}{% endif %}', [{}] * 3, {"a": 1}),
+        (
+            r"""{% if tier == "a\tb\n\\N" and points == "\\N" and email %}{{ coupon("a") }}{% endif %}""",
+            [{"tier": "a\tb\n\\N", "points": "\\N"}, {"tier": "\\N", "points": "a\tb\n\\N"}],
+            {"a": 1},
+        ),
     ],
 )
 async def test_needs_follow_the_conditions_of_the_message(
@@ -175,8 +180,7 @@ async def test_unconditional_messages_store_no_needs(connection: Connection) -> 
 async def test_many_combinations_of_values_use_limited_memory(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recipients are evaluated in parts, and values that are not kept in memory are evaluated again."""
-    monkeypatch.setattr(needs, "AT_ONCE", 3)
+    """Values that are not kept in memory are evaluated again."""
     monkeypatch.setattr(needs, "MAX_KNOWN", 2)
     await add_list(connection, "a", 20)
     await add_group(connection, [{"points": str(n % 7)} for n in range(20)])
@@ -202,23 +206,28 @@ async def test_an_import_during_the_snapshot_does_not_mix_up_needs(connection: C
     claim = await sendouts.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert claim
     assert claim.group_id
-    message = await messages.get_for_sendout(connection, sendout_id)
-    async with lock_rows(other, "coupon_list"):  # has no effect on the snapshot
-        pass
     async with connection.transaction():
         await connection.execute(needs.SQL.create_audience)
         await connection.execute(needs.SQL.copy_audience, claim.group_id)
         await add_recipients(
             other, "g", [("a@example.org", {"tier": "gold"}), ("c0000@example.org", {"tier": "basic"})]
         )
-        rows = await connection.fetch(needs.SQL.deciding_values, ["tier"])
-        assert [row["attribute_values"] for row in rows] == [["gold"], ["gold"], ["basic"], ["basic"]]
-        index = bytes((0, 0, 0, 0, 0, 1, 0, 1))
+        index = bytes((0, 0, 0, 0, 1, 0, 1, 0))
         await connection.execute(needs.SQL.snapshot_audience, sendout_id, index, ["{1}", "{2}"])
-        await connection.execute(needs.SQL.count_needs, sendout_id)
+        await connection.execute(needs.SQL.need_some, sendout_id, [1, 2], [2, 2])
         rows = await connection.fetch("SELECT attributes ->> 'tier' AS tier, lists FROM delivery ORDER BY number")
         assert [tuple(row) for row in rows] == [("gold", [1]), ("gold", [1]), ("basic", [2]), ("basic", [2])]
-    assert message.lists == ["basic", "gold"]
+
+
+async def test_a_message_of_an_earlier_program_is_checked_before_it_is_mailed(connection: Connection) -> None:
+    """A version that was saved before the check existed, and can never be sent, is rejected with the reason."""
+    await add_list(connection, "gold", 1)
+    await add_group(connection, [{}])
+    await save(connection, '{{ coupon("gold") }}')
+    await connection.execute("UPDATE message SET text = $1", '{% if has_coupon("x") %}{% endif %}{{ coupon("gold") }}')
+    reason = 'message m: text, line 1: has_coupon\\("x"\\) is always false, .*; save the message again'
+    with pytest.raises(Conflict, match=reason):
+        await start(connection, "m", "g")
 
 
 # --- shortages -------------------------------------------------------------------------------------------------------
@@ -322,6 +331,16 @@ async def test_a_repeated_flush_returns_unused_codes_once(connection: Connection
     for _ in range(2):
         assert await record(connection, batch, flush=flush, intents=[2, 3], unused={list_id: [2, 3]})
     assert await available(connection, "a") == [2]
+
+
+async def test_only_assigned_codes_are_returned(connection: Connection) -> None:
+    """A code that the delivery does not have is not returned; then nothing is written."""
+    await start_both(connection)
+    batch, _, _ = await load_batch(connection)
+    [list_id] = await ids(connection, "b")
+    with pytest.raises(LeaseLost):
+        await record(connection, batch, intents=[1, 2], unused={list_id: [1, 2]})
+    assert await available(connection, "b") == [0]
 
 
 async def test_an_uncertain_mail_without_unused_codes_is_resent_unchanged(connection: Connection) -> None:
