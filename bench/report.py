@@ -51,6 +51,13 @@ IMPORT_ROWS = (
         "import_recipients_per_s", "copy_recipients_per_s"),
 )  # fmt: skip
 
+PREPARING_ROWS = (
+    Row("needs_few_us", "µs per recipient that a condition around coupons adds, with 10 different values", "≤ 5",
+        "snapshot_few_us", "snapshot_without_us"),
+    Row("needs_all_us", "the same, with a different value for each recipient", "≤ 5", "snapshot_all_us",
+        "snapshot_without_us"),
+)  # fmt: skip
+
 
 def table(rows: tuple[Row, ...], unit: str, figures: dict[str, float]) -> str:
     """Return a Markdown table. A figure that was not measured is shown as a dash."""
@@ -96,7 +103,7 @@ def write() -> None:
     after = rest.partition(END)[2]
     parts = (
         BEGIN, table(ROWS, "Mails/s", figures), cores(figures), profile(figures),
-        table(IMPORT_ROWS, "Lines/s", figures), END,
+        table(IMPORT_ROWS, "Lines/s", figures), table(PREPARING_ROWS, "µs", figures), END,
     )  # fmt: skip
     block = "\n\n".join(filter(None, parts))
     PAGE.write_text(f"{before}{block}{after}", encoding="utf-8")

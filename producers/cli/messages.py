@@ -140,9 +140,9 @@ async def ls(json_output: bool) -> None:
 async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
     """Print a message as a recipient would see it.
 
-    Also prints the lists of which this recipient needs a code. The mail is checked as the mails of a sendout are.
-    Each list's preview text is printed instead of a code. An attribute without a value is printed as its name in
-    brackets: [first_name].
+    If a condition decides which coupons the mail prints, the lists that it needs are printed as well. The mail is
+    checked as the mails of a sendout are. Each list's preview text is printed instead of a code. An
+    attribute without a value is printed as its name in brackets: [first_name].
     """
     from coupons.names import parse_name
     from coupons.store import messages
