@@ -8,7 +8,7 @@ import pytest
 
 from coupons.admission import Granted, Short
 from coupons.commands import ImportCoupons, Recipient, ResumeSendout, StartSendout
-from coupons.database import Connection, Pool, open_pool
+from coupons.database import Connection, Pool, connect, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
 from coupons.states import ImportMode, Shortage
@@ -18,6 +18,7 @@ from coupons.store.sendouts import Queued, Rejected, Resumed, Waiting
 from producers.cli.sendouts import _progress_of
 from producers.web.templating import page
 from tests.factories import add_codes, add_group, add_list, claimed, prepare, save_message
+from tests.locks import lock_rows, until_blocked
 from tests.web import consume
 from workers.importer import Importer
 from workers.loops import Signals
@@ -530,14 +531,19 @@ async def test_a_repeated_command_changes_no_wait(connection: Connection, prepar
     assert await state_of(connection, start.id) == "sending"
 
 
-async def test_two_workers_end_a_wait_once(connection: Connection, other: Connection, stock: None) -> None:
-    """One worker continues the sendout, and the other one finds nothing to do."""
+async def test_two_workers_end_a_wait_once(
+    connection: Connection, other: Connection, database_url: str, stock: None
+) -> None:
+    """Both workers find the wait. One continues the sendout, and the other one finds nothing to do."""
     sendout_id = await interrupt(connection)
     command = codes_import()
     await publish(connection, command, ResumeSendout(sendout=sendout_id))
     await add_more(connection, command.id)
-    ended = await asyncio.gather(*(sendouts.end_wait(each, sendout_id) for each in (connection, other)))
-    assert sorted(ended, key=str) == [None, Resumed()]
+    async with connect(database_url) as holder:
+        async with lock_rows(holder, "sendout"):
+            ending = [asyncio.create_task(sendouts.end_wait(each, sendout_id)) for each in (connection, other)]
+            await until_blocked(holder, *ending)
+        assert sorted(await asyncio.gather(*ending), key=str) == [None, Resumed()]
 
 
 async def test_a_wait_that_has_not_ended_continues(connection: Connection, stock: None) -> None:
