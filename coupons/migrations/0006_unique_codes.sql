@@ -78,9 +78,9 @@ BEGIN
     SELECT string_agg(format('%s (%s more)', name, -available), ', ' ORDER BY name) INTO lists
     FROM counted_list WHERE available < 0;
     IF lists IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'raise_exception', MESSAGE = 'other lists have the same codes, and without them '
-            'unfinished sendouts need more codes in ' || lists || '. With the version before, import other codes into '
-            'these lists or cancel the sendouts. Then migrate again';
+        RAISE EXCEPTION USING MESSAGE = 'these lists have codes that exist twice, and without them unfinished sendouts '
+            'need more codes: ' || lists || '. With the version before, import other codes or cancel the sendouts. Then '
+            'migrate again';
     END IF;
 END $$;
 

@@ -132,15 +132,17 @@ FROM (SELECT code, fold, variant, row_number() OVER (PARTITION BY key, variant O
           SELECT FROM existing_code k WHERE k.key = staged_code.key AND k.variant = staged_code.variant)) s
 CROSS JOIN LATERAL (SELECT FROM coupon c WHERE coalesce(c.fold, lower(c.code COLLATE "C")) = s.fold AND c.variant = ''
                     AND c.list_id = $1 OFFSET 0) first
-WHERE s.nth = 1;
+WHERE s.nth = 1
+ON CONFLICT (coalesce(fold, lower(code COLLATE "C")), variant) DO NOTHING;
 
 -- take_over: mark available codes of list $1 that are in the file of import $2 as belonging to that import. They are
--- updated by ctid, because a join would read the whole table for each chunk
+-- updated by ctid, because a join would read the whole table for each chunk. The lookup uses delivery_number instead of
+-- sendout_id. Otherwise the planner may choose the index coupon_free, and read the whole list for each code
 WITH available AS MATERIALIZED (
     SELECT c.place FROM existing_code k
     CROSS JOIN LATERAL (SELECT ctid AS place FROM coupon
                         WHERE coalesce(fold, lower(code COLLATE "C")) = k.key AND variant = k.variant AND list_id = $1
-                          AND sendout_id IS NULL AND import_id <> $2
+                          AND delivery_number IS NULL AND import_id <> $2
                         FOR UPDATE OFFSET 0) c
     WHERE k.list_id = $1 AND k.sendout_id IS NULL AND k.import_id <> $2
 ), kept AS (
@@ -171,7 +173,7 @@ WITH available AS MATERIALIZED (
     FROM (SELECT key, variant FROM existing_code WHERE list_id = $1 AND sendout_id IS NULL ORDER BY line) k
     CROSS JOIN LATERAL (SELECT ctid AS place FROM coupon
                         WHERE coalesce(fold, lower(code COLLATE "C")) = k.key AND variant = k.variant AND list_id = $1
-                          AND sendout_id IS NULL
+                          AND delivery_number IS NULL
                         FOR UPDATE SKIP LOCKED OFFSET 0) c
     LIMIT $2
 ), gone AS (

@@ -49,18 +49,16 @@ async def migrate() -> None:
     async with database() as connection:
         if any(migration.number == UNIQUE_CODES for migration in applied):
             for each in await lists.count_duplicates(connection):
-                click.echo(_duplicates(each))
+                click.echo(describe_duplicates(each))
         if refusal := await restore_guard.refusal(connection):
             click.echo(refusal, err=True)
 
 
-def _duplicates(counts: "DuplicateCounts") -> str:
+def describe_duplicates(counts: "DuplicateCounts") -> str:
     """Return the numbers of a list's duplicates, and the command that shows them."""
-    kept = f", {amount(counts.kept)} stay with recipients who may have got them" * bool(counts.kept)
-    return (
-        f"list {counts.list}: {counted(counts.removed, 'code')} removed, because another code is equal{kept}: "
-        f"see `coupons list duplicates {counts.list}`"
-    )
+    kept = f", {amount(counts.kept)} kept by recipients who may have got them" * bool(counts.kept)
+    removed = counted(counts.removed, "duplicate code")
+    return f"list {counts.list}: {removed} removed{kept}: see `coupons list duplicates {counts.list}`"
 
 
 @click.command()

@@ -111,6 +111,20 @@ async def test_changed_codes_are_matched_by_hash(
     assert "Hash Join" in found
 
 
+@pytest.mark.parametrize(("statement", "limit"), [("take_over", NO_IMPORT), ("delete", 10)])
+@pytest.mark.parametrize("statistics", ["none", "new"])
+async def test_codes_to_change_are_found_by_the_index_of_codes(
+    connection: Connection, list_id: int, statement: str, limit: object, statistics: str
+) -> None:
+    """The index of available codes would be read from the beginning for each code: 10 minutes for 60,000 codes."""
+    if statistics == "none":
+        await connection.execute("DELETE FROM pg_statistic WHERE starelid = 'coupon'::regclass")
+    else:
+        await connection.execute("ANALYZE coupon")
+    found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), list_id, limit)
+    assert [node for node in found if node.startswith("Index")] == ["Index Scan coupon_code"]
+
+
 @contextmanager
 def logged(connection: Connection) -> Iterator[list[str]]:
     queries: list[str] = []
