@@ -16,7 +16,7 @@ from coupons.store import deliveries, sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
 from tests.smtp_server import Act, serving
-from tests.waiting import until
+from tests.waiting import cancel, until
 from tests.worker_harness import batch_sender, prepare_batch
 from workers.delivery.renderer import Mail, Renderer
 
@@ -42,8 +42,7 @@ async def sending(
             try:
                 yield batch.sendout_id, task
             finally:
-                task.cancel()
-                await asyncio.wait([task])
+                await cancel(task)
 
 
 async def mails_arrive(sink: Sink, least: int) -> int:

@@ -19,7 +19,7 @@ from coupons.store import deliveries, sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
 from tests.locks import lock_rows, until_blocked
-from tests.waiting import until
+from tests.waiting import cancel, until
 from tests.worker_harness import batch_sender, prepare_batch
 from workers.delivery import recorder
 from workers.delivery.batch_sender import BatchResult, BatchSender
@@ -160,8 +160,7 @@ async def test_a_dead_worker_leaves_every_unrecorded_mail_in_flight(
     async with ready(connection, pool, tmp_path, *SLOW) as work:
         running = work.run()
         await until(lambda: connection.fetchval("SELECT sum(sent) > 0 FROM delivery_batch"), "the first flush")
-        running.cancel()
-        await asyncio.wait([running])
+        await cancel(running)
     recorded = await connection.fetchval("SELECT array_agg(number) FROM delivery WHERE state = 'sent'")
     in_flight = await connection.fetchval("SELECT in_flight FROM delivery_batch")
     assert work.arrived() <= {*recorded, *in_flight}

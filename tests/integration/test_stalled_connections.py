@@ -14,7 +14,7 @@ from coupons.smtp import Relays, SmtpAddress
 from coupons.store import sendout_views, sendouts
 from tests.factories import add_group, add_list, prepare, save_message, start
 from tests.smtp_server import HANG, PIPELINING, Act, ScriptedServer, serving
-from tests.waiting import until
+from tests.waiting import cancel, until
 from workers.delivery import batch_sender
 from workers.delivery.deliverer import Deliverer
 from workers.loops import Signals, work
@@ -166,7 +166,6 @@ async def test_a_cancelled_step_ends_its_tasks(connection: Connection, pool: Poo
     async with serving({"DOT": HANG}) as server, delivering(pool, server) as loop:
         await until(lambda: bool(server.mails))
         (working,) = [task for task in asyncio.all_tasks() if "Deliverer._deliver" in repr(task)]
-        loop.cancel()
-        await asyncio.wait([loop])
+        await cancel(loop)
         assert working.cancelled()
         reset(server)  # otherwise the relays would wait for the stalled reply when they close

@@ -826,14 +826,16 @@ async def test_coupons_web_serves_until_sigterm(services: Services, tmp_path: Pa
             assert (await client.get("/readyz")).json() == {"database": True, "broker": True}
             assert "No sendouts yet." in (await client.get("/")).text
         second = await coupons_web(services, tmp_path, port=int(url[1]))
-        _, stderr = await second.communicate()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            _, stderr = await second.communicate()
         assert (
             stderr.decode()
             == f"coupons: cannot listen on 127.0.0.1:{url[1]} (COUPONS_WEB_PORT): Address already in use\n"
         )
         assert second.returncode == 1
         web.terminate()
-        assert await web.wait() == 0
+        async with asyncio.timeout(LIMIT_SECONDS):
+            assert await web.wait() == 0
     finally:
         if web.returncode is None:
             web.kill()
