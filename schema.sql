@@ -320,6 +320,7 @@ ALTER TABLE import_rejection
 --                            ├─→ interrupted: a list has too few codes; no code is reserved, no mail was sent
 --                            │   interrupted ──→ sending: resumed by an operator, or automatically (`auto_resume`)
 --                            └─→ failed: it can never be sent, as there are no recipients or one lacks an attribute
+--     queued ─────────────────→ failed: an import in the command's `after` cannot finish
 --
 -- An operator can cancel a sendout in any state except finished and failed. Its state is then cancelled.
 -- A finished sendout is sending again once an operator retries its refused mails or resends its uncertain ones.
@@ -342,7 +343,7 @@ CREATE TABLE sendout (
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     started_at  timestamptz,
-    finished_at timestamptz,  -- for a cancelled sendout: when its last batch was closed
+    finished_at timestamptz,  -- for a cancelled or failed sendout: when its last batch was closed
     group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted
     not_resumed text,  -- why the last requested resume was rejected while it waited
     CONSTRAINT sending_has_recipients
@@ -437,7 +438,7 @@ CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncer
 --     pending, deferred ──┬─→ sent
 --                         ├─→ refused     by the relay; its codes return to their lists
 --                         ├─→ deferred    retried at `due_at`
---                         ├─→ cancelled   with its sendout; its codes return to their lists
+--                         ├─→ cancelled   its sendout was cancelled or has failed; its codes return to their lists
 --                         └─→ uncertain   handed over without a reply: it may have arrived, so its codes stay assigned
 --     uncertain ──────────┬─→ pending     resend: by an operator or the policy, unless `never_resend`
 --                         └─→ sent        accept: by an operator or the policy

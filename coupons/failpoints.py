@@ -29,7 +29,7 @@ FAILPOINTS = {
     "deliver.recorded": "outcomes are committed, the next mails are not handed over",
     "deliver.delivered": "every mail of the batch is recorded, the batch is not released",
     "deliver.released": "the batch is released, its sendout is not finished",
-    "deliver.closed": "a batch of a cancelled sendout is closed and not released",
+    "deliver.closed": "a batch of a cancelled or failed sendout is closed and not released",
     "import.claimed": "an import is leased, nothing is read",
     "import.staged": "lines are staged, none is accepted",
     "import.committed": "a chunk is committed",

@@ -16,6 +16,10 @@ class SendoutState(StrEnum):
     FAILED = "failed"
 
 
+STOPPED_STATES = frozenset({SendoutState.CANCELLED, SendoutState.FAILED})
+"""The states in which a sendout sends no mail, and workers cancel its remaining deliveries."""
+
+
 class DeliveryState(StrEnum):
     """The states of a delivery. `pending` and `deferred` mails remain to be sent."""
 

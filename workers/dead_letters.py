@@ -20,17 +20,28 @@ async def dead_letter(sender: Sender, body: bytes, reason: str) -> None:
 async def publish_dead_letters(connection: Connection, sender: Sender | None) -> bool:
     """Publish the commands that were rejected while they waited. Return False if the broker is unavailable for that.
 
-    If a worker dies after it has published a command, another one publishes it again: it is then in the queue twice.
+    Workers that do this at the same time publish different commands. A command is in the queue twice only if a worker
+    dies after it has published the command, or if the broker's confirmation does not arrive.
     """
-    letters = await waits.list_dead_letters(connection)
+    if not await waits.has_dead_letters(connection):
+        return True
     if sender is None:
-        return not letters
+        return False
     try:
-        for letter in letters:
-            await dead_letter(sender, letter.body, letter.reason)
-            failpoints.hit("wait.dead_lettered")
-            await waits.remove_dead_letter(connection, letter.command_id)
+        while await _publish_one(connection, sender):
+            pass
     except BrokerUnavailable as error:
         log.warning("broker unavailable, rejected commands are published later", reason=str(error))
         return False
     return True
+
+
+async def _publish_one(connection: Connection, sender: Sender) -> bool:
+    """Publish one command; return False if there is none. Raises BrokerUnavailable: the command is kept."""
+    async with connection.transaction():
+        letter = await waits.take_dead_letter(connection)
+        if letter is None:
+            return False
+        await dead_letter(sender, letter.body, letter.reason)
+        failpoints.hit("wait.dead_lettered")
+        return True

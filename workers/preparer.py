@@ -58,6 +58,7 @@ class Preparer:
             except Conflict as conflict:
                 await sendouts.fail(connection, claim, str(conflict))
                 log.warning("sendout failed", sendout=str(claim.id), reason=str(conflict))
+                await self._nudges.deliver()  # to cancel its deliveries
                 return
         await self._announce(claim, decision)
 

@@ -42,3 +42,4 @@ async def _end_wait(connection: Connection, nudges: Nudges, sendout_id: UUID) ->
             log.warning("sendout still interrupted", sendout=str(sendout_id), reason=str(ended))
         case Rejected(reason):
             log.warning("sendout or resume rejected while it waited", sendout=str(sendout_id), reason=reason)
+            await nudges.deliver()  # to cancel the deliveries of a failed sendout

@@ -21,3 +21,8 @@ CREATE TABLE dead_letter (
     body       bytea NOT NULL,
     reason     text NOT NULL
 );
+
+-- The version before left the batches of some failed sendouts open, and their deliveries pending: if a list was archived
+-- after the recipients had been copied. Workers now close these batches, and then end the sendout.
+UPDATE sendout SET finished_at = NULL
+WHERE state = 'failed' AND EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = sendout.id AND NOT b.closed);

@@ -132,23 +132,23 @@ class DeliveryResult:
 
 
 async def claim(
-    connection: Connection, *, owner: str, lease_seconds: float, only_cancelled: bool = False
+    connection: Connection, *, owner: str, lease_seconds: float, only_stopped: bool = False
 ) -> Batch | None:
-    """Claim a due batch; with `only_cancelled`, one of a cancelled sendout. Return None if there is none.
+    """Claim a due batch; with `only_stopped`, one of a cancelled or failed sendout. Return None if there is none.
 
     If a dead worker left mails of the batch in flight, they become uncertain.
     """
     for _ in range(CLAIM_TRIES):
         try:
             async with connection.transaction():
-                return await _claim(connection, owner, lease_seconds, only_cancelled=only_cancelled)
+                return await _claim(connection, owner, lease_seconds, only_stopped=only_stopped)
         except _TurnTaken:
             continue
     return None
 
 
-async def _claim(connection: Connection, owner: str, lease_seconds: float, *, only_cancelled: bool) -> Batch | None:
-    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, only_cancelled)
+async def _claim(connection: Connection, owner: str, lease_seconds: float, *, only_stopped: bool) -> Batch | None:
+    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, only_stopped)
     if row is None:
         return None
     batch = _batch(row)
@@ -327,7 +327,7 @@ async def _answer_again(connection: Connection, batch: Batch, flush: UUID, inten
 
 
 async def close(connection: Connection, batch: Batch) -> int:
-    """Close a batch of a cancelled sendout; return how many deliveries were cancelled. Raises LeaseLost."""
+    """Close a batch of a cancelled or failed sendout; return how many deliveries were cancelled. Raises LeaseLost."""
     async with connection.transaction():
         await _hold(connection, batch)
         rows = await connection.fetch(SQL.cancel, *batch.span)

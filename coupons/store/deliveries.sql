@@ -1,11 +1,11 @@
--- claim: claim a due batch of a sendout that is sending or cancelled or, if $3, of a cancelled one only
+-- claim: claim a due batch of a sendout that is sending, cancelled or failed or, if $3, not of a sending one
 -- The sendout is chosen at random, so that a small one does not wait for a large one to finish. From its batches, the
 -- one that became due last is claimed. The statement returns no row while the restore guard blocks sending, because
 -- closing a batch would return codes that may have been sent since the backup.
 WITH sending AS MATERIALIZED (
     SELECT id, state, per_hour, waiting_reason FROM sendout
     WHERE restore_guard_accepted() AND finished_at IS NULL
-      AND (state = 'cancelled' OR (NOT $3 AND state = 'sending' AND next_batch_at <= now()))
+      AND (state IN ('cancelled', 'failed') OR (NOT $3 AND state = 'sending' AND next_batch_at <= now()))
     ORDER BY random()
 ), due AS (
     SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting_reason

@@ -98,7 +98,7 @@ LEFT JOIN delivery d ON d.sendout_id = b.sendout_id AND d.number = i.number
 WHERE d.state IS NULL OR d.state NOT IN ('pending', 'deferred')
    OR i.number NOT BETWEEN b.first_delivery AND b.last_delivery OR b.lease_token IS NULL;
 
--- finished_sendouts_add_up: every recipient of a finished sendout is in exactly one final state
+-- ended_sendouts_add_up: every recipient of an ended sendout is in exactly one final state
 SELECT s.id AS sendout, s.state, s.recipients, d.deliveries, d.final
 FROM sendout s
 CROSS JOIN LATERAL (
@@ -106,7 +106,7 @@ CROSS JOIN LATERAL (
            count(*) FILTER (WHERE state IN ('sent', 'refused', 'uncertain', 'cancelled')) AS final
     FROM delivery WHERE sendout_id = s.id
 ) d
-WHERE s.recipients <> d.deliveries OR (s.state = 'finished' AND d.final <> d.deliveries);
+WHERE s.recipients <> d.deliveries OR (s.finished_at IS NOT NULL AND d.final <> d.deliveries);
 
 -- interrupted_sent_nothing: an interrupted sendout has no codes and has handed over no mail
 SELECT s.id AS sendout, count(d.number) AS begun, max(sl.reserved + sl.assigned + sl.sent) AS held
@@ -124,5 +124,5 @@ SELECT s.id AS sendout, s.state, count(b.number) AS open_batches, count(sl.list_
 FROM sendout s
 LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND NOT b.closed
 LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.reserved > 0
-WHERE s.state IN ('finished', 'cancelled') AND s.finished_at IS NOT NULL
+WHERE s.finished_at IS NOT NULL
 GROUP BY s.id HAVING count(b.number) > 0 OR count(sl.list_id) > 0;

@@ -27,7 +27,7 @@ JOIN message m ON m.id = s.message_id
 LEFT JOIN LATERAL (
     SELECT sum(remaining) AS remaining, sum(sent) AS sent, sum(uncertain) AS uncertain FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
-WHERE s.finished_at IS NULL AND s.state <> 'cancelled' AND (s.start_at IS NULL OR s.start_at <= now())
+WHERE s.finished_at IS NULL AND s.state NOT IN ('cancelled', 'failed') AND (s.start_at IS NULL OR s.start_at <= now())
 ORDER BY s.created_at, s.id;
 
 -- lists: lists with unassigned codes that may have been sent since the backup

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
-from coupons.states import DeliveryState, SendoutState, Shortage
+from coupons.states import STOPPED_STATES, DeliveryState, SendoutState, Shortage
 from coupons.store import waits
 from coupons.store.queries import Queries
 from coupons.store.waits import Wait
@@ -93,6 +93,11 @@ class Sendout:
         """Whether the state can change only if an operator acts."""
         resumes = self.is_waiting or (self.resumable and self.auto_resume)
         return self.finished_at is not None or (self.state in RESUMED_STATES and not resumes)
+
+    @property
+    def may_send(self) -> bool:
+        """Whether mails may still be sent. False although a cancelled or failed sendout still cancels deliveries."""
+        return self.finished_at is None and self.state not in STOPPED_STATES
 
     @property
     def has_problems(self) -> bool:

@@ -195,7 +195,7 @@ async def renew(connection: Connection, claim: Claim, *, lease_seconds: float) -
 
 
 async def fail(connection: Connection, claim: Claim, reason: str) -> None:
-    """End a sendout that can never be sent. Raises LeaseLost."""
+    """End a sendout that can never be sent; workers then cancel its deliveries. Raises LeaseLost."""
     if await connection.fetchval(SQL.fail, claim.id, claim.lease_token, reason) is None:
         raise LeaseLost(f"sendout {claim.id}")
 
@@ -297,7 +297,7 @@ async def end_wait(connection: Connection, sendout_id: UUID) -> Queued | Resumed
 
 async def _fail_waiting(connection: Connection, sendout_id: UUID, obstacle: Obstacle) -> Rejected:
     """Fail a queued sendout. If the import has not arrived, the command is rejected as well."""
-    await connection.execute(SQL.fail_waiting, sendout_id, obstacle.problem)
+    await connection.execute(SQL.fail, sendout_id, None, obstacle.problem)
     if obstacle.is_late:
         await waits.reject(connection, sendout_id, obstacle.problem)
     else:

@@ -70,14 +70,13 @@ UPDATE sendout
 SET state = 'interrupted', reason = $2, not_resumed = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND state IN ('preparing', 'interrupted');
 
--- fail: end a sendout that can never be sent, for the reason $3
+-- fail: end a sendout that can never be sent, for the reason $3; $2 is its lease, NULL if it is queued
+-- If its recipients are copied, all its batches are open. Workers close them before the sendout has ended.
 UPDATE sendout
-SET state = 'failed', reason = $3, finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
-WHERE id = $1 AND state = 'preparing' AND lease_token = $2
+SET state = 'failed', reason = $3, finished_at = CASE WHEN recipients IS NULL THEN now() END,
+    lease_token = NULL, lease_owner = NULL, lease_until = NULL
+WHERE id = $1 AND state IN ('queued', 'preparing') AND lease_token IS NOT DISTINCT FROM $2
 RETURNING id;
-
--- fail_waiting: end a sendout whose wait has failed, for the reason $2
-UPDATE sendout SET state = 'failed', reason = $2, finished_at = now() WHERE id = $1 AND state = 'queued';
 
 -- set_not_resumed: store why a requested resume was rejected; NULL for a new request
 UPDATE sendout SET not_resumed = $2 WHERE id = $1 AND not_resumed IS DISTINCT FROM $2;
@@ -108,7 +107,7 @@ FROM rest WHERE sl.sendout_id = $1 AND sl.list_id = rest.list_id;
 
 -- done: lock a sendout without open batches; returns no row if it has an open batch
 SELECT id FROM sendout
-WHERE id = $1 AND state IN ('sending', 'cancelled') AND finished_at IS NULL
+WHERE id = $1 AND state IN ('sending', 'cancelled', 'failed') AND finished_at IS NULL
   AND NOT EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed)
 FOR UPDATE;
 
@@ -122,7 +121,7 @@ WHERE s.id = $1 RETURNING s.id, s.state, mails.refused, mails.uncertain;
 
 -- unfinished: sendouts without open batches that were not finished, because their last worker died
 SELECT s.id FROM sendout s
-WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled')
+WHERE s.finished_at IS NULL AND s.state IN ('sending', 'cancelled', 'failed')
   AND NOT EXISTS (SELECT FROM delivery_batch b WHERE b.sendout_id = s.id AND NOT b.closed);
 
 -- set_waiting_reason_of_all: store why the sendouts that may send now make no progress

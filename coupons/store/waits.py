@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from coupons.commands import ResumeSendout, StartSendout
-from coupons.database import Connection
+from coupons.database import Connection, require_transaction
 from coupons.errors import Conflict
 from coupons.states import ImportState
 from coupons.store.queries import Queries
@@ -168,12 +168,20 @@ async def reject(connection: Connection, sendout_id: UUID, reason: str) -> None:
     await connection.execute(SQL.reject, sendout_id, reason)
 
 
-async def list_dead_letters(connection: Connection) -> list[DeadLetter]:
-    return [DeadLetter(**row) for row in await connection.fetch(SQL.dead_letters)]
+async def has_dead_letters(connection: Connection) -> bool:
+    """Return whether rejected commands are not in the dead queue yet."""
+    has: bool = await connection.fetchval(SQL.has_dead_letters)
+    return has
 
 
-async def remove_dead_letter(connection: Connection, command_id: UUID) -> None:
-    await connection.execute(SQL.dead_lettered, command_id)
+async def take_dead_letter(connection: Connection) -> DeadLetter | None:
+    """Remove a rejected command and return it. Return None if there is none that no other worker is publishing.
+
+    The caller must publish it in the same transaction. Until the transaction ends, other workers skip this command.
+    """
+    require_transaction(connection)
+    row = await connection.fetchrow(SQL.take_dead_letter)
+    return DeadLetter(**row) if row else None
 
 
 def _waits(rows: Sequence[asyncpg.Record]) -> dict[UUID, Wait]:

@@ -59,8 +59,10 @@ WITH ended AS (
 )
 INSERT INTO dead_letter (command_id, body, reason) SELECT command_id, body, $2 FROM ended;
 
--- dead_letters: the rejected commands that are not in the dead queue yet
-SELECT command_id, body, reason FROM dead_letter;
+-- has_dead_letters: whether rejected commands are not in the dead queue yet
+SELECT EXISTS (SELECT FROM dead_letter);
 
--- dead_lettered: forget a rejected command, which is in the dead queue now
-DELETE FROM dead_letter WHERE command_id = $1;
+-- take_dead_letter: remove and return a rejected command that no other worker is publishing
+DELETE FROM dead_letter
+WHERE command_id = (SELECT command_id FROM dead_letter FOR UPDATE SKIP LOCKED LIMIT 1)
+RETURNING command_id, body, reason;

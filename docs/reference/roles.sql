@@ -79,7 +79,7 @@ GRANT SELECT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_
 -- The sendout role. It reserves amounts and writes the deliveries of a sendout. It reads no codes and sends no mails.
 GRANT SELECT, INSERT, UPDATE (rejection_reason) ON command TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sendout_wait TO coupons_preparer;
-GRANT SELECT, INSERT, DELETE ON dead_letter TO coupons_preparer;
+GRANT SELECT, INSERT, UPDATE (reason), DELETE ON dead_letter TO coupons_preparer;  -- UPDATE: to lock rows
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
 GRANT SELECT (id, list_id, group_id, mode, state, read_bytes, total_bytes, created_at, finished_at)

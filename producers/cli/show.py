@@ -80,7 +80,7 @@ def describe(sendout: "Sendout") -> None:
         click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_codes(sendout.state, each)}")
     if sendout.resumable:
         click.echo(f"  {next_step(sendout)}")
-    elif sendout.auto_resume and not sendout.started_at and not sendout.finished_at:
+    elif sendout.auto_resume and not sendout.started_at and sendout.may_send:
         click.echo("  resumes automatically once its lists have enough codes")
     for line in _pace(sendout):
         click.echo(f"  {line}")
@@ -106,8 +106,8 @@ def next_step(sendout: "Sendout") -> str:
 
 
 def format_start(sendout: "Sendout") -> str:
-    """Return when a scheduled sendout starts, or "" if its start is not in the future."""
-    if sendout.finished_at or sendout.start_at is None or sendout.start_at <= datetime.now(UTC):
+    """Return when a scheduled sendout starts, or "" if it does not start in the future."""
+    if not sendout.may_send or sendout.start_at is None or sendout.start_at <= datetime.now(UTC):
         return ""
     return f"starts {moment(sendout.start_at)}"
 
@@ -143,7 +143,7 @@ def _pace(sendout: "Sendout") -> Iterator[str]:
     """Yield the start time, the rate limit, the speed, and why the sendout waits."""
     if start := format_start(sendout):
         yield start
-    if sendout.per_hour and not sendout.finished_at:
+    if sendout.per_hour and sendout.may_send:
         yield f"at most {counted(round(sendout.per_hour), 'mail')} per hour"
     if speed := format_speed(sendout):
         yield speed

@@ -183,8 +183,6 @@ def _lost_mails(
 ) -> Iterator[str]:
     mailed = {mail.key for mail in mails} | decisions.accepted
     for entry in deliveries.values():
-        if entry.sendout == "failed":
-            continue
         if entry.state not in FINAL:
             yield f"O8: not in a final state: {entry}"
         if entry.state not in {"refused", "uncertain", "cancelled"} and entry.key not in mailed:

@@ -129,7 +129,7 @@ async def test_without_a_relay_only_batches_of_cancelled_sendouts_are_claimed(co
     cancelled = await start_prepared(connection)
     await sendouts.cancel(connection, cancelled)
     closing = [
-        await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS, only_cancelled=True)
+        await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS, only_stopped=True)
         for _ in range(2)
     ]
     assert [batch and batch.sendout_id for batch in closing] == [cancelled, None]

@@ -2,32 +2,56 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import astuple
+from datetime import UTC, datetime, timedelta
+from unittest import mock
 from uuid import UUID, uuid4
 
 import pytest
 
+from coupons import broker, migrate, topology
 from coupons.admission import Granted, Short
+from coupons.broker import open_sender
 from coupons.commands import ImportCoupons, Recipient, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool, connect, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
-from coupons.states import ImportMode, Shortage
-from coupons.store import imports, inbox, lists, sendout_views, sendouts, waits
+from coupons.smtp import Relays, SmtpAddress
+from coupons.states import ImportMode, SendoutState, Shortage
+from coupons.store import (
+    deliveries,
+    imports,
+    inbox,
+    invariants,
+    lists,
+    restore_guard,
+    sendout_views,
+    sendouts,
+    waits,
+)
 from coupons.store.sendout_views import Sendout
-from coupons.store.sendouts import Queued, Rejected, Resumed, Waiting
+from coupons.store.sendouts import Ended, Queued, Rejected, Resumed, Waiting
+from coupons.topology import queue_name
+from producers.cli.outbox import _remarks
 from producers.cli.sendouts import _progress_of
+from producers.cli.show import describe
 from producers.web.templating import page
-from tests.factories import add_codes, add_group, add_list, claimed, prepare, save_message
-from tests.locks import lock_rows, until_blocked
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, claimed, prepare, save_message
+from tests.locks import lock_rows, until_blocked, without_waiting
 from tests.web import consume
+from workers.dead_letters import publish_dead_letters
+from workers.delivery.deliverer import Deliverer
 from workers.importer import Importer
-from workers.loops import Signals
+from workers.loops import NO_PAUSE, Signals
 from workers.nudges import Nudges
 from workers.preparer import Preparer
 
 LIMIT_SECONDS = 20.0
 Begin = Callable[[Connection], Awaitable[UUID]]
 """Starts a sendout that an operator can resume."""
+Fail = Callable[[Connection, Preparer], Awaitable[UUID]]
+"""Lets a sendout fail that has two deliveries."""
 
 
 @pytest.fixture
@@ -119,7 +143,8 @@ async def pause(connection: Connection) -> UUID:
 
 
 async def dead_letters(connection: Connection) -> list[tuple[UUID, str]]:
-    return [(each.command_id, each.reason) for each in await waits.list_dead_letters(connection)]
+    rows = await connection.fetch("SELECT command_id, reason FROM dead_letter ORDER BY command_id")
+    return [(row["command_id"], row["reason"]) for row in rows]
 
 
 # --- waiting for accepted imports ---
@@ -356,6 +381,191 @@ async def test_an_import_that_has_arrived_may_take_longer_than_the_limit(
     await expire(connection)
     await preparer.step()
     assert await state_of(connection, sendout_id) == "queued"
+
+
+async def test_two_workers_publish_a_rejected_command_once(
+    connection: Connection, other: Connection, preparer: Preparer, stock: None, broker_url: str
+) -> None:
+    """While a worker publishes it, another one does not wait and publishes nothing."""
+    await declare_queues(broker_url)
+    sendout_id = await fail_late(connection, preparer)
+    async with open_sender(broker_url) as sender:
+        async with connection.transaction():
+            letter = await waits.take_dead_letter(connection)
+            assert letter
+            assert letter.command_id == sendout_id
+            assert await without_waiting(connection, other, publish_dead_letters(other, sender))
+        assert await count_dead(broker_url) == 0
+        await connection.execute("INSERT INTO dead_letter VALUES ($1, $2, $3)", *astuple(letter))
+        assert await publish_dead_letters(other, sender)
+        assert await publish_dead_letters(connection, sender)
+    assert await count_dead(broker_url) == 1
+    assert await dead_letters(connection) == []
+
+
+async def test_a_rejected_command_is_kept_while_the_broker_is_unavailable(
+    connection: Connection, preparer: Preparer, stock: None, broker_url: str
+) -> None:
+    """A worker tries again later, also if the connection is lost while it publishes."""
+    await fail_late(connection, preparer)
+    async with open_sender(broker_url) as sender:
+        pass
+    for lost in (None, sender):
+        assert not await publish_dead_letters(connection, lost)
+        assert len(await dead_letters(connection)) == 1
+
+
+async def declare_queues(broker_url: str) -> None:
+    async with broker.connect(broker_url, "test") as amqp:
+        await topology.declare(await amqp.channel())
+
+
+async def count_dead(broker_url: str) -> int:
+    """Return the number of commands in the dead queue."""
+    async with broker.connect(broker_url, "test") as amqp:
+        queue = await (await amqp.channel()).declare_queue(queue_name(topology.DEAD), passive=True)
+        return queue.declaration_result.message_count or 0
+
+
+# --- failing with deliveries ---
+
+
+async def send_to_two(connection: Connection, *after: UUID) -> UUID:
+    """Start a sendout whose command contains the recipients, so that it has deliveries while it waits."""
+    given = tuple(Recipient(email=f"{name}@example.org", attributes={"first_name": name}) for name in ("ada", "zoe"))
+    start = StartSendout(message="m", recipients=given, after=after, start_at=datetime.now(UTC) + timedelta(hours=1))
+    return await publish(connection, start)
+
+
+async def fail_late(connection: Connection, preparer: Preparer) -> UUID:
+    """Let a sendout fail because an import in `after` did not arrive."""
+    sendout_id = await send_to_two(connection, uuid4())
+    await expire(connection)
+    await preparer.step()
+    return sendout_id
+
+
+async def fail_cancelled(connection: Connection, preparer: Preparer) -> UUID:
+    """Let a sendout fail because an import in `after` was cancelled."""
+    command = codes_import()
+    await publish(connection, command)
+    sendout_id = await send_to_two(connection, command.id)
+    await imports.cancel(connection, command.id)
+    await preparer.step()
+    return sendout_id
+
+
+async def fail_archived(connection: Connection, preparer: Preparer) -> UUID:
+    """Let a sendout fail because its list was archived after the recipients had been copied."""
+    await add_group(connection, "two", 2)
+    sendout_id = await send(connection, group="two")
+    claim = await sendouts.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert claim
+    await sendouts.take_snapshot(connection, claim, batch_size=1)
+    await connection.execute("UPDATE sendout SET lease_until = now() - interval '1 second'")
+    await connection.execute("UPDATE coupon_list SET archived_at = now()")
+    await preparer.step()
+    return sendout_id
+
+
+@pytest.mark.parametrize("fail", [fail_late, fail_cancelled, fail_archived])
+async def test_a_failed_sendout_cancels_its_deliveries(
+    connection: Connection, preparer: Preparer, stock: None, database_url: str, fail: Fail
+) -> None:
+    """Workers close its batches, even without a usable relay. Before that, no invariant is violated either."""
+    sendout_id = await fail(connection, preparer)
+    failed = await get(connection, sendout_id)
+    assert (failed.state, failed.remaining, failed.ended) == ("failed", 2, False)
+    assert all(each.ok for each in await invariants.check(connection))
+    async with open_pool(database_url, size=4) as pool, deliver_role(pool) as deliverer:
+        while await deliverer.step() == NO_PAUSE:
+            pass
+    found = await get(connection, sendout_id)
+    assert (found.state, found.reason, found.ended) == ("failed", failed.reason, True)
+    assert (found.remaining, found.cancelled, found.sent) == (0, 2, 0)
+    assert list(_remarks(found)) == ["2 cancelled", failed.reason]
+    assert await connection.fetchval("SELECT count(*) FROM delivery WHERE state = 'cancelled'") == 2
+    assert await connection.fetchval("SELECT available FROM coupon_list") == 10
+
+
+@asynccontextmanager
+async def deliver_role(pool: Pool) -> AsyncIterator[Deliverer]:
+    """The deliver role of a worker. No relay accepts its connections."""
+    async with Relays(SmtpAddress.parse_all("smtp://127.0.0.1:1")) as relays, asyncio.TaskGroup() as group:
+        yield Deliverer(
+            pool=pool, relays=relays, signals=Signals(("deliver",)), settings=Settings(_env_file=None),
+            owner="test", background=group,
+        )  # fmt: skip
+
+
+async def test_a_failed_sendout_ends_although_a_worker_died(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """If the worker dies after it has closed the last batch, a sweep ends the sendout."""
+    sendout_id = await fail_late(connection, preparer)
+    batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS, only_stopped=True)
+    assert batch
+    await deliveries.close(connection, batch)
+    assert await sendouts.settle_all(connection) == [Ended(sendout_id, SendoutState.FAILED, 0, 0)]
+    assert (await get(connection, sendout_id)).ended
+
+
+async def test_a_failed_sendout_shows_that_it_sends_nothing(
+    connection: Connection, preparer: Preparer, stock: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until its deliveries are cancelled, it shows no start time, no button to cancel it, and nothing to restore."""
+    found = await get(connection, await fail_late(connection, preparer))
+    assert not found.may_send
+    describe(found)
+    assert found.reason
+    shown = capsys.readouterr().out
+    assert found.reason in shown
+    assert "starts" not in shown
+    assert b"Cancel this sendout" not in page("sendout.html", live=True, sendout=found, problems=[], resume=None).body
+    await connection.execute("UPDATE sendout SET start_at = NULL")
+    assert (await restore_guard.since(connection)).sendouts == ()
+
+
+async def test_verify_notices_a_failed_sendout_with_deliveries(
+    connection: Connection, preparer: Preparer, stock: None
+) -> None:
+    """An ended sendout has neither an open batch nor a pending delivery, whatever its final state is."""
+    await fail_late(connection, preparer)
+    await connection.execute("UPDATE sendout SET finished_at = now()")
+    wrong = {each.name for each in await invariants.check(connection) if not each.ok}
+    await connection.execute("UPDATE sendout SET finished_at = NULL")
+    assert wrong == {"ended_sendouts_add_up", "ended_sendouts_hold_nothing"}
+
+
+async def test_an_upgrade_cancels_the_deliveries_of_failed_sendouts(empty_database_url: str) -> None:
+    """Earlier versions ended such a sendout with pending deliveries. After the upgrade, workers cancel them."""
+    with mock.patch.object(migrate, "migrations", return_value=migrate.migrations()[:5]):
+        await migrate.migrate(empty_database_url)
+    async with connect(empty_database_url) as connection:
+        await connection.execute(FAILED_BEFORE)
+    await migrate.migrate(empty_database_url)
+    async with connect(empty_database_url) as connection:
+        assert all(each.ok for each in await invariants.check(connection))
+        await restore_guard.accept(connection)
+        batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+        assert batch
+        await deliveries.close(connection, batch)
+        (ended,) = await sendouts.settle_all(connection)
+        assert (ended.id, ended.state) == (batch.sendout_id, "failed")
+        assert all(each.ok for each in await invariants.check(connection))
+        assert await connection.fetchval("SELECT count(*) FROM sendout WHERE finished_at IS NULL") == 0
+
+
+FAILED_BEFORE = """
+INSERT INTO message (name, version, sender, subject, text) VALUES ('m', 1, 'a@example.org', 's', 't');
+INSERT INTO sendout (id, message_id, state, recipients, finished_at)
+SELECT gen_random_uuid(), 1, 'failed', recipients, now() FROM (VALUES (1), (NULL)) has (recipients);
+INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining)
+SELECT id, 1, 1, 1, 1 FROM sendout WHERE recipients = 1;
+INSERT INTO delivery (sendout_id, number, address_key, address)
+SELECT id, 1, 'a@b.de', 'a@b.de' FROM sendout WHERE recipients = 1;
+"""
+"""A failed sendout with a pending delivery, and one that failed before its recipients were copied."""
 
 
 async def expire(connection: Connection) -> None:

@@ -294,7 +294,7 @@ async def test_a_cancelled_sendout_releases_no_code_before_acceptance(connection
     await deliveries.release(connection, batch)
     await sendouts.cancel(connection, sendout_id)
     await revoke_acceptance(connection)
-    assert await deliveries.claim(connection, owner="test", lease_seconds=1, only_cancelled=True) is None
+    assert await deliveries.claim(connection, owner="test", lease_seconds=1, only_stopped=True) is None
     assert (await list_a(connection)).available == 30
     await restore_guard.accept(connection)
     while batch := await claim(connection):

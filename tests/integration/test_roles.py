@@ -75,7 +75,7 @@ WORK = {
         """,
     "preparer": f"""
         inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
-        sendouts.fail_waiting sendouts.set_not_resumed
+        sendouts.set_not_resumed
         sendouts.create sendouts.claim sendouts.lacking sendouts.pace sendouts.batches needs.*
         sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
         """,

@@ -10,7 +10,7 @@ from coupons.database import Connection, Pool
 from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.smtp import Outage, Relays
-from coupons.states import SendoutState
+from coupons.states import STOPPED_STATES
 from coupons.store import deliveries, restore_guard, sendouts
 from coupons.store.deliveries import Batch
 from workers.delivery.batch_loader import BatchLoader, LoadedBatch
@@ -71,7 +71,7 @@ class Deliverer:
                 connection,
                 owner=self._owner,
                 lease_seconds=self._settings.lease_seconds,
-                only_cancelled=outage is not None,
+                only_stopped=outage is not None,
             )
             if batch is None:
                 return await self._next_step(connection, outage)
@@ -132,7 +132,7 @@ class Deliverer:
             await deliveries.renew(connection, batch, lease_seconds=self._settings.lease_seconds)
 
     async def _process(self, batch: Batch, on_only_stalled: Callable[[], None]) -> BatchResult | None:
-        if batch.sendout_state == SendoutState.CANCELLED:
+        if batch.sendout_state in STOPPED_STATES:
             await self._close(batch)
             return None
         match await self._loader.load(batch):
