@@ -21,12 +21,12 @@ without LISTEN, which PgBouncer does not support."""
 
 async def end_waits(connection: Connection, nudges: Nudges) -> float | None:
     """Continue each sendout whose wait has ended. Return the time until the next look, or None if none is needed."""
-    found = await waits.list_all(connection)
-    for sendout_id, wait in found.items():
-        if wait.has_ended:
+    may_end = await waits.may_end(connection)
+    if may_end:
+        for sendout_id in await waits.list_ended(connection):
             await _end_wait(connection, nudges, sendout_id)
     all_published = await publish_dead_letters(connection, nudges.sender)
-    return None if all_published and not found else POLL_SECONDS
+    return None if all_published and not may_end else POLL_SECONDS
 
 
 async def _end_wait(connection: Connection, nudges: Nudges, sendout_id: UUID) -> None:

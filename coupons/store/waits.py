@@ -138,12 +138,18 @@ async def find(connection: Connection, sendout_id: UUID) -> Wait | None:
 
 async def list_for(connection: Connection, sendout_ids: Sequence[UUID]) -> dict[UUID, Wait]:
     """Return what each of these sendouts waits for."""
-    return _waits(await connection.fetch(SQL.rows, sendout_ids, IMPORTS_SHOWN, False))
+    return _waits(await connection.fetch(SQL.rows, sendout_ids, IMPORTS_SHOWN))
 
 
-async def list_all(connection: Connection) -> dict[UUID, Wait]:
-    """Return the waits that may end, each with one import. The list is empty while the restore guard blocks sending."""
-    return _waits(await connection.fetch(SQL.rows, None, 1, True))
+async def may_end(connection: Connection) -> bool:
+    """Return whether a sendout waits, and the restore guard does not block sending."""
+    may: bool = await connection.fetchval(SQL.may_end)
+    return may
+
+
+async def list_ended(connection: Connection) -> list[UUID]:
+    """Return the sendouts whose wait has ended, the longest wait first."""
+    return [row["sendout_id"] for row in await connection.fetch(SQL.ended)]
 
 
 async def remove(connection: Connection, sendout_id: UUID) -> None:

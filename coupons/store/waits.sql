@@ -23,11 +23,38 @@ ON CONFLICT (sendout_id) DO UPDATE
 SET command_id = excluded.command_id, body = excluded.body, after = excluded.after, unfinished = excluded.unfinished,
     arrive_until = excluded.arrive_until, created_at = excluded.created_at;
 
+-- may_end: whether a wait may end now; false while the restore guard blocks sending
+SELECT restore_guard_accepted() AND EXISTS (SELECT FROM sendout_wait);
+
+-- ended: the sendouts whose wait has ended, because all their imports have ended or one in `after` cannot finish
+-- Workers ask this twice per second. Each import is looked up once, however many sendouts wait for it: 5,000 sendouts that
+-- wait for the same import take 8 ms, instead of 83 ms with `rows`. OFFSET 0 keeps the planner from reading all imports
+-- and commands.
+WITH import AS MATERIALIZED (
+    SELECT awaited.id,
+           CASE WHEN j.state = 'finished' THEN 'finished'
+                WHEN j.state IN ('queued', 'running') THEN 'unfinished'
+                WHEN j.state IS NULL AND c.type IS NULL THEN 'not arrived'
+                ELSE 'cannot finish' END AS fate
+    FROM (SELECT DISTINCT unnest(after || unfinished) AS id FROM sendout_wait) awaited
+    LEFT JOIN LATERAL (SELECT state FROM import_job WHERE id = awaited.id OFFSET 0) j ON true
+    LEFT JOIN LATERAL (SELECT type FROM command WHERE id = awaited.id OFFSET 0) c ON true
+), awaited AS (
+    SELECT sendout_id, created_at, arrive_until, unnest(after) AS id, true AS must_finish FROM sendout_wait
+    UNION ALL
+    SELECT sendout_id, created_at, arrive_until, unnest(unfinished), false FROM sendout_wait
+)
+SELECT a.sendout_id FROM awaited a JOIN import i USING (id)
+GROUP BY a.created_at, a.sendout_id
+HAVING bool_and(i.fate = 'finished' OR (NOT a.must_finish AND i.fate <> 'unfinished'))
+    OR bool_or(a.must_finish AND (i.fate = 'cannot finish' OR (i.fate = 'not arrived' AND a.arrive_until < now())))
+ORDER BY a.created_at, a.sendout_id;
+
 -- exists: whether the sendout waits
 SELECT EXISTS (SELECT FROM sendout_wait WHERE sendout_id = $1);
 
--- rows: for each of the sendouts $1 that wait (NULL: all), the first $2 imports that it waits for, or one row without an
--- import if each has ended. Imports that cannot finish are first. No row while the restore guard blocks sending, if $3
+-- rows: for each of the sendouts $1 that wait, the first $2 imports that it waits for, or one row without an import if
+-- each has ended. Imports that cannot finish are first
 SELECT w.sendout_id, i.*
 FROM sendout_wait w
 LEFT JOIN LATERAL (
@@ -45,7 +72,7 @@ LEFT JOIN LATERAL (
              j.state = 'running' DESC NULLS LAST, j.created_at, a.id
     LIMIT $2
 ) i ON true
-WHERE ($1::uuid[] IS NULL OR w.sendout_id = ANY ($1)) AND (NOT $3 OR restore_guard_accepted())
+WHERE w.sendout_id = ANY ($1)
 ORDER BY w.created_at, w.sendout_id;
 
 -- remove: end the wait of a sendout

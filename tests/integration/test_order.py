@@ -289,14 +289,15 @@ async def test_each_import_in_after_must_finish(connection: Connection, preparer
 async def test_an_import_in_after_that_does_not_finish_fails_the_sendout(
     connection: Connection, preparer: Preparer, stock: None, how: str
 ) -> None:
-    """It fails at once, although another import still runs. It does not matter whether the import ended before or after
+    """It fails at once, although other imports still run. It does not matter whether the import ended before or after
     the sendout was accepted. The reason names the import and its list, and quotes nothing of its file.
     """
-    command, running = codes_import(), group_import("slow")
-    await publish(connection, running, command)
-    before = await send(connection, running.id, command.id)
+    command, *running = codes_import(), *(group_import("slow") for _ in range(waits.IMPORTS_SHOWN))
+    after = [each.id for each in (*running, command)]
+    await publish(connection, *running, command)
+    before = await send(connection, *after)
     await end(connection, command.id, how)
-    later = await send(connection, running.id, command.id)
+    later = await send(connection, *after)
     await preparer.step()
     for found in (await get(connection, before), await get(connection, later)):
         problem = {"failed": "failed", "cancelled": "was cancelled"}[how]
@@ -754,6 +755,23 @@ async def test_two_workers_end_a_wait_once(
             ending = [asyncio.create_task(sendouts.end_wait(each, sendout_id)) for each in (connection, other)]
             await until_blocked(holder, *ending)
         assert sorted(await asyncio.gather(*ending), key=str) == [None, Resumed()]
+
+
+async def test_a_poll_finds_the_waits_that_have_ended(connection: Connection, stock: None) -> None:
+    """Workers look only at these sendouts, so thousands of waiting ones cost little. The longest wait is first."""
+    await add_list(connection, "b", 1)
+    await save_message(connection, "n", "b")
+    into_a, into_b = codes_import("a"), codes_import("b")
+    await publish(connection, into_a, into_b)
+    first = await send(connection, into_a.id, into_b.id, message="n")
+    second = await send(connection, message="m")
+    third = await send(connection, into_b.id, message="m")
+    found = []
+    for command in (None, into_a, into_b):
+        if command:
+            await finish(connection, command.id)
+        found.append(await waits.list_ended(connection))
+    assert found == [[], [second], [first, second, third]]
 
 
 async def test_a_wait_that_has_not_ended_continues(connection: Connection, stock: None) -> None:
