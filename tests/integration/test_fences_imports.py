@@ -179,6 +179,22 @@ async def test_chunks_of_one_list_are_imported_one_at_a_time(connection: Connect
     assert await codes_of(connection) == [*CODES, "NEW"]
 
 
+async def test_codes_are_added_in_one_order(connection: Connection, other: Connection, third: Connection) -> None:
+    """An import that waits for a code of another import has not added a later code, so two imports never deadlock."""
+    for name in ("a", "b"):
+        await add_list(connection, name)
+    job = await claim_new(connection)
+    adding = third.transaction()
+    await adding.start()
+    await third.execute("INSERT INTO coupon (list_id, code, import_id) VALUES (1, 'M', $1)", job.id)
+    importing = asyncio.create_task(import_lines(connection, job, ["Z", "M", "A"]))
+    await until_blocked(third, importing)
+    await without_waiting(third, other, add_codes(other, "b", ["Z"]))
+    await adding.rollback()
+    await importing
+    assert await codes_of(connection) == ["A", "M", "Z"]
+
+
 async def test_no_code_is_imported_while_a_list_is_deleted(connection: Connection, other: Connection) -> None:
     """The deletion records the list's sent codes as retired before another list can import them."""
     await add_list(connection, "a")
