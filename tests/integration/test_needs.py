@@ -230,6 +230,20 @@ async def test_a_message_of_an_earlier_program_is_checked_before_it_is_mailed(co
         await start(connection, "m", "g")
 
 
+@pytest.mark.parametrize("sets", [1, 1_000])
+async def test_the_sets_of_needs_are_joined_in_one_pass(connection: Connection, sets: int) -> None:
+    """With any number of different sets of lists, and without statistics, no set is compared with each recipient."""
+    await add_group(connection, [{}] * 1_000)
+    async with connection.transaction():
+        await connection.execute(needs.SQL.create_audience)
+        await connection.execute(needs.SQL.copy_audience, 1)
+        given = (uuid4(), bytes(2_000), ["{1}"] * sets)
+        plan = await connection.fetch(f"EXPLAIN {needs.SQL.snapshot_audience}", *given)
+    joins = [row[0] for row in plan if " Join" in row[0] or " Loop" in row[0]]
+    assert len(joins) == 1
+    assert "Nested Loop" not in joins[0]
+
+
 # --- shortages -------------------------------------------------------------------------------------------------------
 
 
