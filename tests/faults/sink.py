@@ -77,7 +77,7 @@ class FaultySession(Session):
 
     def data(self) -> bytes:
         if script := self.recorder.draw_fault("DATA"):
-            return self.apply(script, self.rcpt_to[0])
+            return self.apply(script, self.rcpt_to[0] if self.rcpt_to else b"")  # RCPT may have been refused
         reply = super().data()
         if reply is GO_AHEAD and (script := self.recorder.draw_fault("BODY")):
             self.ending = script
