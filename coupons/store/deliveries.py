@@ -83,9 +83,10 @@ class Delivery:
     def needs(self, list_id: int) -> bool:
         return self.lists is None or list_id in self.lists
 
-    def without(self, list_ids: Collection[int]) -> "Delivery":
-        """Return the delivery without its codes of these lists, which its mail does not print."""
-        return replace(self, codes={each: code for each, code in self.codes.items() if each not in list_ids})
+    def limited_to(self, list_ids: Collection[int]) -> "Delivery":
+        """Return the delivery with only these lists: its mail needs no other list, and it has no code of another."""
+        codes = {each: code for each, code in self.codes.items() if each in list_ids}
+        return replace(self, lists=list_ids, codes=codes)
 
 
 @dataclass(frozen=True, slots=True)

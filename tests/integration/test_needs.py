@@ -375,12 +375,25 @@ async def test_an_uncertain_mail_without_unused_codes_is_resent_unchanged(connec
     assert await available(connection, "a") == [2]
 
 
+async def test_a_postponed_mail_is_the_same_when_it_is_rendered_again(connection: Connection) -> None:
+    """A mail that no relay took can be rendered again in the same batch without its codes that have returned."""
+    await start_both(connection)
+    _, renderer, due = await load_batch(connection)
+    assert [each.lists for each in due] == [None] * 3
+    [list_id] = await ids(connection, "a")
+    before = [renderer.render(each) for each in due]
+    assert [each.unused for each in before] == [(), (list_id,), (list_id,)]
+    after = [renderer.render(each.sent_delivery) for each in before]
+    assert [each.unused for each in after] == [()] * 3
+    assert [text_of(each.envelope.data) for each in after] == [text_of(each.envelope.data) for each in before]
+
+
 def text_of(mail: bytes) -> bytes:
     return mail.partition(b"\r\n\r\n")[2]
 
 
-async def test_sendouts_from_before_the_upgrade_go_on(connection: Connection, pool: Pool, tmp_path: Path) -> None:
-    """A delivery without stored needs has codes of all lists; its mail is sent, and the other codes return."""
+async def start_without_stored_needs(connection: Connection) -> UUID:
+    """Create a sendout to three gold recipients as before the upgrade: each has a code of both lists."""
     sendout_id = await start_tiers(connection, gold=3, basic=3)
     await connection.execute("DELETE FROM recipient WHERE address_key >= 'c0003'")  # three codes for each list
     claim = await sendouts.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
@@ -389,6 +402,25 @@ async def test_sendouts_from_before_the_upgrade_go_on(connection: Connection, po
     await connection.execute("UPDATE delivery SET lists = NULL")
     await connection.execute("UPDATE sendout_list SET needed = 3")
     await sendouts.admit(connection, claim)
+    return sendout_id
+
+
+async def test_codes_that_an_earlier_mail_may_have_printed_stay(
+    connection: Connection, pool: Pool, tmp_path: Path
+) -> None:
+    """Two uncertain mails of an earlier program are resent: all their codes stay with them, also the unused ones."""
+    sendout_id = await start_without_stored_needs(connection)
+    await connection.execute("UPDATE delivery SET was_uncertain = true WHERE number <= 2")
+    mails = await send(connection, pool, tmp_path)
+    assert sorted(mails.values()) == [f"GOLD-{n:09}" for n in range(3)]
+    assert await available(connection, "gold", "basic") == [0, 1]
+    found = {each.name: each for each in (await sendout_views.get(connection, sendout_id)).lists}
+    assert (found["basic"].needed, found["basic"].assigned, found["basic"].sent) == (2, 0, 2)
+
+
+async def test_sendouts_from_before_the_upgrade_go_on(connection: Connection, pool: Pool, tmp_path: Path) -> None:
+    """A delivery without stored needs has codes of all lists; its mail is sent, and the other codes return."""
+    sendout_id = await start_without_stored_needs(connection)
     mails = await send(connection, pool, tmp_path)
     assert sorted(mails.values()) == [f"GOLD-{n:09}" for n in range(3)]
     assert await available(connection, "gold", "basic") == [0, 3]

@@ -15,16 +15,16 @@ from coupons.templates.rendering import Coupon, RenderError
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A rendered mail. `unused` are the ids of lists of which the delivery has a code that the mail does not print."""
+    """A rendered mail.
+
+    `unused` are the ids of the lists whose codes return when the mail leaves: the delivery has a code that the mail
+    does not print. `sent_delivery` is the delivery once these codes are returned. Its mail is the same mail.
+    """
 
     delivery: Delivery
     envelope: Envelope
+    sent_delivery: Delivery
     unused: tuple[int, ...] = ()
-
-    @property
-    def sent_delivery(self) -> Delivery:
-        """The delivery once its unused codes are returned to their lists."""
-        return self.delivery.without(self.unused) if self.unused else self.delivery
 
 
 class Renderer:
@@ -55,9 +55,11 @@ class Renderer:
             message_id=self._compiled.message_id(self._sendout_id, delivery.number),
             date=datetime.now(UTC),
         )
-        if not rendered.unused:
-            return Mail(delivery, envelope)
-        return Mail(delivery, envelope, tuple(each.list_id for each in self.lists if each.name in rendered.unused))
+        if delivery.was_uncertain or not rendered.unused:  # an earlier mail may have printed a code that is unused now
+            return Mail(delivery, envelope, delivery)
+        unused = tuple(each.list_id for each in self.lists if each.name in rendered.unused)
+        kept = [each.list_id for each in self.lists if each.name in coupons.keys() - rendered.unused]
+        return Mail(delivery, envelope, delivery.limited_to(kept), unused)
 
 
 def _coupon(of: BatchList, delivery: Delivery) -> Coupon:
