@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+import asyncpg
+
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
 from coupons.files.codes import CheckedCodes, fold
 from coupons.files.recipient_reader import CheckedRecipients
@@ -26,6 +28,8 @@ MERGE_FACTOR = 5
 the chunk is looked up."""
 MIN_RECORDED_LINES = 10_000
 """The digest of a chunk is recorded only if the chunk has at least this many lines."""
+MOST_LOOKUPS = 3
+"""How often the codes of a chunk are looked up again, because other imports add or remove them at the same moment."""
 REMOVE_BATCH_SIZE = 20_000
 LINES_PER_ROW = 10_000
 ANY_ID = 2**63 - 1
@@ -62,6 +66,10 @@ class ImportCounts:
     reasons: dict[str, int]
     kept_reserved: int = 0
     """Codes that an import in mode replace could not remove, because they are reserved."""
+
+
+class ConcurrentChange(asyncpg.SerializationError):
+    """Other imports have changed codes of the chunk during each lookup. The chunk is imported again later."""
 
 
 # --- staging ---------------------------------------------------------------------------------------------------------
@@ -157,7 +165,6 @@ async def import_chunk(
 
 
 async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    await _set_variants(connection, job.target)
     match job.mode:
         case ImportMode.ADD:
             return await _add(connection, job, chunk)
@@ -169,54 +176,75 @@ async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk)
 
 async def _add(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
     """Add the codes of a chunk. Most chunks are entirely new or were imported before; only others look up each code."""
+    existing = await _set_variants(connection, job.target)
     if await connection.fetchval(SQL.is_imported_chunk, job.target.id, chunk.digest, job.id):
         return await _reject(connection, _INSERT_LINES_OF_IMPORTED_CHUNK, ChunkCounts(), job.id, job.target.id)
-    is_new = await connection.fetchval(SQL.looks_new)
-    existing = 0 if is_new else await _find_existing(connection, job.id, chunk.lines)
-    counts = await _add_missing(connection, job, chunk, existing)
+    if not await connection.fetchval(SQL.looks_new):
+        existing += await _find_existing(connection, job.id, chunk.lines)
+    added = await _add_missing(connection, job, chunk, existing)
+    counts = await _reject_others(connection, job, chunk, ChunkCounts(added=added))
     if chunk.lines >= MIN_RECORDED_LINES:
         await connection.execute(SQL.record_chunk, job.target.id, chunk.digest, job.id)
     return counts
 
 
 async def _replace(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    found = await _find_existing(connection, job.id, chunk.lines)
+    """Add the missing codes of a chunk, and keep the others.
+
+    Codes are added first: an import that waits for another one's new codes holds no code that the other waits for.
+    """
+    found = await _set_variants(connection, job.target)
+    found += await _find_existing(connection, job.id, chunk.lines)
+    added = await _add_missing(connection, job, chunk, found)
     existing = await _affected(connection, SQL.take_over, job.target.id, job.id)
-    return replace(await _add_missing(connection, job, chunk, found), existing=existing)
+    return await _reject_others(connection, job, chunk, ChunkCounts(added=added, existing=existing))
 
 
-async def _add_missing(connection: Connection, job: LeasedImport, chunk: Chunk, existing: int) -> ChunkCounts:
-    """Add all codes of the chunk but the `existing` ones that were found, and reject the other lines.
+async def _add_missing(connection: Connection, job: LeasedImport, chunk: Chunk, existing: int) -> int:
+    """Add all codes of the chunk but the `existing` ones that were found. Returns the number of added codes.
 
     Lines are left if the chunk only looked new, or if another import has added a code to another list at the same
-    moment. Then the codes are looked up again.
+    moment. Then the codes are looked up again. If that list has lost the code since, it is added here.
     """
     before = await connection.fetchval(SQL.last_id)
     added = await _affected(connection, SQL.add, job.target.id, job.id)
     if added == chunk.lines:
-        return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(added=added), job.id)
-    if job.target.case_sensitive:
-        added += await _affected(connection, SQL.add_variants, job.target.id, job.id)
-    repeated = await _affected(connection, SQL.find_repeated)
-    if existing + added + repeated < chunk.lines:
-        await _set_variants(connection, job.target)
-        await _find_existing(connection, job.id, chunk.lines, before=before)
-    return await _reject_lines(connection, job, ChunkCounts(added=added))
+        return added
+    for lookups in range(1 + MOST_LOOKUPS):
+        if lookups > 0:
+            existing += await _look_again(connection, job, chunk, before)
+            added += await _affected(connection, SQL.add, job.target.id, job.id)
+        if job.target.case_sensitive:
+            added += await _affected(connection, SQL.add_variants, job.target.id, job.id)
+        if existing + added + await _affected(connection, SQL.find_repeated) >= chunk.lines:
+            break
+    return added
+
+
+async def _look_again(connection: Connection, job: LeasedImport, chunk: Chunk, before: int) -> int:
+    """Look up the codes of the chunk that were neither found nor added. Returns the number of found ones."""
+    await connection.execute(SQL.forget_repeated)
+    elsewhere = await _set_variants(connection, job.target)
+    return elsewhere + await _find_existing(connection, job.id, chunk.lines, before=before)
 
 
 async def _delete(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
+    await _set_variants(connection, job.target)
     await _find_existing(connection, job.id, chunk.lines)
     if job.target.case_sensitive:
         await _execute(connection, SQL.lock_variants)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
     removed = await _affected(connection, SQL.delete, job.target.id, available)
     await _execute(connection, SQL.find_repeated)
-    return await _reject_lines(connection, job, ChunkCounts(removed=removed))
+    return await _reject_others(connection, job, chunk, ChunkCounts(removed=removed))
 
 
-async def _set_variants(connection: Connection, target: Target) -> None:
-    if target.case_sensitive:
-        await _execute(connection, SQL.set_variants, target.id)
+async def _set_variants(connection: Connection, target: Target) -> int:
+    """Set the variants of the chunk's codes. Returns the number of codes that were found in other lists."""
+    if not target.case_sensitive:
+        return 0
+    found: int = await connection.fetchval(SQL.set_variants, target.id, timeout=CHUNK_TIMEOUT_SECONDS)
+    return found
 
 
 async def _find_existing(connection: Connection, import_id: UUID, lines: int, *, before: int = ANY_ID) -> int:
@@ -250,8 +278,18 @@ async def _reject(connection: Connection, statement: str, counts: ChunkCounts, *
     )
 
 
-async def _reject_lines(connection: Connection, job: LeasedImport, counts: ChunkCounts) -> ChunkCounts:
-    return await _reject(connection, _INSERT_REJECTED_LINES, counts, job.id, job.mode, job.target.id)
+async def _reject_others(connection: Connection, job: LeasedImport, chunk: Chunk, counts: ChunkCounts) -> ChunkCounts:
+    """Reject the lines that were not accepted. Raises ConcurrentChange if a line has no result: no line is lost."""
+    if counts.added == chunk.lines:
+        return await _reject(connection, _INSERT_STAGED_REJECTIONS, counts, job.id)
+    counts = await _reject(connection, _INSERT_REJECTED_LINES, counts, job.id, job.mode, job.target.id)
+    results = counts.added + counts.existing + counts.removed + counts.rejected
+    lines = chunk.lines + sum((await _count_staged_rejections(connection)).values())
+    if results != lines:
+        raise ConcurrentChange(
+            f"a chunk of {lines} lines has {results} results, because other imports change its codes"
+        )
+    return counts
 
 
 async def _lock_target(connection: Connection, target: Target) -> None:

@@ -51,16 +51,27 @@ ON CONFLICT (list_id, digest) DO UPDATE SET import_id = excluded.import_id, remo
 WHERE imported_chunk.removed <> excluded.removed;
 
 -- set_variants: set the variants that the codes of the chunk have or get in the case-sensitive list $1: '' for the first
--- code of each key, the own spelling for the others. If another list has the key, all codes get '', and so are found there
-UPDATE staged_code s
-SET fold = s.key, variant = CASE WHEN f.is_elsewhere OR f.spelling = normalize(s.code) THEN '' ELSE normalize(s.code) END
-FROM (
-    SELECT chunk.key, coalesce(normalize(c.code), chunk.spelling) AS spelling, c.list_id <> $1 AS is_elsewhere
-    FROM (SELECT DISTINCT ON (key) key, normalize(code) AS spelling FROM staged_code ORDER BY key, line OFFSET 0) chunk
-    LEFT JOIN LATERAL (SELECT list_id, code FROM coupon
+-- code of each key, the own spelling for the others. If another list has the key, all codes get '', and the other list's
+-- code is an existing one, even if that list loses it at this moment; the result is the number of these codes
+WITH chosen AS MATERIALIZED (
+    SELECT chunk.line, chunk.key, coalesce(normalize(c.code), chunk.spelling) AS spelling, c.list_id, c.import_id,
+           c.sendout_id, c.delivery_number, c.list_id <> $1 OR k.list_id <> $1 AS is_elsewhere, k.key IS NULL AS is_unknown
+    FROM (SELECT DISTINCT ON (key) line, key, normalize(code) AS spelling FROM staged_code ORDER BY key, line
+          OFFSET 0) chunk
+    LEFT JOIN LATERAL (SELECT * FROM coupon
                        WHERE coalesce(fold, lower(code COLLATE "C")) = chunk.key AND variant = '' OFFSET 0) c ON true
-) f
-WHERE f.key = s.key;
+    LEFT JOIN existing_code k ON k.key = chunk.key AND k.variant = ''
+), elsewhere AS (
+    INSERT INTO existing_code
+    SELECT line, key, '', list_id, import_id, sendout_id, delivery_number, false, false
+    FROM chosen WHERE list_id <> $1 AND is_unknown RETURNING line
+), changed AS (
+    UPDATE staged_code s
+    SET fold = s.key,
+        variant = CASE WHEN f.is_elsewhere OR f.spelling = normalize(s.code) THEN '' ELSE normalize(s.code) END
+    FROM chosen f WHERE f.key = s.key
+)
+SELECT count(*) FROM elsewhere;
 
 -- looks_new: whether no list has a code of a sample of one hundredth of the chunk; takes 0.1 s for a million codes
 SELECT NOT EXISTS (SELECT FROM retired_code) AND NOT EXISTS (SELECT FROM retired_spelling) AND NOT EXISTS (
@@ -93,27 +104,31 @@ CROSS JOIN LATERAL (SELECT * FROM coupon
 WHERE c.import_id <> $1 OR c.id <= $2;
 
 -- find_retired: find the codes of the chunk that are retired, because a deleted list has sent them. A hash from before
--- migration 0006 is of one spelling: the code's own, its upper case and its lower case are compared
-INSERT INTO existing_code
-SELECT min(line), key, variant, NULL, NULL, NULL, NULL, true, false
-FROM (
-    SELECT s.line, s.key, s.variant
-    FROM (SELECT key, variant, min(line) AS line FROM staged_code WHERE EXISTS (SELECT FROM retired_code)
-          GROUP BY key, variant) s
+-- migration 0006 is of one spelling: the code's own, its upper case and its lower case are compared. If one spelling is
+-- retired, all spellings of the chunk are
+WITH retired AS MATERIALIZED (
+    SELECT s.key
+    FROM (SELECT DISTINCT key FROM staged_code WHERE EXISTS (SELECT FROM retired_code)) s
     CROSS JOIN retired_code_key k JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.key)
-    UNION ALL
-    SELECT s.line, s.key, s.variant
-    FROM (SELECT line, key, variant, unnest(ARRAY[code, upper(code), key]) AS spelling FROM staged_code
+    UNION
+    SELECT s.key
+    FROM (SELECT key, unnest(ARRAY[code, upper(code), key]) AS spelling FROM staged_code
           WHERE EXISTS (SELECT FROM retired_spelling)) s
     CROSS JOIN retired_code_key k JOIN retired_spelling h ON h.hash = retired_code_hash(k.key, s.spelling)
-) retired
-WHERE NOT EXISTS (SELECT FROM existing_code known WHERE known.key = retired.key AND known.variant = retired.variant)
-GROUP BY key, variant;
+)
+INSERT INTO existing_code
+SELECT min(s.line), s.key, s.variant, NULL, NULL, NULL, NULL, true, false
+FROM staged_code s JOIN retired USING (key)
+WHERE EXISTS (SELECT FROM retired) AND NOT EXISTS (SELECT FROM existing_code known WHERE known.key = s.key AND known.variant = s.variant)
+GROUP BY s.key, s.variant;
 
 -- find_repeated: find the lines whose code is in an earlier line of the chunk
 INSERT INTO repeated_line
 SELECT line FROM (SELECT line, row_number() OVER (PARTITION BY key, variant ORDER BY line) AS nth FROM staged_code) numbered
 WHERE nth > 1;
+
+-- forget_repeated: forget the repeated lines, because variants may change
+DELETE FROM repeated_line;
 
 -- add: add the codes that do not exist yet, in the order of the index, which is faster than the order of the file. Another
 -- import may add the same code to another list at the same moment; then it is not added

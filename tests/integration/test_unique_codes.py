@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from coupons.commands import ImportCoupons
-from coupons.database import Connection, connect
+from coupons.database import TRANSIENT_ERRORS, Connection, connect
 from coupons.files.codes import check_codes, fold
 from coupons.files.rejections import rejections_csv
 from coupons.states import DeliveryState, ImportMode, TargetKind
@@ -341,6 +341,71 @@ async def test_a_code_that_another_import_adds_at_the_same_moment_is_rejected(
         (CODES[2], "already in list a"),
     ]
     assert await codes_of(connection, "b") == ["FIRST", "LAST"]
+
+
+async def import_while_a_list_loses_a_code(
+    connection: Connection, other: Connection, third: Connection, *, case_sensitive: bool
+) -> UUID:
+    """Import four codes into list a. The first is in list b until the import has tried to add it, and then removed.
+
+    The second code is added to list c at the same moment. Returns the id of the import.
+    """
+    await add_list(connection, "a", case_sensitive=case_sensitive)
+    await add_list(connection, "b", ["A-1"])
+    await add_list(connection, "c")
+    job, addition = await new_job(connection, "a"), await new_job(connection, "c")
+    deletion = await new_job(connection, "b", ImportMode.DELETE)
+    async with other.transaction():
+        await take_codes(other, addition, check_codes([1], ["B-1"]), position=1)
+        lines = check_codes(range(1, 5), ["A-1", "B-1", "C-1", "a-1"])
+        importing = asyncio.create_task(take_codes(connection, job, lines, position=1))
+        await until_blocked(other, importing)
+        await take_codes(third, deletion, check_codes([1], ["A-1"]), position=1)
+    await importing
+    return job.id
+
+
+async def test_a_code_that_another_list_loses_at_the_same_moment_is_added(
+    connection: Connection, other: Connection, third: Connection
+) -> None:
+    """The import looks up the codes that it could not add, and then adds those that no list has any more."""
+    import_id = await import_while_a_list_loses_a_code(connection, other, third, case_sensitive=False)
+    assert await rejected_by(connection, import_id) == [
+        ("B-1", "already in list c"), ("a-1", "duplicate of an earlier line")
+    ]  # fmt: skip
+    assert await codes_of(connection, "a") == ["A-1", "C-1"]
+
+
+async def test_spellings_of_a_code_that_another_list_loses_are_rejected_together(
+    connection: Connection, other: Connection, third: Connection
+) -> None:
+    """An import into a case-sensitive list has seen the code in the other list, and rejects all its spellings."""
+    import_id = await import_while_a_list_loses_a_code(connection, other, third, case_sensitive=True)
+    assert await rejected_by(connection, import_id) == [
+        ("A-1", "already in list b"), ("B-1", "already in list c"), ("a-1", "already in list b")
+    ]  # fmt: skip
+    assert await codes_of(connection, "a") == ["C-1"]
+
+
+async def test_a_chunk_with_a_line_without_result_is_not_imported(
+    connection: Connection, other: Connection, third: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker tries again later, as after other errors that pass."""
+    monkeypatch.setattr(import_chunks, "MOST_LOOKUPS", 0)
+    with pytest.raises(import_chunks.ConcurrentChange, match="a chunk of 4 lines has 2 results"):
+        await import_while_a_list_loses_a_code(connection, other, third, case_sensitive=False)
+    assert issubclass(import_chunks.ConcurrentChange, TRANSIENT_ERRORS)
+    assert await codes_of(connection, "a") == []
+
+
+async def test_a_retired_spelling_bans_all_spellings_of_a_case_sensitive_list(connection: Connection) -> None:
+    """If the first spelling of a code is retired, the others have a result too."""
+    await add_list(connection, "exact", case_sensitive=True)
+    await connection.execute("INSERT INTO retired_spelling SELECT retired_code_hash(key, 'aBc') FROM retired_code_key")
+    assert await import_codes(connection, "exact", "aBc", "ABC", "other") == [
+        ("aBc", "already sent"), ("ABC", "already sent")
+    ]  # fmt: skip
+    assert await codes_of(connection, "exact") == ["other"]
 
 
 async def test_imports_of_the_same_codes_into_three_lists_do_not_deadlock(
