@@ -277,11 +277,11 @@ async def record(
         LeaseLost, SendingBlocked: nothing was written, and no more mails may be handed over.
     """
     async with _whole(connection, results, unused):
-        returning = [each for each in results if each.state == DeliveryState.REFUSED and each.list_ids]
-        if returning or unused:
-            sent = [each for each in results if each.state == DeliveryState.SENT]
-            freed = {list_id for each in returning for list_id in each.list_ids} | unused.keys()
-            await _lock_lists(connection, batch, freed, freed.union(*(each.list_ids for each in sent)))
+        refused = [each.number for each in results if each.state == DeliveryState.REFUSED and each.list_ids]
+        if refused or unused:
+            returned = _lists_of(results, DeliveryState.REFUSED) | unused.keys()
+            sent = _lists_of(results, DeliveryState.SENT)
+            await _lock_lists(connection, batch, returned, returned | sent)
         may_send = await _flush(
             connection,
             batch,
@@ -293,7 +293,7 @@ async def record(
         )
         if may_send is None:
             return await _answer_again(connection, batch, flush, intents)
-        await _free_codes(connection, batch, [each.number for each in returning])
+        await _free_codes(connection, batch, refused)
         if may_send:
             await _free_unused(connection, batch, unused)
         return may_send
@@ -305,6 +305,11 @@ def _whole(
     """Return a transaction if the flush needs more than one statement."""
     alone = not unused and all(each.state == DeliveryState.SENT for each in results)
     return nullcontext() if alone else connection.transaction()
+
+
+def _lists_of(results: Sequence[DeliveryResult], state: DeliveryState) -> set[int]:
+    """Return the ids of the lists of which the mails with this result have codes."""
+    return {list_id for each in results if each.state == state for list_id in each.list_ids}
 
 
 async def _lock_lists(

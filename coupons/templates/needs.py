@@ -3,6 +3,15 @@
 `CouponNeeds` compiles an extract of the message: its calls of `coupon` and the conditions around them, in the words of
 the message. The engine that renders the mail evaluates the extract, so both agree, also about missing attributes,
 filters and errors.
+
+A set of lists is *consistent* if the mail prints the coupon of each of these lists while `has_coupon` is true for
+exactly these lists. Three modules depend on this property:
+
+- `CouponNeeds.find` computes the largest consistent set of all lists: the lists that the mail needs.
+- `Template.render` computes the largest consistent set of the codes that the recipient got. It returns the other codes
+  as unused.
+- `sendability_problems` accepts only messages that print no further coupon when `has_coupon` becomes false. So the
+  largest set remains when the lists that the mail does not print are removed, and a shortage adds no coupon.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,8 +64,7 @@ class CouponNeeds:
     def find(self, attributes: Mapping[str, str]) -> frozenset[str]:
         """The lists whose coupons the mail prints if it gets a code of each of them.
 
-        `has_coupon` is true for these lists and false for the others. If several sets of lists have this property, the
-        result is the largest one.
+        The result is the largest consistent set of lists: `has_coupon` is true for them and false for the others.
 
         Raises minijinja.TemplateError if a condition cannot be evaluated.
         """

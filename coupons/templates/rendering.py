@@ -155,7 +155,11 @@ class Template:
 
     @property
     def deciding_attributes(self) -> tuple[str, ...]:
-        """The attributes that decide which lists a mail needs. If there are none, each mail needs all lists."""
+        """The attributes that decide which lists a mail needs. If there are none, each mail needs all lists.
+
+        This relies on `check_sendable`, which rejects a coupon that only a false `has_coupon` would print. `lists_for`
+        would leave its list out.
+        """
         return self._needs.attributes
 
     def lists_for(self, attributes: Mapping[str, str]) -> frozenset[str]:
@@ -235,7 +239,7 @@ class Template:
             self._coupons = {}
 
     def _without_unused(self, render: Callable[[], T]) -> tuple[T, frozenset[str]]:
-        """Render until `has_coupon` is true for exactly those codes that the mail prints.
+        """Render with the largest consistent set of the codes, as coupons/templates/needs.py defines it.
 
         So it is the same mail when it is rendered again after its unused codes have been returned to their lists.
         """

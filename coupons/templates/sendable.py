@@ -1,8 +1,9 @@
 """Finds parts of a message that can never be sent, before it is saved: coupons without a code, expressions that fail.
 
-The lists that a mail needs are computed with `has_coupon` true for each of them (`CouponNeeds`). If codes are short,
-`has_coupon` may become false. Then a mail may print fewer coupons, but never another one, for which no code was
-reserved. `sendability_problems` accepts only messages of which this is certain.
+The lists that a mail needs are computed with `has_coupon` true for each of them: the largest consistent set, as
+coupons/templates/needs.py defines it. If codes are short, `has_coupon` may become false. Then a mail may print fewer
+coupons, but never another one, for which no code was reserved. `sendability_problems` accepts only messages of which
+this is certain.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
