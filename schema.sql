@@ -316,7 +316,7 @@ ALTER TABLE import_rejection
 -- The job that mails a message.
 --
 --     queued ──→ preparing ──┬─→ sending ──→ finished
---                            │   sending ←→ paused: by an operator, or because the relay rejects the sender
+--                            │   sending ←→ paused: by an operator, or because the relay refuses all mails
 --                            ├─→ interrupted: a list has too few codes; no code is reserved, no mail was sent
 --                            │   interrupted ──→ sending: resumed by an operator, or automatically (`auto_resume`)
 --                            └─→ failed: it can never be sent, as there are no recipients or one lacks an attribute
@@ -346,6 +346,7 @@ CREATE TABLE sendout (
     finished_at timestamptz,  -- for a cancelled or failed sendout: when its last batch was closed
     group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted
     not_resumed text,  -- why the last requested resume was rejected while it waited
+    resumed_at  timestamptz,  -- when it was last resumed after a pause
     CONSTRAINT sending_has_recipients
         CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR coalesce(recipients, 0) > 0),
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),

@@ -12,7 +12,7 @@ from coupons.foreign_errors import describe
 from coupons.smtp.commands import Awaited, Control
 from coupons.smtp.connect import Opened
 from coupons.smtp.lazy_timer import LazyTimer
-from coupons.smtp.outcomes import Phase, Refused
+from coupons.smtp.outcomes import OverQuota, Phase, Refused
 from coupons.smtp.progress import NO_PROGRESS, CloseCause, Progress
 from coupons.smtp.queue import Mail, MailQueue
 from coupons.smtp.session import Session
@@ -46,7 +46,7 @@ class ConnectionEvents(Protocol):
     def on_progress(self, connection: "Connection", progress: Progress, now: float) -> None:
         """Replies arrived; the connection has not asked for its next mail yet."""
 
-    def on_over_quota(self, connection: "Connection", mail: Mail, reply: str) -> None:
+    def on_over_quota(self, connection: "Connection", mail: Mail, reply: OverQuota) -> None:
         """The relay did not accept this mail because it accepts no more for now."""
 
     def on_mail_answered(self, now: float, seconds: float) -> None:

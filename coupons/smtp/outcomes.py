@@ -65,6 +65,7 @@ class OverQuota:
     """The relay accepts no more mail for now. `Relay` decides what becomes of the mail, so this is never reported."""
 
     explanation: str
+    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from coupons.smtp.outcomes import Outcome, Sent
+from coupons.smtp.outcomes import Outcome, OverQuota, Sent
 from coupons.smtp.queue import Mail
 
 
@@ -41,7 +41,7 @@ class Progress(NamedTuple):
     """Mails with their outcomes, in order."""
     returned: Sequence[Mail] = ()
     """Mails to queue again: no attempt was made to send them."""
-    over_quota: Sequence[tuple[Mail, str]] = ()
+    over_quota: Sequence[tuple[Mail, OverQuota]] = ()
     """Mails that the relay did not accept because it accepts no more for now, with its replies."""
     backpressure: bool = False
     """Whether the relay asks for less."""

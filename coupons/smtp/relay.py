@@ -10,10 +10,13 @@ from coupons.smtp.congestion import Congestion, Pace
 from coupons.smtp.connect import ConnectError, Connector
 from coupons.smtp.connection import Connection, Timeouts
 from coupons.smtp.connection_set import ConnectionSet
-from coupons.smtp.outcomes import Deferred, Subject
+from coupons.smtp.outcomes import Deferred, OverQuota, Phase, Subject
 from coupons.smtp.progress import CloseCause, Progress
 from coupons.smtp.queue import Mail, MailQueue
 from coupons.smtp.replies import reply_codes
+
+QUOTA_DOMAINS = 3
+"""If recipients of this many domains are over a quota, with no accepted mail in between, the quota is the relay's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class Relay:
         self._on_capacity = on_capacity
         self._others_in_rotation = others_in_rotation
         self._retry_timer: asyncio.TimerHandle | None = None
+        self._over_quota: set[str] | None = None
+        """The domains over their quota since the relay last accepted a mail; None: it has accepted none since it was
+        suspended.
+        """
 
     # --- called by the relays
 
@@ -151,18 +158,31 @@ class Relay:
         if progress.soft_failure is not None:
             self._on_soft_failure(connection, progress.soft_failure)
 
-    def on_over_quota(self, connection: Connection, mail: Mail, reply: str) -> None:
-        """Leave the rotation. The first mail is deferred, so that another mail finds out whether the quota has ended:
-        a reply that concerns only this mail cannot stop the others again and again. The other mails in flight return to
-        the queue.
+    def on_over_quota(self, connection: Connection, mail: Mail, reply: OverQuota) -> None:
+        """Defer the mail, and leave the rotation if the quota is that of the relay.
+
+        After the back-off, another mail finds out whether the quota has ended: a reply that concerns only this mail
+        cannot stop the others again and again. The other mails in flight return to the queue.
         """
-        reason = reply_codes(reply)
+        reason = reply_codes(reply.explanation)
         if connection.is_retiring:
             self._queue.put_back(mail, reason, suspect=False)
             self._on_capacity()
-        else:
-            self._queue.settle(mail, Deferred(reply, Subject.QUOTA, self.name))
+            return
+        self._queue.settle(mail, Deferred(reply.explanation, Subject.QUOTA, self.name))
+        if not self._is_quota_of_recipients(mail, reply):
             self._suspend(Fault.QUOTA, reason)
+
+    def _is_quota_of_recipients(self, mail: Mail, reply: OverQuota) -> bool:
+        """Return whether only recipients of this mail's domain are over their quota, as far as it is known.
+
+        A reply to MAIL or to the mail itself cannot concern only them, and neither does one from a relay that accepts
+        no other mail.
+        """
+        if reply.phase is not Phase.RCPT or self._over_quota is None:
+            return False
+        self._over_quota.add(mail.envelope.rcpt_to.rpartition("@")[2].lower())
+        return len(self._over_quota) < QUOTA_DOMAINS
 
     def on_mail_answered(self, now: float, seconds: float) -> None:
         if self.pace.record(seconds) and self._is_slow():
@@ -278,7 +298,11 @@ class Relay:
 
     def _on_sent(self, connection: Connection) -> None:
         """Record a sent mail, except on a retiring connection: its mail may be older than the relay's trouble."""
-        if not connection.is_retiring and self.breaker.record_sent():
+        if connection.is_retiring:
+            return
+        if self._over_quota is None or self._over_quota:
+            self._over_quota = set()
+        if self.breaker.record_sent():
             self._on_capacity()
 
     def _on_soft_failure(self, connection: Connection, reason: str) -> None:
@@ -287,6 +311,7 @@ class Relay:
 
     def _suspend(self, fault: Fault, reason: str) -> None:
         """Take the relay out of rotation."""
+        self._over_quota = None
         self.pace.reset()
         self.breaker.trip(fault, reason)
         self._back_off(asyncio.get_running_loop().time())

@@ -90,7 +90,7 @@ def interpret(phase: Phase, reply: str, relay: str = "") -> Outcome | OverQuota 
             return Deferred(reply, subject_of(phase, reply), relay)
         case _, "5":
             subject = subject_of(phase, reply)
-            return OverQuota(reply) if subject is Subject.QUOTA else Refused(reply, subject, phase, relay)
+            return OverQuota(reply, phase) if subject is Subject.QUOTA else Refused(reply, subject, phase, relay)
     raise OutOfStepError(f"{phase.value} was answered with {reply_codes(reply)}")
 
 

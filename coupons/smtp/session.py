@@ -62,7 +62,7 @@ class _Findings:
 
     def __init__(self) -> None:
         self.settled: list[tuple[Mail, Outcome]] = []
-        self.over_quota: list[tuple[Mail, str]] = []
+        self.over_quota: list[tuple[Mail, OverQuota]] = []
         self.backpressure = False
         self.soft_failure: str | None = None
         self.close_reason: str | None = None
@@ -319,7 +319,7 @@ class Session:
 
     def _settle(self, mail: Mail, outcome: Outcome | OverQuota) -> None:
         if isinstance(outcome, OverQuota):
-            self._findings.over_quota.append((mail, outcome.explanation))
+            self._findings.over_quota.append((mail, outcome))
         else:
             self._findings.settled.append((mail, outcome))
 

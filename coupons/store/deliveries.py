@@ -75,7 +75,9 @@ class Delivery:
     was_uncertain: bool = False
     """An earlier mail may have arrived, so the codes stay with this recipient."""
     deferred_for: float | None = None
-    """Seconds since the first deferral; None if the mail was never deferred."""
+    """Seconds since the first deferral or the sendout's last resume; None if the mail was never deferred."""
+    was_resumed: bool = False
+    """The sendout was resumed after the first deferral."""
     codes: dict[int, str] = field(default_factory=dict, repr=False)
     lists: Collection[int] | None = None
     """The ids of the lists that the mail needs; None: all lists of the message."""

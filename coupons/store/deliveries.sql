@@ -107,12 +107,15 @@ WITH wanting AS MATERIALIZED (
 SELECT wanted, assigned, last_id FROM wanting CROSS JOIN counted;
 
 -- due: the batch's deliveries that are due
-SELECT number, address, attributes, lists, attempts, was_uncertain,
-       extract(epoch FROM now() - deferred_since)::float8 AS deferred_for
-FROM delivery
-WHERE sendout_id = $1 AND number BETWEEN $2 AND $3
-  AND (state = 'pending' OR (state = 'deferred' AND due_at <= now()))
-ORDER BY number;
+-- The time that a sendout is paused does not count as deferred: it counts from the last resume.
+SELECT d.number, d.address, d.attributes, d.lists, d.attempts, d.was_uncertain,
+       CASE WHEN d.deferred_since IS NOT NULL
+            THEN extract(epoch FROM now() - greatest(d.deferred_since, s.resumed_at))::float8 END AS deferred_for,
+       coalesce(d.deferred_since < s.resumed_at, false) AS was_resumed
+FROM delivery d CROSS JOIN (SELECT resumed_at FROM sendout WHERE id = $1) s
+WHERE d.sendout_id = $1 AND d.number BETWEEN $2 AND $3
+  AND (d.state = 'pending' OR (d.state = 'deferred' AND d.due_at <= now()))
+ORDER BY d.number;
 
 -- codes: the codes of the batch's deliveries
 SELECT delivery_number, list_id, code FROM coupon

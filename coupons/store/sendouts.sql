@@ -82,7 +82,7 @@ RETURNING id;
 UPDATE sendout SET not_resumed = $2 WHERE id = $1 AND not_resumed IS DISTINCT FROM $2;
 
 -- unpause: resume a paused sendout
-UPDATE sendout SET state = 'sending', reason = NULL, not_resumed = NULL WHERE id = $1 AND state = 'paused';
+UPDATE sendout SET state = 'sending', reason = NULL, not_resumed = NULL, resumed_at = now() WHERE id = $1 AND state = 'paused';
 
 -- pause: pause for the reason $2; returns no row if the sendout is not sending
 UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id = $1 AND state = 'sending' RETURNING id;

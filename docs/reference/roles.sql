@@ -86,7 +86,7 @@ GRANT SELECT (id, list_id, group_id, mode, state, read_bytes, total_bytes, creat
     ON import_job TO coupons_preparer;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_preparer;
 GRANT SELECT, INSERT,
-      UPDATE (state, reason, not_resumed, group_id, per_hour, recipients, started_at, finished_at,
+      UPDATE (state, reason, not_resumed, group_id, per_hour, recipients, started_at, resumed_at, finished_at,
               lease_token, lease_owner, lease_until)
     ON sendout TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from coupons.database import Connection, Pool, open_pool
-from coupons.store import sendout_views
+from coupons.store import sendout_views, sendouts
 from tests.deliver_worker import (
     CONNECTIONS,
     assigned_codes,
@@ -109,10 +109,10 @@ async def test_the_pause_is_logged_and_shows_the_codes_and_the_mail_has_the_repl
 
 
 async def test_a_resume_before_the_fix_pauses_again_and_loses_no_mail(connection: Connection, pool: Pool) -> None:
-    """Even mails that were refused several times keep their codes until the relay accepts a mail."""
+    """Mails whose message is refused keep their codes after the first resume."""
     sendout_id = await begin(connection, RECIPIENTS)
     async with serving({"DOT": "554 5.7.1 no\r\n"}) as refusing, delivering(pool, refusing.url):
-        for _ in range(3):
+        for _ in range(2):
             found = await becomes(connection, "paused", sendout_id)
             assert (found.refused, found.remaining) == (0, RECIPIENTS)
             await resume(connection, sendout_id)
@@ -120,6 +120,33 @@ async def test_a_resume_before_the_fix_pauses_again_and_loses_no_mail(connection
     async with serving({}) as fixed, delivering(pool, fixed.url):
         await resume_if_paused(connection, sendout_id)
         await is_sent_with_the_same_codes(connection, fixed, sendout_id, codes)
+
+
+async def test_refusals_after_the_resume_are_final_and_end_the_sendout(connection: Connection, pool: Pool) -> None:
+    """The reply to RCPT may concern the recipients, and there are no others. Their codes return to the list."""
+    recipients = [(f"c@d{number}.example", {"first_name": "Cy"}) for number in range(3)]
+    sendout_id = await begin_to(connection, recipients)
+    async with serving({"RCPT": "554 5.7.1 relaying denied\r\n"}) as refusing, delivering(pool, refusing.url):
+        found = await becomes(connection, "paused", sendout_id)
+        assert (found.refused, found.remaining) == (0, 3)
+        await resume(connection, sendout_id)
+        found = await becomes(connection, "finished", sendout_id)
+    assert (found.sent, found.refused) == (0, 3)
+    assert await connection.fetchval("SELECT available = 3 FROM coupon_list")
+
+
+async def test_the_time_while_paused_does_not_count_as_deferred(connection: Connection, pool: Pool) -> None:
+    """Mails that were deferred long before the resume are not given up at their next deferral."""
+    sendout_id = await begin(connection, 3)
+    async with serving({"RCPT": "450 4.7.1 later\r\n"}) as busy, delivering(pool, busy.url):
+        await until(lambda: connection.fetchval("SELECT count(*) = 3 FROM delivery WHERE state = 'deferred'"))
+        async with connection.transaction():
+            await sendouts.pause(connection, sendout_id, "by an operator")
+        await make_due(connection, seconds=3 * 86_400)
+        await resume(connection, sendout_id)
+        await until(lambda: connection.fetchval("SELECT count(*) = 3 FROM delivery WHERE attempts = 2"))
+        found = await sendout_views.get(connection, sendout_id)
+    assert (found.state, found.refused, found.remaining) == ("sending", 0, 3)
 
 
 async def test_a_relay_that_begins_to_refuse_loses_no_mail(connection: Connection, pool: Pool) -> None:
@@ -199,6 +226,31 @@ async def test_one_mail_with_the_reply_of_a_quota_does_not_stop_the_others(conne
         await until(lambda: connection.fetchval("SELECT count(*) = 29 FROM delivery WHERE state = 'sent'"))
         found = await sendout_views.get(connection, sendout_id)
         assert (found.state, found.remaining) == ("sending", 1)
+
+
+async def test_a_quota_of_one_domain_leaves_the_relay_in_rotation(connection: Connection, pool: Pool) -> None:
+    """Its recipients wait. The others are sent over the same connections, without a delay."""
+    company = "@company.example"
+    domains = ["@d.example"] * 20 + [company, "@d.example", "@e.example"] * 30
+    recipients = [(f"c{number:03}{domain}", {"first_name": "Cy"}) for number, domain in enumerate(domains)]
+    await begin_to(connection, recipients)
+    over: Script = {"RCPT": Act("550 5.4.5 quota\r\n", only_for=company)}
+    async with serving(over) as server, delivering(pool, server.url):
+        await until(lambda: connection.fetchval("SELECT count(*) = 30 FROM delivery WHERE state = 'deferred'"))
+        await until(lambda: connection.fetchval("SELECT count(*) = 80 FROM delivery WHERE state = 'sent'"))
+        assert len(server.commands) <= CONNECTIONS
+
+
+async def test_a_quota_of_three_domains_is_that_of_the_relay(connection: Connection, pool: Pool) -> None:
+    """It is suspended, although it has accepted mails before."""
+    domains = ["d.example"] * 20 + [f"over{number}.example" for number in range(280)]
+    recipients = [(f"c{number:03}@{domain}", {"first_name": "Cy"}) for number, domain in enumerate(domains)]
+    sendout_id = await begin_to(connection, recipients)
+    over: Script = {"RCPT": Act("550 5.4.5 quota\r\n", only_for="@over")}
+    async with serving(over) as server, delivering(pool, server.url):
+        waiting = "SELECT waiting_reason LIKE '% accepts no more mail %: 550 5.4.5' FROM sendout WHERE id = $1"
+        await until(lambda: connection.fetchval(waiting, sendout_id))
+        assert await connection.fetchval("SELECT sum(attempts) <= 40 FROM delivery")
 
 
 async def test_the_mails_of_a_relay_over_its_quota_go_to_the_other_one(connection: Connection, pool: Pool) -> None:

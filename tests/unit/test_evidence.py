@@ -2,14 +2,15 @@
 
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.delivery import evidence as module
 from workers.delivery.evidence import (
+    CERTAIN_IN_A_ROW,
     FIRST_SUSPECTS,
     MAILS_IN_A_ROW,
-    MAX_GROWTH,
     MAX_SENDOUTS,
     MOST_SUSPECTS,
     SUSPECTS_IN_A_ROW,
@@ -63,27 +64,40 @@ def test_an_accepted_mail_clears_the_row(replies: list[int | str | None]) -> Non
 
 @given(REPLIES)
 def test_a_pause_begins_the_evidence_again(replies: list[int | str | None]) -> None:
-    """It is unresolved until the relay accepts a mail."""
+    """It lasts until the relay accepts a mail."""
     evidence = after(replies)
     evidence.pause(1_000)
     assert not evidence.shows_that_all_are_refused
-    assert evidence.is_unresolved
+    assert (evidence.pauses, evidence.is_alarming, evidence.is_new) == (1, True, False)
     assert not evidence.has_accepted_since(10_000, 1_000)
     evidence.accept(1_001)
-    assert not evidence.is_unresolved
+    assert (evidence.pauses, evidence.is_alarming) == (0, False)
     assert evidence.has_accepted_since(1, 1_001)
 
 
-def test_after_each_pause_more_suspects_are_needed() -> None:
-    """A pause for the sender, which needs no suspects, changes nothing."""
+@pytest.mark.parametrize("way", ["an accepted mail", "a pause"])
+def test_after_an_accepted_mail_or_a_pause_more_suspects_are_needed(way: str) -> None:
+    """Three in a row are only enough while nothing is known about the relay."""
     evidence = Evidence()
-    evidence.pause(0)
-    for growth in 1, 10, MAX_GROWTH, MAX_GROWTH:
-        for suspect in range(FIRST_SUSPECTS * growth):
-            assert not evidence.shows_that_all_are_refused
-            evidence.refuse(suspect)
-        assert evidence.shows_that_all_are_refused
+    assert evidence.is_new
+    if way == "a pause":
         evidence.pause(0)
+    else:
+        evidence.accept(0)
+    for suspect in range(SUSPECTS_IN_A_ROW):
+        assert not evidence.shows_that_all_are_refused
+        evidence.refuse(suspect)
+    assert evidence.shows_that_all_are_refused
+
+
+def test_the_first_refusals_in_a_row_that_seem_certain_are_no_suspects() -> None:
+    """The next ones are."""
+    evidence = Evidence()
+    for number in range(CERTAIN_IN_A_ROW + FIRST_SUSPECTS):
+        assert evidence.is_alarming == (number > CERTAIN_IN_A_ROW)
+        assert not evidence.shows_that_all_are_refused
+        evidence.refuse(number, seems_certain=True)
+    assert evidence.shows_that_all_are_refused
 
 
 def test_the_evidence_does_not_grow_with_the_number_of_mails() -> None:

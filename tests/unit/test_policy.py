@@ -1,8 +1,10 @@
 """The policy decides what each outcome means for a delivery."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coupons.smtp import (
     Deferred,
@@ -17,7 +19,14 @@ from coupons.smtp import (
 )
 from coupons.store.deliveries import Delivery, DeliveryResult
 from workers.delivery import policy as module
-from workers.delivery.evidence import FIRST_SUSPECTS, GRACE_SECONDS, MAILS_IN_A_ROW, SUSPECTS_IN_A_ROW, SendoutEvidence
+from workers.delivery.evidence import (
+    CERTAIN_IN_A_ROW,
+    FIRST_SUSPECTS,
+    GRACE_SECONDS,
+    MAILS_IN_A_ROW,
+    SUSPECTS_IN_A_ROW,
+    SendoutEvidence,
+)
 from workers.delivery.policy import JITTER, HoldOff, Pause, Policy, Postpone, retry_delay
 
 SENT = Sent("250 ok")
@@ -63,6 +72,11 @@ def in_domains(count: int) -> list[Delivery]:
 def again(delivery: Delivery, seconds: float = 60.0) -> Delivery:
     """Return the delivery as it is at its next attempt, `seconds` after it was first deferred."""
     return replace(delivery, attempts=delivery.attempts + 1, deferred_for=(delivery.deferred_for or 0) + seconds)
+
+
+def resumed(delivery: Delivery, *, attempts: int = 1) -> Delivery:
+    """Return a deferred delivery as it is just after a resume."""
+    return replace(delivery, attempts=delivery.attempts + attempts, deferred_for=0.0, was_resumed=True)
 
 
 def states(decides: Policy, deliveries: list[Delivery], outcome: Outcome) -> list[str]:
@@ -144,7 +158,7 @@ def test_each_attempt_with_a_refused_sender_pauses_the_sendout() -> None:
 def test_one_recipient_for_whom_the_sender_is_refused_pauses_once() -> None:
     """If the same recipient is refused again after the resume, only this recipient is refused."""
     decides = policy()
-    assert states(decides, [mail(1), again(mail(1))], SENDER_AT_RCPT) == ["pause", "deferred"]
+    assert states(decides, [mail(1), resumed(mail(1))], SENDER_AT_RCPT) == ["pause", "deferred"]
     decides.verdict(mail(2), SENT)
     assert states(decides, [again(again(mail(1)))], SENDER_AT_RCPT) == ["refused"]
 
@@ -242,38 +256,166 @@ def test_a_small_audience_of_one_domain_is_not_used_up(clock: Clock) -> None:
 
 @pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
 def test_the_same_recipients_do_not_pause_the_sendout_again(outcome: Outcome, clock: Clock) -> None:
-    """After a resume, the sendout continues with the others. One accepted mail decides about the recipients."""
+    """After a resume, the sendout continues with the others, although they are tried later."""
     decides, audience = policy(), in_domains(FIRST_SUSPECTS)
     assert states(decides, audience, outcome)[-1] == "pause"
     clock.now += 60
-    audience = [again(each) for each in audience]
-    assert states(decides, audience, outcome) == ["deferred"] * FIRST_SUSPECTS
+    found = states(decides, [resumed(each) for each in audience], outcome)
+    assert found == ["refused" if outcome is NOT_THE_SENDER else "deferred"] * FIRST_SUSPECTS
     decides.verdict(mail(100), SENT)
-    clock.now += 120
-    assert states(decides, [again(each, 120) for each in audience], outcome) == ["refused"] * FIRST_SUSPECTS
+    clock.now += 60
+    found = states(decides, [again(resumed(each)) for each in audience], outcome)
+    assert found == ["refused"] * FIRST_SUSPECTS
 
 
-@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE])
-def test_a_resume_before_the_fix_refuses_no_delivery(outcome: Outcome, clock: Clock) -> None:
-    """The sendout pauses again. No recipient is refused before the relay accepts a mail."""
+def test_a_refusal_after_a_resume_is_final_if_it_may_concern_the_recipient() -> None:
+    """The operator has seen it. No accepted mail is necessary, because there may be no other recipient."""
+    decides, audience = policy(), in_domains(FIRST_SUSPECTS)
+    assert states(decides, audience, NOT_THE_SENDER) == ["deferred", "deferred", "pause"]
+    assert states(decides, [resumed(each) for each in audience], NOT_THE_SENDER) == ["refused"] * FIRST_SUSPECTS
+
+
+@pytest.mark.parametrize("outcome", [NOT_THE_MESSAGE, SENDER_AT_RCPT])
+def test_one_resume_before_the_fix_refuses_no_mail_for_the_sender_or_the_message(outcome: Outcome) -> None:
+    """The sendout pauses once more at the third refusal of a mail. After a second resume, refusals are final."""
+    decides, audience = policy(), in_domains(FIRST_SUSPECTS)
+    assert "pause" in states(decides, audience, outcome)
+    audience = [resumed(each) for each in audience]
+    assert states(decides, audience, outcome) == ["deferred"] * FIRST_SUSPECTS
+    assert states(decides, [again(audience[0])], outcome) == ["pause"]
+    assert states(decides, [resumed(each) for each in audience], outcome) == ["refused"] * FIRST_SUSPECTS
+
+
+@pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE, SENDER_AT_RCPT])
+def test_a_resume_before_the_fix_pauses_after_ten_new_suspects(outcome: Outcome) -> None:
+    """It costs at most the mails that were refused before, and these only if the recipients may be the reason."""
     decides, audience = policy(), in_domains(500)
-    pauses = 0
-    for _ in range(4):
-        for index, delivery in enumerate(audience):
-            state = state_of(decides.verdict(delivery, outcome))
-            assert state != "refused"
-            audience[index] = again(delivery)
-            if state == "pause":
-                pauses += 1
+    first = states(decides, audience, outcome)[:3].index("pause") + 1
+    decides, found = policy(), []
+    states(decides, audience[:first], outcome)
+    for delivery in [resumed(each) for each in audience[:first]] + audience[first:]:
+        found += states(decides, [delivery], outcome)
+        if found[-1] == "pause":
+            break
+    assert len(found) == first + SUSPECTS_IN_A_ROW
+    assert found.count("refused") == (first if outcome is NOT_THE_SENDER else 0)
+
+
+@dataclass
+class Sendout:
+    """A sendout whose relay refuses every mail, with an operator who resumes it and fixes nothing."""
+
+    waiting: list[Delivery]
+    decides: Policy = field(default_factory=policy)
+    refused: list[Delivery] = field(default_factory=list)
+
+    def send(self, outcomes: dict[int, Refused], clock: Clock) -> None:
+        """Try all mails again and again until the sendout pauses or ends."""
+        while self.waiting:
+            rest = []
+            for index, delivery in enumerate(self.waiting):
+                state = state_of(self.decides.verdict(delivery, outcomes[delivery.number]))
+                if state == "refused":
+                    self.refused.append(delivery)
+                else:
+                    rest.append(again(delivery))
+                if state == "pause":
+                    self.waiting = rest + self.waiting[index + 1 :]
+                    return
+            self.waiting = rest
+            clock.now += 60
+
+    def resume(self) -> None:
+        self.waiting = [resumed(each, attempts=0) if each.attempts else each for each in self.waiting]
+
+
+OUTCOMES = [NO_MAILBOX, NOT_THE_SENDER, NOT_THE_MESSAGE, SENDER_AT_RCPT]
+
+
+@given(
+    domains=st.lists(st.integers(0, 200), min_size=1, max_size=60),
+    kinds=st.one_of(st.sampled_from([[each] for each in OUTCOMES]), st.lists(st.sampled_from(OUTCOMES), min_size=1)),
+)
+def test_a_sendout_comes_to_an_end_although_the_relay_refuses_everything(
+    domains: list[int], kinds: list[Refused]
+) -> None:
+    """Before the first resume, only a few mails are refused. After each further resume, some are, and at last all."""
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "time", clock)
+        audience = [mail(number, f"d{domain}.example") for number, domain in enumerate(domains)]
+        sendout = Sendout(audience)
+        outcomes = {each.number: kinds[each.number % len(kinds)] for each in audience}
+        sendout.send(outcomes, clock)
+        for _ in range(2 * len(domains)):
+            if not sendout.waiting:
                 break
-        clock.now += 60
-    assert pauses >= 3
+            sendout.resume()
+            sendout.send(outcomes, clock)
+    assert not sendout.waiting
+    assert len(sendout.refused) == len(audience)
+
+
+@given(count=st.integers(FIRST_SUSPECTS, 200), domains=st.integers(1, 200), outcome=st.sampled_from(OUTCOMES))
+def test_a_relay_that_refuses_everything_refuses_no_mail_before_the_first_resume(
+    count: int, domains: int, outcome: Refused
+) -> None:
+    """Except unknown recipients: a few of them are certain, and their second refusal is final."""
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "time", clock)
+        sendout = Sendout([mail(number, f"d{number % domains}.example") for number in range(count)])
+        sendout.send(dict.fromkeys(range(count), outcome), clock)
+    if outcome is not NO_MAILBOX:
+        assert not sendout.refused
+    elif min(count, domains) >= CERTAIN_IN_A_ROW + FIRST_SUSPECTS:
+        assert len(sendout.refused) == CERTAIN_IN_A_ROW
+
+
+@pytest.mark.parametrize("count", [1, 6, 200])
+def test_a_retry_of_unknown_recipients_pauses_nothing(count: int) -> None:
+    """The second refusal of a recipient is final, whatever the relay replies to others."""
+    retried = [mail(number, f"d{number}.example", attempts=1) for number in range(count)]
+    assert states(policy(), retried, NO_MAILBOX) == ["refused"] * count
+
+
+def test_a_small_sendout_to_unknown_recipients_ends_without_a_pause() -> None:
+    """Those that are suspects are refused at the second attempt."""
+    decides, audience = policy(), in_domains(CERTAIN_IN_A_ROW + FIRST_SUSPECTS - 1)
+    assert states(decides, audience, NO_MAILBOX) == ["refused"] * 5 + ["deferred"] * 2
+    assert states(decides, [again(each) for each in audience[5:]], NO_MAILBOX) == ["refused"] * 2
+
+
+@pytest.mark.parametrize("outcome", [SENDER_AT_RCPT, Refused("530 5.7.0 no", Subject.ACCOUNT, Phase.RCPT)])
+def test_one_company_that_refuses_our_sender_pauses_nothing(outcome: Refused, clock: Clock) -> None:
+    """The relay accepts other mails in between, so the reply to RCPT concerns the recipients of this company."""
+    decides = policy()
+    company = [mail(number, "company.example") for number in range(19)]
+    for delivery in company:
+        decides.verdict(mail(100 + delivery.number, f"d{delivery.number}.example"), SENT)
+        assert states(decides, [delivery], outcome) == ["deferred"]
+    clock.now += 60
+    assert states(decides, [again(each) for each in company], outcome) == ["refused"] * 19
+
+
+def test_one_company_that_refuses_our_sender_first_pauses_once(clock: Clock) -> None:
+    """Before the relay has accepted a mail, the reply is about the sender. After the resume, the others are sent."""
+    decides = policy()
+    company = [mail(number, "company.example") for number in range(19)]
+    assert states(decides, company[:1], SENDER_AT_RCPT) == ["pause"]
+    clock.now += 60
+    assert states(decides, [resumed(company[0]), *company[1:]], SENDER_AT_RCPT) == ["deferred"] * 19
+    decides.verdict(mail(100), SENT)
+    clock.now += 60
+    assert states(decides, [again(each) for each in company], SENDER_AT_RCPT) == ["refused"] * 19
 
 
 def test_refusals_that_seem_to_concern_recipients_become_suspects() -> None:
     """A relay without its table of recipients answers 5.1.1 to each: a few are refused, then the sendout pauses."""
-    found = states(policy(), in_domains(10), NO_MAILBOX)
-    assert found[:6] == ["refused"] * 5 + ["pause"]
+    decides, audience = policy(), in_domains(100)
+    assert states(decides, audience[:8], NO_MAILBOX) == ["refused"] * 5 + ["deferred"] * 2 + ["pause"]
+    assert states(decides, [resumed(each) for each in audience[5:8]], NO_MAILBOX) == ["refused"] * 3
+    assert states(decides, audience[8:18], NO_MAILBOX) == ["deferred"] * 9 + ["pause"]
 
 
 def test_unknown_recipients_among_others_are_refused_at_once() -> None:
@@ -328,13 +470,13 @@ def test_a_relay_that_defers_all_mails_does_not_use_up_the_sendout() -> None:
     assert verdicts[-1].reason == "the relay refuses all mail: 451 4.3.0"
 
 
-def test_no_mail_is_given_up_until_the_relay_accepts_one_after_the_resume() -> None:
-    """The sendout pauses again instead, so that no mail is lost and it does not try forever."""
-    decides = policy()
+def test_no_mail_is_given_up_until_the_operator_has_resumed_twice() -> None:
+    """The sendout pauses again instead, so that no mail is lost. After the second resume, the mail is given up."""
+    decides, busy = policy(), Deferred("451 4.3.0 disk full")
     assert states(decides, in_domains(3), NOT_THE_MESSAGE)[-1] == "pause"
     old = mail(7, attempts=30, deferred_for=DAY)
-    assert states(decides, [old], NOT_THE_MESSAGE) == ["pause"]
-    assert states(decides, [old], Deferred("451 4.3.0 disk full")) == ["pause"]
+    assert states(decides, [old], busy) == ["pause"]
+    assert states(decides, [old], busy) == ["refused"]
 
 
 def test_a_mail_is_given_up_if_others_were_accepted() -> None:

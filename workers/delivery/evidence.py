@@ -9,7 +9,7 @@ from math import inf
 from uuid import UUID
 
 FIRST_SUSPECTS = 3
-"""This many suspects in a row are enough while the relay has accepted no mail of the sendout."""
+"""This many suspects in a row are enough at first: the relay has neither accepted a mail nor paused the sendout."""
 SUSPECTS_IN_A_ROW = 10
 """Later, this many are needed: if 5 % of the mails are refused for good reasons, 3 in a row occur every 8,000 mails,
 and 10 in a row never.
@@ -24,8 +24,6 @@ GRACE_SECONDS = 60.0
 """A mail that was accepted this long before the suspect's first attempt counts as accepted after it. Otherwise the last
 mails of a sendout would have no later mail that clears them.
 """
-GROWTH, MAX_GROWTH = 10, 100
-"""After each pause that was resumed, more evidence is needed, by this factor."""
 MAX_SENDOUTS = 100
 """A worker keeps the evidence of this many sendouts."""
 
@@ -37,41 +35,45 @@ class Evidence:
         "_accepted_at",
         "_first_mails",
         "_first_suspects",
-        "_growth",
         "_mails_in_a_row",
         "_paused_at",
         "_suspects_in_a_row",
+        "pauses",
     )
 
     def __init__(self) -> None:
         self._accepted_at = self._paused_at = -inf
-        self._growth = 1
         self._mails_in_a_row = 0
         self._suspects_in_a_row: set[str | int] = set()
         self._first_mails = 0
         self._first_suspects: set[str | int] = set()
+        self.pauses = 0
+        """The number of pauses since the relay last accepted a mail."""
 
     def accept(self, now: float) -> None:
         """Note that the relay accepted a mail."""
         self._accepted_at = now
+        self.pauses = 0
         if self._mails_in_a_row:
             self._mails_in_a_row = 0
             self._suspects_in_a_row.clear()
         if self._first_mails < FIRST_MAILS:
             self._first_mails += 1
 
-    def refuse(self, suspect: str | int) -> None:
-        """Note that the relay refused a mail."""
+    def refuse(self, suspect: str | int, *, seems_certain: bool = False) -> None:
+        """Note that the relay refused a mail. `seems_certain`: the reply is about its recipient."""
         self._mails_in_a_row += 1
+        is_early = self._first_mails < FIRST_MAILS
+        self._first_mails += is_early
+        if seems_certain and not self.is_alarming:
+            return
         self._suspects_in_a_row.add(suspect)
-        if self._first_mails < FIRST_MAILS:
-            self._first_mails += 1
+        if is_early:
             self._first_suspects.add(suspect)
 
     def pause(self, now: float) -> None:
-        """Note that the sendout is paused because of this relay. If suspects were the reason, more are needed next."""
-        if self.shows_that_all_are_refused:
-            self._growth = min(self._growth * GROWTH, MAX_GROWTH)
+        """Note that the sendout is paused because of this relay."""
+        self.pauses += 1
         self._paused_at = now
         self._mails_in_a_row = 0
         self._suspects_in_a_row.clear()
@@ -79,23 +81,22 @@ class Evidence:
         self._first_suspects.clear()
 
     @property
+    def is_new(self) -> bool:
+        """Whether the relay has neither accepted a mail nor paused the sendout."""
+        return self._accepted_at == self._paused_at == -inf
+
+    @property
     def shows_that_all_are_refused(self) -> bool:
-        enough = SUSPECTS_IN_A_ROW if self._accepted_at > -inf else FIRST_SUSPECTS
         return (
-            len(self._suspects_in_a_row) >= enough * self._growth
-            or self._mails_in_a_row >= MAILS_IN_A_ROW * self._growth
+            len(self._suspects_in_a_row) >= (FIRST_SUSPECTS if self.is_new else SUSPECTS_IN_A_ROW)
+            or self._mails_in_a_row >= MAILS_IN_A_ROW
             or len(self._first_suspects) >= MOST_SUSPECTS
         )
 
     @property
     def is_alarming(self) -> bool:
-        """Whether the relay refused enough mails in a row to suspect that no refusal concerns a single recipient."""
-        return self.is_unresolved or self._mails_in_a_row >= CERTAIN_IN_A_ROW
-
-    @property
-    def is_unresolved(self) -> bool:
-        """Whether the sendout was paused and the relay has accepted no mail since."""
-        return self._paused_at > self._accepted_at
+        """Whether the last refusal is a suspect even if it seems to concern its recipient."""
+        return self.pauses > 0 or self._mails_in_a_row > CERTAIN_IN_A_ROW
 
     def has_accepted_since(self, seconds_ago: float, now: float) -> bool:
         """Return whether the relay has accepted a mail since then, and since the last pause."""

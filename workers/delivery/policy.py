@@ -5,7 +5,9 @@ coupons/smtp/rules.py tells what a reply is about. `Evidence` tells what the sam
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from coupons.smtp import (
     Deferred,
@@ -27,8 +29,18 @@ FIRST_RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 3_600.0
 JITTER = 0.2
 """Retry delays vary by this fraction, so that mails that were deferred together are not retried together."""
-SUSPECT_ATTEMPTS = 3
-"""A suspect is refused after this many attempts if too few others are refused to pause the sendout."""
+LAST_ATTEMPT = 3
+"""A suspect is refused at this attempt if neither accepted nor refused mails show the reason."""
+PAUSES = 2
+"""After this many pauses without an accepted mail, an operator has resumed twice: each later refusal is final."""
+
+
+class Decision(Enum):
+    """What a refusal means for its mail."""
+
+    REFUSE = "the mail is refused, and its codes return to their lists"
+    DEFER = "the mail is tried again later, with the same codes"
+    PAUSE = "the mail is deferred, and the sendout pauses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +93,15 @@ class Policy:
                 return Postpone()
 
     def _refusal(self, delivery: Delivery, refusal: Refused) -> DeliveryResult | Pause:
-        evidence = self.evidence.about(refusal.relay)
-        match refusal.subject:
-            case Subject.SENDER | Subject.ACCOUNT if refusal.phase is Phase.MAIL or not delivery.attempts:
-                return self._pause(delivery, refusal)
-            case Subject.RECIPIENT if not evidence.is_alarming:
-                evidence.refuse(domain_of(delivery))
+        found = Refusal(delivery, refusal, self.evidence.about(refusal.relay), time.monotonic())
+        found.count()
+        match found.decision:
+            case Decision.REFUSE:
                 return refused(delivery, refusal.explanation)
-        return self._suspect(delivery, refusal, evidence)
-
-    def _suspect(self, delivery: Delivery, refusal: Refused, evidence: Evidence) -> DeliveryResult | Pause:
-        """Defer a mail whose refusal may concern all mails, until the replies to others show whether it does."""
-        if self._concerns_only(delivery, evidence):
-            return refused(delivery, refusal.explanation)
-        counts_once_per_domain = refusal.subject is not Subject.MESSAGE and not delivery.attempts
-        evidence.refuse(domain_of(delivery) if counts_once_per_domain else delivery.number)
-        if evidence.shows_that_all_are_refused or (evidence.is_unresolved and self._is_too_old(delivery)):
-            return self._pause(delivery, refusal)
-        if delivery.attempts + 1 >= SUSPECT_ATTEMPTS and not evidence.is_unresolved:
-            return refused(delivery, refusal.explanation)
-        return later(delivery, refusal.explanation)
+            case Decision.DEFER:
+                return later(delivery, refusal.explanation)
+            case Decision.PAUSE:
+                return self._pause(delivery, refusal)
 
     def _deferral(self, delivery: Delivery, deferral: Deferred) -> DeliveryResult | Pause:
         """Defer the mail, or give it up if it was deferred for too long.
@@ -111,11 +112,12 @@ class Policy:
         if not self._is_too_old(delivery):
             return later(delivery, deferral.explanation)
         evidence = self.evidence.about(deferral.relay)
-        if deferral.subject is not Subject.RECIPIENT and not self._concerns_only(delivery, evidence):
+        accepts_others = evidence.has_accepted_since(delivery.deferred_for or 0, time.monotonic())
+        if deferral.subject is not Subject.RECIPIENT and not accepts_others:
             if deferral.subject is Subject.QUOTA:
                 return later(delivery, deferral.explanation)
             evidence.refuse(delivery.number)
-            if evidence.shows_that_all_are_refused or evidence.is_unresolved:
+            if evidence.shows_that_all_are_refused or 0 < evidence.pauses < PAUSES:
                 return self._pause(delivery, deferral)
         return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {deferral.explanation}")
 
@@ -128,9 +130,69 @@ class Policy:
         reason = f"the relay refuses {outcome.subject.value}: {reply_codes(outcome.explanation)}{at}"
         return Pause(reason, DeliveryResult.of(delivery, DeliveryState.DEFERRED, outcome.explanation, due_in=0))
 
-    def _concerns_only(self, delivery: Delivery, evidence: Evidence) -> bool:
-        """Return whether this is a later attempt, and the relay has accepted another mail since the first one."""
-        return delivery.attempts > 0 and evidence.has_accepted_since(delivery.deferred_for or 0, time.monotonic())
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A mail that was refused, and the evidence about its relay."""
+
+    delivery: Delivery
+    outcome: Refused
+    evidence: Evidence
+    now: float
+
+    @property
+    def is_first(self) -> bool:
+        return self.delivery.attempts == 0
+
+    @property
+    def is_third(self) -> bool:
+        return self.delivery.attempts + 1 >= LAST_ATTEMPT
+
+    @property
+    def accepts_others(self) -> bool:
+        """Whether the relay has accepted another mail since this one was deferred."""
+        return self.evidence.has_accepted_since(self.delivery.deferred_for or 0, self.now)
+
+    def count(self) -> None:
+        """Count the refusal as evidence.
+
+        Only first attempts count, and recipients of one domain count as one suspect, except if the message is refused.
+        Until the relay accepts a mail or pauses the sendout, later attempts count as well, each as one suspect, if they
+        may concern all mails: otherwise a small audience of one domain would have too few suspects.
+        """
+        subject = self.outcome.subject
+        if self.is_first:
+            suspect = self.delivery.number if subject is Subject.MESSAGE else domain_of(self.delivery)
+            self.evidence.refuse(suspect, seems_certain=subject is Subject.RECIPIENT)
+        elif self.evidence.is_new and subject is not Subject.RECIPIENT and not self.delivery.was_resumed:
+            self.evidence.refuse(self.delivery.number)
+
+    @property
+    def decision(self) -> Decision:
+        """Decide what the refusal means, after it was counted."""
+        return next(then for subjects, holds, then in DECISIONS if self.outcome.subject in subjects and holds(self))
+
+
+ANY = frozenset(Subject)
+US = frozenset({Subject.SENDER, Subject.ACCOUNT})
+ALL_MAILS = US | {Subject.MESSAGE}
+RECIPIENT = frozenset({Subject.RECIPIENT})
+SENDER_OR_RECIPIENT = frozenset({Subject.SENDER_OR_RECIPIENT})
+
+DECISIONS: tuple[tuple[frozenset[Subject], Callable[[Refusal], bool], Decision], ...] = (
+    # what it is about, what else holds, what it means
+    (US, lambda it: it.outcome.phase is Phase.MAIL, Decision.PAUSE),
+    (US, lambda it: it.is_first and it.evidence.is_new, Decision.PAUSE),
+    (RECIPIENT, lambda it: not (it.is_first and it.evidence.is_alarming), Decision.REFUSE),
+    (ANY, lambda it: not it.is_first and it.accepts_others, Decision.REFUSE),
+    (SENDER_OR_RECIPIENT, lambda it: it.delivery.was_resumed, Decision.REFUSE),
+    (ANY, lambda it: it.delivery.was_resumed and it.evidence.pauses >= PAUSES, Decision.REFUSE),
+    (ANY, lambda it: it.evidence.shows_that_all_are_refused, Decision.PAUSE),
+    (ALL_MAILS, lambda it: it.is_third and it.evidence.pauses > 0, Decision.PAUSE),
+    (ANY, lambda it: it.is_third, Decision.REFUSE),
+    (ANY, lambda _: True, Decision.DEFER),
+)
+"""The first row that matches counts. docs/reference/relay-replies.md has the same table."""
 
 
 def refused(delivery: Delivery, reply: str, *, attempted: bool = True) -> DeliveryResult:
