@@ -316,6 +316,7 @@ async def test_a_rejected_import_in_after_fails_the_sendout(
     await preparer.step()
     found = await get(connection, sendout_id)
     assert (found.state, found.reason) == ("failed", f"import {command.id} was rejected: there is no list nowhere")
+    assert found.ended
 
 
 async def test_an_import_that_was_deleted_with_its_list_fails_the_sendout(
@@ -775,12 +776,18 @@ async def test_a_poll_finds_the_waits_that_have_ended(connection: Connection, st
 
 
 async def test_a_wait_that_has_not_ended_continues(connection: Connection, stock: None) -> None:
-    """Ending it early has no effect, and a sendout that does not wait is not changed either."""
-    await publish(connection, codes_import())
-    sendout_id = await send(connection)
-    assert await sendouts.end_wait(connection, sendout_id) is None
+    """A worker that looked too early changes nothing: the imports are checked again under the lock of the sendout. A
+    sendout that does not wait is not changed either.
+    """
+    missing = await send(connection, uuid4())
+    assert await sendouts.end_wait(connection, missing) is None
+    await publish(connection, running := codes_import())
+    waiting = [await send(connection), await send(connection, running.id)]
+    await expire(connection)  # the limit is for imports that have not arrived
+    for sendout_id in waiting:
+        assert await sendouts.end_wait(connection, sendout_id) is None
+    assert {missing, *waiting} == {row["sendout_id"] for row in await connection.fetch("SELECT * FROM sendout_wait")}
     assert await sendouts.end_wait(connection, uuid4()) is None
-    assert await waits.exists(connection, sendout_id)
 
 
 async def test_nothing_goes_on_while_the_restore_guard_blocks_sending(
