@@ -140,8 +140,8 @@ CREATE TABLE duplicate_code (
     list_id       bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
     code          text NOT NULL,
     state         text NOT NULL CHECK (state IN ('available', 'assigned', 'uncertain', 'sent')),  -- before the migration
-    first_id      bigint NOT NULL,  -- the coupon with the same code that counts
-    first_list_id bigint NOT NULL,
+    first_id      bigint,  -- the coupon with the same code that counts; NULL if a deleted list has sent the code
+    first_list_id bigint,
     removed       boolean NOT NULL
 );
 CREATE INDEX duplicate_code_list ON duplicate_code (list_id);

@@ -4,6 +4,7 @@
 -- Of two equal codes, one stays: a sent one, else one whose mail may have arrived, else an assigned one, else the older.
 -- The other one is removed from its list and reported in duplicate_code, unless its recipient may have it already. Such a
 -- code stays with its recipient and is reported too. A recipient whose mail is still to be sent gets another code.
+-- The same holds for a code that a deleted list has sent: such a code was accepted if another list had it before.
 --
 -- The table folded_code has the fold of each code that is not ASCII. coupons/migrate.py fills it before this file runs.
 
@@ -21,20 +22,34 @@ CREATE TABLE duplicate_code (
     list_id       bigint NOT NULL REFERENCES coupon_list ON DELETE CASCADE,
     code          text NOT NULL,
     state         text NOT NULL CHECK (state IN ('available', 'assigned', 'uncertain', 'sent')),  -- before the migration
-    first_id      bigint NOT NULL,  -- the coupon with the same code that counts
-    first_list_id bigint NOT NULL,
+    first_id      bigint,  -- the coupon with the same code that counts; NULL if a deleted list has sent the code
+    first_list_id bigint,
     removed       boolean NOT NULL
 );
 CREATE INDEX duplicate_code_list ON duplicate_code (list_id);
 
 
 CREATE TEMP TABLE equal_code ON COMMIT DROP AS
-WITH repeated AS MATERIALIZED (
-    SELECT coalesce(fold, lower(code COLLATE "C")) AS key FROM coupon GROUP BY key HAVING count(*) > 1
+WITH retired AS MATERIALIZED (
+    -- The old hashes are of the spelling that was sent.
+    SELECT DISTINCT c.key
+    FROM (SELECT code, coalesce(fold, lower(code COLLATE "C")) AS key FROM coupon
+          WHERE EXISTS (SELECT FROM retired_code)) c
+    CROSS JOIN LATERAL unnest(ARRAY[code, c.key, upper(code), lower(code), initcap(code)]) AS written (spelling)
+    CROSS JOIN LATERAL unnest(ARRAY[written.spelling, normalize(written.spelling), normalize(written.spelling, NFD)])
+        AS form (spelling)
+    CROSS JOIN retired_code_key k
+    JOIN retired_code h ON h.hash = retired_code_hash(k.key, form.spelling)
+), repeated AS MATERIALIZED (
+    SELECT key, false AS is_retired FROM (
+        SELECT coalesce(fold, lower(code COLLATE "C")) AS key FROM coupon GROUP BY key HAVING count(*) > 1) twice
+    WHERE key NOT IN (SELECT key FROM retired)
+    UNION ALL
+    SELECT key, true FROM retired
 ), in_flight AS MATERIALIZED (
     SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch
 ), ranked AS (
-    SELECT c.id, c.list_id, c.code, c.sendout_id, key,
+    SELECT c.id, c.list_id, c.code, c.sendout_id, key, is_retired,
            CASE WHEN c.sendout_id IS NULL THEN 'available'
                 WHEN d.state = 'sent' THEN 'sent'
                 WHEN d.state IN ('pending', 'deferred') AND NOT d.was_uncertain AND i.number IS NULL THEN 'assigned'
@@ -48,8 +63,9 @@ FROM ranked
 WINDOW same AS (PARTITION BY key ORDER BY array_position(ARRAY['sent', 'uncertain', 'assigned', 'available'], state), id);
 
 INSERT INTO duplicate_code (id, list_id, code, state, first_id, first_list_id, removed)
-SELECT id, list_id, code, state, first_id, first_list_id, state IN ('available', 'assigned')
-FROM equal_code WHERE id <> first_id;
+SELECT id, list_id, code, state, CASE WHEN NOT is_retired THEN first_id END,
+       CASE WHEN NOT is_retired THEN first_list_id END, state IN ('available', 'assigned')
+FROM equal_code WHERE is_retired OR id <> first_id;
 
 UPDATE coupon SET fold = e.key, variant = chr(1) || e.id::text
 FROM equal_code e JOIN duplicate_code d USING (id) WHERE e.id = coupon.id AND NOT d.removed;
@@ -78,7 +94,7 @@ BEGIN
     SELECT string_agg(format('%s (%s more)', name, -available), ', ' ORDER BY name) INTO lists
     FROM counted_list WHERE available < 0;
     IF lists IS NOT NULL THEN
-        RAISE EXCEPTION USING MESSAGE = 'these lists have codes that exist twice, and without them unfinished sendouts '
+        RAISE EXCEPTION USING MESSAGE = 'these lists have codes that exist twice or that deleted lists have sent, and without them unfinished sendouts '
             'need more codes: ' || lists || '. With the version before, import other codes or cancel the sendouts. Then '
             'migrate again';
     END IF;
@@ -141,3 +157,5 @@ ALTER TABLE retired_code RENAME TO retired_spelling;
 ALTER TABLE retired_spelling RENAME CONSTRAINT retired_code_pkey TO retired_spelling_pkey;
 ALTER TABLE retired_spelling RENAME CONSTRAINT retired_code_hash_check TO retired_spelling_hash_check;
 CREATE TABLE retired_code (hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32));
+INSERT INTO retired_code
+SELECT DISTINCT retired_code_hash(k.key, e.key) FROM equal_code e CROSS JOIN retired_code_key k WHERE e.is_retired;

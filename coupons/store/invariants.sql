@@ -31,6 +31,15 @@ FROM (
 ) found
 WHERE is_equal OR times > 1 GROUP BY list;
 
+-- retired_codes_are_gone: no list has a code that a deleted list has sent
+-- Codes that migration 0006 left with their recipients are left out: `coupons list duplicates` shows them.
+SELECT c.list_id, count(*) AS codes, count(c.sendout_id) AS assigned
+FROM coupon c CROSS JOIN retired_code_key k
+JOIN retired_code h ON h.hash = retired_code_hash(k.key, coalesce(c.fold, lower(c.code COLLATE "C")))
+WHERE EXISTS (SELECT FROM retired_code) AND NOT EXISTS (
+    SELECT FROM duplicate_code d WHERE d.id = c.id AND NOT d.removed)
+GROUP BY c.list_id;
+
 -- deliveries_have_one_code_of_a_list: no delivery has two codes of one list
 SELECT sendout_id, delivery_number, list_id, count(*) AS codes FROM coupon
 WHERE sendout_id IS NOT NULL GROUP BY sendout_id, delivery_number, list_id HAVING count(*) > 1;

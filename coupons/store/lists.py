@@ -52,7 +52,8 @@ class DuplicateCounts:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateCode:
-    """A code that migration 0006 found a second time. `state` is its state before; `first_list` has the other code.
+    """A code that migration 0006 found a second time. `state` is its state before; `first_list` has the other code,
+    unless a deleted list has sent it.
 
     A `removed` code is no longer in its list. Another code stays with its recipient, who may have got it already.
     """

@@ -89,6 +89,6 @@ FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id GROUP BY l.name ORD
 
 -- list_duplicates: duplicates of list $1 (NULL: of all lists)
 SELECT l.name AS list, d.code, d.state, d.removed, f.name AS first_list
-FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id LEFT JOIN coupon_list f ON f.id = d.first_list_id
+FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id LEFT JOIN coupon_list f ON f.id = d.first_list_id AND f.deleted_at IS NULL
 WHERE $1::text IS NULL OR l.name = $1
 ORDER BY l.name, d.id;

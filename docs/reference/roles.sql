@@ -141,6 +141,7 @@ GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_au
 GRANT SELECT (sendout_id) ON sendout_wait TO coupons_auditor;
 GRANT SELECT (id, list_id, code, fold, sendout_id, delivery_number) ON coupon TO coupons_auditor;
 GRANT SELECT (id, removed) ON duplicate_code TO coupons_auditor;
+GRANT SELECT ON retired_code, retired_code_key TO coupons_auditor;
 GRANT SELECT (sendout_id, number, state, lists) ON delivery TO coupons_auditor;
 
 -- The role for reading codes. It may also read the key of the hashes by which codes of deleted lists are recognized.

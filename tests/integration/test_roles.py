@@ -363,7 +363,8 @@ DENIED = {
         "UPDATE coupon_list SET total = 1", "DELETE FROM coupon_list", "DELETE FROM import_rejection",
     ],
     "auditor": [
-        *BEYOND_CODES[1:3], *BEYOND_CODES[7:], *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_AUDIENCE,
+        *BEYOND_CODES[1:3], *BEYOND_CODES[7:9], *BEYOND_CODES[11:], *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL,
+        *BEYOND_AUDIENCE,
         *BEYOND_MESSAGES, "SELECT address FROM delivery", "SELECT text FROM message", "CREATE TEMP TABLE mine ()",
         "UPDATE sendout SET state = 'finished'", "INSERT INTO upload VALUES (gen_random_uuid(), 'mine')",
     ],

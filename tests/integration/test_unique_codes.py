@@ -495,6 +495,15 @@ async def test_verify_finds_a_code_twice_in_a_case_sensitive_list(connection: Co
     await connection.execute("UPDATE coupon SET code = 'ONE', variant = 'ONE' WHERE variant <> ''")
 
 
+async def test_verify_finds_a_code_that_a_deleted_list_has_sent(connection: Connection) -> None:
+    """Only the hash of the code is left of the deleted list."""
+    await add_list(connection, "a", ["GRÜN", "BLAU"])
+    await connection.execute("INSERT INTO retired_code SELECT retired_code_hash(key, 'grün') FROM retired_code_key")
+    found = await violations(connection)
+    assert {name: [row["codes"] for row in rows] for name, rows in found.items()} == {"retired_codes_are_gone": [1]}
+    await connection.execute("DELETE FROM retired_code")
+
+
 async def test_verify_finds_a_wrong_fold(connection: Connection) -> None:
     """Only this program can compute the fold of a code that is not ASCII, so the database cannot check it."""
     await add_list(connection, "a", ["GRÜN", "BLAU"])

@@ -185,3 +185,24 @@ async def test_a_migration_that_would_leave_a_sendout_without_codes_is_refused(e
         )
         await connection.execute("UPDATE coupon_list SET total = total + 2, available = available + 2 WHERE id = 2")
     assert UNIQUE_CODES in {each.number for each in await migrate.migrate(empty_database_url)}
+
+
+async def test_a_code_that_a_deleted_list_has_sent_leaves_its_list(empty_database_url: str) -> None:
+    """An older version kept it in other lists. A code that its recipient may have is kept and reported."""
+    await old_database(empty_database_url, spare=5)
+    async with connect(empty_database_url) as connection:
+        await connection.execute(
+            "INSERT INTO retired_code SELECT retired_code_hash(key, code) FROM retired_code_key, "
+            "unnest(ARRAY['spare-1', 'LATE-1']) AS code"
+        )
+    await migrate.migrate(empty_database_url)
+    async with connect(empty_database_url) as connection:
+        found = await lists.list_duplicates(connection, None)
+        assert {(each.list, each.code, each.state, each.removed) for each in found if each.first_list is None} == {
+            ("summer", "SPARE-1", "available", True),
+            ("summer", "late-1", "sent", False),
+            ("spring", "LATE-1", "available", True),
+        }
+        assert "SPARE-1" not in await codes_of(connection, "summer")
+        assert [each.name for each in await invariants.check(connection) if not each.ok] == []
+        assert [each.state for each in await lookup.list_owners(connection, "Spare-1")] == ["sent"]
