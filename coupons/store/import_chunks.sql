@@ -11,6 +11,7 @@ CREATE TEMP TABLE IF NOT EXISTS repeated_line (line bigint);
 TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line;
 
 -- hash_plan: allow only hash joins: for a list newer than the last ANALYZE, others would scan the chunk for each code
+-- A chunk waits for the chunk of another import with the same codes, which takes up to half a minute.
 SET LOCAL enable_nestloop = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_hashjoin = on;
@@ -18,6 +19,7 @@ SET LOCAL enable_seqscan = on;
 SET LOCAL enable_bitmapscan = on;
 SET LOCAL work_mem = '64MB';
 SET LOCAL statement_timeout = '600s';
+SET LOCAL lock_timeout = '600s';
 
 -- long_timeout: set the time limit for statements that read a whole list or group
 SET LOCAL statement_timeout = '600s';
@@ -213,7 +215,7 @@ SELECT line, text, reason FROM (
                 WHEN k.sendout_id IS NOT NULL
                      AND (SELECT state FROM delivery d
                           WHERE d.sendout_id = k.sendout_id AND d.number = k.delivery_number) = 'sent' THEN 'sent'
-                WHEN k.list_id <> $3 THEN 'other_list:' || l.name
+                WHEN k.list_id <> $3 THEN coalesce('other_list:' || l.name, 'in_list')
                 ELSE 'in_list' END AS reason
     FROM staged_code s LEFT JOIN existing_code k ON k.key = s.key AND k.variant = s.variant
     LEFT JOIN repeated_line r ON r.line = s.line LEFT JOIN coupon_list l ON l.id = k.list_id

@@ -18,7 +18,8 @@ WHERE r.coupons <> l.total OR r.free <> l.available + u.reserved
 -- In a case-sensitive list, codes that differ in case are different codes. Codes that two recipients had got before
 -- migration 0006 are left out: `coupons list duplicates` shows them.
 WITH counted AS NOT MATERIALIZED (
-    SELECT lower(coalesce(fold, code) COLLATE "C") AS key, normalize(code) AS spelling, list_id, sendout_id
+    SELECT CASE WHEN octet_length(code) = char_length(code) THEN lower(code COLLATE "C") ELSE fold END AS key,
+           normalize(code) AS spelling, list_id, sendout_id
     FROM coupon WHERE NOT EXISTS (SELECT FROM duplicate_code d WHERE d.id = coupon.id AND NOT d.removed)
 ), repeated AS MATERIALIZED (
     SELECT key, min(list_id) <> max(list_id) AS in_lists FROM counted GROUP BY key HAVING count(*) > 1

@@ -164,6 +164,7 @@ async def delete(connection: Connection, name: str) -> int:
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_SECONDS}s'")
+        await connection.execute(f"SET LOCAL lock_timeout = '{DELETE_SECONDS}s'")  # waits for the chunks of imports
         await connection.execute(SQL.no_imports)
         row = await connection.fetchrow(SQL.lock, name)
         if row is None:
