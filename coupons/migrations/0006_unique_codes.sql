@@ -107,7 +107,7 @@ ALTER TABLE coupon
     DROP CONSTRAINT coupon_pkey,
     ADD CONSTRAINT fold_of_code CHECK (
         CASE WHEN octet_length(code) = char_length(code) THEN fold IS NULL OR fold = lower(code COLLATE "C")
-             ELSE fold IS NOT NULL AND fold IS NFC NORMALIZED AND fold = lower(fold COLLATE "C") END),
+             ELSE fold IS NOT NULL AND fold = lower(fold COLLATE "C") END),
     ADD CONSTRAINT variant_of_code CHECK (
         variant = '' OR (fold IS NOT NULL AND (
             variant = normalize(code) OR (sendout_id IS NOT NULL AND variant = chr(1) || id::text))));

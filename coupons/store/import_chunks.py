@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
-from coupons.files.codes import CheckedCodes, fold
+from coupons.files.codes import CheckedCodes, fold_codes
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Rejected
 from coupons.states import ImportMode, TargetKind
@@ -89,7 +89,7 @@ async def discard_staging(connection: Connection) -> None:
 async def stage_codes(connection: Connection, checked: CheckedCodes) -> None:
     columns: tuple[Sequence[object], ...] = (checked.lines, checked.codes)
     if not all(map(str.isascii, checked.codes)):
-        columns = (*columns, [None if code.isascii() else fold(code) for code in checked.codes])
+        columns = (*columns, fold_codes(checked.codes))
     await connection.copy_records_to_table(
         "staged_code", records=zip(*columns, strict=True), columns=["line", "code", "fold"][: len(columns)]
     )

@@ -18,20 +18,22 @@ OLD_DATABASE = f"""
 INSERT INTO restore_guard (number, cluster, timeline, database)
     SELECT 1, n.* FROM this_database() n WHERE NOT EXISTS (SELECT FROM restore_guard);
 INSERT INTO coupon_list (name, preview_text) VALUES ('spring', 'x'), ('summer', 'x'), ('autumn', 'x');
-INSERT INTO message (name, version, sender, subject, text) VALUES ('m', 1, 'a@b.de', 's', 't');
+INSERT INTO message (name, version, sender, subject, text) VALUES
+    ('m', 1, 'a@b.de', 's', 't'), ('of autumn', 1, 'a@b.de', 's', 't');
 INSERT INTO sendout (id, message_id, state, recipients, started_at)
-    VALUES ('{FIRST}', 1, 'sending', 5, now()), ('{SECOND}', 1, 'sending', 6, now());
+    VALUES ('{FIRST}', 1, 'sending', 6, now()), ('{SECOND}', 1, 'sending', 7, now());
 INSERT INTO delivery (sendout_id, number, address_key, address, state, was_uncertain)
-SELECT id, number, number || '@x.org', number || '@x.org', state, state = 'uncertain'
+SELECT id, number, number || '@x.org', number || '@x.org', replace(state, 'resent', 'pending'),
+       state IN ('uncertain', 'resent')
 FROM (VALUES
     ('{FIRST}'::uuid, 1, 'sent'), ('{FIRST}', 2, 'sent'), ('{FIRST}', 3, 'pending'), ('{FIRST}', 4, 'uncertain'),
-    ('{FIRST}', 5, 'pending'),
+    ('{FIRST}', 5, 'pending'), ('{FIRST}', 6, 'pending'),
     ('{SECOND}', 1, 'sent'), ('{SECOND}', 2, 'pending'), ('{SECOND}', 3, 'pending'), ('{SECOND}', 4, 'uncertain'),
-    ('{SECOND}', 5, 'pending'), ('{SECOND}', 6, 'sent')) AS d (id, number, state);
+    ('{SECOND}', 5, 'pending'), ('{SECOND}', 6, 'sent'), ('{SECOND}', 7, 'resent')) AS d (id, number, state);
 INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining, sent, uncertain, in_flight,
                             lease_token, lease_until)
-    VALUES ('{FIRST}', 1, 1, 5, 2, 2, 1, '{{}}', NULL, NULL),
-           ('{SECOND}', 1, 1, 6, 3, 2, 1, '{{5}}', gen_random_uuid(), now() - interval '1 h');
+    VALUES ('{FIRST}', 1, 1, 6, 3, 2, 1, '{{}}', NULL, NULL),
+           ('{SECOND}', 1, 1, 7, 4, 2, 1, '{{5}}', gen_random_uuid(), now() - interval '1 h');
 INSERT INTO coupon (list_id, code, import_id, sendout_id, delivery_number)
 SELECT l.id, c.code, '{UUID(int=9)}', c.sendout_id, c.number
 FROM (VALUES
@@ -44,6 +46,7 @@ FROM (VALUES
     (13, 'spring', 'PEND-3', '{FIRST}', 3), (14, 'summer', 'PEND-3', '{SECOND}', 3),
     (15, 'spring', 'UNC-4', '{FIRST}', 4), (16, 'summer', 'unc-4', '{SECOND}', 4),
     (17, 'spring', 'FLY-5', '{FIRST}', 5), (18, 'summer', 'fly-5', '{SECOND}', 5),
+    (22, 'spring', 'AGAIN-6', '{FIRST}', 6), (23, 'summer', 'again-6', '{SECOND}', 7),
     (19, 'autumn', 'Both-1', NULL, NULL), (20, 'autumn', U&'STRA\\00DFE', NULL, NULL), (21, 'autumn', 'ONE', NULL, NULL)
 ) AS c (n, list, code, sendout_id, number) JOIN coupon_list l ON l.name = c.list ORDER BY n;
 INSERT INTO coupon (list_id, code, import_id)
@@ -54,6 +57,7 @@ SELECT c.sendout_id, c.list_id, count(*), count(*) FILTER (WHERE d.state <> 'sen
 FROM coupon c JOIN delivery d ON d.sendout_id = c.sendout_id AND d.number = c.delivery_number GROUP BY 1, 2;
 UPDATE coupon_list l SET (total, available) = (
     SELECT count(*), count(*) FILTER (WHERE sendout_id IS NULL) FROM coupon WHERE list_id = l.id);
+INSERT INTO message_list VALUES (2, 3);
 INSERT INTO imported_chunk SELECT id, sha256('x'), '{UUID(int=9)}', removed FROM coupon_list;
 INSERT INTO retired_code SELECT retired_code_hash(key, 'OLD-1') FROM retired_code_key;
 """
@@ -93,6 +97,7 @@ async def test_the_sent_the_assigned_or_the_older_code_is_kept(upgraded: Connect
         "both-1",
         "unc-4",
         "fly-5",
+        "again-6",
         *(f"SPARE-{n}" for n in range(1, 6)),
     }
     assert await codes_of(upgraded, "autumn") == {"STRAßE", "ONE"}
@@ -111,13 +116,14 @@ async def test_every_duplicate_is_reported(upgraded: Connection) -> None:
         ("summer", "PEND-3"): ("assigned", True, "spring"),
         ("summer", "unc-4"): ("uncertain", False, "spring"),
         ("spring", "FLY-5"): ("assigned", True, "summer"),
+        ("spring", "AGAIN-6"): ("assigned", True, "summer"),
         ("summer", "gru\u0308n"): ("available", True, "spring"),
     }  # fmt: skip
-    assert len(await lists.list_duplicates(upgraded, "spring")) == 3
+    assert len(await lists.list_duplicates(upgraded, "spring")) == 4
     command = "`coupons list duplicates"
     assert [describe_duplicates(each) for each in await lists.count_duplicates(upgraded)] == [
         f"list autumn: 1 duplicate code removed: see {command} autumn`",
-        f"list spring: 3 duplicate codes removed: see {command} spring`",
+        f"list spring: 4 duplicate codes removed: see {command} spring`",
         f"list summer: 4 duplicate codes removed, 2 kept by recipients who may have got them: see {command} summer`",
     ]
 
@@ -125,7 +131,7 @@ async def test_every_duplicate_is_reported(upgraded: Connection) -> None:
 async def test_a_recipient_whose_code_was_removed_gets_another_one(upgraded: Connection) -> None:
     """The sendout has reserved an available code of the list, and the batch assigns it."""
     (summer,) = await lists.get(upgraded, "summer")
-    assert (summer.total, summer.available, summer.reserved, summer.assigned, summer.sent) == (9, 3, 2, 2, 2)
+    assert (summer.total, summer.available, summer.reserved, summer.assigned, summer.sent) == (10, 3, 2, 3, 2)
     await upgraded.execute("UPDATE delivery_batch SET due_at = 'infinity' WHERE sendout_id = $1", FIRST)
     batch = await deliveries.claim(upgraded, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
@@ -133,7 +139,7 @@ async def test_a_recipient_whose_code_was_removed_gets_another_one(upgraded: Con
     assert (await deliveries.assign_codes(upgraded, batch)).complete
     owners = await upgraded.fetch("SELECT delivery_number, code FROM coupon WHERE sendout_id = $1 ORDER BY 1", SECOND)
     assert [tuple(row) for row in owners] == [
-        (1, "both-1"), (2, "SPARE-1"), (3, "SPARE-2"), (4, "unc-4"), (5, "fly-5"), (6, "late-1")
+        (1, "both-1"), (2, "SPARE-1"), (3, "SPARE-2"), (4, "unc-4"), (5, "fly-5"), (6, "late-1"), (7, "again-6")
     ]  # fmt: skip
 
 
@@ -179,7 +185,7 @@ async def test_a_migration_that_would_leave_a_sendout_without_codes_is_refused(e
         await migrate.migrate(empty_database_url)
     async with connect(empty_database_url) as connection:
         assert await connection.fetchval("SELECT to_regclass('duplicate_code') IS NULL")
-        assert await connection.fetchval("SELECT count(*) FROM coupon") == 21
+        assert await connection.fetchval("SELECT count(*) FROM coupon") == 23
         await connection.execute(
             "INSERT INTO coupon (list_id, code, import_id) VALUES (2, 'N-1', $1), (2, 'N-2', $1)", FIRST
         )

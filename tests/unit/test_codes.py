@@ -1,11 +1,13 @@
 """The rules for a coupon code."""
 
+from unicodedata import normalize
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.files import codes
-from coupons.files.codes import CheckedCodes, check_codes
+from coupons.files.codes import CheckedCodes, check_codes, fold, fold_codes
 from coupons.files.rejections import MAX_CODE_CHARS, Reason
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=30) | st.text("A1'=+-@,;| \t\"", max_size=8)
@@ -126,3 +128,16 @@ def test_an_accepted_code_is_accepted_again_unchanged(text: str) -> None:
     """An accepted code is accepted again unchanged, so importing a file twice gives the same codes."""
     codes = check_codes([1], [text]).codes
     assert check_codes([1] * len(codes), codes).codes == codes
+
+
+@given(ANY_TEXT)
+def test_a_fold_is_equal_for_all_forms_and_cases(text: str) -> None:
+    """NFC, NFD and both cases of a code have one fold, and the fold of a fold is itself."""
+    spellings = {normalize("NFC", text), normalize("NFD", text), text.casefold(), fold(text)}
+    assert {fold(spelling) for spelling in spellings} == {fold(text)}
+
+
+def test_only_codes_that_are_not_ascii_are_folded_here() -> None:
+    """The database computes the fold of an ASCII code: its lower case."""
+    assert fold_codes(["SPR-1", "GRÜN", "Straße"]) == [None, "grün", "strasse"]
+    assert fold("SPR-a1_ Z") == "spr-a1_ z"
