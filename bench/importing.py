@@ -144,9 +144,9 @@ async def time_copy(shop: Rig, file: Path, table: str, columns: list[str]) -> fl
 
 
 async def add_empty_list(shop: Rig) -> str:
-    """Delete all codes of all lists, add a list and return its name."""
+    """Delete all codes of all lists, because a code exists once. Add a list and return its name."""
     name = f"import-{time.monotonic_ns()}"
-    await shop.connection.execute("TRUNCATE coupon")
+    await shop.connection.execute("TRUNCATE coupon; UPDATE coupon_list SET total = 0, available = 0")
     await shop.connection.execute("CHECKPOINT", timeout=MINUTES)
     await add_list(shop.connection, name)
     return name
