@@ -113,8 +113,9 @@ class _Exchange:
 
     def _read(self) -> bytes:
         """Up to GATHER_BYTES, gathered for GATHER_SECONDS. Returns b"" at the end."""
-        gathered, until = bytearray(), monotonic() + GATHER_SECONDS
-        while len(gathered) < GATHER_BYTES and monotonic() < until:
+        until = monotonic() + GATHER_SECONDS
+        gathered = bytearray(self.response.read1(GATHER_BYTES))  # also after `until`, because b"" means the end
+        while 0 < len(gathered) < GATHER_BYTES and monotonic() < until:
             if not (part := self.response.read1(GATHER_BYTES - len(gathered))):
                 break
             gathered += part

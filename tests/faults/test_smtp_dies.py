@@ -120,6 +120,9 @@ def test_a_relay_that_refuses_all_mails_does_not_use_up_the_sendout(lab: Lab, wh
                 lambda: is_held_up(lab, sendout, what), "the sendout to be held up", seen=lambda: lab.state(sendout)
             )
             resume_if_paused(lab, sendout)
+        eventually(
+            lambda: is_held_up(lab, sendout, what) and are_none_in_flight(lab), "the last replies to be recorded"
+        )
         assert lab.mail_count() == 0
         restart_sink(lab, {})
         wait_for_end(lab, sendout)
@@ -135,6 +138,10 @@ def test_a_relay_that_refuses_all_mails_does_not_use_up_the_sendout(lab: Lab, wh
 def is_held_up(lab: Lab, sendout: UUID, what: str) -> bool:
     make_due(lab)
     return bool(waiting_for(lab, sendout)) if what == "QUOTA" else lab.state(sendout) == "paused"
+
+
+def are_none_in_flight(lab: Lab) -> bool:
+    return not lab.rows("SELECT FROM delivery_batch WHERE in_flight <> '{}'")
 
 
 def restart_sink(lab: Lab, odds: dict[str, float], **options: object) -> None:

@@ -276,6 +276,13 @@ async def test_a_truncated_body_is_unavailable(reply: Reply) -> None:
     assert "hidden" not in reason
 
 
+async def test_a_delayed_reader_does_not_end_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that gets no processor time while it should gather data reads on, instead of truncating the file."""
+    monkeypatch.setattr(https, "GATHER_SECONDS", -1)
+    async with serving({FILE: Reply(CODES, declared_length=-1)}) as server:
+        assert await content(f"{server.url}{FILE}", limits(server)) == CODES
+
+
 async def test_an_invalid_response_is_unavailable() -> None:
     """A response that is not HTTP or has endless headers makes the source unavailable."""
     for nonsense in (b"220 relay.example\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"):
