@@ -156,7 +156,9 @@ async def _exchange(page: Page, limits: SourceLimits) -> _Exchange:
     context = await run_in_thread(ssl.create_default_context)
     plain = await connect(page.host, page.port, private=limits.private_hosts)
     plain.settimeout(READ_SECONDS)
-    # An end without a TLS close_notify is an error: a body of unknown length may be truncated.
+    # An end without a TLS close_notify is an error: a body of unknown length may be truncated. Some versions of Python,
+    # such as Debian's 3.11.2, let OpenSSL 3 ignore such an end by default; OpenSSL 1.1 has no such option.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     secured = context.wrap_socket(
         plain, server_hostname=page.host, do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
