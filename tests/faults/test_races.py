@@ -93,7 +93,7 @@ def rush(lab: Lab, sendouts: int, recipients: tuple[int, int]) -> Rush:
     stock = {name: codes_of(name, demand[name]) for name in LISTS}
     begun = {name: int(SHARE_IN_STOCK * demand[name]) for name in LISTS}
     brought = {name: int((SHARE_IN_STOCK + SHARE_IMPORTED) * demand[name]) for name in LISTS}
-    lab.has("stock", "stock", ["nobody@example.org"], {name: stock[name][: begun[name]] for name in LISTS})
+    lab.has("stock", "stock", ["other@example.org"], {name: stock[name][: begun[name]] for name in LISTS})
     for number, each in enumerate(chosen):
         lab.has(f"race-{number}", f"race-{number}", each.addresses(number), {}, text=each.text())
     imports = [
@@ -222,7 +222,7 @@ def start_mixed(lab: Lab, sendouts: int, recipients: int) -> tuple[list[StartSen
     The imports have other spellings and orders, so that each list gets some of the codes.
     """
     names = [f"same-{number}" for number in range(len(SPELLINGS))]
-    lab.has("same", "same", ["nobody@example.org"], {name: [] for name in names})
+    lab.has("same", "same", ["other@example.org"], {name: [] for name in names})
     messages = [f"same-{number}" for number in range(sendouts)]
     for number, message in enumerate(messages):
         people = [f"same{number}-{each}@example.org" for each in range(recipients)]
@@ -316,7 +316,7 @@ def publish_case(lab: Lab, case: ImportCase, round_: int) -> list[ImportCoupons]
     name = f"{case.name}-{round_}"
     names = [name, f"{name}-other"] if case.several else [name, name]
     for each in dict.fromkeys(names):
-        lab.has(each, each, ["nobody@example.org"], {each: codes_of(f"old-{each}", OLD)})
+        lab.has(each, each, ["other@example.org"], {each: codes_of(f"old-{each}", OLD)})
     codes = codes_of(name, case.lines)
     sources = [write_codes(lab, name, codes)] * 2
     if case.reversed:

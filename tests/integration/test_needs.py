@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -98,8 +99,8 @@ async def send(connection: Connection, pool: Pool, folder: Path) -> dict[str, st
 
 
 async def record(connection: Connection, batch: Batch, **changes: object) -> bool:
-    parameters = {"flush": uuid4(), "results": (), "in_flight": (), "intents": (), "lease_seconds": LEASE_SECONDS}
-    return await deliveries.record(connection, batch, **{**parameters, **changes})  # type: ignore[arg-type]
+    parameters: dict[str, Any] = {"flush": uuid4(), "results": (), "in_flight": (), "intents": (), "lease_seconds": LEASE_SECONDS}
+    return await deliveries.record(connection, batch, **parameters | changes)
 
 
 def refused(delivery: Delivery) -> DeliveryResult:

@@ -235,8 +235,8 @@ async def test_a_group_is_checked_at_once_if_no_import_changes_it(connection: Co
     await finish(connection, done.id)
     await publish(connection, codes_import())
     for after in ((), (done.id,)):
-        with pytest.raises(Conflict, match="there is no group nobody"):
-            await send(connection, *after, group="nobody")
+        with pytest.raises(Conflict, match="there is no group absent"):
+            await send(connection, *after, group="absent")
 
 
 async def test_recipients_in_the_command_wait_for_codes(

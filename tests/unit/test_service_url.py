@@ -72,7 +72,7 @@ def test_a_character_that_ends_the_password_is_an_error(url: str, character: str
 @EVERY_URL
 @given(password=PASSWORDS)
 def test_a_password_works_or_is_an_error_without_any_part_of_it(url: str, password: str) -> None:
-    """A raw password is read as it was meant, or the one line of the error is the same for every password."""
+    """A raw password is read unchanged, or the error is one line that does not depend on the password."""
     assume(not re.search(r"^\s|\s$", password))
     try:
         found = password_in(url, f"user:{password}")
