@@ -99,8 +99,9 @@ async def send(connection: Connection, pool: Pool, folder: Path) -> dict[str, st
 
 
 async def record(connection: Connection, batch: Batch, **changes: object) -> bool:
-    parameters: dict[str, Any] = {"flush": uuid4(), "results": (), "in_flight": (), "intents": (), "lease_seconds": LEASE_SECONDS}
-    return await deliveries.record(connection, batch, **parameters | changes)
+    nothing: dict[str, object] = {"results": (), "in_flight": (), "intents": ()}
+    arguments: dict[str, Any] = {"flush": uuid4(), "lease_seconds": LEASE_SECONDS} | nothing | changes
+    return await deliveries.record(connection, batch, **arguments)
 
 
 def refused(delivery: Delivery) -> DeliveryResult:
