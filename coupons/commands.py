@@ -152,6 +152,7 @@ def _address(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(parse_name)]
+Email = Annotated[str, AfterValidator(_address)]
 Source = Annotated[str, Field(max_length=2_000), AfterValidator(_printable), AfterValidator(_source)]
 Code = Annotated[str, AfterValidator(_unicode)]
 Attribute = Annotated[str, Field(max_length=MAX_ATTRIBUTE_NAME), AfterValidator(_attribute)]
@@ -211,7 +212,7 @@ class Format(_Frozen):
 class Recipient(_Frozen):
     """An address, and the attributes that the message's template may print."""
 
-    email: Annotated[str, AfterValidator(_address)]
+    email: Email
     attributes: Annotated[dict[Attribute, AttributeText], Field(max_length=MAX_ATTRIBUTES), _items(MAX_ATTRIBUTES)] = {}
 
 

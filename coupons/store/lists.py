@@ -1,5 +1,6 @@
 """Coupon lists: their settings and counters. Imports add and remove codes, deliveries assign them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -202,3 +203,15 @@ async def count_duplicates(connection: Connection) -> list[DuplicateCounts]:
 async def list_duplicates(connection: Connection, name: str | None) -> list[DuplicateCode]:
     """The duplicates that migration 0006 has found in the list, or in all lists."""
     return [DuplicateCode(**row) for row in await connection.fetch(SQL.list_duplicates, name)]
+
+
+def check_usable(rows: Iterable[asyncpg.Record]) -> None:
+    """Raise Conflict if one of these locked lists of a sendout is archived or deleted: it gives no more codes."""
+    if unusable := [row for row in rows if row["archived_at"]]:
+        words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
+        raise Conflict("; ".join(words))
+
+
+async def take(connection: Connection, amounts: Mapping[int, int]) -> None:
+    """Subtract the amounts from the available codes of the lists with these ids. The caller has locked the lists."""
+    await connection.execute(SQL.take, list(amounts), list(amounts.values()))

@@ -92,3 +92,8 @@ SELECT l.name AS list, d.code, d.state, d.removed, f.name AS first_list
 FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id LEFT JOIN coupon_list f ON f.id = d.first_list_id AND f.deleted_at IS NULL
 WHERE $1::text IS NULL OR l.name = $1
 ORDER BY l.name, d.id;
+
+-- take: subtract the granted amounts from the available codes of the lists
+UPDATE coupon_list l SET available = l.available - granted.amount
+FROM unnest($1::bigint[], $2::bigint[]) AS granted (list_id, amount)
+WHERE l.id = granted.list_id;

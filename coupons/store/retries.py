@@ -18,7 +18,7 @@ from coupons.admission import Granted, Need, Short, decide
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import DeliveryState, SendoutState, Shortage
-from coupons.store import needs, restore_guard
+from coupons.store import lists, needs, restore_guard
 from coupons.store.queries import Queries
 from coupons.store.sendout_views import RETRIED_STATES
 
@@ -214,9 +214,7 @@ async def _needs(connection: Connection, sendout_id: UUID, refused: Sequence[Rec
     if not refused:
         return []
     rows = await connection.fetch(SQL.lock_lists, sendout_id)
-    if unusable := [row for row in rows if row["archived_at"]]:
-        words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
-        raise Conflict("; ".join(words))
+    lists.check_usable(rows)
     needed = [
         Need(row["list_id"], row["name"], Shortage(row["shortage"]), _count(refused, row["list_id"]), row["available"])
         for row in rows
@@ -237,6 +235,8 @@ def _grant(needed: Sequence[Need]) -> Granted:
 
 
 async def _reserve(connection: Connection, sendout_id: UUID, plan: _Plan) -> None:
-    lists, amounts = list(plan.granted.amounts), list(plan.granted.amounts.values())
-    await connection.execute(SQL.take, lists, amounts)
-    await connection.execute(SQL.reserve, sendout_id, lists, amounts, [need.needed for need in plan.needs])
+    amounts = plan.granted.amounts
+    await lists.take(connection, amounts)
+    await connection.execute(
+        SQL.reserve, sendout_id, list(amounts), list(amounts.values()), [need.needed for need in plan.needs]
+    )

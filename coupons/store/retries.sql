@@ -36,11 +36,6 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
 ORDER BY l.id FOR NO KEY UPDATE OF l;
 
--- take: subtract the granted amounts from the available codes of the lists
-UPDATE coupon_list l SET available = l.available - granted.amount
-FROM unnest($1::bigint[], $2::bigint[]) AS granted (list_id, amount)
-WHERE l.id = granted.list_id;
-
 -- reserve: reserve the granted amounts $3 of the needed amounts $4
 -- Mails without a code print the alternative text. Some of them may have been counted as missing before.
 UPDATE sendout_list sl

@@ -354,9 +354,7 @@ async def _reserve_again(connection: Connection, sendout_id: UUID) -> Granted | 
 
 async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
     rows = await connection.fetch(SQL.lock_lists, sendout_id)
-    if unusable := [row for row in rows if row["archived_at"]]:
-        words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
-        raise Conflict("; ".join(words))
+    lists.check_usable(rows)
     needs = [
         Need(row["list_id"], row["name"], Shortage(row["shortage"]), row["needed"], row["available"]) for row in rows
     ]
@@ -366,7 +364,7 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
             await connection.execute(SQL.note_missing, sendout_id)
             await connection.execute(SQL.interrupt, sendout_id, str(decision))
         case Granted(amounts):
-            await connection.execute(SQL.take, list(amounts), list(amounts.values()))
+            await lists.take(connection, amounts)
             await connection.execute(SQL.reserve, sendout_id, list(amounts), list(amounts.values()))
             await connection.execute(SQL.begin, sendout_id)
     return decision

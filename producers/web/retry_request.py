@@ -1,22 +1,13 @@
 """Reads which mails a request retries: JSON of the API, or a form of the console."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coupons.addresses import AddressError, parse_address
-from coupons.commands import reasons_of
+from coupons.addresses import parse_address
+from coupons.commands import Email, reasons_of
 from coupons.store.retries import Choice, Correction
 from producers.web.errors import InvalidRequest
-
-
-def _address(text: str) -> str:
-    try:
-        return parse_address(text).address
-    except AddressError as error:
-        reason = error.reason
-    raise ValueError(reason)  # not chained: the error quotes the address
 
 
 class _Strict(BaseModel):
@@ -24,8 +15,8 @@ class _Strict(BaseModel):
 
 
 class _OldAndNew(_Strict):
-    old: Annotated[str, AfterValidator(_address)]
-    new: Annotated[str, AfterValidator(_address)]
+    old: Email
+    new: Email
 
 
 class _Body(_Strict):

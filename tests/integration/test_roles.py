@@ -53,13 +53,13 @@ NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
 PART_OF_ANOTHER = {"import_chunks.lines_of_imported_chunk"}
 
 ADMISSION = """
-sendouts.lock sendouts.lock_lists sendouts.take sendouts.reserve sendouts.note_missing sendouts.begin
+sendouts.lock sendouts.lock_lists lists.take sendouts.reserve sendouts.note_missing sendouts.begin
 sendouts.interrupt
 sendout_views.resumable
 waits.exists waits.remove
 """
 FOR_THE_CONSOLE = """
-restore_guard.accepted restore_guard.state inbox.known lists.rows groups.rows groups.audience messages.rows
+restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
 sendout_views.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
