@@ -6,6 +6,8 @@ import pytest
 
 from coupons.database import Connection, connect
 from coupons.store import invariants
+from sandbox.process import ServiceError
+from tests import postfix
 from tests.session_state import session_state, watched_pools
 
 
@@ -30,3 +32,12 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 async def other(database_url: str) -> AsyncIterator[Connection]:
     async with connect(database_url) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def postfix_is_installed() -> None:
+    """Skip the test if Postfix is missing and cannot be installed."""
+    try:
+        postfix.require()
+    except ServiceError as error:
+        pytest.skip(str(error))

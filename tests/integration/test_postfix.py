@@ -12,9 +12,8 @@ import pytest
 from coupons.mail import Envelope, compile_email, message_id
 from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress
 from coupons.templates.rendering import Coupon, Parts, Template
-from sandbox.process import ServiceError
 from sandbox.services import Sink
-from tests.postfix import Postfix, private_postfix, require
+from tests.postfix import Postfix, private_postfix
 from tests.waiting import until
 
 SENDOUT = UUID("3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55")
@@ -26,12 +25,7 @@ TEXT = ".\n..two\n.hidden {{ first_name }}\n{{ coupon('spring') }}\n" + "long ä
 HTML = "<p>.\n.</p><p>{{ first_name }}: <b>{{ coupon('spring') }}</b></p>" + "<p>ascii</p>" * 200
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _available() -> None:
-    try:
-        require()
-    except ServiceError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("postfix_is_installed")
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "starttls"])

@@ -7,10 +7,9 @@ import pytest
 from coupons.database import Connection, Pool, open_pool
 from coupons.mail import Envelope
 from coupons.smtp import Deferred, Limits, Outcome, Refused, Relays, Sent, SmtpAddress, Subject, reply_codes
-from sandbox.process import ServiceError
 from sandbox.services import Sink
 from tests.deliver_worker import assigned_codes, becomes, begin, delivering, resume
-from tests.postfix import private_postfix, reload, require
+from tests.postfix import private_postfix, reload
 from tests.waiting import until
 
 RECIPIENTS = 120
@@ -49,12 +48,7 @@ ANNOUNCING = "message_size_limit = 2000\n"
 REJECT_ALL = "/^Subject:/ REJECT\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _available() -> None:
-    try:
-        require()
-    except ServiceError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("postfix_is_installed")
 
 
 @pytest.fixture
