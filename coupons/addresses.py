@@ -83,6 +83,11 @@ def is_harmless(address: str) -> bool:
     return _HARMLESS.fullmatch(address) is not None
 
 
+def domain_of(address: str) -> str:
+    """Return the domain of an address in lower case."""
+    return address.rpartition("@")[2].lower()
+
+
 def _normalize(address: str, text: str) -> str:
     """The address in NFC, with the domain in ASCII."""
     local_part, at, domain = unicodedata.normalize("NFC", address[: MAX_ADDRESS + 1]).rpartition("@")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from coupons.addresses import domain_of
 from coupons.smtp.address import SmtpAddress
 from coupons.smtp.breaker import Breaker, Fault
 from coupons.smtp.congestion import Congestion, Pace
@@ -181,7 +182,7 @@ class Relay:
         """
         if reply.phase is not Phase.RCPT or self._over_quota is None:
             return False
-        self._over_quota.add(mail.envelope.rcpt_to.rpartition("@")[2].lower())
+        self._over_quota.add(domain_of(mail.envelope.rcpt_to))
         return len(self._over_quota) < QUOTA_DOMAINS
 
     def on_mail_answered(self, now: float, seconds: float) -> None:

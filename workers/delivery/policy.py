@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from coupons.addresses import domain_of
 from coupons.smtp import (
     Deferred,
     Outcome,
@@ -162,7 +163,7 @@ class Refusal:
         """
         subject = self.outcome.subject
         if self.is_first:
-            suspect = self.delivery.number if subject is Subject.MESSAGE else domain_of(self.delivery)
+            suspect = self.delivery.number if subject is Subject.MESSAGE else domain_of(self.delivery.address)
             self.evidence.refuse(suspect, seems_certain=subject is Subject.RECIPIENT)
         elif self.evidence.is_new and subject is not Subject.RECIPIENT and not self.delivery.was_resumed:
             self.evidence.refuse(self.delivery.number)
@@ -210,10 +211,6 @@ def later(delivery: Delivery, reply: str) -> DeliveryResult:
     """Return a result with which the mail is tried again later, with the same codes."""
     due_in = retry_delay(delivery.attempts) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
     return DeliveryResult.of(delivery, DeliveryState.DEFERRED, reply, due_in=due_in)
-
-
-def domain_of(delivery: Delivery) -> str:
-    return delivery.address.rpartition("@")[2].lower()
 
 
 def retry_delay(attempts: int) -> float:
