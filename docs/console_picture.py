@@ -33,7 +33,9 @@ def filled_console(folder: Path) -> Iterator[str]:
         coupons("migrate")
         with coupons.worker():
             coupons.add_lists_and_groups()
-            coupons.send("birthday-greetings", "newsletter", "--wait")
+            coupons.send(
+                "birthday-greetings", "newsletter", "--wait", may_fail=True
+            )  # some mails are refused or uncertain
             coupons.send("vip-thank-you", "customers", "--per-hour", "72000")
             coupons.send("spring-voucher", "customers", "--wait", may_fail=True)  # the sendout is interrupted
             while coupons.mails_sent("vip-thank-you") < MAILS:

@@ -469,6 +469,13 @@ async def test_a_button_retries_refused_mails(site: AsyncClient, connection: Con
     assert f'action="{path}/retry"' not in (await site.get(path)).text
 
 
+async def test_the_outbox_counts_refused_and_uncertain_mails(site: AsyncClient, connection: Connection) -> None:
+    """A finished sendout with both kinds of problems has both numbers."""
+    await sendout_with_problems(connection, DeliveryState.REFUSED, DeliveryState.UNCERTAIN)
+    outbox = " ".join((await site.get("/")).text.split())
+    assert '<p class="why warning">Finished with 1 refused and 1 uncertain mails.</p>' in outbox
+
+
 async def test_a_form_corrects_an_address(site: AsyncClient, connection: Connection) -> None:
     """Only this mail is retried. An invalid address is reported without its text."""
     sendout_id = await sendout_with_problems(connection, DeliveryState.REFUSED)
@@ -542,17 +549,18 @@ async def sendout_with_uncertain_mails(connection: Connection) -> UUID:
     return await sendout_with_problems(connection, DeliveryState.UNCERTAIN)
 
 
-async def sendout_with_problems(connection: Connection, state: DeliveryState) -> UUID:
-    """Create a sendout of 10 mails, of which 2 are in this state; it is finished if no mail is deferred."""
+async def sendout_with_problems(connection: Connection, *states: DeliveryState) -> UUID:
+    """Create a sendout of 10 mails, of which 2 are in these states; it is finished if no mail is deferred."""
     sendout_id = await sending_sendout(connection)
     batch = await claim_batch(connection)
     due = await due_deliveries(connection, batch)
-    results = [DeliveryResult.of(each, state, "lost", due_in=3_600) for each in due[:2]]
+    pairs = zip(due[:2], (states[0], states[-1]), strict=True)
+    results = [DeliveryResult.of(each, state, "lost", due_in=3_600) for each, state in pairs]
     await record(
         connection, batch, [*results, *(DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[2:])]
     )
     await deliveries.release(connection, batch)
-    assert bool(await sendouts.settle(connection, sendout_id)) == (state != DeliveryState.DEFERRED)
+    assert bool(await sendouts.settle(connection, sendout_id)) == (DeliveryState.DEFERRED not in states)
     return sendout_id
 
 
