@@ -68,10 +68,10 @@ def test_a_pause_begins_the_evidence_again(replies: list[int | str | None]) -> N
     evidence = after(replies)
     evidence.pause(1_000)
     assert not evidence.shows_that_all_are_refused
-    assert (evidence.pauses, evidence.is_alarming, evidence.is_new) == (1, True, False)
+    assert (evidence.has_paused, evidence.is_alarming, evidence.is_new) == (True, True, False)
     assert not evidence.has_accepted_since(10_000, 1_000)
     evidence.accept(1_001)
-    assert (evidence.pauses, evidence.is_alarming) == (0, False)
+    assert (evidence.has_paused, evidence.is_alarming) == (False, False)
     assert evidence.has_accepted_since(1, 1_001)
 
 

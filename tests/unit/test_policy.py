@@ -276,14 +276,15 @@ def test_a_refusal_after_a_resume_is_final_if_it_may_concern_the_recipient() -> 
 
 
 @pytest.mark.parametrize("outcome", [NOT_THE_MESSAGE, SENDER_AT_RCPT])
-def test_one_resume_before_the_fix_refuses_no_mail_for_the_sender_or_the_message(outcome: Outcome) -> None:
-    """The sendout pauses once more at the third refusal of a mail. After a second resume, refusals are final."""
+def test_no_resume_before_the_fix_refuses_a_mail_for_the_sender_or_the_message(outcome: Outcome) -> None:
+    """After each resume, the sendout pauses again at the third refusal of a mail or a later one."""
     decides, audience = policy(), in_domains(FIRST_SUSPECTS)
     assert "pause" in states(decides, audience, outcome)
     audience = [resumed(each) for each in audience]
     assert states(decides, audience, outcome) == ["deferred"] * FIRST_SUSPECTS
-    assert states(decides, [again(audience[0])], outcome) == ["pause"]
-    assert states(decides, [resumed(each) for each in audience], outcome) == ["refused"] * FIRST_SUSPECTS
+    for _ in range(5):
+        audience = [again(each) for each in audience]
+        assert states(decides, audience, outcome) == ["pause"] * FIRST_SUSPECTS
 
 
 @pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE, SENDER_AT_RCPT])
@@ -329,31 +330,43 @@ class Sendout:
         self.waiting = [resumed(each, attempts=0) if each.attempts else each for each in self.waiting]
 
 
-OUTCOMES = [NO_MAILBOX, NOT_THE_SENDER, NOT_THE_MESSAGE, SENDER_AT_RCPT]
+THE_RECIPIENT = [NO_MAILBOX, NOT_THE_SENDER]
+NOT_THE_RECIPIENT = [NOT_THE_MESSAGE, SENDER_AT_RCPT]
+OUTCOMES = THE_RECIPIENT + NOT_THE_RECIPIENT
+DOMAINS = st.lists(st.integers(0, 200), min_size=1, max_size=60)
 
 
-@given(
-    domains=st.lists(st.integers(0, 200), min_size=1, max_size=60),
-    kinds=st.one_of(st.sampled_from([[each] for each in OUTCOMES]), st.lists(st.sampled_from(OUTCOMES), min_size=1)),
-)
-def test_a_sendout_comes_to_an_end_although_the_relay_refuses_everything(
-    domains: list[int], kinds: list[Refused]
-) -> None:
-    """Before the first resume, only a few mails are refused. After each further resume, some are, and at last all."""
+def refused_counts(domains: list[int], kinds: list[Refused], resumes: int) -> tuple[list[int], bool]:
+    """Return how many mails were refused before the first resume and after each, and whether the sendout has ended."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", clock)
-        audience = [mail(number, f"d{domain}.example") for number, domain in enumerate(domains)]
-        sendout = Sendout(audience)
-        outcomes = {each.number: kinds[each.number % len(kinds)] for each in audience}
+        sendout = Sendout([mail(number, f"d{domain}.example") for number, domain in enumerate(domains)])
+        outcomes = {number: kinds[number % len(kinds)] for number in range(len(domains))}
         sendout.send(outcomes, clock)
-        for _ in range(2 * len(domains)):
-            if not sendout.waiting:
-                break
+        counts = [len(sendout.refused)]
+        for _ in range(resumes):
             sendout.resume()
             sendout.send(outcomes, clock)
-    assert not sendout.waiting
-    assert len(sendout.refused) == len(audience)
+            counts.append(len(sendout.refused))
+    return counts, not sendout.waiting
+
+
+@given(domains=DOMAINS, kinds=st.lists(st.sampled_from(THE_RECIPIENT), min_size=1))
+def test_a_sendout_ends_if_each_recipient_may_be_refused_for_a_reason_of_its_own(
+    domains: list[int], kinds: list[Refused]
+) -> None:
+    """Before the first resume, only a few mails are refused. After each further resume, some are, and at last all."""
+    counts, has_ended = refused_counts(domains, kinds, resumes=2 * len(domains))
+    assert has_ended
+    assert counts[-1] == len(domains)
+
+
+@given(domains=DOMAINS, kinds=st.lists(st.sampled_from(NOT_THE_RECIPIENT), min_size=1))
+def test_no_number_of_resumes_uses_up_a_sendout(domains: list[int], kinds: list[Refused]) -> None:
+    """The sendout stays paused until its sender or message is accepted."""
+    counts, _ = refused_counts(domains, kinds, resumes=5)
+    assert len(set(counts)) == 1
 
 
 @given(count=st.integers(FIRST_SUSPECTS, 200), domains=st.integers(1, 200), outcome=st.sampled_from(OUTCOMES))
@@ -470,12 +483,13 @@ def test_a_relay_that_defers_all_mails_does_not_use_up_the_sendout() -> None:
     assert verdicts[-1].reason == "the relay refuses all mail: 451 4.3.0"
 
 
-def test_no_mail_is_given_up_until_the_operator_has_resumed_twice() -> None:
-    """The sendout pauses again instead, so that no mail is lost. After the second resume, the mail is given up."""
+def test_no_mail_is_given_up_until_the_relay_accepts_another() -> None:
+    """The sendout pauses again after each resume, so that no mail is lost."""
     decides, busy = policy(), Deferred("451 4.3.0 disk full")
     assert states(decides, in_domains(3), NOT_THE_MESSAGE)[-1] == "pause"
     old = mail(7, attempts=30, deferred_for=DAY)
-    assert states(decides, [old], busy) == ["pause"]
+    assert states(decides, [old, old], busy) == ["pause", "pause"]
+    decides.verdict(mail(8), SENT)
     assert states(decides, [old], busy) == ["refused"]
 
 

@@ -38,7 +38,7 @@ class Evidence:
         "_mails_in_a_row",
         "_paused_at",
         "_suspects_in_a_row",
-        "pauses",
+        "has_paused",
     )
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class Evidence:
         self._suspects_in_a_row: set[str | int] = set()
         self._first_mails = 0
         self._first_suspects: set[str | int] = set()
-        self.pauses = 0
-        """The number of pauses since the relay last accepted a mail."""
+        self.has_paused = False
+        """Whether the relay has paused the sendout and accepted no mail since."""
 
     def accept(self, now: float) -> None:
         """Note that the relay accepted a mail."""
         self._accepted_at = now
-        self.pauses = 0
+        self.has_paused = False
         if self._mails_in_a_row:
             self._mails_in_a_row = 0
             self._suspects_in_a_row.clear()
@@ -73,7 +73,7 @@ class Evidence:
 
     def pause(self, now: float) -> None:
         """Note that the sendout is paused because of this relay."""
-        self.pauses += 1
+        self.has_paused = True
         self._paused_at = now
         self._mails_in_a_row = 0
         self._suspects_in_a_row.clear()
@@ -96,7 +96,7 @@ class Evidence:
     @property
     def is_alarming(self) -> bool:
         """Whether the last refusal is a suspect even if it seems to concern its recipient."""
-        return self.pauses > 0 or self._mails_in_a_row > CERTAIN_IN_A_ROW
+        return self.has_paused or self._mails_in_a_row > CERTAIN_IN_A_ROW
 
     def has_accepted_since(self, seconds_ago: float, now: float) -> bool:
         """Return whether the relay has accepted a mail since then, and since the last pause."""

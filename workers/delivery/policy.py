@@ -32,8 +32,6 @@ JITTER = 0.2
 """Retry delays vary by this fraction, so that mails that were deferred together are not retried together."""
 LAST_ATTEMPT = 3
 """A suspect is refused at this attempt if neither accepted nor refused mails show the reason."""
-PAUSES = 2
-"""After this many pauses without an accepted mail, an operator has resumed twice: each later refusal is final."""
 
 
 class Decision(Enum):
@@ -118,7 +116,7 @@ class Policy:
             if deferral.subject is Subject.QUOTA:
                 return later(delivery, deferral.explanation)
             evidence.refuse(delivery.number)
-            if evidence.shows_that_all_are_refused or 0 < evidence.pauses < PAUSES:
+            if evidence.shows_that_all_are_refused or evidence.has_paused:
                 return self._pause(delivery, deferral)
         return refused(delivery, f"given up after {delivery.attempts + 1} attempts: {deferral.explanation}")
 
@@ -187,9 +185,8 @@ DECISIONS: tuple[tuple[frozenset[Subject], Callable[[Refusal], bool], Decision],
     (RECIPIENT, lambda it: not (it.is_first and it.evidence.is_alarming), Decision.REFUSE),
     (ANY, lambda it: not it.is_first and it.accepts_others, Decision.REFUSE),
     (SENDER_OR_RECIPIENT, lambda it: it.delivery.was_resumed, Decision.REFUSE),
-    (ANY, lambda it: it.delivery.was_resumed and it.evidence.pauses >= PAUSES, Decision.REFUSE),
     (ANY, lambda it: it.evidence.shows_that_all_are_refused, Decision.PAUSE),
-    (ALL_MAILS, lambda it: it.is_third and it.evidence.pauses > 0, Decision.PAUSE),
+    (ALL_MAILS, lambda it: it.is_third and it.evidence.has_paused, Decision.PAUSE),
     (ANY, lambda it: it.is_third, Decision.REFUSE),
     (ANY, lambda _: True, Decision.DEFER),
 )
