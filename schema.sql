@@ -105,6 +105,19 @@ CREATE UNIQUE INDEX coupon_owner ON coupon (list_id, sendout_id, delivery_number
 -- the index halve the speed within 12 seconds.
 CREATE INDEX coupon_free ON coupon (list_id, id) WHERE sendout_id IS NULL;
 
+-- Returns the number of rows that a statement inserts, or NULL if the index coupon_code rejects one of them: then it inserts
+-- none. The server does not log an error that is caught here. Its message would contain the code.
+CREATE FUNCTION rows_unless_conflict(statement text, list_id bigint, import_id uuid) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    inserted bigint;
+BEGIN
+    EXECUTE statement USING list_id, import_id;
+    GET DIAGNOSTICS inserted = ROW_COUNT;
+    RETURN inserted;
+EXCEPTION WHEN unique_violation THEN
+    RETURN NULL;
+END $$;
+
 -- A variant is allowed only while another code of the same case-sensitive list has the variant ''. The lock lets a
 -- transaction that deletes this other code see the variant.
 CREATE FUNCTION check_variant() RETURNS trigger LANGUAGE plpgsql AS $$

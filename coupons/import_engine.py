@@ -101,7 +101,7 @@ async def dry_run(
     try:
         async for piece, text in _iter_pieces(source, limits):
             for lines in reading.read(piece, text.name):
-                await _stage(connection, lines)
+                await _stage(connection, target, lines)
                 valid, blank = valid + len(lines.lines), blank + lines.blank
         async with import_chunks.dry_run(connection, target, mode, lines=valid) as (counts, rejected):
             yield DryRunReport(reading.lines, blank, counts, reading.columns, rejected)
@@ -225,7 +225,7 @@ class _ChunkPipeline:
     async def stage(self, read: list[Checked]) -> None:
         await imports.check_lease(self.idle, self._job)
         for lines in read:
-            await _stage(self.idle, lines)
+            await _stage(self.idle, self._job.target, lines)
             self._lines, self._blank = self._lines + len(lines.lines), self._blank + lines.blank
             if isinstance(lines, CheckedCodes):
                 self._digest.update("\n".join((*lines.codes, "")).encode())
@@ -249,10 +249,10 @@ class _ChunkPipeline:
             failpoints.hit("import.committed")
 
 
-async def _stage(connection: Connection, lines: Checked) -> None:
+async def _stage(connection: Connection, target: Target, lines: Checked) -> None:
     match lines:
         case CheckedCodes():
-            await import_chunks.stage_codes(connection, lines)
+            await import_chunks.stage_codes(connection, lines, case_sensitive=target.case_sensitive)
         case CheckedRecipients():
             await import_chunks.stage_recipients(connection, lines)
 

@@ -93,7 +93,7 @@ async def claimed(connection: Connection, import_id: UUID) -> LeasedImport:
 async def take_codes(connection: Connection, job: LeasedImport, checked: CheckedCodes, *, position: int) -> None:
     """Import one chunk of checked lines, which end at byte `position` of the source. Raises LeaseLost."""
     await import_chunks.prepare_staging(connection)
-    await import_chunks.stage_codes(connection, checked)
+    await import_chunks.stage_codes(connection, checked, case_sensitive=job.target.case_sensitive)
     await take(connection, job, lines=len(checked.lines), blank=checked.blank, position=position)
 
 

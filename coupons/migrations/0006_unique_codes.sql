@@ -115,6 +115,19 @@ ALTER TABLE coupon
 -- Used by each import and by `who --code`. It also rejects a code that two imports add at the same time.
 CREATE UNIQUE INDEX coupon_code ON coupon (coalesce(fold, lower(code COLLATE "C")), variant);
 
+-- Returns the number of rows that a statement inserts, or NULL if the index coupon_code rejects one of them: then it inserts
+-- none. The server does not log an error that is caught here. Its message would contain the code.
+CREATE FUNCTION rows_unless_conflict(statement text, list_id bigint, import_id uuid) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    inserted bigint;
+BEGIN
+    EXECUTE statement USING list_id, import_id;
+    GET DIAGNOSTICS inserted = ROW_COUNT;
+    RETURN inserted;
+EXCEPTION WHEN unique_violation THEN
+    RETURN NULL;
+END $$;
+
 -- A variant is allowed only while another code of the same case-sensitive list has the variant ''. The lock lets a
 -- transaction that deletes this other code see the variant.
 CREATE FUNCTION check_variant() RETURNS trigger LANGUAGE plpgsql AS $$

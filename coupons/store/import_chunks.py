@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
-from coupons.files.codes import CheckedCodes, fold_codes
+from coupons.files.codes import CheckedCodes, fold_all, fold_codes
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Rejected
 from coupons.states import ImportMode, TargetKind
@@ -28,11 +28,10 @@ MERGE_FACTOR = 5
 the chunk is looked up."""
 MIN_RECORDED_LINES = 10_000
 """The digest of a chunk is recorded only if the chunk has at least this many lines."""
-MOST_LOOKUPS = 3
-"""How often the codes of a chunk are looked up again, because other imports add or remove them at the same moment."""
+MOST_LOOKUPS = 4
+"""How often the codes of a chunk are looked up, because other imports add them at the same moment."""
 REMOVE_BATCH_SIZE = 20_000
 LINES_PER_ROW = 10_000
-ANY_ID = 2**63 - 1
 NO_IMPORT = UUID(int=0)
 PREFETCH_ROWS = 10_000
 
@@ -69,7 +68,7 @@ class ImportCounts:
 
 
 class ConcurrentChange(asyncpg.SerializationError):
-    """Other imports have changed codes of the chunk during each lookup. The chunk is imported again later."""
+    """Other imports change codes of the chunk at the same moment. The chunk is imported again later."""
 
 
 # --- staging ---------------------------------------------------------------------------------------------------------
@@ -86,9 +85,12 @@ async def discard_staging(connection: Connection) -> None:
         await prepare_staging(connection)
 
 
-async def stage_codes(connection: Connection, checked: CheckedCodes) -> None:
+async def stage_codes(connection: Connection, checked: CheckedCodes, *, case_sensitive: bool = False) -> None:
+    """Stage checked lines. A code of a case-sensitive list is stored with its fold, even if it is ASCII."""
     columns: tuple[Sequence[object], ...] = (checked.lines, checked.codes)
-    if not all(map(str.isascii, checked.codes)):
+    if case_sensitive:
+        columns = (*columns, fold_all(checked.codes))
+    elif not all(map(str.isascii, checked.codes)):
         columns = (*columns, fold_codes(checked.codes))
     await connection.copy_records_to_table(
         "staged_code", records=zip(*columns, strict=True), columns=["line", "code", "fold"][: len(columns)]
@@ -176,12 +178,12 @@ async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk)
 
 async def _add(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
     """Add the codes of a chunk. Most chunks are entirely new or were imported before; only others look up each code."""
-    existing = await _set_variants(connection, job.target)
     if await connection.fetchval(SQL.is_imported_chunk, job.target.id, chunk.digest, job.id):
+        await _set_variants(connection, job.target)
         return await _reject(connection, _INSERT_LINES_OF_IMPORTED_CHUNK, ChunkCounts(), job.id, job.target.id)
-    if not await connection.fetchval(SQL.looks_new):
-        existing += await _find_existing(connection, job.id, chunk.lines)
-    added = await _add_missing(connection, job, chunk, existing)
+    added = await _insert(connection, SQL.add_new, job) if await connection.fetchval(SQL.looks_new) else None
+    if added is None:
+        added = await _add_missing(connection, job, chunk)
     counts = await _reject_others(connection, job, chunk, ChunkCounts(added=added))
     if chunk.lines >= MIN_RECORDED_LINES:
         await connection.execute(SQL.record_chunk, job.target.id, chunk.digest, job.id)
@@ -193,50 +195,54 @@ async def _replace(connection: Connection, job: LeasedImport, chunk: Chunk) -> C
 
     Codes are added first: an import that waits for another one's new codes holds no code that the other waits for.
     """
-    found = await _set_variants(connection, job.target)
-    found += await _find_existing(connection, job.id, chunk.lines)
-    added = await _add_missing(connection, job, chunk, found)
+    added = await _add_missing(connection, job, chunk)
     existing = await _affected(connection, SQL.take_over, job.target.id, job.id)
     return await _reject_others(connection, job, chunk, ChunkCounts(added=added, existing=existing))
 
 
-async def _add_missing(connection: Connection, job: LeasedImport, chunk: Chunk, existing: int) -> int:
-    """Add all codes of the chunk but the `existing` ones that were found. Returns the number of added codes.
+async def _add_missing(connection: Connection, job: LeasedImport, chunk: Chunk) -> int:
+    """Look up the codes of the chunk, and add those that no list has. Returns the number of added codes.
 
-    Lines are left if the chunk only looked new, or if another import has added a code to another list at the same
-    moment. Then the codes are looked up again. If that list has lost the code since, it is added here.
+    Another import may add one of them to another list after the lookup. Then no code is added, and all are looked up
+    again. So an import that waits has added codes only in the order of the index: imports cannot deadlock.
+
+    Raises ConcurrentChange if that happens at each lookup.
     """
-    before = await connection.fetchval(SQL.last_id)
-    added = await _affected(connection, SQL.add, job.target.id, job.id)
-    if added == chunk.lines:
-        return added
-    for lookups in range(1 + MOST_LOOKUPS):
-        if lookups > 0:
-            existing += await _look_again(connection, job, chunk, before)
-            added += await _affected(connection, SQL.add, job.target.id, job.id)
+    for _ in range(MOST_LOOKUPS):
+        existing = await _look_up(connection, job.target, chunk.lines)
+        added = await _insert(connection, SQL.add, job)
+        if added is None:
+            continue
         if job.target.case_sensitive:
             added += await _affected(connection, SQL.add_variants, job.target.id, job.id)
-        if existing + added + await _affected(connection, SQL.find_repeated) >= chunk.lines:
-            break
-    return added
+        if existing + added < chunk.lines:
+            await _execute(connection, SQL.find_repeated)
+        return added
+    raise ConcurrentChange(f"other imports have added codes of the chunk after each of {MOST_LOOKUPS} lookups")
 
 
-async def _look_again(connection: Connection, job: LeasedImport, chunk: Chunk, before: int) -> int:
-    """Look up the codes of the chunk that were neither found nor added. Returns the number of found ones."""
-    await connection.execute(SQL.forget_repeated)
-    elsewhere = await _set_variants(connection, job.target)
-    return elsewhere + await _find_existing(connection, job.id, chunk.lines, before=before)
+async def _insert(connection: Connection, statement: str, job: LeasedImport) -> int | None:
+    """Insert codes; return their number. Returns None, and inserts no code, if a list has one of them."""
+    inserted: int | None = await connection.fetchval(
+        SQL.insert_or_conflict, statement, job.target.id, job.id, timeout=CHUNK_TIMEOUT_SECONDS
+    )
+    return inserted
 
 
 async def _delete(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
-    await _set_variants(connection, job.target)
-    await _find_existing(connection, job.id, chunk.lines)
+    await _look_up(connection, job.target, chunk.lines)
     if job.target.case_sensitive:
         await _execute(connection, SQL.lock_variants)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
     removed = await _affected(connection, SQL.delete, job.target.id, available)
     await _execute(connection, SQL.find_repeated)
     return await _reject_others(connection, job, chunk, ChunkCounts(removed=removed))
+
+
+async def _look_up(connection: Connection, target: Target, lines: int) -> int:
+    """Find the codes of the chunk that any list has, and the retired ones; return their number."""
+    await connection.execute(SQL.forget_existing)
+    return await _set_variants(connection, target) + await _find_existing(connection, lines)
 
 
 async def _set_variants(connection: Connection, target: Target) -> int:
@@ -247,16 +253,13 @@ async def _set_variants(connection: Connection, target: Target) -> int:
     return found
 
 
-async def _find_existing(connection: Connection, import_id: UUID, lines: int, *, before: int = ANY_ID) -> int:
-    """Find the codes of the chunk that any list had before this import, and the retired ones; return their number.
-
-    `before` is the highest id that a code of this import cannot have. MERGE_FACTOR decides how the codes are searched.
-    """
+async def _find_existing(connection: Connection, lines: int) -> int:
+    """Find the codes that were not found yet. MERGE_FACTOR decides how they are searched."""
     found = 0
     if total := await connection.fetchval(SQL.count_codes):
         search = SQL.find_existing_by_merge if total <= MERGE_FACTOR * lines else SQL.find_existing_by_probe
         async with _merge_plan(connection):
-            found = await _affected(connection, search, import_id, before)
+            found = await _affected(connection, search)
     return found + await _affected(connection, SQL.find_retired)
 
 
@@ -286,9 +289,7 @@ async def _reject_others(connection: Connection, job: LeasedImport, chunk: Chunk
     results = counts.added + counts.existing + counts.removed + counts.rejected
     lines = chunk.lines + sum((await _count_staged_rejections(connection)).values())
     if results != lines:
-        raise ConcurrentChange(
-            f"a chunk of {lines} lines has {results} results, because other imports change its codes"
-        )
+        raise ConcurrentChange(f"a chunk of {lines} lines has {results} results, so it is not committed")
     return counts
 
 
@@ -374,8 +375,7 @@ async def dry_run(
 
 
 async def _dry_run_codes(connection: Connection, target: Target, mode: ImportMode, lines: int) -> ImportCounts:
-    await _set_variants(connection, target)
-    await _find_existing(connection, NO_IMPORT, lines)
+    await _look_up(connection, target, lines)
     await _execute(connection, SQL.find_repeated)
     existing = await _affected(connection, SQL.dry_run_take_over, target.id) if mode == ImportMode.REPLACE else 0
     removed = await _affected(connection, SQL.dry_run_delete, target.id) if mode == ImportMode.DELETE else 0

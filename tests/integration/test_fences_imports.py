@@ -145,10 +145,10 @@ async def test_a_cancelled_import_stops_at_its_next_piece(
     import_id = await start_import(connection, data="".join(f"CODE-{number:04}\n" for number in range(100)).encode())
     stage, staged = import_chunks.stage_codes, 0
 
-    async def cancel_after_staging(*arguments: Any) -> None:
+    async def cancel_after_staging(*arguments: Any, **options: Any) -> None:
         nonlocal staged
         staged += 1
-        await stage(*arguments)
+        await stage(*arguments, **options)
         await imports.cancel(connection, import_id)
 
     monkeypatch.setattr(sources, "PIECE_BYTES", 250)
@@ -179,7 +179,10 @@ async def test_chunks_of_one_list_are_imported_one_at_a_time(connection: Connect
     assert await codes_of(connection) == [*CODES, "NEW"]
 
 
-async def test_codes_are_added_in_one_order(connection: Connection, other: Connection, third: Connection) -> None:
+@pytest.mark.parametrize("lines", [["Z", "M", "A"], ["Z", "M", "A", "a"]], ids=["new", "looked up"])
+async def test_codes_are_added_in_one_order(
+    connection: Connection, other: Connection, third: Connection, lines: list[str]
+) -> None:
     """An import that waits for a code of another import has not added a later code, so two imports never deadlock."""
     for name in ("a", "b"):
         await add_list(connection, name)
@@ -187,7 +190,7 @@ async def test_codes_are_added_in_one_order(connection: Connection, other: Conne
     adding = third.transaction()
     await adding.start()
     await third.execute("INSERT INTO coupon (list_id, code, import_id) VALUES (1, 'M', $1)", job.id)
-    importing = asyncio.create_task(import_lines(connection, job, ["Z", "M", "A"]))
+    importing = asyncio.create_task(import_lines(connection, job, lines))
     await until_blocked(third, importing)
     await without_waiting(third, other, add_codes(other, "b", ["Z"]))
     await adding.rollback()

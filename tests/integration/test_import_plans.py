@@ -55,7 +55,7 @@ def nodes(node: dict[str, Any]) -> Iterator[str]:
 @pytest.mark.parametrize("statement", ["add", "rejected_lines", "lines_of_imported_chunk"])
 async def test_lines_are_joined_by_hash(connection: Connection, list_id: int, statement: str) -> None:
     """The planner expects one row of a list without statistics; a nested loop could scan the chunk for each code."""
-    await connection.execute(SQL.find_existing_by_merge, NO_IMPORT, import_chunks.ANY_ID)
+    await connection.execute(SQL.find_existing_by_merge)
     arguments = {
         "add": (list_id, NO_IMPORT),
         "rejected_lines": (NO_IMPORT, "add", list_id),
@@ -74,7 +74,7 @@ async def test_lines_are_joined_by_hash(connection: Connection, list_id: int, st
 @pytest.mark.usefixtures("list_id")
 async def test_few_codes_are_read_along_their_index(connection: Connection) -> None:
     """The merge join needs neither a sort of all codes nor a hash table of them."""
-    found = await plan(connection, SQL.merge_plan, SQL.find_existing_by_merge, NO_IMPORT, 1)
+    found = await plan(connection, SQL.merge_plan, SQL.find_existing_by_merge)
     assert "Merge Join" in found
     assert "Index Scan coupon_code" in found
     assert "Hash Join" not in found
@@ -83,7 +83,7 @@ async def test_few_codes_are_read_along_their_index(connection: Connection) -> N
 @pytest.mark.usefixtures("list_id")
 async def test_many_codes_are_probed_once_per_code(connection: Connection) -> None:
     """Disabled nested loops do not prevent this plan: a subquery with OFFSET 0 has no other join."""
-    found = await plan(connection, SQL.merge_plan, SQL.find_existing_by_probe, NO_IMPORT, 1)
+    found = await plan(connection, SQL.merge_plan, SQL.find_existing_by_probe)
     assert "Nested Loop" in found
     assert "Index Scan coupon_code" in found
 

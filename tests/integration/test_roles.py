@@ -97,7 +97,7 @@ WORK = {
     "operator and codes": """
         lookup.* imports.next_rejections
         import_chunks.set_variants import_chunks.find_existing_by_merge import_chunks.find_existing_by_probe
-        import_chunks.find_retired import_chunks.find_repeated
+        import_chunks.find_retired import_chunks.find_repeated import_chunks.forget_existing
         import_chunks.rejected_lines
         import_chunks.dry_run_take_over import_chunks.dry_run_delete import_chunks.dry_run_replace
         """,

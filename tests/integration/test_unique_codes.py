@@ -376,26 +376,100 @@ async def test_a_code_that_another_list_loses_at_the_same_moment_is_added(
     assert await codes_of(connection, "a") == ["A-1", "C-1"]
 
 
-async def test_spellings_of_a_code_that_another_list_loses_are_rejected_together(
+async def test_spellings_of_a_code_that_another_list_loses_are_added_together(
     connection: Connection, other: Connection, third: Connection
 ) -> None:
-    """An import into a case-sensitive list has seen the code in the other list, and rejects all its spellings."""
+    """The second lookup of an import into a case-sensitive list begins again, without the results of the first."""
     import_id = await import_while_a_list_loses_a_code(connection, other, third, case_sensitive=True)
-    assert await rejected_by(connection, import_id) == [
-        ("A-1", "already in list b"), ("B-1", "already in list c"), ("a-1", "already in list b")
+    assert await rejected_by(connection, import_id) == [("B-1", "already in list c")]
+    assert await codes_of(connection, "a") == ["A-1", "C-1", "a-1"]
+
+
+async def test_spellings_of_a_code_that_is_removed_during_the_lookup_are_rejected_together(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import has seen the code in the other list when it set the variants, so no spelling is without a result."""
+    await add_list(connection, "a", case_sensitive=True)
+    await add_list(connection, "b", ["A-1"])
+    deletion = await new_job(connection, "b", ImportMode.DELETE)
+    find_existing = import_chunks._find_existing
+
+    async def remove_first(session: Connection, lines: int) -> int:
+        if session is connection:
+            await take_codes(other, deletion, check_codes([1], ["A-1"]), position=1)
+        return await find_existing(session, lines)
+
+    monkeypatch.setattr(import_chunks, "_find_existing", remove_first)
+    assert await import_codes(connection, "a", "A-1", "a-1", "C-1") == [
+        ("A-1", "already in list b"), ("a-1", "already in list b")
     ]  # fmt: skip
     assert await codes_of(connection, "a") == ["C-1"]
 
 
-async def test_a_chunk_with_a_line_without_result_is_not_imported(
+@pytest.mark.parametrize("mode", ["add", "replace"])
+async def test_an_import_that_looks_up_its_codes_again_holds_none_of_them(
+    connection: Connection, other: Connection, third: Connection, monkeypatch: pytest.MonkeyPatch, mode: ImportMode
+) -> None:
+    """Another import may add them to its list in the meantime, without waiting. So the two imports cannot deadlock."""
+    await add_list(connection, "a", ["OLD"])
+    await add_list(connection, "b")
+    await add_list(connection, "c")
+    job, first, second = await new_job(connection, "a", mode), await new_job(connection, "b"), await new_job(other, "c")
+    look_up, lookups = import_chunks._look_up, 0
+
+    async def add_before_the_second(session: Connection, target: Target, lines: int) -> int:
+        nonlocal lookups
+        lookups += session is connection
+        if session is connection and lookups == 2:
+            await third.execute("SET lock_timeout = '5s'")
+            await take_codes(third, second, check_codes([1], ["A-1"]), position=1)
+        return await look_up(session, target, lines)
+
+    monkeypatch.setattr(import_chunks, "_look_up", add_before_the_second)
+    async with other.transaction():
+        await take_codes(other, first, check_codes([1], ["M-1"]), position=1)
+        lines = check_codes(range(101, 105), ["OLD", "A-1", "M-1", "Z-1"])
+        importing = asyncio.create_task(take_codes(connection, job, lines, position=1))
+        await until_blocked(other, importing)
+    await importing
+    assert await rejected_by(connection, job.id) == [
+        *([] if mode == "replace" else [("OLD", "already in the list")]),
+        ("A-1", "already in list c"),
+        ("M-1", "already in list b"),
+    ]
+    assert await codes_of(connection, "a") == ["OLD", "Z-1"]
+
+
+async def test_an_import_whose_codes_are_added_elsewhere_after_each_lookup_is_retried(
     connection: Connection, other: Connection, third: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker tries again later, as after other errors that pass."""
-    monkeypatch.setattr(import_chunks, "MOST_LOOKUPS", 0)
-    with pytest.raises(import_chunks.ConcurrentChange, match="a chunk of 4 lines has 2 results"):
+    """The worker tries again later, as after other errors that pass. No line is lost."""
+    monkeypatch.setattr(import_chunks, "MOST_LOOKUPS", 1)
+    with pytest.raises(import_chunks.ConcurrentChange, match="after each of 1 lookups"):
         await import_while_a_list_loses_a_code(connection, other, third, case_sensitive=False)
     assert issubclass(import_chunks.ConcurrentChange, TRANSIENT_ERRORS)
     assert await codes_of(connection, "a") == []
+    await connection.execute("UPDATE import_job SET lease_until = now() WHERE lease_owner IS NOT NULL")
+    job = await imports.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+    assert job
+    assert job.target.name == "a"
+    await take_codes(connection, job, check_codes(range(1, 5), ["A-1", "B-1", "C-1", "a-1"]), position=1)
+    assert await codes_of(connection, "a") == ["A-1", "C-1"]
+
+
+async def test_a_chunk_with_a_line_without_result_is_not_imported(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of the lookup could skip a line. Then the chunk is not committed."""
+    await add_list(connection, "a", ["ONE"])
+
+    async def insert_none(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr(import_chunks, "_insert", insert_none)
+    with pytest.raises(import_chunks.ConcurrentChange, match="a chunk of 2 lines has 0 results"):
+        await import_codes(connection, "a", "ONE", "TWO")
+    assert await codes_of(connection, "a") == ["ONE"]
 
 
 async def test_a_retired_spelling_bans_all_spellings_of_a_case_sensitive_list(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.files import codes
-from coupons.files.codes import CheckedCodes, check_codes, fold, fold_codes
+from coupons.files.codes import CheckedCodes, check_codes, fold, fold_all, fold_codes
 from coupons.files.rejections import MAX_CODE_CHARS, Reason
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=30) | st.text("A1'=+-@,;| \t\"", max_size=8)
@@ -141,3 +141,18 @@ def test_only_codes_that_are_not_ascii_are_folded_here() -> None:
     """The database computes the fold of an ASCII code: its lower case."""
     assert fold_codes(["SPR-1", "GRÜN", "Straße"]) == [None, "grün", "strasse"]
     assert fold("SPR-a1_ Z") == "spr-a1_ z"
+
+
+def test_the_fast_fold_is_right_for_every_character_of_latin_1() -> None:
+    """Alone and next to every other character: none of them combines with another one."""
+    characters = [chr(number) for number in range(256) if chr(number) != "\n"]
+    found = [first + second for first in characters for second in characters]
+    assert fold_all(found) == [fold(each) for each in found]
+
+
+@given(st.lists(ANY_TEXT.filter(lambda text: "\n" not in text)), st.sampled_from(["latin-1", "utf-8"]))
+def test_folds_of_many_codes_are_the_fold_of_each(texts: list[str], encoding: str) -> None:
+    """The fast way for codes in Latin-1 and the way for others give the same folds."""
+    codes = [text.encode(encoding, "ignore").decode(encoding) for text in texts]
+    assert fold_all(codes) == [fold(code) for code in codes]
+    assert fold_codes(codes) == [None if code.isascii() else fold(code) for code in codes]
