@@ -299,7 +299,9 @@ class StartSendout(_Command):
         | None
     ) = Field(None, description="Recipients to send to, instead of a group")
     start_at: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
-        None, description="Time, with a time zone, before which no mail is sent"
+        None,
+        description="Time, with a time zone, before which no mail is sent. Workers accept a time in the past, which "
+        "means now, because the command may have waited in its queue",
     )
     per_hour: Annotated[int, Field(ge=1, le=MAX_PER_HOUR)] | None = Field(None, description="Maximum mails per hour")
     over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(

@@ -18,7 +18,7 @@ from producers.cli.outbox import outbox
 from producers.cli.ready import ready
 from producers.cli.restore_guard import restore_guard
 from producers.cli.retry import retry
-from producers.cli.runtime import report_internal_errors
+from producers.cli.runtime import check_zone, report_internal_errors
 from producers.cli.sendouts import cancel, pause, resume, send
 from producers.cli.show import show
 from producers.cli.system import completion, demo, doctor, migrate, web, worker
@@ -80,6 +80,7 @@ def main(context: click.Context) -> None:
     if os.environ.get("NO_COLOR"):  # no-color.org; click itself only checks for a terminal
         context.color = False
     report_internal_errors()
+    check_zone()
 
 
 for command in chain.from_iterable(SECTIONS.values()):

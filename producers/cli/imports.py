@@ -165,6 +165,8 @@ def _failure(job: "ImportStatus") -> str:
 
 def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
     """Print an import's result in one line, the codes that it kept, and its log."""
+    from producers.local_time import format_time
+
     existing = "updated" if job.group else "unchanged"
     parts = {"added": job.added, "removed": job.removed, existing: job.existing, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)
@@ -180,4 +182,4 @@ def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()
     if job.same_at:
         click.echo(f"  the same file was imported on {moment(job.same_at)} ({job.same_as}): {amount(job.added)} new")
     for event in events:
-        click.echo(f"  {event.at.astimezone():%Y-%m-%d %H:%M:%S}  {event.text}")
+        click.echo(f"  {format_time(event.at, seconds=True)}  {event.text}")

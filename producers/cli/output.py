@@ -83,8 +83,10 @@ def mark(ok: bool) -> str:
 
 
 def moment(at: datetime) -> str:
-    """Return the time as text, in this machine's time zone."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+    """Return the time as text, in this machine's time zone, which the text names."""
+    from producers.local_time import format_time
+
+    return format_time(at)
 
 
 def _cell(value: object) -> str:

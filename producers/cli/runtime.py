@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -72,6 +73,17 @@ def user_errors() -> Iterator[None]:
         raise Failed(f"database: {type(error).__name__}") from None  # the error's text may contain codes
     except KeyboardInterrupt:
         raise Failed("aborted; work already queued continues in the workers") from None
+
+
+def check_zone() -> None:
+    """Refuse an unknown time zone in TZ, which the C library would treat as UTC without a word."""
+    if "TZ" in os.environ:
+        from producers.local_time import UnknownZone, local_zone
+
+        try:
+            local_zone()
+        except UnknownZone as error:
+            raise Failed(str(error)) from None
 
 
 def report_internal_errors() -> None:

@@ -12,8 +12,8 @@ from producers.cli.imports import describe as describe_import
 from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import Progress, follow
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish
+from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
 from producers.cli.show import describe, format_start, list_problems
-from producers.durations import parse_minutes
 
 if TYPE_CHECKING:
     from coupons.database import Connection
@@ -22,35 +22,6 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 5.0
 """How long to wait for the relay's replies; mails without one are then reported as in flight."""
 POLL_SECONDS = 0.1
-
-
-class Timestamp(click.ParamType[datetime]):
-    """A time in ISO 8601. Without a zone, it is in this machine's time zone."""
-
-    name = "time"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            at = datetime.fromisoformat(value)
-            return at if at.tzinfo else at.astimezone()
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is not a time: write 2026-03-01T09:00, or with a zone 2026-03-01T09:00+01:00", param, ctx
-            )
-
-
-class Minutes(click.ParamType[int]):
-    name = "duration"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from coupons.commands import MAX_MINUTES
-
-        minutes = parse_minutes(value)
-        if minutes is None or minutes > MAX_MINUTES:
-            self.fail(
-                f"{value!r} is not a duration: write 90m, 4h, 1h30m or 2d, up to {MAX_MINUTES // 24 // 60}d", param, ctx
-            )
-        return minutes
 
 
 wait_option = click.option(
@@ -67,11 +38,10 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--group", help="Recipient group.")
 @click.option("--to", "addresses", multiple=True, metavar="EMAIL", help="Recipient address instead of a group,"
               " repeatable.")  # fmt: skip
-@click.option("--start-at", type=Timestamp(), metavar="TIME", help="Do not send before TIME, as 2026-03-01T09:00 (this"
-              " machine's time zone) or with a zone, …+01:00 or …Z. Past times mean now.")  # fmt: skip
-@click.option("--per-hour", type=click.IntRange(min=1), metavar="N", help="Max. mails per hour, spread evenly.")
-@click.option("--over", "over_minutes", type=Minutes(), metavar="DURATION", help="Spread the mails evenly over"
-              " DURATION, as 90m, 4h, 1h30m or 2d.")  # fmt: skip
+@start_at_option
+@click.option("--now", is_flag=True, help="Start as soon as the sendout is prepared [default without --start-at].")
+@per_hour_option
+@over_option
 @after_option
 @click.option("--auto-resume", is_flag=True, help="Resume automatically once enough codes are available.")
 @click.option("--id", "id_", type=click.UUID, help="Idempotency key: repeating the command with the same id starts no"
@@ -80,9 +50,9 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @as_json
 @asynchronous
 async def send(
-    message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, per_hour: int | None,
-    over_minutes: int | None, after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None, wait: bool,
-    json_output: bool,
+    message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, now: bool,
+    per_hour: int | None, over_minutes: int | None, after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None,
+    wait: bool, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Send a message to every recipient of a group.
 
@@ -98,12 +68,14 @@ async def send(
     """
     from coupons.addresses import parse_address
     from coupons.commands import Recipient, StartSendout
-    from coupons.store import inbox, sendouts, waits
+    from coupons.store import inbox, schedules, sendouts, waits
 
     if (group is None) == (not addresses):
         raise click.UsageError("give exactly one of --group and --to")
     if per_hour and over_minutes:
         raise click.UsageError("give at most one of --per-hour and --over")
+    if now and start_at:
+        raise click.UsageError("give at most one of --now and --start-at")
     recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
     command = StartSendout(
         message=message, group=group, recipients=recipients,
@@ -113,6 +85,7 @@ async def send(
         command = command.model_copy(update={"id": id_})
     async with database() as connection:
         if not await inbox.is_repeated(connection, command):
+            await schedules.check_start(connection, start_at)
             await sendouts.check(connection, command)
             await waits.check_after(connection, after)
     await publish(command)

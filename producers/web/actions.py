@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
 from coupons.sources import rechunk
-from coupons.store import imports, inbox, retries, sendout_views, sendouts, uncertain, uploads, waits
+from coupons.store import imports, inbox, retries, schedules, sendout_views, sendouts, uncertain, uploads, waits
 from coupons.store.imports import ImportStatus
 from coupons.store.retries import Choice, Retry
 from coupons.store.sendout_views import Sendout
@@ -127,6 +127,7 @@ async def _check(connection: Connection, command: Command) -> None:
         case ImportCoupons():
             await imports.check_command(connection, command)
         case StartSendout():
+            await schedules.check_start(connection, command.start_at)
             await sendouts.check(connection, command)
             await waits.check_after(connection, command.after)
         case ResumeSendout():

@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 from coupons import __version__
 from coupons.store.sendout_views import RESUMED_STATES
 from producers.durations import format_duration, format_rate
+from producers.local_time import to_local, zone_of
 
 
 def page(template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object) -> HTMLResponse:
@@ -20,11 +21,13 @@ def _amount(number: int | None) -> str:
 
 
 def _when(at: datetime) -> str:
-    return f"{at.astimezone():%-d %b %Y, %H:%M}"
+    local = to_local(at)
+    return f"{local:%-d %b %Y, %H:%M} {zone_of(local)}"
 
 
 def _second(at: datetime) -> str:
-    return f"{at.astimezone():%-d %b %Y, %H:%M:%S}"
+    local = to_local(at)
+    return f"{local:%-d %b %Y, %H:%M:%S} {zone_of(local)}"
 
 
 _TEMPLATES = Environment(
@@ -44,7 +47,7 @@ _TEMPLATES.filters |= {
 _TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UTC)}
 _TEMPLATES.globals |= {
     "version": __version__,
-    "zone": lambda: f"{datetime.now().astimezone():%Z}",
+    "zone": lambda: zone_of(to_local(datetime.now(UTC))),
     "resumed_states": RESUMED_STATES,
     "new_id": uuid4,
 }

@@ -1,11 +1,16 @@
 """Mails leave after the start time, at the requested rate, and within the rate limit that all workers share."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from coupons.commands import StartSendout
+from producers.local_time import format_time
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import WRONG_USAGE
+from tests.acceptance.processes import FAILED, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 from tests.waiting import eventually
 
@@ -35,7 +40,7 @@ def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
         sendout = shop.coupons(*later, start_at.isoformat()).out.strip()
         shop.becomes("sending", sendout)
         assert shop.get_list("spring-10").available == 0
-        assert f"starts {start_at.astimezone():%Y-%m-%d %H:%M}" in shop.coupons("show", sendout).out
+        assert f"starts {format_time(start_at)}" in shop.coupons("show", sendout).out
         tomorrow = (datetime.now() + timedelta(days=1)).isoformat(timespec="minutes")  # noqa: DTZ005 - typed without a zone
         assert shop.coupons(*later, tomorrow, "--wait", "--json", code=4).json["lists"][0]["missing"] == 10
         shop.becomes("finished", sendout)
@@ -43,11 +48,64 @@ def test_a_sendout_starts_at_its_start_time(shop: Shop) -> None:
     assert_own_codes(shop.mails(sendout), addresses(10), codes("SPRING", 10))
 
 
-def test_a_start_time_in_the_past_means_now(open_shop: Shop) -> None:
-    """A script that runs late can use a past start time without an error."""
+def test_a_start_in_the_past_is_refused_and_now_is_accepted(open_shop: Shop) -> None:
+    """The message names the time and --now. A script that runs some minutes late needs no other command."""
     open_shop.has("late", "late", addresses(2), {"late": codes("LATE", 2)})
-    past = ("--start-at", "2020-02-29T09:00:00+01:00", "--wait", "--json")
-    assert open_shop.coupons("send", "--message", "late", "--group", "late", *past).json["sent"] == 2
+    sending = ("send", "--message", "late", "--group", "late")
+    refused = open_shop.coupons(*sending, "--start-at", "2020-02-29T09:00:00+01:00", code=FAILED)
+    assert refused.err == (
+        "coupons: the start 2020-02-29T09:00+01:00 is more than 5 minutes in the past: to start now, use --now (in"
+        " JSON: no start_at)\n"
+    )
+    just_now = (datetime.now(UTC) - timedelta(minutes=4)).isoformat()
+    assert open_shop.coupons(*sending, "--start-at", just_now, "--wait", "--json").json["sent"] == 2
+
+
+def test_a_command_that_waited_in_its_queue_is_not_refused(open_shop: Shop) -> None:
+    """A worker accepts a start in the past: the command may have been published before it."""
+    open_shop.has("waited", "waited", addresses(2), {"waited": codes("WAITED", 2)})
+    past = datetime.now(UTC) - timedelta(days=2)
+    command = StartSendout(message="waited", group="waited", start_at=past)
+    open_shop.publish(command)
+    open_shop.becomes("finished", command.id)
+    late = ("--id", str(command.id), "--start-at", past.isoformat(), "--wait", "--json")
+    again = open_shop.coupons("send", "--message", "waited", "--group", "waited", *late)
+    assert again.json["sent"] == 2
+
+
+@pytest.mark.parametrize(
+    ("zone", "start_at", "words"),
+    [
+        ("Europe/Berlin", "2027-03-28T02:30", "write 2027-03-28T01:59+01:00 or 2027-03-28T03:00+02:00"),
+        ("Europe/Berlin", "2027-10-31T02:30", "write 2027-10-31T02:30+02:00 or 2027-10-31T02:30+01:00"),
+    ],
+)
+def test_a_local_time_that_is_not_one_time_is_refused(
+    open_shop: Shop, monkeypatch: pytest.MonkeyPatch, zone: str, start_at: str, words: str
+) -> None:
+    """The message has the valid spellings next to the skipped time, or those of the repeated time."""
+    monkeypatch.setenv("TZ", zone)
+    refused = open_shop.coupons("send", "--message", "m", "--group", "g", "--start-at", start_at, code=WRONG_USAGE)
+    assert words in " ".join(refused.err.split())
+
+
+def test_an_unknown_zone_is_an_error_of_each_command(open_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of a zone that the C library does not know would be shown and read as UTC."""
+    monkeypatch.setenv("TZ", "Mars/Olympus")
+    refused = open_shop.coupons("outbox", code=FAILED)
+    assert (refused.out, refused.err) == (
+        "",
+        "coupons: TZ=Mars/Olympus: unknown time zone; write a name such as Europe/Berlin or UTC, or unset TZ\n",
+    )
+
+
+def test_times_are_shown_with_their_zone(open_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`outbox` shows the zone next to each time."""
+    open_shop.has("zoned", "zoned", addresses(1), {"zoned": codes("ZONED", 1)})
+    open_shop.send("zoned", "zoned")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    (line,) = (line for line in open_shop.coupons("outbox").out.splitlines() if " zoned " in line)
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d JST", line)
 
 
 def test_a_sendout_keeps_its_rate(shop: Shop) -> None:
@@ -95,6 +153,7 @@ def test_an_invalid_time_or_rate_is_wrong_usage(open_shop: Shop) -> None:
         ("--over", "32d"): "up to 31d",
         ("--per-hour", "0"): "x>=1",
         ("--per-hour", "5", "--over", "4h"): "at most one of",
+        ("--now", "--start-at", "2030-01-01T09:00Z"): "at most one of --now and --start-at",
     }
     ending = {
         words: open_shop.begin("send", "--message", "none", "--group", "none", *arguments)

@@ -9,7 +9,8 @@ import pytest
 from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, connect
-from coupons.store import deliveries, rate_limit, sendout_views, sendouts
+from coupons.store import deliveries, rate_limit, schedules, sendout_views, sendouts
+from coupons.store.schedules import PastStart
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message
 
 
@@ -148,3 +149,12 @@ async def test_slots_follow_one_another(connection: Connection) -> None:
     assert waits == pytest.approx([0, 2, 4], abs=0.5)
     await connection.execute("UPDATE rate_limit SET next_mail_at = now() - interval '1 hour'")
     assert await rate_limit.book(connection, seconds=2) == pytest.approx(0, abs=0.5)
+
+
+async def test_a_start_is_compared_with_the_clock_of_the_database(connection: Connection) -> None:
+    """A start up to five minutes in the past is accepted, because clocks differ and a form takes time to send."""
+    now: datetime = await connection.fetchval("SELECT now()")
+    await schedules.check_start(connection, None)
+    await schedules.check_start(connection, now - timedelta(minutes=4, seconds=50))
+    with pytest.raises(PastStart, match=r"more than 5 minutes in the past: to start now, use --now"):
+        await schedules.check_start(connection, now - timedelta(minutes=5, seconds=10))

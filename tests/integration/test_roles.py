@@ -45,7 +45,7 @@ SQL = {
             "lookup",
             "invariants",
         ),
-        *("sendouts", "rate_limit", "retries", "uncertain", "uploads", "waits"),
+        *("sendouts", "rate_limit", "retries", "schedules", "uncertain", "uploads", "waits"),
     )
 }
 NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
@@ -60,7 +60,7 @@ waits.exists waits.remove
 """
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
-sendout_views.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
+sendout_views.* schedules.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.web import SAME_ORIGIN, Queues, consume, errors, upload, web_client
 
 TOKEN = "correct-horse"
 LIMIT_SECONDS = 20.0
+LONG_AGO = datetime(2020, 2, 29, 9, tzinfo=UTC)
 
 OpenSite = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 
@@ -138,6 +140,7 @@ async def test_a_command_that_cannot_be_done_is_not_published(
         ImportCoupons(list="spring-10", source=f"upload:{uuid4()}"): "there is no upload",
         StartSendout(message="hello", group="customers"): "there is no message hello",
         ResumeSendout(sendout=uuid4()): "there is no sendout",
+        StartSendout(message="hello", group="customers", start_at=LONG_AGO): "the start 2020-02-29T09:00+00:00 is more",
     }
     for command, reason in reasons.items():
         response = await post(site, command)
