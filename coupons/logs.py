@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -23,7 +25,25 @@ def configure(settings: Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LossyLog(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.CRITICAL)  # the logs of libraries contain values: bodies, parameters, addresses
+
+
+class _LossyLog:
+    """A log whose lines are dropped while it cannot be written: its reader has ended, or the disk is full.
+
+    A worker continues without a log. An error in the middle of a batch would leave mails uncertain.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()

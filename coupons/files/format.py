@@ -30,9 +30,15 @@ _OTHER_COLUMNS = {
 }
 """Other names that occur only in a header. An error message may quote a row that contains one of them."""
 
+_MAX_DIGITS = 9
 _SHOWN_COLUMNS = 30
 _SHOWN_CHARS = 50
 _NO_FILE_ENCODINGS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined")
+
+
+def parse_column(text: str | None) -> str | int | None:
+    """Return a column as the user typed it: a number is a position, everything else a name. None for no text."""
+    return int(text) if text and text.isdecimal() and len(text) <= _MAX_DIGITS else text or None
 
 
 @dataclass(frozen=True, slots=True)

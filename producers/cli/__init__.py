@@ -6,10 +6,13 @@ Everything else is imported when a command runs.
 
 import os
 from itertools import chain
+from typing import Any
 
 import click
 
 from coupons import __version__
+from producers.cli.closed_output import reporting_closed_output
+from producers.cli.group import Group
 from producers.cli.groups import groups
 from producers.cli.imports import import_file
 from producers.cli.lists import lists
@@ -53,8 +56,20 @@ SECTIONS = {
 }
 
 
-class Main(click.Group):
-    """Lists its commands in sections, in the order of their use."""
+class Main(Group):
+    """Lists its commands in sections, in the order of their use. Ends silently if its output is a closed pipe."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with reporting_closed_output():  # also while click reports an error
+            return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with reporting_closed_output():  # before click sees the error: it would exit with code 1
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with reporting_closed_output():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         width = max(map(len, self.commands))

@@ -63,10 +63,6 @@ def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str 
     return "\t" if value and value.lower() == "tab" else value
 
 
-def number_or_name(column: str | None) -> str | int | None:
-    return int(column) if column and column.isdecimal() else column
-
-
 def source_of(file: BinaryIO, show: Callable[[Progress], None] | None = None) -> "Source":
     """Return the open file as a source of the import engine. `show` is called with the progress after each MiB."""
     from coupons.sources import Source

@@ -5,13 +5,14 @@ from typing import Any, BinaryIO
 import click
 
 from coupons.states import ImportMode
-from producers.cli.files import FileOrUrl, format_options, number_or_name
+from producers.cli.files import FileOrUrl, format_options
+from producers.cli.group import Group
 from producers.cli.imports import import_options, run_import
 from producers.cli.output import as_json, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
 
 
-@click.group("group")
+@click.group("group", cls=Group)
 def groups() -> None:
     """Groups of recipients: import, list."""
 
@@ -46,9 +47,10 @@ async def import_file(
     a CSV, and `coupons show ID --rejected` prints them later.
     """
     from coupons.commands import Format
+    from coupons.files.format import parse_column
     from coupons.names import parse_name
 
-    format_ = Format(kind="csv", separator=separator, encoding=encoding, column=number_or_name(column))
+    format_ = Format(kind="csv", separator=separator, encoding=encoding, column=parse_column(column))
     return await run_import(file, group=parse_name(group), mode=ImportMode(mode), format_=format_, **options)
 
 

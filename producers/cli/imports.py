@@ -7,7 +7,7 @@ import click
 
 from coupons.states import ImportMode, ImportState
 from producers.cli.dry_run import dry_run_import
-from producers.cli.files import FileOrUrl, format_options, format_volume, number_or_name, write_rejected
+from producers.cli.files import FileOrUrl, format_options, format_volume, write_rejected
 from producers.cli.output import (
     REJECTED_SHOWN,
     amount,
@@ -81,9 +81,10 @@ async def import_file(
     a CSV, and `coupons show ID --rejected` prints them later.
     """
     from coupons.commands import Format
+    from coupons.files.format import parse_column
     from coupons.names import parse_name
 
-    format_ = Format(kind=kind, separator=separator, encoding=encoding, column=number_or_name(column), header=header)
+    format_ = Format(kind=kind, separator=separator, encoding=encoding, column=parse_column(column), header=header)
     return await run_import(file, list_=parse_name(list_), mode=ImportMode(mode), format_=format_, **options)
 
 

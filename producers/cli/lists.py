@@ -3,6 +3,7 @@
 import click
 
 from coupons.states import Shortage
+from producers.cli.group import Group
 from producers.cli.output import amount, as_json, counted, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
 
@@ -17,7 +18,7 @@ CASE_SENSITIVE_HELP = "Codes of this list that differ only in case are different
 PREVIEW_TEXT_HELP = "Printed instead of a code in previews and test mails."
 
 
-@click.group("list")
+@click.group("list", cls=Group)
 def lists() -> None:
     """Coupon lists: create, show, copy, archive, delete."""
 

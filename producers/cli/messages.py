@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from producers.cli.group import Group
 from producers.cli.output import as_json, emit_json, emit_table
 from producers.cli.runtime import Failed, asynchronous, database, settings
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from coupons.database import Connection
     from coupons.mail import Envelope, File
     from coupons.settings import Settings
+    from coupons.smtp import Relays
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 attribute_values = click.option(
@@ -35,7 +37,7 @@ Subject, text and HTML may contain placeholders:
       printed only if the recipient has a code from this list"""
 
 
-@click.group("message", help=HELP)
+@click.group("message", cls=Group, help=HELP)
 def messages() -> None:
     """The commands about messages."""
 
@@ -170,37 +172,48 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 
 @messages.command()
 @click.argument("name")
-@click.option("--to", required=True, help="Address to send the test mail to.")
+@click.option("--to", "to", required=True, multiple=True, metavar="EMAIL", help="Address to send the test mail to,"
+              " repeatable.")  # fmt: skip
 @attribute_values
 @asynchronous
-async def test(name: str, to: str, attributes: tuple[str, ...]) -> None:
-    """Send a message as a test mail to one address.
+async def test(name: str, to: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+    """Send a message as a test mail to one or more addresses.
 
     The mail is checked as the mails of a sendout are. Preview texts are printed instead of codes, so no code is used.
+    Nothing is sent if an address is invalid.
     """
     from coupons.addresses import parse_address
     from coupons.names import parse_name
-    from coupons.smtp import Deferred, Limits, Refused, Relays, Sent, SmtpAddress, Uncertain, Unreachable
+    from coupons.smtp import Limits, Relays, SmtpAddress
 
-    address = parse_address(to).address
+    parsed = [parse_address(each) for each in to]
+    addresses = list({each.key: each.address for each in reversed(parsed)}.values())[::-1]
     loaded = settings()
     async with database() as connection:
-        envelope = await _test_mail(connection, parse_name(name), address, _values(attributes), loaded)
-    addresses = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
-    async with Relays(
-        addresses, limits=Limits(connections=1), local_hostname=loaded.smtp_ehlo_hostname or None
-    ) as relays:
-        outcome = await relays.send(envelope)
-    match outcome:
-        case Sent(said):
-            click.echo(f"test mail of {name} sent to {address}: {said}")
-        case Refused(said) | Deferred(said) | Uncertain(said) | Unreachable(said):
-            raise Failed(f"test mail of {name} to {address} not sent: {said}")
+        envelopes = await _test_mails(connection, parse_name(name), addresses, _values(attributes), loaded)
+    relays = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
+    limits, host = Limits(connections=1), loaded.smtp_ehlo_hostname or None
+    async with Relays(relays, limits=limits, local_hostname=host) as smtp:
+        unsent = [reason for each in envelopes if (reason := await _send_test(smtp, name, each))]
+    if unsent:
+        raise Failed("; ".join(unsent))
 
 
-async def _test_mail(
-    connection: "Connection", name: str, address: str, given: dict[str, str], loaded: "Settings"
-) -> "Envelope":
+async def _send_test(smtp: "Relays", name: str, envelope: "Envelope") -> str | None:
+    """Send a test mail. Return why it was not sent, or None if it was."""
+    from coupons.smtp import Deferred, Refused, Sent, Uncertain, Unreachable
+
+    match await smtp.send(envelope):
+        case Sent(reply):
+            click.echo(f"test mail of {name} sent to {envelope.rcpt_to}: {reply}")
+            return None
+        case Refused(reply) | Deferred(reply) | Uncertain(reply) | Unreachable(reply):
+            return f"test mail of {name} to {envelope.rcpt_to} not sent: {reply}"
+
+
+async def _test_mails(
+    connection: "Connection", name: str, addresses: list[str], given: dict[str, str], loaded: "Settings"
+) -> list["Envelope"]:
     from datetime import UTC, datetime
     from uuid import uuid4
 
@@ -210,15 +223,19 @@ async def _test_mail(
     message = await messages.get(connection, name)
     texts = await _preview_texts(connection, message.lists)
     email = compile_message(message, await messages.list_files(connection, message.id), loaded)
-    values = {**_placeholders(message.attributes), **given, "email": address}
-    with _asking_for_values(message.attributes, given):
-        return email.write(
-            rcpt=address,
-            message_id=email.message_id(uuid4(), 0),
-            date=datetime.now(UTC),
-            attributes=values,
-            coupons=email.template.preview_coupons(values, texts),
-        )
+    envelopes = []
+    for address in addresses:
+        values = {**_placeholders(message.attributes), **given, "email": address}
+        with _asking_for_values(message.attributes, given):
+            envelope = email.write(
+                rcpt=address,
+                message_id=email.message_id(uuid4(), 0),
+                date=datetime.now(UTC),
+                attributes=values,
+                coupons=email.template.preview_coupons(values, texts),
+            )
+        envelopes.append(envelope)
+    return envelopes
 
 
 async def _preview_texts(connection: "Connection", names: list[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from producers.cli.group import Group
 from producers.cli.output import amount, as_json, counted, emit_json, emit_table, mark, moment
 from producers.cli.runtime import FAILED, asynchronous, database
 from producers.durations import format_duration
@@ -38,7 +39,7 @@ Then run one of:
       Remaining mails of started sendouts become uncertain and keep their codes."""
 
 
-@click.group("restore-guard")
+@click.group("restore-guard", cls=Group)
 def restore_guard() -> None:
     """Unlock sending after a restore or failover.
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
+from producers.cli.closed_output import is_output_error
+
 if TYPE_CHECKING:
     from coupons.commands import Command
     from coupons.database import Connection
@@ -67,9 +69,11 @@ def user_errors() -> Iterator[None]:
         raise Failed("; ".join(reasons_of(error))) from None
     except InsufficientPrivilegeError as error:
         raise Failed(denial(error)) from None
-    except BrokenPipeError:  # of stdout, as in `coupons outbox | head`: click exits without a message
-        raise
     except (PostgresError, InterfaceError, OSError, TimeoutError) as error:
+        if is_output_error(error):
+            raise
+        if isinstance(error.__cause__, UnicodeEncodeError):  # Python passes such bytes on as lone surrogates
+            raise Failed("an argument is not valid UTF-8") from None
         raise Failed(f"database: {type(error).__name__}") from None  # the error's text may contain codes
     except KeyboardInterrupt:
         raise Failed("aborted; work already queued continues in the workers") from None

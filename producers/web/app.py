@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -19,24 +19,22 @@ from producers.web.outbox_pages import OutboxPages
 
 
 def build(*, settings: Settings, pool: Pool) -> ASGIApp:
+    app = Starlette(routes=routes(settings=settings, pool=pool), exception_handlers=HANDLERS)
+    return Guard(app, token=settings.web_token.get_secret_value())
+
+
+def routes(*, settings: Settings, pool: Pool) -> list[BaseRoute]:
+    """The routes of the health checks, the API, the console and its static files."""
     broker_url = settings.broker_url.get_secret_value()
     max_bytes = settings.import_max_bytes
     actions = Actions(pool=pool, broker_url=broker_url, import_max_bytes=max_bytes)
     api = Api(pool=pool, actions=actions, import_max_bytes=max_bytes)
-    outbox_pages = OutboxPages(pool=pool, actions=actions)
-    list_pages = ListPages(pool=pool, actions=actions, import_max_bytes=max_bytes)
-    health = Health(pool=pool, broker_url=broker_url)
-    app = Starlette(
-        routes=[
-            *health.routes(),
-            Mount("/api", routes=api.routes()),
-            Mount("/static", StaticFiles(directory=str(files("producers.web").joinpath("static")))),
-            *outbox_pages.routes(),
-            *list_pages.routes(),
-            Route(
-                "/imports/{id:uuid}/rejections.csv", api.download_rejected_lines
-            ),  # for browsers: they have no bearer token
-        ],
-        exception_handlers=HANDLERS,
-    )
-    return Guard(app, token=settings.web_token.get_secret_value())
+    return [
+        *Health(pool=pool, broker_url=broker_url).routes(),
+        Mount("/api", routes=api.routes()),
+        Mount("/static", StaticFiles(directory=str(files("producers.web").joinpath("static")))),
+        *OutboxPages(pool=pool, actions=actions).routes(),
+        *ListPages(pool=pool, actions=actions, import_max_bytes=max_bytes).routes(),
+        # for browsers: they have no bearer token
+        Route("/imports/{id:uuid}/rejections.csv", api.download_rejected_lines),
+    ]

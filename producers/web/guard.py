@@ -8,6 +8,7 @@ it, so such requests must come from our own pages. Another site can also let a D
 import hmac
 import re
 from base64 import b64decode
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -49,7 +50,7 @@ class Guard:
             return error_response(request, 421, ["without COUPONS_WEB_TOKEN, only requests to localhost are allowed"])
         if request.method not in SAFE_METHODS and not _is_same_origin(request):
             return error_response(request, 403, ["cross-site request blocked"])
-        return None
+        return _nul_error(request)
 
     def _has_token(self, request: Request) -> bool:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
@@ -59,6 +60,15 @@ class Guard:
         elif not _is_api(request) and scheme.lower() == "basic":
             given = _password(credentials)
         return hmac.compare_digest(given.encode(), self._token)
+
+
+def _nul_error(request: Request) -> Response | None:
+    """Return an error for a URL with a NUL character, which no text in PostgreSQL can contain."""
+    if "\0" in request.scope["path"]:
+        return error_response(request, 404, ["Not Found"])
+    if b"\0" in unquote_to_bytes(request.scope["query_string"]):
+        return error_response(request, 422, ["the query contains a NUL character"])
+    return None
 
 
 def _is_api(request: Request) -> bool:

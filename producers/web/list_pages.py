@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from coupons.commands import ImportCoupons, decode
 from coupons.database import Connection, Pool
+from coupons.files.format import parse_column
 from coupons.files.rejections import Rejected
 from coupons.permission_errors import denial
 from coupons.store import groups, imports, lists, sendout_views
@@ -137,11 +138,10 @@ async def _first_rejected(connection: Connection, job: ImportStatus) -> tuple[li
 
 def _import_command(fields: dict[str, str], **target: str) -> ImportCoupons:
     """Return the command of an import form, without its source. Raises InvalidCommand with all reasons."""
-    column = fields.get("column", "")
     file_format = {
         "separator": "\t" if fields.get("separator") == "tab" else fields.get("separator") or None,
         "encoding": fields.get("encoding") or None,
-        "column": (int(column) if column.isdecimal() else column) or None,
+        "column": parse_column(fields.get("column", "")),
         "header": _HEADER_CHOICES.get(fields.get("header", "")),
     }
     content = {

@@ -16,6 +16,9 @@ from producers.web.errors import InvalidRequest, TooLarge
 MAX_FIELDS_BYTES = 10_000
 """Limits the fields of a form, not counting its file."""
 
+MAX_DIGITS = 18
+"""Digits of a Content-Length. Python refuses to convert 5,000 of them."""
+
 IDLE_SECONDS = 30
 """How long a client may send nothing. The limit is needed because an upload holds a database connection."""
 
@@ -29,8 +32,8 @@ async def read_limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]
     """
     declared = request.headers.get("content-length", "")
     read = 0
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise TooLarge(f"{int(declared):,} bytes exceed the limit of {max_bytes:,}")
+    if declared.isdecimal() and (len(declared) > MAX_DIGITS or int(declared) > max_bytes):
+        raise TooLarge(f"the body exceeds the limit of {max_bytes:,} bytes")
     async for chunk in _chunks(request):
         read += len(chunk)
         if read > max_bytes:
@@ -58,8 +61,16 @@ async def read_all(request: Request, max_bytes: int) -> bytes:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form without a file. Raises TooLarge."""
-    return dict(parse_qsl((await read_all(request, MAX_FIELDS_BYTES)).decode("utf-8", "replace")))
+    """Return the fields of a form without a file. Raises InvalidRequest, TooLarge."""
+    return _checked(dict(parse_qsl((await read_all(request, MAX_FIELDS_BYTES)).decode("utf-8", "replace"))))
+
+
+def _checked(fields: dict[str, str]) -> dict[str, str]:
+    """Raise InvalidRequest for a field with a NUL character, which PostgreSQL's text cannot contain."""
+    for name, value in fields.items():
+        if "\0" in value:
+            raise InvalidRequest(f"{name}: contains a NUL character")
+    return fields
 
 
 @dataclass(slots=True)
@@ -107,7 +118,8 @@ class FileForm:
             await self._read_more()
         if not self.file_name:
             raise InvalidRequest("file: no file was selected")
-        return {part.name: part.data.decode("utf-8", "replace") for part in self._parts if part is not self._file}
+        parts = (part for part in self._parts if part is not self._file)
+        return _checked({part.name: part.data.decode("utf-8", "replace") for part in parts})
 
     @property
     def file_name(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -124,16 +125,66 @@ def test_on_a_terminal_progress_goes_to_stderr_and_the_result_to_stdout(open_sho
     assert result.json["sent"] == 1_500
 
 
-def test_a_closed_pipe_ends_a_command_without_a_message(open_shop: Shop, sendout: Any) -> None:
-    """A command ends silently if its reader ends first, as in `coupons outbox | head`."""
+@pytest.mark.parametrize(
+    "arguments", [("outbox",), ("--help",), ("show", NOBODY), ("list", "ls", "--json")], ids=" ".join
+)
+@pytest.mark.parametrize("closed", ["stdout", "both"])
+def test_a_closed_pipe_ends_a_command_without_a_message(
+    open_shop: Shop, sendout: Any, arguments: tuple[str, ...], closed: str
+) -> None:
+    """A command ends by SIGPIPE if its reader ends first, as in `coupons outbox | head`; a shell shows 141.
+
+    A command that writes nothing to a closed pipe ends normally.
+    """
     environment = os.environ | SETTINGS | open_shop.services.environment()
-    with subprocess.Popen(
-        [COUPONS, "outbox"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    outputs: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE if closed == "stdout" else subprocess.STDOUT,
+    }
+    with subprocess.Popen([COUPONS, *arguments], env=environment, **outputs) as process:
         assert process.stdout
-        assert process.stderr
         process.stdout.close()
-        assert (process.stderr.read(), process.wait()) == (b"", FAILED)
+        printed = process.stderr.read() if process.stderr else b""
+        if arguments[0] == "show" and closed == "stdout":
+            assert (printed.count(b"\n"), process.wait()) == (1, FAILED)
+        else:
+            assert (printed, process.wait()) == (b"", -signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("arguments", [("outbox",), ("--help",)], ids=" ".join)
+def test_output_that_cannot_be_written_is_an_error(open_shop: Shop, sendout: Any, arguments: tuple[str, ...]) -> None:
+    """If the disk is full, the one line on stderr gives this reason, and the exit code is 1."""
+    environment = os.environ | SETTINGS | open_shop.services.environment()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COUPONS, *arguments], check=False, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (
+        FAILED, "coupons: the output cannot be written: no space left on device\n",
+    )  # fmt: skip
+
+
+def test_an_option_with_one_value_cannot_be_given_twice(open_shop: Shop) -> None:
+    """`send --group a --group b` would mail only one of the groups. Repeatable options and flags may be repeated."""
+    for arguments in (
+        ("send", "--message", "m", "--group", "a", "--group", "b"),
+        ("import", "/dev/null", "--list", "a", "--list", "b"),
+        ("who", "--email", "ada@example.org", "--email", "bob@example.org"),
+        ("message", "save", "m", "--subject", "a", "--subject", "b"),
+        ("list", "create", "x", "--description=a", "--description", "b"),
+    ):
+        error = open_shop.coupons(*arguments, code=WRONG_USAGE).err
+        assert error.endswith("is given twice, but accepts one value\n"), arguments
+    open_shop.coupons("outbox", "--json", "--json")
+    assert "is given twice" not in open_shop.coupons("send", "--to", "a@b.c", "--to", "a@b.d", code=WRONG_USAGE).err
+
+
+def test_an_argument_must_be_utf_8(open_shop: Shop) -> None:
+    """Bytes of another encoding are reported in one line. Nothing is changed."""
+    environment = os.environ | SETTINGS | open_shop.services.environment()
+    for arguments in (("who", "--code", b"\xff"), ("list", "create", "x", "--description", b"\xe4")):
+        done = subprocess.run([COUPONS, *arguments], check=False, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (FAILED, "coupons: an argument is not valid UTF-8\n")
 
 
 def test_no_color_is_respected(open_shop: Shop, sendout: Any) -> None:

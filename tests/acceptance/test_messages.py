@@ -82,6 +82,24 @@ def test_previews_and_test_mails_never_use_a_code(open_shop: Shop) -> None:
     assert open_shop.get_list("shown").sent == 3
 
 
+def test_a_test_mail_is_sent_to_each_address(open_shop: Shop) -> None:
+    """`message test --to a --to b` mails both addresses once. An invalid or refused address is reported."""
+    open_shop.has("each", "each", addresses(1), {"each": codes("EACH", 1)})
+    to = ("--to", "first@example.org", "--to", "second@example.org", "--to", "FIRST@example.org")
+    printed = open_shop.coupons("message", "test", "each", *to).out
+    assert printed.count("test mail of each sent to ") == 2
+    mailed = [mail.recipient for mail in open_shop.mails()]
+    assert (mailed.count("first@example.org"), mailed.count("second@example.org")) == (1, 1)
+    invalid = open_shop.coupons("message", "test", "each", "--to", "third@example.org", "--to", "fourth", code=1)
+    assert 'has no "@"' in invalid.err
+    refused = open_shop.coupons(
+        "message", "test", "each", "--to", "refuse.me@example.org", "--to", "fifth@example.org", code=1
+    )
+    assert "to refuse.me@example.org not sent: " in refused.err
+    mailed = [mail.recipient for mail in open_shop.mails()]
+    assert (mailed.count("third@example.org"), mailed.count("fifth@example.org")) == (0, 1)
+
+
 def test_a_test_mail_has_the_same_envelope_sender_as_a_sendout(open_shop: Shop) -> None:
     """COUPONS_BOUNCE_ADDRESS applies to test mails too, so that a bounce identifies its mail."""
     open_shop.has("bounce", "bounce", addresses(1), {"bounce": codes("BOUNCE", 1)}, text="Hello\n")

@@ -1,11 +1,13 @@
 """Workers that die, shut down, start before their services, or get no nudges."""
 
+import os
+import subprocess
 from typing import Any
 
 from coupons.commands import StartSendout
 from tests.acceptance.gateway import Gate
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import DONE
+from tests.acceptance.processes import COUPONS, DONE, SETTINGS
 from tests.acceptance.system import Shop, addresses, codes
 from tests.waiting import eventually
 
@@ -127,3 +129,18 @@ def test_a_worker_does_not_start_on_an_unmigrated_database(shop: Shop, empty_dat
     assert "applied 0001" in shop.coupons("migrate", database_url=empty_database_url).out
     assert "applied" not in shop.coupons("migrate", database_url=empty_database_url).out
     shop.coupons("list", "ls", database_url=empty_database_url)
+
+
+def test_a_worker_continues_without_its_log(shop: Shop) -> None:
+    """If the reader of its log ends, as in `coupons worker 2>&1 | tee log`, a worker mails on, and exits with 0."""
+    shop.has("spring-voucher", "customers", addresses(20), {"spring-10": codes("SPRING", 20)})
+    environment = os.environ | SETTINGS | shop.services.environment()
+    with subprocess.Popen([COUPONS, "worker"], env=environment, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stderr
+            assert any("consuming commands" in line for line in worker.stderr)
+            worker.stderr.close()
+            assert shop.send("spring-voucher", "customers")["sent"] == 20
+        finally:
+            worker.terminate()
+        assert worker.wait() == DONE

@@ -17,13 +17,18 @@ LIMIT_SECONDS = 10
 """Limit for one example, enough on a busy machine. An input that could control the running time would exceed it."""
 
 
-def fuzzed(share: float = 1) -> settings:
+def fuzzed(share: float = 1, *suppressed: HealthCheck) -> settings:
     """Settings of a fuzz test. It runs `share` times the usual number of examples, less than 1 for a slow test."""
     return settings(
         max_examples=max(10, round(EXAMPLES * share)),
         deadline=timedelta(seconds=LIMIT_SECONDS),
         derandomize=EXAMPLES == SHORT,  # `make test` tries the same examples each time
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+            *suppressed,
+        ],
     )
 
 

@@ -8,16 +8,18 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from coupons.files.format import parse_column
 from coupons.sources import PIECE_BYTES, SourceError
-from producers.cli.files import format_options, number_or_name, source_of
+from producers.cli.files import format_options, source_of
 
 
 @pytest.mark.parametrize(
-    ("column", "expected"), [("2", 2), ("code", "code"), ("²", "²"), ("1.", "1."), ("-1", "-1"), (None, None)]
+    ("column", "expected"),
+    [("2", 2), ("code", "code"), ("²", "²"), ("1.", "1."), ("-1", "-1"), ("9" * 5_000, "9" * 5_000), (None, None)],
 )
 def test_a_column_is_a_number_or_a_name(column: str | None, expected: str | int | None) -> None:
-    """A column of ASCII digits is a number; any other text is a name."""
-    assert number_or_name(column) == expected
+    """A column of a few digits is a number; any other text is a name."""
+    assert parse_column(column) == expected
 
 
 @pytest.mark.parametrize(
