@@ -19,7 +19,7 @@ FINAL = ("sent", "refused", "uncertain", "cancelled")
 NOT_STARTED = ("queued", "preparing", "interrupted", "failed")
 DELIVERIES = """
 SELECT d.sendout_id, d.number, d.address, d.attributes ->> 'tier' AS tier, d.state, d.reply, d.was_uncertain,
-       s.state AS sendout, s.resumed_at IS NOT NULL AS was_resumed, m.name AS message,
+       s.state AS sendout, m.name AS message,
        d.number = ANY (b.in_flight) AS in_flight
 FROM delivery d JOIN sendout s ON s.id = d.sendout_id JOIN message m ON m.id = s.message_id
 JOIN delivery_batch b ON b.sendout_id = d.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
@@ -33,8 +33,8 @@ SELECT l.name AS list, c.code, c.sendout_id, c.delivery_number FROM coupon c JOI
 CASE_SENSITIVE = "c"
 """The list whose codes that differ only in case are different coupons."""
 MAX_REFUSED = FIRST_SUSPECTS - 1
-"""How many mails of a sendout a worker process refuses while the relay refuses all mails. The next refusal pauses the
-sendout, unless the relay has accepted one of its mails before. After a resume, refusals are final.
+"""How many mails of a sendout a worker process may refuse while the relay refuses all messages. With one mail more, it
+pauses the sendout.
 """
 
 
@@ -63,7 +63,6 @@ class DeliveryRow:
     reply: str | None
     was_uncertain: bool
     sendout: str
-    was_resumed: bool
     message: str
     in_flight: bool
 
@@ -173,9 +172,7 @@ def _used_up(
     accepted = {mail.sendout_id for mail in mails}
     replies = {reply for _, reply in REFUSALS.values()}
     refused = Counter(
-        each.sendout_id
-        for each in deliveries.values()
-        if each.state == "refused" and each.reply in replies and not each.was_resumed
+        each.sendout_id for each in deliveries.values() if each.state == "refused" and each.reply in replies
     )
     for sendout, count in refused.items():
         if sendout not in accepted and count > MAX_REFUSED * processes:

@@ -107,9 +107,9 @@ REFUSALS = ("MESSAGE", "SENDER", "QUOTA")
 
 @pytest.mark.parametrize("what", REFUSALS)
 def test_a_relay_that_refuses_all_mails_does_not_use_up_the_sendout(lab: Lab, what: str) -> None:
-    """The sendout pauses, or waits for the end of the quota; each worker refuses at most two mails.
+    """The sendout pauses, or waits for the end of the quota. A resume while the relay refuses all mails loses nothing.
 
-    A resume while the relay still refuses all mails changes nothing. Later, each recipient gets a mail: most of them
+    A worker that has handed over only one or two mails may refuse them. Later, each recipient gets a mail: most of them
     after a resume, and the refused ones after a retry.
     """
     restart_sink(lab, {what: 1})
