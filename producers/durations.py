@@ -2,17 +2,23 @@
 
 import re
 
-_WRITTEN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?", re.ASCII)
-_MINUTES = (24 * 60, 60, 1)
+_WRITTEN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_SECONDS = (86_400, 3_600, 60, 1)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def parse_minutes(text: str) -> int | None:
     """Return the minutes of `4h`, `90m`, `2d` or `1h30m`; None if the text is not a duration or is zero."""
+    seconds = None if "s" in text.lower() else parse_seconds(text)
+    return None if seconds is None else seconds // 60
+
+
+def parse_seconds(text: str) -> int | None:
+    """Return the seconds of `30s`, `10m`, `2h` or `1h30m`; None if the text is not a duration or is zero."""
     found = _WRITTEN.fullmatch(text.strip().lower())
     if found is None:
         return None
-    return sum(int(amount or 0) * unit for amount, unit in zip(found.groups(), _MINUTES, strict=True)) or None
+    return sum(int(amount or 0) * unit for amount, unit in zip(found.groups(), _SECONDS, strict=True)) or None
 
 
 def format_duration(seconds: float) -> str:

@@ -142,7 +142,7 @@ async def _pieces(file: BinaryIO, size: int | None, show: Callable[[Progress], N
             piece = await _in_daemon_thread(partial(_read, file.fileno(), PIECE_BYTES))
         done += len(piece)
         if show:
-            show(Progress(done, size, "", ended=False, amount=format_volume(done, size)))
+            show(Progress(done, size, "", amount=format_volume(done, size), measured=True))
         if piece:
             yield piece
 

@@ -18,7 +18,7 @@ from producers.cli.output import (
     emit_rejected,
     moment,
 )
-from producers.cli.progress import Progress, follow
+from producers.cli.progress import Progress, check_timeout, follow, timeout_option
 from producers.cli.runtime import REJECTED_LINES, Failed, asynchronous, database, on_abort
 from producers.cli.upload import send_import
 
@@ -35,6 +35,7 @@ def import_options(command: Any) -> Any:
             "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",
         ),
         click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
+        timeout_option,
         click.option(
             "--rejected", metavar="OUTPUT", type=click.File("w", encoding="utf-8", lazy=True),
             help="Write rejected lines to this CSV, to fix and import again. Needs --wait or --dry-run.",
@@ -90,9 +91,11 @@ async def import_file(
 
 async def run_import(
     file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: ImportMode, format_: "Format",
-    dry_run: bool, wait: bool, rejected: TextIO | None, id_: UUID | None, json_output: bool,
+    dry_run: bool, wait: bool, timeout_seconds: float | None, rejected: TextIO | None, id_: UUID | None,
+    json_output: bool,
 ) -> int | None:  # fmt: skip
     """Import into a list or a group as the options say, and return the exit code."""
+    check_timeout(timeout_seconds, wait=wait)
     if rejected and not (wait or dry_run):
         raise click.UsageError("--rejected needs --wait or --dry-run")
     if dry_run:
@@ -105,10 +108,13 @@ async def run_import(
     if not wait:
         emit_json({"id": import_id}) if json_output else click.echo(import_id)
         return None
-    return await _wait(import_id, rejected, json_output=json_output)
+    return await follow_import(import_id, rejected, timeout_seconds=timeout_seconds, json_output=json_output)
 
 
-async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) -> int | None:
+async def follow_import(
+    import_id: UUID, rejected: TextIO | None = None, *, timeout_seconds: float | None, json_output: bool
+) -> int | None:
+    """Wait for the end, report the result, and return the exit code. Raises Failed if the import did not finish."""
     from coupons.store import imports, inbox
 
     async with database() as connection:
@@ -116,7 +122,13 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
         async def look() -> "ImportStatus | None":
             return await imports.find(connection, import_id) if await inbox.is_known(connection, import_id) else None
 
-        job = await follow(look, _progress_of, title="importing")
+        job = await follow(
+            look,
+            _progress_of,
+            title="importing",
+            timeout_seconds=timeout_seconds,
+            again=f"coupons show {import_id} --wait",
+        )
         if json_output and job.state == ImportState.FINISHED:
             emit_json(job)
         return await _report(connection, job, rejected, quiet=json_output)
@@ -124,9 +136,9 @@ async def _wait(import_id: UUID, rejected: TextIO | None, *, json_output: bool) 
 
 def _progress_of(job: "ImportStatus") -> Progress:
     return Progress(
-        job.read_bytes, job.total_bytes, job.state, ended=job.finished_at is not None, per_second=job.per_second,
-        seconds_left=job.seconds_left, unit="lines",
+        job.read_bytes, job.total_bytes, job.state, ended=job.finished_at is not None,
         amount=f"{format_volume(job.read_bytes, job.total_bytes)}, {counted(job.lines, 'line')}",
+        rate=f"{job.per_second:,.0f} lines/s" if job.per_second else "", seconds_left=job.seconds_left,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import click
 
 from coupons.states import SendoutState, Shortage
 from producers.cli.output import amount, as_json, counted, emit_json
+from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import TooFewCodes, asynchronous, database
 from producers.cli.sendouts import follow_sendout, sendout_id, wait_option
 
@@ -38,11 +39,12 @@ class OldAndNew(click.ParamType[tuple[str, str]]):
               " deferred mail to OLD to the address NEW instead, repeatable. The group is not changed.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Skip confirmation.")
 @wait_option
+@timeout_option
 @as_json
 @asynchronous
 async def retry(
     sendout: UUID, refused: bool, deferred: bool, corrections: tuple[tuple[str, str], ...], yes: bool, wait: bool,
-    json_output: bool,
+    timeout_seconds: float | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Send refused or deferred mails of a sendout again.
 
@@ -54,6 +56,7 @@ async def retry(
     from coupons.addresses import parse_address
     from coupons.store.retries import Choice, Correction
 
+    check_timeout(timeout_seconds, wait=wait)
     parsed = tuple(Correction(parse_address(old), parse_address(new)) for old, new in corrections)
     choice = Choice.of(refused=refused, deferred=deferred, corrections=parsed)
     if not yes and sys.stdin.isatty() and not await _confirm(sendout, choice):
@@ -64,7 +67,7 @@ async def retry(
         return None
     if not json_output:
         click.echo("\n".join(_describe(done)), err=True)
-    return await follow_sendout(sendout, json_output=json_output)
+    return await follow_sendout(sendout, timeout_seconds=timeout_seconds, json_output=json_output)
 
 
 async def _confirm(sendout_id: UUID, choice: "Choice") -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-DONE, FAILED, REJECTED_LINES, INTERRUPTED, NOT_ALL_MAILED = 0, 1, 3, 4, 5
+DONE, FAILED, REJECTED_LINES, INTERRUPTED, NOT_ALL_MAILED, STILL_RUNNING = 0, 1, 3, 4, 5, 6
 """Exit codes; click itself exits with 2 for wrong usage."""
 
 
@@ -38,6 +38,12 @@ class TooFewCodes(Failed):
     """A list has too few codes, and nothing was changed. Reported with the exit code of an interrupted sendout."""
 
     exit_code = INTERRUPTED
+
+
+class StillRunning(Failed):
+    """`--timeout` has ended the wait for a job, which continues."""
+
+    exit_code = STILL_RUNNING
 
 
 def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, NoReturn]:

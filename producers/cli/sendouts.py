@@ -10,10 +10,11 @@ import click
 from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
 from producers.cli.output import amount, as_json, counted, emit_json
-from producers.cli.progress import Progress, follow
+from producers.cli.progress import Progress, check_timeout, follow, timeout_option
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish
 from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
 from producers.cli.show import describe, format_start, list_problems
+from producers.durations import format_rate
 
 if TYPE_CHECKING:
     from coupons.database import Connection
@@ -47,12 +48,13 @@ sendout_id = click.argument("sendout", type=click.UUID)
 @click.option("--id", "id_", type=click.UUID, help="Idempotency key: repeating the command with the same id starts no"
               " second sendout.")  # fmt: skip
 @wait_option
+@timeout_option
 @as_json
 @asynchronous
 async def send(
     message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, now: bool,
     per_hour: int | None, over_minutes: int | None, after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None,
-    wait: bool, json_output: bool,
+    wait: bool, timeout_seconds: float | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Send a message to every recipient of a group.
 
@@ -70,6 +72,7 @@ async def send(
     from coupons.commands import Recipient, StartSendout
     from coupons.store import inbox, schedules, sendouts, waits
 
+    check_timeout(timeout_seconds, wait=wait)
     if (group is None) == (not addresses):
         raise click.UsageError("give exactly one of --group and --to")
     if per_hour and over_minutes:
@@ -92,16 +95,19 @@ async def send(
     if not wait:
         emit_json({"id": command.id}) if json_output else click.echo(command.id)
         return None
-    return await follow_sendout(command.id, command.id, json_output=json_output)
+    return await follow_sendout(command.id, command.id, timeout_seconds=timeout_seconds, json_output=json_output)
 
 
 @click.command()
 @sendout_id
 @after_option
 @wait_option
+@timeout_option
 @as_json
 @asynchronous
-async def resume(sendout: UUID, after: tuple[UUID, ...], wait: bool, json_output: bool) -> int | None:
+async def resume(
+    sendout: UUID, after: tuple[UUID, ...], wait: bool, timeout_seconds: float | None, json_output: bool
+) -> int | None:
     """Resume an interrupted or paused sendout.
 
     An interrupted sendout starts if its lists now have enough codes. Otherwise it stays interrupted, and --wait exits
@@ -111,6 +117,7 @@ async def resume(sendout: UUID, after: tuple[UUID, ...], wait: bool, json_output
     from coupons.commands import ResumeSendout
     from coupons.store import sendout_views, waits
 
+    check_timeout(timeout_seconds, wait=wait)
     async with database() as connection:
         sendout_views.check_resumable(await sendout_views.get(connection, sendout))
         await waits.check_after(connection, after)
@@ -120,7 +127,7 @@ async def resume(sendout: UUID, after: tuple[UUID, ...], wait: bool, json_output
         requested = {"id": command.id, "sendout": sendout}
         emit_json(requested) if json_output else click.echo(f"resume of {sendout} requested")
         return None
-    return await follow_sendout(sendout, command.id, json_output=json_output)
+    return await follow_sendout(sendout, command.id, timeout_seconds=timeout_seconds, json_output=json_output)
 
 
 @click.command()
@@ -179,7 +186,9 @@ async def _wait_until_idle(connection: "Connection", sendout_id: UUID) -> "Sendo
     return await sendout_views.get(connection, sendout_id)
 
 
-async def follow_sendout(sendout_id: UUID, command_id: UUID | None = None, *, json_output: bool) -> int:
+async def follow_sendout(
+    sendout_id: UUID, command_id: UUID | None = None, *, timeout_seconds: float | None, json_output: bool
+) -> int:
     """Wait for the end, print the sendout, and return the exit code. The command is awaited first if it is given."""
     from coupons.store import inbox, sendout_views
 
@@ -189,7 +198,13 @@ async def follow_sendout(sendout_id: UUID, command_id: UUID | None = None, *, js
             is_known = command_id is None or await inbox.is_known(connection, command_id)
             return await sendout_views.find(connection, sendout_id) if is_known else None
 
-        sendout = await follow(look, _progress_of, title="sending")
+        sendout = await follow(
+            look,
+            _progress_of,
+            title="sending",
+            timeout_seconds=timeout_seconds,
+            again=f"coupons show {sendout_id} --wait",
+        )
     if json_output:
         emit_json(sendout)
         for line in list_problems(sendout):
@@ -215,7 +230,9 @@ def exit_code(sendout: "Sendout") -> int:
 def _progress_of(sendout: "Sendout") -> Progress:
     total = sendout.recipients
     state = sendout.waiting or sendout.waiting_reason or format_start(sendout) or sendout.state
+    done = (total or 0) - sendout.remaining
     return Progress(
-        (total or 0) - sendout.remaining, total, state,
-        ended=sendout.ended, per_second=sendout.per_second, seconds_left=sendout.seconds_left,
+        done, total, state, ended=sendout.ended,
+        amount="" if total is None else f"{amount(done)} of {counted(total, 'mail')}",
+        rate=format_rate(sendout.per_second) if sendout.per_second else "", seconds_left=sendout.seconds_left,
     )  # fmt: skip

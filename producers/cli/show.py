@@ -9,7 +9,9 @@ import click
 
 from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
+from producers.cli.imports import follow_import
 from producers.cli.output import amount, as_json, coloured, counted, emit_csv, emit_json, emit_table, moment
+from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import Failed, asynchronous, database
 from producers.durations import format_duration, format_rate
 
@@ -35,39 +37,62 @@ PROBLEM_COLUMNS = {
 @click.argument("id_", metavar="ID", type=click.UUID)
 @click.option("--rejected", is_flag=True, help="Print the rejected lines of an import as CSV.")
 @click.option("--replies", is_flag=True, help="Print the relay's non-success replies to a sendout as CSV.")
+@click.option("--wait", is_flag=True, help="Wait until the sendout or import ends, as the command with --wait does.")
+@timeout_option
 @as_json
 @asynchronous
-async def show(id_: UUID, rejected: bool, replies: bool, json_output: bool) -> None:
+async def show(
+    id_: UUID, rejected: bool, replies: bool, wait: bool, timeout_seconds: float | None, json_output: bool
+) -> int | None:
     """Show one sendout or import in detail.
 
     ID is the id that `coupons send` or `coupons import` printed. A sendout is shown with its first problematic mails,
-    an import with its log.
+    an import with its log. --wait has the output and exit codes of `coupons send --wait` or `coupons import --wait`.
     """
     from coupons.files.rejections import streamed_rejections_csv
     from coupons.store import imports, lookup, sendout_views
 
+    check_timeout(timeout_seconds, wait=wait)
+    if wait and (rejected or replies):
+        raise click.UsageError("give at most one of --wait, --rejected and --replies")
+    if wait:
+        return await _wait(id_, timeout_seconds, json_output=json_output)
     async with database() as connection:
         job = await imports.find(connection, id_)
         if job and rejected:
             async for line in streamed_rejections_csv(imports.iter_rejections(connection, id_), job.columns):
                 click.echo(line, nl=False)
-            return
+            return None
         if job:
             emit_json(job) if json_output else describe_import(job, await imports.list_events(connection, id_))
-            return
+            return None
         sendout = await sendout_views.find(connection, id_)
         if sendout is None:
             raise Failed(f"there is no sendout or import {id_}")
         if replies:
             await emit_csv(lookup.iter_replies(connection, id_), REPLY_COLUMNS)
-            return
+            return None
         problems = await sendout_views.list_problems(connection, id_)
     if json_output:
         emit_json({"sendout": sendout, "problems": problems})
-        return
+        return None
     describe(sendout)
     if problems:
         emit_table(problems, PROBLEM_COLUMNS, empty="")
+    return None
+
+
+async def _wait(id_: UUID, timeout_seconds: float | None, *, json_output: bool) -> int | None:
+    from coupons.store import imports, sendout_views
+    from producers.cli.sendouts import follow_sendout
+
+    async with database() as connection:
+        is_import = await imports.find(connection, id_) is not None
+        if not is_import and await sendout_views.find(connection, id_) is None:
+            raise Failed(f"there is no sendout or import {id_}")
+    if is_import:
+        return await follow_import(id_, timeout_seconds=timeout_seconds, json_output=json_output)
+    return await follow_sendout(id_, timeout_seconds=timeout_seconds, json_output=json_output)
 
 
 def describe(sendout: "Sendout") -> None:

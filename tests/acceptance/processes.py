@@ -22,7 +22,7 @@ from tests.leaks import leaks, without_arguments
 from tests.waiting import LIMIT_SECONDS, eventually
 
 COUPONS = Path(sys.executable).with_name("coupons")
-DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED, NOT_ALL_MAILED = range(6)
+DONE, FAILED, WRONG_USAGE, REJECTED_LINES, INTERRUPTED, NOT_ALL_MAILED, STILL_RUNNING = range(7)
 """Exit codes of `coupons`."""
 
 COMMAND_LIMIT_SECONDS = 60

@@ -9,16 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.cli.output import emit_csv
-from producers.durations import format_duration, format_rate, parse_minutes
+from producers.durations import format_duration, format_rate, parse_minutes, parse_seconds
 
 
 @pytest.mark.parametrize(
     ("text", "minutes"),
-    [("90m", 90), ("4h", 240), ("2d", 2_880), ("1h30m", 90), (" 1H ", 60), ("0m", None), ("", None), ("1.5h", None)],
+    [
+        ("90m", 90),
+        ("4h", 240),
+        ("2d", 2_880),
+        ("1h30m", 90),
+        (" 1H ", 60),
+        ("0m", None),
+        ("", None),
+        ("1.5h", None),
+        ("30s", None),
+    ],
 )
 def test_durations_are_parsed(text: str, minutes: int | None) -> None:
     """Days, hours and minutes are accepted, and nothing else."""
     assert parse_minutes(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("10m", 600), ("1h 30m", None), ("1m30s", 90), (" 2H ", 7_200), ("0s", None)]
+)
+def test_timeouts_are_parsed(text: str, seconds: int | None) -> None:
+    """The timeout of a waiting command may also have seconds."""
+    assert parse_seconds(text) == seconds
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 90))
