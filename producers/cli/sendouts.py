@@ -9,6 +9,7 @@ import click
 
 from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
+from producers.cli.job_id import JobId
 from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import Progress, check_timeout, follow, timeout_option
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish
@@ -29,9 +30,9 @@ wait_option = click.option(
     "--wait", is_flag=True, help="Wait until the sendout ends or is interrupted, with a progress bar."
 )
 after_option = click.option(
-    "--after", type=click.UUID, multiple=True, metavar="ID", help="First wait until import ID has finished, even if no"
-    " worker has received it yet; repeatable.")  # fmt: skip
-sendout_id = click.argument("sendout", type=click.UUID)
+    "--after", type=JobId("import"), multiple=True, metavar="ID", help="First wait until import ID has finished, even"
+    " if no worker has received it yet; repeatable.")  # fmt: skip
+sendout_id = click.argument("sendout", type=JobId("sendout"))
 
 
 @click.command()
@@ -146,7 +147,7 @@ async def pause(sendout: UUID) -> None:
 
 
 @click.command()
-@click.argument("id_", metavar="ID", type=click.UUID)
+@click.argument("id_", metavar="ID", type=JobId("sendout", "import"))
 @asynchronous
 async def cancel(id_: UUID) -> None:
     """Cancel a sendout or an import for good.

@@ -10,6 +10,7 @@ import click
 from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
 from producers.cli.imports import follow_import
+from producers.cli.job_id import JobId
 from producers.cli.output import amount, as_json, coloured, counted, emit_csv, emit_json, emit_table, moment
 from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import Failed, asynchronous, database
@@ -34,7 +35,7 @@ PROBLEM_COLUMNS = {
 
 
 @click.command()
-@click.argument("id_", metavar="ID", type=click.UUID)
+@click.argument("id_", metavar="ID", type=JobId("sendout", "import"))
 @click.option("--rejected", is_flag=True, help="Print the rejected lines of an import as CSV.")
 @click.option("--replies", is_flag=True, help="Print the relay's non-success replies to a sendout as CSV.")
 @click.option("--wait", is_flag=True, help="Wait until the sendout or import ends, as the command with --wait does.")
@@ -46,8 +47,9 @@ async def show(
 ) -> int | None:
     """Show one sendout or import in detail.
 
-    ID is the id that `coupons send` or `coupons import` printed. A sendout is shown with its first problematic mails,
-    an import with its log. --wait has the output and exit codes of `coupons send --wait` or `coupons import --wait`.
+    ID is the id that `coupons send` or `coupons import` printed, or its first characters (at least 4), as for all
+    commands with an id. A sendout is shown with its first problematic mails, an import with its log. --wait has the
+    output and exit codes of `coupons send --wait` or `coupons import --wait`.
     """
     from coupons.files.rejections import streamed_rejections_csv
     from coupons.store import imports, lookup, sendout_views

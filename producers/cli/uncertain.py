@@ -6,6 +6,7 @@ from uuid import UUID
 
 import click
 
+from producers.cli.job_id import JobId
 from producers.cli.output import as_json, counted, emit_csv, emit_json, emit_table
 from producers.cli.runtime import FAILED, asynchronous, database
 
@@ -21,7 +22,7 @@ COLUMNS = {
 
 
 @click.command()
-@click.argument("sendout", type=click.UUID)
+@click.argument("sendout", type=JobId("sendout"))
 @click.option("--resend", is_flag=True, help="Send them again, with the same codes and Message-ID.")
 @click.option("--accept", is_flag=True, help="Count them as sent.")
 @click.option("--email", "emails", multiple=True, metavar="EMAIL", help="Only mails to this address, repeatable.")
