@@ -287,6 +287,13 @@ def test_no_resume_before_the_fix_refuses_a_mail_for_the_sender_or_the_message(o
         assert states(decides, audience, outcome) == ["pause"] * FIRST_SUSPECTS
 
 
+@pytest.mark.parametrize("outcome", [NOT_THE_MESSAGE, SENDER_AT_RCPT])
+def test_another_worker_refuses_no_mail_after_a_resume(outcome: Outcome) -> None:
+    """It has no evidence, for example because it was restarted, but it knows which mails were deferred before."""
+    audience = [resumed(each) for each in in_domains(FIRST_SUSPECTS)]
+    assert states(policy(), [again(each) for each in audience], outcome) == ["pause"] * FIRST_SUSPECTS
+
+
 @pytest.mark.parametrize("outcome", [NOT_THE_SENDER, NOT_THE_MESSAGE, SENDER_AT_RCPT])
 def test_a_resume_before_the_fix_pauses_after_ten_new_suspects(outcome: Outcome) -> None:
     """It costs at most the mails that were refused before, and these only if the recipients may be the reason."""

@@ -148,6 +148,11 @@ class Refusal:
         return self.delivery.attempts + 1 >= LAST_ATTEMPT
 
     @property
+    def follows_a_pause(self) -> bool:
+        """Whether the sendout was paused. Another worker may have paused it, which shows only in resumed mails."""
+        return self.evidence.has_paused or self.delivery.was_resumed
+
+    @property
     def accepts_others(self) -> bool:
         """Whether the relay has accepted another mail since this one was deferred."""
         return self.evidence.has_accepted_since(self.delivery.deferred_for or 0, self.now)
@@ -186,7 +191,7 @@ DECISIONS: tuple[tuple[frozenset[Subject], Callable[[Refusal], bool], Decision],
     (ANY, lambda it: not it.is_first and it.accepts_others, Decision.REFUSE),
     (SENDER_OR_RECIPIENT, lambda it: it.delivery.was_resumed, Decision.REFUSE),
     (ANY, lambda it: it.evidence.shows_that_all_are_refused, Decision.PAUSE),
-    (ALL_MAILS, lambda it: it.is_third and it.evidence.has_paused, Decision.PAUSE),
+    (ALL_MAILS, lambda it: it.is_third and it.follows_a_pause, Decision.PAUSE),
     (ANY, lambda it: it.is_third, Decision.REFUSE),
     (ANY, lambda _: True, Decision.DEFER),
 )
