@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.mail import File, compile_email
 from coupons.store import groups, lists
+from coupons.store.lists import CouponList
 from coupons.store.queries import Queries
 from coupons.templates.rendering import Parts, Template, TemplateError, check_sendable
 
@@ -72,6 +75,7 @@ async def save(
     compile_email(template=template, sender=sender, reply_to=reply_to, headers=headers, files=files)
     names = template.names
     async with connection.transaction():
+        await connection.execute(SQL.lock_name, name)
         found = await lists.get(connection, *names.lists)
         if archived := [each.name for each in found if each.archived_at]:
             raise Conflict(f"message {name}: list {', '.join(archived)} is archived")
@@ -92,10 +96,21 @@ async def save(
             dict(headers),
         )
         assert row is not None  # noqa: S101 - an INSERT of an aggregate always has a row
-        await connection.execute(SQL.name_lists, row["id"], [each.id for each in found])
+        await _name_lists(connection, name, row["id"], found)
         rows = [(row["id"], each.name, each.content_type, each.inline, each.content) for each in files]
         await connection.executemany(SQL.add_file, rows)
         return await get(connection, name)
+
+
+async def _name_lists(connection: Connection, name: str, message_id: int, found: Sequence[CouponList]) -> None:
+    """Store the lists of a version. Raises Conflict if one was deleted since it was read: a deletion is waited for."""
+    ids = [each.id for each in found]
+    try:
+        await connection.execute(SQL.name_lists, message_id, ids)
+    except asyncpg.ForeignKeyViolationError:
+        raise Conflict(f"message {name}: a list was deleted at the same moment; please retry") from None
+    if deleted := await connection.fetchval(SQL.first_deleted, message_id):
+        raise Conflict(f"message {name}: list {deleted} was deleted at the same moment; please retry")
 
 
 def require_sendable(message: Message) -> None:

@@ -1,3 +1,6 @@
+-- lock_name: wait until no other transaction saves the message $1, so that two of them do not create the same version
+SELECT pg_advisory_xact_lock(hashtextextended('message ' || $1, 0));
+
 -- save: create the next version of a message
 INSERT INTO message (name, version, sender, reply_to, subject, text, html, attributes, headers)
 SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM message WHERE name = $1
@@ -5,6 +8,10 @@ RETURNING id, version;
 
 -- name_lists: store the lists that a version refers to
 INSERT INTO message_list (message_id, list_id) SELECT $1, unnest($2::bigint[]);
+
+-- first_deleted: a list of a version that is deleted, or no row
+SELECT l.name FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
+WHERE ml.message_id = $1 AND l.deleted_at IS NOT NULL LIMIT 1;
 
 -- add_file: store an attachment or inline image of a version
 INSERT INTO message_file (message_id, name, content_type, inline, content) VALUES ($1, $2, $3, $4, $5);

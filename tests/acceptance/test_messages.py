@@ -111,6 +111,14 @@ def test_a_test_mail_has_the_same_envelope_sender_as_a_sendout(open_shop: Shop) 
     assert found.mail_from == f"bounces+{message_id}@example.org"
 
 
+def test_a_message_can_be_saved_twice_at_the_same_moment(open_shop: Shop) -> None:
+    """Each command creates its own version, and reports it."""
+    file = open_shop.file("racing.txt", "Hello\n")
+    save = ("message", "save", "racing", "--subject", "Hello", "--text", file)
+    printed = [end().out for end in [open_shop.begin(*save) for _ in range(4)]]
+    assert sorted(printed) == [f"message racing saved, version {number}, no codes\n" for number in (1, 2, 3, 4)]
+
+
 def test_a_sendout_keeps_its_version_of_the_message(open_shop: Shop) -> None:
     """A version that is saved while a sendout is interrupted applies only to later sendouts."""
     open_shop.has("versions", "two", addresses(2), {"versions": codes("VERSION", 1)})
