@@ -329,7 +329,8 @@ ALTER TABLE import_rejection
 -- The job that mails a message.
 --
 --     queued ──→ preparing ──┬─→ sending ──→ finished
---                            │   sending ←→ paused: by an operator, or because the relay refuses all mails
+--                            │   sending ←→ paused: by an operator, because the relay refuses all mails, or after the
+--                            │                      first part (`first_part`)
 --                            ├─→ interrupted: a list has too few codes; no code is reserved, no mail was sent
 --                            │   interrupted ──→ sending: resumed by an operator, or automatically (`auto_resume`)
 --                            └─→ failed: it can never be sent, as there are no recipients or one lacks an attribute
@@ -360,13 +361,21 @@ CREATE TABLE sendout (
     group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted
     not_resumed text,  -- why the last requested resume was rejected while it waited
     resumed_at  timestamptz,  -- when it was last resumed after a pause
+    first_part  integer CHECK (first_part > 0),  -- it pauses after the mails to these many recipients; NULL: it does not
+    rest_held   boolean NOT NULL DEFAULT false,  -- no batch after delivery `first_part` is claimed
+    first_mailed_at timestamptz,  -- when it paused after its first part: the next resume releases the rest
+    skip_already_mailed boolean NOT NULL DEFAULT false,  -- leave out recipients who got the message in another sendout
+    already_mailed integer NOT NULL DEFAULT 0 CHECK (already_mailed >= 0),  -- recipients that were left out for this
     CONSTRAINT sending_has_recipients
         CHECK (state NOT IN ('sending', 'interrupted', 'finished') OR coalesce(recipients, 0) > 0),
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
-    CONSTRAINT spread_has_a_pace CHECK (over_minutes IS NULL OR recipients IS NULL OR per_hour IS NOT NULL)
+    CONSTRAINT spread_has_a_pace CHECK (over_minutes IS NULL OR recipients IS NULL OR per_hour IS NOT NULL),
+    CONSTRAINT held_after_a_part CHECK (NOT rest_held OR coalesce(first_part < recipients, false)),
+    CONSTRAINT left_out_on_request CHECK (already_mailed = 0 OR skip_already_mailed)
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
+CREATE INDEX sendout_message ON sendout (message_id);  -- finds the earlier sendouts of a message
 
 -- A sendout that waits for imports before it is prepared (state queued) or resumed (interrupted or paused). Waiting is not
 -- a state: no worker claims a sendout that has a row here. The row is deleted when the wait ends. Ids of imports are
@@ -501,6 +510,50 @@ END $$;
 CREATE TRIGGER address_is_final BEFORE UPDATE OF address, address_key ON delivery
     FOR EACH ROW WHEN ((OLD.address, OLD.address_key) IS DISTINCT FROM (NEW.address, NEW.address_key)
                        AND (OLD.was_uncertain OR OLD.state NOT IN ('refused', 'deferred'))) EXECUTE FUNCTION refuse_correction();
+
+-- Returns whether the recipient with this address key got a version of the message: a mail was sent, or may have arrived.
+-- `sendouts` are the sendouts to look at, or NULL for all of the message. One of the given sendouts takes one descent in
+-- the index, whatever other mails the recipient got. With equality on both columns, the planner may read all deliveries of
+-- a sendout through the primary key, if there are no statistics; for a comparison of rows, only one index is possible.
+CREATE FUNCTION was_mailed(key text, of_message text, sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF sendouts IS NULL THEN
+        RETURN EXISTS (
+            SELECT FROM delivery d
+            WHERE d.address_key = key AND (d.state IN ('sent', 'uncertain') OR d.was_uncertain)
+              AND EXISTS (SELECT FROM sendout s JOIN message m ON m.id = s.message_id
+                          WHERE s.id = d.sendout_id AND m.name = of_message OFFSET 0));
+    END IF;
+    RETURN EXISTS (
+        SELECT FROM unnest(sendouts) AS earlier (id) CROSS JOIN LATERAL (
+            SELECT d.state, d.was_uncertain FROM delivery d
+            WHERE (d.address_key, d.sendout_id) >= (key, earlier.id) AND (d.address_key, d.sendout_id) <= (key, earlier.id)
+            ORDER BY d.address_key, d.sendout_id LIMIT 1
+        ) d
+        WHERE d.state IN ('sent', 'uncertain') OR d.was_uncertain);
+END $$;
+
+-- Like was_mailed(): whether the recipient holds a code of one of these lists, because it is assigned or was sent to them.
+CREATE FUNCTION holds_code(key text, lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF sendouts IS NULL THEN
+        RETURN EXISTS (
+            SELECT FROM delivery d
+            WHERE d.address_key = key
+              AND EXISTS (SELECT FROM coupon c
+                          WHERE c.list_id = ANY (lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+                          OFFSET 0));
+    END IF;
+    RETURN EXISTS (
+        SELECT FROM unnest(sendouts) AS earlier (id) CROSS JOIN LATERAL (
+            SELECT d.sendout_id, d.number FROM delivery d
+            WHERE (d.address_key, d.sendout_id) >= (key, earlier.id) AND (d.address_key, d.sendout_id) <= (key, earlier.id)
+            ORDER BY d.address_key, d.sendout_id LIMIT 1
+        ) d
+        WHERE EXISTS (SELECT FROM coupon c
+                      WHERE c.list_id = ANY (lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+                      OFFSET 0));
+END $$;
 
 -- The earlier attempts of deliveries that were tried more than once. Together with `delivery.reply` (the latest
 -- attempt), the table has the relay's reply to each attempt.

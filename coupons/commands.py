@@ -46,6 +46,7 @@ MAX_INLINE = 1_000
 """Maximum number of codes or recipients in the body of a command; more of them need a `source` or a group."""
 MAX_MINUTES = 60 * 24 * 31
 MAX_PER_HOUR = 1_000_000_000
+MAX_FIRST = 1_000_000_000
 FIRST_YEAR, LAST_YEAR = 1970, 9998
 """The years allowed for a start time: Python and Postgres can represent them in every time zone."""
 MAX_COLUMN = 10_000
@@ -283,7 +284,7 @@ class ImportCoupons(_Command):
 class StartSendout(_Command):
     """Mail a message to the recipients of a group, or to the recipients given in the command."""
 
-    later = ("start_at", "per_hour", "over_minutes", "auto_resume", "after")
+    later = ("start_at", "per_hour", "over_minutes", "auto_resume", "after", "first", "skip_already_mailed")
 
     type: Literal["sendout"] = "sendout"
     message: Name = Field(description="Name of the message; its newest version is sent")
@@ -314,6 +315,14 @@ class StartSendout(_Command):
         (),
         description="Ids of imports that must have finished before the sendout is prepared; they may arrive later than "
         "this command",
+    )
+    first: Annotated[int, Field(ge=1, le=MAX_FIRST)] | None = Field(
+        None, description="Mail only this number of recipients, then pause; a resume mails the others"
+    )
+    skip_already_mailed: bool = Field(
+        False,
+        description="Leave out recipients who got a version of this message in an earlier sendout: their mail was sent "
+        "or is uncertain",
     )
 
     @model_validator(mode="after")

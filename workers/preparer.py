@@ -7,11 +7,11 @@ import structlog
 
 from coupons import failpoints
 from coupons.admission import Granted, Short
-from coupons.database import Connection, Pool
+from coupons.database import Pool
 from coupons.errors import Conflict
 from coupons.lease import renewed_lease
 from coupons.settings import Settings
-from coupons.store import messages, sendouts
+from coupons.store import sendouts
 from coupons.store.sendouts import Claim
 from workers.loops import NO_PAUSE
 from workers.nudges import Nudges
@@ -50,7 +50,7 @@ class Preparer:
         async with self._pool.acquire() as connection:
             try:
                 if claim.recipients is None:
-                    await self._check_recipients(connection, claim)
+                    await sendouts.check_recipients(connection, claim)
                     await sendouts.take_snapshot(connection, claim, batch_size=self._settings.effective_batch_size)
                 failpoints.hit("sendout.prepared")
                 decision = await sendouts.admit(connection, claim)
@@ -61,14 +61,6 @@ class Preparer:
                 await self._nudges.deliver()  # to cancel its deliveries
                 return
         await self._announce(claim, decision)
-
-    async def _check_recipients(self, connection: Connection, claim: Claim) -> None:
-        message = await messages.get_for_sendout(connection, claim.id)
-        if claim.group_id is None:
-            raise Conflict(f"there is no group {claim.group_name}" if claim.group_name else "it has no recipients")
-        if lacking := await sendouts.count_lacking(connection, claim.group_id, message.attributes):
-            who = "1 recipient lacks" if lacking == 1 else f"{lacking} recipients lack"
-            raise Conflict(f"{who} one of {', '.join(message.attributes)}")
 
     async def _announce(self, claim: Claim, decision: Granted | Short) -> None:
         match decision:

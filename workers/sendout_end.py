@@ -1,4 +1,6 @@
-"""Log the end of a sendout: as a warning if some of its mails were refused or are uncertain."""
+"""Log the end of a sendout, as a warning if some of its mails were refused or are uncertain, and of its first part."""
+
+from uuid import UUID
 
 import structlog
 
@@ -6,6 +8,10 @@ from coupons.states import SendoutState
 from coupons.store.sendouts import Ended
 
 log = structlog.get_logger()
+
+
+def log_first_part(sendout_id: UUID) -> None:
+    log.info("first part of sendout mailed, sendout paused", sendout=str(sendout_id))
 
 
 def log_end(ended: Ended) -> None:

@@ -14,7 +14,7 @@ from coupons.settings import Settings
 from coupons.store import deliveries, imports, sendouts, uncertain, uploads
 from workers.auto_resume import auto_resume
 from workers.nudges import Nudges
-from workers.sendout_end import log_end
+from workers.sendout_end import log_end, log_first_part
 
 log = structlog.get_logger()
 ROLES = ("deliver", "sendout", "import")
@@ -61,5 +61,7 @@ class Sweeper:
             log.info("uncertain mails resolved", policy=policy, mails=count)
 
     async def _settle(self, connection: Connection) -> None:
+        for sendout_id in await sendouts.pause_after_first(connection):
+            log_first_part(sendout_id)
         for ended in await sendouts.settle_all(connection):
             log_end(ended)

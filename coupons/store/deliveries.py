@@ -46,6 +46,8 @@ class Batch:
     sendout_state: SendoutState
     waiting_reason: str | None = None
     """Why the sendout makes no progress, as the Outbox shows it."""
+    rest_held: bool = False
+    """The batch belongs to the first part of a sendout, after which the sendout pauses."""
 
     @property
     def key(self) -> tuple[UUID, int, UUID]:
@@ -172,6 +174,7 @@ def _batch(row: asyncpg.Record) -> Batch:
         row["lease_token"],
         SendoutState(row["sendout_state"]),
         row.get("waiting_reason"),
+        row.get("rest_held", False),
     )
 
 

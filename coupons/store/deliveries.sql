@@ -1,17 +1,20 @@
 -- claim: claim a due batch of a sendout that is sending, cancelled or failed or, if $3, not of a sending one
+-- While the rest of a sending sendout is held, only batches of its first part are claimed.
 -- The sendout is chosen at random, so that a small one does not wait for a large one to finish. From its batches, the
 -- one that became due last is claimed. The statement returns no row while the restore guard blocks sending, because
 -- closing a batch would return codes that may have been sent since the backup.
 WITH sending AS MATERIALIZED (
-    SELECT id, state, per_hour, waiting_reason FROM sendout
+    SELECT id, state, per_hour, waiting_reason, CASE WHEN state = 'sending' AND rest_held THEN first_part END AS only_first
+    FROM sendout
     WHERE restore_guard_accepted() AND finished_at IS NULL
       AND (state IN ('cancelled', 'failed') OR (NOT $3 AND state = 'sending' AND next_batch_at <= now()))
     ORDER BY random()
 ), due AS (
-    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting_reason
+    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting_reason, s.only_first IS NOT NULL AS rest_held
     FROM sending s CROSS JOIN LATERAL (
         SELECT sendout_id, number, in_flight FROM delivery_batch
         WHERE sendout_id = s.id AND NOT closed AND due_at <= now() AND (lease_until IS NULL OR lease_until < now())
+          AND (s.only_first IS NULL OR last_delivery <= s.only_first)
         ORDER BY due_at DESC, number FOR UPDATE SKIP LOCKED LIMIT 1
     ) b
     LIMIT 1
@@ -21,7 +24,7 @@ SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + mak
     claimed_at = now(), claimed_remaining = b.remaining
 FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
-          due.in_flight AS abandoned, due.per_hour, due.waiting_reason;
+          due.in_flight AS abandoned, due.per_hour, due.waiting_reason, due.rest_held;
 
 -- take_turn: delay the next batch of a sendout with a rate limit by the time for this batch's mails ($2 … $3)
 -- Returns no row if another worker has claimed the sendout's next batch first.
@@ -47,7 +50,8 @@ RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_tok
 -- next_due: seconds until a batch can be claimed that cannot be claimed now
 SELECT extract(epoch FROM min(greatest(s.next_batch_at, b.due_at)) - now())::float8
 FROM sendout s CROSS JOIN LATERAL (
-    SELECT min(due_at) AS due_at FROM delivery_batch WHERE sendout_id = s.id AND NOT closed AND lease_token IS NULL
+    SELECT min(due_at) AS due_at FROM delivery_batch
+    WHERE sendout_id = s.id AND NOT closed AND lease_token IS NULL AND (NOT s.rest_held OR last_delivery <= s.first_part)
 ) b
 WHERE s.finished_at IS NULL AND s.state = 'sending';
 

@@ -1,11 +1,20 @@
--- list_ids: the ids of the lists that the message of a sendout names
-SELECT l.name, l.id FROM sendout s JOIN message_list ml USING (message_id) JOIN coupon_list l ON l.id = ml.list_id
-WHERE s.id = $1;
+-- list_ids: the ids of the lists that message $1 names
+SELECT l.name, l.id FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id WHERE ml.message_id = $1;
 
 -- snapshot_group: insert one delivery per recipient of the group, numbered by address
 INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
 SELECT $1, row_number() OVER (ORDER BY address_key), address_key, address, attributes
 FROM recipient WHERE group_id = $2;
+
+-- snapshot_unmailed: like snapshot_group, without the recipients who got message $3 in the sendouts $4 (NULL: in any)
+-- Returns the numbers of inserted and of omitted recipients. MATERIALIZED: each recipient is looked up once.
+WITH member AS MATERIALIZED (
+    SELECT address_key, address, attributes, was_mailed(address_key, $3, $4) AS mailed FROM recipient WHERE group_id = $2
+), inserted AS (
+    INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
+    SELECT $1, row_number() OVER (ORDER BY address_key), address_key, address, attributes FROM member WHERE NOT mailed
+)
+SELECT count(*) FILTER (WHERE NOT mailed) AS recipients, count(*) FILTER (WHERE mailed) AS already_mailed FROM member;
 
 -- create_audience: create this connection's table for a copy of a group, which is emptied when the transaction ends
 CREATE TEMP TABLE IF NOT EXISTS audience (number integer, address_key text, address text, attributes jsonb)
@@ -14,6 +23,18 @@ ON COMMIT DELETE ROWS;
 -- copy_audience: copy the recipients of the group, numbered by address; an import may change the group in the meantime
 INSERT INTO audience
 SELECT row_number() OVER (ORDER BY address_key), address_key, address, attributes FROM recipient WHERE group_id = $1;
+
+-- copy_unmailed: like copy_audience, without the recipients whom snapshot_unmailed omits
+WITH member AS MATERIALIZED (
+    SELECT address_key, address, attributes, was_mailed(address_key, $2, $3) AS mailed FROM recipient WHERE group_id = $1
+), inserted AS (
+    INSERT INTO audience
+    SELECT row_number() OVER (ORDER BY address_key), address_key, address, attributes FROM member WHERE NOT mailed
+)
+SELECT count(*) FILTER (WHERE NOT mailed) AS recipients, count(*) FILTER (WHERE mailed) AS already_mailed FROM member;
+
+-- mailed: those of the address keys $1 whose recipients got message $2 in the sendouts $3 (NULL: in any)
+SELECT key FROM unnest($1::text[]) AS key WHERE was_mailed(key, $2, $3);
 
 -- snapshot_audience: insert one delivery per recipient in the audience
 -- Bytes 2n - 2 and 2n - 1 of $2 are the number of the set in $3 of the lists that delivery n needs.

@@ -70,6 +70,15 @@ class Sendout:
     finished_at: datetime | None
     per_hour: float | None
     auto_resume: bool
+    first: int | None
+    """The number of recipients that are mailed before the sendout pauses."""
+    rest_held: bool
+    """The other recipients are not mailed before a resume."""
+    is_first_mailed: bool
+    """The sendout is paused because these recipients were mailed; a resume mails the others."""
+    skip_already_mailed: bool
+    already_mailed: int
+    """Recipients that were left out because they got the message in another sendout."""
     resumable: bool
     """The sendout is interrupted, and its lists now have enough codes.
 

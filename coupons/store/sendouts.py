@@ -3,6 +3,7 @@
 schema.sql has a diagram of its states.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from coupons.database import Connection, require_transaction
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, needs, restore_guard, sendout_views, waits
+from coupons.store.earlier import Earlier, find_earlier
+from coupons.store.needs import Snapshot
 from coupons.store.queries import Queries
 from coupons.store.waits import Obstacle, Unfinished
 
@@ -23,6 +26,8 @@ SNAPSHOT_SECONDS = 3_600
 """The time limit of a snapshot, which copies all recipients in one statement. Tens of millions take minutes."""
 AFTER_SECONDS = 3_600.0
 """The default of COUPONS_AFTER_SECONDS."""
+NO_RECIPIENTS = "its group has no recipients"
+ALL_MAILED = "each of its recipients already got the message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Claim:
     group_id: int | None
     group_name: str | None
     recipients: int | None
+    skip_already_mailed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,14 @@ async def create(
     await connection.execute(
         SQL.create, command.id, checked.message.id, checked.group_id, command.start_at, command.per_hour,
         command.over_minutes, command.auto_resume, command.group if checked.group_id is None else None,
+        command.first, command.skip_already_mailed,
     )  # fmt: skip
     if command.recipients is not None:
-        recipients = await needs.snapshot_given(connection, command.id, checked.message, command.recipients)
-        await _complete_snapshot(connection, command.id, recipients, batch_size, lease_token=None)
+        leave_out = await find_earlier(connection, checked.message.name) if command.skip_already_mailed else None
+        snapshot = await needs.snapshot_given(
+            connection, command.id, checked.message, command.recipients, leave_out=leave_out
+        )
+        await _complete_snapshot(connection, command.id, snapshot, batch_size, lease_token=None)
     if checked.imports:
         await waits.begin(connection, command.id, command, checked.imports, after_seconds=after_seconds)
 
@@ -154,12 +164,25 @@ async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> 
     return Claim(**row) if row else None
 
 
-async def count_lacking(connection: Connection, group_id: int, attributes: list[str]) -> int:
-    """Return how many recipients of the group lack one of these attributes."""
+async def check_recipients(connection: Connection, claim: Claim) -> None:
+    """Check the group before its snapshot. Raises Conflict if it does not exist or recipients lack an attribute."""
+    message = await messages.get_for_sendout(connection, claim.id)
+    if claim.group_id is None:
+        raise Conflict(f"there is no group {claim.group_name}" if claim.group_name else NO_RECIPIENTS)
+    leave_out = await _leave_out(connection, claim, message)
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
-        count: int = await connection.fetchval(SQL.lacking, group_id, attributes, timeout=SNAPSHOT_SECONDS)
-        return count
+        omit = (leave_out.message, leave_out.sendouts) if leave_out else (None, None)
+        lacking = await connection.fetchval(
+            SQL.lacking, claim.group_id, message.attributes, *omit, timeout=SNAPSHOT_SECONDS
+        )
+    if lacking:
+        raise Conflict(describe_lacking(lacking, message.attributes))
+
+
+def describe_lacking(recipients: int, attributes: Sequence[str]) -> str:
+    who = "1 recipient lacks" if recipients == 1 else f"{recipients} recipients lack"
+    return f"{who} one of {', '.join(attributes)}"
 
 
 async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:
@@ -172,20 +195,33 @@ async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int
     message = await messages.get_for_sendout(connection, claim.id)
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
-        recipients = await needs.snapshot_group(connection, claim.id, message, claim.group_id, seconds=SNAPSHOT_SECONDS)
-        if not recipients:
-            raise Conflict("its group has no recipients")
-        await _complete_snapshot(connection, claim.id, recipients, batch_size, lease_token=claim.lease_token)
-        return recipients
+        leave_out = await _leave_out(connection, claim, message)
+        snapshot = await needs.snapshot_group(
+            connection, claim.id, message, claim.group_id, leave_out=leave_out, seconds=SNAPSHOT_SECONDS
+        )
+        await _complete_snapshot(connection, claim.id, snapshot, batch_size, lease_token=claim.lease_token)
+        return snapshot.recipients
+
+
+async def _leave_out(connection: Connection, claim: Claim, message: messages.Message) -> Earlier | None:
+    """Return the sendouts whose recipients are left out; None if no recipient is."""
+    return await find_earlier(connection, message.name) if claim.skip_already_mailed else None
 
 
 async def _complete_snapshot(
-    connection: Connection, sendout_id: UUID, recipients: int, batch_size: int, *, lease_token: UUID | None
+    connection: Connection, sendout_id: UUID, snapshot: Snapshot, batch_size: int, *, lease_token: UUID | None
 ) -> None:
+    recipients = snapshot.recipients
+    if not recipients:
+        raise Conflict(describe_no_recipients(snapshot.already_mailed))
     pace: float | None = await connection.fetchval(SQL.pace, sendout_id, recipients)
     await connection.execute(SQL.batches, sendout_id, recipients, paced_batch(batch_size, pace))
-    if await connection.fetchval(SQL.taken, sendout_id, recipients, lease_token) is None:
+    if await connection.fetchval(SQL.taken, sendout_id, recipients, lease_token, snapshot.already_mailed) is None:
         raise LeaseLost(f"sendout {sendout_id}")
+
+
+def describe_no_recipients(already_mailed: int) -> str:
+    return ALL_MAILED if already_mailed else NO_RECIPIENTS
 
 
 async def renew(connection: Connection, claim: Claim, *, lease_seconds: float) -> None:
@@ -378,6 +414,14 @@ async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
     if not await pause_if_sending(connection, sendout_id, reason):
         state = (await sendout_views.get(connection, sendout_id)).state
         raise Conflict(f"sendout {sendout_id} is {state}: only a sending sendout can be paused")
+
+
+async def pause_after_first(connection: Connection, sendout_id: UUID | None = None) -> list[UUID]:
+    """Pause the sendout, or each sendout, whose first part was mailed and whose rest is held; return the paused ones.
+
+    Deferred, refused and uncertain mails were tried, so the first part does not wait for them (docs/decisions/0017).
+    """
+    return [row["id"] for row in await connection.fetch(SQL.pause_after_first, sendout_id)]
 
 
 async def pause_if_sending(connection: Connection, sendout_id: UUID, reason: str) -> bool:

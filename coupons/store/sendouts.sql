@@ -1,7 +1,9 @@
--- create: store a sendout with start $4, mails per hour $5, minutes to spread the mails over $6 and auto-resume $7. If
--- the group does not exist yet, $3 is NULL and $8 is its name
-INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, group_name, next_batch_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, greatest($4, now()));
+-- create: store a sendout with start $4, mails per hour $5, minutes to spread the mails over $6 and auto-resume $7
+-- If the group does not exist yet, $3 is NULL and $8 is its name. $9 is the size of the first part, and $10 whether
+-- recipients who got the message already are left out.
+INSERT INTO sendout (id, message_id, group_id, start_at, per_hour, over_minutes, auto_resume, group_name, first_part,
+                     skip_already_mailed, next_batch_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, greatest($4, now()));
 
 -- claim: claim the oldest sendout to be prepared that does not wait for imports; find its group if the group did not
 -- exist yet. Returns no row while the restore guard blocks sending
@@ -14,21 +16,29 @@ WHERE id = (
     WHERE restore_guard_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
       AND NOT EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = sendout.id)
     ORDER BY created_at FOR UPDATE SKIP LOCKED LIMIT 1)
-RETURNING id, lease_token, group_id, group_name, recipients;
+RETURNING id, lease_token, group_id, group_name, recipients, skip_already_mailed;
 
 -- lacking: the number of recipients in a group that lack an attribute of the message
-SELECT count(*) FROM recipient WHERE group_id = $1 AND NOT attributes ?& $2::text[];
+-- Those who got message $3 in the sendouts $4 (NULL: in any) do not count; if $3 is NULL, all count.
+SELECT count(*) FROM recipient
+WHERE group_id = $1 AND NOT attributes ?& $2::text[] AND ($3::text IS NULL OR NOT was_mailed(address_key, $3, $4));
 
 -- pace: set the rate limit that spreads $2 mails over the requested time; return the rate limit, or NULL
 UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes) WHERE id = $1 RETURNING per_hour;
 
--- batches: divide the deliveries 1 … $2 into batches of $3
+-- batches: divide the deliveries 1 … $2 into batches of $3; none has deliveries of the first part and of the rest
 INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining)
-SELECT $1, n, (n - 1) * $3 + 1, least(n * $3, $2), least(n * $3, $2) - (n - 1) * $3
-FROM generate_series(1, ($2::integer + $3::integer - 1) / $3) n;
+SELECT $1, row_number() OVER (ORDER BY first), first, last, last - first + 1
+FROM (
+    SELECT first, least(first + $3::integer - 1, part.last) AS last
+    FROM (SELECT least(first_part, $2::integer) AS size FROM sendout WHERE id = $1) s
+    CROSS JOIN LATERAL (VALUES (1, coalesce(s.size, $2)), (s.size + 1, $2)) AS part (first_of_part, last)
+    CROSS JOIN LATERAL generate_series(part.first_of_part, part.last, $3) AS first
+) batch;
 
 -- taken: mark the snapshot as complete; returns no row if the lease was lost or the sendout was cancelled
-UPDATE sendout SET recipients = $2
+-- $4 recipients were left out because they got the message already.
+UPDATE sendout SET recipients = $2, rest_held = coalesce(first_part < $2, false), already_mailed = $4
 WHERE id = $1 AND recipients IS NULL AND finished_at IS NULL
   AND ($3::uuid IS NULL OR (lease_token = $3 AND lease_until > now() AND state = 'preparing'))
 RETURNING id;
@@ -76,8 +86,28 @@ RETURNING id;
 -- set_not_resumed: store why a requested resume was rejected; NULL for a new request
 UPDATE sendout SET not_resumed = $2 WHERE id = $1 AND not_resumed IS DISTINCT FROM $2;
 
--- unpause: resume a paused sendout
-UPDATE sendout SET state = 'sending', reason = NULL, not_resumed = NULL, resumed_at = now() WHERE id = $1 AND state = 'paused';
+-- unpause: resume a paused sendout; if it paused after its first part, the rest is no longer held
+-- Other pauses do not end the first part.
+UPDATE sendout
+SET state = 'sending', reason = NULL, not_resumed = NULL, resumed_at = now(),
+    rest_held = rest_held AND first_mailed_at IS NULL
+WHERE id = $1 AND state = 'paused';
+
+-- pause_after_first: pause the sendout $1, or each one if NULL, once each mail of its first part was tried
+-- A deferred mail was tried. A mail that was not handed over is pending. A mail in flight has no outcome yet.
+UPDATE sendout s
+SET state = 'paused', first_mailed_at = now(), waiting_reason = NULL,
+    reason = 'the first ' || CASE s.first_part WHEN 1 THEN 'recipient was' ELSE to_char(s.first_part, 'FM9,999,999,999') || ' recipients were' END
+             || ' mailed; look at the result, then resume with `coupons resume ' || s.id || '`'
+WHERE ($1::uuid IS NULL OR s.id = $1) AND s.state = 'sending' AND s.finished_at IS NULL AND s.rest_held
+  AND NOT EXISTS (
+      SELECT FROM delivery_batch b
+      WHERE b.sendout_id = s.id AND NOT b.closed AND b.last_delivery <= s.first_part
+        AND (b.lease_until > now() OR b.in_flight <> '{}'
+             OR EXISTS (SELECT FROM delivery d
+                        WHERE d.sendout_id = b.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
+                          AND d.state = 'pending')))
+RETURNING s.id;
 
 -- pause: pause for the reason $2; returns no row if the sendout is not sending
 UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id = $1 AND state = 'sending' RETURNING id;

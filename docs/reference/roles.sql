@@ -81,13 +81,14 @@ GRANT SELECT, INSERT, UPDATE (rejection_reason) ON command TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sendout_wait TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reason), DELETE ON dead_letter TO coupons_preparer;  -- UPDATE: to lock rows
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
+GRANT SELECT (sendout_id, address_key, state, was_uncertain) ON delivery TO coupons_preparer;  -- who got a message already
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
 GRANT SELECT (id, list_id, group_id, mode, state, read_bytes, total_bytes, created_at, finished_at)
     ON import_job TO coupons_preparer;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_preparer;
 GRANT SELECT, INSERT,
       UPDATE (state, reason, not_resumed, group_id, per_hour, recipients, started_at, resumed_at, finished_at,
-              lease_token, lease_owner, lease_until)
+              lease_token, lease_owner, lease_until, rest_held, already_mailed)
     ON sendout TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
@@ -97,7 +98,7 @@ GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
 GRANT SELECT, UPDATE (sendout_id, delivery_number) ON coupon TO coupons_sender;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_sender;
 GRANT SELECT ON message, message_list, message_file TO coupons_sender;
-GRANT SELECT, UPDATE (state, reason, waiting_reason, next_batch_at, finished_at) ON sendout TO coupons_sender;
+GRANT SELECT, UPDATE (state, reason, waiting_reason, next_batch_at, finished_at, first_mailed_at) ON sendout TO coupons_sender;
 GRANT SELECT, UPDATE (needed, reserved, assigned, sent) ON sendout_list TO coupons_sender;
 GRANT SELECT,
       UPDATE (remaining, sent, refused, uncertain, cancelled, closed, due_at, lease_token, lease_owner, lease_until,

@@ -44,6 +44,10 @@ sendout_id = click.argument("sendout", type=JobId("sendout"))
 @click.option("--now", is_flag=True, help="Start as soon as the sendout is prepared [default without --start-at].")
 @per_hour_option
 @over_option
+@click.option("--first", type=click.IntRange(min=1), metavar="N", help="Mail N recipients, then pause; `coupons resume`"
+              " mails the others.")  # fmt: skip
+@click.option("--skip-already-mailed", is_flag=True, help="Leave out recipients who got this message in an earlier"
+              " sendout.")  # fmt: skip
 @after_option
 @click.option("--auto-resume", is_flag=True, help="Resume automatically once enough codes are available.")
 @click.option("--id", "id_", type=click.UUID, help="Idempotency key: repeating the command with the same id starts no"
@@ -54,8 +58,9 @@ sendout_id = click.argument("sendout", type=JobId("sendout"))
 @asynchronous
 async def send(
     message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, now: bool,
-    per_hour: int | None, over_minutes: int | None, after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None,
-    wait: bool, timeout_seconds: float | None, json_output: bool,
+    per_hour: int | None, over_minutes: int | None, first: int | None, skip_already_mailed: bool,
+    after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None, wait: bool, timeout_seconds: float | None,
+    json_output: bool,
 ) -> int | None:  # fmt: skip
     """Send a message to every recipient of a group.
 
@@ -84,6 +89,7 @@ async def send(
     command = StartSendout(
         message=message, group=group, recipients=recipients,
         start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, auto_resume=auto_resume, after=after,
+        first=first, skip_already_mailed=skip_already_mailed,
     )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
@@ -218,14 +224,20 @@ async def follow_sendout(
 def exit_code(sendout: "Sendout") -> int:
     """Return the exit code of each command that waits for a sendout (docs/reference/exit-codes.md)."""
     match sendout.state:
-        case SendoutState.FINISHED if sendout.sent == sendout.recipients:
-            return DONE
-        case SendoutState.FINISHED if sendout.sent or sendout.uncertain:
-            return NOT_ALL_MAILED
+        case SendoutState.FINISHED:
+            return _mailed(sendout, sendout.recipients)
+        case SendoutState.PAUSED if sendout.is_first_mailed:
+            return _mailed(sendout, sendout.first)
         case SendoutState.INTERRUPTED:
             return INTERRUPTED
         case _:
             return FAILED
+
+
+def _mailed(sendout: "Sendout", recipients: int | None) -> int:
+    if sendout.sent == recipients:
+        return DONE
+    return NOT_ALL_MAILED if sendout.sent or sendout.uncertain else FAILED
 
 
 def _progress_of(sendout: "Sendout") -> Progress:

@@ -103,6 +103,8 @@ def describe(sendout: "Sendout") -> None:
         f"sendout {sendout.id} {coloured(sendout.state)}: {sendout.message} to {sendout.group or 'inline recipients'}"
     )
     click.echo(f"  {counted(sendout.recipients, 'recipient')}: {_counts(sendout)}")
+    for line in _audience(sendout):
+        click.echo(f"  {line}")
     for each in sendout.lists:
         click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_codes(sendout.state, each)}")
     if sendout.resumable:
@@ -113,6 +115,15 @@ def describe(sendout: "Sendout") -> None:
         click.echo(f"  {line}")
     for line in list_problems(sendout):
         click.echo(f"  {line}")
+
+
+def _audience(sendout: "Sendout") -> Iterator[str]:
+    """Yield the recipients that were left out, and the size of the first part until the rest is mailed."""
+    if sendout.already_mailed:
+        yield f"{counted(sendout.already_mailed, 'recipient')} left out: already mailed in another sendout"
+    is_planned = sendout.rest_held or (sendout.may_send and not sendout.started_at)
+    if sendout.first and is_planned and not sendout.is_first_mailed:
+        yield f"pauses after the first {counted(sendout.first, 'recipient')}"
 
 
 def list_problems(sendout: "Sendout") -> Iterator[str]:

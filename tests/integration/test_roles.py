@@ -34,6 +34,7 @@ SQL = {
         *(
             "import_chunks",
             "deliveries",
+            "earlier",
             "restore_guard",
             "groups",
             "imports",
@@ -77,12 +78,13 @@ WORK = {
         inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
         sendouts.set_not_resumed
         sendouts.create sendouts.claim sendouts.lacking sendouts.pace sendouts.batches needs.*
-        sendouts.taken sendouts.fail sendouts.unpause sendouts.renew
+        sendouts.taken sendouts.fail sendouts.unpause sendouts.renew earlier.of_message
         """,
     "sender": """
         restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.rows
         messages.files
-        sendouts.set_waiting_reason_of_all sendouts.set_waiting_reason sendouts.pause sendouts.unfinished
+        sendouts.set_waiting_reason_of_all sendouts.set_waiting_reason sendouts.pause sendouts.pause_after_first
+        sendouts.unfinished
         sendouts.lock sendouts.done sendouts.lock_lists sendouts.release_reserved sendouts.finish
         """,
     "web": FOR_THE_CONSOLE,

@@ -35,6 +35,7 @@ EXEMPT = {
     "message_list_list": FOR_SPEED,
     "sendout_created": FOR_SPEED,
     "sendout_list_list": FOR_SPEED,
+    "sendout_message": FOR_SPEED,
     "sendout_unfinished": FOR_SPEED,
     "coupon_list_total_check": "implied: coupon_list_check requires 0 ≤ available ≤ total",
     "delivery_batch_remaining_check": "implied: in_flight_is_remaining requires 0 ≤ cardinality(in_flight) ≤ remaining",

@@ -23,7 +23,7 @@ from workers.delivery.rate_limit import RateLimit
 from workers.delivery.recorder import Recorder, pause_sendout
 from workers.delivery.send_budget import SendBudget
 from workers.loops import NO_PAUSE, Signals, attempt
-from workers.sendout_end import log_end
+from workers.sendout_end import log_end, log_first_part
 
 log = structlog.get_logger()
 GUARD_SECONDS = 5.0
@@ -173,5 +173,7 @@ class Deliverer:
             await deliveries.release(connection, batch, not_within=result.retry_after_seconds)
             failpoints.hit("deliver.released")
             await sendouts.set_waiting_reason(connection, batch.sendout_id, result.waiting_reason)
+            if batch.rest_held and await sendouts.pause_after_first(connection, batch.sendout_id):
+                log_first_part(batch.sendout_id)
             if ended := await sendouts.settle(connection, batch.sendout_id):
                 log_end(ended)
