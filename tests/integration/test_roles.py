@@ -197,6 +197,9 @@ RIGHTS_WITHOUT_STATEMENT = {
     ("restore_guard", "SELECT"),  # read within restore_guard_accepted()
     ("coupon_id_seq", "USAGE"),  # checked when `nextval` runs, not when it is planned
     ("coupon.variant", "UPDATE"),  # written by the trigger variant_replaces_code
+    *(
+        (f"delivery.{name}", "SELECT") for name in ("sendout_id", "address_key", "state", "was_uncertain")
+    ),  # was_mailed()
 }
 
 RIGHTS = """
