@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -10,7 +10,7 @@ import asyncpg
 
 from coupons.database import Connection, connect
 from coupons.errors import UserError
-from coupons.files.codes import fold
+from coupons.files.codes import fold, spellings
 
 MIGRATION_SECONDS = 24 * 3_600
 ROWS_AT_ONCE = 10_000
@@ -35,6 +35,9 @@ class Migration:
     number: int
     name: str
     sql: str
+
+    def __str__(self) -> str:
+        return f"migration {self.number:04} ({self.name})"
 
     @property
     def sha256(self) -> str:
@@ -95,7 +98,7 @@ def _missing(applied: dict[int, str]) -> list[Migration]:
     known = migrations()
     for migration in known:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
-            raise MigrationError(f"migration {migration.number:04} ({migration.name}) was changed after it was applied")
+            raise MigrationError(f"{migration} was changed after it was applied")
     if newer := applied.keys() - {migration.number for migration in known}:
         raise MigrationError(f"the database is newer than this program: it has migration {max(newer):04}")
     return [migration for migration in known if migration.number not in applied]
@@ -103,28 +106,48 @@ def _missing(applied: dict[int, str]) -> list[Migration]:
 
 async def _apply(connection: Connection, migration: Migration) -> None:
     async with connection.transaction():
-        if prepare := _PREPARATIONS.get(migration.number):
-            await prepare(connection)
         try:
+            if prepare := _PREPARATIONS.get(migration.number):
+                await prepare(connection)
             await connection.execute(migration.sql, timeout=MIGRATION_SECONDS)
         except asyncpg.RaiseError as error:
-            raise MigrationError(f"migration {migration.number:04} ({migration.name}): {error}") from error
+            raise MigrationError(f"{migration}: {error}") from error
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise MigrationError(
+                f"{migration}: the data violate {error.constraint_name}. Nothing is changed. Stop all processes of the "
+                "version before, and migrate again"
+            ) from error
         await connection.execute(
             "INSERT INTO schema_migration (number, name, sha256) VALUES ($1, $2, $3)",
             migration.number, migration.name, migration.sha256,
         )  # fmt: skip
 
 
-async def _fold_codes(connection: Connection) -> None:
-    """Create the temporary table of codes that are not ASCII, with their folds, which PostgreSQL 15 cannot compute."""
-    await connection.execute('CREATE TEMP TABLE folded_code (code text, fold text COLLATE "C") ON COMMIT DROP')
+async def _prepare_unique_codes(connection: Connection) -> None:
+    """Lock the tables of migration 0006, and compute what PostgreSQL 15 cannot: folds, and cases in any locale.
+
+    The tables are locked first, in the order in which workers lock them: a worker of the version before may still run,
+    and add a code that has no fold.
+    """
+    await connection.execute("LOCK TABLE delivery_batch, sendout, delivery, coupon_list, sendout_list, coupon")
+    await connection.execute(
+        'CREATE TEMP TABLE folded_code (code text, fold text COLLATE "C") ON COMMIT DROP;'
+        "CREATE TEMP TABLE spelled_code (code text, spelling text) ON COMMIT DROP"
+    )
     query = "SELECT DISTINCT code FROM coupon WHERE octet_length(code) <> char_length(code)"
+    async for codes in _iter_codes(connection, query):
+        await connection.copy_records_to_table("folded_code", records=[(code, fold(code)) for code in codes])
+    async for codes in _iter_codes(connection, "SELECT code FROM coupon WHERE EXISTS (SELECT FROM retired_code)"):
+        spelled = [(code, spelling) for code in codes for spelling in spellings(code)]
+        await connection.copy_records_to_table("spelled_code", records=spelled)
+
+
+async def _iter_codes(connection: Connection, query: str) -> AsyncIterator[list[str]]:
     await connection.execute(f"DECLARE spelling CURSOR FOR {query}")
     while rows := await connection.fetch(f"FETCH {ROWS_AT_ONCE} FROM spelling", timeout=MIGRATION_SECONDS):
-        folded = [(row["code"], fold(row["code"])) for row in rows]
-        await connection.copy_records_to_table("folded_code", records=folded)
+        yield [row["code"] for row in rows]
     await connection.execute("CLOSE spelling")  # an open cursor prevents ALTER TABLE
 
 
-_PREPARATIONS: dict[int, Callable[[Connection], Awaitable[None]]] = {UNIQUE_CODES: _fold_codes}
+_PREPARATIONS: dict[int, Callable[[Connection], Awaitable[None]]] = {UNIQUE_CODES: _prepare_unique_codes}
 """What runs before the file of a migration, in its transaction."""

@@ -79,6 +79,16 @@ def _is_latin_1(text: str) -> bool:
     return True
 
 
+def spellings(code: str) -> set[str]:
+    """The spellings of a code that are compared with the hashes from before migration 0006, which are of one spelling.
+
+    They are its own, in upper case, in lower case and with capitals at the beginning, each in NFC and NFD. The hash of
+    any other mixture of cases cannot be found, because a hash cannot be folded.
+    """
+    written = {code, code.upper(), code.lower(), fold(code), code.title(), code.capitalize()}
+    return {code} | {normalize(form, each) for each in written for form in ("NFC", "NFD")}
+
+
 def check_codes(lines: Sequence[int], values: Sequence[str]) -> CheckedCodes:
     """Check which values can be codes; `values[i]` comes from line `lines[i]`.
 

@@ -6,10 +6,8 @@
 -- code stays with its recipient and is reported too. A recipient whose mail is still to be sent gets another code.
 -- The same holds for a code that a deleted list has sent: such a code was accepted if another list had it before.
 --
--- The table folded_code has the fold of each code that is not ASCII. coupons/migrate.py fills it before this file runs.
-
--- In the order in which workers lock them.
-LOCK TABLE delivery_batch, sendout, delivery, coupon_list, sendout_list, coupon;
+-- Before this file runs, coupons/migrate.py locks the tables and fills two temporary ones: folded_code has the fold of each
+-- code that is not ASCII, spelled_code has spellings of each code in other cases, if a list was deleted.
 
 ALTER TABLE coupon_list ADD COLUMN case_sensitive boolean NOT NULL DEFAULT false;
 ALTER TABLE coupon ADD COLUMN fold text COLLATE "C", ADD COLUMN variant text COLLATE "C" NOT NULL DEFAULT '';
@@ -33,13 +31,10 @@ CREATE TEMP TABLE equal_code ON COMMIT DROP AS
 WITH retired AS MATERIALIZED (
     -- The old hashes are of the spelling that was sent.
     SELECT DISTINCT c.key
-    FROM (SELECT code, coalesce(fold, lower(code COLLATE "C")) AS key FROM coupon
-          WHERE EXISTS (SELECT FROM retired_code)) c
-    CROSS JOIN LATERAL unnest(ARRAY[code, c.key, upper(code), lower(code), initcap(code)]) AS written (spelling)
-    CROSS JOIN LATERAL unnest(ARRAY[written.spelling, normalize(written.spelling), normalize(written.spelling, NFD)])
-        AS form (spelling)
+    FROM (SELECT code, coalesce(fold, lower(code COLLATE "C")) AS key FROM coupon) c
+    JOIN spelled_code s USING (code)
     CROSS JOIN retired_code_key k
-    JOIN retired_code h ON h.hash = retired_code_hash(k.key, form.spelling)
+    JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.spelling)
 ), repeated AS MATERIALIZED (
     SELECT key, false AS is_retired FROM (
         SELECT coalesce(fold, lower(code COLLATE "C")) AS key FROM coupon GROUP BY key HAVING count(*) > 1) twice
@@ -69,6 +64,9 @@ FROM equal_code WHERE is_retired OR id <> first_id;
 
 UPDATE coupon SET fold = e.key, variant = chr(1) || e.id::text
 FROM equal_code e JOIN duplicate_code d USING (id) WHERE e.id = coupon.id AND NOT d.removed;
+-- The first row needs its fold: when it is deleted, the trigger below gives its place to a kept duplicate.
+UPDATE coupon SET fold = e.key
+FROM equal_code e WHERE e.id = coupon.id AND e.id IN (SELECT first_id FROM duplicate_code WHERE NOT removed);
 DELETE FROM coupon USING duplicate_code d WHERE d.id = coupon.id AND d.removed;
 
 -- A recipient whose code is removed gets an available one when the mail is sent: the sendout reserves it here.
@@ -82,7 +80,7 @@ JOIN sendout s ON s.id = removed.sendout_id
 WHERE sl.sendout_id = removed.sendout_id AND sl.list_id = removed.list_id;
 
 CREATE TEMP TABLE counted_list ON COMMIT DROP AS
-SELECT l.id, l.name, removed.codes, l.total - removed.codes - used.codes AS available
+SELECT l.id, l.name, l.archived_at, removed.codes, l.total - removed.codes - used.codes AS available
 FROM coupon_list l
 JOIN (SELECT list_id AS id, count(*) AS codes FROM duplicate_code d WHERE d.removed GROUP BY list_id) removed USING (id)
 CROSS JOIN LATERAL (SELECT coalesce(sum(reserved + assigned + sent), 0) AS codes FROM sendout_list WHERE list_id = l.id) used;
@@ -91,12 +89,14 @@ DO $$
 DECLARE
     lists text;
 BEGIN
-    SELECT string_agg(format('%s (%s more)', name, -available), ', ' ORDER BY name) INTO lists
+    SELECT string_agg(
+        format('%s (%s more%s)', name, -available, CASE WHEN archived_at IS NOT NULL THEN '; archived' END), ', ' ORDER BY name)
+    INTO lists
     FROM counted_list WHERE available < 0;
     IF lists IS NOT NULL THEN
         RAISE EXCEPTION USING MESSAGE = 'these lists have codes that exist twice or that deleted lists have sent, and without them unfinished sendouts '
-            'need more codes: ' || lists || '. With the version before, import other codes or cancel the sendouts. Then '
-            'migrate again';
+            'need more codes: ' || lists || '. With the version before, import other codes (first restore an archived list: '
+            '`coupons list restore NAME`) or cancel the sendouts. Then migrate again';
     END IF;
 END $$;
 

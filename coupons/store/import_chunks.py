@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
-from coupons.files.codes import CheckedCodes, fold_all, fold_codes
+from coupons.files.codes import CheckedCodes, fold_all, fold_codes, spellings
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Rejected
 from coupons.states import ImportMode, TargetKind
@@ -260,7 +260,17 @@ async def _find_existing(connection: Connection, lines: int) -> int:
         search = SQL.find_existing_by_merge if total <= MERGE_FACTOR * lines else SQL.find_existing_by_probe
         async with _merge_plan(connection):
             found = await _affected(connection, search)
+    if await connection.fetchval(SQL.needs_spellings):
+        await _stage_spellings(connection)
     return found + await _affected(connection, SQL.find_retired)
+
+
+async def _stage_spellings(connection: Connection) -> None:
+    """Stage the spellings of each code of the chunk. PostgreSQL's upper() depends on the database's locale."""
+    codes = await connection.cursor(SQL.staged_codes, timeout=CHUNK_TIMEOUT_SECONDS)
+    while rows := await codes.fetch(PREFETCH_ROWS):
+        spelled = [(row["key"], spelling) for row in rows for spelling in spellings(row["code"])]
+        await connection.copy_records_to_table("staged_spelling", records=spelled)
 
 
 async def _import_recipients(connection: Connection, job: LeasedImport) -> ChunkCounts:

@@ -8,7 +8,8 @@ CREATE TEMP TABLE IF NOT EXISTS existing_code (
     line bigint, key text COLLATE "C", variant text COLLATE "C", list_id bigint, import_id uuid, sendout_id uuid,
     delivery_number integer, retired boolean, accepted boolean);
 CREATE TEMP TABLE IF NOT EXISTS repeated_line (line bigint);
-TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line;
+CREATE TEMP TABLE IF NOT EXISTS staged_spelling (key text COLLATE "C", spelling text);
+TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line, staged_spelling;
 
 -- hash_plan: allow only hash joins: for a list newer than the last ANALYZE, others would scan the chunk for each code
 -- A chunk waits for the chunk of another import with the same codes, which takes up to half a minute.
@@ -99,8 +100,13 @@ FROM (SELECT key, variant, min(line) AS line FROM staged_code WHERE NOT EXISTS (
 CROSS JOIN LATERAL (SELECT * FROM coupon
                     WHERE coalesce(fold, lower(code COLLATE "C")) = s.key AND variant = s.variant OFFSET 0) c;
 
--- find_retired: find the codes of the chunk that are retired, because a deleted list has sent them. A hash from before
--- migration 0006 is of one spelling: the code's own, its upper case and its lower case are compared. If one spelling is
+-- needs_spellings: whether there are hashes from before migration 0006, which are of one spelling of a code
+SELECT EXISTS (SELECT FROM retired_spelling) AND NOT EXISTS (SELECT FROM staged_spelling);
+
+-- staged_codes: the codes of the chunk with their keys
+SELECT DISTINCT code, key FROM staged_code;
+
+-- find_retired: find the codes of the chunk that are retired, because a deleted list has sent them. If one spelling is
 -- retired, all spellings of the chunk are
 WITH retired AS MATERIALIZED (
     SELECT s.key
@@ -108,9 +114,7 @@ WITH retired AS MATERIALIZED (
     CROSS JOIN retired_code_key k JOIN retired_code h ON h.hash = retired_code_hash(k.key, s.key)
     UNION
     SELECT s.key
-    FROM (SELECT key, unnest(ARRAY[code, upper(code), key]) AS spelling FROM staged_code
-          WHERE EXISTS (SELECT FROM retired_spelling)) s
-    CROSS JOIN retired_code_key k JOIN retired_spelling h ON h.hash = retired_code_hash(k.key, s.spelling)
+    FROM staged_spelling s CROSS JOIN retired_code_key k JOIN retired_spelling h ON h.hash = retired_code_hash(k.key, s.spelling)
 )
 INSERT INTO existing_code
 SELECT min(s.line), s.key, s.variant, NULL, NULL, NULL, NULL, true, false

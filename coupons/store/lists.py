@@ -195,14 +195,14 @@ async def _check_unused(connection: Connection, list_id: int, name: str) -> bool
     return is_named
 
 
-async def count_duplicates(connection: Connection) -> list[DuplicateCounts]:
-    """The numbers of duplicates that migration 0006 has found, for each list that has some."""
-    return [DuplicateCounts(**row) for row in await connection.fetch(SQL.count_duplicates)]
+async def count_duplicates(connection: Connection, name: str | None = None) -> list[DuplicateCounts]:
+    """The numbers of duplicates that migration 0006 has found, for the list, or for each list that has some."""
+    return [DuplicateCounts(**row) for row in await connection.fetch(SQL.count_duplicates, name)]
 
 
-async def list_duplicates(connection: Connection, name: str | None) -> list[DuplicateCode]:
-    """The duplicates that migration 0006 has found in the list, or in all lists."""
-    return [DuplicateCode(**row) for row in await connection.fetch(SQL.list_duplicates, name)]
+async def list_duplicates(connection: Connection, name: str | None, *, limit: int | None = None) -> list[DuplicateCode]:
+    """The first duplicates that migration 0006 has found in the list, or in all lists."""
+    return [DuplicateCode(**row) for row in await connection.fetch(SQL.list_duplicates, name, limit)]
 
 
 def check_usable(rows: Iterable[asyncpg.Record]) -> None:

@@ -83,15 +83,17 @@ UPDATE coupon_list SET deleted_at = now(), total = 0, available = 0 WHERE id = $
 -- delete: delete a list that no message refers to; its imports are deleted with it
 DELETE FROM coupon_list WHERE id = $1;
 
--- count_duplicates: for each list, the number of removed duplicates and of those that their recipients may have
+-- count_duplicates: for list $1 (NULL: for each list), the number of removed duplicates and of those that their recipients
+-- may have
 SELECT l.name AS list, count(*) FILTER (WHERE d.removed) AS removed, count(*) FILTER (WHERE NOT d.removed) AS kept
-FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id GROUP BY l.name ORDER BY l.name;
+FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id
+WHERE $1::text IS NULL OR l.name = $1 GROUP BY l.name ORDER BY l.name;
 
--- list_duplicates: duplicates of list $1 (NULL: of all lists)
+-- list_duplicates: the first $2 duplicates of list $1 (NULL: all duplicates; of all lists)
 SELECT l.name AS list, d.code, d.state, d.removed, f.name AS first_list
 FROM duplicate_code d JOIN coupon_list l ON l.id = d.list_id LEFT JOIN coupon_list f ON f.id = d.first_list_id AND f.deleted_at IS NULL
 WHERE $1::text IS NULL OR l.name = $1
-ORDER BY l.name, d.id;
+ORDER BY l.name, d.id LIMIT $2;
 
 -- take: subtract the granted amounts from the available codes of the lists
 UPDATE coupon_list l SET available = l.available - granted.amount

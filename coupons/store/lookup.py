@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from coupons.database import Connection
-from coupons.files.codes import fold
+from coupons.files.codes import fold, spellings
 from coupons.store.queries import Queries
 
 SQL = Queries("lookup.sql")
@@ -87,4 +87,4 @@ async def _answers(connection: Connection, sendout_id: UUID, numbers: list[int])
 
 async def list_owners(connection: Connection, code: str) -> list[CodeOwner]:
     """Return the codes that equal this one in Unicode NFC and ignoring case. Only a case-sensitive list has several."""
-    return [CodeOwner(**row) for row in await connection.fetch(SQL.by_code, fold(code), code)]
+    return [CodeOwner(**row) for row in await connection.fetch(SQL.by_code, fold(code), [*spellings(code)])]

@@ -12,7 +12,7 @@ CROSS JOIN LATERAL (SELECT * FROM delivery WHERE sendout_id = s.id AND address_k
 ORDER BY s.created_at DESC LIMIT $2;
 
 -- by_code: the codes with fold $1 and their recipients; a row without a list if a deleted list's code was sent
--- A hash from before migration 0006 is of one spelling: $2, its upper case and its lower case are compared.
+-- A hash from before migration 0006 is of one spelling: the spellings $2 are compared.
 SELECT l.name AS list, c.code, c.sendout_id AS sendout, m.name AS message, d.address, d.state, d.changed_at
 FROM coupon c
 JOIN coupon_list l ON l.id = c.list_id
@@ -24,7 +24,7 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, 'sent', NULL FROM retired_code_key
 WHERE EXISTS (SELECT FROM retired_code WHERE hash = retired_code_hash(key, $1))
    OR EXISTS (SELECT FROM retired_spelling
-              WHERE hash = ANY (ARRAY(SELECT retired_code_hash(key, unnest(ARRAY[$2, upper($2), $1])))))
+              WHERE hash = ANY (ARRAY(SELECT retired_code_hash(key, unnest($2::text[])))))
 ORDER BY list, code;
 
 -- troubled: at most $3 deliveries after number $2 that a relay did not accept at the first attempt

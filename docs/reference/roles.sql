@@ -128,6 +128,7 @@ GRANT UPDATE (state, changed_at, due_at, deferred_since, reply, address, address
 GRANT INSERT, UPDATE (address) ON delivery_attempt TO coupons_web;
 GRANT UPDATE (state, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;
 GRANT INSERT ON import_event TO coupons_web;
+GRANT SELECT (list_id, removed) ON duplicate_code TO coupons_web;  -- the numbers; the codes require coupons_codes
 GRANT INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_web;
 GRANT INSERT ON upload_chunk TO coupons_web;
 

@@ -24,6 +24,7 @@ from producers.web.retry_request import parse_json
 
 LINES_PER_WRITE = 1_000
 """Lines of a CSV response are sent in blocks, because one write per line would take most of the time."""
+MAX_DUPLICATES = 10_000
 MAX_RESOLUTION_BYTES = 1_000
 MAX_RETRY_BYTES = 1_000_000
 """Enough for several thousand corrected addresses."""
@@ -41,6 +42,7 @@ class Api:
             Route("/uploads", self.upload_file, methods=["POST"]),
             Route("/lists", self.show_lists),
             Route("/lists/{name}/imports", self.show_list_imports),
+            Route("/lists/{name}/duplicates", self.show_duplicates),
             Route("/groups", self.show_groups),
             Route("/groups/{name}/imports", self.show_group_imports),
             Route("/sendouts", self.show_sendouts),
@@ -82,6 +84,12 @@ class Api:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
             return _json(await imports.list_for_list(connection, found.name))
+
+    async def show_duplicates(self, request: Request) -> Response:
+        """Return the first codes of the list that an upgrade has found a second time."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            found = await get_list(connection, request.path_params["name"])
+            return _json(await lists.list_duplicates(connection, found.name, limit=MAX_DUPLICATES))
 
     async def show_groups(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:

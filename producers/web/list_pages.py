@@ -15,6 +15,7 @@ from coupons.files.rejections import Rejected
 from coupons.permission_errors import denial
 from coupons.store import groups, imports, lists, sendout_views
 from coupons.store.imports import ImportStatus
+from coupons.store.lists import DuplicateCode
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import Actions, location_of
 from producers.web.errors import NotFound
@@ -22,7 +23,7 @@ from producers.web.lookups import get_group, get_list
 from producers.web.request_body import FileForm
 from producers.web.templating import page
 
-REJECTED_LINES_SHOWN = 20
+REJECTED_LINES_SHOWN = DUPLICATES_SHOWN = 20
 _HEADER_CHOICES = {"yes": True, "no": False}
 
 
@@ -55,7 +56,17 @@ class ListPages:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
             jobs = await imports.list_for_list(connection, found.name)
-        return page("list.html", live=_any_running(jobs), list=found, imports=jobs)
+            counts = await lists.count_duplicates(connection, found.name)
+            duplicates, hidden = await _first_duplicates(connection, found.name) if counts else ([], "")
+        return page(
+            "list.html",
+            live=_any_running(jobs),
+            list=found,
+            imports=jobs,
+            counts=counts[0] if counts else None,
+            duplicates=duplicates,
+            hidden=hidden,
+        )
 
     async def import_codes(self, request: Request) -> Response:
         form = FileForm(request, max_bytes=self._import_max_bytes)
@@ -132,6 +143,14 @@ async def _first_rejected(connection: Connection, job: ImportStatus) -> tuple[li
     """Return the first rejected lines, or the reason why this database role may not read them."""
     try:
         return await imports.list_first_rejections(connection, job.id, REJECTED_LINES_SHOWN), ""
+    except InsufficientPrivilegeError as error:
+        return [], denial(error)
+
+
+async def _first_duplicates(connection: Connection, name: str) -> tuple[list[DuplicateCode], str]:
+    """Return the first duplicates of the list, or the reason why this database role may not read them."""
+    try:
+        return await lists.list_duplicates(connection, name, limit=DUPLICATES_SHOWN), ""
     except InsufficientPrivilegeError as error:
         return [], denial(error)
 

@@ -63,7 +63,7 @@ FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
 sendout_views.* schedules.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
-uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
+lists.count_duplicates uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved
 """
 WORK = {
@@ -95,7 +95,7 @@ WORK = {
         import_chunks.dry_run_recipients
         """,
     "auditor": "invariants.*",
-    "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.next_rejections",
+    "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.next_rejections lists.list_duplicates",
     "operator and codes": """
         lookup.* imports.next_rejections
         import_chunks.set_variants import_chunks.find_existing_by_merge import_chunks.find_existing_by_probe

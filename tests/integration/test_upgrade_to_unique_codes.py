@@ -1,5 +1,6 @@
 """Migration 0006 finds codes that exist twice: it keeps one, reports the others, and deletes none silently."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from unittest import mock
 from uuid import UUID
@@ -12,6 +13,7 @@ from coupons.migrate import UNIQUE_CODES, MigrationError
 from coupons.store import deliveries, invariants, lists, lookup
 from producers.cli.system import describe_duplicates
 from tests.factories import LEASE_SECONDS
+from tests.locks import until_blocked
 
 FIRST, SECOND = UUID(int=1), UUID(int=2)
 OLD_DATABASE = f"""
@@ -176,21 +178,67 @@ async def test_a_second_migration_changes_nothing(upgraded: Connection, empty_da
     assert await lists.list_duplicates(upgraded, None) == before
 
 
-async def test_a_migration_that_would_leave_a_sendout_without_codes_is_refused(empty_database_url: str) -> None:
-    """Nothing is changed. The error names the list, the number of codes and the remedy."""
+@pytest.mark.parametrize(("is_archived", "needed"), [(False, r"\(2 more\)"), (True, r"\(2 more; archived\)")])
+async def test_a_migration_that_would_leave_a_sendout_without_codes_is_refused(
+    empty_database_url: str, is_archived: bool, needed: str
+) -> None:
+    """Nothing is changed. The error names the list, the number of codes and a remedy that works."""
     await old_database(empty_database_url, spare=0)
-    with pytest.raises(
-        MigrationError, match=r"migration 0006 .* unfinished sendouts need more codes: summer \(2 more\)"
-    ):
-        await migrate.migrate(empty_database_url)
     async with connect(empty_database_url) as connection:
+        if is_archived:
+            await connection.execute("UPDATE coupon_list SET archived_at = now() WHERE name = 'summer'")
+        with pytest.raises(
+            MigrationError, match=rf"migration 0006 .* need more codes: summer {needed}.* `coupons list restore NAME`"
+        ):
+            await migrate.migrate(empty_database_url)
         assert await connection.fetchval("SELECT to_regclass('duplicate_code') IS NULL")
         assert await connection.fetchval("SELECT count(*) FROM coupon") == 23
+        await connection.execute("UPDATE coupon_list SET archived_at = NULL")
         await connection.execute(
             "INSERT INTO coupon (list_id, code, import_id) VALUES (2, 'N-1', $1), (2, 'N-2', $1)", FIRST
         )
         await connection.execute("UPDATE coupon_list SET total = total + 2, available = available + 2 WHERE id = 2")
     assert UNIQUE_CODES in {each.number for each in await migrate.migrate(empty_database_url)}
+
+
+async def test_a_code_that_an_old_worker_adds_during_the_upgrade_is_folded(empty_database_url: str) -> None:
+    """The migration locks the tables before it reads the codes, so it waits for the worker."""
+    await old_database(empty_database_url, spare=5)
+    async with connect(empty_database_url) as worker:
+        async with worker.transaction():
+            await worker.execute(
+                "INSERT INTO coupon (list_id, code, import_id) VALUES (3, 'SPÄT-1', $1), (3, 'spät-1', $1)", FIRST
+            )
+            await worker.execute("UPDATE coupon_list SET total = total + 2, available = available + 2 WHERE id = 3")
+            upgrade = asyncio.create_task(migrate.migrate(empty_database_url))
+            await until_blocked(worker, upgrade)
+        await upgrade
+        assert await worker.fetchval("SELECT fold FROM coupon WHERE code = 'SPÄT-1'") == "spät-1"
+        assert [each.name for each in await invariants.check(worker) if not each.ok] == []
+
+
+async def test_data_that_violate_a_constraint_give_one_clear_line(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line names the constraint and contains no code. Nothing is changed."""
+    await old_database(empty_database_url, spare=5)
+    monkeypatch.setattr(migrate, "fold", str.upper)
+    with pytest.raises(
+        MigrationError, match=r"^migration 0006 \(unique_codes\): the data violate fold_of_code\. .*again$"
+    ):
+        await migrate.migrate(empty_database_url)
+    async with connect(empty_database_url) as connection:
+        assert await connection.fetchval("SELECT to_regclass('duplicate_code') IS NULL")
+
+
+async def test_a_kept_duplicate_takes_the_place_of_the_first_code(upgraded: Connection) -> None:
+    """If the first code is deleted with its list, the index still keeps the code out of other lists."""
+    changes = upgraded.transaction()
+    await changes.start()
+    for code, kept in (("BOTH-1", "both-1"), ("UNC-4", "unc-4")):
+        await upgraded.execute("DELETE FROM coupon WHERE code = $1", code)
+        assert await upgraded.fetchval("SELECT variant FROM coupon WHERE code = $1", kept) == ""
+    await changes.rollback()
 
 
 async def test_a_code_that_a_deleted_list_has_sent_leaves_its_list(empty_database_url: str) -> None:
@@ -199,7 +247,7 @@ async def test_a_code_that_a_deleted_list_has_sent_leaves_its_list(empty_databas
     async with connect(empty_database_url) as connection:
         await connection.execute(
             "INSERT INTO retired_code SELECT retired_code_hash(key, code) FROM retired_code_key, "
-            "unnest(ARRAY['spare-1', 'LATE-1']) AS code"
+            "unnest(ARRAY['spare-1', 'LATE-1', U&'Gru\\0308n']) AS code"
         )
     await migrate.migrate(empty_database_url)
     async with connect(empty_database_url) as connection:
@@ -208,6 +256,8 @@ async def test_a_code_that_a_deleted_list_has_sent_leaves_its_list(empty_databas
             ("summer", "SPARE-1", "available", True),
             ("summer", "late-1", "sent", False),
             ("spring", "LATE-1", "available", True),
+            ("spring", "GRÜN", "available", True),
+            ("summer", "gru\u0308n", "available", True),
         }
         assert "SPARE-1" not in await codes_of(connection, "summer")
         assert [each.name for each in await invariants.check(connection) if not each.ok] == []

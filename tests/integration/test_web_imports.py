@@ -164,6 +164,29 @@ async def test_a_program_uploads_a_file_and_publishes_its_import(
     assert (await site.get("/api/lists/spring-10/imports")).json() == [job]
 
 
+async def test_the_duplicates_of_a_list_are_shown(site: AsyncClient, connection: Connection) -> None:
+    """The list's page shows the first codes that an upgrade has found twice; the API returns them."""
+    await add_list(connection, "spring-10", ["SPR-1"])
+    await add_list(connection, "summer", ["SUM-1"])
+    assert "Duplicate codes" not in (await site.get("/lists/summer")).text
+    assert (await site.get("/api/lists/summer/duplicates")).json() == []
+    await connection.execute(
+        "INSERT INTO duplicate_code SELECT n, l.id, 'spr-' || n, 'available', 1, f.id, true "
+        "FROM coupon_list l, coupon_list f, generate_series(101, 130) n "
+        "WHERE l.name = 'summer' AND f.name = 'spring-10'"
+    )
+    found = (await site.get("/api/lists/summer/duplicates")).json()
+    assert len(found) == 30
+    assert found[0] == {
+        "list": "summer", "code": "spr-101", "state": "available", "removed": True, "first_list": "spring-10"
+    }  # fmt: skip
+    text = (await site.get("/lists/summer")).text
+    assert "30 removed from this list" in text
+    assert ("spr-120" in text, "spr-121" in text) == (True, False)
+    assert "coupons list duplicates summer" in text
+    assert (await site.get("/api/lists/autumn/duplicates")).status_code == 404
+
+
 async def test_the_api_returns_groups_and_their_imports(site: AsyncClient, connection: Connection) -> None:
     """A group has a number of recipients and attributes. An unknown group, list or import gets 404."""
     import_id = await add_recipients(connection, "customers", [("ada@example.org", {"first_name": "Ada"})])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.files import codes
-from coupons.files.codes import CheckedCodes, check_codes, fold, fold_all, fold_codes
+from coupons.files.codes import CheckedCodes, check_codes, fold, fold_all, fold_codes, spellings
 from coupons.files.rejections import MAX_CODE_CHARS, Reason
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=30) | st.text("A1'=+-@,;| \t\"", max_size=8)
@@ -156,3 +156,10 @@ def test_folds_of_many_codes_are_the_fold_of_each(texts: list[str], encoding: st
     codes = [text.encode(encoding, "ignore").decode(encoding) for text in texts]
     assert fold_all(codes) == [fold(code) for code in codes]
     assert fold_codes(codes) == [None if code.isascii() else fold(code) for code in codes]
+
+
+@given(ANY_TEXT)
+def test_all_spellings_of_a_code_are_equal_codes(text: str) -> None:
+    """Each of them has the fold of the code, and the code's own spelling is one of them."""
+    assert {fold(each) for each in spellings(text)} == {fold(text)}
+    assert text in spellings(text)
