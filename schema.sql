@@ -336,6 +336,9 @@ ALTER TABLE import_rejection
 --                            └─→ failed: it can never be sent, as there are no recipients or one lacks an attribute
 --     queued ─────────────────→ failed: an import in the command's `after` cannot finish
 --
+-- A sending sendout whose `start_at` is in the future is shown as scheduled. Its codes are reserved; no worker claims its
+-- batches. Being scheduled is not stored, so that no worker has to end it in time (docs/decisions/0017).
+--
 -- An operator can cancel a sendout in any state except finished and failed. Its state is then cancelled.
 -- A finished sendout is sending again once an operator retries its refused mails or resends its uncertain ones.
 CREATE TABLE sendout (
@@ -346,7 +349,7 @@ CREATE TABLE sendout (
                 ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
     reason      text,  -- why the sendout is interrupted, paused or failed
     waiting_reason text,  -- why a sending sendout makes no progress now
-    start_at    timestamptz,  -- no mail is sent earlier
+    start_at    timestamptz,  -- no mail is sent earlier; a scheduled or paused sendout can be rescheduled
     per_hour    double precision CHECK (per_hour > 0),  -- rate limit in mails per hour; NULL for no limit
     over_minutes integer CHECK (over_minutes > 0),  -- instead of a rate limit: spread evenly over this time
     auto_resume boolean NOT NULL DEFAULT false,  -- an interrupted sendout is resumed once its lists have enough codes
@@ -356,7 +359,7 @@ CREATE TABLE sendout (
     lease_owner text,
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    started_at  timestamptz,
+    started_at  timestamptz,  -- when its first mail may be sent; in the future while it is scheduled
     finished_at timestamptz,  -- for a cancelled or failed sendout: when its last batch was closed
     group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted
     not_resumed text,  -- why the last requested resume was rejected while it waited

@@ -1,9 +1,9 @@
-"""The batch size of a sendout."""
+"""How many mails a worker hands over under one lease."""
 
 BATCH_SECONDS = 10
-"""With a rate limit, a batch holds the mails of this many seconds. They are sent at once, and the next batch waits."""
+"""With a rate limit, a lease covers the mails of this many seconds. They are sent at once, and the next batch waits."""
 
 
 def paced_batch(batch_size: int, per_hour: float | None) -> int:
-    """The number of mails in a batch. With a rate limit: as many as it allows in BATCH_SECONDS, and at least one."""
+    """The number of mails for one lease. With a rate limit: as many as it allows in BATCH_SECONDS, and at least one."""
     return batch_size if per_hour is None else max(1, min(batch_size, int(per_hour * BATCH_SECONDS / 3_600)))

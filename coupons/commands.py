@@ -157,6 +157,9 @@ Email = Annotated[str, AfterValidator(_address)]
 Source = Annotated[str, Field(max_length=2_000), AfterValidator(_printable), AfterValidator(_source)]
 Code = Annotated[str, AfterValidator(_unicode)]
 Attribute = Annotated[str, Field(max_length=MAX_ATTRIBUTE_NAME), AfterValidator(_attribute)]
+StartAt = Annotated[AwareDatetime, AfterValidator(_start)]
+PerHour = Annotated[int, Field(ge=1, le=MAX_PER_HOUR)]
+OverMinutes = Annotated[int, Field(ge=1, le=MAX_MINUTES)]
 AttributeText = Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS), AfterValidator(_printable)]
 After = Annotated[
     tuple[UUID, ...],
@@ -299,15 +302,13 @@ class StartSendout(_Command):
         ]
         | None
     ) = Field(None, description="Recipients to send to, instead of a group")
-    start_at: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
+    start_at: StartAt | None = Field(
         None,
         description="Time, with a time zone, before which no mail is sent. Workers accept a time in the past, which "
         "means now, because the command may have waited in its queue",
     )
-    per_hour: Annotated[int, Field(ge=1, le=MAX_PER_HOUR)] | None = Field(None, description="Maximum mails per hour")
-    over_minutes: Annotated[int, Field(ge=1, le=MAX_MINUTES)] | None = Field(
-        None, description="Spread the mails evenly over this many minutes"
-    )
+    per_hour: PerHour | None = Field(None, description="Maximum mails per hour")
+    over_minutes: OverMinutes | None = Field(None, description="Spread the mails evenly over this many minutes")
     auto_resume: bool = Field(
         False, description="If interrupted, resume automatically once the lists have enough codes"
     )

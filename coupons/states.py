@@ -4,11 +4,16 @@ from enum import StrEnum
 
 
 class SendoutState(StrEnum):
-    """The states of a sendout. `finished`, `cancelled` and `failed` are final."""
+    """The states of a sendout. `finished`, `cancelled` and `failed` are final.
+
+    The database does not store `scheduled`: a sendout that is stored as sending is scheduled until its start time
+    (docs/decisions/0017).
+    """
 
     QUEUED = "queued"
     PREPARING = "preparing"
     INTERRUPTED = "interrupted"
+    SCHEDULED = "scheduled"
     SENDING = "sending"
     PAUSED = "paused"
     FINISHED = "finished"

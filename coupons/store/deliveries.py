@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from coupons.batching import paced_batch
 from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, SendingBlocked, WorkStopped
 from coupons.states import DeliveryState, SendoutState, Shortage
@@ -23,7 +24,7 @@ ABANDONED = "a worker died or lost its lease while handing over this mail"
 
 
 class NotSending(Exception):
-    """The sendout was paused or cancelled."""
+    """The sendout was paused, cancelled or scheduled for later."""
 
 
 class _TurnTaken(Exception):
@@ -48,6 +49,15 @@ class Batch:
     """Why the sendout makes no progress, as the Outbox shows it."""
     rest_held: bool = False
     """The batch belongs to the first part of a sendout, after which the sendout pauses."""
+    per_hour: float | None = None
+    """The sendout's rate limit. Once it changes, no more mails of this batch are handed over under this lease."""
+
+    @property
+    def most_mails(self) -> int | None:
+        """The number of mails that may be handed over under this lease; None for no limit."""
+        if self.per_hour is None:
+            return None
+        return paced_batch(self.last_delivery - self.first_delivery + 1, self.per_hour)
 
     @property
     def key(self) -> tuple[UUID, int, UUID]:
@@ -157,8 +167,8 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
     if row is None:
         return None
     batch = _batch(row)
-    is_limited = row["per_hour"] and batch.sendout_state == SendoutState.SENDING
-    if is_limited and await connection.fetchval(SQL.take_turn, *batch.span) is None:
+    is_limited = batch.per_hour and batch.sendout_state == SendoutState.SENDING
+    if is_limited and await connection.fetchval(SQL.take_turn, *batch.span, batch.most_mails) is None:
         raise _TurnTaken
     if abandoned := row["abandoned"]:
         await _abandon(connection, batch, abandoned, lease_seconds)
@@ -175,6 +185,7 @@ def _batch(row: asyncpg.Record) -> Batch:
         SendoutState(row["sendout_state"]),
         row.get("waiting_reason"),
         row.get("rest_held", False),
+        row["per_hour"],
     )
 
 
@@ -221,7 +232,7 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
     complete, moved = True, dict[int, int]()
     async with connection.transaction():
         await _hold(connection, batch)
-        if await connection.fetchval(SQL.hold_sendout, batch.sendout_id) != SendoutState.SENDING:
+        if not await connection.fetchval(SQL.hold_sendout, batch.sendout_id):
             raise NotSending
         for each in await connection.fetch(SQL.lock_reserved, batch.sendout_id):
             list_id: int = each["list_id"]
@@ -235,12 +246,12 @@ async def assign_codes(connection: Connection, batch: Batch, cursors: Mapping[in
 
 
 async def read_due(connection: Connection, batch: Batch) -> list[Delivery]:
-    """Return the batch's mails that are due, still without their codes.
+    """Return the batch's mails that are due, still without their codes; with a rate limit, not more than it allows.
 
     A worker reads them before it assigns codes. If an operator retries a mail in between, that mail is pending without
     a code, so it must wait until the batch is claimed again.
     """
-    return [Delivery(**row) for row in await connection.fetch(SQL.due, *batch.span)]
+    return [Delivery(**row) for row in await connection.fetch(SQL.due, *batch.span, batch.most_mails)]
 
 
 async def add_codes(connection: Connection, batch: Batch, due: Sequence[Delivery], lists: Sequence[BatchList]) -> None:
@@ -276,7 +287,8 @@ async def record(
     list if the mails may be handed over. `flush` is the id of this flush. If a committed flush is repeated with its id,
     it writes nothing and returns the same answer.
 
-    Returns whether the mails of `intents` may be handed over. They may not once the sendout is paused or cancelled.
+    Returns whether the mails of `intents` may be handed over. They may not once the sendout is paused, cancelled or
+    scheduled for later, or once its rate limit has changed.
 
     Raises:
         LeaseLost, SendingBlocked: nothing was written, and no more mails may be handed over.
@@ -404,6 +416,7 @@ async def _flush(
             [*sent],
             [*sent.values()],
             lease_seconds,
+            batch.per_hour,
         )
     except asyncpg.CheckViolationError as error:  # another worker has settled some of these mails
         raise _lost(batch) from error

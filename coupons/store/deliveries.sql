@@ -26,11 +26,11 @@ FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
           due.in_flight AS abandoned, due.per_hour, due.waiting_reason, due.rest_held;
 
--- take_turn: delay the next batch of a sendout with a rate limit by the time for this batch's mails ($2 … $3)
+-- take_turn: delay the next batch of a sendout with a rate limit by the time for at most $4 of this batch's mails ($2 … $3)
 -- Returns no row if another worker has claimed the sendout's next batch first.
 UPDATE sendout SET next_batch_at = now() + make_interval(secs => due.mails * 3600 / per_hour)
 FROM (
-    SELECT count(*) AS mails FROM delivery
+    SELECT least(count(*), $4::integer) AS mails FROM delivery
     WHERE sendout_id = $1 AND number BETWEEN $2 AND $3 AND (state = 'pending' OR (state = 'deferred' AND due_at <= now()))
 ) due
 WHERE id = $1 AND next_batch_at <= now() RETURNING id;
@@ -39,13 +39,13 @@ WHERE id = $1 AND next_batch_at <= now() RETURNING id;
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
 FROM (
-    SELECT b.sendout_id, b.number, s.state FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
+    SELECT b.sendout_id, b.number, s.state, s.per_hour FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
     WHERE restore_guard_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_flight <> '{}'
     FOR UPDATE OF b SKIP LOCKED LIMIT 1
 ) left_behind
 WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token,
-          left_behind.state AS sendout_state, b.in_flight AS abandoned;
+          left_behind.state AS sendout_state, b.in_flight AS abandoned, left_behind.per_hour;
 
 -- next_due: seconds until a batch can be claimed that cannot be claimed now
 SELECT extract(epoch FROM min(greatest(s.next_batch_at, b.due_at)) - now())::float8
@@ -63,8 +63,8 @@ FOR NO KEY UPDATE;
 -- accepted: whether the restore guard lets workers send
 SELECT restore_guard_accepted();
 
--- hold_sendout: keep the sendout's state unchanged until the transaction ends
-SELECT state FROM sendout WHERE id = $1 FOR SHARE;
+-- hold_sendout: whether mails of the sendout may be sent; keep this unchanged until the transaction ends
+SELECT state = 'sending' AND (start_at IS NULL OR start_at <= now()) FROM sendout WHERE id = $1 FOR SHARE;
 
 -- lock_reserved: how many codes of each list the sendout may still assign
 SELECT list_id, reserved FROM sendout_list
@@ -110,7 +110,7 @@ WITH wanting AS MATERIALIZED (
 )
 SELECT wanted, assigned, last_id FROM wanting CROSS JOIN counted;
 
--- due: the batch's deliveries that are due
+-- due: the batch's deliveries that are due, at most $4; with this limit, retries come before first attempts
 -- The time that a sendout is paused does not count as deferred: it counts from the last resume.
 SELECT d.number, d.address, d.attributes, d.lists, d.attempts, d.was_uncertain,
        CASE WHEN d.deferred_since IS NOT NULL
@@ -119,7 +119,7 @@ SELECT d.number, d.address, d.attributes, d.lists, d.attempts, d.was_uncertain,
 FROM delivery d CROSS JOIN (SELECT resumed_at FROM sendout WHERE id = $1) s
 WHERE d.sendout_id = $1 AND d.number BETWEEN $2 AND $3
   AND (d.state = 'pending' OR (d.state = 'deferred' AND d.due_at <= now()))
-ORDER BY d.number;
+ORDER BY $4::integer IS NOT NULL AND d.state = 'pending', d.number LIMIT $4;
 
 -- codes: the codes of the batch's deliveries
 SELECT delivery_number, list_id, code FROM coupon
@@ -139,7 +139,8 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id WHERE sl.sendout_id
 -- Rows are matched by array positions instead of a join. Without statistics, the join read all deliveries of the
 -- sendout for each of 100 rows: 1,165 µs per row instead of 6 (docs/decisions/0005).
 WITH held AS MATERIALIZED (
-    SELECT s.state = 'sending' AS may_send FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
+    SELECT s.state = 'sending' AND (s.start_at IS NULL OR s.start_at <= now()) AND s.per_hour IS NOT DISTINCT FROM $15 AS may_send
+    FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
     WHERE restore_guard_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
       AND b.last_flush IS DISTINCT FROM $4
     FOR NO KEY UPDATE OF b
@@ -239,10 +240,12 @@ SET remaining = remaining - $4 - $5, cancelled = cancelled + $4, uncertain = unc
 WHERE sendout_id = $1 AND number = $2 AND lease_token = $3;
 
 -- release: release the batch; it is due when its next delivery is due, but not within $4 seconds
+-- A batch with a mail that was never tried stays due since its creation. Otherwise a batch of a sendout with a rate limit,
+-- which is claimed many times, would always be claimed before a batch whose deferred mail became due.
 UPDATE delivery_batch b
 SET lease_token = NULL, lease_owner = NULL, lease_until = NULL,
-    due_at = CASE WHEN b.closed THEN b.due_at ELSE greatest(now() + make_interval(secs => $4), (
-        SELECT min(coalesce(d.due_at, now())) FROM delivery d
+    due_at = CASE WHEN b.closed THEN b.due_at ELSE greatest(CASE WHEN $4::float8 > 0 THEN now() + make_interval(secs => $4) END, (
+        SELECT min(coalesce(d.due_at, least(b.due_at, now()))) FROM delivery d
         WHERE d.sendout_id = b.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
           AND d.state IN ('pending', 'deferred'))) END
 WHERE b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3;

@@ -27,6 +27,7 @@ _REASONS = {
     "is_copy": "the database is a copy of another one",
 }
 """Only the first reason that applies is shown. A dump that was restored on another server has two."""
+_SCHEDULED = "it was scheduled in the backup, and may have been rescheduled and sent since: resume or cancel it"
 _REPLY = "may have been sent after the backup, perhaps with another code"
 _LOCKED_SECONDS = 0.05
 _ASSIGN_TRIES = 1_200
@@ -110,7 +111,8 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
     """Accept the database as it is, so that workers send again; return how many mails became uncertain.
 
     If the database is accepted already, nothing changes. With `uncertain`, the remaining mails of started sendouts are
-    not sent: their reserved codes are assigned to them, and they become uncertain. All leases end.
+    not sent: their reserved codes are assigned to them, and they become uncertain. Scheduled sendouts are paused,
+    because they may have been rescheduled and sent since the backup. All leases end.
 
     Must not run in a transaction. In a nested transaction (savepoint), PostgreSQL would write the guard's row with
     another transaction id than the row contains.
@@ -156,6 +158,7 @@ async def _make_uncertain(connection: Connection) -> int:
     No worker interferes, because a batch can be claimed only after this transaction is committed.
     """
     await connection.execute(SQL.lock_sendouts)
+    await connection.execute(SQL.pause_scheduled, _SCHEDULED)
     rows = await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)
     seized = [Batch(**{**row, "sendout_state": SendoutState(row["sendout_state"])}) for row in rows]
     await connection.execute(SQL.unpause)

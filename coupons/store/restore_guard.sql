@@ -16,18 +16,21 @@ LEFT JOIN (SELECT * FROM restore_guard WHERE ended_at IS NULL ORDER BY number DE
 SELECT (SELECT max(greatest(flushed_at, claimed_at)) FROM delivery_batch) AS mails_until,
        greatest((SELECT max(received_at) FROM command),
                 (SELECT max(greatest(progressed_at, finished_at)) FROM import_job),
-                (SELECT max(greatest(created_at, started_at, finished_at)) FROM sendout)) AS work_until,
+                (SELECT max(greatest(created_at, CASE WHEN start_at IS NULL THEN started_at END, finished_at)) FROM sendout)
+               ) AS work_until,
        now();
 
--- sendouts: started sendouts that have not ended, whose mails may have been sent since the backup
-SELECT s.id, m.name AS message, s.state, s.recipients, coalesce(b.sent, 0) AS sent,
+-- sendouts: sendouts that have not ended, whose mails may have been sent since the backup
+-- A scheduled one may have been rescheduled since the backup, and then have started.
+SELECT s.id, m.name AS message, CASE WHEN s.state = 'sending' AND s.start_at > now() THEN 'scheduled' ELSE s.state END AS state,
+       s.recipients, coalesce(b.sent, 0) AS sent,
        coalesce(b.uncertain, 0) AS uncertain, coalesce(b.remaining, s.recipients) AS remaining
 FROM sendout s
 JOIN message m ON m.id = s.message_id
 LEFT JOIN LATERAL (
     SELECT sum(remaining) AS remaining, sum(sent) AS sent, sum(uncertain) AS uncertain FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
-WHERE s.finished_at IS NULL AND s.state NOT IN ('cancelled', 'failed') AND (s.start_at IS NULL OR s.start_at <= now())
+WHERE s.finished_at IS NULL AND s.state NOT IN ('cancelled', 'failed')
 ORDER BY s.created_at, s.id;
 
 -- lists: lists with unassigned codes that may have been sent since the backup
@@ -67,6 +70,9 @@ RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_tok
 -- unpause: make paused sendouts sending, so that they finish, because none of their mails remain
 UPDATE sendout SET state = 'sending', reason = NULL
 WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (start_at IS NULL OR start_at <= now());
+
+-- pause_scheduled: pause the scheduled sendouts for the reason $1
+UPDATE sendout SET state = 'paused', reason = $1 WHERE state = 'sending' AND finished_at IS NULL AND start_at > now();
 
 -- remaining: a batch's deliveries that remain to be sent
 SELECT number FROM delivery

@@ -15,7 +15,7 @@ SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
 RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
 """The states in which a sendout can be resumed."""
-RETRIED_STATES = (SendoutState.SENDING, SendoutState.PAUSED, SendoutState.FINISHED)
+RETRIED_STATES = (SendoutState.SCHEDULED, SendoutState.SENDING, SendoutState.PAUSED, SendoutState.FINISHED)
 """The states in which refused and deferred mails of a sendout can be retried."""
 
 
@@ -152,7 +152,8 @@ def check_resumable(sendout: Sendout) -> None:
 
 
 def not_resumable(sendout_id: UUID, state: SendoutState) -> str:
-    return f"sendout {sendout_id} is {state}: only an interrupted or paused sendout can be resumed"
+    refusal = f"sendout {sendout_id} is {state}: only an interrupted or paused sendout can be resumed"
+    return f"{refusal}; start it with `coupons reschedule --now`" if state == SendoutState.SCHEDULED else refusal
 
 
 async def list_newest(connection: Connection, *, state: SendoutState | None = None, limit: int = 100) -> list[Sendout]:

@@ -1,9 +1,10 @@
 -- rows: sendouts with their delivery counts, newest first; only the id $1 and the state $2, unless NULL
+-- A sending sendout whose start time has not come is scheduled.
 -- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
 -- with the part of its time that lies in this minute.
-SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s.group_name) AS "group", s.state, s.reason,
+SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s.group_name) AS "group", v.state, s.reason,
        s.waiting_reason, EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = s.id) AS is_waiting, s.not_resumed,
-       s.recipients, s.created_at, s.start_at, s.started_at, s.finished_at, s.per_hour,
+       s.recipients, s.created_at, s.start_at, CASE WHEN s.started_at <= now() THEN s.started_at END AS started_at, s.finished_at, s.per_hour,
        s.auto_resume, s.first_part AS first, s.rest_held, s.state = 'paused' AND s.rest_held AND s.first_mailed_at IS NOT NULL AS is_first_mailed,
        s.skip_already_mailed, s.already_mailed,
        coalesce(b.remaining, 0) AS remaining, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.leased_batches, 0) AS leased_batches,
@@ -11,6 +12,7 @@ SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s
        coalesce(b.cancelled, 0) AS cancelled,
        CASE WHEN s.state = 'sending' THEN r.per_second END AS per_second
 FROM sendout s
+CROSS JOIN LATERAL (SELECT CASE WHEN s.state = 'sending' AND s.start_at > now() THEN 'scheduled' ELSE s.state END AS state) v
 JOIN message m ON m.id = s.message_id
 LEFT JOIN recipient_group g ON g.id = s.group_id
 LEFT JOIN LATERAL (
@@ -26,7 +28,7 @@ LEFT JOIN LATERAL (
     WHERE s.state = 'sending' AND sendout_id = s.id AND flushed_at > w.since
     GROUP BY w.since
 ) r ON true
-WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.state = $2)
+WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR v.state = $2)
 ORDER BY s.created_at DESC LIMIT $3;
 
 -- resumable: interrupted sendouts whose lists all have enough codes now, oldest first

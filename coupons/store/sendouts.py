@@ -413,7 +413,7 @@ async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
     """Stop sending; mails in flight still get their outcomes. Raises Conflict unless the sendout is sending."""
     if not await pause_if_sending(connection, sendout_id, reason):
         state = (await sendout_views.get(connection, sendout_id)).state
-        raise Conflict(f"sendout {sendout_id} is {state}: only a sending sendout can be paused")
+        raise Conflict(f"sendout {sendout_id} is {state}: only a sending or scheduled sendout can be paused")
 
 
 async def pause_after_first(connection: Connection, sendout_id: UUID | None = None) -> list[UUID]:

@@ -64,9 +64,9 @@ UPDATE sendout_list sl
 SET missing = greatest(0, sl.needed - l.available), shortage = l.shortage, alternative_text = l.alternative_text
 FROM coupon_list l WHERE sl.sendout_id = $1 AND l.id = sl.list_id;
 
--- begin: start sending
+-- begin: start sending, at the start time if that is in the future
 UPDATE sendout
-SET state = 'sending', reason = NULL, not_resumed = NULL, started_at = now(),
+SET state = 'sending', reason = NULL, not_resumed = NULL, started_at = greatest(now(), start_at),
     lease_token = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id = $1 AND state IN ('preparing', 'interrupted');
 

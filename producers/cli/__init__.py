@@ -22,6 +22,7 @@ from producers.cli.ready import ready
 from producers.cli.restore_guard import restore_guard
 from producers.cli.retry import retry
 from producers.cli.runtime import check_zone, report_internal_errors
+from producers.cli.schedule import reschedule
 from producers.cli.sendouts import cancel, pause, resume, send
 from producers.cli.show import show
 from producers.cli.system import completion, demo, doctor, migrate, web, worker
@@ -51,7 +52,7 @@ Exit codes:
 
 SECTIONS = {
     "Codes, recipients, messages": (lists, import_file, groups, messages),
-    "Sendouts": (send, outbox, show, resume, pause, cancel, retry, uncertain, who),
+    "Sendouts": (send, outbox, show, resume, pause, reschedule, cancel, retry, uncertain, who),
     "Operation": (migrate, worker, web, ready, doctor, verify, restore_guard, demo, completion),
 }
 

@@ -15,6 +15,7 @@ REJECTED_SHOWN = 5
 COLOURS = {
     "finished": "green",
     "sent": "green",
+    "scheduled": "cyan",
     "sending": "cyan",
     "interrupted": "yellow",
     "paused": "yellow",

@@ -36,7 +36,8 @@ Then run one of:
   coupons restore-guard accept
       Remaining mails are sent. Some recipients may get a second mail with another code.
   coupons restore-guard accept --uncertain
-      Remaining mails of started sendouts become uncertain and keep their codes."""
+      Remaining mails of started sendouts become uncertain and keep their codes.
+      Scheduled sendouts are paused."""
 
 
 @click.group("restore-guard", cls=Group)

@@ -144,10 +144,17 @@ def next_step(sendout: "Sendout") -> str:
 
 
 def format_start(sendout: "Sendout") -> str:
-    """Return when a scheduled sendout starts, or "" if it does not start in the future."""
+    """Return when the sendout starts, or "" if it does not start in the future."""
     if not sendout.may_send or sendout.start_at is None or sendout.start_at <= datetime.now(UTC):
         return ""
     return f"starts {moment(sendout.start_at)}"
+
+
+def format_pace(sendout: "Sendout") -> str:
+    """Return the sendout's rate limit, or "" if it has none or has ended."""
+    return (
+        f"at most {counted(round(sendout.per_hour), 'mail')} per hour" if sendout.per_hour and sendout.may_send else ""
+    )
 
 
 def format_speed(sendout: "Sendout") -> str:
@@ -181,8 +188,8 @@ def _pace(sendout: "Sendout") -> Iterator[str]:
     """Yield the start time, the rate limit, the speed, and why the sendout waits."""
     if start := format_start(sendout):
         yield start
-    if sendout.per_hour and sendout.may_send:
-        yield f"at most {counted(round(sendout.per_hour), 'mail')} per hour"
+    if pace := format_pace(sendout):
+        yield pace
     if speed := format_speed(sendout):
         yield speed
     if sendout.waiting:

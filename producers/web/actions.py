@@ -1,7 +1,7 @@
-"""Actions of the console and the API: store files, publish commands, pause, cancel, resolve and retry.
+"""Actions of the console and the API: store files, publish commands, pause, reschedule, cancel, resolve and retry.
 
-A command is checked before it is published, and rejected if it is known to be invalid. Pausing, cancelling,
-resolving and retrying are not commands: they are written to the database and take effect immediately.
+A command is checked before it is published, and rejected if it is known to be invalid. Pausing, rescheduling,
+cancelling, resolving and retrying are not commands: they are written to the database and take effect immediately.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
+from coupons.schedule import Reschedule
 from coupons.sources import rechunk
 from coupons.store import imports, inbox, retries, schedules, sendout_views, sendouts, uncertain, uploads, waits
 from coupons.store.imports import ImportStatus
@@ -84,6 +85,14 @@ class Actions:
             await get_sendout(connection, sendout_id)
             await sendouts.pause(connection, sendout_id, "paused by an operator")
             log.info("sendout paused by an operator", sendout=str(sendout_id))
+            return await sendout_views.get(connection, sendout_id)
+
+    async def reschedule(self, sendout_id: UUID, change: Reschedule) -> Sendout:
+        """Change the start or the pace of the sendout and return it. Raises NotFound, PastStart, Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_sendout(connection, sendout_id)
+            await schedules.reschedule(connection, sendout_id, change)
+            log.info("sendout rescheduled by an operator", sendout=str(sendout_id))
             return await sendout_views.get(connection, sendout_id)
 
     async def cancel(self, sendout_id: UUID) -> Sendout:

@@ -15,7 +15,7 @@ from coupons.sources.source import file_name
 from coupons.states import SendoutState
 from coupons.store import groups, imports, lists, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
-from producers.web import ACQUIRE_SECONDS
+from producers.web import ACQUIRE_SECONDS, schedule_request
 from producers.web.actions import Actions, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_sendout
@@ -25,6 +25,7 @@ from producers.web.retry_request import parse_json
 LINES_PER_WRITE = 1_000
 """Lines of a CSV response are sent in blocks, because one write per line would take most of the time."""
 MAX_DUPLICATES = 10_000
+MAX_RESCHEDULE_BYTES = 1_000
 MAX_RESOLUTION_BYTES = 1_000
 MAX_RETRY_BYTES = 1_000_000
 """Enough for several thousand corrected addresses."""
@@ -48,6 +49,7 @@ class Api:
             Route("/sendouts", self.show_sendouts),
             Route("/sendouts/{id:uuid}", self.show_sendout),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/reschedule", self.reschedule, methods=["POST"]),
             Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
             Route("/sendouts/{id:uuid}/uncertain", self.show_uncertain),
             Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
@@ -116,6 +118,11 @@ class Api:
     async def pause(self, request: Request) -> Response:
         """Pause the sendout and return it; its mails `in_flight` are still being sent."""
         return _json(await self._actions.pause(request.path_params["id"]))
+
+    async def reschedule(self, request: Request) -> Response:
+        """Change the start or the pace of the sendout and return it."""
+        change = schedule_request.parse_json(await _read_json(request, MAX_RESCHEDULE_BYTES))
+        return _json(await self._actions.reschedule(request.path_params["id"], change))
 
     async def cancel(self, request: Request) -> Response:
         return _json(await self._actions.cancel(request.path_params["id"]))

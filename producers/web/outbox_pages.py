@@ -12,7 +12,7 @@ from coupons.errors import Conflict
 from coupons.states import SendoutState
 from coupons.store import inbox, restore_guard, sendout_views
 from coupons.store.sendout_views import RESUMED_STATES, Sendout
-from producers.web import ACQUIRE_SECONDS
+from producers.web import ACQUIRE_SECONDS, schedule_request
 from producers.web.actions import Actions, location_of
 from producers.web.api import parse_resolution, state_filter
 from producers.web.errors import InvalidRequest
@@ -33,6 +33,7 @@ class OutboxPages:
             Route("/sendouts/{id:uuid}", self.show_sendout),
             Route("/sendouts/{id:uuid}/resume", self.resume, methods=["POST"]),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
+            Route("/sendouts/{id:uuid}/reschedule", self.reschedule, methods=["POST"]),
             Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
             Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
             Route("/sendouts/{id:uuid}/retry", self.retry, methods=["POST"]),
@@ -66,6 +67,10 @@ class OutboxPages:
 
     async def pause(self, request: Request) -> Response:
         return _redirect_to(await self._actions.pause(request.path_params["id"]))
+
+    async def reschedule(self, request: Request) -> Response:
+        change = schedule_request.parse_form(await read_form(request))
+        return _redirect_to(await self._actions.reschedule(request.path_params["id"], change))
 
     async def cancel(self, request: Request) -> Response:
         return _redirect_to(await self._actions.cancel(request.path_params["id"]))

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from coupons import __version__
+from coupons.store.schedules import RESCHEDULED_STATES
 from coupons.store.sendout_views import RESUMED_STATES
 from producers.durations import format_duration, format_rate
 from producers.local_time import to_local, zone_of
@@ -44,10 +45,10 @@ _TEMPLATES.filters |= {
     "duration": format_duration,
     "rate": format_rate,
 }
-_TEMPLATES.tests |= {"ahead": lambda at: at is not None and at > datetime.now(UTC)}
 _TEMPLATES.globals |= {
     "version": __version__,
     "zone": lambda: zone_of(to_local(datetime.now(UTC))),
+    "rescheduled_states": RESCHEDULED_STATES,
     "resumed_states": RESUMED_STATES,
     "new_id": uuid4,
 }

@@ -248,7 +248,7 @@ async def test_an_ended_sendout_is_neither_paused_nor_cancelled(connection: Conn
     interrupted = await start(connection, "m", "g")
     assert isinstance(await prepare(connection), Short)
     for sendout_id in (finished, interrupted):
-        with pytest.raises(Conflict, match="only a sending sendout"):
+        with pytest.raises(Conflict, match="only a sending or scheduled sendout"):
             await sendouts.pause(connection, sendout_id, "by a test")
     with pytest.raises(Conflict, match="finished already"):
         await sendouts.cancel(connection, finished)

@@ -64,7 +64,7 @@ restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take gro
 sendout_views.* schedules.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 lists.count_duplicates uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
-sendouts.pause sendouts.lock sendouts.cancel sendouts.lock_lists sendouts.release_reserved
+sendouts.pause sendouts.lock sendouts.unpause sendouts.cancel sendouts.lock_lists sendouts.release_reserved
 """
 WORK = {
     "importer": f"""
