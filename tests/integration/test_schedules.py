@@ -230,7 +230,8 @@ async def test_a_new_pace_limits_batches_that_exist(connection: Connection) -> N
     sendout_id = await scheduled(connection)
     await schedules.reschedule(connection, sendout_id, Reschedule(now=True, per_hour=60))
     assert await deliver(connection, await claimed(connection)) == [1]
-    assert (await next_in(connection, sendout_id), await claim(connection)) == (pytest.approx(60, abs=2), None)
+    assert await next_in(connection, sendout_id) == pytest.approx(60, abs=2)
+    assert await claim(connection) is None
     await sendouts.pause(connection, sendout_id, "by a test")
     await schedules.reschedule(connection, sendout_id, Reschedule(now=True, per_hour=3_600))
     assert await next_in(connection, sendout_id) == pytest.approx(1, abs=0.5)
