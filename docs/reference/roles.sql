@@ -110,8 +110,8 @@ GRANT INSERT ON delivery_attempt TO coupons_sender;
 GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 
 -- Console and API. They read everything except codes, and write the decisions of operators (pause, reschedule, cancel,
--- uncertain mails, retries) and uploaded files. A retry may correct the address of a mail that no relay has accepted; a trigger keeps all
--- other addresses.
+-- uncertain mails, retries) and uploaded files. A retry may correct the address of a mail that no relay has accepted; a
+-- trigger keeps all other addresses.
 GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
     delivery, delivery_attempt, import_job, import_event, upload TO coupons_web;
 GRANT SELECT (sendout_id, after, unfinished, arrive_until, created_at), DELETE ON sendout_wait TO coupons_web;
@@ -121,7 +121,7 @@ GRANT SELECT (group_id) ON recipient TO coupons_web;
 GRANT SELECT (message_id, name) ON message_file TO coupons_web;
 GRANT UPDATE (available) ON coupon_list TO coupons_web;
 GRANT UPDATE (state, reason, not_resumed, waiting_reason, start_at, per_hour, over_minutes, next_batch_at, started_at,
-              resumed_at, finished_at, lease_token, lease_owner, lease_until)
+              resumed_at, rest_held, finished_at, lease_token, lease_owner, lease_until)
     ON sendout TO coupons_web;
 GRANT UPDATE (reserved, assigned, sent, missing) ON sendout_list TO coupons_web;
 GRANT UPDATE (remaining, sent, refused, uncertain, closed, due_at, claimed_remaining) ON delivery_batch TO coupons_web;
