@@ -189,8 +189,8 @@ CREATE TABLE recipient (
     PRIMARY KEY (group_id, address_key)
 );
 
--- Rows never change. Saving a message creates its next version, so that a running sendout keeps the version it began
--- with.
+-- A version never changes. Saving a message creates its next version, so that a running sendout keeps the version it
+-- began with. When a message is deleted, the versions that sendouts have mailed stay: their refused mails can be retried.
 CREATE TABLE message (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL
@@ -204,6 +204,7 @@ CREATE TABLE message (
     attributes text[] NOT NULL DEFAULT '{}',  -- the attributes that every recipient must have
     headers    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),  -- beyond those of every mail
     created_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
     UNIQUE (name, version),
     CHECK (text IS NOT NULL OR html IS NOT NULL)
 );
@@ -251,7 +252,7 @@ CREATE TABLE upload_chunk (
 CREATE TABLE import_job (
     id          uuid PRIMARY KEY,
     list_id     bigint REFERENCES coupon_list ON DELETE CASCADE,
-    group_id    bigint REFERENCES recipient_group ON DELETE CASCADE,
+    group_id    bigint REFERENCES recipient_group ON DELETE SET NULL,
     mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete')),
     source      text NOT NULL,
     format      jsonb NOT NULL DEFAULT '{}',
@@ -281,8 +282,10 @@ CREATE TABLE import_job (
     lease_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
+    group_name  text,  -- stays when the group is deleted
     CONSTRAINT finished_at_when_ended CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
-    CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_id IS NULL)),
+    CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_name IS NULL) AND (list_id IS NULL OR group_id IS NULL)),
+    CONSTRAINT unfinished_has_a_target CHECK (finished_at IS NOT NULL OR list_id IS NOT NULL OR group_id IS NOT NULL),
     CONSTRAINT position_has_digest CHECK (position = 0 OR digest IS NOT NULL),
     CONSTRAINT lines_add_up
         CHECK (lines = blank + added + existing + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
@@ -344,7 +347,7 @@ ALTER TABLE import_rejection
 CREATE TABLE sendout (
     id          uuid PRIMARY KEY,
     message_id  bigint NOT NULL REFERENCES message,
-    group_id    bigint REFERENCES recipient_group,  -- NULL if the command contained the recipients
+    group_id    bigint REFERENCES recipient_group,  -- NULL if the command contained the recipients, or the group is deleted
     state       text NOT NULL DEFAULT 'queued' CHECK (state IN
                 ('queued', 'preparing', 'interrupted', 'sending', 'paused', 'finished', 'cancelled', 'failed')),
     reason      text,  -- why the sendout is interrupted, paused or failed
@@ -361,7 +364,7 @@ CREATE TABLE sendout (
     created_at  timestamptz NOT NULL DEFAULT now(),
     started_at  timestamptz,  -- when its first mail may be sent; in the future while it is scheduled
     finished_at timestamptz,  -- for a cancelled or failed sendout: when its last batch was closed
-    group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted
+    group_name  text,  -- the group by its name, if it did not exist when the sendout was accepted, or is deleted
     not_resumed text,  -- why the last requested resume was rejected while it waited
     resumed_at  timestamptz,  -- when it was last resumed after a pause
     first_part  integer CHECK (first_part > 0),  -- it pauses after the mails to these many recipients; NULL: it does not
@@ -379,6 +382,30 @@ CREATE TABLE sendout (
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
 CREATE INDEX sendout_message ON sendout (message_id);  -- finds the earlier sendouts of a message
+CREATE INDEX sendout_group ON sendout (group_id) WHERE group_id IS NOT NULL;  -- to delete a group
+
+-- The foreign key has locked the message, so this trigger sees a concurrent deletion.
+CREATE FUNCTION refuse_deleted_message() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM message WHERE id = NEW.message_id AND deleted_at IS NOT NULL) THEN
+        RAISE EXCEPTION 'a deleted message is not sent'
+            USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'message_exists';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER message_exists AFTER INSERT OR UPDATE OF message_id ON sendout
+    FOR EACH ROW EXECUTE FUNCTION refuse_deleted_message();
+
+CREATE FUNCTION refuse_deletion_while_sending() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM sendout WHERE message_id = NEW.id AND finished_at IS NULL) THEN
+        RAISE EXCEPTION 'an unfinished sendout needs the message'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'message_is_sent';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER message_is_sent BEFORE UPDATE OF deleted_at ON message
+    FOR EACH ROW WHEN (NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION refuse_deletion_while_sending();
 
 -- A sendout that waits for imports before it is prepared (state queued) or resumed (interrupted or paused). Waiting is not
 -- a state: no worker claims a sendout that has a row here. The row is deleted when the wait ends. Ids of imports are

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
-from coupons.database import Connection
+from coupons.database import Connection, affected
 from coupons.errors import Conflict
 from coupons.store.queries import Queries
 
 SQL = Queries("groups.sql")
+DELETE_SECONDS = 3_600
+"""Time limit for deleting a group. No unfinished work uses it, so nothing waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,45 @@ async def known_attributes(connection: Connection) -> list[str]:
 async def extend(connection: Connection, group_id: int, attributes: Sequence[str]) -> None:
     """Add attributes that the group's recipients may have."""
     await connection.execute(SQL.extend, group_id, attributes)
+
+
+async def delete(connection: Connection, name: str) -> int:
+    """Delete a group with its recipients and the rejected lines of its imports; return the number of recipients.
+
+    Sendouts and imports that have ended stay, with the group's name.
+
+    Raises Conflict if the group does not exist, or an unfinished sendout or import uses it.
+    """
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_SECONDS}s'")
+        group_id = await connection.fetchval(SQL.lock, name)
+        if group_id is None:
+            raise Conflict(f"there is no group {name}")
+        await _check_unused(connection, group_id, name)
+        await connection.execute(SQL.leave_sendouts, group_id, name)
+        await connection.execute(SQL.delete_rejections, group_id, timeout=DELETE_SECONDS)
+        deleted = affected(await connection.execute(SQL.delete_recipients, group_id, timeout=DELETE_SECONDS))
+        await connection.execute(SQL.delete, group_id)
+        return deleted
+
+
+async def _check_unused(connection: Connection, group_id: int, name: str) -> None:
+    users = await connection.fetchrow(SQL.users, group_id, name)
+    assert users is not None  # noqa: S101 - a SELECT without FROM always has a row
+    if users["sendout"]:
+        raise Conflict(f"group {name} is used by sendout {users['sendout']}, which is not finished")
+    if users["import"]:
+        raise Conflict(f"group {name} is being filled by import {users['import']}")
+
+
+async def lock_of_import(connection: Connection, import_id: UUID) -> None:
+    """Lock the group that an import fills, if it fills one, before the import ends without success."""
+    await connection.execute(SQL.lock_of_import, import_id)
+
+
+async def delete_if_unused(connection: Connection, import_id: UUID) -> None:
+    """Delete the group of an import that has failed or was cancelled, if only such imports have ever used it.
+
+    `lock_of_import` has locked it in the same transaction.
+    """
+    await connection.execute(SQL.delete_if_unused, import_id)

@@ -14,3 +14,33 @@ FROM recipient_group WHERE name = $1;
 
 -- known_attributes: the attributes of all groups
 SELECT DISTINCT unnest(attributes) AS name FROM recipient_group ORDER BY 1;
+
+-- lock: lock the group $1 until the transaction ends
+SELECT id FROM recipient_group WHERE name = $1 FOR UPDATE;
+
+-- lock_of_import: lock the group of import $1, before the import itself, in the order of the commands that import into it
+SELECT FROM recipient_group WHERE id = (SELECT group_id FROM import_job WHERE id = $1) FOR UPDATE;
+
+-- delete_if_unused: delete the group of the failed or cancelled import $1 if no import has filled it, and nothing uses it
+DELETE FROM recipient_group g
+WHERE g.id = (SELECT group_id FROM import_job WHERE id = $1)
+  AND NOT EXISTS (SELECT FROM recipient r WHERE r.group_id = g.id)
+  AND NOT EXISTS (SELECT FROM import_job j WHERE j.group_id = g.id AND j.state NOT IN ('failed', 'cancelled'))
+  AND NOT EXISTS (SELECT FROM sendout s WHERE s.group_id = g.id);
+
+-- users: an unfinished sendout to group $1 with the name $2, and an unfinished import into it
+SELECT (SELECT id FROM sendout WHERE group_id = $1 AND finished_at IS NULL
+        UNION ALL SELECT id FROM sendout WHERE finished_at IS NULL AND group_id IS NULL AND group_name = $2 LIMIT 1) AS sendout,
+       (SELECT id FROM import_job WHERE group_id = $1 AND finished_at IS NULL LIMIT 1) AS import;
+
+-- leave_sendouts: the finished sendouts to group $1 keep its name $2
+UPDATE sendout SET group_id = NULL, group_name = $2 WHERE group_id = $1 AND finished_at IS NOT NULL;
+
+-- delete_rejections: delete rejected lines of the group's imports, because they contain addresses
+DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE group_id = $1);
+
+-- delete_recipients: delete all recipients of a group
+DELETE FROM recipient WHERE group_id = $1;
+
+-- delete: delete a group; its imports and sendouts keep its name
+DELETE FROM recipient_group WHERE id = $1;

@@ -18,7 +18,7 @@ from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
 from coupons.files.rejections import Rejected, describe, parse_reason
 from coupons.states import ImportMode, ImportState, TargetKind
-from coupons.store import lists, uploads
+from coupons.store import groups, lists, uploads
 from coupons.store.queries import Queries
 
 SQL = Queries("imports.sql")
@@ -244,10 +244,14 @@ async def fail(connection: Connection, job: LeasedImport, reason: str) -> None:
 
 async def _end(connection: Connection, job: LeasedImport, state: ImportState, reason: str | None) -> None:
     async with connection.transaction():
+        if state is ImportState.FAILED:
+            await groups.lock_of_import(connection, job.id)
         if await connection.fetchval(SQL.end, job.id, job.lease_token, state, reason) is None:
             raise LeaseLost(f"import {job.id}")
         await log_event(connection, job.id, f"{state}: {reason}" if reason else state)
         await _delete_upload(connection, job.source)
+        if state is ImportState.FAILED:
+            await groups.delete_if_unused(connection, job.id)
 
 
 async def _delete_upload(connection: Connection, source: str) -> None:
@@ -284,12 +288,14 @@ async def renew(connection: Connection, job: LeasedImport, *, lease_seconds: flo
 async def cancel(connection: Connection, import_id: UUID) -> None:
     """End an import now. Its committed chunks stay. Raises Conflict if the import has ended or does not exist."""
     async with connection.transaction():
+        await groups.lock_of_import(connection, import_id)
         source = await connection.fetchval(SQL.cancel, import_id)
         if source is None:
             found = await get(connection, import_id)
             raise Conflict(f"import {import_id} is already {found.state}")
         await log_event(connection, import_id, "cancelled by an operator")
         await _delete_upload(connection, source)
+        await groups.delete_if_unused(connection, import_id)
 
 
 async def delete_old_rejections(connection: Connection, *, days: int) -> None:

@@ -2,16 +2,18 @@
 SELECT FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR KEY SHARE;
 
 -- create: create an import into list $2 or group $3; no row if the target does not exist
-INSERT INTO import_job (id, list_id, group_id, mode, source, format)
-SELECT $1, l.id, g.id, $4, $5, $6
+INSERT INTO import_job (id, list_id, group_id, group_name, mode, source, format)
+SELECT $1, l.id, g.id, g.name, $4, $5, $6
 FROM (SELECT) one
 LEFT JOIN coupon_list l ON l.name = $2 AND l.deleted_at IS NULL
 LEFT JOIN recipient_group g ON g.name = $3
 WHERE l.id IS NOT NULL OR g.id IS NOT NULL
 RETURNING id;
 
--- ensure_group: create the group if it does not exist
-INSERT INTO recipient_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
+-- ensure_group: create the group if it does not exist, or else lock it, so that it cannot be deleted before the import
+-- is created
+INSERT INTO recipient_group (name) VALUES ($1)
+ON CONFLICT (name) DO UPDATE SET attributes = recipient_group.attributes WHERE false;
 
 -- claim: claim the oldest import that waits or was left by a dead worker, or only import $3 if $3 is not NULL.
 -- Imports into one target run in the order of their creation: otherwise one import could replace codes that another adds.
@@ -34,7 +36,7 @@ WHERE j.id = waiting.id
 RETURNING j.id, j.list_id, j.group_id,
           (SELECT name FROM coupon_list WHERE id = j.list_id) AS list,
           (SELECT case_sensitive FROM coupon_list WHERE id = j.list_id) AS case_sensitive,
-          (SELECT name FROM recipient_group WHERE id = j.group_id) AS "group",
+          j.group_name AS "group",
           j.mode, j.source, j.format, j.position, j.digest, j.read_bytes, j.lines, j.retries, j.lease_token,
           waiting.state = 'running' AS is_resumed;
 
@@ -108,7 +110,7 @@ INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
 -- rows: imports with id $1, of list $2 and of group $3 (NULL: any), newest first. per_second counts lines since the claim
-SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(regexp_replace(j.source, '[?#].*', '?…'), '//[^/]*@', '//…@') AS source, j.state, j.reason,
+SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(regexp_replace(j.source, '[?#].*', '?…'), '//[^/]*@', '//…@') AS source, j.state, j.reason,
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
        j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
        CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines
@@ -116,7 +118,7 @@ SELECT j.id, l.name AS list, g.name AS "group", j.mode, regexp_replace(regexp_re
        CASE WHEN j.state = 'running' AND j.read_bytes > j.claimed_bytes
             THEN (greatest(j.total_bytes - j.read_bytes, 0) * elapsed.seconds / (j.read_bytes - j.claimed_bytes))::float8
        END AS seconds_left,
-       coalesce(j.columns, ARRAY[CASE WHEN j.group_id IS NULL THEN 'code' ELSE 'email' END]) AS columns
+       coalesce(j.columns, ARRAY[CASE WHEN j.group_name IS NULL THEN 'code' ELSE 'email' END]) AS columns
 FROM import_job j
 LEFT JOIN coupon_list l ON l.id = j.list_id
 LEFT JOIN recipient_group g ON g.id = j.group_id

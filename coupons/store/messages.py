@@ -143,3 +143,26 @@ async def get_for_sendout(connection: Connection, sendout_id: UUID) -> Message:
 async def list_files(connection: Connection, message_id: int) -> list[File]:
     """The attachments and inline images of a message's version, sorted by name, with their bytes."""
     return [File(**row) for row in await connection.fetch(SQL.files, message_id)]
+
+
+async def delete(connection: Connection, name: str) -> int:
+    """Delete a message, and return the number of its versions.
+
+    Versions that sendouts have mailed stay in the database, for the outbox and for retries, but cannot be sent again.
+
+    Raises Conflict if the message does not exist, or an unfinished sendout needs it.
+    """
+    async with connection.transaction():
+        await connection.execute(SQL.lock_name, name)
+        versions = [row["id"] for row in await connection.fetch(SQL.lock_versions, name)]
+        if not versions:
+            raise Conflict(f"there is no message {name}")
+        if sendout := await connection.fetchval(SQL.user, versions):
+            raise Conflict(f"message {name} is needed by sendout {sendout}, which is not finished")
+        mailed = [row["message_id"] for row in await connection.fetch(SQL.mailed, versions)]
+        unused = sorted(set(versions) - set(mailed))
+        await connection.execute(SQL.delete_files, unused)
+        await connection.execute(SQL.delete_lists, unused)
+        await connection.execute(SQL.delete, unused)
+        await connection.execute(SQL.bury, mailed)
+        return len(versions)

@@ -29,5 +29,27 @@ SELECT DISTINCT ON (m.name) m.id, m.name, m.version, m.sender, m.reply_to, m.sub
        ARRAY(SELECT mf.name FROM message_file mf WHERE mf.message_id = m.id ORDER BY mf.name) AS files
 FROM message m
 WHERE ($1::text[] IS NULL OR m.name = ANY ($1))
+  AND (m.deleted_at IS NULL OR $2::uuid IS NOT NULL)
   AND ($2::uuid IS NULL OR m.id = (SELECT message_id FROM sendout WHERE id = $2))
 ORDER BY m.name, m.version DESC;
+
+-- lock_versions: lock the versions of message $1 until the transaction ends
+SELECT id FROM message WHERE name = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE;
+
+-- user: an unfinished sendout of one of the versions $1
+SELECT id FROM sendout WHERE message_id = ANY ($1::bigint[]) AND finished_at IS NULL LIMIT 1;
+
+-- mailed: those of the versions $1 that sendouts have mailed
+SELECT DISTINCT message_id FROM sendout WHERE message_id = ANY ($1::bigint[]);
+
+-- delete_files: delete the files of the versions $1
+DELETE FROM message_file WHERE message_id = ANY ($1::bigint[]);
+
+-- delete_lists: delete the references of the versions $1 to lists
+DELETE FROM message_list WHERE message_id = ANY ($1::bigint[]);
+
+-- delete: delete the versions $1, which no sendout has mailed
+DELETE FROM message WHERE id = ANY ($1::bigint[]);
+
+-- bury: mark the versions $1 as deleted; their rows stay, because sendouts have mailed them
+UPDATE message SET deleted_at = now() WHERE id = ANY ($1::bigint[]);

@@ -3,7 +3,8 @@
 schema.sql has a diagram of its states.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -91,11 +92,12 @@ async def create(
         Conflict: for the reasons that `check` lists.
     """
     checked = await check(connection, command)
-    await connection.execute(
-        SQL.create, command.id, checked.message.id, checked.group_id, command.start_at, command.per_hour,
-        command.over_minutes, command.auto_resume, command.group if checked.group_id is None else None,
-        command.first, command.skip_already_mailed,
-    )  # fmt: skip
+    with _raising_deleted(command):
+        await connection.execute(
+            SQL.create, command.id, checked.message.id, checked.group_id, command.start_at, command.per_hour,
+            command.over_minutes, command.auto_resume, command.group if checked.group_id is None else None,
+            command.first, command.skip_already_mailed,
+        )  # fmt: skip
     if command.recipients is not None:
         leave_out = await find_earlier(connection, checked.message.name) if command.skip_already_mailed else None
         snapshot = await needs.snapshot_given(
@@ -104,6 +106,18 @@ async def create(
         await _complete_snapshot(connection, command.id, snapshot, batch_size, lease_token=None)
     if checked.imports:
         await waits.begin(connection, command.id, command, checked.imports, after_seconds=after_seconds)
+
+
+@contextmanager
+def _raising_deleted(command: StartSendout) -> Iterator[None]:
+    """Raise Conflict if the message or the group was deleted after it was checked. The deletion is waited for."""
+    try:
+        yield
+    except asyncpg.ForeignKeyViolationError as error:
+        is_group = error.constraint_name == "sendout_group_id_fkey"
+        raise Conflict(
+            f"there is no {f'group {command.group}' if is_group else f'message {command.message}'}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,12 @@ WHERE finished_at IS NULL
 ORDER BY created_at, id;
 
 -- imports: the imports with the ids $1 that have not finished, in this order
-SELECT a.id, c.type AS command_type, c.rejection_reason, j.state, coalesce(l.name, g.name) AS target, NULL::integer AS percent,
+SELECT a.id, c.type AS command_type, c.rejection_reason, j.state, coalesce(l.name, j.group_name) AS target, NULL::integer AS percent,
        false AS is_late
 FROM unnest($1::uuid[]) WITH ORDINALITY a (id, position)
 LEFT JOIN command c ON c.id = a.id
 LEFT JOIN import_job j ON j.id = a.id
 LEFT JOIN coupon_list l ON l.id = j.list_id
-LEFT JOIN recipient_group g ON g.id = j.group_id
 WHERE j.state IS DISTINCT FROM 'finished'
 ORDER BY a.position;
 
@@ -58,7 +57,7 @@ SELECT EXISTS (SELECT FROM sendout_wait WHERE sendout_id = $1);
 SELECT w.sendout_id, i.*
 FROM sendout_wait w
 LEFT JOIN LATERAL (
-    SELECT a.id, c.type AS command_type, c.rejection_reason, j.state, coalesce(l.name, g.name) AS target,
+    SELECT a.id, c.type AS command_type, c.rejection_reason, j.state, coalesce(l.name, j.group_name) AS target,
            (100 * least(j.read_bytes, j.total_bytes) / nullif(j.total_bytes, 0))::integer AS percent,
            c.id IS NULL AND j.id IS NULL AND w.arrive_until < now() AS is_late,
            count(*) OVER () AS total
@@ -66,7 +65,6 @@ LEFT JOIN LATERAL (
     LEFT JOIN command c ON c.id = a.id
     LEFT JOIN import_job j ON j.id = a.id
     LEFT JOIN coupon_list l ON l.id = j.list_id
-    LEFT JOIN recipient_group g ON g.id = j.group_id
     WHERE CASE WHEN a.must_finish THEN j.state IS DISTINCT FROM 'finished' ELSE j.finished_at IS NULL AND j.id IS NOT NULL END
     ORDER BY j.finished_at IS NOT NULL OR (j.id IS NULL AND (c.id IS NOT NULL OR w.arrive_until < now())) DESC,
              j.state = 'running' DESC NULLS LAST, j.created_at, a.id

@@ -68,7 +68,7 @@ GRANT INSERT ON import_event TO coupons_importer;
 GRANT SELECT, INSERT, DELETE ON import_rejection TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_importer;
 GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
-GRANT SELECT, INSERT, UPDATE (attributes) ON recipient_group TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (attributes), DELETE ON recipient_group TO coupons_importer;  -- DELETE: of a failed import
 GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- shows whether a code was sent
 GRANT SELECT (id, name) ON message TO coupons_importer;
@@ -83,7 +83,7 @@ GRANT SELECT, INSERT, UPDATE (reason), DELETE ON dead_letter TO coupons_preparer
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
 GRANT SELECT (sendout_id, address_key, state, was_uncertain) ON delivery TO coupons_preparer;  -- who got a message already
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
-GRANT SELECT (id, list_id, group_id, mode, state, read_bytes, total_bytes, created_at, finished_at)
+GRANT SELECT (id, list_id, group_id, group_name, mode, state, read_bytes, total_bytes, created_at, finished_at)
     ON import_job TO coupons_preparer;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_preparer;
 GRANT SELECT, INSERT,
@@ -130,6 +130,7 @@ GRANT INSERT, UPDATE (address) ON delivery_attempt TO coupons_web;
 GRANT UPDATE (state, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;
 GRANT INSERT ON import_event TO coupons_web;
 GRANT SELECT (list_id, removed) ON duplicate_code TO coupons_web;  -- the numbers; the codes require coupons_codes
+GRANT UPDATE (attributes), DELETE ON recipient_group TO coupons_web;  -- of a cancelled import; UPDATE: to lock it
 GRANT INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_web;
 GRANT INSERT ON upload_chunk TO coupons_web;
 
@@ -137,6 +138,9 @@ GRANT INSERT ON upload_chunk TO coupons_web;
 GRANT INSERT, UPDATE (description, shortage, alternative_text, preview_text, archived_at) ON coupon_list TO coupons_operator;
 GRANT INSERT ON message, message_list, message_file TO coupons_operator;
 GRANT SELECT ON message_file TO coupons_operator;
+GRANT DELETE ON message, message_list, message_file, recipient, import_rejection TO coupons_operator;
+GRANT UPDATE (deleted_at) ON message TO coupons_operator;
+GRANT UPDATE (group_id, group_name) ON sendout TO coupons_operator;
 GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- a dry run shows which recipients are new
 
 -- The role for checking invariants. It may read codes, to find duplicates independently of any index.

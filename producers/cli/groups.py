@@ -8,13 +8,13 @@ from coupons.states import ImportMode
 from producers.cli.files import FileOrUrl, format_options
 from producers.cli.group import Group
 from producers.cli.imports import import_options, run_import
-from producers.cli.output import as_json, emit_json, emit_table
+from producers.cli.output import IMPORT_COLUMNS, as_json, counted, emit_json, emit_table, moment
 from producers.cli.runtime import asynchronous, database
 
 
 @click.group("group", cls=Group)
 def groups() -> None:
-    """Groups of recipients: import, list."""
+    """Groups of recipients: import, show, delete."""
 
 
 @groups.command("import")
@@ -72,3 +72,44 @@ async def ls(json_output: bool) -> None:
         "ATTRIBUTES": lambda row: row.attributes,
     }
     emit_table(found, columns, empty="no groups yet: coupons group import FILE --group NAME")
+
+
+@groups.command()
+@click.argument("name")
+@as_json
+@asynchronous
+async def show(name: str, json_output: bool) -> None:
+    """Show a group's attributes, number of recipients and last imports."""
+    from coupons.names import parse_name
+    from coupons.store import groups, imports
+
+    async with database() as connection:
+        found = await groups.get(connection, parse_name(name))
+        jobs = await imports.list_for_group(connection, found.name)
+    if json_output:
+        emit_json([found, *jobs])
+        return
+    click.echo(f"group {found.name}: {counted(found.recipients, 'recipient')}, created {moment(found.created_at)}")
+    click.echo(f"  attributes: {', '.join(found.attributes) or 'none'}")
+    emit_table(jobs, IMPORT_COLUMNS, empty=f"  no imports yet: coupons group import FILE --group {found.name}")
+
+
+@groups.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@asynchronous
+async def delete(name: str, yes: bool) -> None:
+    """Delete a group with its recipients and rejected lines.
+
+    Sendouts and imports that have ended stay, with the group's name. Fails while an unfinished sendout or import uses
+    the group. The name can be used for a new group.
+    """
+    from coupons.names import parse_name
+    from coupons.store import groups
+
+    async with database() as connection:
+        found = await groups.get(connection, parse_name(name))
+        if not yes:
+            click.confirm(f"Delete group {found.name} and its {counted(found.recipients, 'recipient')}?", abort=True)
+        deleted = await groups.delete(connection, found.name)
+    click.echo(f"group {found.name} deleted, with {counted(deleted, 'recipient')}")

@@ -4,7 +4,7 @@ import click
 
 from coupons.states import Shortage
 from producers.cli.group import Group
-from producers.cli.output import amount, as_json, counted, emit_json, emit_table
+from producers.cli.output import IMPORT_COLUMNS, amount, as_json, counted, emit_json, emit_table
 from producers.cli.runtime import asynchronous, database
 
 SHORTAGES = [each.value for each in Shortage]
@@ -136,16 +136,7 @@ async def show(name: str, json_output: bool) -> None:
     click.echo(f"  shortage: {found.shortage}{alternative}")
     click.echo(f'  preview: "{found.preview_text}"')
     click.echo(f"  case-sensitive: {'yes' if found.case_sensitive else 'no'}")
-    columns = {
-        "IMPORT": lambda row: row.id,
-        "MODE": lambda row: row.mode,
-        "STATE": lambda row: row.state,
-        "ADDED": lambda row: row.added,
-        "REMOVED": lambda row: row.removed,
-        "REJECTED": lambda row: row.rejected,
-        "WHEN": lambda row: row.created_at,
-    }
-    emit_table(jobs, columns, empty="  no imports yet: coupons import FILE --list " + found.name)
+    emit_table(jobs, IMPORT_COLUMNS, empty="  no imports yet: coupons import FILE --list " + found.name)
 
 
 @lists.command()

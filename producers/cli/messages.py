@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from producers.cli.group import Group
-from producers.cli.output import as_json, emit_json, emit_table
+from producers.cli.output import as_json, counted, emit_json, emit_table, moment
 from producers.cli.runtime import Failed, asynchronous, database, settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ attribute_values = click.option(
 
 
 HELP = """\
-Messages: save, preview, test.
+Messages: save, show, preview, test, delete.
 
 Subject, text and HTML may contain placeholders:
 
@@ -132,6 +132,57 @@ async def ls(json_output: bool) -> None:
         "SUBJECT": lambda row: row.subject,
     }
     emit_table(found, columns, empty="no messages yet: coupons message save NAME --subject … --text FILE")
+
+
+@messages.command()
+@click.argument("name")
+@as_json
+@asynchronous
+async def show(name: str, json_output: bool) -> None:
+    """Show a message's newest version, with its placeholders."""
+    from coupons.names import parse_name
+    from coupons.store import messages
+
+    async with database() as connection:
+        message = await messages.get(connection, parse_name(name))
+    if json_output:
+        emit_json(message)
+        return
+    fields = {
+        "From": message.sender, "Reply-To": message.reply_to, "Subject": message.subject, **message.headers,
+        "Files": ", ".join(message.files), "Lists": ", ".join(message.lists),
+        "Attributes": ", ".join(message.attributes),
+    }  # fmt: skip
+    click.echo(f"message {message.name}, version {message.version}, saved {moment(message.created_at)}")
+    for field, value in fields.items():
+        if value:
+            click.echo(f"{field}: {value}")
+    if message.deleted_lists:
+        click.echo(f"Deleted lists: {', '.join(message.deleted_lists)}; save the message again to send it")
+    for part, source in message.parts.by_name().items():
+        if part != "subject":
+            click.echo(f"\n--- {part} ---\n{source.rstrip()}")
+
+
+@messages.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@asynchronous
+async def delete(name: str, yes: bool) -> None:
+    """Delete a message with all its versions.
+
+    Sendouts that have mailed it stay in the outbox, and their refused mails can be retried. Fails while an unfinished
+    sendout needs the message. The name can be used for a new message.
+    """
+    from coupons.names import parse_name
+    from coupons.store import messages
+
+    async with database() as connection:
+        message = await messages.get(connection, parse_name(name))
+        if not yes:
+            click.confirm(f"Delete message {message.name}, whose newest version is {message.version}?", abort=True)
+        versions = await messages.delete(connection, message.name)
+    click.echo(f"message {message.name} deleted, with {counted(versions, 'version')}")
 
 
 @messages.command()

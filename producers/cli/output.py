@@ -25,6 +25,17 @@ COLOURS = {
     "cancelled": "red",
 }
 
+IMPORT_COLUMNS: Mapping[str, Callable[[Any], object]] = {
+    "IMPORT": lambda row: row.id,
+    "MODE": lambda row: row.mode,
+    "STATE": lambda row: row.state,
+    "ADDED": lambda row: row.added,
+    "REMOVED": lambda row: row.removed,
+    "REJECTED": lambda row: row.rejected,
+    "WHEN": lambda row: row.created_at,
+}
+"""The imports of a list or a group."""
+
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON instead of text.")
 
 

@@ -16,7 +16,19 @@ from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
 from coupons.schedule import Reschedule
 from coupons.sources import rechunk
-from coupons.store import imports, inbox, retries, schedules, sendout_views, sendouts, uncertain, uploads, waits
+from coupons.store import (
+    groups,
+    imports,
+    inbox,
+    messages,
+    retries,
+    schedules,
+    sendout_views,
+    sendouts,
+    uncertain,
+    uploads,
+    waits,
+)
 from coupons.store.imports import ImportStatus
 from coupons.store.retries import Choice, Retry
 from coupons.store.sendout_views import Sendout
@@ -24,7 +36,7 @@ from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
-from producers.web.lookups import get_import, get_sendout
+from producers.web.lookups import get_group, get_import, get_message, get_sendout
 
 log = structlog.get_logger()
 MAX_CONCURRENT_UPLOADS = 3
@@ -129,6 +141,20 @@ class Actions:
             await imports.cancel(connection, import_id)
             log.info("import cancelled by an operator", job=str(import_id))
             return await get_import(connection, import_id)
+
+    async def delete_group(self, name: str) -> None:
+        """Delete the group with its recipients. Raises NotFound, Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            group = await get_group(connection, name)
+            recipients = await groups.delete(connection, group.name)
+        log.info("group deleted by an operator", group=group.name, recipients=recipients)
+
+    async def delete_message(self, name: str) -> None:
+        """Delete the message with all its versions. Raises NotFound, Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            message = await get_message(connection, name)
+            versions = await messages.delete(connection, message.name)
+        log.info("message deleted by an operator", message=message.name, versions=versions)
 
 
 async def _check(connection: Connection, command: Command) -> None:

@@ -13,12 +13,12 @@ from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
 from coupons.sources.source import file_name
 from coupons.states import SendoutState
-from coupons.store import groups, imports, lists, sendout_views, uncertain
+from coupons.store import groups, imports, lists, messages, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS, schedule_request
 from producers.web.actions import Actions, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
-from producers.web.lookups import get_group, get_import, get_list, get_sendout
+from producers.web.lookups import get_group, get_import, get_list, get_message, get_sendout
 from producers.web.request_body import read_all, read_limited
 from producers.web.retry_request import parse_json
 
@@ -45,7 +45,12 @@ class Api:
             Route("/lists/{name}/imports", self.show_list_imports),
             Route("/lists/{name}/duplicates", self.show_duplicates),
             Route("/groups", self.show_groups),
+            Route("/groups/{name}", self.show_group),
+            Route("/groups/{name}", self.delete_group, methods=["DELETE"]),
             Route("/groups/{name}/imports", self.show_group_imports),
+            Route("/messages", self.show_messages),
+            Route("/messages/{name}", self.show_message),
+            Route("/messages/{name}", self.delete_message, methods=["DELETE"]),
             Route("/sendouts", self.show_sendouts),
             Route("/sendouts/{id:uuid}", self.show_sendout),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
@@ -97,11 +102,36 @@ class Api:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return _json(await groups.list_all(connection))
 
+    async def show_group(self, request: Request) -> Response:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await get_group(connection, request.path_params["name"]))
+
+    async def delete_group(self, request: Request) -> Response:
+        """Delete the group with its recipients. 409 while an unfinished sendout or import uses it."""
+        await self._actions.delete_group(request.path_params["name"])
+        return Response(status_code=204)
+
     async def show_group_imports(self, request: Request) -> Response:
         """Return the newest imports into the group."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_group(connection, request.path_params["name"])
             return _json(await imports.list_for_group(connection, found.name))
+
+    # --- messages --------------------------------------------------------------------------------------------------
+
+    async def show_messages(self, _: Request) -> Response:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await messages.list_all(connection))
+
+    async def show_message(self, request: Request) -> Response:
+        """Return the newest version of the message."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await get_message(connection, request.path_params["name"]))
+
+    async def delete_message(self, request: Request) -> Response:
+        """Delete the message with all its versions. 409 while an unfinished sendout needs it."""
+        await self._actions.delete_message(request.path_params["name"])
+        return Response(status_code=204)
 
     # --- sendouts --------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class ListPages:
             Route("/groups", self.show_groups),
             Route("/groups/imports", self.import_recipients, methods=["POST"]),
             Route("/groups/{name}", self.show_group),
+            Route("/groups/{name}/delete", self.delete_group, methods=["POST"]),
             Route("/imports/{id:uuid}", self.show_import),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
         ]
@@ -87,6 +88,10 @@ class ListPages:
             found = await get_group(connection, request.path_params["name"])
             jobs = await imports.list_for_group(connection, found.name)
         return page("group.html", live=_any_running(jobs), group=found, imports=jobs)
+
+    async def delete_group(self, request: Request) -> Response:
+        await self._actions.delete_group(request.path_params["name"])
+        return RedirectResponse("/groups", 303)
 
     async def import_recipients(self, request: Request) -> Response:
         """Import recipients into the group that the form contains; the group is created if missing."""

@@ -4,10 +4,11 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
-from coupons.store import groups, imports, lists, sendout_views
+from coupons.store import groups, imports, lists, messages, sendout_views
 from coupons.store.groups import Group
 from coupons.store.imports import ImportStatus
 from coupons.store.lists import CouponList
+from coupons.store.messages import Message
 from coupons.store.sendout_views import Sendout
 from producers.web.errors import NotFound
 
@@ -37,5 +38,12 @@ async def get_list(connection: Connection, name: str) -> CouponList:
 async def get_group(connection: Connection, name: str) -> Group:
     try:
         return await groups.get(connection, name)
+    except Conflict as error:
+        raise NotFound(str(error)) from None
+
+
+async def get_message(connection: Connection, name: str) -> Message:
+    try:
+        return await messages.get(connection, name)
     except Conflict as error:
         raise NotFound(str(error)) from None

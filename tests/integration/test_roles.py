@@ -39,6 +39,7 @@ SQL = {
             "groups",
             "imports",
             "inbox",
+            "job_ids",
             "lists",
             "messages",
             "needs",
@@ -64,11 +65,13 @@ restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take gro
 sendout_views.* schedules.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 lists.count_duplicates uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
+groups.lock_of_import groups.delete_if_unused job_ids.find
 sendouts.pause sendouts.lock sendouts.unpause sendouts.cancel sendouts.lock_lists sendouts.release_reserved
 """
 WORK = {
     "importer": f"""
-        inbox.* lists.rows groups.extend uploads.* import_chunks.* {ADMISSION}
+        inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
+        uploads.* import_chunks.* {ADMISSION}
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
         imports.holds_lease imports.set_total_bytes imports.set_columns imports.record_progress imports.record_kept
         imports.end imports.release imports.count_retry imports.postpone imports.delete_old_rejections imports.renew
@@ -89,7 +92,7 @@ WORK = {
         """,
     "web": FOR_THE_CONSOLE,
     "operator": f"""
-        {FOR_THE_CONSOLE} groups.known_attributes messages.*
+        {FOR_THE_CONSOLE} groups.* messages.*
         lists.create lists.change lists.copy lists.archive lists.restore
         import_chunks.count_staged_rejections import_chunks.staged_rejections import_chunks.group_size
         import_chunks.dry_run_recipients
@@ -358,6 +361,7 @@ DENIED = {
         "UPDATE sendout_list SET missing = 1", "CREATE TEMP TABLE mine ()",
     ],
     "web": [
+        "DELETE FROM recipient", "DELETE FROM message", "UPDATE message SET deleted_at = now()",
         *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, *BEYOND_MESSAGES, *BEYOND_MAIL[4:],
         "SELECT content FROM message_file", "UPDATE coupon_list SET total = 1", "UPDATE delivery SET attempts = 0",
         "INSERT INTO command (id, type, digest) VALUES (gen_random_uuid(), 'import', '')", "CREATE TEMP TABLE mine ()",
@@ -365,7 +369,7 @@ DENIED = {
     "web and codes": [*BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_AUDIENCE, "DELETE FROM import_rejection"],
     "operator": [
         *BEYOND_CODES, *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL[4:], *BEYOND_AUDIENCE,
-        "UPDATE coupon_list SET total = 1", "DELETE FROM coupon_list", "DELETE FROM import_rejection",
+        "UPDATE coupon_list SET total = 1", "DELETE FROM coupon_list",
     ],
     "auditor": [
         *BEYOND_CODES[1:3], *BEYOND_CODES[7:9], *BEYOND_CODES[11:], *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL,

@@ -172,11 +172,17 @@ FORBIDDEN = {
     "upload_chunk_upload_id_fkey: a piece of no file": f"UPDATE upload_chunk SET upload_id = {NEW_ID}",
     "import_job_list_id_fkey: an import into no list": OF_THE_LIST.format("list_id = 9"),
     "import_job_group_id_fkey: an import into no group": "UPDATE import_job SET group_id = 9 WHERE group_id = 1",
+    "unfinished_has_a_target: a group is deleted during an import": "UPDATE sendout SET group_id = NULL; "
+    "UPDATE import_job SET state = 'queued', finished_at = NULL WHERE group_id = 1; DELETE FROM recipient_group",
     "imported_chunk_list_id_fkey: an imported chunk of no list": "UPDATE imported_chunk SET list_id = 9",
     "import_event_import_id_fkey: an event of no import": f"UPDATE import_event SET import_id = {NEW_ID}",
     "import_rejection_import_id_fkey: a line of no import": f"UPDATE import_rejection SET import_id = {NEW_ID}",
     "sendout_message_id_fkey: a sendout of no message": "UPDATE sendout SET message_id = 9",
     "sendout_group_id_fkey: a sendout to no group": "UPDATE sendout SET group_id = 9",
+    "message_exists: a sendout of a deleted message": "INSERT INTO message "
+    "(name, version, sender, subject, text, deleted_at) VALUES ('d', 1, 'a@b.de', 's', 't', now()); "
+    "UPDATE sendout SET message_id = (SELECT id FROM message WHERE name = 'd')",
+    "message_is_sent: a message is deleted while it is sent": "UPDATE message SET deleted_at = now()",
     "sendout_list_sendout_id_fkey: a reservation for no sendout": f"UPDATE sendout_list SET sendout_id = {NEW_ID}",
     "sendout_list_list_id_fkey: a reservation of no list": "UPDATE sendout_list SET list_id = 9",
     "sendout_wait_sendout_id_fkey: a wait of no sendout": f"UPDATE sendout_wait SET sendout_id = {NEW_ID}",
@@ -256,6 +262,8 @@ FORBIDDEN = {
     "import_job_state_check: an import in an unknown state": OF_THE_LIST.format("state = 'done', finished_at = NULL"),
     "finished_at_when_ended: a running import with an end": OF_THE_LIST.format("state = 'running'"),
     "list_or_group: an import into a list and a group": OF_THE_LIST.format("group_id = 1"),
+    "list_or_group: an import into a group without a name": "UPDATE import_job SET group_name = NULL "
+    "WHERE group_id = 1",
     "lines_add_up: a line that is not counted": OF_THE_LIST.format("lines = lines + 1"),
     "import_job_blank_check: a negative number of blank lines": OF_THE_LIST.format("blank = -1, added = added + 1"),
     "import_job_added_check: a negative number of added lines": OF_THE_LIST.format(

@@ -861,3 +861,28 @@ async def coupons_web(services: Services, folder: Path, *, port: int) -> asyncio
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def test_groups_and_messages_are_shown_and_deleted(site: AsyncClient, connection: Connection) -> None:
+    """The API deletes groups and messages, the console groups. 409 while a sendout uses them, 404 afterwards."""
+    sendout_id = await interrupted_sendout(connection)
+    (message,) = (await site.get("/api/messages")).json()
+    assert message == (await site.get("/api/messages/spring-voucher")).json()
+    assert (message["version"], message["lists"]) == (1, ["spring-10"])
+    assert (await site.get("/api/groups/customers")).json()["recipients"] == 10
+    for path in ("/api/groups/customers", "/api/messages/spring-voucher"):
+        refused = await site.delete(path)
+        assert (refused.status_code, str(sendout_id) in errors(refused)) == (409, True)
+    page = (await site.get("/groups/customers")).text
+    assert 'action="/groups/customers/delete"' in page
+    assert (await site.post("/groups/customers/delete", headers=SAME_ORIGIN)).status_code == 409
+    await sendouts.cancel(connection, sendout_id)
+    await connection.execute("UPDATE delivery_batch SET remaining = 0, cancelled = 10, closed = true")
+    await connection.execute("UPDATE delivery SET state = 'cancelled'")
+    await sendouts.settle_all(connection)
+    assert (await site.post("/groups/customers/delete", headers=SAME_ORIGIN)).headers["location"] == "/groups"
+    assert (await site.delete("/api/messages/spring-voucher")).status_code == 204
+    for path in ("/api/groups/customers", "/api/messages/spring-voucher"):
+        assert (await site.get(path)).status_code == 404
+        assert (await site.delete(path)).status_code == 404
+    assert (await site.get(f"/api/sendouts/{sendout_id}")).json()["sendout"]["group"] == "customers"

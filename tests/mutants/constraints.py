@@ -34,6 +34,7 @@ EXEMPT = {
     "import_job_unfinished": FOR_SPEED,
     "message_list_list": FOR_SPEED,
     "sendout_created": FOR_SPEED,
+    "sendout_group": FOR_SPEED,
     "sendout_list_list": FOR_SPEED,
     "sendout_message": FOR_SPEED,
     "sendout_unfinished": FOR_SPEED,
