@@ -1,4 +1,7 @@
-"""Benchmarks of imports: a million codes or recipients, compared with COPY; the same codes again; ten million codes."""
+"""Benchmarks of imports: a million codes or recipients, compared with COPY; the same codes again; ten million codes.
+
+The part `rule` shows what imports cost because a code exists once in all lists.
+"""
 
 import base64
 import json
@@ -15,7 +18,7 @@ from coupons.store import imports
 from sandbox.services import Services
 from tests.factories import add_list
 
-PARTS = ("codes", "large", "recipients")
+PARTS = ("codes", "rule", "large", "recipients")
 ROUNDS = 3
 CODES = RECIPIENTS = 1_000_000
 MANY_CODES = 10_000_000
@@ -27,6 +30,14 @@ BARE_COUPON = """
 DROP TABLE IF EXISTS bare;
 CREATE TABLE bare (LIKE coupon INCLUDING ALL);
 ALTER TABLE bare ALTER list_id SET DEFAULT 1, ALTER import_id SET DEFAULT '3d1cbb6c-6c1f-4c0e-9a30-7b4c2c1f3a55'"""
+COUPON_BEFORE = f"""
+DROP TABLE IF EXISTS bare;
+CREATE TABLE bare (LIKE coupon INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING IDENTITY);
+ALTER TABLE bare DROP fold, DROP variant, ADD PRIMARY KEY (list_id, code);
+CREATE UNIQUE INDEX ON bare (list_id, sendout_id, delivery_number) WHERE sendout_id IS NOT NULL;
+CREATE INDEX ON bare (list_id, id) WHERE sendout_id IS NULL;
+{BARE_COUPON.splitlines()[-1]}"""
+"""The table of codes before a code existed once in all lists (docs/decisions/0013)."""
 BARE_RECIPIENT = """
 DROP TABLE IF EXISTS bare;
 CREATE TABLE bare (LIKE recipient INCLUDING ALL);
@@ -41,6 +52,9 @@ async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIt
         with shop.workers("smtp://127.0.0.1:9", settings={"COUPONS_IMPORT_FOLDER": str(sources)}) as [worker]:
             if "codes" in parts:
                 yield await codes_and_copy(shop, write_codes(sources / "codes.txt", CODES))
+            if "rule" in parts:
+                async for figures in cost_of_the_rule(shop, sources):
+                    yield figures
             if "large" in parts:
                 yield await ten_million_codes(shop, sources, worker)
             if "recipients" in parts:
@@ -77,6 +91,38 @@ async def codes_and_copy(shop: Rig, file: Path) -> dict[str, float]:
         "reimport_codes_per_s": statistics.median(repeated),
         "reimport_vs_first": statistics.median(again),
     }
+
+
+async def cost_of_the_rule(shop: Rig, sources: Path) -> AsyncIterator[dict[str, float]]:
+    """Import files in the cases in which the rule that a code exists once could cost most.
+
+    Each import is compared with COPY of a million codes into the table before that rule, whose key was the list and the
+    code. The same command with an older version gives the speed before the rule.
+    """
+    file = write_codes(sources / "codes.txt", CODES)
+    half, umlauts = write_variants(file, sources)
+
+    async def copy() -> float:
+        return CODES / await time_copy(shop, file, COUPON_BEFORE, ["code"])
+
+    async def new() -> float:
+        return CODES / await time_import(shop, file, list_name=await add_empty_list(shop))
+
+    async def half_known() -> float:
+        name = await add_empty_list(shop)
+        await time_import(shop, half, list_name=name)
+        await shop.connection.execute("CHECKPOINT", timeout=MINUTES)
+        return CODES / await time_import(shop, file, list_name=name)
+
+    async def with_umlauts() -> float:
+        return CODES / await time_import(shop, umlauts, list_name=await add_empty_list(shop))
+
+    async def case_sensitive() -> float:
+        return CODES / await time_import(shop, file, list_name=await add_empty_list(shop, case_sensitive=True))
+
+    for case in (new, half_known, with_umlauts, case_sensitive):
+        _, own, ratio = await compare(ROUNDS, copy, case)
+        yield {f"rule_{case.__name__}_codes_per_s": own, f"rule_{case.__name__}_vs_copy_before": ratio}
 
 
 async def ten_million_codes(shop: Rig, sources: Path, worker: int) -> dict[str, float]:
@@ -143,12 +189,12 @@ async def time_copy(shop: Rig, file: Path, table: str, columns: list[str]) -> fl
     return time.perf_counter() - begun
 
 
-async def add_empty_list(shop: Rig) -> str:
+async def add_empty_list(shop: Rig, *, case_sensitive: bool = False) -> str:
     """Delete all codes of all lists, because a code exists once. Add a list and return its name."""
     name = f"import-{time.monotonic_ns()}"
     await shop.connection.execute("TRUNCATE coupon; UPDATE coupon_list SET total = 0, available = 0")
     await shop.connection.execute("CHECKPOINT", timeout=MINUTES)
-    await add_list(shop.connection, name)
+    await add_list(shop.connection, name, case_sensitive=case_sensitive)
     return name
 
 
@@ -159,6 +205,15 @@ def write_codes(file: Path, codes: int) -> Path:
         begins = range(0, codes * CODE_CHARS, CODE_CHARS)
         file.write_text("".join(f"{letters[begin : begin + CODE_CHARS]}\n" for begin in begins), encoding="ascii")
     return file
+
+
+def write_variants(file: Path, sources: Path) -> tuple[Path, Path]:
+    """Write every second code of the file, and its codes with an umlaut at the end."""
+    lines = file.read_text(encoding="ascii").splitlines()
+    half, umlauts = sources / "half.txt", sources / "umlauts.txt"
+    half.write_text("".join(f"{line}\n" for line in lines[::2]), encoding="ascii")
+    umlauts.write_text("".join(f"{line[:-1]}Ü\n" for line in lines), encoding="utf-8")
+    return half, umlauts
 
 
 def write_recipients(file: Path, ready: Path, recipients: int) -> tuple[Path, Path]:
