@@ -598,6 +598,20 @@ CREATE TABLE delivery_attempt (
     PRIMARY KEY (sendout_id, number, attempt)
 );
 
+-- The workers that run, and dead ones for an hour. A worker renews its row every COUPONS_HEARTBEAT_SECONDS while its event
+-- loop and its database work, and deletes it when it ends. `alive_until` is a lease: once it has expired, the worker shows
+-- no life. Nothing depends on these rows except what users see.
+CREATE TABLE worker (
+    id          uuid PRIMARY KEY,  -- new for each start
+    host        text NOT NULL,
+    pid         integer NOT NULL,
+    roles       text[] NOT NULL,
+    version     text NOT NULL,
+    since       timestamptz NOT NULL DEFAULT now(),
+    last_seen   timestamptz NOT NULL DEFAULT now(),
+    alive_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- The rate limit that all workers share: one row with the time when the next mail may be sent.
 CREATE TABLE rate_limit (
     name         text PRIMARY KEY CHECK (name = 'mail'),

@@ -1,6 +1,7 @@
 """The states and choices that the database stores as text. schema.sql contains their diagrams."""
 
 from enum import StrEnum
+from typing import Literal
 
 
 class SendoutState(StrEnum):
@@ -19,6 +20,20 @@ class SendoutState(StrEnum):
     FINISHED = "finished"
     CANCELLED = "cancelled"
     FAILED = "failed"
+
+
+STALLED: Literal["stalled"] = "stalled"
+"""Not a state, but a mark of a sendout in any state: its next step needs a worker, and no worker shows life."""
+
+StateFilter = SendoutState | Literal["stalled"]
+"""What lists of sendouts can be filtered by."""
+
+STATE_FILTERS: tuple[StateFilter, ...] = (*SendoutState, STALLED)
+
+
+def parse_filter(text: str) -> StateFilter:
+    """Return the filter of this name. Raises ValueError."""
+    return STALLED if text == STALLED else SendoutState(text)
 
 
 STOPPED_STATES = frozenset({SendoutState.CANCELLED, SendoutState.FAILED})

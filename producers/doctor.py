@@ -12,9 +12,12 @@ from coupons.commands import type_of
 from coupons.errors import UserError
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts
-from coupons.store import restore_guard
+from coupons.store import heartbeats, restore_guard
+from coupons.store.heartbeats import Worker
 from coupons.store.restore_guard import State
 from coupons.topology import COMMANDS, DEAD, NUDGE, REASON, queue_name
+from producers.durations import format_duration
+from producers.local_time import format_time
 
 DEAD_SHOWN = 20
 RELAY_SECONDS = 10
@@ -40,9 +43,33 @@ async def _database(settings: Settings) -> list[Check]:
             await migrate.check_current(connection)
             version = await connection.fetchval("SHOW server_version")
             guard = await restore_guard.state(connection)
+            workers = await heartbeats.list_workers(connection)
     except UserError as error:
         return [Check("database", ok=False, detail=str(error))]
-    return [Check("database", ok=True, detail=f"PostgreSQL {version}, up to date"), _restore_guard(guard)]
+    return [
+        Check("database", ok=True, detail=f"PostgreSQL {version}, up to date"),
+        _restore_guard(guard),
+        *_workers(workers),
+    ]
+
+
+def _workers(workers: list[Worker]) -> list[Check]:
+    """Return a check for each live worker, and a failed one if a role has none. It names the dead workers."""
+    alive = [Check(f"worker {each.name}", ok=True, detail=_describe(each)) for each in workers if each.is_alive]
+    dead = "".join(
+        f"; worker {each.name} has shown no life for {format_duration(each.silent_seconds)}"
+        for each in workers
+        if not each.is_alive
+    )
+    if uncovered := heartbeats.uncovered_roles(workers):
+        return [*alive, Check("workers", ok=False, detail=f"{heartbeats.describe_uncovered(uncovered)}{dead}")]
+    return [*alive, Check("workers", ok=True, detail=f"{_counted(len(alive), 'worker')}, all roles{dead}")]
+
+
+def _describe(worker: Worker) -> str:
+    seen = format_duration(worker.silent_seconds)
+    since = format_time(worker.since)
+    return f"{', '.join(worker.roles)}; version {worker.version}, since {since}, last seen {seen} ago"
 
 
 def _restore_guard(guard: State) -> Check:

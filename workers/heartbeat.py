@@ -25,6 +25,12 @@ async def signs_of_life(pool: Pool, settings: Settings, roles: Sequence[str]) ->
     They come from the worker's event loop, so a blocked worker shows none.
     """
     worker = Identity(uuid4(), socket.gethostname(), os.getpid(), roles, __version__)
+
+    async def enter() -> None:
+        async with pool.acquire() as connection:
+            await heartbeats.enter(connection, worker, lease_seconds=settings.lease_seconds)
+
+    await attempt("heartbeat", enter)
     beating = asyncio.create_task(_beat(pool, worker, settings))
     try:
         yield
@@ -37,15 +43,10 @@ async def signs_of_life(pool: Pool, settings: Settings, roles: Sequence[str]) ->
 
 
 async def _beat(pool: Pool, worker: Identity, settings: Settings) -> None:
-    async def enter() -> None:
-        async with pool.acquire() as connection:
-            await heartbeats.enter(connection, worker, lease_seconds=settings.lease_seconds)
-
     async def beat() -> None:
         async with pool.acquire() as connection:
             await heartbeats.beat(connection, worker, lease_seconds=settings.lease_seconds)
 
-    await attempt("heartbeat", enter)
     while True:
         await asyncio.sleep(settings.heartbeat_seconds)
         await attempt("heartbeat", beat)

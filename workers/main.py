@@ -17,6 +17,7 @@ from coupons.settings import Settings
 from coupons.smtp import Limits, Relays, SmtpAddress, Timeouts
 from workers.delivery.deliverer import Deliverer
 from workers.health import WorkerHealth, serve_health
+from workers.heartbeat import signs_of_life
 from workers.importer import Importer
 from workers.intake import Intake
 from workers.loops import RETRY_SECONDS, Signals, work
@@ -31,7 +32,7 @@ FORCED = 1
 """Exit code of a worker that did not wait for its work."""
 CONCURRENT_IMPORTS = 2
 """Two imports run at the same time, so that a small import does not wait for a large one."""
-CONNECTIONS = 14
+CONNECTIONS = 15
 """PostgreSQL connections per process, in addition to two per batch: one for its work, one for its heartbeat."""
 
 
@@ -54,6 +55,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> None:
     async with (
         serve_health(settings, health),
         _database(settings) as pool,
+        signs_of_life(pool, settings, roles),
         _relays(settings, addresses) as relays,
     ):
         health.set_pool(pool)

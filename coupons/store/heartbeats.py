@@ -14,6 +14,8 @@ from coupons.store.queries import Queries
 
 SQL = Queries("heartbeats.sql")
 ROLES = ("import", "sendout", "deliver")
+STALLED_SECONDS = 45.0
+"""How long nothing must have moved before work is stalled: the default of COUPONS_LEASE_SECONDS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ def uncovered_roles(workers: Iterable[Worker]) -> list[str]:
     return [role for role in ROLES if role not in covered]
 
 
+def describe_uncovered(roles: Sequence[str]) -> str:
+    """Return that no worker has these roles, and what to do."""
+    return f"no worker with the role {' or '.join(roles)} shows life; start one with `coupons worker`"
+
+
 def describe_stall(role: str) -> str:
     """Return why a sendout or an import is stalled, and what to do."""
-    return f"stalled: no worker with the role {role} shows life; start one with `coupons worker`"
+    return f"stalled: {describe_uncovered([role])}"

@@ -19,6 +19,7 @@ from coupons.files.recipient_reader import EMAIL
 from coupons.files.rejections import Rejected, describe, parse_reason
 from coupons.states import ImportMode, ImportState, TargetKind
 from coupons.store import groups, lists, uploads
+from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
 from coupons.store.queries import Queries
 
 SQL = Queries("imports.sql")
@@ -111,6 +112,7 @@ class ImportStatus:
     total_bytes: int | None
     created_at: datetime
     finished_at: datetime | None
+    stalled: bool
     same_at: datetime | None
     same_as: UUID | None
     per_second: float | None
@@ -120,6 +122,11 @@ class ImportStatus:
     @property
     def target(self) -> str:
         return self.list or self.group or ""
+
+    @property
+    def stall(self) -> str | None:
+        """Why the import is stalled and what to do, as text."""
+        return describe_stall("import") if self.stalled else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +324,7 @@ def _status(row: asyncpg.Record) -> ImportStatus:
 
 
 async def find(connection: Connection, import_id: UUID) -> ImportStatus | None:
-    row = await connection.fetchrow(SQL.rows, import_id, None, None, 1)
+    row = await connection.fetchrow(SQL.rows, import_id, None, None, 1, STALLED_SECONDS)
     return _status(row) if row else None
 
 
@@ -330,11 +337,11 @@ async def get(connection: Connection, import_id: UUID) -> ImportStatus:
 
 
 async def list_for_list(connection: Connection, list_name: str, *, limit: int = 20) -> list[ImportStatus]:
-    return [_status(row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit)]
+    return [_status(row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit, STALLED_SECONDS)]
 
 
 async def list_for_group(connection: Connection, group_name: str, *, limit: int = 20) -> list[ImportStatus]:
-    return [_status(row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit)]
+    return [_status(row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit, STALLED_SECONDS)]
 
 
 async def list_events(connection: Connection, import_id: UUID) -> list[Event]:

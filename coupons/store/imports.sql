@@ -109,10 +109,14 @@ INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 -- list_events: the log of an import, oldest event first
 SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
--- rows: imports with id $1, of list $2 and of group $3 (NULL: any), newest first. per_second counts lines since the claim
+-- rows: an unfinished import is stalled if nothing has moved for $5 seconds and no worker with its role shows life
+-- Imports with id $1, of list $2 and of group $3 (NULL: any), newest first. per_second counts lines since the claim
 SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(regexp_replace(j.source, '[?#].*', '?…'), '//[^/]*@', '//…@') AS source, j.state, j.reason,
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
-       j.created_at, j.finished_at, same.finished_at AS same_at, same.id AS same_as,
+       j.created_at, j.finished_at,
+       j.finished_at IS NULL AND greatest(j.created_at, j.due_at, j.claimed_at, j.progressed_at) < now() - make_interval(secs => $5)
+           AND NOT EXISTS (SELECT FROM worker w WHERE w.alive_until > now() AND 'import' = ANY (w.roles)) AS stalled,
+       same.finished_at AS same_at, same.id AS same_as,
        CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines
             THEN ((j.lines - j.claimed_lines) / elapsed.seconds)::float8 END AS per_second,
        CASE WHEN j.state = 'running' AND j.read_bytes > j.claimed_bytes

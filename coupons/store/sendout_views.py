@@ -6,13 +6,16 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
-from coupons.states import STOPPED_STATES, DeliveryState, SendoutState, Shortage
+from coupons.states import STALLED, STOPPED_STATES, DeliveryState, SendoutState, Shortage, StateFilter
 from coupons.store import waits
+from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
 from coupons.store.queries import Queries
 from coupons.store.waits import Wait
 
 SQL = Queries("sendout_views.sql")
 PROBLEMS_SHOWN = 100
+_UNFINISHED = "unfinished"
+_ALL = 1_000_000
 RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
 """The states in which a sendout can be resumed."""
 RETRIED_STATES = (SendoutState.SCHEDULED, SendoutState.SENDING, SendoutState.PAUSED, SendoutState.FINISHED)
@@ -79,6 +82,10 @@ class Sendout:
     skip_already_mailed: bool
     already_mailed: int
     """Recipients that were left out because they got the message in another sendout."""
+    needed_role: str | None
+    """The worker role that the next step needs; None if it needs no worker now."""
+    stalled: bool
+    """Nothing has moved for a lease, and no worker with the needed role shows life."""
     resumable: bool
     """The sendout is interrupted, and its lists now have enough codes.
 
@@ -119,6 +126,11 @@ class Sendout:
         return self.state in RETRIED_STATES
 
     @property
+    def stall(self) -> str | None:
+        """Why the sendout is stalled and what to do, as text."""
+        return describe_stall(self.needed_role) if self.stalled and self.needed_role else None
+
+    @property
     def waiting(self) -> str | None:
         """The imports that the sendout waits for, as text."""
         if not self.is_waiting:
@@ -156,8 +168,11 @@ def not_resumable(sendout_id: UUID, state: SendoutState) -> str:
     return f"{refusal}; start it with `coupons reschedule --now`" if state == SendoutState.SCHEDULED else refusal
 
 
-async def list_newest(connection: Connection, *, state: SendoutState | None = None, limit: int = 100) -> list[Sendout]:
-    """Return the newest sendouts, optionally only those in one state."""
+async def list_newest(connection: Connection, *, state: StateFilter | None = None, limit: int = 100) -> list[Sendout]:
+    """Return the newest sendouts, optionally only those in one state or only stalled ones."""
+    if state == STALLED:  # only unfinished ones are looked at: a filter in the query would add up the batches of all
+        unfinished = await _rows(connection, None, _UNFINISHED, _ALL)
+        return [each for each in unfinished if each.stalled][:limit]
     return await _rows(connection, None, state, limit)
 
 
@@ -192,12 +207,10 @@ async def list_problems(connection: Connection, sendout_id: UUID) -> list[Proble
     return [Problem(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 
 
-async def _rows(
-    connection: Connection, sendout_id: UUID | None, state: SendoutState | None, limit: int
-) -> list[Sendout]:
+async def _rows(connection: Connection, sendout_id: UUID | None, state: str | None, limit: int) -> list[Sendout]:
     # Before the states: a sendout that resumes between the two statements must not look interrupted and short of codes.
     resumable = {row["id"] for row in await connection.fetch(SQL.resumable, None, False, sendout_id)}
-    rows = await connection.fetch(SQL.rows, sendout_id, state, limit)
+    rows = await connection.fetch(SQL.rows, sendout_id, state, limit, STALLED_SECONDS)
     of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
     wait_of = await waits.list_for(connection, [row["id"] for row in rows if row["is_waiting"]])
     for row in await connection.fetch(SQL.list_rows, list(of_sendout)):

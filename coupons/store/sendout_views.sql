@@ -1,12 +1,13 @@
--- rows: sendouts with their delivery counts, newest first; only the id $1 and the state $2, unless NULL
--- A sending sendout whose start time has not come is scheduled.
+-- rows: sendouts with their delivery counts, newest first; only the id $1 and the state $2 or all unfinished ones, unless NULL
+-- A sending sendout whose start time has not come is scheduled. A sendout is stalled if its next step needs a worker, nothing
+-- has moved for a lease ($4 seconds), and no worker with the role `needed_role` shows life.
 -- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
 -- with the part of its time that lies in this minute.
 SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s.group_name) AS "group", v.state, s.reason,
        s.waiting_reason, EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = s.id) AS is_waiting, s.not_resumed,
        s.recipients, s.created_at, s.start_at, CASE WHEN s.started_at <= now() THEN s.started_at END AS started_at, s.finished_at, s.per_hour,
        s.auto_resume, s.first_part AS first, s.rest_held, s.state = 'paused' AND s.rest_held AND s.first_mailed_at IS NOT NULL AS is_first_mailed,
-       s.skip_already_mailed, s.already_mailed,
+       s.skip_already_mailed, s.already_mailed, n.role AS needed_role, n.role IS NOT NULL AND l.is_stalled AS stalled,
        coalesce(b.remaining, 0) AS remaining, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.leased_batches, 0) AS leased_batches,
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,
@@ -15,11 +16,23 @@ FROM sendout s
 CROSS JOIN LATERAL (SELECT CASE WHEN s.state = 'sending' AND s.start_at > now() THEN 'scheduled' ELSE s.state END AS state) v
 JOIN message m ON m.id = s.message_id
 LEFT JOIN recipient_group g ON g.id = s.group_id
+LEFT JOIN sendout_wait sw ON sw.sendout_id = s.id
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN s.finished_at IS NOT NULL OR v.state = 'scheduled' THEN NULL
+                WHEN s.state IN ('queued', 'preparing') OR sw.sendout_id IS NOT NULL THEN 'sendout'
+                WHEN s.state IN ('sending', 'cancelled', 'failed') THEN 'deliver' END AS role
+) n
 LEFT JOIN LATERAL (
     SELECT sum(remaining) AS remaining, sum(cardinality(in_flight)) AS in_flight, count(*) FILTER (WHERE lease_until > now()) AS leased_batches,
-           sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain, sum(cancelled) AS cancelled
+           sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain, sum(cancelled) AS cancelled,
+           greatest(max(flushed_at), max(claimed_at), min(due_at) FILTER (WHERE NOT closed)) AS moved_at
     FROM delivery_batch WHERE sendout_id = s.id
 ) b ON true
+CROSS JOIN LATERAL (
+    SELECT greatest(s.created_at, s.started_at, s.resumed_at, s.next_batch_at, sw.created_at, b.moved_at)
+               < now() - make_interval(secs => $4)
+           AND NOT EXISTS (SELECT FROM worker w WHERE w.alive_until > now() AND n.role = ANY (w.roles)) AS is_stalled
+) l
 LEFT JOIN LATERAL (
     SELECT (sum((claimed_remaining - remaining) * extract(epoch FROM flushed_at - greatest(claimed_at, w.since))
                 / greatest(extract(epoch FROM flushed_at - claimed_at), 0.001))
@@ -28,7 +41,7 @@ LEFT JOIN LATERAL (
     WHERE s.state = 'sending' AND sendout_id = s.id AND flushed_at > w.since
     GROUP BY w.since
 ) r ON true
-WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR v.state = $2)
+WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR v.state = $2 OR ($2 = 'unfinished' AND s.finished_at IS NULL))
 ORDER BY s.created_at DESC LIMIT $3;
 
 -- resumable: interrupted sendouts whose lists all have enough codes now, oldest first

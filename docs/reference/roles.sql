@@ -54,6 +54,10 @@ BEGIN
     EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each process checks both
 END $$;
 
+-- Each worker shows signs of life.
+GRANT SELECT, INSERT, UPDATE (last_seen, alive_until), DELETE ON worker
+    TO coupons_importer, coupons_preparer, coupons_sender;
+
 -- The import role. It adds codes, removes available codes, and never assigns a code. After an import it resumes the sendouts
 -- that now have enough codes, which only changes the numbers of available and reserved codes.
 GRANT SELECT, INSERT ON command TO coupons_importer;
@@ -113,7 +117,7 @@ GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 -- uncertain mails, retries) and uploaded files. A retry may correct the address of a mail that no relay has accepted; a
 -- trigger keeps all other addresses.
 GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
-    delivery, delivery_attempt, import_job, import_event, upload TO coupons_web;
+    delivery, delivery_attempt, import_job, import_event, upload, worker TO coupons_web;
 GRANT SELECT (sendout_id, after, unfinished, arrive_until, created_at), DELETE ON sendout_wait TO coupons_web;
 GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
 GRANT SELECT (import_id, reasons) ON import_rejection TO coupons_web;

@@ -136,7 +136,7 @@ async def follow_import(
 
 def _progress_of(job: "ImportStatus") -> Progress:
     return Progress(
-        job.read_bytes, job.total_bytes, job.state, ended=job.finished_at is not None,
+        job.read_bytes, job.total_bytes, job.stall or job.state, ended=job.finished_at is not None,
         amount=f"{format_volume(job.read_bytes, job.total_bytes)}, {counted(job.lines, 'line')}",
         rate=f"{job.per_second:,.0f} lines/s" if job.per_second else "", seconds_left=job.seconds_left,
     )  # fmt: skip
@@ -188,6 +188,8 @@ def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()
         f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {counted(job.lines, 'line')}{changed}, "
         f"{amount(job.rejected)} rejected"
     )
+    if job.stall:
+        click.echo(f"  {job.stall}")
     left = {"reserved for sendouts": job.kept_reserved, "assigned to recipients": job.kept_assigned}
     if any(left.values()):
         whose = ", ".join(f"{amount(number)} {why}" for why, number in left.items() if number)

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coupons.states import SendoutState
+from coupons.states import STATE_FILTERS, SendoutState, parse_filter
 from producers.cli.output import amount, as_json, counted, emit_json, emit_table
-from producers.cli.runtime import asynchronous, database
+from producers.cli.runtime import asynchronous, database, settings
 from producers.cli.show import format_speed, format_start, next_step
 
 if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout
 
-STATES = [state.value for state in SendoutState]
+STATES = [*map(str, STATE_FILTERS)]
 
 
 @click.command()
@@ -24,11 +24,16 @@ STATES = [state.value for state in SendoutState]
 @as_json
 @asynchronous
 async def outbox(state: str | None, limit: int, json_output: bool) -> None:
-    """List sendouts, newest first."""
-    from coupons.store import sendout_views
+    """List sendouts, newest first.
+
+    Also reports which roles no live worker has, and how many commands wait for such a worker.
+    """
+    from coupons.store import heartbeats, sendout_views
 
     async with database() as connection:
-        found = await sendout_views.list_newest(connection, state=SendoutState(state) if state else None, limit=limit)
+        found = await sendout_views.list_newest(connection, state=parse_filter(state) if state else None, limit=limit)
+        uncovered = heartbeats.uncovered_roles(await heartbeats.list_workers(connection))
+    await _report_uncovered(uncovered)
     if json_output:
         emit_json(found)
         return
@@ -49,11 +54,24 @@ async def outbox(state: str | None, limit: int, json_output: bool) -> None:
         )
 
 
+async def _report_uncovered(roles: list[str]) -> None:
+    """Report on stderr the roles without a live worker, and the commands that wait for one."""
+    from coupons.store.heartbeats import describe_uncovered
+    from producers.pending import list_pending
+
+    if roles:
+        click.echo(describe_uncovered(roles), err=True)
+        for each in await list_pending(settings().broker_url.get_secret_value(), roles):
+            click.echo(str(each), err=True)
+
+
 def _remarks(sendout: "Sendout") -> Iterator[str]:
     """Yield the mails that were not sent, and the most important other fact, such as missing codes."""
     counts = {"refused": sendout.refused, "uncertain": sendout.uncertain, "cancelled": sendout.cancelled}
     yield from (f"{amount(number)} {what}" for what, number in counts.items() if number)
-    if sendout.waiting:
+    if sendout.stall:
+        yield sendout.stall
+    elif sendout.waiting:
         yield sendout.waiting
     elif sendout.not_resumed:
         yield f"not resumed: {sendout.not_resumed}"

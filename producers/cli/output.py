@@ -19,6 +19,7 @@ COLOURS = {
     "sending": "cyan",
     "interrupted": "yellow",
     "paused": "yellow",
+    "stalled": "yellow",
     "uncertain": "yellow",
     "failed": "red",
     "refused": "red",

@@ -242,7 +242,7 @@ def _mailed(sendout: "Sendout", recipients: int | None) -> int:
 
 def _progress_of(sendout: "Sendout") -> Progress:
     total = sendout.recipients
-    state = sendout.waiting or sendout.waiting_reason or format_start(sendout) or sendout.state
+    state = sendout.stall or sendout.waiting or sendout.waiting_reason or format_start(sendout) or sendout.state
     done = (total or 0) - sendout.remaining
     return Progress(
         done, total, state, ended=sendout.ended,

@@ -19,6 +19,7 @@ from producers.durations import format_duration, format_rate
 if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout, SendoutList
 
+STATES_BEFORE_ADMISSION = (SendoutState.QUEUED, SendoutState.PREPARING, SendoutState.INTERRUPTED)
 REPLY_COLUMNS = {
     "address": lambda row: row.address,
     "attempt": lambda row: row.attempt,
@@ -109,8 +110,10 @@ def describe(sendout: "Sendout") -> None:
         click.echo(f"  list {each.name}{' (deleted)' if each.deleted else ''}: {_codes(sendout.state, each)}")
     if sendout.resumable:
         click.echo(f"  {next_step(sendout)}")
-    elif sendout.auto_resume and not sendout.started_at and sendout.may_send:
+    elif sendout.auto_resume and sendout.state in STATES_BEFORE_ADMISSION:
         click.echo("  resumes automatically once its lists have enough codes")
+    if sendout.stall:
+        click.echo(f"  {sendout.stall}")
     for line in _pace(sendout):
         click.echo(f"  {line}")
     for line in list_problems(sendout):

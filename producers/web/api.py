@@ -12,7 +12,7 @@ from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
 from coupons.sources.source import file_name
-from coupons.states import SendoutState
+from coupons.states import STATE_FILTERS, StateFilter, parse_filter
 from coupons.store import groups, imports, lists, messages, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS, schedule_request
@@ -21,6 +21,7 @@ from producers.web.errors import InvalidRequest, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_message, get_sendout
 from producers.web.request_body import read_all, read_limited
 from producers.web.retry_request import parse_json
+from producers.web.workers_view import WorkersView
 
 LINES_PER_WRITE = 1_000
 """Lines of a CSV response are sent in blocks, because one write per line would take most of the time."""
@@ -32,9 +33,10 @@ MAX_RETRY_BYTES = 1_000_000
 
 
 class Api:
-    def __init__(self, *, pool: Pool, actions: Actions, import_max_bytes: int) -> None:
+    def __init__(self, *, pool: Pool, actions: Actions, workers: WorkersView, import_max_bytes: int) -> None:
         self._pool = pool
         self._actions = actions
+        self._workers = workers
         self._import_max_bytes = import_max_bytes
 
     def routes(self) -> list[Route]:
@@ -60,6 +62,7 @@ class Api:
             Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
             Route("/sendouts/{id:uuid}/retry", self.retry, methods=["POST"]),
             Route("/imports/{id:uuid}", self.show_import),
+            Route("/workers", self.show_workers),
             Route("/imports/{id:uuid}/events", self.show_import_events),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
             Route("/imports/{id:uuid}/rejections.csv", self.download_rejected_lines),
@@ -178,6 +181,12 @@ class Api:
         choice = parse_json(await _read_json(request, MAX_RETRY_BYTES))
         return _json(await self._actions.retry(request.path_params["id"], choice))
 
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    async def show_workers(self, _: Request) -> Response:
+        """Return the workers, the roles that no live worker has, and the commands that wait for such a worker."""
+        return _json(await self._workers.look())
+
     # --- imports ---------------------------------------------------------------------------------------------------
 
     async def show_import(self, request: Request) -> Response:
@@ -212,13 +221,13 @@ class Api:
         return StreamingResponse(_in_blocks(lines), media_type="text/csv", headers=headers)
 
 
-def state_filter(request: Request) -> SendoutState | None:
+def state_filter(request: Request) -> StateFilter | None:
     """The state to filter sendouts by, from `?state=`. Raises InvalidRequest."""
     state = request.query_params.get("state") or None
     try:
-        return SendoutState(state) if state else None
+        return parse_filter(state) if state else None
     except ValueError:
-        raise InvalidRequest(f"state: must be one of {', '.join(SendoutState)}") from None
+        raise InvalidRequest(f"state: must be one of {', '.join(STATE_FILTERS)}") from None
 
 
 def parse_resolution(fields: object) -> Resolution:

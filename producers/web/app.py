@@ -16,6 +16,7 @@ from producers.web.guard import Guard
 from producers.web.health import Health
 from producers.web.list_pages import ListPages
 from producers.web.outbox_pages import OutboxPages
+from producers.web.workers_view import WorkersView
 
 
 def build(*, settings: Settings, pool: Pool) -> ASGIApp:
@@ -28,13 +29,14 @@ def routes(*, settings: Settings, pool: Pool) -> list[BaseRoute]:
     broker_url = settings.broker_url.get_secret_value()
     max_bytes = settings.import_max_bytes
     actions = Actions(pool=pool, broker_url=broker_url, import_max_bytes=max_bytes)
-    api = Api(pool=pool, actions=actions, import_max_bytes=max_bytes)
+    workers = WorkersView(pool=pool, broker_url=broker_url)
+    api = Api(pool=pool, actions=actions, workers=workers, import_max_bytes=max_bytes)
     return [
         *Health(pool=pool, broker_url=broker_url).routes(),
         Mount("/api", routes=api.routes()),
         Mount("/static", StaticFiles(directory=str(files("producers.web").joinpath("static")))),
-        *OutboxPages(pool=pool, actions=actions).routes(),
-        *ListPages(pool=pool, actions=actions, import_max_bytes=max_bytes).routes(),
+        *OutboxPages(pool=pool, actions=actions, workers=workers).routes(),
+        *ListPages(pool=pool, actions=actions, workers=workers, import_max_bytes=max_bytes).routes(),
         # for browsers: they have no bearer token
         Route("/imports/{id:uuid}/rejections.csv", api.download_rejected_lines),
     ]

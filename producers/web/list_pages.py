@@ -22,15 +22,17 @@ from producers.web.errors import NotFound
 from producers.web.lookups import get_group, get_list
 from producers.web.request_body import FileForm
 from producers.web.templating import page
+from producers.web.workers_view import WorkersView
 
 REJECTED_LINES_SHOWN = DUPLICATES_SHOWN = 20
 _HEADER_CHOICES = {"yes": True, "no": False}
 
 
 class ListPages:
-    def __init__(self, *, pool: Pool, actions: Actions, import_max_bytes: int) -> None:
+    def __init__(self, *, pool: Pool, actions: Actions, workers: WorkersView, import_max_bytes: int) -> None:
         self._pool = pool
         self._actions = actions
+        self._workers = workers
         self._import_max_bytes = import_max_bytes
 
     def routes(self) -> list[Route]:
@@ -117,7 +119,7 @@ class ListPages:
                 return await _import_page(connection, job)
         if "requested" not in request.query_params:
             raise NotFound(f"there is no import {import_id}")
-        return page("import.html", live=True, job=None)
+        return page("import.html", live=True, job=None, workers=await self._workers.look())
 
     async def cancel_import(self, request: Request) -> Response:
         job = await self._actions.cancel_import(request.path_params["id"])

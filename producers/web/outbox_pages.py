@@ -9,7 +9,7 @@ from starlette.routing import Route
 from coupons.commands import ResumeSendout
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict
-from coupons.states import SendoutState
+from coupons.states import STATE_FILTERS
 from coupons.store import inbox, restore_guard, sendout_views
 from coupons.store.sendout_views import RESUMED_STATES, Sendout
 from producers.web import ACQUIRE_SECONDS, schedule_request
@@ -20,12 +20,14 @@ from producers.web.lookups import get_sendout
 from producers.web.request_body import read_form
 from producers.web.retry_request import parse_form
 from producers.web.templating import page
+from producers.web.workers_view import WorkersView
 
 
 class OutboxPages:
-    def __init__(self, *, pool: Pool, actions: Actions) -> None:
+    def __init__(self, *, pool: Pool, actions: Actions, workers: WorkersView) -> None:
         self._pool = pool
         self._actions = actions
+        self._workers = workers
 
     def routes(self) -> list[Route]:
         return [
@@ -44,8 +46,17 @@ class OutboxPages:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await sendout_views.list_newest(connection, state=state)
             refusal = await restore_guard.refusal(connection)
+        workers = await self._workers.look()
         live = not all(sendout.ended for sendout in found)
-        return page("outbox.html", live=live, sendouts=found, chosen=state, states=tuple(SendoutState), refusal=refusal)
+        return page(
+            "outbox.html",
+            live=live,
+            sendouts=found,
+            chosen=state,
+            states=STATE_FILTERS,
+            refusal=refusal,
+            workers=workers,
+        )
 
     async def show_sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
@@ -53,8 +64,9 @@ class OutboxPages:
             found = await get_sendout(connection, sendout_id)
             problems = await sendout_views.list_problems(connection, sendout_id)
             resume = await _resume_progress(connection, found, request.query_params.get("command", ""))
+        workers = await self._workers.look() if resume == "requested" else None
         live = resume == "requested" or not found.ended or found.in_flight > 0
-        return page("sendout.html", live=live, sendout=found, problems=problems, resume=resume)
+        return page("sendout.html", live=live, sendout=found, problems=problems, resume=resume, workers=workers)
 
     async def resume(self, request: Request) -> Response:
         """Publish a resume command. Its id is in the form, so a second click publishes the same command."""

@@ -47,7 +47,7 @@ SQL = {
             "lookup",
             "invariants",
         ),
-        *("sendouts", "rate_limit", "retries", "schedules", "uncertain", "uploads", "waits"),
+        *("sendouts", "rate_limit", "retries", "schedules", "heartbeats", "uncertain", "uploads", "waits"),
     )
 }
 NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
@@ -62,7 +62,7 @@ waits.exists waits.remove
 """
 FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
-sendout_views.* schedules.* uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
+sendout_views.* schedules.* heartbeats.rows uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 lists.count_duplicates uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 groups.lock_of_import groups.delete_if_unused job_ids.find
@@ -70,7 +70,7 @@ sendouts.pause sendouts.lock sendouts.unpause sendouts.cancel sendouts.lock_list
 """
 WORK = {
     "importer": f"""
-        inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
+        heartbeats.* inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
         uploads.* import_chunks.* {ADMISSION}
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
         imports.holds_lease imports.set_total_bytes imports.set_columns imports.record_progress imports.record_kept
@@ -78,13 +78,13 @@ WORK = {
         imports.log_event
         """,
     "preparer": f"""
-        inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
+        heartbeats.* inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
         sendouts.set_not_resumed
         sendouts.create sendouts.claim sendouts.lacking sendouts.pace sendouts.batches needs.*
         sendouts.taken sendouts.fail sendouts.unpause sendouts.renew earlier.of_message
         """,
     "sender": """
-        restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.rows
+        heartbeats.* restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.rows
         messages.files
         sendouts.set_waiting_reason_of_all sendouts.set_waiting_reason sendouts.pause sendouts.pause_after_first
         sendouts.unfinished

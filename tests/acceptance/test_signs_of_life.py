@@ -1,0 +1,77 @@
+"""A worker that died or is blocked shows no life, and what it should do is shown as stalled, with what to do."""
+
+import os
+import signal
+from typing import Any
+
+from coupons.commands import StartSendout
+from tests.acceptance.mails import assert_own_codes
+from tests.acceptance.processes import FAILED
+from tests.acceptance.system import Shop, addresses, codes
+from tests.waiting import eventually
+
+BRIEF: dict[str, Any] = {"lease_seconds": 1, "heartbeat_seconds": 0.2, "sweep_seconds": 0.5}
+ADVICE = "shows life; start one with `coupons worker`"
+
+
+def checks(shop: Shop, name: str, code: int) -> list[dict[str, Any]]:
+    """Return the checks of `coupons doctor` whose names begin with this one."""
+    return [each for each in shop.coupons("doctor", "--json", code=code).json if each["name"].startswith(name)]
+
+
+def is_alive(shop: Shop) -> bool:
+    return bool(shop.rows("SELECT FROM worker WHERE alive_until > now()"))
+
+
+def test_a_killed_worker_shows_no_life(shop: Shop) -> None:
+    """Doctor, outbox and show say so. Commands that no worker takes are counted. A new worker does all of it."""
+    shop.has("spring", "customers", addresses(5), {"spring": codes("SPRING", 5)})
+    with shop.worker("import", "sendout", **BRIEF) as first, shop.worker("deliver", **BRIEF) as second:
+        shown = checks(shop, "worker ", 0)
+        assert {each["detail"].partition(";")[0] for each in shown} == {"import, sendout", "deliver"}
+        assert all("version" in each["detail"] and "last seen 1 s ago" in each["detail"] for each in shown)
+        assert ADVICE not in shop.coupons("outbox").err
+        second.kill()
+        eventually(lambda: len(checks(shop, "worker ", 0 if is_covered(shop) else FAILED)) == 1, "the worker's end")
+        sendout = shop.coupons("send", "--message", "spring", "--group", "customers").out.strip()
+        shop.becomes("sending", sendout)
+        first.kill()
+    eventually(lambda: not is_alive(shop), "the leases to expire")
+    shop.rows(
+        "WITH moved AS (UPDATE delivery_batch SET due_at = due_at - interval '1 min')"
+        "UPDATE sendout SET created_at = created_at - interval '1 min', started_at = started_at - interval '1 min',"
+        " next_batch_at = next_batch_at - interval '1 min'"
+    )
+    shop.publish(StartSendout(message="spring", group="customers"))
+    shown_outbox = shop.coupons("outbox")
+    assert f"no worker with the role import or sendout or deliver {ADVICE}" in shown_outbox.err
+    assert "1 command waits in coupons.sendout, and no worker takes it" in shown_outbox.err
+    assert f"stalled: no worker with the role deliver {ADVICE}" in shown_outbox.out
+    assert f"stalled: no worker with the role deliver {ADVICE}" in shop.coupons("show", sendout).out
+    (stalled,) = shop.coupons("outbox", "--state", "stalled", "--json").json
+    assert (stalled["id"], stalled["state"], stalled["needed_role"]) == (sendout, "sending", "deliver")
+    (check,) = checks(shop, "workers", FAILED)
+    assert f"no worker with the role import or sendout or deliver {ADVICE}" in check["detail"]
+    assert check["detail"].count("has shown no life for") == 2
+    with shop.worker(**BRIEF):
+        shop.becomes("finished", sendout)
+        assert ADVICE not in shop.coupons("outbox").err
+        assert shop.coupons("outbox", "--state", "stalled", "--json").json == []
+    assert not is_alive(shop)
+    assert_own_codes(shop.mails(sendout), addresses(5), codes("SPRING", 5))
+
+
+def is_covered(shop: Shop) -> bool:
+    return bool(shop.rows("SELECT FROM worker WHERE alive_until > now() AND 'deliver' = ANY (roles)"))
+
+
+def test_a_worker_that_stands_still_shows_no_life_until_it_continues(shop: Shop) -> None:
+    """Its process exists and its connections are open, but its event loop does not run."""
+    with shop.worker(**BRIEF) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        eventually(lambda: not is_alive(shop), "the worker to show no life")
+        (check,) = checks(shop, "workers", FAILED)
+        assert "has shown no life for" in check["detail"]
+        os.kill(worker.pid, signal.SIGCONT)
+        eventually(lambda: is_alive(shop), "the worker to show life")
+    assert shop.rows("SELECT FROM worker") == []
