@@ -155,7 +155,10 @@ class Settings(BaseSettings):
         "the work",
     )
     heartbeat_seconds: float = Field(
-        10, gt=0, description="Interval at which a worker renews its leases; must be less than `COUPONS_LEASE_SECONDS`"
+        10,
+        gt=0,
+        description="Interval at which a worker renews its leases and shows a sign of life; must be less than "
+        "`COUPONS_LEASE_SECONDS`",
     )
     sweep_seconds: float = Field(
         15,

@@ -112,7 +112,7 @@ INSERT INTO import_rejection SELECT id, 1, '{1}', '{x}', '{duplicate}' FROM impo
 INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
-INSERT INTO worker (id, host, pid, roles, version, alive_until) SELECT id, 'mill', 1, '{import}', '1', now() FROM sendout;
+INSERT INTO worker (id, host, pid, roles, version, alive_until) SELECT id, 'mill', 1, '{}', '1', now() FROM sendout;
 UPDATE delivery SET state = 'refused' WHERE number = 2;
 UPDATE delivery SET state = 'deferred', was_uncertain = true, due_at = now(), deferred_since = now() WHERE number = 5;
 INSERT INTO sendout_wait SELECT id, id, '', ARRAY[id], '{}', now() FROM sendout;
