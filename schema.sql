@@ -381,6 +381,7 @@ CREATE TABLE sendout (
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
 CREATE INDEX sendout_created ON sendout (created_at);
+CREATE INDEX sendout_state ON sendout (state, created_at);  -- the outbox shows the newest sendouts of one state
 CREATE INDEX sendout_message ON sendout (message_id);  -- finds the earlier sendouts of a message
 CREATE INDEX sendout_group ON sendout (group_id) WHERE group_id IS NOT NULL;  -- to delete a group
 

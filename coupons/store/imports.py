@@ -17,12 +17,14 @@ from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
 from coupons.files.rejections import Rejected, describe, parse_reason
+from coupons.paging import UnknownCursor
 from coupons.states import ImportMode, ImportState, TargetKind
 from coupons.store import groups, lists, uploads
 from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
 from coupons.store.queries import Queries
 
 SQL = Queries("imports.sql")
+IMPORTS_SHOWN = 20
 INLINE = "inline"
 """The format of codes from a command: one JSON string per line, because a code may contain any character."""
 DELETE_TIMEOUT_SECONDS = 600
@@ -324,7 +326,7 @@ def _status(row: asyncpg.Record) -> ImportStatus:
 
 
 async def find(connection: Connection, import_id: UUID) -> ImportStatus | None:
-    row = await connection.fetchrow(SQL.rows, import_id, None, None, 1, STALLED_SECONDS)
+    row = await connection.fetchrow(SQL.rows, import_id, None, None, 1, STALLED_SECONDS, None, None)
     return _status(row) if row else None
 
 
@@ -336,12 +338,28 @@ async def get(connection: Connection, import_id: UUID) -> ImportStatus:
     return found
 
 
-async def list_for_list(connection: Connection, list_name: str, *, limit: int = 20) -> list[ImportStatus]:
-    return [_status(row) for row in await connection.fetch(SQL.rows, None, list_name, None, limit, STALLED_SECONDS)]
+async def list_for_list(
+    connection: Connection, list_name: str, *, limit: int = IMPORTS_SHOWN, before: UUID | None = None
+) -> list[ImportStatus]:
+    """The newest imports into the list, optionally before another import. Raises UnknownCursor."""
+    return await _list_newest(connection, list_name, None, limit, before)
 
 
-async def list_for_group(connection: Connection, group_name: str, *, limit: int = 20) -> list[ImportStatus]:
-    return [_status(row) for row in await connection.fetch(SQL.rows, None, None, group_name, limit, STALLED_SECONDS)]
+async def list_for_group(
+    connection: Connection, group_name: str, *, limit: int = IMPORTS_SHOWN, before: UUID | None = None
+) -> list[ImportStatus]:
+    """The newest imports into the group, optionally before another import. Raises UnknownCursor."""
+    return await _list_newest(connection, None, group_name, limit, before)
+
+
+async def _list_newest(
+    connection: Connection, list_name: str | None, group_name: str | None, limit: int, before: UUID | None
+) -> list[ImportStatus]:
+    created_at = await connection.fetchval(SQL.created_at, before) if before else None
+    if before and created_at is None:
+        raise UnknownCursor(f"before: there is no import {before}")
+    rows = await connection.fetch(SQL.rows, None, list_name, group_name, limit, STALLED_SECONDS, created_at, before)
+    return [_status(row) for row in rows]
 
 
 async def list_events(connection: Connection, import_id: UUID) -> list[Event]:

@@ -110,7 +110,8 @@ INSERT INTO import_event (import_id, text) VALUES ($1, $2);
 SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
 -- rows: an unfinished import is stalled if nothing has moved for $5 seconds and no worker with its role shows life
--- Imports with id $1, of list $2 and of group $3 (NULL: any), newest first. per_second counts lines since the claim
+-- $4 imports with id $1, of list $2 and of group $3 (NULL: any), newest first, and only those before the import $7 that was
+-- created at $6. per_second counts lines since the claim
 SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(regexp_replace(j.source, '[?#].*', '?…'), '//[^/]*@', '//…@') AS source, j.state, j.reason,
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
        j.created_at, j.finished_at,
@@ -134,7 +135,11 @@ LEFT JOIN LATERAL (SELECT id, finished_at FROM import_job earlier
 CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM j.progressed_at - j.claimed_at), 0.001) AS seconds) elapsed
 WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR (l.name = $2 AND l.deleted_at IS NULL))
   AND ($3::text IS NULL OR g.name = $3)
-ORDER BY j.created_at DESC LIMIT $4;
+  AND ($7::uuid IS NULL OR (j.created_at, j.id) < ($6::timestamptz, $7))
+ORDER BY j.created_at DESC, j.id DESC LIMIT $4;
+
+-- created_at: when an import was created
+SELECT created_at FROM import_job WHERE id = $1;
 
 -- has_rejections: whether the import has rejected lines; not every login may read them, because they are codes
 SELECT EXISTS (SELECT FROM import_rejection WHERE import_id = $1);

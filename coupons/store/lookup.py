@@ -7,10 +7,10 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.files.codes import fold, spellings
+from coupons.paging import PAGE_SIZE, UnknownCursor
 from coupons.store.queries import Queries
 
 SQL = Queries("lookup.sql")
-MAILS_SHOWN = 100
 DELIVERIES_AT_ONCE = 1_000
 
 
@@ -63,9 +63,17 @@ class CodeOwner:
     changed_at: datetime | None
 
 
-async def list_mails(connection: Connection, address_key: str) -> list[Mail]:
-    """Return the mails to the normalized address (`coupons.addresses`), newest first."""
-    rows = await connection.fetch(SQL.by_address, address_key, MAILS_SHOWN)
+async def list_mails(
+    connection: Connection, address_key: str, *, limit: int = PAGE_SIZE, before: UUID | None = None
+) -> list[Mail]:
+    """Return the mails to the normalized address (`coupons.addresses`), newest first, optionally before a sendout.
+
+    Raises UnknownCursor if that sendout does not exist.
+    """
+    created_at = await connection.fetchval(SQL.created_at, before) if before else None
+    if before and created_at is None:
+        raise UnknownCursor(f"before: there is no sendout {before}")
+    rows = await connection.fetch(SQL.by_address, address_key, limit, created_at, before)
     return [Mail(**row, answers=await _answers(connection, row["sendout"], [row["number"]])) for row in rows]
 
 

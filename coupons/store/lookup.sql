@@ -1,4 +1,5 @@
--- by_address: mails to an address with their codes, newest first; uses one index lookup per sendout
+-- by_address: $2 mails to an address with their codes, newest first, and only those of sendouts before the sendout $4 that
+-- was created at $3
 SELECT s.id AS sendout, s.created_at, m.name AS message, d.number, d.address, d.state, d.attempts, d.reply, d.changed_at,
        coalesce((SELECT jsonb_object_agg(l.name, c.code)
                  FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
@@ -6,10 +7,14 @@ SELECT s.id AS sendout, s.created_at, m.name AS message, d.number, d.address, d.
                  WHERE sl.sendout_id = d.sendout_id), '{}') AS codes,
        ARRAY(SELECT l.name FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
              WHERE sl.sendout_id = d.sendout_id AND l.deleted_at IS NOT NULL ORDER BY l.name) AS deleted_lists
-FROM sendout s
+FROM delivery d
+JOIN sendout s ON s.id = d.sendout_id
 JOIN message m ON m.id = s.message_id
-CROSS JOIN LATERAL (SELECT * FROM delivery WHERE sendout_id = s.id AND address_key = $1) d
-ORDER BY s.created_at DESC LIMIT $2;
+WHERE d.address_key = $1 AND ($4::uuid IS NULL OR (s.created_at, s.id) < ($3::timestamptz, $4))
+ORDER BY s.created_at DESC, s.id DESC LIMIT $2;
+
+-- created_at: when a sendout was created
+SELECT created_at FROM sendout WHERE id = $1;
 
 -- by_code: the codes with fold $1 and their recipients; a row without a list if a deleted list's code was sent
 -- A hash from before migration 0006 is of one spelling: the spellings $2 are compared.

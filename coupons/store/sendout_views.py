@@ -6,6 +6,7 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.paging import PAGE_SIZE, UnknownCursor
 from coupons.states import STALLED, STOPPED_STATES, DeliveryState, SendoutState, Shortage, StateFilter
 from coupons.store import waits
 from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
@@ -13,7 +14,6 @@ from coupons.store.queries import Queries
 from coupons.store.waits import Wait
 
 SQL = Queries("sendout_views.sql")
-PROBLEMS_SHOWN = 100
 _UNFINISHED = "unfinished"
 _ALL = 1_000_000
 RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
@@ -168,12 +168,20 @@ def not_resumable(sendout_id: UUID, state: SendoutState) -> str:
     return f"{refusal}; start it with `coupons reschedule --now`" if state == SendoutState.SCHEDULED else refusal
 
 
-async def list_newest(connection: Connection, *, state: StateFilter | None = None, limit: int = 100) -> list[Sendout]:
-    """Return the newest sendouts, optionally only those in one state or only stalled ones."""
+async def list_newest(
+    connection: Connection, *, state: StateFilter | None = None, limit: int = PAGE_SIZE, before: UUID | None = None
+) -> list[Sendout]:
+    """Return the newest sendouts, optionally only those in one state, stalled ones, or older ones than another sendout.
+
+    Raises UnknownCursor if that sendout does not exist.
+    """
+    created_at = await connection.fetchval(SQL.created_at, before) if before else None
+    if before and created_at is None:
+        raise UnknownCursor(f"before: there is no sendout {before}")
     if state == STALLED:  # only unfinished ones are looked at: a filter in the query would add up the batches of all
-        unfinished = await _rows(connection, None, _UNFINISHED, _ALL)
+        unfinished = await _rows(connection, None, _UNFINISHED, _ALL, before=(created_at, before))
         return [each for each in unfinished if each.stalled][:limit]
-    return await _rows(connection, None, state, limit)
+    return await _rows(connection, None, state, limit, before=(created_at, before))
 
 
 async def get(connection: Connection, sendout_id: UUID) -> Sendout:
@@ -201,16 +209,25 @@ async def list_auto_resumable(connection: Connection) -> list[Resumable]:
     return [Resumable(**row) for row in await connection.fetch(SQL.resumable, None, True, None)]
 
 
-async def list_problems(connection: Connection, sendout_id: UUID) -> list[Problem]:
-    """Return the first refused, uncertain and deferred deliveries, with the relay's replies."""
-    rows = await connection.fetch(SQL.problems, sendout_id, PROBLEMS_SHOWN)
+async def list_problems(
+    connection: Connection, sendout_id: UUID, *, limit: int = PAGE_SIZE, after: int = 0
+) -> list[Problem]:
+    """Return the first refused, uncertain and deferred deliveries after this number, with the relay's replies."""
+    rows = await connection.fetch(SQL.problems, sendout_id, limit, after)
     return [Problem(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 
 
-async def _rows(connection: Connection, sendout_id: UUID | None, state: str | None, limit: int) -> list[Sendout]:
+async def _rows(
+    connection: Connection,
+    sendout_id: UUID | None,
+    state: str | None,
+    limit: int,
+    *,
+    before: tuple[datetime | None, UUID | None] = (None, None),
+) -> list[Sendout]:
     # Before the states: a sendout that resumes between the two statements must not look interrupted and short of codes.
     resumable = {row["id"] for row in await connection.fetch(SQL.resumable, None, False, sendout_id)}
-    rows = await connection.fetch(SQL.rows, sendout_id, state, limit, STALLED_SECONDS)
+    rows = await connection.fetch(SQL.rows, sendout_id, state, limit, STALLED_SECONDS, *before)
     of_sendout: dict[UUID, list[SendoutList]] = {row["id"]: [] for row in rows}
     wait_of = await waits.list_for(connection, [row["id"] for row in rows if row["is_waiting"]])
     for row in await connection.fetch(SQL.list_rows, list(of_sendout)):

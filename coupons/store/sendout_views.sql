@@ -1,4 +1,5 @@
--- rows: sendouts with their delivery counts, newest first; only the id $1 and the state $2 or all unfinished ones, unless NULL
+-- rows: $3 sendouts with their delivery counts, newest first; only the id $1 and the state $2 or all unfinished ones, unless
+-- NULL, and only those before the sendout $6 that was created at $5
 -- A sending sendout whose start time has not come is scheduled. A sendout is stalled if its next step needs a worker, nothing
 -- has moved for a lease ($4 seconds), and no worker with the role `needed_role` shows life.
 -- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
@@ -42,7 +43,13 @@ LEFT JOIN LATERAL (
     GROUP BY w.since
 ) r ON true
 WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR v.state = $2 OR ($2 = 'unfinished' AND s.finished_at IS NULL))
-ORDER BY s.created_at DESC LIMIT $3;
+  AND ($2::text IS NULL OR $2 = 'unfinished'
+       OR s.state = CASE $2::text WHEN 'scheduled' THEN 'sending' ELSE $2 END)  -- for the index sendout_state
+  AND ($6::uuid IS NULL OR (s.created_at, s.id) < ($5::timestamptz, $6))
+ORDER BY s.created_at DESC, s.id DESC LIMIT $3;
+
+-- created_at: when a sendout was created
+SELECT created_at FROM sendout WHERE id = $1;
 
 -- resumable: interrupted sendouts whose lists all have enough codes now, oldest first
 -- $1 is a list that they need, or NULL. If $2, only sendouts with auto-resume are returned. $3 is an id, or NULL. The
@@ -71,7 +78,16 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id JOIN sendout s ON s
 WHERE sl.sendout_id = ANY ($1::uuid[])
 ORDER BY l.name;
 
--- problems: refused, uncertain and deferred deliveries, at most $2
-SELECT number, address, state, attempts, reply, changed_at FROM delivery
-WHERE sendout_id = $1 AND state IN ('refused', 'uncertain', 'deferred')
-ORDER BY number LIMIT $2;
+-- problems: at most $2 refused, uncertain and deferred deliveries after number $3
+-- Only batches with such deliveries are read: of 10,000,000 deliveries, one problem would otherwise be found by reading all
+-- of them. OFFSET 0 keeps the planner from another order. A batch that was never claimed has no deferred delivery.
+SELECT d.number, d.address, d.state, d.attempts, d.reply, d.changed_at
+FROM delivery_batch b CROSS JOIN LATERAL (
+    SELECT * FROM delivery
+    WHERE sendout_id = b.sendout_id AND number BETWEEN greatest(b.first_delivery, $3::integer + 1) AND b.last_delivery
+      AND state IN ('refused', 'uncertain', 'deferred')
+    OFFSET 0
+) d
+WHERE b.sendout_id = $1 AND b.last_delivery > $3
+  AND (b.refused > 0 OR b.uncertain > 0 OR (b.remaining > 0 AND b.claimed_at IS NOT NULL))
+ORDER BY b.number, d.number LIMIT $2;

@@ -1,6 +1,7 @@
 """`coupons group …`: groups of recipients."""
 
 from typing import Any, BinaryIO
+from uuid import UUID
 
 import click
 
@@ -8,7 +9,17 @@ from coupons.states import ImportMode
 from producers.cli.files import FileOrUrl, format_options
 from producers.cli.group import Group
 from producers.cli.imports import import_options, run_import
-from producers.cli.output import IMPORT_COLUMNS, as_json, counted, emit_json, emit_table, moment
+from producers.cli.job_id import imports_before
+from producers.cli.output import (
+    IMPORT_COLUMNS,
+    as_json,
+    counted,
+    emit_json,
+    emit_next,
+    emit_table,
+    limit_option,
+    moment,
+)
 from producers.cli.runtime import asynchronous, database
 
 
@@ -76,16 +87,22 @@ async def ls(json_output: bool) -> None:
 
 @groups.command()
 @click.argument("name")
+@limit_option(20)
+@imports_before
 @as_json
 @asynchronous
-async def show(name: str, json_output: bool) -> None:
+async def show(name: str, limit: int, before: UUID | None, json_output: bool) -> None:
     """Show a group's attributes, number of recipients and last imports."""
     from coupons.names import parse_name
+    from coupons.paging import cut
     from coupons.store import groups, imports
 
     async with database() as connection:
         found = await groups.get(connection, parse_name(name))
-        jobs = await imports.list_for_group(connection, found.name)
+        rows = await imports.list_for_group(connection, found.name, limit=limit + 1, before=before)
+    jobs, last = cut(rows, limit)
+    if last:
+        emit_next("group show", f"'{found.name}'", "--limit", limit, "--before", last.id)
     if json_output:
         emit_json([found, *jobs])
         return

@@ -43,3 +43,7 @@ async def _get(prefix: str, kinds: "tuple[Kind, ...]") -> UUID:
 
     async with database() as connection:
         return await job_ids.get(connection, prefix, kinds)
+
+
+imports_before = click.option("--before", type=JobId("import"), metavar="ID", help="Show only imports that are older"
+                              " than import ID.")  # fmt: skip

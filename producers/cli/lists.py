@@ -1,10 +1,22 @@
 """`coupons list …`: coupon lists and their settings."""
 
+from uuid import UUID
+
 import click
 
 from coupons.states import Shortage
 from producers.cli.group import Group
-from producers.cli.output import IMPORT_COLUMNS, amount, as_json, counted, emit_json, emit_table
+from producers.cli.job_id import imports_before
+from producers.cli.output import (
+    IMPORT_COLUMNS,
+    amount,
+    as_json,
+    counted,
+    emit_json,
+    emit_next,
+    emit_table,
+    limit_option,
+)
 from producers.cli.runtime import asynchronous, database
 
 SHORTAGES = [each.value for each in Shortage]
@@ -114,16 +126,22 @@ async def ls(archived: bool, json_output: bool) -> None:
 
 @lists.command()
 @click.argument("name")
+@limit_option(20)
+@imports_before
 @as_json
 @asynchronous
-async def show(name: str, json_output: bool) -> None:
+async def show(name: str, limit: int, before: UUID | None, json_output: bool) -> None:
     """Show a list's settings, numbers of codes and last imports."""
     from coupons.names import parse_name
+    from coupons.paging import cut
     from coupons.store import imports, lists
 
     async with database() as connection:
         (found,) = await lists.get(connection, parse_name(name))
-        jobs = await imports.list_for_list(connection, found.name)
+        rows = await imports.list_for_list(connection, found.name, limit=limit + 1, before=before)
+    jobs, last = cut(rows, limit)
+    if last:
+        emit_next("list show", f"'{found.name}'", "--limit", limit, "--before", last.id)
     if json_output:
         emit_json([found, *jobs])
         return

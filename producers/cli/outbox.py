@@ -1,12 +1,14 @@
 """`coupons outbox`: all sendouts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import click
 
 from coupons.states import STATE_FILTERS, SendoutState, parse_filter
-from producers.cli.output import amount, as_json, counted, emit_json, emit_table
+from producers.cli.job_id import JobId
+from producers.cli.output import amount, as_json, counted, emit_json, emit_next, emit_table, limit_option
 from producers.cli.runtime import asynchronous, database, settings
 from producers.cli.show import format_speed, format_start, next_step
 
@@ -19,24 +21,36 @@ STATES = [*map(str, STATE_FILTERS)]
 @click.command()
 @click.option("--state", type=click.Choice(STATES), metavar="STATE", help=f"Show only sendouts in this state:"
               f" {', '.join(STATES)}.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N",
-              help="Show the N newest sendouts.")  # fmt: skip
+@limit_option(100)
+@click.option(
+    "--before", type=JobId("sendout"), metavar="ID", help="Show only sendouts that are older than sendout ID."
+)
 @as_json
 @asynchronous
-async def outbox(state: str | None, limit: int, json_output: bool) -> None:
+async def outbox(state: str | None, limit: int, before: UUID | None, json_output: bool) -> None:
     """List sendouts, newest first.
 
     Also reports which roles no live worker has, and how many commands wait for such a worker.
     """
+    from coupons.paging import cut
     from coupons.store import heartbeats, sendout_views
 
+    wanted = parse_filter(state) if state else None
     async with database() as connection:
-        found = await sendout_views.list_newest(connection, state=parse_filter(state) if state else None, limit=limit)
+        rows = await sendout_views.list_newest(connection, state=wanted, limit=limit + 1, before=before)
         uncovered = heartbeats.uncovered_roles(await heartbeats.list_workers(connection))
     await _report_uncovered(uncovered)
+    found, last = cut(rows, limit)
     if json_output:
         emit_json(found)
-        return
+    else:
+        _print(found, state)
+    if last:
+        filtered = ("--state", state) if state else ()
+        emit_next("outbox", *filtered, "--limit", limit, "--before", last.id)
+
+
+def _print(found: Sequence["Sendout"], state: str | None) -> None:
     columns = {
         "SENDOUT": lambda row: row.id,
         "MESSAGE": lambda row: row.message,

@@ -59,6 +59,17 @@ def emit_table(rows: Iterable[Any], columns: Mapping[str, Callable[[Any], object
         click.echo(_line(row, widths, numeric))
 
 
+def limit_option(default: int) -> Callable[[Any], Any]:
+    """The option for the number of rows of a long listing."""
+    return click.option("--limit", type=click.IntRange(1, 10_000), default=default, show_default=True, metavar="N",
+                        help="Show at most N.")  # fmt: skip
+
+
+def emit_next(command: str, *options: object) -> None:
+    """Print on stderr the command that shows the next rows of a listing."""
+    click.echo(f"more: coupons {command} {' '.join(map(str, options))}", err=True)
+
+
 async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any], object]]) -> None:
     """Stream the rows as CSV for a spreadsheet: with a byte order mark, and no cell can run as a formula."""
     click.echo(f"\ufeff{';'.join(columns)}\r\n", nl=False)

@@ -11,12 +11,24 @@ from coupons.states import SendoutState
 from producers.cli.imports import describe as describe_import
 from producers.cli.imports import follow_import
 from producers.cli.job_id import JobId
-from producers.cli.output import amount, as_json, coloured, counted, emit_csv, emit_json, emit_table, moment
+from producers.cli.output import (
+    amount,
+    as_json,
+    coloured,
+    counted,
+    emit_csv,
+    emit_json,
+    emit_next,
+    emit_table,
+    limit_option,
+    moment,
+)
 from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import Failed, asynchronous, database
 from producers.durations import format_duration, format_rate
 
 if TYPE_CHECKING:
+    from coupons.database import Connection
     from coupons.store.sendout_views import Sendout, SendoutList
 
 STATES_BEFORE_ADMISSION = (SendoutState.QUEUED, SendoutState.PREPARING, SendoutState.INTERRUPTED)
@@ -41,11 +53,15 @@ PROBLEM_COLUMNS = {
 @click.option("--replies", is_flag=True, help="Print the relay's non-success replies to a sendout as CSV.")
 @click.option("--wait", is_flag=True, help="Wait until the sendout or import ends, as the command with --wait does.")
 @timeout_option
+@limit_option(100)
+@click.option("--after", type=click.IntRange(0, 2**31 - 1), default=0, metavar="NUMBER", help="Show only problematic"
+              " mails of recipients after NUMBER.")  # fmt: skip
 @as_json
 @asynchronous
 async def show(
-    id_: UUID, rejected: bool, replies: bool, wait: bool, timeout_seconds: float | None, json_output: bool
-) -> int | None:
+    id_: UUID, rejected: bool, replies: bool, wait: bool, timeout_seconds: float | None, limit: int, after: int,
+    json_output: bool,
+) -> int | None:  # fmt: skip
     """Show one sendout or import in detail.
 
     ID is the id that `coupons send` or `coupons import` printed, or its first characters (at least 4), as for all
@@ -75,14 +91,27 @@ async def show(
         if replies:
             await emit_csv(lookup.iter_replies(connection, id_), REPLY_COLUMNS)
             return None
-        problems = await sendout_views.list_problems(connection, id_)
+        await _show_sendout(connection, sendout, limit, after, json_output=json_output)
+    return None
+
+
+async def _show_sendout(
+    connection: "Connection", sendout: "Sendout", limit: int, after: int, *, json_output: bool
+) -> None:
+    """Show the sendout, and the first of its problematic mails after this number."""
+    from coupons.paging import cut
+    from coupons.store import sendout_views
+
+    rows = await sendout_views.list_problems(connection, sendout.id, limit=limit + 1, after=after)
+    problems, last = cut(rows, limit)
     if json_output:
         emit_json({"sendout": sendout, "problems": problems})
-        return None
-    describe(sendout)
-    if problems:
-        emit_table(problems, PROBLEM_COLUMNS, empty="")
-    return None
+    else:
+        describe(sendout)
+        if problems:
+            emit_table(problems, PROBLEM_COLUMNS, empty="")
+    if last:
+        emit_next("show", sendout.id, "--limit", limit, "--after", last.number)
 
 
 async def _wait(id_: UUID, timeout_seconds: float | None, *, json_output: bool) -> int | None:

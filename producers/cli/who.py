@@ -1,10 +1,12 @@
 """`coupons who`: who got which code."""
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import click
 
-from producers.cli.output import as_json, emit_json, emit_table
+from producers.cli.job_id import JobId
+from producers.cli.output import as_json, emit_json, emit_next, emit_table, limit_option
 from producers.cli.runtime import FAILED, asynchronous, database
 
 if TYPE_CHECKING:
@@ -42,14 +44,20 @@ MAIL_COLUMNS = {
 @click.command()
 @click.option("--email", help="Show every mail to this address, with its codes.")
 @click.option("--code", help="Show the recipient of this code.")
+@limit_option(100)
+@click.option("--before", type=JobId("sendout"), metavar="ID", help="With --email: show only mails of sendouts that are"
+              " older than sendout ID.")  # fmt: skip
 @as_json
 @asynchronous
-async def who(email: str | None, code: str | None, json_output: bool) -> int | None:
+async def who(
+    email: str | None, code: str | None, limit: int, before: UUID | None, json_output: bool
+) -> int | None:  # fmt: skip
     """Show who got which code.
 
     Exits with code 1 if nothing was found.
     """
     from coupons.addresses import parse_address
+    from coupons.paging import cut
     from coupons.store import lookup
 
     if (email is None) == (code is None):
@@ -59,6 +67,9 @@ async def who(email: str | None, code: str | None, json_output: bool) -> int | N
             owners = await lookup.list_owners(connection, code.strip())
             emit_json(owners) if json_output else emit_table(owners, CODE_COLUMNS, empty=f"no list has the code {code}")
             return None if owners else FAILED
-        mails = await lookup.list_mails(connection, parse_address(email or "").key)
+        rows = await lookup.list_mails(connection, parse_address(email or "").key, limit=limit + 1, before=before)
+    mails, last = cut(rows, limit)
+    if last:
+        emit_next("who", "--email", email, "--limit", limit, "--before", last.sendout)
     emit_json(mails) if json_output else emit_table(mails, MAIL_COLUMNS, empty=f"no sendout has the address {email}")
     return None if mails else FAILED

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from coupons.commands import MAX_COMMAND_BYTES, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
+from coupons.paging import PAGE_SIZE, cut
 from coupons.sources.source import file_name
 from coupons.states import STATE_FILTERS, StateFilter, parse_filter
 from coupons.store import groups, imports, lists, messages, sendout_views, uncertain
@@ -19,6 +20,7 @@ from producers.web import ACQUIRE_SECONDS, schedule_request
 from producers.web.actions import Actions, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_message, get_sendout
+from producers.web.paging import link_to, next_url, parse_after, parse_before, parse_limit
 from producers.web.request_body import read_all, read_limited
 from producers.web.retry_request import parse_json
 from producers.web.workers_view import WorkersView
@@ -55,6 +57,7 @@ class Api:
             Route("/messages/{name}", self.delete_message, methods=["DELETE"]),
             Route("/sendouts", self.show_sendouts),
             Route("/sendouts/{id:uuid}", self.show_sendout),
+            Route("/sendouts/{id:uuid}/problems", self.show_problems),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
             Route("/sendouts/{id:uuid}/reschedule", self.reschedule, methods=["POST"]),
             Route("/sendouts/{id:uuid}/cancel", self.cancel, methods=["POST"]),
@@ -90,10 +93,13 @@ class Api:
             return _json(await lists.list_all(connection, archived=False))
 
     async def show_list_imports(self, request: Request) -> Response:
-        """Return the newest imports into the list."""
+        """Return the newest imports into the list. The header `Link` leads to older ones."""
+        limit = parse_limit(request, imports.IMPORTS_SHOWN)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
-            return _json(await imports.list_for_list(connection, found.name))
+            rows = await imports.list_for_list(connection, found.name, limit=limit + 1, before=parse_before(request))
+        jobs, last = cut(rows, limit)
+        return _json(jobs, link_to(next_url(request, before=last.id) if last else None))
 
     async def show_duplicates(self, request: Request) -> Response:
         """Return the first codes of the list that an upgrade has found a second time."""
@@ -115,10 +121,13 @@ class Api:
         return Response(status_code=204)
 
     async def show_group_imports(self, request: Request) -> Response:
-        """Return the newest imports into the group."""
+        """Return the newest imports into the group. The header `Link` leads to older ones."""
+        limit = parse_limit(request, imports.IMPORTS_SHOWN)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_group(connection, request.path_params["name"])
-            return _json(await imports.list_for_group(connection, found.name))
+            rows = await imports.list_for_group(connection, found.name, limit=limit + 1, before=parse_before(request))
+        jobs, last = cut(rows, limit)
+        return _json(jobs, link_to(next_url(request, before=last.id) if last else None))
 
     # --- messages --------------------------------------------------------------------------------------------------
 
@@ -139,14 +148,38 @@ class Api:
     # --- sendouts --------------------------------------------------------------------------------------------------
 
     async def show_sendouts(self, request: Request) -> Response:
+        """Return sendouts, newest first. The header `Link` leads to older ones."""
+        limit = parse_limit(request)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await sendout_views.list_newest(connection, state=state_filter(request)))
+            rows = await sendout_views.list_newest(
+                connection, state=state_filter(request), limit=limit + 1, before=parse_before(request)
+            )
+        found, last = cut(rows, limit)
+        return _json(found, link_to(next_url(request, before=last.id) if last else None))
 
     async def show_sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             sendout = await get_sendout(connection, sendout_id)
-            return _json({"sendout": sendout, "problems": await sendout_views.list_problems(connection, sendout_id)})
+            rows = await sendout_views.list_problems(connection, sendout_id, limit=PAGE_SIZE + 1)
+        problems, last = cut(rows, PAGE_SIZE)
+        path = f"{request.url.path}/problems"
+        return _json(
+            {"sendout": sendout, "problems": problems},
+            link_to(next_url(request, path, after=last.number) if last else None),
+        )
+
+    async def show_problems(self, request: Request) -> Response:
+        """Return the refused, uncertain and deferred mails. The header `Link` leads to further ones."""
+        sendout_id: UUID = request.path_params["id"]
+        limit = parse_limit(request)
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_sendout(connection, sendout_id)
+            rows = await sendout_views.list_problems(
+                connection, sendout_id, limit=limit + 1, after=parse_after(request)
+            )
+        problems, last = cut(rows, limit)
+        return _json(problems, link_to(next_url(request, after=last.number) if last else None))
 
     async def pause(self, request: Request) -> Response:
         """Pause the sendout and return it; its mails `in_flight` are still being sent."""
@@ -247,8 +280,8 @@ async def _read_json(request: Request, most_bytes: int) -> bytes:
     return await read_all(request, most_bytes)
 
 
-def _json(value: object) -> Response:
-    return Response(to_json(value), media_type="application/json")
+def _json(value: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(value), headers=headers, media_type="application/json")
 
 
 async def _in_blocks(lines: AsyncIterator[str]) -> AsyncIterator[str]:

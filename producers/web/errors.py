@@ -12,6 +12,7 @@ from coupons.commands import InvalidCommand
 from coupons.database import TRANSIENT_ERRORS, DatabaseUnavailable
 from coupons.errors import UserError
 from coupons.foreign_errors import error_location
+from coupons.paging import UnknownCursor
 from coupons.permission_errors import denial
 from producers.web.templating import page
 
@@ -84,6 +85,7 @@ async def _internal_error(request: Request, error: Exception) -> Response:
 HANDLERS: dict[type[Exception], ExceptionHandler] = {
     InvalidCommand: _invalid_command,
     InvalidRequest: _with_status(422),
+    UnknownCursor: _with_status(404),
     NotFound: _with_status(404),
     UnsupportedType: _with_status(415),
     TooLarge: _with_status(413),

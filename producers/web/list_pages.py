@@ -1,6 +1,8 @@
 """The console's pages about lists, groups and imports. They work without JavaScript, as the Outbox does."""
 
 import json
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from uuid import UUID, uuid4
 
 from asyncpg import InsufficientPrivilegeError
@@ -12,6 +14,7 @@ from coupons.commands import ImportCoupons, decode
 from coupons.database import Connection, Pool
 from coupons.files.format import parse_column
 from coupons.files.rejections import Rejected
+from coupons.paging import cut
 from coupons.permission_errors import denial
 from coupons.store import groups, imports, lists, sendout_views
 from coupons.store.imports import ImportStatus
@@ -20,6 +23,7 @@ from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import Actions, location_of
 from producers.web.errors import NotFound
 from producers.web.lookups import get_group, get_list
+from producers.web.paging import next_url, parse_before
 from producers.web.request_body import FileForm
 from producers.web.templating import page
 from producers.web.workers_view import WorkersView
@@ -58,7 +62,7 @@ class ListPages:
     async def show_list(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_list(connection, request.path_params["name"])
-            jobs = await imports.list_for_list(connection, found.name)
+            jobs, more = await _imports(request, partial(imports.list_for_list, connection, found.name))
             counts = await lists.count_duplicates(connection, found.name)
             duplicates, hidden = await _first_duplicates(connection, found.name) if counts else ([], "")
         return page(
@@ -66,6 +70,7 @@ class ListPages:
             live=_any_running(jobs),
             list=found,
             imports=jobs,
+            more=more,
             counts=counts[0] if counts else None,
             duplicates=duplicates,
             hidden=hidden,
@@ -88,8 +93,8 @@ class ListPages:
     async def show_group(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_group(connection, request.path_params["name"])
-            jobs = await imports.list_for_group(connection, found.name)
-        return page("group.html", live=_any_running(jobs), group=found, imports=jobs)
+            jobs, more = await _imports(request, partial(imports.list_for_group, connection, found.name))
+        return page("group.html", live=_any_running(jobs), group=found, imports=jobs, more=more)
 
     async def delete_group(self, request: Request) -> Response:
         await self._actions.delete_group(request.path_params["name"])
@@ -126,7 +131,16 @@ class ListPages:
         return RedirectResponse(f"/imports/{job.id}", 303)
 
 
-def _any_running(jobs: list[ImportStatus]) -> bool:
+async def _imports(
+    request: Request, list_newest: Callable[..., Awaitable[list[ImportStatus]]]
+) -> tuple[Sequence[ImportStatus], str | None]:
+    """Return the imports that the page shows, and the URL of the page with older ones."""
+    rows = await list_newest(limit=imports.IMPORTS_SHOWN + 1, before=parse_before(request))
+    jobs, last = cut(rows, imports.IMPORTS_SHOWN)
+    return jobs, next_url(request, before=last.id) if last else None
+
+
+def _any_running(jobs: Sequence[ImportStatus]) -> bool:
     return any(job.finished_at is None for job in jobs)
 
 

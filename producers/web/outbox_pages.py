@@ -9,6 +9,7 @@ from starlette.routing import Route
 from coupons.commands import ResumeSendout
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict
+from coupons.paging import PAGE_SIZE, cut
 from coupons.states import STATE_FILTERS
 from coupons.store import inbox, restore_guard, sendout_views
 from coupons.store.sendout_views import RESUMED_STATES, Sendout
@@ -17,6 +18,7 @@ from producers.web.actions import Actions, location_of
 from producers.web.api import parse_resolution, state_filter
 from producers.web.errors import InvalidRequest
 from producers.web.lookups import get_sendout
+from producers.web.paging import next_url, parse_after, parse_before
 from producers.web.request_body import read_form
 from producers.web.retry_request import parse_form
 from producers.web.templating import page
@@ -44,13 +46,18 @@ class OutboxPages:
     async def show_outbox(self, request: Request) -> Response:
         state = state_filter(request)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            found = await sendout_views.list_newest(connection, state=state)
+            rows = await sendout_views.list_newest(
+                connection, state=state, limit=PAGE_SIZE + 1, before=parse_before(request)
+            )
             refusal = await restore_guard.refusal(connection)
         workers = await self._workers.look()
+        found, last = cut(rows, PAGE_SIZE)
         live = not all(sendout.ended for sendout in found)
+        more = next_url(request, before=last.id) if last else None
         return page(
             "outbox.html",
             live=live,
+            more=more,
             sendouts=found,
             chosen=state,
             states=STATE_FILTERS,
@@ -62,11 +69,17 @@ class OutboxPages:
         sendout_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await get_sendout(connection, sendout_id)
-            problems = await sendout_views.list_problems(connection, sendout_id)
+            rows = await sendout_views.list_problems(
+                connection, sendout_id, limit=PAGE_SIZE + 1, after=parse_after(request)
+            )
             resume = await _resume_progress(connection, found, request.query_params.get("command", ""))
         workers = await self._workers.look() if resume == "requested" else None
+        problems, last = cut(rows, PAGE_SIZE)
+        more = f"{next_url(request, after=last.number)}#problems" if last else None
         live = resume == "requested" or not found.ended or found.in_flight > 0
-        return page("sendout.html", live=live, sendout=found, problems=problems, resume=resume, workers=workers)
+        return page(
+            "sendout.html", live=live, more=more, sendout=found, problems=problems, resume=resume, workers=workers
+        )
 
     async def resume(self, request: Request) -> Response:
         """Publish a resume command. Its id is in the form, so a second click publishes the same command."""

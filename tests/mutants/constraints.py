@@ -37,6 +37,7 @@ EXEMPT = {
     "sendout_group": FOR_SPEED,
     "sendout_list_list": FOR_SPEED,
     "sendout_message": FOR_SPEED,
+    "sendout_state": FOR_SPEED,
     "sendout_unfinished": FOR_SPEED,
     "coupon_list_total_check": "implied: coupon_list_check requires 0 ≤ available ≤ total",
     "delivery_batch_remaining_check": "implied: in_flight_is_remaining requires 0 ≤ cardinality(in_flight) ≤ remaining",
