@@ -8,6 +8,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from urllib.parse import quote
 
+from coupons.attributes import CONTROL
 from coupons.mail.envelope import MAX_LINE
 from coupons.mail.mailbox import Mailbox
 from coupons.templates.rendering import RenderError
@@ -99,7 +100,7 @@ def extra_problems(headers: Mapping[str, str]) -> list[str]:
             problems.append(f"header {name}: cannot be set")
         elif names.count(name.lower()) > 1:
             problems.append(f"header {name}: duplicate header")
-        elif not value.isprintable() or not value.strip():
+        elif CONTROL(value) or not value.strip():
             problems.append(f"header {name}: the value is empty or contains control characters")
         elif max(map(len, extra_field(name, value).split("\r\n"))) > MAX_LINE:
             problems.append(f"header {name}: a word of the value is too long")
@@ -107,8 +108,11 @@ def extra_problems(headers: Mapping[str, str]) -> list[str]:
 
 
 def extra_field(name: str, value: str) -> str:
-    """The field with single spaces between words. A long word is not encoded: ids and URLs must stay unchanged."""
-    words = value.split()
+    """The field with single spaces between words. A long word is not encoded: ids and URLs must stay unchanged.
+
+    Other blanks, such as a no-break space, are parts of words.
+    """
+    words = [word for word in value.split(" ") if word]
     if not value.isascii() or "=?" in value:
         return f"{name}: {_encoded_words(' '.join(words), used=len(name) + 2)}"
     lines = [f"{name}: {words[0]}"]

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from coupons.addresses import AddressError, parse_ascii_address
+from coupons.attributes import CONTROL
 
 _MAILBOX = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)" *|(?P<name>[^@,;:<>"\\]*))<(?P<address>[^<>]*)>')
 
@@ -23,6 +24,6 @@ def parse_mailbox(text: str) -> Mailbox:
     if found is None:
         return Mailbox("", parse_ascii_address(text))
     name = (found["name"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")).strip()
-    if not name.isprintable():
+    if CONTROL(name):
         raise AddressError("contains control characters in its name", text)
     return Mailbox(name, parse_ascii_address(found["address"]))

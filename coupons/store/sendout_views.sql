@@ -42,9 +42,12 @@ LEFT JOIN LATERAL (
     WHERE s.state = 'sending' AND sendout_id = s.id AND flushed_at > w.since
     GROUP BY w.since
 ) r ON true
-WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR v.state = $2 OR ($2 = 'unfinished' AND s.finished_at IS NULL))
-  AND ($2::text IS NULL OR $2 = 'unfinished'
-       OR s.state = CASE $2::text WHEN 'scheduled' THEN 'sending' ELSE $2 END)  -- for the index sendout_state
+WHERE ($1::uuid IS NULL OR s.id = $1)
+  AND ($2::text IS NULL OR ($2 = 'unfinished' AND s.finished_at IS NULL)
+       -- not v.state: the index sendout_state has the stored states, and the planner knows their frequencies
+       OR s.state = CASE $2::text WHEN 'scheduled' THEN 'sending' ELSE $2 END)
+  AND ($2 IS DISTINCT FROM 'scheduled' OR s.start_at > now())
+  AND ($2 IS DISTINCT FROM 'sending' OR coalesce(s.start_at, now()) <= now())
   AND ($6::uuid IS NULL OR (s.created_at, s.id) < ($5::timestamptz, $6))
 ORDER BY s.created_at DESC, s.id DESC LIMIT $3;
 

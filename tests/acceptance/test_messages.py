@@ -165,6 +165,22 @@ def test_unsuitable_files_and_headers_are_rejected_when_saved(open_shop: Shop) -
     assert "wrong" not in open_shop.coupons("message", "ls").out
 
 
+def test_names_are_mailed_as_people_have_them(open_shop: Shop) -> None:
+    """A no-break space, an ideographic space, joiners and marks of direction arrive unchanged: in sender and body."""
+    names = ["Jean\u00a0Paul", "山田\u3000太郎", "نر\u200cگس", "क्\u200dष", "\u200fשרה"]
+    rows = "".join(f"{address};{name}\n" for address, name in zip(addresses(5), names, strict=True))
+    file = open_shop.file("names.csv", f"email;first_name\n{rows}")
+    open_shop.coupons("group", "import", file, "--group", "names", "--wait")
+    text = open_shop.file("names.txt", "Dear {{ first_name }},\n")
+    for name in names:
+        sender = ("--from", f"{name} <shop@example.org>", "--header", f"X-Name: {name}")
+        open_shop.coupons("message", "save", "names", "--subject", "For {{ first_name }}", "--text", text, *sender)
+    open_shop.send("names", "names")
+    for name, mail in zip(names, emails(open_shop, addresses(5)), strict=True):
+        assert (mail["Subject"], mail.get_content()) == (f"For {name}", f"Dear {name},\r\n")
+        assert (mail["From"].addresses[0].display_name, mail["X-Name"]) == (names[-1], names[-1])
+
+
 def emails(shop: Shop, recipients: list[str]) -> list[EmailMessage]:
     """Return the last mail to each recipient, as a mail program reads it."""
     found = {mail.rcpt_to[0]: mail.email for mail in shop.ledger()}

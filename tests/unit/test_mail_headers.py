@@ -28,6 +28,45 @@ def write(
     )  # fmt: skip
 
 
+NAMES = {
+    "no-break space": "Jean\u00a0Paul",
+    "ideographic space": "山田\u3000太郎",
+    "zero-width non-joiner": "نر\u200cگس",
+    "zero-width joiner": "क्\u200dष",
+    "right-to-left mark": "\u200fשרה\u200f",
+    "emoji with joiners": "👩\u200d🚒",
+}
+"""Names as people have them, with the characters that only look like control characters."""
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_names_are_mailed_as_people_have_them(name: str) -> None:
+    """A name arrives unchanged in the subject, the text, the HTML, the sender, the reply-to and a further header."""
+    email = compile_email(
+        template=Template(Parts("To {{ name }}", "Dear {{ name }},\n", "<p>{{ name }}</p>\n")),
+        sender=f"{name} <shop@example.org>", reply_to=f'"{name}" <shop@example.org>', headers={"X-Name": name},
+    )  # fmt: skip
+    envelope = email.write(
+        rcpt="ada@example.org", message_id="<7@example.org>", date=datetime(2026, 3, 20, 12, tzinfo=UTC),
+        attributes={"name": name}, coupons={},
+    )  # fmt: skip
+    mail = message_from_bytes(envelope.data, policy=default)
+    text, html = (part for part in mail.walk() if not part.is_multipart())
+    assert mail["Subject"] == f"To {name}"
+    assert (text.get_content(), html.get_content()) == (f"Dear {name},\r\n", f"<p>{name}</p>\r\n")
+    assert [mail[field].addresses[0].display_name for field in ("From", "Reply-To")] == [name, name]
+    assert mail["X-Name"] == name
+
+
+@pytest.mark.parametrize("control", ["\0", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"])
+def test_names_have_no_control_characters(control: str) -> None:
+    """Neither the name of a sender nor a header may contain one."""
+    with pytest.raises(AddressError, match="control characters"):
+        parse_mailbox(f'"a{control}b" <shop@example.org>')
+    with pytest.raises(EmailError, match="control characters"):
+        write(headers={"X-Name": f"a{control}b"})
+
+
 # --- mailboxes -------------------------------------------------------------------------------------------------------
 
 
