@@ -4,6 +4,19 @@
 -- has moved for a lease ($4 seconds), and no worker with the role `needed_role` shows life.
 -- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
 -- with the part of its time that lies in this minute.
+-- The sendouts are chosen before anything else is read. Otherwise a generic plan, which expects one sendout, adds up the
+-- batches of all sendouts before it sorts them: 334 ms instead of 15 for 100 of 2,000 sendouts with 100 batches each.
+WITH chosen AS MATERIALIZED (
+    SELECT s.* FROM sendout s
+    WHERE ($1::uuid IS NULL OR s.id = $1)
+      AND ($2::text IS NULL OR ($2 = 'unfinished' AND s.finished_at IS NULL)
+           -- not v.state: the index sendout_state has the stored states, and the planner knows their frequencies
+           OR s.state = CASE $2::text WHEN 'scheduled' THEN 'sending' ELSE $2 END)
+      AND ($2 IS DISTINCT FROM 'scheduled' OR s.start_at > now())
+      AND ($2 IS DISTINCT FROM 'sending' OR coalesce(s.start_at, now()) <= now())
+      AND ($6::uuid IS NULL OR (s.created_at, s.id) < ($5::timestamptz, $6))
+    ORDER BY s.created_at DESC, s.id DESC LIMIT $3
+)
 SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s.group_name) AS "group", v.state, s.reason,
        s.waiting_reason, EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = s.id) AS is_waiting, s.not_resumed,
        s.recipients, s.created_at, s.start_at, CASE WHEN s.started_at <= now() THEN s.started_at END AS started_at, s.finished_at, s.per_hour,
@@ -13,7 +26,7 @@ SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,
        CASE WHEN s.state = 'sending' THEN r.per_second END AS per_second
-FROM sendout s
+FROM chosen s
 CROSS JOIN LATERAL (SELECT CASE WHEN s.state = 'sending' AND s.start_at > now() THEN 'scheduled' ELSE s.state END AS state) v
 JOIN message m ON m.id = s.message_id
 LEFT JOIN recipient_group g ON g.id = s.group_id
@@ -42,14 +55,7 @@ LEFT JOIN LATERAL (
     WHERE s.state = 'sending' AND sendout_id = s.id AND flushed_at > w.since
     GROUP BY w.since
 ) r ON true
-WHERE ($1::uuid IS NULL OR s.id = $1)
-  AND ($2::text IS NULL OR ($2 = 'unfinished' AND s.finished_at IS NULL)
-       -- not v.state: the index sendout_state has the stored states, and the planner knows their frequencies
-       OR s.state = CASE $2::text WHEN 'scheduled' THEN 'sending' ELSE $2 END)
-  AND ($2 IS DISTINCT FROM 'scheduled' OR s.start_at > now())
-  AND ($2 IS DISTINCT FROM 'sending' OR coalesce(s.start_at, now()) <= now())
-  AND ($6::uuid IS NULL OR (s.created_at, s.id) < ($5::timestamptz, $6))
-ORDER BY s.created_at DESC, s.id DESC LIMIT $3;
+ORDER BY s.created_at DESC, s.id DESC;
 
 -- created_at: when a sendout was created
 SELECT created_at FROM sendout WHERE id = $1;

@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 from coupons.commands import StartSendout
+from tests.acceptance.gateway import Gate
 from tests.acceptance.mails import assert_own_codes
 from tests.acceptance.processes import DONE, FAILED
 from tests.acceptance.system import Shop, addresses, codes
@@ -75,3 +76,16 @@ def test_a_worker_that_stands_still_shows_no_life_until_it_continues(shop: Shop)
         os.kill(worker.pid, signal.SIGCONT)
         eventually(lambda: is_alive(shop), "the worker to show life")
     assert shop.rows("SELECT FROM worker") == []
+
+
+def test_a_worker_without_its_database_shows_no_life(shop: Shop) -> None:
+    """The worker runs and consumes commands, but can do nothing; it shows life again when its database is back."""
+    gate = Gate(shop.services.database_url)
+    with shop.worker(ready=False, database_url=gate.url, **BRIEF) as worker:
+        with gate.opened():
+            worker.says("consuming commands")
+            assert is_alive(shop)
+        gate.cut()
+        eventually(lambda: not is_alive(shop), "the worker to show no life")
+        with gate.opened():
+            eventually(lambda: is_alive(shop), "the worker to show life")

@@ -222,6 +222,7 @@ async def test_a_sendout_that_needs_no_worker_does_not_stall(connection: Connect
     await connection.execute("UPDATE sendout SET state = 'sending'")
     await stand_still(connection)
     assert await stall(connection) is None
+    assert (await sendout_views.get(connection, sendout_id)).needed_role is None
 
 
 async def test_an_import_stalls_without_a_worker_that_imports(connection: Connection) -> None:

@@ -260,11 +260,12 @@ async def test_a_retry_does_not_wait_for_a_batch_with_a_slow_pace(connection: Co
     await deliver(connection, await claimed(connection), deferred=(7,))
     await sendouts.pause(connection, sendout_id, "by a test")
     await schedules.reschedule(connection, sendout_id, Reschedule(now=True, per_hour=60))
-    assert await deliver(connection, await claimed(connection)) == [41]
-    await connection.execute(
-        "UPDATE sendout SET next_batch_at = now();"
+    second = await claimed(connection)
+    await connection.execute(  # the deferred mail becomes due while the second batch is sent
         "UPDATE delivery SET due_at = now() WHERE number = 7; UPDATE delivery_batch SET due_at = now() WHERE number = 1"
     )
+    assert await deliver(connection, second) == [41]
+    await connection.execute("UPDATE sendout SET next_batch_at = now()")
     assert await deliver(connection, await claimed(connection)) == [7]
     await connection.execute("UPDATE sendout SET next_batch_at = now()")
     assert await deliver(connection, await claimed(connection)) == [42]
