@@ -565,14 +565,14 @@ BEGIN
 END $$;
 
 -- Like was_mailed(): whether the recipient holds a code of one of these lists, because it is assigned or was sent to them.
-CREATE FUNCTION holds_code(key text, lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION holds_code(key text, of_lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF sendouts IS NULL THEN
         RETURN EXISTS (
             SELECT FROM delivery d
             WHERE d.address_key = key
               AND EXISTS (SELECT FROM coupon c
-                          WHERE c.list_id = ANY (lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+                          WHERE c.list_id = ANY (of_lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
                           OFFSET 0));
     END IF;
     RETURN EXISTS (
@@ -582,7 +582,7 @@ BEGIN
             ORDER BY d.address_key, d.sendout_id LIMIT 1
         ) d
         WHERE EXISTS (SELECT FROM coupon c
-                      WHERE c.list_id = ANY (lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+                      WHERE c.list_id = ANY (of_lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
                       OFFSET 0));
 END $$;
 

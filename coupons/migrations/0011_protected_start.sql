@@ -28,14 +28,14 @@ BEGIN
         WHERE d.state IN ('sent', 'uncertain') OR d.was_uncertain);
 END $$;
 
-CREATE FUNCTION holds_code(key text, lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION holds_code(key text, of_lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF sendouts IS NULL THEN
         RETURN EXISTS (
             SELECT FROM delivery d
             WHERE d.address_key = key
               AND EXISTS (SELECT FROM coupon c
-                          WHERE c.list_id = ANY (lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+                          WHERE c.list_id = ANY (of_lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
                           OFFSET 0));
     END IF;
     RETURN EXISTS (
@@ -45,6 +45,6 @@ BEGIN
             ORDER BY d.address_key, d.sendout_id LIMIT 1
         ) d
         WHERE EXISTS (SELECT FROM coupon c
-                      WHERE c.list_id = ANY (lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+                      WHERE c.list_id = ANY (of_lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
                       OFFSET 0));
 END $$;

@@ -102,6 +102,12 @@ async def find_unfinished(
     )
 
 
+async def describe(connection: Connection, imports: Unfinished) -> tuple[AwaitedImport, ...]:
+    """Return these imports with their targets, as far as they have not finished."""
+    rows = await connection.fetch(SQL.imports, [*imports.after, *imports.accepted])
+    return tuple(AwaitedImport(row["id"], row["target"], row["percent"]) for row in rows)
+
+
 async def check_after(connection: Connection, after: Sequence[UUID]) -> None:
     """Check before a command is published whether its imports can finish. Raises Conflict."""
     for row in await connection.fetch(SQL.imports, after):

@@ -23,6 +23,7 @@ from coupons.store import (
     messages,
     retries,
     schedules,
+    send_check,
     sendout_views,
     sendouts,
     uncertain,
@@ -31,6 +32,7 @@ from coupons.store import (
 )
 from coupons.store.imports import ImportStatus
 from coupons.store.retries import Choice, Retry
+from coupons.store.send_check import SendCheck
 from coupons.store.sendout_views import Sendout
 from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
@@ -90,6 +92,11 @@ class Actions:
         async with Publisher.connect(self._broker_url) as publisher:
             await publisher.publish(command)
         log.info("command published", command=str(command.id), type=command.type)
+
+    async def check_sendout(self, command: StartSendout) -> SendCheck:
+        """Return what the sendout would do; nothing is written. Raises Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return await send_check.check_sendout(connection, command)
 
     async def pause(self, sendout_id: UUID) -> Sendout:
         """Pause the sendout and return it; its mails `in_flight` are still being sent. Raises NotFound, Conflict."""
@@ -162,9 +169,7 @@ async def _check(connection: Connection, command: Command) -> None:
         case ImportCoupons():
             await imports.check_command(connection, command)
         case StartSendout():
-            await schedules.check_start(connection, command.start_at)
-            await sendouts.check(connection, command)
-            await waits.check_after(connection, command.after)
+            await send_check.check_command(connection, command)
         case ResumeSendout():
             sendout_views.check_resumable(await sendout_views.get(connection, command.sendout))
             await waits.check_after(connection, command.after)

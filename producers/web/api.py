@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from coupons.commands import MAX_COMMAND_BYTES, decode
+from coupons.commands import MAX_COMMAND_BYTES, StartSendout, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
 from coupons.paging import PAGE_SIZE, cut
@@ -56,6 +56,7 @@ class Api:
             Route("/messages/{name}", self.show_message),
             Route("/messages/{name}", self.delete_message, methods=["DELETE"]),
             Route("/sendouts", self.show_sendouts),
+            Route("/sendouts/check", self.check_sendout, methods=["POST"]),
             Route("/sendouts/{id:uuid}", self.show_sendout),
             Route("/sendouts/{id:uuid}/problems", self.show_problems),
             Route("/sendouts/{id:uuid}/pause", self.pause, methods=["POST"]),
@@ -156,6 +157,13 @@ class Api:
             )
         found, last = cut(rows, limit)
         return _json(found, link_to(next_url(request, before=last.id) if last else None))
+
+    async def check_sendout(self, request: Request) -> Response:
+        """Return what the sendout of a sendout command would do. Nothing is written or published."""
+        command = decode(await _read_json(request, MAX_COMMAND_BYTES))
+        if not isinstance(command, StartSendout):
+            raise InvalidRequest("type: must be sendout")
+        return _json(await self._actions.check_sendout(command))
 
     async def show_sendout(self, request: Request) -> Response:
         sendout_id: UUID = request.path_params["id"]

@@ -1,0 +1,29 @@
+-- count: the recipients of group $1, or those with the address keys $2 and the attributes $3, by what a sendout does
+-- They need the attributes $4, and may have got message $5 in the sendouts $6 (NULL: in any); if $7, these are left out.
+-- They may hold codes of the lists $8 from the sendouts $9 (NULL: from any). OFFSET 0: each function is called once.
+SELECT count(*) FILTER (WHERE NOT left_out) AS recipients,
+       count(*) FILTER (WHERE NOT left_out AND lacks) AS lacking,
+       count(*) FILTER (WHERE mailed) AS already_mailed,
+       count(*) FILTER (WHERE NOT left_out AND holds) AS code_holders
+FROM (
+    SELECT mailed, mailed AND $7 AS left_out, lacks, holds FROM (
+        SELECT NOT attributes ?& $4::text[] AS lacks,
+               CASE WHEN cardinality($6::uuid[]) = 0 THEN false ELSE was_mailed(address_key, $5, $6) END AS mailed,
+               CASE WHEN cardinality($9::uuid[]) = 0 THEN false ELSE holds_code(address_key, $8::bigint[], $9) END AS holds
+        FROM (
+            SELECT address_key, attributes FROM recipient WHERE group_id = $1
+            UNION ALL
+            SELECT address_key, attributes::jsonb FROM unnest($2::text[], $3::text[]) AS given (address_key, attributes)
+        ) audience
+        OFFSET 0
+    ) facts
+) counted;
+
+-- count_mailed: how many recipients of group $1, or of the address keys $2, got message $3 in the sendouts $4
+SELECT count(*) FROM (
+    SELECT address_key FROM recipient WHERE group_id = $1 UNION ALL SELECT unnest($2::text[])
+) audience
+WHERE was_mailed(address_key, $3, $4);
+
+-- starts_at: the start time $1 if it is in the future, else now
+SELECT greatest($1::timestamptz, now());
