@@ -211,9 +211,7 @@ async def _schedule(connection: Connection, command: StartSendout, recipients: i
     return Schedule(starts_at, per_hour, ends_at, first)
 
 
-def _outcome(
-    plan: _Plan, audience: Audience, per_list: list[Need], schedule: Schedule, failure: str | None
-) -> Outcome:
+def _outcome(plan: _Plan, audience: Audience, per_list: list[Need], schedule: Schedule, failure: str | None) -> Outcome:
     """Return what preparing decides, for the same reasons and in the same order."""
     if plan.checked.imports:
         return Outcome(SendoutState.QUEUED, "it waits for imports, which may change these numbers")

@@ -433,7 +433,7 @@ async def pause(connection: Connection, sendout_id: UUID, reason: str) -> None:
 async def pause_after_first(connection: Connection, sendout_id: UUID | None = None) -> list[UUID]:
     """Pause the sendout, or each sendout, whose first part was mailed and whose rest is held; return the paused ones.
 
-    Deferred, refused and uncertain mails were tried, so the first part does not wait for them (docs/decisions/0017).
+    Deferred, refused and uncertain mails were tried, so the first part does not wait for them (docs/decisions/0018).
     """
     return [row["id"] for row in await connection.fetch(SQL.pause_after_first, sendout_id)]
 
