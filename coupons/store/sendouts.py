@@ -154,10 +154,18 @@ async def check(connection: Connection, command: StartSendout) -> Checked:
     return Checked(message, group_id, imports)
 
 
+class LackingAttributes(Conflict):
+    """A recipient of a command lacks attributes that the message needs."""
+
+    def __init__(self, message: str, position: int, attributes: list[str]) -> None:
+        super().__init__(f"message {message}: recipient {position} has no {', '.join(attributes)}")
+        self.attributes = attributes
+
+
 def _check_given(message: messages.Message, command: StartSendout) -> None:
     for position, recipient in enumerate(command.recipients or (), start=1):
         if lacking := sorted(set(message.attributes) - recipient.attributes.keys()):
-            raise Conflict(f"message {message.name}: recipient {position} has no {', '.join(lacking)}")
+            raise LackingAttributes(message.name, position, lacking)
 
 
 def _check_group(message: messages.Message, name: str, audience: groups.Audience | None) -> None:
@@ -457,6 +465,12 @@ async def cancel(connection: Connection, sendout_id: UUID) -> None:
         await waits.remove(connection, sendout_id)
         await connection.fetch(SQL.lock_lists, sendout_id)
         await connection.execute(SQL.release_reserved, sendout_id)
+
+
+async def count_returning_codes(connection: Connection, sendout_id: UUID) -> dict[str, int]:
+    """Return how many codes of each list return to it if the sendout is cancelled now. Mails in flight keep theirs."""
+    rows = await connection.fetch(SQL.returning_codes, sendout_id)
+    return {row["name"]: row["codes"] for row in rows}
 
 
 async def settle(connection: Connection, sendout_id: UUID) -> Ended | None:

@@ -120,6 +120,27 @@ SET state = 'cancelled', reason = NULL, waiting_reason = NULL, not_resumed = NUL
 WHERE id = $1 AND state NOT IN ('finished', 'cancelled', 'failed')
 RETURNING id;
 
+-- returning_codes: the codes of each list that a cancellation returns: reserved ones, and those of mails that remain
+-- A mail that was ever uncertain keeps its codes, and so does a mail in flight. Batches that were never claimed have no
+-- assigned codes.
+SELECT l.name, sl.reserved + coalesce(a.codes, 0) AS codes
+FROM sendout_list sl
+JOIN coupon_list l ON l.id = sl.list_id
+LEFT JOIN LATERAL (
+    SELECT count(*) AS codes
+    FROM delivery_batch b
+    CROSS JOIN LATERAL (
+        SELECT number FROM delivery
+        WHERE sendout_id = b.sendout_id AND number BETWEEN b.first_delivery AND b.last_delivery
+          AND state IN ('pending', 'deferred') AND NOT was_uncertain
+        OFFSET 0
+    ) d
+    JOIN coupon c ON c.list_id = sl.list_id AND c.sendout_id = $1 AND c.delivery_number = d.number
+    WHERE b.sendout_id = $1 AND NOT b.closed AND b.claimed_at IS NOT NULL AND d.number <> ALL (b.in_flight)
+) a ON true
+WHERE sl.sendout_id = $1
+ORDER BY l.name;
+
 -- release_reserved: make the reserved codes available again; the caller has locked the lists
 WITH rest AS (
     SELECT list_id, reserved AS amount FROM sendout_list

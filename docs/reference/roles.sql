@@ -121,7 +121,7 @@ GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, se
 GRANT SELECT (sendout_id, after, unfinished, arrive_until, created_at), DELETE ON sendout_wait TO coupons_web;
 GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
 GRANT SELECT (import_id, reasons) ON import_rejection TO coupons_web;
-GRANT SELECT (group_id) ON recipient TO coupons_web;
+GRANT SELECT (group_id, address_key, address, attributes) ON recipient TO coupons_web;  -- to check a sendout
 GRANT SELECT (message_id, name) ON message_file TO coupons_web;
 GRANT UPDATE (available) ON coupon_list TO coupons_web;
 GRANT UPDATE (state, reason, not_resumed, waiting_reason, start_at, per_hour, over_minutes, next_batch_at, started_at,
@@ -145,7 +145,6 @@ GRANT SELECT ON message_file TO coupons_operator;
 GRANT DELETE ON message, message_list, message_file, recipient, import_rejection TO coupons_operator;
 GRANT UPDATE (deleted_at) ON message TO coupons_operator;
 GRANT UPDATE (group_id, group_name) ON sendout TO coupons_operator;
-GRANT SELECT (address_key) ON recipient TO coupons_operator;  -- a dry run shows which recipients are new
 
 -- The role for checking invariants. It may read codes, to find duplicates independently of any index.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;

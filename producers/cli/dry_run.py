@@ -1,12 +1,15 @@
 """`--dry-run` of an import: this process reads and checks the file, and writes nothing."""
 
-from contextlib import AsyncExitStack
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 
 from coupons.states import ImportMode, TargetKind
-from producers.cli.files import source_of, write_rejected
+from producers.cli.confirm import confirm
+from producers.cli.files import can_be_read_again, source_of, write_rejected
 from producers.cli.output import amount, counted, emit_json
 from producers.cli.progress import bar
 from producers.cli.runtime import REJECTED_LINES, database, on_abort, settings
@@ -23,6 +26,58 @@ async def dry_run_import(
     rejected: TextIO | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Report what would happen to each line, and return the exit code."""
+    async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
+        if rejected:
+            await write_rejected(rejected, found.rejected, found.columns)
+        counts = _counts(found)
+    if json_output:
+        emit_json(counts)
+    else:
+        click.echo(_in_words(counts, found.counts.reasons))
+    return REJECTED_LINES if found.counts.reasons else None
+
+
+async def confirm_import(
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
+) -> None:
+    """Show what the import would do, and ask. Raises click.Abort.
+
+    The numbers may be unknown: a pipe cannot be read twice, a URL may be open to workers only, and a login may lack the
+    right to read codes.
+    """
+    target = f"list {list_}" if list_ else f"group {group}"
+    verb = "Replace the available codes of" if list_ else "Replace the recipients of"
+    question = f"{verb} {target}?" if mode == ImportMode.REPLACE else f"Remove these lines from {target}?"
+    confirm(question, [await _in_numbers(file, list_=list_, group=group, mode=mode, format_=format_)])
+
+
+async def _in_numbers(
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
+) -> str:
+    from asyncpg import InsufficientPrivilegeError
+
+    from coupons.errors import UserError
+
+    if not isinstance(file, str) and not can_be_read_again(file):
+        return "the numbers are unknown: the input is not a file"
+    try:
+        async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
+            words = _in_words(_counts(found), found.counts.reasons)
+    except InsufficientPrivilegeError:
+        return "the numbers are unknown: this login may not read codes"
+    except UserError as error:
+        if isinstance(file, str):
+            return f"the numbers are unknown: {error}"
+        raise
+    if not isinstance(file, str):
+        os.lseek(file.fileno(), 0, os.SEEK_SET)  # the file object has not read the file, so its seek() may do nothing
+    return words
+
+
+@asynccontextmanager
+async def _dry_run(
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
+) -> "AsyncIterator[DryRunReport]":
     from coupons import import_engine
     from coupons.sources import SourceLimits, open_source
 
@@ -41,15 +96,7 @@ async def dry_run_import(
             connection, target, source, rules,
             mode=mode, file_format=format_, max_lines=settings().import_max_lines,
         )  # fmt: skip
-        found = await stack.enter_async_context(report)
-        if rejected:
-            await write_rejected(rejected, found.rejected, found.columns)
-    counts = _counts(found)
-    if json_output:
-        emit_json(counts)
-    else:
-        click.echo(_in_words(counts, found.counts.reasons))
-    return REJECTED_LINES if found.counts.reasons else None
+        yield await stack.enter_async_context(report)
 
 
 async def _target(connection: "Connection", list_: str | None, group: str | None) -> "Target":

@@ -6,7 +6,8 @@ from uuid import UUID
 import click
 
 from coupons.states import ImportMode, ImportState
-from producers.cli.dry_run import dry_run_import
+from producers.cli.confirm import is_asked, yes_option
+from producers.cli.dry_run import confirm_import, dry_run_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, write_rejected
 from producers.cli.output import (
     REJECTED_SHOWN,
@@ -34,6 +35,7 @@ def import_options(command: Any) -> Any:
         click.option(
             "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",
         ),
+        yes_option,
         click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
         timeout_option,
         click.option(
@@ -91,7 +93,7 @@ async def import_file(
 
 async def run_import(
     file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: ImportMode, format_: "Format",
-    dry_run: bool, wait: bool, timeout_seconds: float | None, rejected: TextIO | None, id_: UUID | None,
+    dry_run: bool, yes: bool, wait: bool, timeout_seconds: float | None, rejected: TextIO | None, id_: UUID | None,
     json_output: bool,
 ) -> int | None:  # fmt: skip
     """Import into a list or a group as the options say, and return the exit code."""
@@ -103,6 +105,8 @@ async def run_import(
         return await dry_run_import(
             file, list_=list_, group=group, mode=mode, format_=file_format, rejected=rejected, json_output=json_output
         )
+    if mode != ImportMode.ADD and is_asked(yes=yes):
+        await confirm_import(file, list_=list_, group=group, mode=mode, format_=format_.as_file_format())
     with on_abort("nothing was imported"):
         import_id = await send_import(file, list_=list_, group=group, mode=mode, format_=format_, id_=id_)
     if not wait:

@@ -1,6 +1,5 @@
 """`coupons retry`: send refused or deferred mails again, also to corrected addresses."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from uuid import UUID
 import click
 
 from coupons.states import SendoutState, Shortage
+from producers.cli.confirm import confirm, is_asked, yes_option
 from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import TooFewCodes, asynchronous, database
@@ -37,7 +37,7 @@ class OldAndNew(click.ParamType[tuple[str, str]]):
 @click.option("--deferred", is_flag=True, help="Retry all deferred mails now, not at their due times.")
 @click.option("--address", "corrections", type=OldAndNew(), multiple=True, metavar="OLD=NEW", help="Send the refused or"
               " deferred mail to OLD to the address NEW instead, repeatable. The group is not changed.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@yes_option
 @wait_option
 @timeout_option
 @as_json
@@ -59,7 +59,7 @@ async def retry(
     check_timeout(timeout_seconds, wait=wait)
     parsed = tuple(Correction(parse_address(old), parse_address(new)) for old, new in corrections)
     choice = Choice.of(refused=refused, deferred=deferred, corrections=parsed)
-    if not yes and sys.stdin.isatty() and not await _confirm(sendout, choice):
+    if is_asked(yes=yes) and not await _confirm(sendout, choice):
         return None
     done = await _retry(sendout, choice)
     if not wait:
@@ -80,9 +80,7 @@ async def _confirm(sendout_id: UUID, choice: "Choice") -> bool:
     if not shown.mails:
         click.echo(f"sendout {sendout_id}: {_mails(shown)} to retry")
         return False
-    for line in _codes(shown):
-        click.echo(line, err=True)
-    click.confirm(f"Send {_mails(shown)} again?", abort=True, err=True)
+    confirm(f"Send {_mails(shown)} again?", _codes(shown))
     return True
 
 

@@ -1,6 +1,7 @@
 """`coupons send`, `resume`, `pause`, `cancel`: commands that start and control sendouts."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -8,17 +9,21 @@ from uuid import UUID
 import click
 
 from coupons.states import SendoutState
+from producers.cli.confirm import confirm, is_asked, yes_option
 from producers.cli.imports import describe as describe_import
 from producers.cli.job_id import JobId
 from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import Progress, check_timeout, follow, timeout_option
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish
 from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
+from producers.cli.send_check import check_before_sending, report_check
+from producers.cli.set_option import naming_the_remedy, parse_values
 from producers.cli.show import describe, format_start, list_problems
 from producers.durations import format_rate
 
 if TYPE_CHECKING:
     from coupons.database import Connection
+    from coupons.store.imports import ImportStatus
     from coupons.store.sendout_views import Sendout
 
 IDLE_SECONDS = 5.0
@@ -40,6 +45,8 @@ sendout_id = click.argument("sendout", type=JobId("sendout"))
 @click.option("--group", help="Recipient group.")
 @click.option("--to", "addresses", multiple=True, metavar="EMAIL", help="Recipient address instead of a group,"
               " repeatable.")  # fmt: skip
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Attribute of the recipients given with"
+              " --to, repeatable.")  # fmt: skip
 @start_at_option
 @click.option("--now", is_flag=True, help="Start as soon as the sendout is prepared [default without --start-at].")
 @per_hour_option
@@ -52,15 +59,17 @@ sendout_id = click.argument("sendout", type=JobId("sendout"))
 @click.option("--auto-resume", is_flag=True, help="Resume automatically once enough codes are available.")
 @click.option("--id", "id_", type=click.UUID, help="Idempotency key: repeating the command with the same id starts no"
               " second sendout.")  # fmt: skip
+@click.option("--check", is_flag=True, help="Report what the sendout would do, and start nothing.")
+@yes_option
 @wait_option
 @timeout_option
 @as_json
 @asynchronous
 async def send(
-    message: str, group: str | None, addresses: tuple[str, ...], start_at: datetime | None, now: bool,
-    per_hour: int | None, over_minutes: int | None, first: int | None, skip_already_mailed: bool,
-    after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None, wait: bool, timeout_seconds: float | None,
-    json_output: bool,
+    message: str, group: str | None, addresses: tuple[str, ...], values: tuple[str, ...], start_at: datetime | None,
+    now: bool, per_hour: int | None, over_minutes: int | None, first: int | None, skip_already_mailed: bool,
+    after: tuple[UUID, ...], auto_resume: bool, id_: UUID | None, check: bool, yes: bool, wait: bool,
+    timeout_seconds: float | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Send a message to every recipient of a group.
 
@@ -73,10 +82,13 @@ async def send(
 
     Codes are reserved immediately, even for scheduled or throttled sendouts, so a shortage is reported right away. But
     a sendout first waits for unfinished imports into its group and lists, and for the imports named with --after.
+
+    --check reports recipients, codes, recipients who got the message already, and start and end at the chosen pace. It
+    exits with code 4 if codes are missing, and with 1 if the sendout would fail. On a terminal, `send` shows these
+    numbers and asks.
     """
     from coupons.addresses import parse_address
     from coupons.commands import Recipient, StartSendout
-    from coupons.store import inbox, schedules, sendouts, waits
 
     check_timeout(timeout_seconds, wait=wait)
     if (group is None) == (not addresses):
@@ -85,7 +97,12 @@ async def send(
         raise click.UsageError("give at most one of --per-hour and --over")
     if now and start_at:
         raise click.UsageError("give at most one of --now and --start-at")
-    recipients = tuple(Recipient(email=parse_address(each).address) for each in addresses) or None
+    if values and group is not None:
+        raise click.UsageError("--set needs --to: recipients of a group have the attributes of their import")
+    if check and wait:
+        raise click.UsageError("--check starts no sendout: omit --wait")
+    given = parse_values(values)
+    recipients = tuple(Recipient(email=parse_address(each).address, attributes=given) for each in addresses) or None
     command = StartSendout(
         message=message, group=group, recipients=recipients,
         start_at=start_at, per_hour=per_hour, over_minutes=over_minutes, auto_resume=auto_resume, after=after,
@@ -93,11 +110,10 @@ async def send(
     )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
-    async with database() as connection:
-        if not await inbox.is_repeated(connection, command):
-            await schedules.check_start(connection, start_at)
-            await sendouts.check(connection, command)
-            await waits.check_after(connection, after)
+    with naming_the_remedy():
+        if check:
+            return await report_check(command, json_output=json_output)
+        await check_before_sending(command, yes=yes)
     await publish(command)
     if not wait:
         emit_json({"id": command.id}) if json_output else click.echo(command.id)
@@ -154,22 +170,47 @@ async def pause(sendout: UUID) -> None:
 
 @click.command()
 @click.argument("id_", metavar="ID", type=JobId("sendout", "import"))
+@yes_option
 @asynchronous
-async def cancel(id_: UUID) -> None:
+async def cancel(id_: UUID, yes: bool) -> None:
     """Cancel a sendout or an import for good.
 
     A sendout stops, its unused codes become available again, and the report shows how many mails were already handed to
-    the relay. An import keeps the lines that it has already committed.
+    the relay. An import keeps the lines that it has already committed. On a terminal, the command first shows these
+    numbers and asks.
     """
     from coupons.store import imports, sendouts
 
     async with database() as connection:
-        if await imports.find(connection, id_):
+        job = await imports.find(connection, id_)
+        if is_asked(yes=yes):
+            facts = _describe_import_cancel(job) if job else await _describe_cancel(connection, id_)
+            confirm(f"Cancel this {'import' if job else 'sendout'}?", facts)
+        if job:
             await imports.cancel(connection, id_)
             describe_import(await imports.get(connection, id_))
             return
         await sendouts.cancel(connection, id_)
         await _report_handed_over(connection, id_)
+
+
+def _describe_import_cancel(job: "ImportStatus") -> Iterator[str]:
+    yield f"import {job.id} into {job.target} is {job.state}"
+    yield f"  {counted(job.lines, 'line')} of its file stay imported or rejected; the others are not imported"
+
+
+async def _describe_cancel(connection: "Connection", sendout_id: UUID) -> Iterator[str]:
+    """Return what a cancellation would do. Raises Conflict if the sendout does not exist."""
+    from coupons.store import sendout_views, sendouts
+
+    sendout = await sendout_views.get(connection, sendout_id)
+    codes = await sendouts.count_returning_codes(connection, sendout_id)
+    return iter((
+        f"sendout {sendout.id} is {sendout.state}: {sendout.message} to {sendout.group or 'inline recipients'}",
+        f"  {counted(sendout.handed_over, 'mail')} already handed to the relay",
+        f"  {counted(sendout.remaining - sendout.in_flight, 'mail')} will not be sent",
+        *(f"  {counted(number, 'code')} of list {name} return to the list" for name, number in codes.items()),
+    ))  # fmt: skip
 
 
 async def _report_handed_over(connection: "Connection", sendout_id: UUID) -> None:

@@ -1,11 +1,11 @@
 """`coupons uncertain`: mails that may or may not have been sent, and what an operator decides about them."""
 
-import sys
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import click
 
+from producers.cli.confirm import confirm, is_asked, yes_option
 from producers.cli.job_id import JobId
 from producers.cli.output import as_json, counted, emit_csv, emit_json, emit_table
 from producers.cli.runtime import FAILED, asynchronous, database
@@ -26,7 +26,7 @@ COLUMNS = {
 @click.option("--resend", is_flag=True, help="Send them again, with the same codes and Message-ID.")
 @click.option("--accept", is_flag=True, help="Count them as sent.")
 @click.option("--email", "emails", multiple=True, metavar="EMAIL", help="Only mails to this address, repeatable.")
-@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@yes_option
 @click.option("--csv", "csv_output", is_flag=True, help="Print CSV instead of text.")
 @as_json
 @asynchronous
@@ -48,10 +48,10 @@ async def uncertain(
     if not (resend or accept):
         await _list(sendout, keys, csv_output=csv_output, json_output=json_output)
         return None
-    if resend and not yes and sys.stdin.isatty():
+    if resend and is_asked(yes=yes):
         whom = f"to {counted(len(keys), 'address', 'addresses')} " if keys else ""
         question = f"Send all uncertain mails {whom}again? Some recipients may receive the mail twice."
-        click.confirm(question, abort=True)
+        confirm(question)
     return await _resolve(sendout, "resend" if resend else "accept", keys, json_output=json_output)
 
 

@@ -220,7 +220,7 @@ async def test_the_first_part_keeps_the_start_time_and_the_rate(connection: Conn
     await start_with_first(connection, 3, batch_size=1_000, start_at=start_at, per_hour=3_600)
     assert await claim(connection) is None
     assert await deliveries.next_due(connection) == pytest.approx(7_200, abs=60)
-    await connection.execute("UPDATE sendout SET next_batch_at = now()")
+    await connection.execute("UPDATE sendout SET next_batch_at = now(), start_at = now(), started_at = now()")
     batch = await claim(connection)
     assert batch
     assert batch.last_delivery == 3
