@@ -196,7 +196,7 @@ async def cancel(id_: UUID, yes: bool) -> None:
 
 def _describe_import_cancel(job: "ImportStatus") -> Iterator[str]:
     yield f"import {job.id} into {job.target} is {job.state}"
-    yield f"  {counted(job.lines, 'line')} of its file stay imported or rejected; the others are not imported"
+    yield f"  {counted(job.lines, 'line')} already processed; the other lines are not imported"
 
 
 async def _describe_cancel(connection: "Connection", sendout_id: UUID) -> Iterator[str]:

@@ -118,7 +118,7 @@ def test_a_terminal_is_asked_before_codes_are_removed(open_shop: Shop) -> None:
     assert open_shop.on_terminal(*deleting, "--yes", typed="\n").code == 0
     assert open_shop.get_list(name).total == 0
     adding = ("import", file, "--list", name, "--wait")
-    assert "?" not in open_shop.on_terminal(*adding, typed="\n", NO_COLOR="1").err
+    assert "[y/N]" not in open_shop.on_terminal(*adding, typed="\n", NO_COLOR="1").err
     people = open_shop.file("people.csv", "email\na@example.org\n")
     grouped = ("group", "import", people, "--group", name, "--mode", "replace")
     assert "Replace the recipients of group replaced?" in open_shop.on_terminal(*grouped, typed="n\n").err

@@ -886,3 +886,24 @@ async def test_groups_and_messages_are_shown_and_deleted(site: AsyncClient, conn
         assert (await site.get(path)).status_code == 404
         assert (await site.delete(path)).status_code == 404
     assert (await site.get(f"/api/sendouts/{sendout_id}")).json()["sendout"]["group"] == "customers"
+
+
+async def test_a_sendout_is_checked_before_it_starts(site: AsyncClient, queues: Queues, connection: Connection) -> None:
+    """The response has the figures of `coupons send --check`. Nothing is published, and another command is refused."""
+    await add_list(connection, "spring-10", 6)
+    await add_group(connection, "customers", 10)
+    await save_message(connection, "spring-voucher", "spring-10")
+    json = {"Content-Type": "application/json"}
+    command = StartSendout(message="spring-voucher", group="customers", per_hour=60, first=4)
+    response = await site.post("/api/sendouts/check", content=command.body(), headers=json)
+    assert response.status_code == 200
+    found = response.json()
+    assert found["audience"]["recipients"] == 10
+    assert found["lists"] == [{"name": "spring-10", "shortage": "pause", "needed": 10, "available": 6, "missing": 4}]
+    assert (found["schedule"]["first"], found["schedule"]["per_hour"]) == (4, 60)
+    assert found["outcome"]["state"] == "interrupted"
+    assert await sendout_views.list_newest(connection) == []
+    wrong = ResumeSendout(sendout=uuid4()).body()
+    assert (await site.post("/api/sendouts/check", content=wrong, headers=json)).status_code == 422
+    unknown = StartSendout(message="none", group="customers").body()
+    assert (await site.post("/api/sendouts/check", content=unknown, headers=json)).status_code == 409
