@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test faults mutants fuzz audit check bench bench-sending bench-import docs picture lock clean
+.PHONY: help demo test faults estimates mutants fuzz audit check bench bench-sending bench-import docs picture lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: $(VENV)/installed-dev ## Run all tests on real services (COUPONS_TEST_SERV
 
 faults: $(VENV)/installed-dev ## Run the fault-injection suite (30+ min); write the table of docs/explanation/reliability.md
 	@tests/faults/run_long $(BIN)/python docs/explanation/reliability.md
+
+estimates: $(VENV)/installed-dev ## Compare each shown rate and time left with the real ones, for two minutes per sendout (15 min)
+	COUPONS_ESTIMATE_SECONDS=120 $(BIN)/python -m pytest -q -s tests/acceptance/test_shown_numbers.py
 
 mutants: $(VENV)/installed-dev ## Run the mutation tests: remove each constraint, fence and intent in turn; a test must fail
 	$(BIN)/python -m tests.mutants

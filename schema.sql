@@ -271,6 +271,9 @@ CREATE TABLE import_job (
     digest      bytea CHECK (octet_length(digest) = 32),  -- sha256 of the text up to `position`
     read_bytes  bigint NOT NULL DEFAULT 0,  -- bytes of the (compressed) source that were read for this text
     total_bytes bigint,
+    seen_bytes  bigint NOT NULL DEFAULT 0,  -- this and `done_bytes` show the progress between the commits of chunks
+    done_bytes  bigint NOT NULL DEFAULT 0,  -- a byte counts half when it is read and half when it is imported
+    to_remove   bigint CHECK (to_remove >= 0),  -- in mode replace, once the whole file is imported: about how much to remove
     retries     integer NOT NULL DEFAULT 0,  -- since the last committed chunk
     due_at      timestamptz NOT NULL DEFAULT now(),  -- no worker claims the import earlier
     claimed_at  timestamptz,  -- this and the next three columns give the import's lines per second
@@ -286,6 +289,7 @@ CREATE TABLE import_job (
     CONSTRAINT finished_at_when_ended CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
     CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_name IS NULL) AND (list_id IS NULL OR group_id IS NULL)),
     CONSTRAINT unfinished_has_a_target CHECK (finished_at IS NOT NULL OR list_id IS NOT NULL OR group_id IS NOT NULL),
+    CONSTRAINT only_replace_removes CHECK (to_remove IS NULL OR mode = 'replace'),
     CONSTRAINT position_has_digest CHECK (position = 0 OR digest IS NOT NULL),
     CONSTRAINT lines_add_up
         CHECK (lines = blank + added + existing + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
@@ -474,18 +478,35 @@ CREATE TABLE delivery_batch (
     in_flight      integer[] NOT NULL DEFAULT '{}',
     last_flush     uuid,  -- the id of the last flush: shows whether a COMMIT without a reply succeeded
     flushed_at     timestamptz,
-    claimed_at     timestamptz,  -- this and `claimed_remaining` give the sendout's mails per second
-    claimed_remaining integer,
+    claimed_at     timestamptz,
+    deferred       integer NOT NULL DEFAULT 0 CHECK (deferred >= 0),  -- of the remaining ones
+    next_attempt_at timestamptz,  -- when the first deferred one is due
+    outcomes       bigint NOT NULL DEFAULT 0,  -- of all attempts; never decreases
+    first_outcomes bigint NOT NULL DEFAULT 0,  -- of attempts of pending deliveries, not of deferred ones
+    progressed_at  timestamptz,  -- when the last outcome was recorded
     PRIMARY KEY (sendout_id, number),
     CONSTRAINT batch_adds_up
         CHECK (remaining + sent + refused + uncertain + cancelled = last_delivery - first_delivery + 1),
     CONSTRAINT closed_when_none_remain CHECK (closed = (remaining = 0)),
+    CONSTRAINT deferred_is_remaining CHECK (deferred <= remaining),
+    CONSTRAINT deferred_has_a_time CHECK ((deferred > 0) = (next_attempt_at IS NOT NULL)),
     CONSTRAINT in_flight_is_remaining CHECK (cardinality(in_flight) <= remaining),
     CONSTRAINT in_flight_under_a_lease CHECK (in_flight = '{}' OR lease_token IS NOT NULL)
 ) WITH (fillfactor = 50);
 -- The batch that became due last is claimed first, so that a deferred mail does not wait for the whole sendout.
 CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at DESC, number) WHERE NOT closed;
 CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncertain > 0;
+
+-- The outcomes of a sendout at several times: the sums of `outcomes` and `first_outcomes` over its batches. They give its
+-- rate and the time left. Workers append a sample every few seconds and keep the last minute.
+CREATE TABLE sendout_speed (
+    sendout_id     uuid PRIMARY KEY REFERENCES sendout,
+    times          timestamptz[] NOT NULL,
+    outcomes       bigint[] NOT NULL,
+    first_outcomes bigint[] NOT NULL,
+    CONSTRAINT each_sample_is_whole
+        CHECK (cardinality(times) = ALL (ARRAY[cardinality(outcomes), cardinality(first_outcomes)]))
+) WITH (fillfactor = 50);
 
 -- One recipient's mail.
 --

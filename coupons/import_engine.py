@@ -22,6 +22,7 @@ from coupons.files.format import FileFormat
 from coupons.files.inline_reader import InlineReader
 from coupons.files.recipient_reader import EMAIL, CheckedRecipients, RecipientReader
 from coupons.files.rejections import CODE, Rejected
+from coupons.import_progress import ImportProgress
 from coupons.sources import Source, SourceError, SourceLimits, Text
 from coupons.states import ImportMode, TargetKind
 from coupons.store import groups, import_chunks, imports
@@ -56,9 +57,11 @@ class DryRunReport:
 
 async def run_import(
     connections: tuple[Connection, Connection], job: LeasedImport, source: Source, limits: SourceLimits, *,
-    max_lines: int, lease_seconds: float, stopping: Callable[[], bool],
+    max_lines: int, lease_seconds: float, stopping: Callable[[], bool], progress: ImportProgress,
 ) -> bool:  # fmt: skip
     """Import the lines of the source. Returns False if the process had to stop before the end.
+
+    `progress` can be published at any time.
 
     Raises:
         FileError, SourceError, Conflict: the import has failed. Its committed chunks stay.
@@ -67,13 +70,17 @@ async def run_import(
     """
     await imports.set_total_bytes(connections[0], job, source.size)
     reading = _Reading(job.target, job.format, max_lines)
-    async with _ChunkPipeline(connections, job, lease_seconds) as pipeline:
-        async for piece, text in _iter_pieces(source, limits):
+    text = Text(source, limits)
+    progress.received = lambda: text.received
+    async with _ChunkPipeline(connections, job, lease_seconds, progress) as pipeline:
+        async for piece in _iter_pieces(text, source):
             lines = reading.read(piece, text.name)
             if _is_committed(job, reading, piece, source):
+                progress.skip(text.source_bytes)
                 continue
             await _record_format(pipeline.idle, job, reading, text)
             await pipeline.stage(lines)
+            progress.stage(text.source_bytes)
             failpoints.hit("import.staged")
             if piece.is_last or _ends_chunk(job, reading.pieces):
                 await pipeline.import_staged(reading.position_in(text))
@@ -81,7 +88,9 @@ async def run_import(
                 return False
     if reading.position < job.position:
         raise _source_changed(source)
-    return await _remove_missing(connections[0], job, lease_seconds, stopping)
+    if job.mode == ImportMode.REPLACE:
+        return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
+    return True
 
 
 @asynccontextmanager
@@ -99,7 +108,8 @@ async def dry_run(
     valid = blank = 0
     await import_chunks.prepare_staging(connection)
     try:
-        async for piece, text in _iter_pieces(source, limits):
+        text = Text(source, limits)
+        async for piece in _iter_pieces(text, source):
             for lines in reading.read(piece, text.name):
                 await _stage(connection, target, lines)
                 valid, blank = valid + len(lines.lines), blank + lines.blank
@@ -118,17 +128,16 @@ class _Piece:
     is_last: bool
 
 
-async def _iter_pieces(source: Source, limits: SourceLimits) -> AsyncIterator[tuple[_Piece, Text]]:
+async def _iter_pieces(text: Text, source: Source) -> AsyncIterator[_Piece]:
     """The pieces of the text, with a mark on the last piece. Raises FileError if the text is empty."""
-    text = Text(source, limits)
     held: bytes | None = None
     async for data in text:
         if held is not None:
-            yield _Piece(held, is_last=False), text
+            yield _Piece(held, is_last=False)
         held = data
     if held is None:
         raise FileError(f"{source.name} is empty")
-    yield _Piece(held, is_last=True), text
+    yield _Piece(held, is_last=True)
 
 
 class _Reading:
@@ -199,10 +208,17 @@ class _ChunkPipeline:
     cancelled, as it is after a lost lease.
     """
 
-    def __init__(self, connections: tuple[Connection, Connection], job: LeasedImport, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        connections: tuple[Connection, Connection],
+        job: LeasedImport,
+        lease_seconds: float,
+        progress: ImportProgress,
+    ) -> None:
         self.idle, self._busy = connections
         self._job = job
         self._lease_seconds = lease_seconds
+        self._progress = progress
         self._importing: asyncio.Task[None] | None = None
         self._lines = self._blank = 0
         self._digest = hashlib.sha256()
@@ -234,14 +250,18 @@ class _ChunkPipeline:
         """Wait until the previous chunk is imported, then start to import the staged lines."""
         await self._wait_for_import()
         chunk = import_chunks.Chunk(self._lines, self._blank, self._digest.digest())
-        importing = import_chunks.import_chunk(
-            self.idle, self._job, chunk, position=position, lease_seconds=self._lease_seconds
-        )
-        self._importing = asyncio.create_task(importing)
+        self._importing = asyncio.create_task(self._import(self.idle, chunk, position))
         self.idle, self._busy = self._busy, self.idle
         self._lines = self._blank = 0
         self._digest = hashlib.sha256()
         await import_chunks.prepare_staging(self.idle)
+
+    async def _import(self, connection: Connection, chunk: import_chunks.Chunk, position: Position) -> None:
+        self._progress.begin_chunk(position.source, chunk.lines)
+        await import_chunks.import_chunk(
+            connection, self._job, chunk, position=position, lease_seconds=self._lease_seconds
+        )
+        self._progress.commit_chunk()
 
     async def _wait_for_import(self) -> None:
         if self._importing:
@@ -278,17 +298,21 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
 
 
 async def _remove_missing(
-    connection: Connection, job: LeasedImport, lease_seconds: float, stopping: Callable[[], bool]
+    connection: Connection, job: LeasedImport, reading: _Reading, lease_seconds: float, stopping: Callable[[], bool]
 ) -> bool:
-    """In mode replace, remove the codes or recipients that the file does not contain.
+    """Remove the codes, or the recipients and attributes, that the file does not contain.
 
     Returns False if the process had to stop before the end.
     """
-    if job.mode == ImportMode.REPLACE:
-        what = "recipients" if job.target.kind is TargetKind.GROUP else "codes"
-        await imports.log_event(connection, job.id, f"removing {what} missing from the file")
-        async for _ in import_chunks.remove_missing(connection, job, lease_seconds=lease_seconds):
-            failpoints.hit("import.removing")
-            if stopping():
-                return False
+    is_group = job.target.kind is TargetKind.GROUP
+    what = "recipients" if is_group else "codes"
+    await imports.log_event(connection, job.id, f"removing {what} missing from the file")
+    await imports.begin_removing(connection, job)
+    async for _ in import_chunks.remove_missing(connection, job, lease_seconds=lease_seconds):
+        failpoints.hit("import.removing")
+        if stopping():
+            return False
+    if is_group:
+        attributes = reading.columns[1:]
+        await import_chunks.replace_attributes(connection, job, attributes, lease_seconds=lease_seconds)
     return True

@@ -11,9 +11,11 @@ from coupons.errors import LeaseLost, WorkStopped
 
 @asynccontextmanager
 async def renewed_lease(
-    renew: Callable[[], Awaitable[None]], *, every: float, expires_after: float
+    renew: Callable[[], Awaitable[None]], *, every: float, expires_after: float, patience: float | None = None
 ) -> AsyncIterator[None]:
     """Call `renew` at each interval while the block runs. Cancel the block if the lease is not renewed in time.
+
+    A renewal may take `patience` seconds, by default as long as the interval; then another one is tried.
 
     Raises:
         LeaseLost: `renew` raised it, or the database was unavailable until the lease expired.
@@ -26,7 +28,7 @@ async def renewed_lease(
         if running and not heart.cancelled():  # after the block has ended, its caller must not be cancelled
             body.cancel("lease lost")
 
-    heart = asyncio.create_task(_beat(renew, every, expires_after))
+    heart = asyncio.create_task(_beat(renew, every, expires_after, patience or every))
     heart.add_done_callback(stop)
     try:
         yield
@@ -44,14 +46,14 @@ def _reason(error: BaseException | None) -> str:
     return str(error) if isinstance(error, WorkStopped) else f"not renewed in time: {type(error).__name__}"
 
 
-async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_after: float) -> None:
+async def _beat(renew: Callable[[], Awaitable[None]], every: float, expires_after: float, patience: float) -> None:
     renewed = time.monotonic()
     while True:
         await asyncio.sleep(every)
         asked = time.monotonic()
         try:
             # After a renewal that hangs, there is time for another one before the lease expires.
-            async with asyncio.timeout(min(every, renewed + expires_after - asked)):
+            async with asyncio.timeout(min(patience, renewed + expires_after - asked)):
                 await renew()
             renewed = asked
         except TRANSIENT_ERRORS:

@@ -61,6 +61,15 @@ class ImportState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ImportPhase(StrEnum):
+    """What a running import does."""
+
+    READING = "reading"
+    """It reads its file and imports the lines."""
+    REMOVING = "removing"
+    """In mode replace: it removes the codes or recipients that the file does not have."""
+
+
 class ImportMode(StrEnum):
     """What an import does with the codes or recipients of its file."""
 

@@ -1,6 +1,9 @@
 """Durations and rates as users write and read them: `90m`, "3 h 20 min", "400 mails/s"."""
 
 import re
+from datetime import UTC, datetime
+
+from producers.local_time import format_next
 
 _WRITTEN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 _SECONDS = (86_400, 3_600, 60, 1)
@@ -30,6 +33,15 @@ def format_duration(seconds: float) -> str:
         if amount or parts:
             parts.append(f"{amount} {name}" if amount else "")
     return " ".join(filter(None, parts[:2]))
+
+
+def format_deferred(deferred: int, next_attempt_at: datetime | None) -> str:
+    """Return how many mails wait for another attempt, and when the next attempt is."""
+    text = f"{deferred:,} {'waits' if deferred == 1 else 'wait'} for another attempt"
+    if next_attempt_at is None:
+        return text
+    is_due = next_attempt_at <= datetime.now(UTC)
+    return f"{text}, next {'now' if is_due else f'at {format_next(next_attempt_at)}'}"
 
 
 def format_rate(per_second: float) -> str:

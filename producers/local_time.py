@@ -54,6 +54,12 @@ def format_time(at: datetime, *, seconds: bool = False) -> str:
     return f"{local:%Y-%m-%d} {clock} {zone_of(local)}"
 
 
+def format_next(at: datetime) -> str:
+    """Return the time of a future event for a short text: `14:20 CET`, with the date if it is on another day."""
+    local = to_local(at)
+    return f"{local:%H:%M} {zone_of(local)}" if local.date() == to_local(datetime.now(UTC)).date() else format_time(at)
+
+
 def parse_time(text: str, zone: tzinfo | None) -> datetime:
     """Return the time of an ISO 8601 text. Without an offset, it is a time in this zone; None is the system's zone.
 

@@ -15,6 +15,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from zlib import crc32
 
 from sandbox.ledger import entry
 
@@ -64,6 +65,8 @@ SCRIPTS = {
     b"droponce": Script("DOT", None, keep=True, first_only=True),
 }
 
+GREYLISTED = Script("RCPT", b"450 4.2.0 greylisted\r\n", first_only=True)
+
 
 class Recorder:
     """Shared by all sessions: the ledger, and the addresses used so far.
@@ -72,9 +75,9 @@ class Recorder:
     slower, and with `fsync` much slower.
     """
 
-    def __init__(self, ledger: Path, *, fsync: bool, discard: bool, delay: float) -> None:
+    def __init__(self, ledger: Path, *, fsync: bool, discard: bool, delay: float, greylist: int = 0) -> None:
         self.ledger = ledger.open("wb" if discard else "ab")
-        self.fsync, self.discard, self.delay = fsync, discard, delay
+        self.fsync, self.discard, self.delay, self.greylist = fsync, discard, delay, greylist
         self.recorded = 0
         self.lines: list[bytes] = []
         self.awaiting_reply: list[Session] = []
@@ -82,7 +85,8 @@ class Recorder:
         self.seen: set[bytes] = set()
 
     def script(self, at: str, address: bytes) -> Script | None:
-        script = SCRIPTS.get(address.partition(b".")[0].lower())
+        greylisted = GREYLISTED if crc32(address) % 100 < self.greylist else None
+        script = SCRIPTS.get(address.partition(b".")[0].lower(), greylisted)
         if script is None or script.at != at or (script.first_only and address in self.seen):
             return None
         self.seen.add(address)
@@ -248,11 +252,11 @@ class Session(asyncio.BufferedProtocol):
             self.transport.close()
 
 
-async def serve(port: int, ledger: Path, *, fsync: bool, discard: bool, delay: float) -> None:
+async def serve(port: int, ledger: Path, *, fsync: bool, discard: bool, delay: float, greylist: int) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    recorder = Recorder(ledger, fsync=fsync, discard=discard, delay=delay)
+    recorder = Recorder(ledger, fsync=fsync, discard=discard, delay=delay, greylist=greylist)
     server = await loop.create_server(lambda: Session(recorder), "127.0.0.1", port, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - read by the process that started this one
     await stopped.wait()
@@ -268,8 +272,8 @@ def main() -> None:
     parser.add_argument("--fsync", action="store_true", help="fsync the ledger before every reply")
     parser.add_argument("--discard", action="store_true", help='record only {"count": n}, for benchmarks')
     parser.add_argument("--delay", type=float, default=0, help="seconds before each reply")
-    options = parser.parse_args()
-    asyncio.run(serve(options.port, options.ledger, fsync=options.fsync, discard=options.discard, delay=options.delay))
+    parser.add_argument("--greylist", type=int, default=0, help="percentage of addresses that are deferred at first")
+    asyncio.run(serve(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

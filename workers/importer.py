@@ -11,6 +11,7 @@ from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.decoding import FileError
 from coupons.foreign_errors import error_location
+from coupons.import_progress import ImportProgress
 from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
@@ -25,6 +26,8 @@ MAX_RETRIES = 8
 """Maximum retries of an import after its last chunk, for errors of its source, statement timeouts, internal errors."""
 FIRST_RETRY_SECONDS = 5.0
 """The delay before the first retry. It doubles each time; all delays together are about twenty minutes."""
+PROGRESS_SECONDS = 1.0
+"""The interval at which a worker publishes the progress of an import; this also renews the lease."""
 DATABASE_RETRY_SECONDS = 10.0
 """The delay after a database error. The number of these retries is unlimited: the import is not their cause."""
 
@@ -48,24 +51,31 @@ class Importer:
             resuming = f", resuming after line {job.lines}" if job.is_resumed else ""
             await imports.log_event(connection, job.id, f"claimed by {self._owner}{resuming}")
         failpoints.hit("import.claimed")
+        progress, heartbeat_seconds = ImportProgress(), self._settings.heartbeat_seconds
         async with renewed_lease(
-            lambda: self._renew(job), every=self._settings.heartbeat_seconds, expires_after=lease_seconds
-        ):
-            await self._import(job)
+            lambda: self._renew(job, progress),
+            every=min(PROGRESS_SECONDS, heartbeat_seconds), patience=heartbeat_seconds, expires_after=lease_seconds,
+        ):  # fmt: skip
+            await self._import(job, progress)
         self._signals.wake("sendout")  # it may have waited for this import
         async with self._pool.acquire() as connection:
             await auto_resume(connection, self._nudges)
         return NO_PAUSE
 
-    async def _renew(self, job: LeasedImport) -> None:
-        async with self._pool.acquire() as connection:
-            await imports.renew(connection, job, lease_seconds=self._settings.lease_seconds)
+    async def _renew(self, job: LeasedImport, progress: ImportProgress) -> None:
+        """Renew the lease and publish the progress. Recording the import's result gives up the lease."""
+        try:
+            async with self._pool.acquire() as connection:
+                await imports.renew(connection, job, progress.published, lease_seconds=self._settings.lease_seconds)
+        except LeaseLost:
+            if not progress.has_ended:  # otherwise the statement may have waited until the result was recorded
+                raise
 
-    async def _import(self, job: LeasedImport) -> None:
+    async def _import(self, job: LeasedImport, progress: ImportProgress) -> None:
         """Run the import and record its result. After an error its committed chunks stay."""
         async with self._pool.acquire() as connection, self._pool.acquire() as other:
             try:
-                complete = await self._run((connection, other), job)
+                complete = await self._run((connection, other), job, progress)
                 await self._end(connection, job, complete=complete)
             except LeaseLost:
                 raise
@@ -81,14 +91,20 @@ class Importer:
                 log.error("internal error", job=str(job.id), error=type(error).__name__, at=error_location(error))  # noqa: TRY400 - may contain codes
                 await self._retry(job, f"internal error: {type(error).__name__}")
 
-    async def _run(self, connections: tuple[Connection, Connection], job: LeasedImport) -> bool:
-        async with open_import_source(self._pool, job, self._limits) as source:
-            return await import_engine.run_import(
-                connections, job, source, self._limits,
-                max_lines=self._settings.import_max_lines,
-                lease_seconds=self._settings.lease_seconds,
-                stopping=lambda: self._signals.stopping,
-            )  # fmt: skip
+    async def _run(
+        self, connections: tuple[Connection, Connection], job: LeasedImport, progress: ImportProgress
+    ) -> bool:
+        try:
+            async with open_import_source(self._pool, job, self._limits) as source:
+                return await import_engine.run_import(
+                    connections, job, source, self._limits,
+                    max_lines=self._settings.import_max_lines,
+                    lease_seconds=self._settings.lease_seconds,
+                    stopping=lambda: self._signals.stopping,
+                    progress=progress,
+                )  # fmt: skip
+        finally:
+            progress.has_ended = True
 
     async def _end(self, connection: Connection, job: LeasedImport, *, complete: bool) -> None:
         if not complete:

@@ -16,16 +16,16 @@ class Text:
     of how its bytes arrive. Only one layer of compression is removed. Iteration raises SourceError and
     SourceUnavailable.
 
-    `source_bytes` is the number of source bytes consumed by the pieces so far. `name` is the source's name without
+    `source_bytes` is the number of source bytes consumed by the pieces so far; `received` ones include those of a piece
+    or a zip that is not complete. `name` is the source's name without
     `.gz`. For a zip, `name` becomes the name of the file in the zip with the first piece.
     """
 
     def __init__(self, source: Source, limits: SourceLimits) -> None:
         self.name = source.name.removesuffix(".gz")
-        self.source_bytes = 0
+        self.source_bytes = self.received = 0
         self._source = source
         self._limits = limits
-        self._received = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in rechunk(self._texts()):
@@ -35,7 +35,7 @@ class Text:
         async for part in self._check_parts():
             self.source_bytes = part.source_bytes
             yield part.text
-        self.source_bytes = self._received
+        self.source_bytes = self.received
 
     async def _check_parts(self) -> AsyncIterator[Part]:
         size = 0
@@ -59,13 +59,13 @@ class Text:
                         yield part
             case None:
                 async for piece in whole:
-                    yield Part(piece, self._received)
+                    yield Part(piece, self.received)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """The pieces of the source. Their bytes are counted: a server may declare no length, or send more bytes."""
         async for piece in self._source.pieces:
-            self._received += len(piece)
-            self._limits.check_size(self._source.name, self._received)
+            self.received += len(piece)
+            self._limits.check_size(self._source.name, self.received)
             yield piece
 
 

@@ -16,6 +16,7 @@ import asyncpg
 from coupons.batching import paced_batch
 from coupons.database import Connection, affected
 from coupons.errors import LeaseLost, SendingBlocked, WorkStopped
+from coupons.sendout_speed import SAMPLE_SECONDS, SAMPLES
 from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
 
@@ -33,6 +34,8 @@ class _TurnTaken(Exception):
 
 CLAIM_TRIES = 10
 """If other workers were faster this many times in a row, the worker tries again later."""
+GATHER_SECONDS = 10.0
+"""Deferred mails of a batch whose times differ by at most this much are retried together."""
 RETRIED_STATES = (DeliveryState.DEFERRED, DeliveryState.UNCERTAIN)
 """The states after which another attempt may follow."""
 
@@ -173,6 +176,11 @@ async def _claim(connection: Connection, owner: str, lease_seconds: float, *, on
     if abandoned := row["abandoned"]:
         await _abandon(connection, batch, abandoned, lease_seconds)
     return batch
+
+
+async def sample(connection: Connection, batch: Batch) -> None:
+    """Store how many outcomes the batch's sendout has now, for its rate."""
+    await connection.execute(SQL.sample, batch.sendout_id, SAMPLE_SECONDS, SAMPLES)
 
 
 def _batch(row: asyncpg.Record) -> Batch:
@@ -362,7 +370,9 @@ async def close(connection: Connection, batch: Batch) -> int:
 
 async def release(connection: Connection, batch: Batch, *, not_within: float = 0) -> None:
     """Release the batch. It is due again when its next delivery is due, but not within `not_within` seconds."""
-    await connection.execute(SQL.release, *batch.key, not_within)
+    async with connection.transaction():
+        await connection.execute(SQL.lock_batch, *batch.key)
+        await connection.execute(SQL.release, *batch.key, not_within, GATHER_SECONDS)
 
 
 async def renew(connection: Connection, batch: Batch, *, lease_seconds: float) -> None:

@@ -21,10 +21,24 @@ WITH sending AS MATERIALIZED (
 )
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2),
-    claimed_at = now(), claimed_remaining = b.remaining
+    claimed_at = now()
 FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
           due.in_flight AS abandoned, due.per_hour, due.waiting_reason, due.rest_held;
+
+-- sample: store how many outcomes sendout $1 has, unless this was done within $2 seconds; keep the last $3 samples
+-- The time of a sample is that of the last outcome: relays often accept mails in bursts, and the time since the last burst
+-- says nothing about the rate. If there was no outcome within 5 s, it is now.
+INSERT INTO sendout_speed AS s (sendout_id, times, outcomes, first_outcomes)
+SELECT $1, ARRAY[CASE WHEN max(progressed_at) > now() - interval '5 s' THEN max(progressed_at) ELSE now() END], ARRAY[sum(outcomes)], ARRAY[sum(first_outcomes)]
+FROM delivery_batch
+WHERE sendout_id = $1 AND NOT EXISTS (
+    SELECT FROM sendout_speed WHERE sendout_id = $1 AND times[cardinality(times)] > now() - make_interval(secs => $2))
+HAVING count(*) > 0
+ON CONFLICT (sendout_id) DO UPDATE
+SET times = (s.times || excluded.times)[greatest(cardinality(s.times) + 2 - $3::integer, 1):],
+    outcomes = (s.outcomes || excluded.outcomes)[greatest(cardinality(s.times) + 2 - $3::integer, 1):],
+    first_outcomes = (s.first_outcomes || excluded.first_outcomes)[greatest(cardinality(s.times) + 2 - $3::integer, 1):];
 
 -- take_turn: delay the next batch of a sendout with a rate limit by the time for at most $4 of this batch's mails ($2 … $3)
 -- Returns no row if another worker has claimed the sendout's next batch first.
@@ -139,11 +153,15 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id WHERE sl.sendout_id
 -- Rows are matched by array positions instead of a join. Without statistics, the join read all deliveries of the
 -- sendout for each of 100 rows: 1,165 µs per row instead of 6 (docs/decisions/0005).
 WITH held AS MATERIALIZED (
-    SELECT s.state = 'sending' AND (s.start_at IS NULL OR s.start_at <= now()) AND s.per_hour IS NOT DISTINCT FROM $15 AS may_send
+    SELECT s.state = 'sending' AND (s.start_at IS NULL OR s.start_at <= now()) AND s.per_hour IS NOT DISTINCT FROM $15 AS may_send, b.deferred
     FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
     WHERE restore_guard_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
       AND b.last_flush IS DISTINCT FROM $4
     FOR NO KEY UPDATE OF b
+), before AS MATERIALIZED (  -- reads deliveries only if the batch has deferred ones
+    SELECT count(*) AS deferred FROM delivery
+    WHERE EXISTS (SELECT FROM held WHERE deferred > 0)
+      AND sendout_id = $1 AND number = ANY ($7::integer[]) AND state = 'deferred'
 ), concluded AS (
     UPDATE delivery
     SET state = ($8::text[])[array_position($7::integer[], number)],
@@ -159,7 +177,8 @@ WITH held AS MATERIALIZED (
     RETURNING state
 ), moved AS (
     SELECT count(*) AS deliveries, count(*) FILTER (WHERE state = 'sent') AS sent,
-           count(*) FILTER (WHERE state = 'refused') AS refused, count(*) FILTER (WHERE state = 'uncertain') AS uncertain
+           count(*) FILTER (WHERE state = 'refused') AS refused, count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
+           count(*) FILTER (WHERE state = 'deferred') AS deferred
     FROM concluded
 ), mine AS MATERIALIZED (  -- ordered by list, so that workers do not deadlock
     SELECT list_id FROM sendout_list
@@ -175,8 +194,14 @@ SET remaining = CASE WHEN m.deliveries = cardinality($7::integer[]) THEN b.remai
     sent = b.sent + m.sent, refused = b.refused + m.refused, uncertain = b.uncertain + m.uncertain,
     closed = (b.remaining = m.sent + m.refused + m.uncertain), last_flush = $4, flushed_at = now(),
     lease_until = now() + make_interval(secs => $14),
-    in_flight = $5::integer[] || CASE WHEN held.may_send THEN $6::integer[] ELSE '{}' END
-FROM held CROSS JOIN moved m
+    in_flight = $5::integer[] || CASE WHEN held.may_send THEN $6::integer[] ELSE '{}' END,
+    deferred = b.deferred - before.deferred + m.deferred,
+    next_attempt_at = CASE WHEN b.deferred - before.deferred + m.deferred > 0 THEN least(
+        b.next_attempt_at, now() + make_interval(secs => (
+            SELECT min(due_in) FROM unnest($8::text[], $11::float8[]) AS r (state, due_in) WHERE state = 'deferred'))) END,
+    outcomes = b.outcomes + m.deliveries, first_outcomes = b.first_outcomes + m.deliveries - before.deferred,
+    progressed_at = CASE WHEN m.deliveries > 0 THEN now() ELSE b.progressed_at END
+FROM held CROSS JOIN before CROSS JOIN moved m
 WHERE b.sendout_id = $1 AND b.number = $2
 RETURNING held.may_send;
 
@@ -236,18 +261,28 @@ RETURNING number, state;
 -- close: close a batch whose remaining mails have become cancelled ($4 mails) or uncertain ($5 mails)
 UPDATE delivery_batch
 SET remaining = remaining - $4 - $5, cancelled = cancelled + $4, uncertain = uncertain + $5, closed = (remaining = $4 + $5),
-    flushed_at = now()
+    deferred = 0, next_attempt_at = NULL, flushed_at = now()
 WHERE sendout_id = $1 AND number = $2 AND lease_token = $3;
+
+-- lock_batch: lock a leased batch, so that the next statement sees every delivery that an operator has retried
+SELECT FROM delivery_batch WHERE sendout_id = $1 AND number = $2 AND lease_token = $3 FOR NO KEY UPDATE;
 
 -- release: release the batch; it is due when its next delivery is due, but not within $4 seconds
 -- A batch with a mail that was never tried stays due since its creation. Otherwise a batch of a sendout with a rate limit,
 -- which is claimed many times, would always be claimed before a batch whose deferred mail became due.
+-- If only deferred deliveries are left, those that are due within $5 seconds are retried together. When the batch was claimed
+-- for each of them, 10 % of deferred mails reduced the rate of the others by a third.
 UPDATE delivery_batch b
 SET lease_token = NULL, lease_owner = NULL, lease_until = NULL,
-    due_at = CASE WHEN b.closed THEN b.due_at ELSE greatest(CASE WHEN $4::float8 > 0 THEN now() + make_interval(secs => $4) END, (
-        SELECT min(coalesce(d.due_at, least(b.due_at, now()))) FROM delivery d
+    (due_at, next_attempt_at) = (
+        SELECT CASE WHEN b.closed THEN b.due_at
+                    ELSE greatest(CASE WHEN $4::float8 > 0 THEN now() + make_interval(secs => $4) END,
+                                  CASE WHEN bool_or(d.state = 'pending') THEN min(coalesce(d.due_at, least(b.due_at, now())))
+                                       ELSE least(max(d.due_at), min(d.due_at) + make_interval(secs => $5)) END) END,
+               least(max(d.due_at), min(d.due_at) + make_interval(secs => $5))
+        FROM delivery d
         WHERE d.sendout_id = b.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
-          AND d.state IN ('pending', 'deferred'))) END
+          AND d.state IN ('pending', 'deferred'))
 WHERE b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3;
 
 -- renew: renew the lease of a batch; returns no row if the lease is lost

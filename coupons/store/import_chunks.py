@@ -14,7 +14,7 @@ import asyncpg
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
 from coupons.files.codes import CheckedCodes, fold_all, fold_codes, spellings
 from coupons.files.recipient_reader import CheckedRecipients
-from coupons.files.rejections import Rejected
+from coupons.files.rejections import Reason, Rejected
 from coupons.states import ImportMode, TargetKind
 from coupons.store import imports
 from coupons.store.imports import ChunkCounts, LeasedImport, Position, Target, rejection_from_text
@@ -57,14 +57,23 @@ _INSERT_STAGED_REJECTIONS = _insert_rejections(SQL.staged_rejections)
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """The result of a dry run: the numbers of new, existing and removed lines, and of rejected lines by reason."""
+    """The result of a dry run: the numbers of new and existing lines, and of rejected lines by reason.
+
+    In mode delete, `removed` is a number of lines; in mode replace, of codes or recipients that the file does not have.
+    """
 
     added: int
     existing: int
     removed: int
     reasons: dict[str, int]
     kept_reserved: int = 0
-    """Codes that an import in mode replace could not remove, because they are reserved."""
+    """Codes that could not be removed, because they are reserved for sendouts."""
+    kept_assigned: int = 0
+    """Codes that could not be removed, because they are assigned to recipients."""
+
+    @property
+    def rejected(self) -> int:
+        return sum(self.reasons.values())
 
 
 class ConcurrentChange(asyncpg.SerializationError):
@@ -277,7 +286,10 @@ async def _import_recipients(connection: Connection, job: LeasedImport) -> Chunk
     if job.mode == ImportMode.DELETE:
         counted = await connection.fetchrow(SQL.delete_recipients, job.target.id, timeout=CHUNK_TIMEOUT_SECONDS)
     else:
-        counted = await connection.fetchrow(SQL.add_recipients, job.target.id, job.id, timeout=CHUNK_TIMEOUT_SECONDS)
+        replaces = job.mode == ImportMode.REPLACE
+        counted = await connection.fetchrow(
+            SQL.add_recipients, job.target.id, job.id, replaces, timeout=CHUNK_TIMEOUT_SECONDS
+        )
     return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(**dict(counted or {})), job.id)
 
 
@@ -341,6 +353,15 @@ async def remove_missing(connection: Connection, job: LeasedImport, *, lease_sec
             await imports.record_kept(connection, job, **dict(kept or {}))
 
 
+async def replace_attributes(
+    connection: Connection, job: LeasedImport, attributes: Sequence[str], *, lease_seconds: float
+) -> None:
+    """Let the group have only these attributes, now that all its recipients are in the file. Raises LeaseLost."""
+    async with connection.transaction():
+        await imports.record_progress(connection, job, ChunkCounts(), lease_seconds=lease_seconds)
+        await connection.execute(SQL.replace_attributes, job.target.id, attributes)
+
+
 async def _remove_recipients(connection: Connection, job: LeasedImport, after: object) -> tuple[int, str | None]:
     """Remove a batch. Returns the number of removed recipients, and the last address that was considered."""
     row = await connection.fetchrow(
@@ -392,7 +413,9 @@ async def _dry_run_codes(connection: Connection, target: Target, mode: ImportMod
     reasons = await _count_rejected(connection, target, mode)
     invalid = sum((await _count_staged_rejections(connection)).values())
     added = lines - (sum(reasons.values()) - invalid) - existing - removed
-    counts = ImportCounts(added, existing, removed, reasons)
+    counts = ImportCounts(
+        added, existing, removed, reasons, reasons.get(Reason.RESERVED, 0), reasons.get(Reason.ASSIGNED, 0)
+    )
     return await _with_removed(connection, target, counts) if mode == ImportMode.REPLACE else counts
 
 
@@ -401,7 +424,9 @@ async def _with_removed(connection: Connection, target: Target, counts: ImportCo
     row = await connection.fetchrow(
         SQL.dry_run_replace, target.id, counts.existing, counts.added, timeout=CHUNK_TIMEOUT_SECONDS
     )
-    return replace(counts, removed=row["removed"], kept_reserved=row["reserved"]) if row else counts
+    if row is None:
+        return counts
+    return replace(counts, removed=row["removed"], kept_reserved=row["reserved"], kept_assigned=row["assigned"])
 
 
 async def _dry_run_recipients(connection: Connection, target: Target, mode: ImportMode) -> ImportCounts:

@@ -261,15 +261,16 @@ SELECT (SELECT count(*) FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AN
 -- update_counters: update the counters of list $1 for $2 added and $3 removed codes
 UPDATE coupon_list SET total = total + $2 - $3, available = available + $2 - $3, removed = removed + $3 WHERE id = $1;
 
--- add_recipients: add the staged recipients. The attributes of a known recipient are merged: new values replace old ones.
--- Of several lines with one address, the first line counts
+-- add_recipients: add the staged recipients. If $3, a known recipient keeps no old attribute; otherwise new attributes are
+-- merged into the old ones. Of several lines with one address, the first line counts
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY address_key ORDER BY line) AS nth FROM staged_recipient
 ), written AS (
     INSERT INTO recipient AS r (group_id, address_key, address, attributes, import_id)
     SELECT $1, address_key, address, attributes::jsonb, $2 FROM numbered WHERE nth = 1
     ON CONFLICT (group_id, address_key) DO UPDATE
-        SET attributes = r.attributes || excluded.attributes, import_id = excluded.import_id
+        SET attributes = CASE WHEN $3 THEN excluded.attributes ELSE r.attributes || excluded.attributes END,
+            import_id = excluded.import_id
         WHERE r.import_id IS DISTINCT FROM excluded.import_id
     RETURNING address_key, xmax = 0 AS is_new
 ), rejected AS (
@@ -306,6 +307,9 @@ WITH target AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone) AS removed, (SELECT max(address_key) FROM target) AS last;
 
+-- replace_attributes: let group $1 have only the attributes $2
+UPDATE recipient_group SET attributes = ARRAY(SELECT DISTINCT unnest($2::text[]) ORDER BY 1) WHERE id = $1;
+
 -- count_staged_rejections: the number of staged rejected lines for each reason
 SELECT reason, count(*) AS lines FROM staged_rejection GROUP BY reason;
 
@@ -313,8 +317,9 @@ SELECT reason, count(*) AS lines FROM staged_rejection GROUP BY reason;
 UPDATE existing_code SET accepted = true WHERE list_id = $1 AND sendout_id IS NULL;
 
 -- dry_run_replace: the number of codes of list $1 that would be removed if $2 of its available codes are in the file and
--- $3 codes are added, and the number of reserved codes that would stay
-SELECT least(available + $3, f.free - $2) AS removed, greatest(0, f.free - $2 - available - $3) AS reserved
+-- $3 codes are added, and the numbers of reserved and assigned codes that would stay
+SELECT least(available + $3, f.free - $2) AS removed, greatest(0, f.free - $2 - available - $3) AS reserved,
+       (SELECT coalesce(sum(assigned), 0)::bigint FROM sendout_list WHERE list_id = $1) AS assigned
 FROM coupon_list CROSS JOIN (
     SELECT count(*) AS free FROM coupon WHERE list_id = $1 AND sendout_id IS NULL) f
 WHERE id = $1;

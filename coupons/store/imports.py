@@ -17,8 +17,9 @@ from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
 from coupons.files.rejections import Rejected, describe, parse_reason
+from coupons.import_progress import NOTHING_READ, Published
 from coupons.paging import UnknownCursor
-from coupons.states import ImportMode, ImportState, TargetKind
+from coupons.states import ImportMode, ImportPhase, ImportState, TargetKind
 from coupons.store import groups, lists, uploads
 from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
 from coupons.store.queries import Queries
@@ -90,9 +91,11 @@ class ImportStatus:
 
     `lines` = `blank` + `added` + `existing` + `rejected` (+ `removed` in mode delete). `existing` counts codes of a
     replaced list that stay in the list, or known recipients of a group, whose attributes are updated. `read_bytes` of
-    `total_bytes` have been read. `per_second` is the number of lines per second. `same_as` is the first import of the
-    same text into the same target; it finished at `same_at`. `columns` are the columns of rejected lines between line
-    number and reason.
+    `total_bytes` have been read. `done_bytes` of them are done: a byte counts half when it is read and half when it is
+    imported. `phase` is reading and then, in mode replace, removing: `removed` of about `to_remove` codes or recipients
+    that the file does not have are removed. `per_second` is the number of lines, or removed ones, per second. `same_as`
+    is the first import of the same text into the same target; it finished at `same_at`. `columns` are the columns of
+    rejected lines between line number and reason.
     """
 
     id: UUID
@@ -110,8 +113,11 @@ class ImportStatus:
     rejected: int
     kept_reserved: int
     kept_assigned: int
+    phase: ImportPhase | None
     read_bytes: int
+    done_bytes: int
     total_bytes: int | None
+    to_remove: int | None
     created_at: datetime
     finished_at: datetime | None
     stalled: bool
@@ -161,11 +167,17 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
 async def check_command(connection: Connection, command: ImportCoupons) -> None:
     """Detect errors of a command before its import is created. Raises Conflict."""
     if command.list is not None:
-        (target,) = await lists.get(connection, command.list)
-        if target.archived_at:
-            raise Conflict(f"list {target.name} is archived")
+        await get_list_target(connection, command.list)
     if (upload_id := uploads.parse_source(command.source or "")) and await uploads.find(connection, upload_id) is None:
         raise Conflict(f"there is no upload {upload_id}")
+
+
+async def get_list_target(connection: Connection, name: str) -> Target:
+    """Return the list as a target. Raises Conflict if it does not exist or is archived."""
+    (found,) = await lists.get(connection, name)
+    if found.archived_at:
+        raise Conflict(f"list {found.name} is archived")
+    return Target(found.id, found.name, TargetKind.LIST, found.case_sensitive)
 
 
 async def _store_inline_codes(connection: Connection, codes: Iterable[str]) -> str:
@@ -241,6 +253,13 @@ async def record_kept(connection: Connection, job: LeasedImport, *, reserved: in
     await connection.execute(SQL.record_kept, job.id, job.lease_token, reserved, assigned)
 
 
+async def begin_removing(connection: Connection, job: LeasedImport) -> None:
+    """Begin the phase in which an import in mode replace removes what the file does not have."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
+        await connection.execute(SQL.begin_removing, job.id, job.lease_token, timeout=DELETE_TIMEOUT_SECONDS)
+
+
 async def finish(connection: Connection, job: LeasedImport) -> None:
     """End an import that is complete. Raises LeaseLost."""
     await _end(connection, job, ImportState.FINISHED, None)
@@ -288,9 +307,12 @@ async def postpone(connection: Connection, job: LeasedImport, reason: str, *, se
     await log_event(connection, job.id, f"retrying in {seconds:.0f} s: {reason}")
 
 
-async def renew(connection: Connection, job: LeasedImport, *, lease_seconds: float) -> None:
-    """Extend the lease. Raises LeaseLost."""
-    if await connection.fetchval(SQL.renew, job.id, job.lease_token, lease_seconds) is None:
+async def renew(
+    connection: Connection, job: LeasedImport, published: Published = NOTHING_READ, *, lease_seconds: float
+) -> None:
+    """Extend the lease and publish the progress. Raises LeaseLost."""
+    arguments = job.id, job.lease_token, lease_seconds, published.read, published.done
+    if await connection.fetchval(SQL.renew, *arguments) is None:
         raise LeaseLost(f"import {job.id}")
 
 
@@ -322,7 +344,8 @@ async def log_event(connection: Connection, import_id: UUID, text: str) -> None:
 
 
 def _status(row: asyncpg.Record) -> ImportStatus:
-    return ImportStatus(**{**row, "mode": ImportMode(row["mode"]), "state": ImportState(row["state"])})
+    phase = ImportPhase(row["phase"]) if row["phase"] else None
+    return ImportStatus(**{**row, "mode": ImportMode(row["mode"]), "state": ImportState(row["state"]), "phase": phase})
 
 
 async def find(connection: Connection, import_id: UUID) -> ImportStatus | None:

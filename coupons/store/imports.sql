@@ -21,7 +21,7 @@ ON CONFLICT (name) DO UPDATE SET attributes = recipient_group.attributes WHERE f
 UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = read_bytes, claimed_lines = lines,
-    progressed_at = NULL
+    progressed_at = NULL, seen_bytes = read_bytes, done_bytes = read_bytes, to_remove = NULL
 FROM (
     SELECT j.id, j.state FROM import_job j
     WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now()) AND j.due_at <= now()
@@ -71,6 +71,18 @@ RETURNING id;
 -- record_kept: store how many codes an import in mode replace could not remove
 UPDATE import_job SET kept_reserved = $3, kept_assigned = $4 WHERE id = $1 AND lease_token = $2;
 
+-- begin_removing: begin to remove what the file does not have, and store about how much that is, as sendouts may take codes
+-- of the list at the same time. From now on the rate is that of the removal
+UPDATE import_job j
+SET to_remove = j.removed + greatest(0, CASE
+        WHEN j.list_id IS NOT NULL THEN (
+            SELECT least(l.available, l.available - j.added - j.existing + (
+                SELECT coalesce(sum(reserved), 0) FROM sendout_list WHERE list_id = l.id))
+            FROM coupon_list l WHERE l.id = j.list_id)
+        ELSE (SELECT count(*) FROM recipient WHERE group_id = j.group_id) - j.added - j.existing END),
+    claimed_at = clock_timestamp(), claimed_lines = j.removed, progressed_at = NULL
+WHERE id = $1 AND lease_token = $2;
+
 -- end: set the final state $3, with reason $4 if it is failed; no row if the lease is lost
 UPDATE import_job
 SET state = $3, reason = $4, finished_at = now(), lease_token = NULL, lease_owner = NULL, lease_until = NULL
@@ -99,8 +111,9 @@ WHERE id = $1 AND lease_token = $2;
 DELETE FROM import_rejection WHERE import_id IN (
     SELECT id FROM import_job WHERE finished_at < now() - make_interval(secs => $1));
 
--- renew: extend the lease; no row if the lease is lost
-UPDATE import_job SET lease_until = now() + make_interval(secs => $3)
+-- renew: extend the lease, and publish the progress: $4 bytes are read, $5 are done; no row if the lease is lost
+UPDATE import_job SET lease_until = now() + make_interval(secs => $3),
+    seen_bytes = greatest(seen_bytes, $4), done_bytes = greatest(done_bytes, $5)
 WHERE id = $1 AND lease_token = $2 AND lease_until > now() RETURNING id;
 
 -- log_event: add an event to the log of an import
@@ -111,17 +124,25 @@ SELECT at, text FROM import_event WHERE import_id = $1 ORDER BY number;
 
 -- rows: an unfinished import is stalled if nothing has moved for $5 seconds and no worker with its role shows life
 -- $4 imports with id $1, of list $2 and of group $3 (NULL: any), newest first, and only those before the import $7 that was
--- created at $6. per_second counts lines since the claim
+-- created at $6. per_second counts lines since the claim or,
+-- in the phase removing, removed codes or recipients since its begin
 SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(regexp_replace(j.source, '[?#].*', '?…'), '//[^/]*@', '//…@') AS source, j.state, j.reason,
-       j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned, j.read_bytes, j.total_bytes,
+       j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned,
+       CASE WHEN j.state = 'running' THEN CASE WHEN j.to_remove IS NULL THEN 'reading' ELSE 'removing' END END AS phase,
+       greatest(j.read_bytes, j.seen_bytes) AS read_bytes, work.done_bytes, j.total_bytes,
+       CASE WHEN j.mode = 'replace' THEN greatest(j.to_remove, j.removed) END AS to_remove,
        j.created_at, j.finished_at,
        j.finished_at IS NULL AND greatest(j.created_at, j.due_at, j.claimed_at, j.progressed_at) < now() - make_interval(secs => $5)
            AND NOT EXISTS (SELECT FROM worker w WHERE w.alive_until > now() AND 'import' = ANY (w.roles)) AS stalled,
        same.finished_at AS same_at, same.id AS same_as,
-       CASE WHEN j.state = 'running' AND j.lines > j.claimed_lines
-            THEN ((j.lines - j.claimed_lines) / elapsed.seconds)::float8 END AS per_second,
-       CASE WHEN j.state = 'running' AND j.read_bytes > j.claimed_bytes
-            THEN (greatest(j.total_bytes - j.read_bytes, 0) * elapsed.seconds / (j.read_bytes - j.claimed_bytes))::float8
+       CASE WHEN j.state = 'running' AND work.done > j.claimed_lines
+            THEN ((work.done - j.claimed_lines) / elapsed.seconds)::float8 END AS per_second,
+       CASE WHEN j.state <> 'running' THEN NULL
+            WHEN j.to_remove IS NOT NULL AND j.removed > j.claimed_lines
+            THEN (greatest(j.to_remove - j.removed, 0) * elapsed.seconds / (j.removed - j.claimed_lines))::float8
+            WHEN j.to_remove IS NULL AND work.done_bytes > j.claimed_bytes
+            THEN (greatest(j.total_bytes - work.done_bytes, 0) * extract(epoch FROM now() - j.claimed_at)
+                  / (work.done_bytes - j.claimed_bytes))::float8
        END AS seconds_left,
        coalesce(j.columns, ARRAY[CASE WHEN j.group_name IS NULL THEN 'code' ELSE 'email' END]) AS columns
 FROM import_job j
@@ -133,6 +154,8 @@ LEFT JOIN LATERAL (SELECT id, finished_at FROM import_job earlier
                      AND earlier.digest = j.digest AND earlier.created_at < j.created_at
                    ORDER BY earlier.created_at LIMIT 1) same ON true
 CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM j.progressed_at - j.claimed_at), 0.001) AS seconds) elapsed
+CROSS JOIN LATERAL (SELECT CASE WHEN j.to_remove IS NULL THEN j.lines ELSE j.removed END AS done,
+                           greatest(j.read_bytes, j.done_bytes) AS done_bytes) work
 WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::text IS NULL OR (l.name = $2 AND l.deleted_at IS NULL))
   AND ($3::text IS NULL OR g.name = $3)
   AND ($7::uuid IS NULL OR (j.created_at, j.id) < ($6::timestamptz, $7))

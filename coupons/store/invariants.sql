@@ -87,18 +87,19 @@ LEFT JOIN (SELECT sendout_id, lists, count(*) AS deliveries FROM delivery GROUP 
 GROUP BY sl.sendout_id, sl.list_id, sl.needed HAVING sl.needed <> coalesce(sum(d.deliveries), 0);
 
 -- batches_add_up: a batch's counters match its deliveries
-SELECT b.sendout_id, b.number, b.remaining, b.sent, b.refused, b.uncertain, b.cancelled, d.*
+SELECT b.sendout_id, b.number, b.remaining, b.deferred, b.sent, b.refused, b.uncertain, b.cancelled, d.*
 FROM delivery_batch b
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state IN ('pending', 'deferred')) AS is_remaining,
+           count(*) FILTER (WHERE state = 'deferred') AS is_deferred,
            count(*) FILTER (WHERE state = 'sent') AS is_sent,
            count(*) FILTER (WHERE state = 'refused') AS is_refused,
            count(*) FILTER (WHERE state = 'uncertain') AS is_uncertain,
            count(*) FILTER (WHERE state = 'cancelled') AS is_cancelled
     FROM delivery WHERE sendout_id = b.sendout_id AND number BETWEEN b.first_delivery AND b.last_delivery
 ) d
-WHERE (b.remaining, b.sent, b.refused, b.uncertain, b.cancelled)
-   <> (d.is_remaining, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
+WHERE (b.remaining, b.deferred, b.sent, b.refused, b.uncertain, b.cancelled)
+   <> (d.is_remaining, d.is_deferred, d.is_sent, d.is_refused, d.is_uncertain, d.is_cancelled);
 
 -- in_flight_is_leased: a mail in flight is a remaining delivery of a leased batch
 SELECT b.sendout_id, b.number, i.number AS delivery, d.state

@@ -7,10 +7,10 @@ JOIN delivery_batch b ON b.sendout_id = $1 AND d.number BETWEEN b.first_delivery
 WHERE d.sendout_id = $1 AND d.address_key = ANY ($2::text[]);
 
 -- lock_batches: lock batches with refused mails if $2, with deferred mails if $3, and the batches $4
--- They are locked before the sendout (schema.sql has the order). A batch that was never claimed has no deferred mail.
+-- They are locked before the sendout (schema.sql has the order).
 SELECT number FROM delivery_batch
 WHERE sendout_id = $1
-  AND (($2 AND refused > 0) OR ($3 AND remaining > 0 AND claimed_at IS NOT NULL) OR number = ANY ($4::integer[]))
+  AND (($2 AND refused > 0) OR ($3 AND deferred > 0) OR number = ANY ($4::integer[]))
 ORDER BY number FOR NO KEY UPDATE;
 
 -- lock: lock the sendout's row until the transaction ends
@@ -76,11 +76,13 @@ WITH chosen AS MATERIALIZED (
         address_key = coalesce(($7::text[])[array_position($5::integer[], number)], address_key)
     WHERE ctid = ANY (ARRAY(SELECT place FROM chosen)) AND sendout_id = $1
 ), counted AS (
-    SELECT batch, count(*) FILTER (WHERE state = 'refused')::integer AS refused FROM chosen GROUP BY batch
+    SELECT batch, count(*) FILTER (WHERE state = 'refused')::integer AS refused,
+           count(*) FILTER (WHERE state = 'deferred')::integer AS deferred
+    FROM chosen GROUP BY batch
 )
 UPDATE delivery_batch b
 SET remaining = b.remaining + c.refused, refused = b.refused - c.refused, closed = false, due_at = now(),
-    claimed_remaining = b.claimed_remaining + c.refused  -- or the rate would count these mails as unsent
+    deferred = b.deferred - c.deferred, next_attempt_at = CASE WHEN b.deferred > c.deferred THEN b.next_attempt_at END
 FROM counted c WHERE b.sendout_id = $1 AND b.number = c.batch;
 
 -- reopen: make a finished sendout sending again, because it has pending mails

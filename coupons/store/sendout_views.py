@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.paging import PAGE_SIZE, UnknownCursor
+from coupons.sendout_speed import Pending, Sample, Speed, estimate, measure
 from coupons.states import STALLED, STOPPED_STATES, DeliveryState, SendoutState, Shortage, StateFilter
 from coupons.store import waits
 from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
@@ -100,8 +102,14 @@ class Sendout:
     refused: int
     uncertain: int
     cancelled: int
+    deferred: int
+    """Of the remaining mails, those that wait for another attempt."""
+    next_attempt_at: datetime | None
+    """When the first deferred mail is due; None if the sendout is not sending or no mail is deferred."""
     per_second: float | None
-    """Mails per second that got an outcome, averaged over the last minute; None if no mail was sent in it."""
+    """Mails per second: the rate limit if the workers keep it, else outcomes per second; None if it is unknown."""
+    seconds_left: float | None
+    """The time until each mail that is not deferred has an outcome; None if it is unknown."""
     lists: tuple[SendoutList, ...]
 
     @property
@@ -142,10 +150,6 @@ class Sendout:
     def handed_over(self) -> int:
         """The number of mails that the relay has accepted or may have accepted, or that are in flight."""
         return self.sent + self.uncertain + self.in_flight
-
-    @property
-    def seconds_left(self) -> float | None:
-        return self.remaining / self.per_second if self.per_second else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +239,39 @@ async def _rows(
         of_sendout[columns.pop("sendout_id")].append(SendoutList(**columns))
     return [
         Sendout(
-            **{**row, "state": SendoutState(row["state"])},
+            **_without_speed({**row, "state": SendoutState(row["state"])}),
             resumable=row["state"] == SendoutState.INTERRUPTED and row["id"] in resumable,
             wait=wait_of.get(row["id"]),
             lists=tuple(of_sendout[row["id"]]),
         )
         for row in rows
     ]
+
+
+def _without_speed(columns: dict[str, Any]) -> dict[str, Any]:
+    """Replace the columns from `times` on by the rate and the time left."""
+    names = [*columns]
+    given = {name: columns.pop(name) for name in names[names.index("times") :]}
+    speed = _speed(columns, given) if columns["state"] == SendoutState.SENDING else Speed()
+    return {**columns, "per_second": speed.per_second, "seconds_left": speed.seconds_left}
+
+
+def _speed(columns: dict[str, Any], given: dict[str, Any]) -> Speed:
+    pending = Pending(
+        mails=given["pending"] or 0,
+        unclaimed=given["unclaimed"] or 0,
+        unclaimed_batches=given["unclaimed_batches"] or 0,
+        next_batch_in=given["next_batch_in"],
+        batch_seconds=given["batch_seconds"],
+        claimed_seconds=given["claimed_seconds"] or 0,
+        deferred=columns["deferred"],
+        deferred_share=min(columns["deferred"] / (given["last_first_outcomes"] or 1), 1),
+    )
+    times, outcomes, first = given["times"] or (), given["outcomes"] or (), given["first_outcomes"] or ()
+    samples = [Sample(*each) for each in zip(times, outcomes, first, strict=True)]
+    rate = None
+    if samples and given["progressed_at"]:
+        last = Sample(given["last_at"], given["last_outcomes"], given["last_first_outcomes"])
+        since = max(filter(None, (columns["started_at"], given["resumed_at"])), default=samples[0].at)
+        rate = measure(samples, last, since=since, now=given["now"], progressed_at=given["progressed_at"])
+    return estimate(pending, rate, columns["per_hour"])

@@ -2,8 +2,8 @@
 -- NULL, and only those before the sendout $6 that was created at $5
 -- A sending sendout whose start time has not come is scheduled. A sendout is stalled if its next step needs a worker, nothing
 -- has moved for a lease ($4 seconds), and no worker with the role `needed_role` shows life.
--- `per_second` is computed from the outcomes of the batches that were worked on in the last minute. Each batch counts
--- with the part of its time that lies in this minute.
+-- The columns from `times` on give the rate and the time left (coupons/sendout_speed.py). Like a sample, the present
+-- numbers are those at the time of the last outcome; if that was longer than 5 s ago, of a time 5 s ago.
 -- The sendouts are chosen before anything else is read. Otherwise a generic plan, which expects one sendout, adds up the
 -- batches of all sendouts before it sorts them: 334 ms instead of 15 for 100 of 2,000 sendouts with 100 batches each.
 WITH chosen AS MATERIALIZED (
@@ -25,7 +25,14 @@ SELECT s.id, m.name AS message, m.version AS message_version, coalesce(g.name, s
        coalesce(b.remaining, 0) AS remaining, coalesce(b.in_flight, 0) AS in_flight, coalesce(b.leased_batches, 0) AS leased_batches,
        coalesce(b.sent, 0) AS sent, coalesce(b.refused, 0) AS refused, coalesce(b.uncertain, 0) AS uncertain,
        coalesce(b.cancelled, 0) AS cancelled,
-       CASE WHEN s.state = 'sending' THEN r.per_second END AS per_second
+       coalesce(b.deferred, 0) AS deferred,
+       CASE WHEN v.state = 'sending' THEN
+            greatest(b.next_attempt_at, CASE WHEN s.per_hour IS NOT NULL AND b.deferred > 0 THEN s.next_batch_at END) END AS next_attempt_at,
+       w.times, w.outcomes, w.first_outcomes,
+       greatest(b.progressed_at, now() - interval '5 s') AS last_at, b.outcomes AS last_outcomes,
+       b.first_outcomes AS last_first_outcomes, b.progressed_at, s.resumed_at, now(),
+       extract(epoch FROM s.next_batch_at - now())::float8 AS next_batch_in, b.pending, b.unclaimed, b.unclaimed_batches,
+       b.batch_seconds, b.claimed_seconds
 FROM chosen s
 CROSS JOIN LATERAL (SELECT CASE WHEN s.state = 'sending' AND s.start_at > now() THEN 'scheduled' ELSE s.state END AS state) v
 JOIN message m ON m.id = s.message_id
@@ -39,22 +46,26 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT sum(remaining) AS remaining, sum(cardinality(in_flight)) AS in_flight, count(*) FILTER (WHERE lease_until > now()) AS leased_batches,
            sum(sent) AS sent, sum(refused) AS refused, sum(uncertain) AS uncertain, sum(cancelled) AS cancelled,
+           sum(deferred) AS deferred, min(next_attempt_at) AS next_attempt_at,
+           sum(outcomes)::bigint AS outcomes, sum(first_outcomes)::bigint AS first_outcomes, max(progressed_at) AS progressed_at,
+           sum(remaining - deferred) FILTER (WHERE is_released) AS pending,
+           sum(remaining - deferred) FILTER (WHERE is_released AND is_unclaimed) AS unclaimed,
+           count(*) FILTER (WHERE is_released AND is_unclaimed AND remaining > deferred) AS unclaimed_batches,
+           extract(epoch FROM avg(progressed_at - claimed_at)
+               FILTER (WHERE lease_token IS NULL AND progressed_at > claimed_at))::float8 AS batch_seconds,
+           extract(epoch FROM now() - min(claimed_at)
+               FILTER (WHERE NOT is_unclaimed AND remaining > deferred))::float8 AS claimed_seconds,
            greatest(max(flushed_at), max(claimed_at), min(due_at) FILTER (WHERE NOT closed)) AS moved_at
-    FROM delivery_batch WHERE sendout_id = s.id
+    FROM delivery_batch, LATERAL (SELECT NOT s.rest_held OR last_delivery <= s.first_part AS is_released,
+                                         lease_until IS NULL OR lease_until <= now() AS is_unclaimed) each
+    WHERE sendout_id = s.id
 ) b ON true
 CROSS JOIN LATERAL (
     SELECT greatest(s.created_at, s.started_at, s.resumed_at, s.next_batch_at, sw.created_at, b.moved_at)
                < now() - make_interval(secs => $4)
            AND NOT EXISTS (SELECT FROM worker w WHERE w.alive_until > now() AND n.role = ANY (w.roles)) AS is_stalled
 ) l
-LEFT JOIN LATERAL (
-    SELECT (sum((claimed_remaining - remaining) * extract(epoch FROM flushed_at - greatest(claimed_at, w.since))
-                / greatest(extract(epoch FROM flushed_at - claimed_at), 0.001))
-            / greatest(extract(epoch FROM now() - greatest(min(claimed_at), w.since)), 1))::float8 AS per_second
-    FROM delivery_batch, (SELECT now() - interval '1 minute' AS since) w
-    WHERE s.state = 'sending' AND sendout_id = s.id AND flushed_at > w.since
-    GROUP BY w.since
-) r ON true
+LEFT JOIN sendout_speed w ON w.sendout_id = s.id AND v.state = 'sending'
 ORDER BY s.created_at DESC, s.id DESC;
 
 -- created_at: when a sendout was created

@@ -37,8 +37,7 @@ WITH moved AS (
     WHERE b.uncertain > 0 GROUP BY b.number
 ), batches AS (
     UPDATE delivery_batch b
-    SET remaining = b.remaining + c.amount, uncertain = b.uncertain - c.amount, closed = false, due_at = now(),
-        claimed_remaining = b.claimed_remaining + c.amount  -- or the rate would count these mails as unsent
+    SET remaining = b.remaining + c.amount, uncertain = b.uncertain - c.amount, closed = false, due_at = now()
     FROM counted c WHERE b.sendout_id = $1 AND b.number = c.batch
 )
 SELECT count(*) FROM moved;

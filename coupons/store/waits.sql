@@ -58,7 +58,7 @@ SELECT w.sendout_id, i.*
 FROM sendout_wait w
 LEFT JOIN LATERAL (
     SELECT a.id, c.type AS command_type, c.rejection_reason, j.state, coalesce(l.name, j.group_name) AS target,
-           (100 * least(j.read_bytes, j.total_bytes) / nullif(j.total_bytes, 0))::integer AS percent,
+           (100 * least(greatest(j.read_bytes, j.done_bytes), j.total_bytes) / nullif(j.total_bytes, 0))::integer AS percent,
            c.id IS NULL AND j.id IS NULL AND w.arrive_until < now() AS is_late,
            count(*) OVER () AS total
     FROM (SELECT unnest(w.after), true UNION ALL SELECT unnest(w.unfinished), false) a (id, must_finish)

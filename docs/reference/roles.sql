@@ -87,7 +87,7 @@ GRANT SELECT, INSERT, UPDATE (reason), DELETE ON dead_letter TO coupons_preparer
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
 GRANT SELECT (sendout_id, address_key, state, was_uncertain) ON delivery TO coupons_preparer;  -- who got a message already
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
-GRANT SELECT (id, list_id, group_id, group_name, mode, state, read_bytes, total_bytes, created_at, finished_at)
+GRANT SELECT (id, list_id, group_id, group_name, mode, state, read_bytes, done_bytes, total_bytes, created_at, finished_at)
     ON import_job TO coupons_preparer;
 GRANT SELECT, UPDATE (available) ON coupon_list TO coupons_preparer;
 GRANT SELECT, INSERT,
@@ -106,8 +106,10 @@ GRANT SELECT, UPDATE (state, reason, waiting_reason, next_batch_at, finished_at,
 GRANT SELECT, UPDATE (needed, reserved, assigned, sent) ON sendout_list TO coupons_sender;
 GRANT SELECT,
       UPDATE (remaining, sent, refused, uncertain, cancelled, closed, due_at, lease_token, lease_owner, lease_until,
-              in_flight, last_flush, flushed_at, claimed_at, claimed_remaining)
+              in_flight, last_flush, flushed_at, claimed_at, deferred, next_attempt_at, outcomes, first_outcomes,
+              progressed_at)
     ON delivery_batch TO coupons_sender;
+GRANT SELECT, INSERT, UPDATE (times, outcomes, first_outcomes) ON sendout_speed TO coupons_sender;
 GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since, was_uncertain, lists)
     ON delivery TO coupons_sender;
 GRANT INSERT ON delivery_attempt TO coupons_sender;
@@ -116,8 +118,8 @@ GRANT SELECT, INSERT, UPDATE (next_mail_at) ON rate_limit TO coupons_sender;
 -- Console and API. They read everything except codes, and write the decisions of operators (pause, reschedule, cancel,
 -- uncertain mails, retries) and uploaded files. A retry may correct the address of a mail that no relay has accepted; a
 -- trigger keeps all other addresses.
-GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, delivery_batch,
-    delivery, delivery_attempt, import_job, import_event, upload, worker TO coupons_web;
+GRANT SELECT ON command, coupon_list, recipient_group, message, message_list, sendout, sendout_list, sendout_speed,
+    delivery_batch, delivery, delivery_attempt, import_job, import_event, upload, worker TO coupons_web;
 GRANT SELECT (sendout_id, after, unfinished, arrive_until, created_at), DELETE ON sendout_wait TO coupons_web;
 GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
 GRANT SELECT (import_id, reasons) ON import_rejection TO coupons_web;
@@ -128,7 +130,7 @@ GRANT UPDATE (state, reason, not_resumed, waiting_reason, start_at, per_hour, ov
               resumed_at, rest_held, finished_at, lease_token, lease_owner, lease_until)
     ON sendout TO coupons_web;
 GRANT UPDATE (reserved, assigned, sent, missing) ON sendout_list TO coupons_web;
-GRANT UPDATE (remaining, sent, refused, uncertain, closed, due_at, claimed_remaining) ON delivery_batch TO coupons_web;
+GRANT UPDATE (remaining, sent, refused, uncertain, closed, due_at, deferred, next_attempt_at) ON delivery_batch TO coupons_web;
 GRANT UPDATE (state, changed_at, due_at, deferred_since, reply, address, address_key) ON delivery TO coupons_web;
 GRANT INSERT, UPDATE (address) ON delivery_attempt TO coupons_web;
 GRANT UPDATE (state, finished_at, lease_token, lease_owner, lease_until) ON import_job TO coupons_web;

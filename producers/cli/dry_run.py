@@ -1,7 +1,7 @@
 """`--dry-run` of an import: this process reads and checks the file, and writes nothing."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -10,7 +10,7 @@ import click
 from coupons.states import ImportMode, TargetKind
 from producers.cli.confirm import confirm
 from producers.cli.files import can_be_read_again, source_of, write_rejected
-from producers.cli.output import amount, counted, emit_json
+from producers.cli.output import amount, counted, describe_kept, emit_json
 from producers.cli.progress import bar
 from producers.cli.runtime import REJECTED_LINES, database, on_abort, settings
 
@@ -29,11 +29,10 @@ async def dry_run_import(
     async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
         if rejected:
             await write_rejected(rejected, found.rejected, found.columns)
-        counts = _counts(found)
     if json_output:
-        emit_json(counts)
+        emit_json(_counts(found))
     else:
-        click.echo(_in_words(counts, found.counts.reasons))
+        click.echo("\n".join(_in_words(found, mode, TargetKind.LIST if list_ else TargetKind.GROUP)))
     return REJECTED_LINES if found.counts.reasons else None
 
 
@@ -48,26 +47,26 @@ async def confirm_import(
     target = f"list {list_}" if list_ else f"group {group}"
     verb = "Replace the available codes of" if list_ else "Replace the recipients of"
     question = f"{verb} {target}?" if mode == ImportMode.REPLACE else f"Remove these lines from {target}?"
-    confirm(question, [await _in_numbers(file, list_=list_, group=group, mode=mode, format_=format_)])
+    confirm(question, await _in_numbers(file, list_=list_, group=group, mode=mode, format_=format_))
 
 
 async def _in_numbers(
     file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
-) -> str:
+) -> list[str]:
     from asyncpg import InsufficientPrivilegeError
 
     from coupons.errors import UserError
 
     if not isinstance(file, str) and not can_be_read_again(file):
-        return "the numbers are unknown: the input is not a file"
+        return ["the numbers are unknown: the input is not a file"]
     try:
         async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
-            words = _in_words(_counts(found), found.counts.reasons)
+            words = [*_in_words(found, mode, TargetKind.LIST if list_ else TargetKind.GROUP)]
     except InsufficientPrivilegeError:
-        return "the numbers are unknown: this login may not read codes"
+        return ["the numbers are unknown: this login may not read codes"]
     except UserError as error:
         if isinstance(file, str):
-            return f"the numbers are unknown: {error}"
+            return [f"the numbers are unknown: {error}"]
         raise
     if not isinstance(file, str):
         os.lseek(file.fileno(), 0, os.SEEK_SET)  # the file object has not read the file, so its seek() may do nothing
@@ -101,17 +100,20 @@ async def _dry_run(
 
 async def _target(connection: "Connection", list_: str | None, group: str | None) -> "Target":
     """Return the list or group. A group that does not exist yet counts as empty, because an import creates it."""
-    from coupons.store import groups, lists
+    from coupons.store import groups, imports
     from coupons.store.imports import Target
 
     if list_ is not None:
-        (found,) = await lists.get(connection, list_)
-        return Target(found.id, found.name, TargetKind.LIST, found.case_sensitive)
+        return await imports.get_list_target(connection, list_)
     known = await groups.find(connection, group or "")
     return Target(known.id if known else 0, group or "", TargetKind.GROUP)
 
 
 def _counts(found: "DryRunReport") -> dict[str, int]:
+    """Return the numbers of lines: `lines` = `blank` + `new` + `existing` + `rejected` (+ `removed` in mode delete).
+
+    In mode replace, `removed` is the number of codes or recipients that the file does not have.
+    """
     from coupons.files.rejections import Reason, parse_reason
 
     counts = found.counts
@@ -119,23 +121,43 @@ def _counts(found: "DryRunReport") -> dict[str, int]:
     for stored, lines in counts.reasons.items():
         reasons[parse_reason(stored)[0]] += lines
     return {
-        "lines": found.lines, "new": counts.added, "existing": counts.existing, "removed": counts.removed,
-        "blank": found.blank, **reasons,
+        "lines": found.lines, "blank": found.blank, "new": counts.added, "existing": counts.existing,
+        "removed": counts.removed, "rejected": counts.rejected, "kept_reserved": counts.kept_reserved,
+        "kept_assigned": counts.kept_assigned, **reasons,
     }  # fmt: skip
 
 
-def _in_words(counts: dict[str, int], reasons: dict[str, int]) -> str:
-    """Return the counts as text. Every line is counted once: new, already known for some reason, invalid, or blank."""
+KNOWN_REASONS = {
+    "duplicate": "duplicate in file", "in_list": "already in the list", "sent": "already sent",
+    "assigned": "assigned to recipients", "reserved": "reserved for sendouts", "not_in_list": "not in list",
+}  # fmt: skip
+"""These reasons are shown. Other rejected lines are invalid, or their code is in another list."""
+
+
+def _in_words(found: "DryRunReport", mode: ImportMode, kind: TargetKind) -> Iterator[str]:
+    """Yield the numbers of lines, then those of codes or recipients that are not in the file."""
+    counts = _counts(found)
+    other_lists = _other_lists(found)
+    invalid = counts["rejected"] - sum(counts[reason] for reason in KNOWN_REASONS) - counts["other_list"]
+    parts = [
+        (counts["new"], "new"),
+        (counts["existing"], "updated" if kind is TargetKind.GROUP else "unchanged"),
+        (counts["removed"] if mode == ImportMode.DELETE else 0, "to be removed"),
+        *((counts[reason], word) for reason, word in KNOWN_REASONS.items()),
+        (counts["blank"], "blank"),
+        *other_lists,
+        (invalid, "invalid"),
+    ]
+    shown = [f"{amount(lines)} {word}" for lines, word in parts if lines or word == "new"]
+    yield f"{counted(counts['lines'], 'line')}: {', '.join(shown)}"
+    if mode == ImportMode.REPLACE:
+        what = "recipient" if kind is TargetKind.GROUP else "code"
+        yield f"to be removed: {counted(counts['removed'], what)} not in the file"
+        yield from describe_kept(counts["kept_reserved"], counts["kept_assigned"])
+
+
+def _other_lists(found: "DryRunReport") -> list[tuple[int, str]]:
     from coupons.files.rejections import Reason, describe, parse_reason
 
-    parsed = [(*parse_reason(stored), lines) for stored, lines in sorted(reasons.items())]
-    other_lists = [(lines, describe(reason, name)) for reason, name, lines in parsed if reason is Reason.OTHER_LIST]
-    words = {
-        "new": "new", "existing": "unchanged", "removed": "to be removed", "duplicate": "duplicate in file",
-        "in_list": "already in the list", "sent": "already sent", "assigned": "assigned to recipients",
-        "reserved": "reserved for sendouts", "not_in_list": "not in list", "blank": "blank",
-    }  # fmt: skip
-    invalid = counts["lines"] - sum(counts[name] for name in words) - counts["other_list"]
-    parts = [(counts[name], word) for name, word in words.items()] + other_lists + [(invalid, "invalid")]
-    shown = [f"{amount(lines)} {word}" for lines, word in parts if lines or word == "new"]
-    return f"{counted(counts['lines'], 'line')}: {', '.join(shown)}"
+    parsed = [(*parse_reason(stored), lines) for stored, lines in sorted(found.counts.reasons.items())]
+    return [(lines, describe(reason, name)) for reason, name, lines in parsed if reason is Reason.OTHER_LIST]

@@ -52,7 +52,8 @@ async def import_file(
     (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
 
     The column `email` (or `E-Mail`, `mail` …) holds the address. Every other column is an attribute that messages can
-    use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the same name.
+    use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the same name; with
+    --mode replace, the group has only the attributes in FILE.
 
     Exit code 3: the import finished, but some lines were rejected. `--rejected OUTPUT` writes these lines to
     a CSV, and `coupons show ID --rejected` prints them later.

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import click
 
-from coupons.states import ImportMode, ImportState
+from coupons.states import ImportMode, ImportPhase, ImportState
 from producers.cli.confirm import is_asked, yes_option
 from producers.cli.dry_run import confirm_import, dry_run_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, write_rejected
@@ -15,6 +15,7 @@ from producers.cli.output import (
     as_json,
     coloured,
     counted,
+    describe_kept,
     emit_json,
     emit_rejected,
     moment,
@@ -139,8 +140,15 @@ async def follow_import(
 
 
 def _progress_of(job: "ImportStatus") -> Progress:
+    if job.phase == ImportPhase.REMOVING:
+        what = "recipients" if job.group else "codes"
+        return Progress(
+            job.removed, job.to_remove, ImportPhase.REMOVING,
+            amount=f"{amount(job.removed)} of {amount(job.to_remove)} {what} removed",
+            rate=f"{job.per_second:,.0f} {what}/s" if job.per_second else "", seconds_left=job.seconds_left,
+        )  # fmt: skip
     return Progress(
-        job.read_bytes, job.total_bytes, job.stall or job.state, ended=job.finished_at is not None,
+        job.done_bytes, job.total_bytes, job.stall or job.phase or job.state, ended=job.finished_at is not None,
         amount=f"{format_volume(job.read_bytes, job.total_bytes)}, {counted(job.lines, 'line')}",
         rate=f"{job.per_second:,.0f} lines/s" if job.per_second else "", seconds_left=job.seconds_left,
     )  # fmt: skip
@@ -185,7 +193,8 @@ def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()
     from producers.local_time import format_time
 
     existing = "updated" if job.group else "unchanged"
-    parts = {"added": job.added, "removed": job.removed, existing: job.existing, "blank": job.blank}
+    removed_lines = job.removed if job.mode == ImportMode.DELETE else 0
+    parts = {"added": job.added, "removed": removed_lines, existing: job.existing, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)
     reason = f": {job.reason}" if job.reason else ""
     click.echo(
@@ -194,11 +203,13 @@ def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()
     )
     if job.stall:
         click.echo(f"  {job.stall}")
-    left = {"reserved for sendouts": job.kept_reserved, "assigned to recipients": job.kept_assigned}
-    if any(left.values()):
-        whose = ", ".join(f"{amount(number)} {why}" for why, number in left.items() if number)
-        click.echo(f"  not removed: {whose}")
+    if job.mode == ImportMode.REPLACE:
+        click.echo(f"  removed: {counted(job.removed, 'recipient' if job.group else 'code')} not in the file")
+    for line in describe_kept(job.kept_reserved, job.kept_assigned):
+        click.echo(f"  {line}")
     if job.same_at:
         click.echo(f"  the same file was imported on {moment(job.same_at)} ({job.same_as}): {amount(job.added)} new")
+    if job.phase:
+        click.echo(f"  {_progress_of(job).line}")
     for event in events:
         click.echo(f"  {format_time(event.at, seconds=True)}  {event.text}")

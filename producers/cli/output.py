@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,13 @@ def amount(number: int | None) -> str:
 def counted(number: int | None, noun: str, plural: str = "") -> str:
     """Return `1 mail`, `2 mails` or `? mails`. `plural` is needed if it is not the noun with an s."""
     return f"{amount(number)} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def describe_kept(reserved: int, assigned: int) -> Iterator[str]:
+    """Yield a line about the codes that an import could not remove, if there are any."""
+    kept = {"reserved for sendouts": reserved, "assigned to recipients": assigned}
+    if any(kept.values()):
+        yield f"not removed: {', '.join(f'{amount(number)} {why}' for why, number in kept.items() if number)}"
 
 
 def mark(ok: bool) -> str:

@@ -18,7 +18,7 @@ from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asy
 from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
 from producers.cli.send_check import check_before_sending, report_check
 from producers.cli.set_option import naming_the_remedy, parse_values
-from producers.cli.show import describe, format_start, list_problems
+from producers.cli.show import describe, format_start, format_waiting, list_problems
 from producers.durations import format_rate
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _progress_of(sendout: "Sendout") -> Progress:
     state = sendout.stall or sendout.waiting or sendout.waiting_reason or format_start(sendout) or sendout.state
     done = (total or 0) - sendout.remaining
     return Progress(
-        done, total, state, ended=sendout.ended,
+        done, total, ", ".join(filter(None, (format_waiting(sendout), state))), ended=sendout.ended,
         amount="" if total is None else f"{amount(done)} of {counted(total, 'mail')}",
         rate=format_rate(sendout.per_second) if sendout.per_second else "", seconds_left=sendout.seconds_left,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from producers.cli.output import (
 )
 from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import Failed, asynchronous, database
-from producers.durations import format_duration, format_rate
+from producers.durations import format_deferred, format_duration, format_rate
 
 if TYPE_CHECKING:
     from coupons.database import Connection
@@ -190,10 +190,21 @@ def format_pace(sendout: "Sendout") -> str:
 
 
 def format_speed(sendout: "Sendout") -> str:
-    if not sendout.per_second:
-        return ""
-    left = f", {format_duration(sendout.seconds_left)} left" if sendout.seconds_left else ""
-    return f"{format_rate(sendout.per_second)}{left}"
+    """Return the rate, the time left and the number of deferred mails, as far as they are known."""
+    return ", ".join(filter(None, (_rate(sendout), _left(sendout), format_waiting(sendout))))
+
+
+def format_waiting(sendout: "Sendout") -> str:
+    """Return how many mails wait for another attempt, or "" if there are none."""
+    return format_deferred(sendout.deferred, sendout.next_attempt_at) if sendout.deferred else ""
+
+
+def _rate(sendout: "Sendout") -> str:
+    return format_rate(sendout.per_second) if sendout.per_second else ""
+
+
+def _left(sendout: "Sendout") -> str:
+    return f"{format_duration(sendout.seconds_left)} left" if sendout.seconds_left else ""
 
 
 def _counts(sendout: "Sendout") -> str:

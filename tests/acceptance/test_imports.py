@@ -75,9 +75,42 @@ def test_a_dry_run_reports_the_counts_and_writes_nothing(open_shop: Shop) -> Non
         "6 lines: 1 new, 1 duplicate in file, 1 already in the list, 1 blank, 1 already in list elsewhere, 1 invalid\n"
     )
     assert {reason: count for reason, count in counts.items() if count} == {
-        "lines": 6, "new": 1, "blank": 1, "url": 1, "duplicate": 1, "in_list": 1, "other_list": 1
+        "lines": 6, "new": 1, "blank": 1, "rejected": 4, "url": 1, "duplicate": 1, "in_list": 1, "other_list": 1
     }  # fmt: skip
     assert open_shop.contents() == before
+
+
+def test_removed_codes_are_counted_apart_from_the_lines_of_the_file(open_shop: Shop) -> None:
+    """A replace removes codes that are not in the file: the dry run and the report count them in another line."""
+    open_shop.coupons("list", "create", "apart")
+    open_shop.import_codes("apart", codes("APART", 5))
+    file = open_shop.file("apart.txt", "APART-00001\nAPART-NEW\nAPART-NEW\nwww.example.org\n")
+    arguments = ("import", file, "--list", "apart", "--mode", "replace")
+    shown = open_shop.coupons(*arguments, "--dry-run", code=REJECTED_LINES).out
+    assert shown == (
+        "4 lines: 1 new, 1 unchanged, 1 duplicate in file, 1 invalid\nto be removed: 4 codes not in the file\n"
+    )
+    counts = open_shop.coupons(*arguments, "--dry-run", "--json", code=REJECTED_LINES).json
+    assert counts["lines"] == counts["blank"] + counts["new"] + counts["existing"] + counts["rejected"] == 4
+    assert counts["removed"] == 4
+    done = open_shop.coupons(*arguments, "--wait", code=REJECTED_LINES).out.splitlines()
+    assert done[0].endswith("finished: 4 lines, 1 added, 1 unchanged, 2 rejected")
+    assert done[1] == "  removed: 4 codes not in the file"
+    deleted = open_shop.file("apart-delete.txt", "APART-00001\nAPART-00002\n")
+    arguments = ("import", deleted, "--list", "apart", "--mode", "delete")
+    shown = open_shop.coupons(*arguments, "--dry-run", code=REJECTED_LINES).out
+    assert shown == "2 lines: 0 new, 1 to be removed, 1 not in list\n"
+    done = open_shop.coupons(*arguments, "--wait", code=REJECTED_LINES).out.splitlines()
+    assert done[0].endswith("finished: 2 lines, 1 removed, 1 rejected")
+
+
+def test_a_dry_run_of_an_archived_list_fails_like_the_import(open_shop: Shop) -> None:
+    """No import into an archived list is accepted."""
+    open_shop.coupons("list", "create", "stored-away")
+    open_shop.coupons("list", "archive", "stored-away")
+    arguments = ("import", open_shop.file("x.txt", "X"), "--list", "stored-away")
+    for option in ("--dry-run", "--wait"):
+        assert "list stored-away is archived" in open_shop.coupons(*arguments, option, code=1).err
 
 
 def test_a_dry_run_and_the_import_give_the_same_report(open_shop: Shop, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ def test_a_waiting_command_prints_a_line_every_ten_seconds_until_its_timeout(sho
     has the command that follows the job again, and stdout stays empty.
     """
     shop.has("slow", "slow", addresses(200), {"slow": codes("SLOW", 200)})
+    shop.coupons("list", "create", "other")
     with shop.worker("sendout", "deliver"), shop.worker("import", failpoints="import.claimed=stop") as importer:
         sending = ("send", "--message", "slow", "--group", "slow", "--per-hour", 3_600, "--wait", "--timeout", "11s")
-        importing = (*shop.importing("slow", codes("MORE", 5)), "--timeout", "11s", "--json")
+        importing = (*shop.importing("other", codes("OTHER", 5)), "--timeout", "11s", "--json")
         ends = [shop.begin(*sending), shop.begin(*importing)]
         sendout_end, import_end = (end() for end in ends)
         os.kill(importer.pid, signal.SIGCONT)

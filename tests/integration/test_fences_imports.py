@@ -11,10 +11,11 @@ from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, connect, open_pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.codes import check_codes
+from coupons.import_progress import ImportProgress, Published
 from coupons.settings import Settings
 from coupons.sources import source as sources
 from coupons.states import ImportMode
-from coupons.store import import_chunks, imports, lists, uploads
+from coupons.store import groups, import_chunks, imports, lists, uploads
 from coupons.store.imports import LeasedImport
 from tests.factories import (
     LEASE_SECONDS,
@@ -124,6 +125,43 @@ async def test_a_worker_without_the_lease_cannot_import_a_chunk(connection: Conn
     with pytest.raises(LeaseLost):
         await import_lines(connection, lost, CODES)
     assert await codes_of(connection) == []
+
+
+async def test_a_worker_without_the_lease_cannot_replace_attributes(connection: Connection) -> None:
+    """Another import may have added attributes in the meantime."""
+    command = ImportCoupons(group="g", mode=ImportMode.REPLACE, source="file:g.csv", format=Format(kind="csv"))
+    await imports.create(connection, command)
+    lost = await claimed(connection, command.id)
+    await groups.extend(connection, lost.target.id, ["town"])
+    await connection.execute(EXPIRE_LEASE)
+    with pytest.raises(LeaseLost):
+        await import_chunks.replace_attributes(connection, lost, [], lease_seconds=LEASE_SECONDS)
+    assert (await groups.get(connection, "g")).attributes == ["town"]
+
+
+async def test_recording_the_result_of_an_import_is_no_lost_lease(connection: Connection, pool: Pool) -> None:
+    """A renewal may wait until the result is recorded. Then the lease is given up, not lost to another worker."""
+    await add_list(connection, "a")
+    job = await claim_new(connection)
+    signals = Signals(("import",))
+    importer = Importer(pool=pool, signals=signals, nudges=Nudges(signals), settings=Settings(), owner="test")
+    progress = ImportProgress()
+    await imports.finish(connection, job)
+    with pytest.raises(LeaseLost):
+        await importer._renew(job, progress)
+    progress.has_ended = True
+    await importer._renew(job, progress)
+
+
+async def test_a_worker_publishes_the_progress_with_its_lease(connection: Connection) -> None:
+    """The bytes that are read and done are shown before a chunk is committed, and never decrease."""
+    await add_list(connection, "a")
+    job = await claim_new(connection)
+    for published in (Published(300, 150), Published(200, 100)):
+        await imports.renew(connection, job, published, lease_seconds=LEASE_SECONDS)
+        found = await imports.get(connection, job.id)
+        assert (found.read_bytes, found.done_bytes, found.phase, found.lines) == (300, 150, "reading", 0)
+    assert await connection.fetchval("SELECT position FROM import_job WHERE id = $1", job.id) == 0
 
 
 async def test_an_expired_lease_is_lost_even_if_unclaimed(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """Imports: every line has a result, chunks are atomic, and a repeated import changes nothing."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -317,6 +318,22 @@ async def test_codes_of_a_command_are_not_parsed_as_a_file(connection: Connectio
     assert (found.state, found.lines, found.added, found.blank) == ("finished", 7, 2, 1)
     assert await codes_of(connection) == ["%PDF-1.4", "OK"]
     assert [line for line, _ in await reasons(connection, command.id)] == [2, 3, 4, 5]
+
+
+async def test_a_replaced_group_has_the_attributes_of_the_file(connection: Connection, pool: Pool) -> None:
+    """A recipient keeps no attribute that the file does not have, and the group has only the file's attributes."""
+    first = "email,first_name,town\na@x.org,Ada,Rom\nb@x.org,Bob,Ulm\n"
+    await run_worker(connection, pool, await start_import(connection, first, group="g"))
+    second = await start_import(
+        connection, "email,first_name,phone\nA@x.org,Ava,1\nc@x.org,Cleo,2\n", group="g", mode=ImportMode.REPLACE
+    )
+    found = await run_worker(connection, pool, second)
+    assert (found.added, found.existing, found.removed, found.lines) == (1, 1, 1, 2)
+    rows = await connection.fetch("SELECT attributes::text FROM recipient ORDER BY address_key")
+    assert [json.loads(row["attributes"]) for row in rows] == [
+        {"first_name": "Ava", "phone": "1"}, {"first_name": "Cleo", "phone": "2"},
+    ]  # fmt: skip
+    assert (await groups.get(connection, "g")).attributes == ["first_name", "phone"]
 
 
 async def test_a_group_gets_new_recipients_and_new_attributes(connection: Connection, pool: Pool) -> None:

@@ -24,6 +24,7 @@ from tests.factories import (
     add_group,
     add_list,
     add_recipients,
+    add_samples,
     prepare,
     save_message,
     start,
@@ -398,9 +399,10 @@ async def test_a_repeated_flush_does_not_refuse_a_retried_mail(connection: Conne
 
 @pytest.mark.parametrize("state", [DeliveryState.REFUSED, DeliveryState.UNCERTAIN])
 async def test_the_rate_does_not_count_retried_mails(connection: Connection, state: DeliveryState) -> None:
-    """Mails per second come from the outcomes of the batches. Neither a retry nor a resend reduces them."""
+    """Mails per second come from the outcomes of attempts. Neither a retry nor a resend reduces them."""
     sendout_id = await sending(connection)
     await deliver(connection, outcomes(state, range(1, 9)))
+    await add_samples(connection, sendout_id)
     before = (await sendout_views.get(connection, sendout_id)).per_second
     await retries.retry(connection, sendout_id, REFUSED)
     await uncertain.resolve(connection, sendout_id, "resend")

@@ -117,6 +117,7 @@ UPDATE delivery SET state = 'refused' WHERE number = 2;
 UPDATE delivery SET state = 'deferred', was_uncertain = true, due_at = now(), deferred_since = now() WHERE number = 5;
 INSERT INTO sendout_wait SELECT id, id, '', ARRAY[id], '{}', now() FROM sendout;
 INSERT INTO dead_letter SELECT id, '', 'x' FROM command;
+INSERT INTO sendout_speed SELECT id, ARRAY[now()], '{1}', '{1}' FROM sendout;
 """
 """Rows of the tables that are still empty after an admission, and deliveries in other states."""
 
@@ -188,6 +189,9 @@ FORBIDDEN = {
     "sendout_list_list_id_fkey: a reservation of no list": "UPDATE sendout_list SET list_id = 9",
     "sendout_wait_sendout_id_fkey: a wait of no sendout": f"UPDATE sendout_wait SET sendout_id = {NEW_ID}",
     "dead_letter_command_id_fkey: a rejection of no command": f"UPDATE dead_letter SET command_id = {NEW_ID}",
+    "sendout_speed_sendout_id_fkey: samples of no sendout": f"UPDATE sendout_speed SET sendout_id = {NEW_ID}",
+    "sendout_speed_pkey: a sendout's samples twice": "INSERT INTO sendout_speed SELECT * FROM sendout_speed",
+    "each_sample_is_whole: a time without a number": "UPDATE sendout_speed SET times = times || now()",
     "delivery_batch_sendout_id_fkey: a batch of no sendout": f"UPDATE delivery_batch SET sendout_id = {NEW_ID}",
     # codes and their lists
     "coupon_code_check: an empty code": f"INSERT INTO coupon (list_id, code, import_id) VALUES (1, '', {NEW_ID})",
@@ -286,6 +290,8 @@ FORBIDDEN = {
     "imported_chunk_digest_check: an imported chunk with an invalid digest": "UPDATE imported_chunk SET digest = 'x'",
     # sendouts
     "sendout_state_check: a sendout in an unknown state": "UPDATE sendout SET state = 'done'",
+    "import_job_to_remove_check: a negative number": "UPDATE import_job SET mode = 'replace', to_remove = -1",
+    "only_replace_removes: an import in mode add that removes": OF_THE_LIST.format("to_remove = 1"),
     "sendout_per_hour_check: a rate of zero": "UPDATE sendout SET per_hour = 0",
     "sendout_over_minutes_check: a spread over zero minutes": "UPDATE sendout SET over_minutes = 0, per_hour = 1",
     "sendout_first_part_check: an empty first part": "UPDATE sendout SET first_part = 0",
@@ -322,6 +328,10 @@ FORBIDDEN = {
     "SET uncertain = -1, remaining = remaining + 1",
     "delivery_batch_cancelled_check: a negative number": "UPDATE delivery_batch "
     "SET cancelled = -1, remaining = remaining + 1",
+    "delivery_batch_deferred_check: a negative number": "UPDATE delivery_batch SET deferred = -1",
+    "deferred_is_remaining: more deferred than remaining": "UPDATE delivery_batch "
+    "SET deferred = remaining + 1, next_attempt_at = now()",
+    "deferred_has_a_time: deferred mails that are never due": "UPDATE delivery_batch SET deferred = 1",
     "delivery_number_check: a delivery before the first": "UPDATE delivery SET number = 0 WHERE number = 1",
     "delivery_address_check: a mail to an address with a line break": ADDRESS.format("delivery"),
     "delivery_state_check: an unknown state": "UPDATE delivery SET state = 'done' WHERE number = 1",

@@ -29,7 +29,7 @@ from coupons.store.deliveries import Batch, Delivery, DeliveryResult
 from producers.web.server import serve
 from sandbox.process import free_ports
 from sandbox.services import Services
-from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, prepare, save_message, start
+from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, add_samples, prepare, save_message, start
 from tests.services import execute
 from tests.web import SAME_ORIGIN, Queues, consume, errors, upload, web_client
 
@@ -378,11 +378,11 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
     await record(
         connection, batch, [DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due[:4]], intents=(5, 6, 7)
     )
-    await connection.execute("UPDATE delivery_batch SET claimed_at = now() - interval '2 s', flushed_at = now()")
+    await add_samples(connection, sendout_id)
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert "<b>3</b> in flight" in text
-    assert "<span>2 mails/s</span>" in text
-    assert "<span>3 s left</span>" in text
+    assert "<span>1 mail/s</span>" in text
+    assert "<span>6 s left</span>" in text
     await sendouts.set_waiting_reason(connection, sendout_id, "relay mx:25 refuses connections since 12:00 UTC")
     await connection.execute("UPDATE sendout SET per_hour = 3600, start_at = '2031-01-01 00:00Z'")
     text = (await site.get(f"/sendouts/{sendout_id}")).text

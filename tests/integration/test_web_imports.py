@@ -347,6 +347,22 @@ async def wait_for_uploads(connection: Connection, count: int) -> None:
 # --- a running import ------------------------------------------------------------------------------------------------
 
 
+async def test_a_removal_shows_its_own_progress(site: AsyncClient, connection: Connection) -> None:
+    """In the phase removing, the page and the API count the removed codes, not the lines of the file."""
+    import_id = await running_import(connection)
+    await connection.execute(
+        "UPDATE import_job SET mode = 'replace', to_remove = 500, removed = 100, claimed_lines = 0,"
+        " claimed_at = progressed_at - interval '2 s'"
+    )
+    text = (await site.get(f"/imports/{import_id}")).text
+    assert '<progress class="running" value="100" max="500" aria-label="Removal progress"' in text
+    assert "removing: <b>100</b> of 500 codes not in the file" in text
+    assert "<span>50 removed/s</span>" in text
+    assert "<span>8 s left</span>" in text
+    found = (await site.get(f"/api/imports/{import_id}")).json()
+    assert (found["phase"], found["removed"], found["to_remove"], found["seconds_left"]) == ("removing", 100, 500, 8)
+
+
 async def test_a_running_import_shows_its_progress(site: AsyncClient, connection: Connection) -> None:
     """The page shows bytes, lines, rate, time left and log, and updates with and without JavaScript."""
     import_id = await running_import(connection)
@@ -435,7 +451,7 @@ async def test_an_import_reports_codes_that_it_could_not_remove(
     import_id = await import_text(connection, pool, "NEW", mode=ImportMode.REPLACE)
     text = re.sub(r"\s+", " ", (await site.get(f"/imports/{import_id}")).text)
     assert "Not removed: <b>9</b> reserved for sendouts." in text
-    assert numbers(text) == {"Added": "1", "Removed": "3", "Rejected": "0"}
+    assert numbers(text) == {"Added": "1", "Removed, not in the file": "3", "Rejected": "0"}
 
 
 async def test_a_repeated_file_is_recognized(site: AsyncClient, connection: Connection, pool: Pool) -> None:

@@ -1,12 +1,14 @@
 """Write one batch's progress to the database: its flushes, and the reasons that the sendout shows."""
 
 import asyncio
+import time
 from contextlib import suppress
 from uuid import UUID, uuid4
 
 import structlog
 
 from coupons.database import TRANSIENT_ERRORS, Pool
+from coupons.sendout_speed import SAMPLE_SECONDS
 from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch
 from workers.delivery.in_flight import Flush
@@ -21,6 +23,7 @@ class Recorder:
         self._pool = pool
         self._batch = batch
         self._shows_waiting_reason = batch.waiting_reason is not None
+        self._sampled_at = -SAMPLE_SECONDS
 
     async def record(self, flush: Flush) -> bool:
         """Commit a flush, which also renews the lease. Return whether the mails of its intents may be handed over.
@@ -30,6 +33,11 @@ class Recorder:
         Raises:
             WorkStopped: nothing was written, and no more mails may be handed over.
         """
+        may_send = await self._record(flush)
+        await self._sample_speed()
+        return may_send
+
+    async def _record(self, flush: Flush) -> bool:
         flush_id = uuid4()
         while True:
             try:
@@ -47,6 +55,14 @@ class Recorder:
             except TRANSIENT_ERRORS as error:
                 log.warning("database unavailable, retrying", role="deliver", error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _sample_speed(self) -> None:
+        """Store how many outcomes the sendout has, every few seconds. The rate may lack a sample."""
+        if time.monotonic() >= self._sampled_at + SAMPLE_SECONDS:
+            self._sampled_at = time.monotonic()
+            with suppress(*TRANSIENT_ERRORS):
+                async with self._pool.acquire() as connection:
+                    await deliveries.sample(connection, self._batch)
 
     async def clear_waiting_reason(self) -> None:
         """Remove the reason why the sendout made no progress, because it makes progress now."""

@@ -1,0 +1,149 @@
+"""A dry run reports what the import then does, in every mode, for lists and groups, and all numbers add up."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coupons import import_engine
+from coupons.database import Connection, Pool
+from coupons.files.format import FileFormat
+from coupons.files.rejections import parse_reason
+from coupons.settings import Settings
+from coupons.sources import Source, SourceLimits
+from coupons.sources import source as sources
+from coupons.states import DeliveryState, ImportMode, TargetKind
+from coupons.store import deliveries, groups, imports, invariants
+from coupons.store.deliveries import DeliveryResult
+from coupons.store.import_chunks import ImportCounts
+from coupons.store.imports import ImportStatus, Target
+from tests.factories import LEASE_SECONDS, add_group, add_list, add_recipients, prepare, save_message, start
+from tests.integration.test_imports import pool as pool  # noqa: PLC0414 - a fixture
+from tests.integration.test_imports import run_worker, start_import
+
+NUMBERS = count()
+EXAMPLES = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """A list: of its codes, the first ones are sent or assigned, others are reserved, and the rest are available."""
+
+    codes: int
+    sent: int
+    assigned: int
+    reserved: int
+
+
+STOCKS = st.builds(
+    lambda *amounts: Stock(sum(amounts), *amounts[:3]),
+    st.integers(0, 3), st.integers(0, 3), st.integers(0, 4), st.integers(0, 5),
+)  # fmt: skip
+LINES = st.lists(
+    st.sampled_from([*(f"old {n}" for n in range(15)), "new 1", "new 2", "NEW 1", "", "www.example.org", "elsewhere"]),
+    min_size=1, max_size=25,
+).filter(any)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file have several chunks, so that a repeated line is in another one."""
+    monkeypatch.setattr(sources, "PIECE_BYTES", 60)
+    monkeypatch.setattr(import_engine, "FIRST_CHUNK_PIECES", 1)
+    monkeypatch.setattr(import_engine, "MAX_CHUNK_PIECES", 1)
+
+
+@EXAMPLES
+@given(stock=STOCKS, lines=LINES, mode=st.sampled_from(ImportMode))
+async def test_a_dry_run_of_codes_is_what_the_import_does(
+    connection: Connection, pool: Pool, stock: Stock, lines: Sequence[str], mode: ImportMode
+) -> None:
+    """Lines, codes that are not in the file, and kept codes are equal, for any states of codes and any repetitions."""
+    name = f"list {next(NUMBERS)}"
+    await _fill(connection, name, stock)
+    await add_list(connection, f"{name} other", [f"{name} elsewhere"])
+    text = "".join(f"{name} {line}\n" if line and "." not in line else f"{line}\n" for line in lines)
+    target = await imports.get_list_target(connection, name)
+    expected, total = await _dry_run(connection, target, text, mode)
+    done = await run_worker(connection, pool, await start_import(connection, text, mode=mode, to=name))
+    await _compare(connection, expected, total, done)
+    assert (expected.kept_reserved, expected.kept_assigned) == (done.kept_reserved, done.kept_assigned)
+
+
+@EXAMPLES
+@given(known=st.integers(0, 8), lines=LINES, mode=st.sampled_from(ImportMode))
+async def test_a_dry_run_of_recipients_is_what_the_import_does(
+    connection: Connection, pool: Pool, known: int, lines: Sequence[str], mode: ImportMode
+) -> None:
+    """Lines and recipients that are not in the file are equal; a group may be missing or empty."""
+    name = f"group {next(NUMBERS)}"
+    if known:
+        await add_recipients(connection, name, [(f"old{n}@example.org", {}) for n in range(known)])
+    text = "email;town\n" + "".join(f"{line.replace(' ', '')}@example.org;Rom\n" if line else "\n" for line in lines)
+    found = await groups.find(connection, name)
+    target = Target(found.id if found else 0, name, TargetKind.GROUP)
+    expected, total = await _dry_run(connection, target, text, mode)
+    done = await run_worker(connection, pool, await start_import(connection, text, mode=mode, group=name))
+    await _compare(connection, expected, total, done)
+    assert (done.kept_reserved, done.kept_assigned) == (0, 0)
+
+
+async def _fill(connection: Connection, name: str, stock: Stock) -> None:
+    """Create a list, and a sendout to whose recipients its first codes are sent or assigned; others are reserved."""
+    await add_list(connection, name, [f"{name} old {n}" for n in range(stock.codes)])
+    recipients = stock.sent + stock.assigned + stock.reserved
+    if not recipients:
+        return
+    await add_group(connection, name, recipients)
+    await save_message(connection, name, name)
+    sendout = await start(connection, name, name)
+    await prepare(connection, batch_size=1)
+    for number in range(stock.sent + stock.assigned):
+        batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+        assert batch
+        assert batch.sendout_id == sendout
+        await deliveries.assign_codes(connection, batch)
+        lists = await deliveries.list_lists(connection, sendout)
+        (due,) = await deliveries.list_due(connection, batch, lists)
+        if number < stock.sent:
+            sent = [DeliveryResult.of(due, DeliveryState.SENT, "250")]
+            await deliveries.record(
+                connection, batch, flush=uuid4(), results=sent, in_flight=(), intents=(), lease_seconds=LEASE_SECONDS
+            )
+        await deliveries.release(connection, batch, not_within=3_600)
+    await connection.execute("UPDATE sendout SET state = 'paused' WHERE id = $1", sendout)
+
+
+async def _dry_run(connection: Connection, target: Target, text: str, mode: ImportMode) -> tuple[ImportCounts, int]:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield text.encode()
+
+    async with import_engine.dry_run(
+        connection, target, Source("file", None, pieces()), SourceLimits.from_settings(Settings()),
+        mode=mode, file_format=FileFormat(kind="csv" if target.kind is TargetKind.GROUP else "txt"), max_lines=1_000,
+    ) as report:  # fmt: skip
+        counts = report.counts
+        lines = report.blank + counts.added + counts.existing + counts.rejected
+        assert report.lines == lines + (counts.removed if mode == ImportMode.DELETE else 0)
+        return counts, report.lines
+
+
+async def _compare(connection: Connection, expected: ImportCounts, lines: int, done: ImportStatus) -> None:
+    assert done.state == "finished"
+    reasons = dict.fromkeys(expected.reasons, 0)
+    async for each in imports.iter_rejections(connection, done.id):
+        stored = each.reason.value + (f":{each.other_list}" if each.other_list else "")
+        reasons[stored] = reasons.get(stored, 0) + 1
+    assert {parse_reason(each): n for each, n in expected.reasons.items()} == {
+        parse_reason(each): n for each, n in reasons.items()
+    }
+    assert (lines, expected.added, expected.existing, expected.removed, expected.rejected) == (
+        done.lines, done.added, done.existing, done.removed, done.rejected,
+    )  # fmt: skip
+    assert not [each.name for each in await invariants.check(connection) if not each.ok]

@@ -1,0 +1,142 @@
+"""A sendout counts its deferred mails and its outcomes per batch, and workers store samples of them."""
+
+import asyncio
+
+import pytest
+
+from coupons.database import Connection, connect
+from coupons.sendout_speed import SAMPLES
+from coupons.states import DeliveryState
+from coupons.store import deliveries, retries, sendout_views, sendouts
+from tests.integration.test_retries import DEFERRED, REFUSED, claim, deliver, outcomes, sending
+from tests.locks import until_blocked
+
+DEFER_TWO = outcomes(DeliveryState.DEFERRED, (1, 9))
+BATCHES = "SELECT number, remaining, deferred, outcomes, first_outcomes FROM delivery_batch ORDER BY number"
+
+
+async def make_due(connection: Connection) -> None:
+    await connection.execute("UPDATE delivery SET due_at = now() WHERE state = 'deferred'")
+    await connection.execute("UPDATE delivery_batch SET due_at = now()")
+
+
+async def batches(connection: Connection) -> list[tuple[int, ...]]:
+    return [tuple(row.values()) for row in await connection.fetch(BATCHES)]
+
+
+async def test_deferred_mails_are_counted_apart(connection: Connection) -> None:
+    """Each batch counts its deferred mails, also if one is deferred again; the view has the next attempt's time."""
+    sendout_id = await sending(connection)
+    await deliver(connection, DEFER_TWO)
+    assert await batches(connection) == [(1, 1, 1, 8, 8), (2, 1, 1, 2, 2)]
+    found = await sendout_views.get(connection, sendout_id)
+    next_due = await connection.fetchval("SELECT min(due_at) FROM delivery WHERE state = 'deferred'")
+    assert (found.remaining, found.deferred, found.next_attempt_at) == (2, 2, next_due)
+    await make_due(connection)
+    await deliver(connection, outcomes(DeliveryState.DEFERRED, (1,)))
+    assert await batches(connection) == [(1, 1, 1, 9, 8), (2, 0, 0, 3, 2)]
+    await make_due(connection)
+    await deliver(connection)
+    assert await sendouts.settle(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
+    assert (found.sent, found.deferred, found.next_attempt_at) == (10, 0, None)
+
+
+async def test_only_first_attempts_count_for_the_time_left(connection: Connection) -> None:
+    """A retry of a deferred mail is an outcome, but no pending mail less."""
+    await sending(connection)
+    await deliver(connection, DEFER_TWO)
+    await make_due(connection)
+    await deliver(connection)
+    assert [row[3:] for row in await batches(connection)] == [(9, 8), (3, 2)]
+
+
+async def test_a_retry_of_deferred_mails_makes_them_pending(connection: Connection) -> None:
+    """They count for the time left again, and other deferred mails do not."""
+    sendout_id = await sending(connection)
+    await deliver(connection, DEFER_TWO)
+    await retries.retry(connection, sendout_id, DEFERRED)
+    assert [row[1:3] for row in await batches(connection)] == [(1, 0), (1, 0)]
+    assert (await sendout_views.get(connection, sendout_id)).next_attempt_at is None
+    await deliver(connection, outcomes(DeliveryState.REFUSED, (1, 9)))
+    await retries.retry(connection, sendout_id, REFUSED)
+    assert [row[1:3] for row in await batches(connection)] == [(1, 0), (1, 0)]
+
+
+async def test_a_cancelled_sendout_has_no_deferred_mails(connection: Connection) -> None:
+    """A batch that is closed has neither remaining nor deferred mails."""
+    sendout_id = await sending(connection)
+    await deliver(connection, DEFER_TWO)
+    await sendouts.cancel(connection, sendout_id)
+    await make_due(connection)
+    while batch := await deliveries.claim(connection, owner="test", lease_seconds=60):
+        await deliveries.close(connection, batch)
+        await deliveries.release(connection, batch)
+    assert [row[1:3] for row in await batches(connection)] == [(0, 0), (0, 0)]
+
+
+async def test_a_batch_is_released_after_a_concurrent_retry(connection: Connection, database_url: str) -> None:
+    """An operator retries a deferred mail while its batch is released: the batch is due now, not in an hour."""
+    sendout_id = await sending(connection)
+    await deliver(connection, outcomes(DeliveryState.DEFERRED, (1,)))
+    await make_due(connection)
+    batch = await claim(connection)
+    await connection.execute("UPDATE delivery SET due_at = now() + interval '1 hour' WHERE number = 1")
+    async with connect(database_url) as worker:
+        async with connection.transaction():
+            await retries.retry(connection, sendout_id, DEFERRED)
+            releasing = asyncio.create_task(deliveries.release(worker, batch))
+            await until_blocked(connection, releasing)
+        await releasing
+    assert await connection.fetchval("SELECT due_at <= now() FROM delivery_batch WHERE number = 1")
+    assert (await batches(connection))[0][1:3] == (1, 0)
+
+
+async def test_deferred_mails_are_retried_together(connection: Connection) -> None:
+    """A batch of deferred mails is due when the mails of ten seconds are, or at once if it has a pending mail."""
+    await sending(connection)
+    await deliver(connection, outcomes(DeliveryState.DEFERRED, (1, 2, 3)))
+    await make_due(connection)
+    batch = await claim(connection)
+    due = "UPDATE delivery SET due_at = now() + make_interval(secs => 100 + number * $1) WHERE number <= 3"
+    seconds = "SELECT round(extract(epoch FROM due_at - now()))::integer FROM delivery_batch WHERE number = 1"
+    for apart, expected in ((3, 109), (6, 116), (0, 100)):
+        await connection.execute(due, apart)
+        await deliveries.release(connection, batch)
+        assert await connection.fetchval(seconds) == pytest.approx(expected, abs=1)
+        await connection.execute("UPDATE delivery_batch SET lease_token = $1, due_at = now()", batch.lease_token)
+    await connection.execute("UPDATE delivery SET state = 'pending', due_at = NULL WHERE number = 1")
+    await connection.execute("UPDATE delivery_batch SET deferred = 2 WHERE number = 1")
+    await deliveries.release(connection, batch)
+    assert await connection.fetchval(seconds) <= 0
+
+
+async def test_samples_are_a_few_seconds_apart(connection: Connection) -> None:
+    """All workers together store one sample in this time, and keep the last minute."""
+    await sending(connection)
+    batch = await claim(connection)
+    for n in range(1, SAMPLES + 3):
+        for _ in range(2):
+            await deliveries.sample(connection, batch)
+        assert await connection.fetchval("SELECT cardinality(times) FROM sendout_speed") == min(n, SAMPLES)
+        await connection.execute("UPDATE sendout_speed SET times[cardinality(times)] = now() - interval '6 s'")
+
+
+async def test_a_sample_does_not_wait_for_another_worker(connection: Connection, database_url: str) -> None:
+    """Two workers may store samples at the same moment; both are valid."""
+    await sending(connection)
+    first = await claim(connection)
+    await deliveries.sample(connection, first)
+    await connection.execute("UPDATE sendout_speed SET times[1] = now() - interval '6 s'")
+    async with connect(database_url) as other:
+        await asyncio.gather(deliveries.sample(connection, first), deliveries.sample(other, first))
+    assert await connection.fetchval("SELECT cardinality(times) FROM sendout_speed") in (2, 3)
+
+
+async def test_a_paused_sendout_has_no_rate(connection: Connection) -> None:
+    """Rate, time left and next attempt are shown only while the sendout is sending."""
+    sendout_id = await sending(connection)
+    await deliver(connection, DEFER_TWO)
+    await sendouts.pause(connection, sendout_id, "paused by an operator")
+    found = await sendout_views.get(connection, sendout_id)
+    assert (found.per_second, found.seconds_left, found.next_attempt_at, found.deferred) == (None, None, None, 2)
