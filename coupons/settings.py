@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coupons.batching import paced_batch
-from coupons.errors import Conflict, UserError
+from coupons.errors import UserError
 from coupons.service_url import ServiceUrl, parse_broker_url, parse_database_url
 
 PREFIX = "COUPONS_"
@@ -37,7 +37,10 @@ class Settings(BaseSettings):
     )
 
     activated: bool = Field(
-        True, description="Whether the Coupon Manager is activated on this system; `false` rejects every command"
+        True,
+        description="Whether the Coupon Manager is activated on this system. `false` refuses coupon commands: imports "
+        "of codes, new sendouts whose message prints coupons, and changes of lists and of such messages. All else "
+        "continues, also sendouts that were accepted before",
     )
 
     database_url: Annotated[SecretStr, _url(parse_database_url)] = Field(
@@ -196,11 +199,6 @@ class Settings(BaseSettings):
     def effective_batch_size(self) -> int:
         """`batch_size`, or fewer deliveries if `mails_per_hour` is set, so that no worker holds a batch for long."""
         return paced_batch(self.batch_size, self.mails_per_hour or None)
-
-    def require_activated(self) -> None:
-        """Check the setting `activated`. Raises Conflict if it is false."""
-        if not self.activated:
-            raise Conflict("the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)")
 
 
 def load_settings() -> Settings:

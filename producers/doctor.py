@@ -34,7 +34,13 @@ class Check:
 
 async def examine(settings: Settings) -> list[Check]:
     """Run all checks, even if some of them fail."""
-    return [*await _database(settings), *await _broker(settings), await _relay(settings)]
+    return [*_activation(settings), *await _database(settings), *await _broker(settings), await _relay(settings)]
+
+
+def _activation(settings: Settings) -> list[Check]:
+    """Return a remark if coupon commands are refused. It is a choice, so the check does not fail."""
+    detail = "the Coupon Manager is not activated: coupon commands are refused (COUPONS_ACTIVATED)"
+    return [] if settings.activated else [Check("activation", ok=True, detail=detail)]
 
 
 async def _database(settings: Settings) -> list[Check]:

@@ -19,7 +19,8 @@ from coupons.database import TRANSIENT_ERRORS, Connection, Pool
 from coupons.errors import Conflict
 from coupons.foreign_errors import error_location, first_error
 from coupons.settings import Settings
-from coupons.store import imports, inbox, sendouts
+from coupons.store import activation, imports, inbox, sendouts
+from coupons.store.activation import NotActivated
 from coupons.store.sendouts import AFTER_SECONDS, Waiting
 from workers.dead_letters import MAX_REASON_CHARS, dead_letter
 from workers.loops import RETRY_SECONDS, Signals, wait_until_set
@@ -135,7 +136,6 @@ class Intake:
     async def _handle_command(self, message: AbstractIncomingMessage, sender: Sender) -> None:
         failpoints.hit("intake.received")
         try:
-            self._settings.require_activated()
             await self._commit(decode(message.body))
         except (InvalidCommand, Conflict) as error:
             await _reject(message, sender, str(error))
@@ -151,6 +151,8 @@ class Intake:
         while True:
             try:
                 outcome = await self._commit_once(command)
+            except NotActivated:  # not recorded: the command may be repeated once the Coupon Manager is activated
+                raise
             except Conflict as conflict:
                 await self._record_rejection(command, str(conflict))
                 raise
@@ -170,6 +172,7 @@ class Intake:
             if not await inbox.accept(connection, command):
                 log.info("duplicate command ignored", command=str(command.id), type=command.type)
                 return None
+            await activation.check_command(connection, command, activated=self._settings.activated)
             outcome = await apply_command(
                 connection, command,
                 batch_size=self._settings.effective_batch_size,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import asyncpg
 
@@ -64,6 +65,15 @@ class DuplicateCode:
     state: str
     removed: bool
     first_list: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A sendout under way that gets codes of an archived list."""
+
+    id: UUID
+    message: str
+    state: str
 
 
 def _coupon_list(row: asyncpg.Record) -> CouponList:
@@ -141,10 +151,17 @@ async def copy(connection: Connection, name: str, new_name: str) -> None:
         raise Conflict(f"list {new_name} already exists")
 
 
-async def archive(connection: Connection, name: str) -> None:
+async def archive(connection: Connection, name: str) -> list[Served]:
+    """Archive a list; return the sendouts under way that it still serves.
+
+    An archived list serves the sendouts that were accepted before: they get its codes, also when they are resumed and
+    when their refused mails are retried. New sendouts and imports are refused.
+    """
     await get(connection, name)
-    if await connection.fetchval(SQL.archive, name) is None:
-        raise Conflict(f"list {name} is already archived, or an unfinished sendout needs it")
+    list_id = await connection.fetchval(SQL.archive, name)
+    if list_id is None:
+        raise Conflict(f"list {name} is already archived")
+    return [Served(**row) for row in await connection.fetch(SQL.under_way, list_id)]
 
 
 async def restore(connection: Connection, name: str) -> None:
@@ -206,10 +223,9 @@ async def list_duplicates(connection: Connection, name: str | None, *, limit: in
 
 
 def check_usable(rows: Iterable[asyncpg.Record]) -> None:
-    """Raise Conflict if one of these locked lists of a sendout is archived or deleted: it gives no more codes."""
-    if unusable := [row for row in rows if row["archived_at"]]:
-        words = (f"list {row['name']} is {'deleted' if row['deleted_at'] else 'archived'}" for row in unusable)
-        raise Conflict("; ".join(words))
+    """Raise Conflict if one of these locked lists of a sendout is deleted. An archived list serves it until it ends."""
+    if deleted := [row["name"] for row in rows if row["deleted_at"]]:
+        raise Conflict("; ".join(f"list {name} is deleted" for name in deleted))
 
 
 async def take(connection: Connection, amounts: Mapping[int, int]) -> None:

@@ -31,12 +31,14 @@ FROM coupon_list WHERE name = $1 AND deleted_at IS NULL
 ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id;
 
--- archive: hide a list and exclude it from new sendouts; no row while an unfinished sendout needs it
-UPDATE coupon_list l SET archived_at = now()
-WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NULL AND NOT EXISTS (
-    SELECT FROM message_list ml JOIN sendout s USING (message_id)  -- a waiting sendout has no row in sendout_list yet
-    WHERE ml.list_id = l.id AND s.finished_at IS NULL)
-RETURNING id;
+-- archive: hide a list and exclude it from new sendouts; no row if it is archived already
+UPDATE coupon_list SET archived_at = now() WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NULL RETURNING id;
+
+-- under_way: the unfinished sendouts whose message prints coupons of list $1, oldest first
+SELECT s.id, m.name AS message, s.state
+FROM message_list ml JOIN sendout s USING (message_id) JOIN message m ON m.id = s.message_id
+WHERE ml.list_id = $1 AND s.finished_at IS NULL
+ORDER BY s.created_at, s.id;
 
 -- restore: undo the archiving of a list
 UPDATE coupon_list SET archived_at = NULL WHERE name = $1 AND deleted_at IS NULL AND archived_at IS NOT NULL RETURNING id;

@@ -13,6 +13,7 @@ from coupons.mail import File, compile_email
 from coupons.store import groups, lists
 from coupons.store.lists import CouponList
 from coupons.store.queries import Queries
+from coupons.templates.hints import foreign_placeholders, suggestion
 from coupons.templates.rendering import Parts, Template, TemplateError, check_sendable
 
 SQL = Queries("messages.sql")
@@ -48,6 +49,11 @@ class Message:
     def parts(self) -> Parts:
         return Parts(subject=self.subject, text=self.text, html=self.html)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is probably a mistake: placeholders of other systems, which are mailed as they are."""
+        return foreign_placeholders(self.parts.by_name())
+
 
 async def save(
     connection: Connection,
@@ -81,9 +87,7 @@ async def save(
             raise Conflict(f"message {name}: list {', '.join(archived)} is archived")
         known = {*await groups.known_attributes(connection), *declared, *OWN_ATTRIBUTES}
         if unknown := sorted(names.required - known):
-            raise Conflict(
-                f"message {name}: undefined name {', '.join(unknown)}; recipients have {', '.join(sorted(known))}"
-            )
+            raise Conflict(f"message {name}: {_undefined(unknown, known)}")
         row = await connection.fetchrow(
             SQL.save,
             name,
@@ -100,6 +104,11 @@ async def save(
         rows = [(row["id"], each.name, each.content_type, each.inline, each.content) for each in files]
         await connection.executemany(SQL.add_file, rows)
         return await get(connection, name)
+
+
+def _undefined(unknown: Sequence[str], known: Collection[str]) -> str:
+    meant = "".join(f"; instead of {each} write {name}" for each in unknown if (name := suggestion(each)) in known)
+    return f"undefined name {', '.join(unknown)}; recipients have {', '.join(sorted(known))}{meant}"
 
 
 async def _name_lists(connection: Connection, name: str, message_id: int, found: Sequence[CouponList]) -> None:

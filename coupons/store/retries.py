@@ -117,7 +117,7 @@ async def retry(connection: Connection, sendout_id: UUID, choice: Choice) -> Ret
     Raises:
         NotEnoughCodes: a list without an alternative text has too few codes for the refused mails.
         Conflict: the sendout does not exist or is in another state, the restore guard blocks sending, a list is
-            archived or deleted, or an address cannot be corrected.
+            deleted, or an address cannot be corrected.
     """
     async with connection.transaction():
         plan = await _plan(connection, sendout_id, choice)

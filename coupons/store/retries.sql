@@ -31,7 +31,7 @@ WHERE b.sendout_id = $1 AND b.number = ANY ($2::integer[]) AND d.number <> ALL (
 GROUP BY d.state, d.lists;
 
 -- lock_lists: lock the sendout's lists in the order of their ids; return the codes that they have
-SELECT l.id AS list_id, l.name, sl.shortage, l.available, l.archived_at, l.deleted_at
+SELECT l.id AS list_id, l.name, sl.shortage, l.available, l.deleted_at
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
 ORDER BY l.id FOR NO KEY UPDATE OF l;

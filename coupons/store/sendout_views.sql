@@ -86,7 +86,7 @@ WHERE s.state = 'interrupted' AND s.finished_at IS NULL
   AND NOT EXISTS (
       SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
       WHERE sl.sendout_id = s.id
-        AND (l.archived_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
+        AND (l.deleted_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
              OR EXISTS (SELECT FROM import_job j WHERE j.list_id = l.id AND j.finished_at IS NULL
                           AND (j.mode <> 'add' OR l.available < sl.needed))))
 ORDER BY s.created_at, s.id;

@@ -267,7 +267,7 @@ async def admit(connection: Connection, claim: Claim) -> Granted | Short:
     Raises:
         LeaseLost: another worker has admitted the sendout, or it was cancelled.
         SendingBlocked: the restore guard does not accept the database.
-        Conflict: a list has been archived or deleted.
+        Conflict: a list has been deleted.
     """
     async with connection.transaction():
         row = await connection.fetchrow(SQL.lock, claim.id)
@@ -367,7 +367,7 @@ async def _resume_after_wait(connection: Connection, sendout_id: UUID) -> Resume
     try:
         async with connection.transaction():
             decision = await resume(connection, sendout_id)
-    except Conflict as conflict:  # a list was archived in the meantime
+    except Conflict as conflict:  # a list was deleted in the meantime
         return await _reject_resume(connection, sendout_id, str(conflict))
     return decision if isinstance(decision, Short) else Resumed()
 
@@ -400,7 +400,7 @@ async def _resume_interrupted(connection: Connection, sendout_id: UUID) -> bool:
             if await waits.exists(connection, sendout_id):  # a resume was requested in the meantime
                 return False
             return isinstance(await _reserve_again(connection, sendout_id), Granted)
-    except Conflict:  # a list was archived in the meantime
+    except Conflict:  # a list was deleted in the meantime
         return False
 
 

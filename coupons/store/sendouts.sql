@@ -47,7 +47,7 @@ RETURNING id;
 SELECT id, state, recipients, lease_token, finished_at, message_id, group_id FROM sendout WHERE id = $1 FOR UPDATE;
 
 -- lock_lists: lock the sendout's lists in the order of their ids; return the codes that they have and it needs
-SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.archived_at, l.deleted_at
+SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.deleted_at
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
 ORDER BY l.id FOR NO KEY UPDATE OF l;

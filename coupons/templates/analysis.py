@@ -13,6 +13,8 @@ from itertools import islice
 import jinja2
 from jinja2 import nodes
 
+from coupons.templates.hints import hint
+
 _MAX_ARGUMENTS = {"default": 2, "d": 2} | dict.fromkeys(
     ("upper", "lower", "title", "capitalize", "trim", "escape", "e", "urlencode", "length", "int", "float"), 0
 )
@@ -133,11 +135,13 @@ class Analyzer:
         self.mentioned: set[str] = set()
         self.problems: list[str] = []
         self._part = ""
+        self._source = ""
         self._branches = 0
         self._jinja = jinja2.Environment(autoescape=True)
 
     def analyze(self, part: str, source: str) -> None:
         self._part = part
+        self._source = source
         self._branches = 0
         try:
             if any(islice(self._jinja.lex(source), MAX_TOKENS, None)):
@@ -154,7 +158,7 @@ class Analyzer:
             self._problem(1, f'more than {MAX_BRANCHES} uses of "elif" and "~"')
 
     def _problem(self, line: int, reason: str) -> None:
-        self.problems.append(problem_line(self._part, line, reason))
+        self.problems.append(problem_line(self._part, line, f"{reason}{hint(self._source, line)}"))
 
     # In the methods below, `given` contains the attributes that certainly exist at the node.
 

@@ -19,6 +19,7 @@ from coupons.attributes import RESERVED
 from coupons.errors import UserError
 from coupons.templates.analysis import Analyzer, list_key, problem_line, split_chunks
 from coupons.templates.engine import new_engine
+from coupons.templates.hints import hint
 from coupons.templates.needs import CouponNeeds
 from coupons.templates.sendable import sendability_problems
 
@@ -313,7 +314,8 @@ def _compile_problems(parts: Parts) -> list[str]:
         try:
             engine.add_template(part, source)
         except minijinja.TemplateError as error:
-            problems.append(problem_line(part, error.line or 1, error.detail or error.kind))
+            line = error.line or 1
+            problems.append(problem_line(part, line, f"{error.detail or error.kind}{hint(source, line)}"))
     return problems
 
 

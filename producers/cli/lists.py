@@ -17,7 +17,7 @@ from producers.cli.output import (
     emit_table,
     limit_option,
 )
-from producers.cli.runtime import asynchronous, database
+from producers.cli.runtime import asynchronous, database, require_activated
 
 SHORTAGES = [each.value for each in Shortage]
 DESCRIPTION_HELP = "Description (max. 200 characters)."
@@ -26,6 +26,7 @@ If a sendout needs more codes than are available:
 pause: interrupt it before any mail is sent
 text: print the alternative text instead of a code"""
 ALTERNATIVE_TEXT_HELP = "Printed instead of a code with --shortage text (max. 500 characters)."
+SERVED_SHOWN = 20
 CASE_SENSITIVE_HELP = "Codes of this list that differ only in case are different codes. This setting never changes."
 PREVIEW_TEXT_HELP = "Printed instead of a code in previews and test mails."
 
@@ -59,6 +60,7 @@ async def create(
     from coupons.names import parse_name
     from coupons.store import lists
 
+    require_activated(f"list {name} cannot be created")
     async with database() as connection:
         await lists.create(
             connection, parse_name(name), description=description, shortage=Shortage(shortage),
@@ -88,6 +90,7 @@ async def change(
     from coupons.names import parse_name
     from coupons.store import lists
 
+    require_activated(f"list {name} cannot be changed")
     async with database() as connection:
         await lists.change(
             connection, parse_name(name), description=description,
@@ -196,6 +199,7 @@ async def copy(name: str, new_name: str) -> None:
     from coupons.names import parse_name
     from coupons.store import lists
 
+    require_activated(f"list {name} cannot be copied")
     async with database() as connection:
         await lists.copy(connection, parse_name(name), parse_name(new_name))
     click.echo(f"list {parse_name(new_name)} created")
@@ -207,14 +211,20 @@ async def copy(name: str, new_name: str) -> None:
 async def archive(name: str) -> None:
     """Archive a list.
 
-    An archived list accepts no imports and no new sendouts. Fails while an unfinished sendout needs the list.
+    An archived list accepts no imports and no new sendouts. It still serves the sendouts that were accepted before,
+    also when they are resumed or retried; those that are not finished are shown.
     """
     from coupons.names import parse_name
     from coupons.store import lists
 
+    require_activated(f"list {name} cannot be archived")
     async with database() as connection:
-        await lists.archive(connection, parse_name(name))
+        served = await lists.archive(connection, parse_name(name))
     click.echo(f"list {parse_name(name)} archived")
+    for each in served[:SERVED_SHOWN]:
+        click.echo(f"  still serves sendout {each.id} of message {each.message}, which is {each.state}")
+    if len(served) > SERVED_SHOWN:
+        click.echo(f"  and {counted(len(served) - SERVED_SHOWN, 'other sendout')}")
 
 
 @lists.command()
@@ -225,6 +235,7 @@ async def restore(name: str) -> None:
     from coupons.names import parse_name
     from coupons.store import lists
 
+    require_activated(f"list {name} cannot be restored")
     async with database() as connection:
         await lists.restore(connection, parse_name(name))
     click.echo(f"list {parse_name(name)} restored")
@@ -244,6 +255,7 @@ async def delete(name: str, yes: bool) -> None:
     from coupons.names import parse_name
     from coupons.store import lists
 
+    require_activated(f"list {name} cannot be deleted")
     async with database() as connection:
         (found,) = await lists.get(connection, parse_name(name))
         if not yes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from coupons.mail import Envelope, File
     from coupons.settings import Settings
     from coupons.smtp import Relays
+    from coupons.store.messages import Message
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 attribute_values = click.option(
@@ -64,16 +66,19 @@ async def save(
     """Save a message as its next version.
 
     Sendouts that already exist keep the version that they were created with. Every list that the message uses must
-    exist. Every attribute must be known from a group or be declared with --attribute.
+    exist. Every attribute must be known from a group or be declared with --attribute. Placeholders of other systems,
+    such as *|FNAME|* or {name}, are reported on stderr.
     """
     from coupons.names import parse_name
     from coupons.store import messages
+    from coupons.store.activation import check_message
     from coupons.templates.rendering import Parts, Template
 
     sender = sender or settings().default_from
     if not sender:
         raise Failed(f"message {name} has no sender: pass --from or set COUPONS_DEFAULT_FROM")
     parts = Parts(subject=subject, text=text.read() if text else None, html=html.read() if html else None)
+    check_message(name, Template(parts).names.lists, activated=settings().activated)
     files = [_file(each, inline=False) for each in attachments] + [_file(each, inline=True) for each in images]
     async with database() as connection:
         saved = await messages.save(
@@ -85,6 +90,12 @@ async def save(
         lists += f" depending on {', '.join(deciding)}"
     along = f", with {', '.join(saved.files)}" if saved.files else ""
     click.echo(f"message {saved.name} saved, version {saved.version}{lists}{along}")
+    _warn(saved)
+
+
+def _warn(message: "Message") -> None:
+    for warning in message.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _file(path: Path, *, inline: bool) -> "File":
@@ -146,8 +157,9 @@ async def show(name: str, json_output: bool) -> None:
     async with database() as connection:
         message = await messages.get(connection, parse_name(name))
     if json_output:
-        emit_json(message)
+        emit_json({**asdict(message), "warnings": message.warnings})
         return
+    _warn(message)
     fields = {
         "From": message.sender, "Reply-To": message.reply_to, "Subject": message.subject, **message.headers,
         "Files": ", ".join(message.files), "Lists": ", ".join(message.lists),
@@ -270,8 +282,10 @@ async def _test_mails(
 
     from coupons.message_compiler import compile_message
     from coupons.store import messages
+    from coupons.store.activation import check_message
 
     message = await messages.get(connection, name)
+    check_message(message.name, message.lists, activated=loaded.activated)
     texts = await _preview_texts(connection, message.lists)
     email = compile_message(message, await messages.list_files(connection, message.id), loaded)
     envelopes = []

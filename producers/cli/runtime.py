@@ -125,12 +125,17 @@ def on_abort(outcome: str) -> Iterator[None]:
 
 
 def settings() -> "Settings":
-    """Return the settings of this process. Raises Conflict if the Coupon Manager is not activated on this system."""
+    """Return the settings of this process."""
     from coupons.settings import load_settings
 
-    loaded = load_settings()
-    loaded.require_activated()
-    return loaded
+    return load_settings()
+
+
+def require_activated(what: str) -> None:
+    """Raise Conflict if the Coupon Manager is not activated on this system: this command is about coupons."""
+    from coupons.store.activation import check_activated
+
+    check_activated(activated=settings().activated, what=what)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from producers.cli.imports import describe as describe_import
 from producers.cli.job_id import JobId
 from producers.cli.output import amount, as_json, counted, emit_json
 from producers.cli.progress import Progress, check_timeout, follow, timeout_option
-from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish
+from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish, settings
 from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
 from producers.cli.send_check import check_before_sending, report_check
 from producers.cli.set_option import naming_the_remedy, parse_values
@@ -22,6 +22,7 @@ from producers.cli.show import describe, format_start, format_waiting, list_prob
 from producers.durations import format_rate
 
 if TYPE_CHECKING:
+    from coupons.commands import StartSendout
     from coupons.database import Connection
     from coupons.store.imports import ImportStatus
     from coupons.store.sendout_views import Sendout
@@ -110,6 +111,7 @@ async def send(
     )  # fmt: skip
     if id_:
         command = command.model_copy(update={"id": id_})
+    await _check_activated(command)
     with naming_the_remedy():
         if check:
             return await report_check(command, json_output=json_output)
@@ -119,6 +121,17 @@ async def send(
         emit_json({"id": command.id}) if json_output else click.echo(command.id)
         return None
     return await follow_sendout(command.id, command.id, timeout_seconds=timeout_seconds, json_output=json_output)
+
+
+async def _check_activated(command: "StartSendout") -> None:
+    """Raise Conflict if the message prints coupons and the Coupon Manager is not activated. A repetition is accepted."""
+    from coupons.store import activation, inbox
+
+    if settings().activated:
+        return
+    async with database() as connection:
+        if not await inbox.is_repeated(connection, command):
+            await activation.check_command(connection, command, activated=False)
 
 
 @click.command()

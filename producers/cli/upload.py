@@ -25,13 +25,14 @@ async def send_import(
     from uuid import uuid4
 
     from coupons.commands import ImportCoupons
-    from coupons.store import imports
+    from coupons.store import activation, imports
 
     source = file if isinstance(file, str) else f"upload:{await _upload_id(file, id_)}"
     command = ImportCoupons(id=id_ or uuid4(), list=list_, group=group, mode=mode, source=source, format=format_)
     async with database() as connection:
         if id_ and await _is_known(connection, command, file):
             return id_
+        await activation.check_command(connection, command, activated=settings().activated)
         await imports.check_command(
             connection, command.model_copy(update={"source": None})
         )  # the file is uploaded later

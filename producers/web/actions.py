@@ -17,6 +17,7 @@ from coupons.database import Connection, Pool
 from coupons.schedule import Reschedule
 from coupons.sources import rechunk
 from coupons.store import (
+    activation,
     groups,
     imports,
     inbox,
@@ -48,9 +49,10 @@ UPLOAD_WAIT_SECONDS = 10
 
 
 class Actions:
-    def __init__(self, *, pool: Pool, broker_url: str, import_max_bytes: int) -> None:
+    def __init__(self, *, pool: Pool, broker_url: str, import_max_bytes: int, activated: bool = True) -> None:
         self._pool = pool
         self._broker_url = broker_url
+        self._activated = activated
         self._import_max_bytes = import_max_bytes
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
 
@@ -88,6 +90,7 @@ class Actions:
         """
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             if not await inbox.is_repeated(connection, command):  # a repeated command gets the same answer
+                await activation.check_command(connection, command, activated=self._activated)
                 await _check(connection, command)
         async with Publisher.connect(self._broker_url) as publisher:
             await publisher.publish(command)
@@ -96,6 +99,7 @@ class Actions:
     async def check_sendout(self, command: StartSendout) -> SendCheck:
         """Return what the sendout would do; nothing is written. Raises Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await activation.check_command(connection, command, activated=self._activated)
             return await send_check.check_sendout(connection, command)
 
     async def pause(self, sendout_id: UUID) -> Sendout:

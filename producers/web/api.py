@@ -1,6 +1,7 @@
 """The HTTP API. It accepts the commands of the contract and returns the same JSON as the command line's `--json`."""
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -137,9 +138,10 @@ class Api:
             return _json(await messages.list_all(connection))
 
     async def show_message(self, request: Request) -> Response:
-        """Return the newest version of the message."""
+        """Return the newest version of the message, and warnings about what is probably a mistake."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            return _json(await get_message(connection, request.path_params["name"]))
+            message = await get_message(connection, request.path_params["name"])
+        return _json({**asdict(message), "warnings": message.warnings})
 
     async def delete_message(self, request: Request) -> Response:
         """Delete the message with all its versions. 409 while an unfinished sendout needs it."""

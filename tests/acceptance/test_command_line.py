@@ -226,20 +226,37 @@ def test_wrong_usage_has_its_own_exit_code(open_shop: Shop) -> None:
         open_shop.coupons(*arguments, code=WRONG_USAGE)
 
 
-def test_each_command_fails_where_the_coupon_manager_is_not_activated(open_shop: Shop, tmp_path: Path) -> None:
+def test_coupon_commands_fail_where_the_coupon_manager_is_not_activated(open_shop: Shop, sendout: Any) -> None:
     """With COUPONS_ACTIVATED=false the exit code is 1, the reason is one line, and nothing changes."""
-    file = tmp_path / "file.txt"
-    file.write_text("email;first_name\n")
+    text = open_shop.file("coupon.txt", 'Yours: {{ coupon("ten-percent") }}\n')
+    codes_file = open_shop.file("more.txt", "X-1\n")
     before = open_shop.contents()
     commands: list[tuple[object, ...]] = [
-        ("list", "create", "x"), ("import", file, "--list", "x"), ("group", "import", file, "--group", "x"),
-        ("message", "save", "x", "--subject", "x", "--text", file), ("message", "test", "x", "--to", "a@example.org"),
-        ("send", "--message", "x", "--group", "x"), ("outbox",), ("show", NOBODY), ("resume", NOBODY),
-        ("pause", NOBODY), ("cancel", NOBODY), ("uncertain", NOBODY), ("who", "--code", "x"), ("verify",), ("worker",),
+        ("list", "create", "x"), ("list", "change", "ten-percent", "--description", "x"),
+        ("list", "copy", "ten-percent", "x"), ("list", "archive", "ten-percent"), ("list", "restore", "ten-percent"),
+        ("list", "delete", "ten-percent", "--yes"), ("import", codes_file, "--list", "ten-percent"),
+        ("message", "save", "x", "--subject", "x", "--text", text),
+        ("message", "test", "voucher", "--to", "a@example.org"),
+        ("send", "--message", "voucher", "--group", "customers"),
     ]  # fmt: skip
     ending = [open_shop.begin(*arguments, activated="false") for arguments in commands]
     for arguments, result in zip(commands, [end() for end in ending], strict=True):
         assert (result.code, result.out) == (FAILED, ""), arguments
-        assert "not activated" in result.err, arguments
+        assert "the Coupon Manager is not activated on this system (COUPONS_ACTIVATED)" in result.err, arguments
         assert result.err.count("\n") == 1, arguments
     assert open_shop.contents() == before
+
+
+def test_all_else_continues_where_the_coupon_manager_is_not_activated(open_shop: Shop, sendout: Any) -> None:
+    """Groups, messages without coupons and their sendouts continue, and what was accepted before can be seen."""
+    text = open_shop.file("plain.txt", "Hello {{ first_name }}\n")
+    open_shop.coupons(*open_shop.importing_group("plain", addresses(2)), activated="false")
+    open_shop.coupons("message", "save", "plain", "--subject", "Hello", "--text", text, activated="false")
+    open_shop.coupons("message", "test", "plain", "--to", "editor@example.org", activated="false")
+    sent = open_shop.coupons(
+        "send", "--message", "plain", "--group", "plain", "--wait", "--json", activated="false"
+    ).json
+    assert (sent["state"], sent["sent"]) == ("finished", 2)
+    for command in (("list", "ls"), ("outbox",), ("show", sendout["id"]), ("who", "--email", "customer1@example.org")):
+        open_shop.coupons(*command, activated="false")
+    assert "activation" in open_shop.coupons("doctor", activated="false").out

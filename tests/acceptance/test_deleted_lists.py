@@ -1,7 +1,7 @@
 """A deleted list on the command line."""
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import FAILED, REJECTED_LINES
+from tests.acceptance.processes import FAILED, INTERRUPTED, REJECTED_LINES
 from tests.acceptance.system import Shop, addresses, codes, letter
 
 CUSTOMERS = addresses(3)
@@ -34,3 +34,17 @@ def test_a_list_whose_codes_were_sent_can_be_deleted(shop: Shop) -> None:
         again = shop.send("letter", "customers")
         assert_own_codes(shop.mails(again["id"]), CUSTOMERS, SUMMER)
     shop.verify()
+
+
+def test_archive_names_the_sendouts_that_the_list_still_serves(open_shop: Shop) -> None:
+    """An interrupted sendout of an archived list is resumed with its codes; a new sendout is refused."""
+    open_shop.has("served", "served", addresses(3), {"served": codes("SERVED", 2)})
+    sendout = open_shop.send("served", "served", code=INTERRUPTED)["id"]
+    open_shop.import_codes("served", codes("MORE", 3))
+    assert open_shop.coupons("list", "archive", "served").out == (
+        f"list served archived\n  still serves sendout {sendout} of message served, which is interrupted\n"
+    )
+    assert "is already archived" in open_shop.coupons("list", "archive", "served", code=FAILED).err
+    refused = open_shop.coupons("send", "--message", "served", "--group", "served", code=FAILED)
+    assert refused.err == "coupons: message served: list served is archived\n"
+    assert open_shop.resume(sendout)["sent"] == 3

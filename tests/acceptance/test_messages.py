@@ -165,6 +165,24 @@ def test_unsuitable_files_and_headers_are_rejected_when_saved(open_shop: Shop) -
     assert "wrong" not in open_shop.coupons("message", "ls").out
 
 
+def test_save_says_what_was_meant(open_shop: Shop) -> None:
+    """Errors name `{% raw %}` and the attribute of a column; a placeholder of another system is a warning."""
+    open_shop.has("meant", "meant", addresses(1), {"meant": []})
+    css = open_shop.file("css.html", "<style>\na{#fff}\n</style>")
+    name = open_shop.file("name.txt", "Dear {{ First Name }},\n")
+    capital = open_shop.file("capital.txt", "Dear {{ First_Name }},\n")
+    foreign = open_shop.file("foreign.txt", "Dear *|FNAME|*,\n")
+    save = ("message", "save", "meant", "--subject", "Hello")
+    assert "between {% raw %} and {% endraw %}" in open_shop.coupons(*save, "--html", css, code=1).err
+    assert "; write {{ first_name }}\n" in open_shop.coupons(*save, "--text", name, code=1).err
+    assert "; instead of First_Name write first_name\n" in open_shop.coupons(*save, "--text", capital, code=1).err
+    warning = 'warning: text, line 1: "*|FNAME|*" is mailed as it is; for an attribute write {{ fname }}\n'
+    saved = open_shop.coupons(*save, "--text", foreign)
+    assert (saved.out, saved.err) == ("message meant saved, version 2, no codes\n", warning)
+    assert open_shop.coupons("message", "show", "meant").err == warning
+    assert len(open_shop.coupons("message", "show", "meant", "--json").json["warnings"]) == 1
+
+
 def test_names_are_mailed_as_people_have_them(open_shop: Shop) -> None:
     """A no-break space, an ideographic space, joiners and marks of direction arrive unchanged: in sender and body."""
     names = ["Jean\u00a0Paul", "山田\u3000太郎", "نر\u200cگس", "क्\u200dष", "\u200fשרה"]

@@ -133,9 +133,7 @@ async def test_a_list_that_a_sendout_needs_is_not_deleted(connection: Connection
     await add_group(connection, "g", 10)
     await save_message(connection, "m", "a")
     sendout_id = await start(connection, "m", "g")
-    with pytest.raises(Conflict, match="an unfinished sendout needs it"):
-        await lists.archive(connection, "a")
-    await connection.execute("UPDATE coupon_list SET archived_at = now()")
+    await lists.archive(connection, "a")
     with pytest.raises(Conflict, match=f"list a is needed by sendout {sendout_id}, which is not finished"):
         await lists.delete(connection, "a")
     await lists.restore(connection, "a")

@@ -188,15 +188,17 @@ async def test_lists_are_locked_in_one_order(connection: Connection, other: Conn
     assert isinstance(await preparing, Granted)
 
 
-async def test_a_list_archived_in_the_meantime_reserves_no_codes(connection: Connection) -> None:
-    """The archiving could not see the sendout, whose transaction was not yet committed."""
+async def test_a_list_deleted_in_the_meantime_reserves_no_codes(connection: Connection) -> None:
+    """The deletion could not see the sendout, whose transaction was not yet committed."""
     await add_stock(connection)
     await start(connection, "m", "g")
-    await connection.execute("UPDATE coupon_list SET archived_at = now()")
-    with pytest.raises(Conflict, match="list a is archived"):
+    async with connection.transaction():
+        await connection.execute("DELETE FROM coupon")
+        await connection.execute(
+            "UPDATE coupon_list SET archived_at = now(), deleted_at = now(), total = 0, available = 0"
+        )
+    with pytest.raises(Conflict, match="list a is deleted"):
         await prepare(connection)
-    (found,) = await lists.get(connection, "a")
-    assert (found.available, found.reserved) == (10, 0)
 
 
 async def test_a_list_that_is_being_replaced_resumes_no_sendout(connection: Connection) -> None:
@@ -215,15 +217,27 @@ async def test_a_list_that_is_being_replaced_resumes_no_sendout(connection: Conn
     assert await sendouts.auto_resume(connection) == [command.id]
 
 
-async def test_a_list_that_a_sendout_needs_is_not_archived(connection: Connection) -> None:
-    """The list cannot be deleted either, because its codes are for the sendout's recipients."""
-    await add_stock(connection)
-    sendout_id = await start_sending(connection)
-    with pytest.raises(Conflict, match="needs it"):
+async def test_an_archived_list_serves_sendouts_under_way(connection: Connection) -> None:
+    """A queued and an interrupted sendout get its codes, but a new one is refused, and the list is not deleted."""
+    await add_stock(connection, codes=9)
+    interrupted = await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Short)
+    await add_codes(connection, "a", [f"MORE-{number}" for number in range(11)])
+    queued = await start(connection, "m", "g")
+    served = await lists.archive(connection, "a")
+    assert [(each.id, each.message, each.state) for each in served] == [
+        (interrupted, "m", "interrupted"), (queued, "m", "queued"),
+    ]  # fmt: skip
+    assert isinstance(await prepare(connection), Granted)
+    assert [each.id for each in await sendout_views.list_resumable(connection, "a")] == [interrupted]
+    assert isinstance(await resume(connection, interrupted), Granted)
+    for refused in (start(connection, "m", "g"), save_message(connection, "m", "a"), add_codes(connection, "a", ["X"])):
+        with pytest.raises(Conflict, match="list a is archived"):
+            await refused
+    with pytest.raises(Conflict, match="list a is needed by sendout"):
+        await lists.delete(connection, "a")
+    with pytest.raises(Conflict, match="list a is already archived"):
         await lists.archive(connection, "a")
-    await send_batch(connection)
-    assert await sendouts.settle(connection, sendout_id)
-    await lists.archive(connection, "a")
 
 
 async def test_a_cancelled_sendout_still_shows_its_missing_codes(connection: Connection) -> None:

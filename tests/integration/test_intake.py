@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from uuid import uuid4
 
 import aio_pika
@@ -13,14 +14,15 @@ from aio_pika.exceptions import ChannelClosed, ChannelInvalidStateError
 from pydantic import SecretStr
 
 from coupons import broker, topology
+from coupons.admission import Short
 from coupons.broker import BrokerUnavailable, Sender, open_sender
-from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons, ResumeSendout, StartSendout
+from coupons.commands import MAX_COMMAND_BYTES, Command, Format, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict
 from coupons.settings import Settings
-from coupons.store import imports, inbox
+from coupons.store import imports, inbox, sendout_views
 from coupons.topology import REASON, declare, queue_name
-from tests.factories import add_group, add_list, save_message
+from tests.factories import add_codes, add_group, add_list, prepare, save_message, start
 from tests.waiting import cancel, until
 from workers import intake
 from workers.intake import Intake
@@ -176,14 +178,43 @@ async def test_an_id_belongs_to_one_command(
     assert reason == f"id {first.id} belongs to another command"
 
 
-async def test_an_intake_that_is_not_activated_rejects_every_command(
-    pool: Pool, broker_url: str, channel: AbstractChannel
+async def test_an_intake_that_is_not_activated_rejects_coupon_commands(
+    connection: Connection, pool: Pool, broker_url: str, channel: AbstractChannel
 ) -> None:
-    """The reason is that the Coupon Manager is not activated."""
+    """Imports of codes and sendouts with coupons are rejected with the reason, and can be repeated after activation."""
+    await add_list(connection, "a", 5)
+    await add_group(connection, "g", 2)
+    await save_message(connection, "m", "a")
+    commands: list[Command] = [ImportCoupons(list="a", codes=("X",)), StartSendout(message="m", group="g")]
     async with consuming(pool, broker_url, activated=False) as sender:
-        await sender.send("import", ImportCoupons(list="a", codes=("X",)).body())
-        ((_, reason),) = await rejected(channel, 1)
-    assert "not activated" in reason
+        for command in commands:
+            await sender.send(command.type, command.body())
+        reasons = [reason for _, reason in await rejected(channel, 2)]
+    assert all("the Coupon Manager is not activated" in reason for reason in reasons)
+    async with consuming(pool, broker_url) as sender:
+        for command in commands:
+            await sender.send(command.type, command.body())
+            await until(partial(inbox.is_known, connection, command.id))
+
+
+async def test_an_intake_that_is_not_activated_continues_what_was_accepted(
+    connection: Connection, pool: Pool, broker_url: str
+) -> None:
+    """Groups are imported, messages without coupons are sent, and an accepted sendout with coupons is resumed."""
+    await add_list(connection, "a")
+    await add_group(connection, "g", 2)
+    await save_message(connection, "m", "a")
+    await save_message(connection, "plain")
+    sendout_id = await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Short)
+    await add_codes(connection, "a", ["A1", "A2"])
+    group = ImportCoupons(group="h", source="file:people.csv", format=Format(kind="csv"))
+    commands: list[Command] = [group, StartSendout(message="plain", group="g"), ResumeSendout(sendout=sendout_id)]
+    async with consuming(pool, broker_url, activated=False) as sender:
+        for command in commands:
+            await sender.send(command.type, command.body())
+            await until(partial(inbox.is_known, connection, command.id))
+    assert (await sendout_views.get(connection, sendout_id)).state == "sending"
 
 
 async def test_deleted_queues_are_declared_again(

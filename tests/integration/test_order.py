@@ -457,20 +457,29 @@ async def fail_cancelled(connection: Connection, preparer: Preparer) -> UUID:
     return sendout_id
 
 
-async def fail_archived(connection: Connection, preparer: Preparer) -> UUID:
-    """Let a sendout fail because its list was archived after the recipients had been copied."""
+async def delete_list(connection: Connection) -> None:
+    """Delete the list as if its deletion had not seen the sendout."""
+    async with connection.transaction():
+        await connection.execute("DELETE FROM coupon")
+        await connection.execute(
+            "UPDATE coupon_list SET archived_at = now(), deleted_at = now(), total = 0, available = 0"
+        )
+
+
+async def fail_deleted(connection: Connection, preparer: Preparer) -> UUID:
+    """Let a sendout fail because its list was deleted after the recipients had been copied."""
     await add_group(connection, "two", 2)
     sendout_id = await send(connection, group="two")
     claim = await sendouts.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert claim
     await sendouts.take_snapshot(connection, claim, batch_size=1)
     await connection.execute("UPDATE sendout SET lease_until = now() - interval '1 second'")
-    await connection.execute("UPDATE coupon_list SET archived_at = now()")
+    await delete_list(connection)
     await preparer.step()
     return sendout_id
 
 
-@pytest.mark.parametrize("fail", [fail_late, fail_cancelled, fail_archived])
+@pytest.mark.parametrize("fail", [fail_late, fail_cancelled, fail_deleted])
 async def test_a_failed_sendout_cancels_its_deliveries(
     connection: Connection, preparer: Preparer, stock: None, database_url: str, fail: Fail
 ) -> None:
@@ -487,7 +496,7 @@ async def test_a_failed_sendout_cancels_its_deliveries(
     assert (found.remaining, found.cancelled, found.sent) == (0, 2, 0)
     assert list(_remarks(found)) == ["2 cancelled", failed.reason]
     assert await connection.fetchval("SELECT count(*) FROM delivery WHERE state = 'cancelled'") == 2
-    assert await connection.fetchval("SELECT available FROM coupon_list") == 10
+    assert await connection.fetchval("SELECT available = total FROM coupon_list")
 
 
 @asynccontextmanager
@@ -661,16 +670,16 @@ async def test_a_resume_whose_import_does_not_finish_is_rejected(
 async def test_a_resume_that_is_no_longer_possible_is_rejected(
     connection: Connection, preparer: Preparer, stock: None
 ) -> None:
-    """A list of the sendout was archived while the resume waited."""
+    """A list of the sendout was deleted while the resume waited."""
     sendout_id = await interrupt(connection)
     command = codes_import()
     await publish(connection, command, resume := ResumeSendout(sendout=sendout_id))
-    await connection.execute("UPDATE coupon_list SET archived_at = now()")
     await end(connection, command.id, "cancelled")
+    await delete_list(connection)
     await preparer.step()
     found = await get(connection, sendout_id)
-    assert (found.state, found.not_resumed) == ("interrupted", "list a is archived")
-    assert await dead_letters(connection) == [(resume.id, "list a is archived")]
+    assert (found.state, found.not_resumed) == ("interrupted", "list a is deleted")
+    assert await dead_letters(connection) == [(resume.id, "list a is deleted")]
 
 
 async def test_the_newest_resume_decides(connection: Connection, preparer: Preparer, stock: None) -> None:

@@ -867,7 +867,7 @@ async def test_groups_and_messages_are_shown_and_deleted(site: AsyncClient, conn
     """The API deletes groups and messages, the console groups. 409 while a sendout uses them, 404 afterwards."""
     sendout_id = await interrupted_sendout(connection)
     (message,) = (await site.get("/api/messages")).json()
-    assert message == (await site.get("/api/messages/spring-voucher")).json()
+    assert message | {"warnings": []} == (await site.get("/api/messages/spring-voucher")).json()
     assert (message["version"], message["lists"]) == (1, ["spring-10"])
     assert (await site.get("/api/groups/customers")).json()["recipients"] == 10
     for path in ("/api/groups/customers", "/api/messages/spring-voucher"):

@@ -116,7 +116,7 @@ def test_a_coupon_in_a_string_or_comment_names_no_list() -> None:
         ("{% import 'a' as b %}", '"import" is not supported'),
         ("{% from 'a' import b %}", '"from" is not supported'),
         ("{% extends 'a' %}", '"extends" is not supported'),
-        ("{{ a b }}", "expected token 'end of print statement', got 'b'"),
+        ("{{ a b }}", "expected token 'end of print statement', got 'b'; write {{ a_b }}"),
         ("{% foo %}", "Encountered unknown tag 'foo'."),
         ("{{ " + "(" * 5_000 + "a" + ")" * 5_000 + " }}", "nested too deeply"),
     ],
@@ -136,7 +136,7 @@ def test_all_problems_are_reported_at_once() -> None:
     assert str(caught.value).splitlines() == [
         'text, line 1: ".b" is not supported',
         'text, line 2: coupon(…) needs one list name in quotes: coupon("spring-10")',
-        "html, line 2: expected token 'end of print statement', got 'b'",
+        "html, line 2: expected token 'end of print statement', got 'b'; write {{ a_b }}",
         "a message needs a subject",
     ]
 
