@@ -11,6 +11,7 @@ from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import Shortage
 from coupons.store.queries import Queries
+from coupons.templates.alternative import AlternativeText
 
 SQL = Queries("lists.sql")
 PREVIEW_SUFFIX = "_previewCoupon"
@@ -122,7 +123,7 @@ async def change(
 
 
 def _check_texts(name: str, description: str | None, alternative_text: str | None, preview_text: str | None) -> None:
-    """Check the lengths of texts. The limits are in the reference manual, and the database enforces them as well."""
+    """Check the texts. The limits of their lengths are in the reference manual, and the database enforces them too."""
     for what, text, most in (
         ("description", description, 200),
         ("alternative text", alternative_text, 500),
@@ -130,6 +131,8 @@ def _check_texts(name: str, description: str | None, alternative_text: str | Non
     ):
         if text and len(text) > most:
             raise Conflict(f"list {name}: the {what} has {len(text)} characters, the limit is {most}")
+    if alternative_text and (problems := AlternativeText(alternative_text).problems):
+        raise Conflict(f"list {name}: {'; '.join(problems)}")
 
 
 async def list_all(connection: Connection, *, archived: bool) -> list[CouponList]:
@@ -226,6 +229,12 @@ def check_usable(rows: Iterable[asyncpg.Record]) -> None:
     """Raise Conflict if one of these locked lists of a sendout is deleted. An archived list serves it until it ends."""
     if deleted := [row["name"] for row in rows if row["deleted_at"]]:
         raise Conflict("; ".join(f"list {name} is deleted" for name in deleted))
+
+
+async def alternative_attributes(connection: Connection, message_id: int) -> frozenset[str]:
+    """Return the attributes that recipients need for the alternative texts of a message's lists."""
+    rows = await connection.fetch(SQL.alternative_texts, message_id)
+    return frozenset().union(*(AlternativeText(row["alternative_text"]).required for row in rows))
 
 
 async def take(connection: Connection, amounts: Mapping[int, int]) -> None:

@@ -101,3 +101,7 @@ ORDER BY l.name, d.id LIMIT $2;
 UPDATE coupon_list l SET available = l.available - granted.amount
 FROM unnest($1::bigint[], $2::bigint[]) AS granted (list_id, amount)
 WHERE l.id = granted.list_id;
+
+-- alternative_texts: the alternative texts that mails of message version $1 may print
+SELECT l.alternative_text FROM message_list ml JOIN coupon_list l ON l.id = ml.list_id
+WHERE ml.message_id = $1 AND l.shortage = 'text' AND l.deleted_at IS NULL;

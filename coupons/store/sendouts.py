@@ -5,7 +5,7 @@ schema.sql has a diagram of its states.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,7 @@ from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, needs, restore_guard, sendout_views, waits
 from coupons.store.earlier import Earlier, find_earlier
+from coupons.store.messages import OWN_ATTRIBUTES
 from coupons.store.needs import Snapshot
 from coupons.store.queries import Queries
 from coupons.store.waits import Obstacle, Unfinished
@@ -138,7 +139,7 @@ async def check(connection: Connection, command: StartSendout) -> Checked:
         Conflict: the message or group does not exist, the message can never be sent, a list is archived or deleted, the
             group is empty, its recipients lack an attribute, or an id in `after` does not belong to an import.
     """
-    message = await messages.get(connection, command.message)
+    message = await _with_all_attributes(connection, await messages.get(connection, command.message))
     if message.deleted_lists:
         raise Conflict(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
     messages.require_sendable(message)
@@ -160,6 +161,12 @@ class LackingAttributes(Conflict):
     def __init__(self, message: str, position: int, attributes: list[str]) -> None:
         super().__init__(f"message {message}: recipient {position} has no {', '.join(attributes)}")
         self.attributes = attributes
+
+
+async def _with_all_attributes(connection: Connection, message: messages.Message) -> messages.Message:
+    """Return the message with the attributes that the alternative texts of its lists print, too."""
+    more = await lists.alternative_attributes(connection, message.id) - OWN_ATTRIBUTES
+    return replace(message, attributes=sorted({*message.attributes, *more})) if more else message
 
 
 def _check_given(message: messages.Message, command: StartSendout) -> None:
@@ -188,7 +195,7 @@ async def claim(connection: Connection, *, owner: str, lease_seconds: float) -> 
 
 async def check_recipients(connection: Connection, claim: Claim) -> None:
     """Check the group before its snapshot. Raises Conflict if it does not exist or recipients lack an attribute."""
-    message = await messages.get_for_sendout(connection, claim.id)
+    message = await _with_all_attributes(connection, await messages.get_for_sendout(connection, claim.id))
     if claim.group_id is None:
         raise Conflict(f"there is no group {claim.group_name}" if claim.group_name else NO_RECIPIENTS)
     leave_out = await _leave_out(connection, claim, message)

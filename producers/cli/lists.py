@@ -25,7 +25,9 @@ SHORTAGE_HELP = """\b
 If a sendout needs more codes than are available:
 pause: interrupt it before any mail is sent
 text: print the alternative text instead of a code"""
-ALTERNATIVE_TEXT_HELP = "Printed instead of a code with --shortage text (max. 500 characters)."
+ALTERNATIVE_TEXT_HELP = (
+    "Printed instead of a code with --shortage text (max. 500 characters); may print attributes, as {{ first_name }}."
+)
 SERVED_SHOWN = 20
 CASE_SENSITIVE_HELP = "Codes of this list that differ only in case are different codes. This setting never changes."
 PREVIEW_TEXT_HELP = "Printed instead of a code in previews and test mails."

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from coupons.settings import Settings
     from coupons.smtp import Relays
     from coupons.store.messages import Message
+    from coupons.templates.alternative import AlternativeText
+    from coupons.templates.rendering import Coupon, Template
 
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
+no_codes = click.option(
+    "--no-codes",
+    is_flag=True,
+    help="Show the mail of a recipient for whom no codes are left: with the alternative texts.",
+)
 attribute_values = click.option(
     "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="Value of an attribute, repeatable."
 )
@@ -200,9 +207,10 @@ async def delete(name: str, yes: bool) -> None:
 @messages.command()
 @click.argument("name")
 @attribute_values
+@no_codes
 @click.option("--html", is_flag=True, help="Print the HTML part instead of the text part.")
 @asynchronous
-async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
+async def preview(name: str, attributes: tuple[str, ...], no_codes: bool, html: bool) -> None:
     """Print a message as a recipient would see it.
 
     If a condition decides which coupons the mail prints, the lists that it needs are printed as well. The mail is
@@ -215,12 +223,13 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 
     async with database() as connection:
         message = await messages.get(connection, parse_name(name))
-        texts = await _preview_texts(connection, message.lists)
+        printed = await _printed_texts(connection, message.lists, no_codes=no_codes)
     given = _values(attributes)
-    values = {**_placeholders(message.attributes), "email": "[email]", **given}
+    names = printed.attributes(message.attributes)
+    values = {**_placeholders(names), "email": "[email]", **given}
     template = Template(message.parts)
-    with _asking_for_values(message.attributes, given):
-        coupons = template.preview_coupons(values, texts)
+    with _asking_for_values(names, given):
+        coupons = printed.coupons(template, values)
         parts = template.render(values, coupons)
     click.echo(f"Subject: {parts.subject}")
     for field, value in message.headers.items():
@@ -238,8 +247,9 @@ async def preview(name: str, attributes: tuple[str, ...], html: bool) -> None:
 @click.option("--to", "to", required=True, multiple=True, metavar="EMAIL", help="Address to send the test mail to,"
               " repeatable.")  # fmt: skip
 @attribute_values
+@no_codes
 @asynchronous
-async def test(name: str, to: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+async def test(name: str, to: tuple[str, ...], attributes: tuple[str, ...], no_codes: bool) -> None:
     """Send a message as a test mail to one or more addresses.
 
     The mail is checked as the mails of a sendout are. Preview texts are printed instead of codes, so no code is used.
@@ -253,7 +263,9 @@ async def test(name: str, to: tuple[str, ...], attributes: tuple[str, ...]) -> N
     addresses = list({each.key: each.address for each in reversed(parsed)}.values())[::-1]
     loaded = settings()
     async with database() as connection:
-        envelopes = await _test_mails(connection, parse_name(name), addresses, _values(attributes), loaded)
+        envelopes = await _test_mails(
+            connection, parse_name(name), addresses, _values(attributes), loaded, no_codes=no_codes
+        )
     relays = SmtpAddress.parse_all(loaded.smtp_url.get_secret_value())
     limits, host = Limits(connections=1), loaded.smtp_ehlo_hostname or None
     async with Relays(relays, limits=limits, local_hostname=host) as smtp:
@@ -275,8 +287,9 @@ async def _send_test(smtp: "Relays", name: str, envelope: "Envelope") -> str | N
 
 
 async def _test_mails(
-    connection: "Connection", name: str, addresses: list[str], given: dict[str, str], loaded: "Settings"
-) -> list["Envelope"]:
+    connection: "Connection", name: str, addresses: list[str], given: dict[str, str], loaded: "Settings", *,
+    no_codes: bool,
+) -> list["Envelope"]:  # fmt: skip
     from datetime import UTC, datetime
     from uuid import uuid4
 
@@ -286,27 +299,55 @@ async def _test_mails(
 
     message = await messages.get(connection, name)
     check_message(message.name, message.lists, activated=loaded.activated)
-    texts = await _preview_texts(connection, message.lists)
+    printed = await _printed_texts(connection, message.lists, no_codes=no_codes)
+    names = printed.attributes(message.attributes)
     email = compile_message(message, await messages.list_files(connection, message.id), loaded)
     envelopes = []
     for address in addresses:
-        values = {**_placeholders(message.attributes), **given, "email": address}
-        with _asking_for_values(message.attributes, given):
+        values = {**_placeholders(names), **given, "email": address}
+        with _asking_for_values(names, given):
             envelope = email.write(
                 rcpt=address,
                 message_id=email.message_id(uuid4(), 0),
                 date=datetime.now(UTC),
                 attributes=values,
-                coupons=email.template.preview_coupons(values, texts),
+                coupons=printed.coupons(email.template, values),
             )
         envelopes.append(envelope)
     return envelopes
 
 
-async def _preview_texts(connection: "Connection", names: list[str]) -> dict[str, str]:
-    from coupons.store import lists
+@dataclass(frozen=True, slots=True)
+class _Printed:
+    """What a preview prints instead of codes: preview texts by list, and alternative texts where no codes are left."""
 
-    return {each.name: each.preview_text for each in await lists.get(connection, *names)}
+    texts: dict[str, str]
+    alternatives: "dict[str, AlternativeText]"
+
+    def attributes(self, of_message: list[str]) -> list[str]:
+        """Return the attributes that the message and the alternative texts need."""
+        more = (each.required for each in self.alternatives.values())
+        return sorted({*of_message}.union(*more) - {"email"})
+
+    def coupons(self, template: "Template", values: dict[str, str]) -> "dict[str, Coupon]":
+        from coupons.templates.rendering import Coupon
+
+        printed = template.preview_coupons(values, self.texts)
+        without = {name: Coupon(each.render(values), is_code=False) for name, each in self.alternatives.items()}
+        return printed | {name: coupon for name, coupon in without.items() if name in printed}
+
+
+async def _printed_texts(connection: "Connection", names: list[str], *, no_codes: bool) -> _Printed:
+    from coupons.states import Shortage
+    from coupons.store import lists
+    from coupons.templates.alternative import AlternativeText
+
+    found = await lists.get(connection, *names)
+    without = [each for each in found if no_codes and each.shortage == Shortage.TEXT]
+    return _Printed(
+        {each.name: each.preview_text for each in found},
+        {each.name: AlternativeText(each.alternative_text) for each in without},
+    )
 
 
 def _placeholders(attributes: list[str]) -> dict[str, str]:

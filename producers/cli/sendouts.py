@@ -124,7 +124,7 @@ async def send(
 
 
 async def _check_activated(command: "StartSendout") -> None:
-    """Raise Conflict if the message prints coupons and the Coupon Manager is not activated. A repetition is accepted."""
+    """Raise Conflict if the message prints coupons and the Coupon Manager is not activated, except for a repetition."""
     from coupons.store import activation, inbox
 
     if settings().activated:

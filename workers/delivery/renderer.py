@@ -1,6 +1,6 @@
 """Render the mails of one sendout. The message is compiled once; each delivery fills in its attributes and codes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -10,6 +10,7 @@ from coupons.message_compiler import compile_message
 from coupons.settings import Settings
 from coupons.store.deliveries import BatchList, Delivery
 from coupons.store.messages import Message
+from coupons.templates.alternative import AlternativeText
 from coupons.templates.rendering import Coupon, RenderError
 
 
@@ -41,13 +42,16 @@ class Renderer:
         self.lists = lists
         self._sendout_id = sendout_id
         self._compiled = compile_message(message, files, settings)
+        self._alternatives = {each.list_id: AlternativeText(each.alternative_text) for each in lists}
 
     def render(self, delivery: Delivery) -> Mail:
         """Return the delivery's mail. Raises RenderError if the mail cannot be rendered; it must not be sent then."""
         attributes = {**delivery.attributes, "email": delivery.address}
         if delivery.lists is not None and not delivery.lists:
             self._compiled.template.lists_for(attributes)  # raises if it needs no list because a condition failed
-        coupons = {each.name: _coupon(each, delivery) for each in self.lists if delivery.needs(each.list_id)}
+        coupons = {
+            each.name: self._coupon(each, delivery, attributes) for each in self.lists if delivery.needs(each.list_id)
+        }
         rendered = self._compiled.template.render_varying(attributes, coupons)
         envelope = self._compiled.compose(
             rendered,
@@ -61,11 +65,10 @@ class Renderer:
         kept = [each.list_id for each in self.lists if each.name in coupons.keys() - rendered.unused]
         return Mail(delivery, envelope, delivery.limited_to(kept), unused)
 
-
-def _coupon(of: BatchList, delivery: Delivery) -> Coupon:
-    code = delivery.codes.get(of.list_id)
-    if code is not None:
-        return Coupon(code, is_code=True)
-    if of.shortage == "pause":
-        raise RenderError(f"the recipient has no code of list {of.name}")
-    return Coupon(of.alternative_text, is_code=False)
+    def _coupon(self, of: BatchList, delivery: Delivery, attributes: Mapping[str, str]) -> Coupon:
+        code = delivery.codes.get(of.list_id)
+        if code is not None:
+            return Coupon(code, is_code=True)
+        if of.shortage == "pause":
+            raise RenderError(f"the recipient has no code of list {of.name}")
+        return Coupon(self._alternatives[of.list_id].render(attributes), is_code=False)

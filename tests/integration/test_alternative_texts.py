@@ -1,0 +1,80 @@
+"""Alternative texts of lists print attributes: they are checked when they are saved, and recipients need them."""
+
+import pytest
+
+from coupons.commands import Recipient, StartSendout
+from coupons.database import Connection
+from coupons.errors import Conflict
+from coupons.states import Shortage
+from coupons.store import lists, sendouts
+from coupons.templates.alternative import AlternativeText
+from coupons.templates.rendering import RenderError
+from tests.factories import add_list, add_recipients, prepare, save_message, start
+
+NAMED = "Sorry, {{ last_name }}"
+OPTIONAL = 'Sorry, {{ last_name | default("friend") }}'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Sorry, {{ Last Name }}", "alternative text, line 1: expected token .*; write {{ last_name }}"),
+        ("{% for x in y %}{% endfor %}", '"for" is not supported'),
+        ('{{ coupon("b") }}', r"cannot use coupon\(…\)"),
+        ('{% if has_coupon("b") %}x{% endif %}', r"cannot use coupon\(…\)"),
+        ("{{ 1 + 'a' }}", "not supported|always fails"),
+        ("Sorry {#", "Missing end of comment tag"),
+        ("x" * 501, "501 characters"),
+    ],
+)
+async def test_an_alternative_text_is_checked_when_it_is_saved(connection: Connection, text: str, reason: str) -> None:
+    """A new list and a changed one are refused with the line and the reason. Nothing is stored."""
+    with pytest.raises(Conflict, match=reason):
+        await add_list(connection, "new", shortage=Shortage.TEXT, alternative_text=text)
+    await add_list(connection, "old", shortage=Shortage.TEXT, alternative_text=OPTIONAL)
+    with pytest.raises(Conflict, match=reason):
+        await lists.change(connection, "old", description=None, shortage=None, alternative_text=text, preview_text=None)
+    assert [each.alternative_text for each in await lists.list_all(connection, archived=True)] == [OPTIONAL]
+
+
+async def test_recipients_need_the_attributes_of_an_alternative_text(connection: Connection) -> None:
+    """A sendout to a group or to recipients without them is refused; one of whom some lack them fails when prepared."""
+    await add_list(connection, "a", 5, shortage=Shortage.TEXT, alternative_text=NAMED)
+    await save_message(connection, "m", "a")
+    await add_recipients(connection, "none", [("ada@example.org", {"first_name": "Ada"})])
+    with pytest.raises(Conflict, match="message m: recipients of group none have no last_name"):
+        await start(connection, "m", "none")
+    given = (Recipient(email="ada@example.org", attributes={"first_name": "Ada"}),)
+    async with connection.transaction():
+        with pytest.raises(Conflict, match="message m: recipient 1 has no last_name"):
+            await sendouts.create(connection, StartSendout(message="m", recipients=given), batch_size=10)
+    full = {"first_name": "Ada", "last_name": "Lovelace"}
+    await add_recipients(connection, "some", [("ada@example.org", full), ("bob@example.org", {"first_name": "Bob"})])
+    await start(connection, "m", "some")
+    claim = await sendouts.claim(connection, owner="test", lease_seconds=60)
+    assert claim
+    with pytest.raises(Conflict, match="1 recipient lacks one of first_name, last_name"):
+        await sendouts.check_recipients(connection, claim)
+    await sendouts.fail(connection, claim, "x")
+    await lists.change(
+        connection, "a", description=None, shortage=Shortage.PAUSE, alternative_text=None, preview_text=None
+    )
+    await start(connection, "m", "none")
+    await prepare(connection)
+
+
+def test_an_alternative_text_is_rendered_for_each_recipient() -> None:
+    """Values are not escaped here, because the message's HTML part does it. A missing one is named without a value."""
+    text = AlternativeText("Sorry, {{ last_name }}{% if vip is defined %} ({{ vip }}){% endif %} & co.")
+    assert text.required == {"last_name"}
+    assert text.render({"last_name": "O'Neil <x>", "other": "y"}) == "Sorry, O'Neil <x> & co."
+    assert text.render({"last_name": "A", "vip": "gold"}) == "Sorry, A (gold) & co."
+    with pytest.raises(RenderError, match="the recipient lacks last_name, which the alternative text prints"):
+        text.render({"vip": "gold"})
+    assert AlternativeText(OPTIONAL).render({}) == "Sorry, friend"
+
+
+def test_a_text_from_before_is_printed_as_it_is() -> None:
+    """A stored text that is not a template, such as one with a brace, is no reason to fail."""
+    assert AlternativeText("Ask for {% discount").render({"a": "b"}) == "Ask for {% discount"
+    assert AlternativeText("plain").render({}) == "plain"
