@@ -23,7 +23,7 @@ OPTIONAL = 'Sorry, {{ last_name | default("friend") }}'
         ('{{ coupon("b") }}', r"cannot use coupon\(…\)"),
         ('{% if has_coupon("b") %}x{% endif %}', r"cannot use coupon\(…\)"),
         ("{{ 1 + 'a' }}", "not supported|always fails"),
-        ("Sorry {#", "Missing end of comment tag"),
+        ("Sorry {#", "end of comment"),
         ("x" * 501, "501 characters"),
     ],
 )
