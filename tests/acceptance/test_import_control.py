@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_an_import_running_and_cancel_keeps_its_chunks(shop: Shop,
         arguments = ("group", "import", file, "--group", "people", "--wait")
         result = shop.interrupted(*arguments, when=lambda: shop.rows(committed), what="a chunk")
         assert result.code == FAILED
-        assert result.err == "coupons: aborted; work already queued continues in the workers\n"
+        assert result.err.endswith("coupons: aborted; work already queued continues in the workers\n")
         (job,) = shop.rows(committed)
         assert shop.state(job["id"]) == "running"
         shown = shop.coupons("cancel", job["id"]).out

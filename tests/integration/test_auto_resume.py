@@ -15,6 +15,7 @@ from coupons.database import Connection, connect
 from coupons.states import Shortage
 from coupons.store import lists, sendout_views, sendouts
 from producers.web.templating import page
+from producers.web.workers_view import Workers
 from tests.factories import add_codes, add_group, add_list, prepare, save_message
 from tests.locks import lock_rows, until_blocked
 
@@ -163,8 +164,10 @@ async def test_the_console_shows_resumable_sendouts(connection: Connection) -> N
 async def outbox_text(connection: Connection) -> str:
     """Return the text of the Outbox, with single blanks between words."""
     found = await sendout_views.list_newest(connection)
-    body = bytes(page("outbox.html", live=False, refusal=None, sendouts=found, chosen=None, states=[]).body).decode()
-    return " ".join(body.split())
+    shown = page(
+        "outbox.html", live=False, refusal=None, sendouts=found, chosen=None, states=[], workers=Workers([], [], [])
+    )
+    return " ".join(bytes(shown.body).decode().split())
 
 
 # --- auto-resume ---

@@ -37,6 +37,7 @@ from producers.cli.outbox import _remarks
 from producers.cli.sendouts import _progress_of
 from producers.cli.show import describe
 from producers.web.templating import page
+from producers.web.workers_view import Workers
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, claimed, prepare, save_message
 from tests.locks import lock_rows, until_blocked, without_waiting
 from tests.web import consume
@@ -877,7 +878,9 @@ async def test_progress_and_pages_show_what_a_sendout_waits_for(connection: Conn
     waiting = f"waiting for import {missing}, which has not arrived yet"
     assert _progress_of(found).state == waiting
     assert not _progress_of(found).ended
-    shown = page("outbox.html", live=False, refusal=None, sendouts=[found], chosen=None, states=[])
+    shown = page(
+        "outbox.html", live=False, refusal=None, sendouts=[found], chosen=None, states=[], workers=Workers([], [], [])
+    )
     assert waiting.capitalize() in bytes(shown.body).decode()
 
 
