@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,6 +26,7 @@ from coupons.sources import PIECE_BYTES
 from coupons.states import DeliveryState
 from coupons.store import deliveries, imports, lists, sendout_views, sendouts, uploads
 from coupons.store.deliveries import Batch, Delivery, DeliveryResult
+from producers.durations import format_deferred
 from producers.web.server import serve
 from sandbox.process import free_ports
 from sandbox.services import Services
@@ -368,6 +369,22 @@ async def record(
         intents=intents,
         lease_seconds=LEASE_SECONDS,
     )
+
+
+async def test_deferred_mails_are_shown_apart(site: AsyncClient, connection: Connection) -> None:
+    """Page and API show how many mails wait for another attempt, and when the next attempt is."""
+    sendout_id = await sending_sendout(connection)
+    batch = await claim_batch(connection)
+    due = await due_deliveries(connection, batch)
+    deferred = [DeliveryResult.of(each, DeliveryState.DEFERRED, "450", due_in=3_600) for each in due[:2]]
+    await record(connection, batch, deferred)
+    found = (await site.get(f"/api/sendouts/{sendout_id}")).json()["sendout"]
+    next_at = datetime.fromisoformat(found["next_attempt_at"])
+    assert next_at - datetime.now(UTC) == pytest.approx(timedelta(hours=1), abs=timedelta(seconds=30))
+    assert (found["deferred"], found["remaining"], found["per_second"], found["seconds_left"]) == (2, 10, None, None)
+    text = (await site.get(f"/sendouts/{sendout_id}")).text
+    assert f"<span>{format_deferred(2, next_at)}</span>" in text
+    assert "Retry deferred mails now" in text
 
 
 async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: Connection) -> None:

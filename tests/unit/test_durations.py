@@ -3,13 +3,14 @@
 import csv
 import io
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.cli.output import emit_csv
-from producers.durations import format_duration, format_rate, parse_minutes, parse_seconds
+from producers.durations import format_deferred, format_duration, format_rate, parse_minutes, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,27 @@ def test_every_duration_of_these_units_is_parsed(days: int, hours: int, minutes:
 def test_durations_are_written_in_their_two_largest_units(seconds: float, words: str) -> None:
     """A duration is written in its two largest units, so a duration of days has no seconds."""
     assert format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("deferred", "after", "words"),
+    [
+        (1, None, "1 waits for another attempt"),
+        (1_000, timedelta(seconds=-1), "1,000 wait for another attempt, next now"),
+        (10, timedelta(days=400), "10 wait for another attempt, next at 20"),
+    ],
+)
+def test_deferred_mails_are_written_with_their_next_attempt(deferred: int, after: timedelta | None, words: str) -> None:
+    """An attempt on another day is written with its date."""
+    at = None if after is None else datetime.now(UTC) + after
+    assert format_deferred(deferred, at).startswith(words)
+
+
+def test_the_next_attempt_today_is_written_as_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time has its zone, as in "next at 14:20 UTC"."""
+    monkeypatch.setenv("TZ", "UTC")
+    at = datetime.now(UTC).replace(hour=23, minute=59, second=59, microsecond=999_999)
+    assert format_deferred(10, at) == "10 wait for another attempt, next at 23:59 UTC"
 
 
 def test_a_slow_rate_is_written_per_hour() -> None:
