@@ -20,6 +20,12 @@ _UNFINISHED = "unfinished"
 _ALL = 1_000_000
 RESUMED_STATES = (SendoutState.INTERRUPTED, SendoutState.PAUSED)
 """The states in which a sendout can be resumed."""
+SPEED_COLUMNS = (
+    *("times", "outcomes", "first_outcomes", "last_at", "last_outcomes", "last_first_outcomes", "progressed_at"),
+    *("resumed_at", "now", "next_batch_in", "pending", "unclaimed", "unclaimed_batches"),
+    *("batch_seconds", "claimed_seconds"),
+)
+"""The columns that give the rate and the time left (coupons/sendout_speed.py)."""
 RETRIED_STATES = (SendoutState.SCHEDULED, SendoutState.SENDING, SendoutState.PAUSED, SendoutState.FINISHED)
 """The states in which refused and deferred mails of a sendout can be retried."""
 
@@ -249,9 +255,8 @@ async def _rows(
 
 
 def _without_speed(columns: dict[str, Any]) -> dict[str, Any]:
-    """Replace the columns from `times` on by the rate and the time left."""
-    names = [*columns]
-    given = {name: columns.pop(name) for name in names[names.index("times") :]}
+    """Replace SPEED_COLUMNS by the rate and the time left."""
+    given = {name: columns.pop(name) for name in SPEED_COLUMNS}
     speed = _speed(columns, given) if columns["state"] == SendoutState.SENDING else Speed()
     return {**columns, "per_second": speed.per_second, "seconds_left": speed.seconds_left}
 
