@@ -143,12 +143,14 @@ async def test_mails_that_were_not_handed_over_are_not_tried(connection: Connect
 
 
 async def test_the_first_part_does_not_end_while_mails_are_in_flight(connection: Connection) -> None:
-    """A worker that died may have handed mails over. Once they are uncertain, the sendout pauses."""
+    """Deferred mails are handed over again, and their worker dies. Once they are uncertain, the sendout pauses."""
     sendout_id = await start_with_first(connection, 8)
     batch = await claim(connection)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, sendout_id))
+    deferred = [DeliveryResult.of(each, DeliveryState.DEFERRED, "450 later", due_in=0) for each in due]
+    await _flush(connection, batch, results=deferred)
     assert await _flush(connection, batch, intents=[*range(1, 9)])
     assert await sendouts.pause_after_first(connection) == []
     await connection.execute(EXPIRE)
