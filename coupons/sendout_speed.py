@@ -95,7 +95,7 @@ def _is_kept(pending: Pending, rate: Rate | None, per_hour: float) -> bool:
     if pending.batch_seconds is None or pending.next_batch_in < -OVERDUE_SECONDS:
         return False
     is_slower = rate is not None and rate.per_second < (1 - STEADY) * per_hour / 3_600
-    return pending.claimed_seconds <= BATCH_SECONDS and not is_slower
+    return max(pending.batch_seconds, pending.claimed_seconds) <= BATCH_SECONDS and not is_slower
 
 
 def _seconds_left(pending: Pending, rate: Rate) -> float:

@@ -119,6 +119,7 @@ def test_workers_that_do_not_keep_the_rate_limit_determine_the_rate() -> None:
     assert estimate(pending(30, unclaimed=30, batches=3, next_in=-5), Rate(0.5, 0.5), 3_600) == Speed(0.5, 60)
     assert estimate(pending(30, unclaimed=30, batches=3, next_in=-5), None, 3_600) == Speed()
     assert estimate(pending(30, unclaimed=30, batches=3, age=11), None, 3_600) == Speed()
+    assert estimate(pending(30, unclaimed=30, batches=3, batch=40), None, 3_600) == Speed()
     assert estimate(pending(30, unclaimed=30, batches=3), Rate(0.5, 0.5), 3_600) == Speed(0.5, 60)
 
 
