@@ -356,10 +356,13 @@ async def remove_missing(connection: Connection, job: LeasedImport, *, lease_sec
 async def replace_attributes(
     connection: Connection, job: LeasedImport, attributes: Sequence[str], *, lease_seconds: float
 ) -> None:
-    """Let the group have only these attributes, now that all its recipients are in the file. Raises LeaseLost."""
+    """Let the group have only these attributes, now that all its recipients are in the file. Raises LeaseLost.
+
+    The group is locked before the import, as by a cancellation: in the other order the two would wait for each other.
+    """
     async with connection.transaction():
-        await imports.record_progress(connection, job, ChunkCounts(), lease_seconds=lease_seconds)
         await connection.execute(SQL.replace_attributes, job.target.id, attributes)
+        await imports.record_progress(connection, job, ChunkCounts(), lease_seconds=lease_seconds)
 
 
 async def _remove_recipients(connection: Connection, job: LeasedImport, after: object) -> tuple[int, str | None]:

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from coupons.commands import Format, ImportCoupons, StartSendout
-from coupons.database import Connection
-from coupons.errors import Conflict
+from coupons.database import Connection, connect
+from coupons.errors import Conflict, LeaseLost
 from coupons.states import DeliveryState
-from coupons.store import deliveries, groups, imports, messages, retries, sendout_views, sendouts
+from coupons.store import deliveries, groups, import_chunks, imports, messages, retries, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.retries import Choice
 from coupons.templates.rendering import Parts
@@ -25,7 +25,7 @@ from tests.factories import (
     save_message,
     start,
 )
-from tests.locks import until_blocked
+from tests.locks import lock_rows, until_blocked
 
 PEOPLE = [("ada@example.org", {"first_name": "Ada"}), ("bob@example.org", {"first_name": "Bob"})]
 End = Callable[[Connection, UUID], Awaitable[None]]
@@ -89,12 +89,16 @@ async def test_a_failed_import_leaves_a_group_that_is_used(connection: Connectio
     await connection.execute(
         "DELETE FROM recipient r USING recipient_group g WHERE g.id = group_id AND name = 'emptied'"
     )
-    ending = [await begin_import(connection, name) for name in ("filled", "emptied", "awaited", "sent")]
+    ending = [await begin_import(connection, name) for name in ("filled", "half", "emptied", "awaited", "sent")]
+    await connection.execute(
+        "INSERT INTO recipient (group_id, address_key, address) "
+        "SELECT id, 'a@b.de', 'a@b.de' FROM recipient_group WHERE name = 'half'"
+    )
     await begin_import(connection, "awaited")
     await start(connection, "m", "sent")
     for import_id in ending:
         await end(connection, import_id)
-    assert await names(connection) == ["awaited", "emptied", "filled", "sent"]
+    assert await names(connection) == ["awaited", "emptied", "filled", "half", "sent"]
 
 
 async def test_an_import_that_arrives_while_its_group_is_deleted_creates_it_again(
@@ -115,6 +119,30 @@ async def test_an_import_that_arrives_while_its_group_is_deleted_creates_it_agai
         await until_blocked(connection, ending)
     await ending
     assert await names(connection) == ["new", "second"]
+    async with connection.transaction():  # also between the group and the import
+        await connection.execute(imports.SQL.ensure_group, "second")
+        deleting = asyncio.create_task(groups.delete(other, "second"))
+        await until_blocked(connection, deleting)
+    with pytest.raises(Conflict, match="is being filled by import"):
+        await deleting
+
+
+async def test_a_cancellation_and_new_attributes_of_a_group_lock_in_one_order(
+    connection: Connection, other: Connection, database_url: str
+) -> None:
+    """The import that is about to replace the attributes waits without holding a lock, and finds its lease lost."""
+    await add_recipients(connection, "g", PEOPLE)
+    job = await claimed(connection, await begin_import(connection, "g"))
+    async with connect(database_url) as third:
+        async with lock_rows(connection, "recipient_group WHERE name = 'g'"):
+            cancelling = asyncio.create_task(cancel(other, job.id))
+            await until_blocked(connection, cancelling)
+            replacing = asyncio.create_task(import_chunks.replace_attributes(third, job, ["x"], lease_seconds=60))
+            await until_blocked(connection, cancelling, replacing)
+        await cancelling
+        with pytest.raises(LeaseLost):
+            await replacing
+    assert (await groups.get(connection, "g")).attributes == ["first_name"]
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
