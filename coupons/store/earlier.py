@@ -15,7 +15,8 @@ from coupons.store.queries import Queries
 
 SQL = Queries("earlier.sql")
 MAX_PROBED = 100
-"""Up to this number of earlier sendouts, each recipient is looked up in each of them, which takes some 2 µs.
+"""Up to this number of earlier sendouts, each recipient is looked up in each of them. With 100,000
+recipients and one sendout, a lookup took 35 µs on a busy machine with 2 cores.
 
 A message that is sent to single recipients may have had a million sendouts; then the mails of each recipient are read.
 """

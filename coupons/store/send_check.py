@@ -27,7 +27,8 @@ from coupons.store.waits import AwaitedImport
 
 SQL = Queries("send_check.sql")
 CHECK_SECONDS = 600
-"""The time limit of each statement of a check. A million recipients take some seconds."""
+"""The time limit of each statement of a check. A million recipients take 3 seconds if the message is sent for
+the first time, and 35 to 80 more if it had an earlier sendout."""
 
 
 @dataclass(frozen=True, slots=True)

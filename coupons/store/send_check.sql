@@ -14,6 +14,7 @@ FROM (
             SELECT address_key, attributes FROM recipient WHERE group_id = $1
             UNION ALL
             SELECT address_key, attributes::jsonb FROM unnest($2::text[], $3::text[]) AS given (address_key, attributes)
+            ORDER BY address_key  -- lookups in the order of the index are twice as fast: 35 instead of 77 µs
         ) audience
         OFFSET 0
     ) facts
@@ -22,6 +23,7 @@ FROM (
 -- count_mailed: how many recipients of group $1, or of the address keys $2, got message $3 in the sendouts $4
 SELECT count(*) FROM (
     SELECT address_key FROM recipient WHERE group_id = $1 UNION ALL SELECT unnest($2::text[])
+    ORDER BY address_key OFFSET 0  -- as in `count`
 ) audience
 WHERE was_mailed(address_key, $3, $4);
 
