@@ -143,7 +143,7 @@ def _window(samples: Sequence[Sample], last: Sample, since: datetime) -> list[Sa
     """Return the samples of the window, without those of the beginning of the sendout, or from before a pause."""
     series = _series([each for each in samples if each.at >= since], last)
     begin = last.at - timedelta(seconds=WINDOW_SECONDS)
-    return [each for each in series if each.at >= begin and _has_begun(series[0], each)]
+    return [each for each in series if begin <= each.at <= last.at and _has_begun(series[0], each)]
 
 
 def _series(samples: Sequence[Sample], last: Sample) -> list[Sample]:

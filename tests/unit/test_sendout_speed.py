@@ -91,6 +91,13 @@ def test_a_sendout_without_outcomes_has_no_rate() -> None:
     assert estimate(pending(), None, None) == Speed()
 
 
+def test_a_sample_after_the_last_outcome_does_not_count() -> None:
+    """Without an outcome for some seconds, a sample has its own time, and the present numbers that of the outcome."""
+    samples = [Sample(START + timedelta(seconds=each), 100, 100) for each in (0, 24)]
+    last = Sample(START + timedelta(seconds=23), 110, 110)
+    assert measure(samples, last, since=START, progressed_at=last.at, now=last.at) is None
+
+
 def test_the_rate_does_not_contain_the_time_of_a_pause() -> None:
     """Samples from before the last resume do not count."""
     assert measured(lambda seconds: 10 * max(seconds - 30, 0), 54, since=30) == Rate(10, 10)
