@@ -111,7 +111,7 @@ async def accept(connection: Connection, *, seen: State | None = None, uncertain
     """Accept the database as it is, so that workers send again; return how many mails became uncertain.
 
     If the database is accepted already, nothing changes. With `uncertain`, the remaining mails of started sendouts are
-    not sent: their reserved codes are assigned to them, and they become uncertain. Scheduled sendouts are paused,
+    not sent: their reserved codes are assigned to them, and they become uncertain. Other scheduled sendouts are paused,
     because they may have been rescheduled and sent since the backup. All leases end.
 
     Must not run in a transaction. In a nested transaction (savepoint), PostgreSQL would write the guard's row with
@@ -158,10 +158,10 @@ async def _make_uncertain(connection: Connection) -> int:
     No worker interferes, because a batch can be claimed only after this transaction is committed.
     """
     await connection.execute(SQL.lock_sendouts)
+    await connection.execute(SQL.continue_started)
     await connection.execute(SQL.pause_scheduled, _SCHEDULED)
     rows = await connection.fetch(SQL.seize, timeout=ACCEPT_SECONDS)
     seized = [Batch(**{**row, "sendout_state": SendoutState(row["sendout_state"])}) for row in rows]
-    await connection.execute(SQL.unpause)
     cursors: dict[int, int] = {}
     count = 0
     for batch in sorted(seized, key=lambda each: (each.sendout_id, each.number)):

@@ -59,20 +59,21 @@ WHERE lease_token IS NOT NULL AND NOT closed;
 -- lock_sendouts: lock the sendouts that have started, so that they cannot be cancelled now
 SELECT id FROM sendout WHERE state IN ('sending', 'paused') AND finished_at IS NULL ORDER BY id FOR UPDATE;
 
--- seize: claim the open batches of sendouts that have started
+-- continue_started: make the sendouts that have started sending, so that they finish, because none of their mails remain
+-- A paused one may have been resumed since the backup, whatever its start is now: after some mails, it can be rescheduled.
+UPDATE sendout SET state = 'sending', reason = NULL, start_at = NULL
+WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (started_at > now()) IS NOT TRUE;
+
+-- pause_scheduled: pause the sendouts that have not started, for the reason $1
+UPDATE sendout SET state = 'paused', reason = $1
+WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND started_at > now();
+
+-- seize: claim the open batches of the sendouts that are sending
 UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = 'restore guard', lease_until = now() + interval '1 day'
 FROM sendout s
-WHERE s.id = b.sendout_id AND s.state IN ('sending', 'paused') AND s.finished_at IS NULL
-  AND (s.start_at IS NULL OR s.start_at <= now()) AND NOT b.closed
+WHERE s.id = b.sendout_id AND s.state = 'sending' AND s.finished_at IS NULL AND NOT b.closed
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, s.state AS sendout_state;
-
--- unpause: make paused sendouts sending, so that they finish, because none of their mails remain
-UPDATE sendout SET state = 'sending', reason = NULL
-WHERE state IN ('sending', 'paused') AND finished_at IS NULL AND (start_at IS NULL OR start_at <= now());
-
--- pause_scheduled: pause the scheduled sendouts for the reason $1
-UPDATE sendout SET state = 'paused', reason = $1 WHERE state = 'sending' AND finished_at IS NULL AND start_at > now();
 
 -- remaining: a batch's deliveries that remain to be sent
 SELECT number FROM delivery

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
 from uuid import UUID, uuid4
@@ -12,8 +13,9 @@ import pytest
 from coupons import migrate
 from coupons.database import Connection, connect
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
+from coupons.schedule import Reschedule
 from coupons.states import DeliveryState
-from coupons.store import deliveries, invariants, lists, restore_guard, sendout_views, sendouts, uncertain
+from coupons.store import deliveries, invariants, lists, restore_guard, schedules, sendout_views, sendouts, uncertain
 from coupons.store.deliveries import Batch, DeliveryResult
 from coupons.store.restore_guard import UnassignedCodes
 from tests.clusters import Cluster, cluster, cut_off, promote, with_database
@@ -22,6 +24,8 @@ from tests.locks import until_blocked
 from tests.services import database, execute
 from tests.waiting import until
 from tests.web import web_client
+
+TOMORROW = Reschedule(start_at=datetime.now(UTC) + timedelta(days=1))
 
 
 @pytest.fixture(scope="module")
@@ -535,13 +539,38 @@ async def test_mails_of_a_paused_sendout_become_uncertain_too(connection: Connec
     assert await sendouts.settle(connection, sendout_id)
 
 
-async def test_mails_of_a_future_sendout_stay_pending(connection: Connection) -> None:
-    """A scheduled sendout is paused: if it was not rescheduled since the backup, an operator resumes it."""
-    await start_sendout(connection)
-    await connection.execute("UPDATE sendout SET start_at = now() + interval '1 hour'")
+@pytest.mark.parametrize("paused", [False, True])
+async def test_mails_of_a_future_sendout_stay_pending(connection: Connection, paused: bool) -> None:
+    """A scheduled sendout is paused with a warning, or stays so: if it was not sent since the backup, it is resumed."""
+    sendout_id = await start_sendout(connection)
+    await sendouts.pause(connection, sendout_id, "by a test")
+    await schedules.reschedule(connection, sendout_id, TOMORROW)
+    if not paused:
+        await resume(connection, sendout_id)
     await revoke_acceptance(connection)
     assert await restore_guard.accept(connection, uncertain=True) == 0
     assert (await list_a(connection)).reserved == 30
+    found = await sendout_views.get(connection, sendout_id)
+    assert (found.state, found.start_at, found.remaining) == ("paused", TOMORROW.start_at, 30)
+    assert "may have been rescheduled and sent since" in str(found.reason)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_mails_of_a_rescheduled_sendout_become_uncertain_once_it_has_started(
+    connection: Connection, paused: bool
+) -> None:
+    """A sendout that was rescheduled to tomorrow after its first mails may have been sent since the backup."""
+    sendout_id = await start_sendout(connection)
+    await send_one_batch(connection)
+    await sendouts.pause(connection, sendout_id, "by a test")
+    await schedules.reschedule(connection, sendout_id, TOMORROW)
+    if not paused:
+        await resume(connection, sendout_id)
+    await revoke_acceptance(connection)
+    assert await restore_guard.accept(connection, uncertain=True) == 20
+    assert await sendouts.settle(connection, sendout_id)
+    found = await sendout_views.get(connection, sendout_id)
+    assert (found.state, found.sent, found.uncertain) == ("finished", 10, 20)
 
 
 async def test_acceptance_waits_for_codes_locked_by_an_import(connection: Connection, other: Connection) -> None:
