@@ -46,5 +46,18 @@ def format_deferred(deferred: int, next_attempt_at: datetime | None) -> str:
 
 def format_rate(per_second: float) -> str:
     """Return the rate per second or, below one mail per second, per hour."""
-    count, unit = (round(per_second), "s") if per_second >= 1 else (round(per_second * 3_600), "h")
-    return f"{count:,} {'mail' if count == 1 else 'mails'}/{unit}"
+    return _format_mails(per_second, "/s") if per_second >= 1 else _per_hour(per_second * 3_600, "/h")
+
+
+def format_limit(per_hour: float) -> str:
+    """Return the rate limit, as `400 mails per hour`, `1.4 mails per hour` or, below one mail, `1 mail every 2 h`."""
+    return _per_hour(per_hour, " per hour")
+
+
+def _per_hour(per_hour: float, unit: str) -> str:
+    return _format_mails(per_hour, unit) if per_hour >= 1 else f"1 mail every {format_duration(3_600 / per_hour)}"
+
+
+def _format_mails(number: float, unit: str) -> str:
+    shown = f"{number:,.0f}" if number >= 10 else f"{round(number, 1):g}"
+    return f"{shown} {'mail' if shown == '1' else 'mails'}{unit}"

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from coupons.addresses import Address
 from coupons.admission import Need, Short, decide
+from coupons.batching import paced_seconds
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection
 from coupons.errors import Conflict
@@ -208,7 +209,7 @@ async def _schedule(connection: Connection, command: StartSendout, recipients: i
     starts_at: datetime = await connection.fetchval(SQL.starts_at, command.start_at)
     per_hour = command.per_hour or (recipients * 60 / command.over_minutes if command.over_minutes else None)
     first = command.first if command.first and command.first < recipients else None
-    ends_at = starts_at + timedelta(hours=(first or recipients) / per_hour) if per_hour else None
+    ends_at = starts_at + timedelta(seconds=paced_seconds(first or recipients, per_hour)) if per_hour else None
     return Schedule(starts_at, per_hour, ends_at, first)
 
 

@@ -9,6 +9,8 @@ from coupons.states import SendoutState, Shortage
 from producers.cli.confirm import confirm, is_asked
 from producers.cli.output import amount, coloured, counted, emit_json, moment
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, Failed, database
+from producers.cli.show import describe_first
+from producers.durations import format_limit
 
 if TYPE_CHECKING:
     from coupons.commands import StartSendout
@@ -87,8 +89,7 @@ def _codes(of: "NeededList") -> str:
 def _pace(schedule: "Schedule") -> Iterator[str]:
     yield f"starts {moment(schedule.starts_at)}"
     if schedule.first:
-        yield f"pauses after the first {counted(schedule.first, 'recipient')}"
+        yield f"pauses after {describe_first(schedule.first)}"
     if schedule.per_hour and schedule.ends_at:
         what = "pauses" if schedule.first else "ends"
-        rate = counted(max(1, round(schedule.per_hour)), "mail")
-        yield f"at most {rate} per hour: {what} about {moment(schedule.ends_at)}"
+        yield f"at most {format_limit(schedule.per_hour)}: {what} about {moment(schedule.ends_at)}"

@@ -25,7 +25,7 @@ from producers.cli.output import (
 )
 from producers.cli.progress import check_timeout, timeout_option
 from producers.cli.runtime import Failed, asynchronous, database
-from producers.durations import format_deferred, format_duration, format_rate
+from producers.durations import format_deferred, format_duration, format_limit, format_rate
 
 if TYPE_CHECKING:
     from coupons.database import Connection
@@ -155,7 +155,11 @@ def _audience(sendout: "Sendout") -> Iterator[str]:
         yield f"{counted(sendout.already_mailed, 'recipient')} left out: already mailed in another sendout"
     is_planned = sendout.rest_held or (sendout.may_send and not sendout.started_at)
     if sendout.first and is_planned and not sendout.is_first_mailed:
-        yield f"pauses after the first {counted(sendout.first, 'recipient')}"
+        yield f"pauses after {describe_first(sendout.first)}"
+
+
+def describe_first(recipients: int) -> str:
+    return "the first recipient" if recipients == 1 else f"the first {recipients:,} recipients"
 
 
 def list_problems(sendout: "Sendout") -> Iterator[str]:
@@ -184,9 +188,7 @@ def format_start(sendout: "Sendout") -> str:
 
 def format_pace(sendout: "Sendout") -> str:
     """Return the sendout's rate limit, or "" if it has none or has ended."""
-    return (
-        f"at most {counted(round(sendout.per_hour), 'mail')} per hour" if sendout.per_hour and sendout.may_send else ""
-    )
+    return f"at most {format_limit(sendout.per_hour)}" if sendout.per_hour and sendout.may_send else ""
 
 
 def format_speed(sendout: "Sendout") -> str:

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse
 from coupons import __version__
 from coupons.store.schedules import RESCHEDULED_STATES
 from coupons.store.sendout_views import RESUMED_STATES
-from producers.durations import format_deferred, format_duration, format_rate
+from producers.durations import format_deferred, format_duration, format_limit, format_rate
 from producers.local_time import to_local, zone_of
 
 
@@ -45,6 +45,7 @@ _TEMPLATES.filters |= {
     "duration": format_duration,
     "deferred": format_deferred,
     "rate": format_rate,
+    "limit": format_limit,
 }
 _TEMPLATES.globals |= {
     "version": __version__,

@@ -18,6 +18,7 @@ from coupons.templates.rendering import Parts
 from tests.factories import LEASE_SECONDS, SENDER, add_codes, add_list, add_recipients
 
 TIER = '{% if tier == "gold" %}{{ coupon("gold") }}{% else %}{{ coupon("basic") }}{% endif %} {{ first_name }}'
+SECONDS_TO_NEXT = "SELECT extract(epoch FROM next_batch_at - now())::float8 FROM sendout WHERE id = $1"
 PEOPLE = [(f"c{n}@example.org", {"first_name": "Ada", "tier": "gold" if n % 3 == 0 else "silver"}) for n in range(12)]
 
 
@@ -95,6 +96,31 @@ async def assert_equal(connection: Connection, start: StartSendout) -> SendCheck
     assert found.schedule.per_hour == pytest.approx(did.per_hour)
     assert found.schedule.first == (did.first if did.rest_held else None)
     return found
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [
+        {"over_minutes": 2_880, "recipients": [{"email": "only@example.org", "attributes": {"first_name": "Ada"}}]},
+        {"over_minutes": 90},
+        {"per_hour": 60, "first": 1},
+        {"per_hour": 60, "first": 5},
+        {"per_hour": 1_800},
+        {"per_hour": 1_000_000},
+    ],
+)
+async def test_the_end_is_when_the_last_batch_is_claimed(connection: Connection, pace: dict[str, Any]) -> None:
+    """Workers send the first batch at once, and each batch waits for the time of the mails before it."""
+    await add_stock(connection, shortage=Shortage.PAUSE)
+    start = command("plain", **pace)
+    schedule = (await send_check.check_sendout(connection, start)).schedule
+    sendout_id = await run(connection, start)
+    waits = []
+    while await deliveries.claim(connection, owner="test", lease_seconds=3_600):
+        waits.append(await connection.fetchval(SECONDS_TO_NEXT, sendout_id))
+        await connection.execute("UPDATE sendout SET next_batch_at = now() WHERE id = $1", sendout_id)
+    assert schedule.ends_at
+    assert (schedule.ends_at - schedule.starts_at).total_seconds() == pytest.approx(sum(waits[:-1]), abs=1)
 
 
 async def contents(connection: Connection) -> dict[str, Any]:

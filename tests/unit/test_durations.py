@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.cli.output import emit_csv
-from producers.durations import format_deferred, format_duration, format_rate, parse_minutes, parse_seconds
+from producers.durations import (
+    format_deferred,
+    format_duration,
+    format_limit,
+    format_rate,
+    parse_minutes,
+    parse_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +86,24 @@ def test_the_next_attempt_today_is_written_as_a_time(monkeypatch: pytest.MonkeyP
 def test_a_slow_rate_is_written_per_hour() -> None:
     """A rate below one mail per second is written per hour instead of "0 mails/s"."""
     assert [format_rate(each) for each in (12_345.6, 1, 0.5)] == ["12,346 mails/s", "1 mail/s", "1,800 mails/h"]
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "words"),
+    [
+        (12_345.6, "12,346 mails per hour"),
+        (60, "60 mails per hour"),
+        (1.4, "1.4 mails per hour"),
+        (1, "1 mail per hour"),
+        (0.5, "1 mail every 2 h"),
+        (1 / 7, "1 mail every 7 h"),
+        (1 / 86_400, "1 mail every 3600 d"),
+    ],
+)
+def test_a_limit_is_never_written_as_zero(per_hour: float, words: str) -> None:
+    """A limit below one mail per hour is written as the time between two mails, also as a rate."""
+    assert format_limit(per_hour) == words
+    assert format_rate(per_hour / 3_600) != "0 mails/h"
 
 
 async def test_csv_runs_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
