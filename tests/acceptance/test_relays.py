@@ -23,9 +23,7 @@ def test_a_pause_acts_within_two_seconds_and_reports_the_sent_mails(slow_shop: S
         shop.has("spring-voucher", "customers", customers, {"spring-10": codes("SPRING", 200)})
         sendout = shop.begin_sending("spring-voucher", "customers")
         shop.mails_come(20)
-        shown = shop.coupons("show", sendout).out
-        assert re.search(r"\(\d+ in flight\)\n", shown)
-        assert re.search(r"\d+ mails/[sh], .* left\n", shown)
+        assert re.search(r"\(\d+ in flight\)\n", shop.coupons("show", sendout).out)
         started = time.monotonic()
         printed = shop.coupons("pause", sendout).out
         assert time.monotonic() - started < ACTS_SECONDS + START_SECONDS
