@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from coupons.batching import BATCH_SECONDS
+from coupons.batching import BATCH_SECONDS, paced_batch
 
 SAMPLE_SECONDS = 2.0
 """Workers store at most one sample of a sendout in this time."""
@@ -60,6 +60,7 @@ class Pending:
     unclaimed: int
     """Those of batches that no worker has claimed."""
     unclaimed_batches: int
+    claimed_batches: int
     next_batch_in: float
     """Seconds until the next batch may be claimed. If it is negative, the batch is overdue."""
     batch_seconds: float | None
@@ -90,7 +91,7 @@ def estimate(pending: Pending, rate: Rate | None, per_hour: float | None) -> Spe
 def _is_kept(pending: Pending, rate: Rate | None, per_hour: float) -> bool:
     """Whether the workers keep the rate limit: they claim batches when these are due, and send them at once.
 
-    With a rate limit, a batch has the mails of BATCH_SECONDS.
+    With a rate limit, a worker sends the mails of BATCH_SECONDS before it releases their batch.
     """
     if pending.batch_seconds is None or pending.next_batch_in < -OVERDUE_SECONDS:
         return False
@@ -114,12 +115,22 @@ def _with_retries(pending: Pending, rate: Rate) -> float:
 
 
 def _paced_seconds(pending: Pending, per_hour: float) -> float:
-    """Each batch waits for the time of the mails before it, and the last one is sent at once."""
+    """Each lease waits for the time of the mails before it, and those of the last one are sent at once.
+
+    After a change to a slower pace, a batch has the mails of many leases (docs/decisions/0017).
+    """
     batch_seconds = pending.batch_seconds or 0
-    if not pending.unclaimed_batches:
+    lease = _lease_mails(pending, per_hour)
+    waiting = pending.mails - min(pending.mails - pending.unclaimed, pending.claimed_batches * lease)
+    if not waiting:
         return max(batch_seconds - pending.claimed_seconds, 0)
-    before_last = pending.unclaimed * (1 - 1 / pending.unclaimed_batches)
-    return max(pending.next_batch_in, 0) + before_last * 3_600 / per_hour + batch_seconds
+    return max(pending.next_batch_in, 0) + max(waiting - lease, 0) * 3_600 / per_hour + batch_seconds
+
+
+def _lease_mails(pending: Pending, per_hour: float) -> int:
+    """Return the number of mails of one lease, which has at most those of a batch."""
+    batch = pending.unclaimed // pending.unclaimed_batches if pending.unclaimed_batches else pending.mails
+    return paced_batch(batch, per_hour)
 
 
 def measure(

@@ -266,6 +266,7 @@ def _speed(columns: dict[str, Any], given: dict[str, Any]) -> Speed:
         mails=given["pending"] or 0,
         unclaimed=given["unclaimed"] or 0,
         unclaimed_batches=given["unclaimed_batches"] or 0,
+        claimed_batches=columns["leased_batches"],
         next_batch_in=given["next_batch_in"],
         batch_seconds=given["batch_seconds"],
         claimed_seconds=given["claimed_seconds"] or 0,

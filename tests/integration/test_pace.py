@@ -9,7 +9,10 @@ import pytest
 from coupons.batching import paced_batch
 from coupons.commands import StartSendout
 from coupons.database import Connection, connect
+from coupons.schedule import Reschedule
+from coupons.states import DeliveryState
 from coupons.store import deliveries, rate_limit, schedules, sendout_views, sendouts
+from coupons.store.deliveries import DeliveryResult
 from coupons.store.schedules import PastStart
 from tests.factories import LEASE_SECONDS, add_group, add_list, prepare, save_message
 
@@ -158,3 +161,32 @@ async def test_a_start_is_compared_with_the_clock_of_the_database(connection: Co
     await schedules.check_start(connection, now - timedelta(minutes=4, seconds=50))
     with pytest.raises(PastStart, match=r"more than 5 minutes in the past: to start now, use --now"):
         await schedules.check_start(connection, now - timedelta(minutes=5, seconds=10))
+
+
+async def test_the_time_left_follows_a_slower_pace(connection: Connection) -> None:
+    """The batch keeps its 100 mails. A worker sends 10 under each lease, and then the others wait for 10 s."""
+    sendout_id = await start_paced(connection, per_hour=3_600_000)
+    await sendouts.pause(connection, sendout_id, "paused by an operator")
+    await schedules.reschedule(connection, sendout_id, Reschedule(per_hour=3_600, now=True))
+    batch = await claim(connection)
+    assert batch
+    assert await record_sent(connection, batch) == 10
+    assert (await sendout_views.get(connection, sendout_id)).seconds_left is None, "the limit is not known to be kept"
+    await deliveries.release(connection, batch)
+    assert (await sendout_views.get(connection, sendout_id)).seconds_left == pytest.approx(90, abs=2)
+
+
+async def record_sent(connection: Connection, batch: deliveries.Batch) -> int:
+    """Record the mails of one lease as sent; return their number."""
+    await deliveries.assign_codes(connection, batch)
+    due = await deliveries.list_due(connection, batch, await deliveries.list_lists(connection, batch.sendout_id))
+    await deliveries.record(
+        connection,
+        batch,
+        flush=uuid4(),
+        results=[DeliveryResult.of(each, DeliveryState.SENT, "250") for each in due],
+        in_flight=[],
+        intents=[],
+        lease_seconds=LEASE_SECONDS,
+    )
+    return len(due)

@@ -34,11 +34,12 @@ def pending(
     *,
     unclaimed: int = 0,
     batches: int = 0,
+    claimed: int = 0,
     next_in: float = 0,
     batch: float | None = 0,
     age: float = 0,
 ) -> Pending:
-    return Pending(mails, unclaimed, batches, next_in, batch, age)
+    return Pending(mails, unclaimed, batches, claimed, next_in, batch, age)
 
 
 def test_the_rate_is_the_average_of_the_window() -> None:
@@ -70,9 +71,9 @@ def test_retries_of_deferred_mails_count_for_the_rate_only() -> None:
 
 def test_retries_that_come_due_take_time() -> None:
     """100 mails at 10 mails/s take 10 s; of 60 deferred ones, 11 are due in the time that results."""
-    mails = Pending(100, 0, 0, 0, None, deferred=60, deferred_share=0.3)
+    mails = Pending(100, 0, 0, 0, 0, None, deferred=60, deferred_share=0.3)
     assert estimate(mails, Rate(10, 10), None).seconds_left == pytest.approx(11.1, abs=0.1)
-    many = Pending(1_200, 0, 0, 0, None, deferred=0, deferred_share=0.1)
+    many = Pending(1_200, 0, 0, 0, 0, None, deferred=0, deferred_share=0.1)
     assert estimate(many, Rate(10, 10), None).seconds_left == pytest.approx(126, abs=1)
 
 
@@ -117,8 +118,20 @@ def test_with_a_rate_limit_the_time_left_follows_from_the_limit() -> None:
     """Each batch waits for the time of the mails before it; the last one is sent at once."""
     left = estimate(pending(30, unclaimed=30, batches=3, next_in=4, batch=1), Rate(0.9, 0.9), 3_600)
     assert left.seconds_left == pytest.approx(4 + 20 + 1)
-    assert estimate(pending(5, batch=2, age=1), None, 3_600) == Speed(1, 1)
+    assert estimate(pending(5, claimed=1, batch=2, age=1), None, 3_600) == Speed(1, 1)
     assert estimate(pending(0), None, 3_600) == Speed(1, None)
+
+
+def test_the_time_left_of_a_slower_pace_counts_each_lease_of_a_batch() -> None:
+    """A batch that was cut for a faster pace has the mails of many leases, whether a worker has claimed it or not."""
+
+    def left(mails: Pending, per_hour: float = 3_600) -> float | None:
+        return estimate(mails, None, per_hour).seconds_left
+
+    assert left(pending(990, unclaimed=990, batches=1, next_in=5)) == pytest.approx(985)
+    assert left(pending(990, claimed=1, next_in=5)) == pytest.approx(975)
+    assert left(pending(1_990, unclaimed=1_000, batches=1, claimed=1, next_in=5)) == pytest.approx(1_975)
+    assert left(pending(5_000, unclaimed=5_000, batches=5), 3_600_000) == pytest.approx(4)
 
 
 def test_workers_that_do_not_keep_the_rate_limit_determine_the_rate() -> None:
