@@ -48,7 +48,7 @@ def zone_of(at: datetime) -> str:
 
 
 def format_time(at: datetime, *, seconds: bool = False) -> str:
-    """Return the local time with its zone, as `2026-03-01 09:00 CET`."""
+    """Return the local time with its zone, as `2030-03-01 09:00 CET`."""
     local = to_local(at)
     clock = f"{local:%H:%M:%S}" if seconds else f"{local:%H:%M}"
     return f"{local:%Y-%m-%d} {clock} {zone_of(local)}"
@@ -75,7 +75,7 @@ def parse_time(text: str, zone: tzinfo | None) -> datetime:
         return _only_time(text.strip(), at, zone)
     except (ValueError, OverflowError):
         raise InvalidTime(
-            f"{text!r} is not a time: write 2026-03-01T09:00, or with a zone 2026-03-01T09:00+01:00"
+            f"{text!r} is not a time: write 2030-03-01T09:00, or with a zone 2030-03-01T09:00+01:00"
         ) from None
 
 

@@ -112,7 +112,7 @@ def describe_columns(row: Sequence[str]) -> str:
     Otherwise the file may have no header, and its first line may contain codes or addresses.
     """
     if not (looks_like_header(row) and any(normalized_header(cell) in CODE_COLUMNS | _OTHER_COLUMNS for cell in row)):
-        return f"the file has {len(row)} columns"
+        return f"the file has {len(row)} column{'' if len(row) == 1 else 's'}"
     shown = (f"{number} {cell.strip()[:_SHOWN_CHARS]!r}" for number, cell in enumerate(row[:_SHOWN_COLUMNS], 1))
     return "the columns are " + ", ".join(shown) + (", …" if len(row) > _SHOWN_COLUMNS else "")
 

@@ -83,7 +83,9 @@ def uncovered_roles(workers: Iterable[Worker]) -> list[str]:
 
 def describe_uncovered(roles: Sequence[str]) -> str:
     """Return that no worker has these roles, and what to do."""
-    return f"no worker with the role {' or '.join(roles)} shows life; start one with `coupons worker`"
+    *others, last = roles
+    named = f"{', '.join(others)} or {last}" if others else last
+    return f"no worker with the role {named} shows life; start one with `coupons worker`"
 
 
 def describe_stall(role: str) -> str:

@@ -33,6 +33,14 @@ the first time, and 35 to 80 more if it had an earlier sendout."""
 
 
 @dataclass(frozen=True, slots=True)
+class Lacked:
+    """An attribute that the message needs, and how many recipients lack it."""
+
+    name: str
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
 class Audience:
     """Whom the sendout mails. Several spellings of an address are one recipient."""
 
@@ -40,6 +48,8 @@ class Audience:
     recipients: int
     lacking: int
     """Recipients who lack an attribute that the message needs: with one of them, the sendout fails."""
+    lacked: tuple[Lacked, ...]
+    """The attributes that they lack. A recipient who lacks two is counted for both."""
     already_mailed: int
     """Recipients who got the message in another sendout. They are left out with `skip_already_mailed`."""
     left_out: int
@@ -181,7 +191,17 @@ async def _count_audience(connection: Connection, plan: _Plan) -> Audience:
     )
     assert row is not None  # noqa: S101 - an aggregate always has a row
     left_out = row["already_mailed"] if plan.command.skip_already_mailed else 0
-    return Audience(group=plan.command.group, left_out=left_out, **row)
+    lacked = await _list_lacked(connection, plan) if row["lacking"] else ()
+    return Audience(group=plan.command.group, left_out=left_out, lacked=lacked, **row)
+
+
+async def _list_lacked(connection: Connection, plan: _Plan) -> tuple[Lacked, ...]:
+    """Return the attributes that recipients of the group lack. A command whose recipients lack one is rejected."""
+    leave_out = (plan.leave_out.message, plan.leave_out.sendouts) if plan.leave_out else (None, None)
+    rows = await connection.fetch(
+        SQL.lacked, plan.checked.group_id, plan.message.attributes, *leave_out, timeout=CHECK_SECONDS
+    )
+    return tuple(Lacked(**row) for row in rows)
 
 
 async def _count_needs(connection: Connection, plan: _Plan, audience: Audience) -> tuple[Mapping[int, int], str | None]:

@@ -20,6 +20,14 @@ FROM (
     ) facts
 ) counted;
 
+-- lacked: how many recipients of group $1 lack each of the attributes $2 that at least one lacks
+-- If $3 is not NULL, recipients who got message $3 in the sendouts $4 (NULL: in any) are left out.
+SELECT name, count(*) AS recipients
+FROM recipient, unnest($2::text[]) AS name
+WHERE group_id = $1 AND NOT attributes ?& $2::text[] AND NOT attributes ? name
+  AND ($3::text IS NULL OR NOT was_mailed(address_key, $3, $4))
+GROUP BY name ORDER BY name;
+
 -- count_mailed: how many recipients of group $1, or of the address keys $2, got message $3 in the sendouts $4
 SELECT count(*) FROM (
     SELECT address_key FROM recipient WHERE group_id = $1 UNION ALL SELECT unnest($2::text[])

@@ -211,7 +211,7 @@ async def check_recipients(connection: Connection, claim: Claim) -> None:
 
 def describe_lacking(recipients: int, attributes: Sequence[str]) -> str:
     who = "1 recipient lacks" if recipients == 1 else f"{recipients} recipients lack"
-    return f"{who} one of {', '.join(attributes)}"
+    return f"{who} {'one of ' if len(attributes) > 1 else ''}{', '.join(attributes)}"
 
 
 async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int) -> int:

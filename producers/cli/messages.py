@@ -28,7 +28,7 @@ no_codes = click.option(
     help="Show the mail of a recipient for whom no codes are left: with the alternative texts.",
 )
 attribute_values = click.option(
-    "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="Value of an attribute, repeatable."
+    "--set", "--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="Value of an attribute, repeatable."
 )
 
 
@@ -362,12 +362,12 @@ def _asking_for_values(attributes: list[str], given: dict[str, str]) -> Iterator
     try:
         yield
     except RenderError as error:
-        options = " ".join(f"--attribute {each}=VALUE" for each in attributes if each not in given)
+        options = " ".join(f"--set {each}=VALUE" for each in attributes if each not in given)
         raise Failed(f"{error}; pass {options}" if options else str(error)) from error
 
 
 def _values(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise click.BadParameter(f"{pair!r} must be NAME=VALUE", param_hint="--attribute")
+            raise click.BadParameter(f"{pair!r} must be NAME=VALUE", param_hint="--set")
     return dict(pair.split("=", 1) for pair in pairs)

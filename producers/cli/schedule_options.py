@@ -36,7 +36,7 @@ class Minutes(click.ParamType[int]):
 
 
 start_at_option = click.option(
-    "--start-at", type=Timestamp(), metavar="TIME", help="Do not send before TIME, as 2026-03-01T09:00 (this machine's"
+    "--start-at", type=Timestamp(), metavar="TIME", help="Do not send before TIME, as 2030-03-01T09:00 (this machine's"
     " time zone) or with a zone, …+01:00 or …Z.")  # fmt: skip
 per_hour_option = click.option(
     "--per-hour", type=click.IntRange(min=1), metavar="N", help="Max. mails per hour, spread evenly."

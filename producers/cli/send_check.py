@@ -7,7 +7,7 @@ import click
 
 from coupons.states import SendoutState, Shortage
 from producers.cli.confirm import confirm, is_asked
-from producers.cli.output import amount, coloured, counted, emit_json, moment
+from producers.cli.output import COLOURS, amount, counted, emit_json, moment
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, Failed, database
 from producers.cli.show import describe_first
 from producers.durations import format_limit
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from coupons.store.send_check import Audience, NeededList, Schedule, SendCheck
 
 SKIP = "--skip-already-mailed leaves them out"
+WOULD = {
+    SendoutState.QUEUED: "be queued",
+    SendoutState.SCHEDULED: "wait for its start",
+    SendoutState.SENDING: "start sending now",
+    SendoutState.INTERRUPTED: "be interrupted",
+    SendoutState.FAILED: "fail",
+}
+"""What happens to a sendout that gets this state."""
 
 
 async def report_check(command: "StartSendout", *, json_output: bool) -> int:
@@ -71,14 +79,20 @@ def _describe(found: "SendCheck", *, short: bool) -> Iterator[str]:
     if found.blocked:
         yield f"  {found.blocked}"
     reason = f": {found.outcome.reason}" if found.outcome.reason else ""
-    yield f"the sendout would be {coloured(found.outcome.state)}{reason}"
+    yield f"the sendout would {click.style(WOULD[found.outcome.state], fg=COLOURS.get(found.outcome.state))}{reason}"
 
 
 def _kinds(audience: "Audience") -> Iterator[tuple[int, str]]:
     how = "left out" if audience.left_out else SKIP
     yield audience.already_mailed, f"already got the message in another sendout ({how})"
-    yield audience.code_holders, "hold a code of these lists from another sendout"
-    yield audience.lacking, "lack an attribute that the message needs"
+    yield audience.code_holders, f"{_verb(audience.code_holders, 'hold')} a code of these lists from another sendout"
+    lacked = ", ".join(f"{each.name}: {amount(each.recipients)}" for each in audience.lacked)
+    which = f" ({lacked})" if lacked else ""
+    yield audience.lacking, f"{_verb(audience.lacking, 'lack')} an attribute that the message needs{which}"
+
+
+def _verb(number: int, verb: str) -> str:
+    return f"{verb}s" if number == 1 else verb
 
 
 def _codes(of: "NeededList") -> str:

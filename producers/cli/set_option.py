@@ -21,9 +21,12 @@ def parse_values(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _problem(name: str, equals: str, known: dict[str, str]) -> str | None:
     from coupons.attributes import RESERVED, is_attribute_name
+    from coupons.store.messages import OWN_ATTRIBUTES
 
     if not equals:
         return "must be NAME=VALUE, as first_name=Ada"
+    if name in OWN_ATTRIBUTES:
+        return "is not needed: the address of --to is the email"
     if not is_attribute_name(name) or name in RESERVED:
         return "has no attribute name: write lower-case letters, digits and _, as first_name=Ada"
     return f"gives {name} a second time" if name in known else None

@@ -37,11 +37,11 @@ def by_tier(mails: list[Received]) -> tuple[list[str], list[str]]:
 def test_each_recipient_takes_only_the_coupon_that_the_mail_prints(open_shop: Shop) -> None:
     """10 gold of 100 recipients need 10 codes of one list and 90 of the other, and each gets a mail with their code."""
     stock(open_shop, "tier", gold=10)
-    gold = open_shop.coupons("message", "preview", "tier", "--attribute", "tier=gold").out
+    gold = open_shop.coupons("message", "preview", "tier", "--set", "tier=gold").out
     assert gold == "Subject: Hello\nCodes: tier-gold\n\nGold: tier-gold_previewCoupon\n\n"
     other = open_shop.coupons("message", "preview", "tier", "--attribute", "tier=silver").out
     assert other == "Subject: Hello\nCodes: tier-basic\n\nBasic: tier-basic_previewCoupon\n\n"
-    open_shop.coupons("message", "test", "tier", "--to", "editor@example.org", "--attribute", "tier=gold")
+    open_shop.coupons("message", "test", "tier", "--to", "editor@example.org", "--set", "tier=gold")
     assert open_shop.mails()[-1].text == "Gold: tier-gold_previewCoupon\n"
 
     sendout = open_shop.send("tier", "tier")
@@ -82,7 +82,7 @@ def test_a_preview_fails_where_the_mail_would_fail(open_shop: Shop) -> None:
     open_shop.coupons("list", "create", "points")
     text = open_shop.file("points.txt", 'Hello{% if points | int > 9 %} {{ coupon("points") }}{% endif %}\n')
     open_shop.coupons("message", "save", "points", "--subject", "Hi", "--text", text, "--attribute", "points")
-    error = "a condition with points cannot be evaluated: InvalidOperation; pass --attribute points=VALUE"
+    error = "a condition with points cannot be evaluated: InvalidOperation; pass --set points=VALUE"
     for action in (("preview", "points"), ("test", "points", "--to", "a@example.org")):
         assert error in open_shop.coupons("message", *action, code=1).err
         open_shop.coupons("message", *action, "--attribute", "points=12")

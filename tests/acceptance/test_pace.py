@@ -148,7 +148,7 @@ def test_all_workers_share_one_rate_limit(shop: Shop) -> None:
 def test_an_invalid_time_or_rate_is_wrong_usage(open_shop: Shop) -> None:
     """The error shows the expected format; no command is published."""
     wrong = {
-        ("--start-at", "tomorrow"): "write 2026-03-01T09:00",
+        ("--start-at", "tomorrow"): "write 2030-03-01T09:00",
         ("--over", "5 bananas"): "write 90m, 4h",
         ("--over", "32d"): "up to 31d",
         ("--per-hour", "0"): "x>=1",

@@ -55,8 +55,28 @@ def test_the_check_is_what_the_sendout_does(open_shop: Shop) -> None:
     result = open_shop.coupons(*sending("texted", "--check", "--per-hour", 60))
     assert "1 missing (these recipients get the alternative text)" in result.out
     assert "at most 60 mails per hour: ends about" in result.out
+    assert "the sendout would start sending now" in result.out
+    later = open_shop.coupons(*sending("texted", "--check", "--first", 1, "--start-at", "2099-03-01T09:00Z")).out
+    assert "pauses after the first recipient" in later
+    assert "the sendout would wait for its start" in later
     check = open_shop.coupons(*sending("texted", "--check", "--json")).json
     assert_equal(check, open_shop.send("texted", "texted"))
+
+
+def test_the_check_names_the_attributes_that_recipients_lack(open_shop: Shop) -> None:
+    """Each attribute has its number of recipients. The address of --to cannot be set a second time."""
+    people = open_shop.file("nameless.csv", "email;first_name\na@example.org;Ada\n")
+    more = open_shop.file("more.csv", "email\nb@example.org\n")
+    open_shop.coupons("group", "import", people, "--group", "nameless", "--wait")
+    open_shop.coupons("group", "import", more, "--group", "nameless", "--wait")
+    open_shop.coupons(
+        "message", "save", "nameless", "--subject", "Hi", "--text", open_shop.file("t", "{{ first_name }}")
+    )
+    result = open_shop.coupons(*sending("nameless", "--check"), code=FAILED)
+    assert "  1 lacks an attribute that the message needs (first_name: 1)" in result.out
+    assert "the sendout would fail: 1 recipient lacks first_name" in result.out
+    to = ("send", "--message", "nameless", "--to", "a@example.org", "--set", "email=b@example.org")
+    assert "'email=b@example.org' is not needed: the address of --to" in open_shop.coupons(*to, code=WRONG_USAGE).err
 
 
 def test_recipients_who_got_the_message_are_left_out_on_request(open_shop: Shop) -> None:

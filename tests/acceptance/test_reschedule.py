@@ -73,7 +73,7 @@ def test_a_scheduled_sendout_is_moved_and_slowed_down(open_shop: Shop) -> None:
         ((), "give at least one of --start-at, --now, --per-hour, --over and --no-limit"),
         (("--now", *DELAYED), "give at most one of --start-at and --now"),
         (("--per-hour", 5, "--no-limit"), "give at most one of --per-hour, --over and --no-limit"),
-        (("--start-at", "soon"), "write 2026-03-01T09:00"),
+        (("--start-at", "soon"), "write 2030-03-01T09:00"),
     ],
 )
 def test_an_invalid_change_is_wrong_usage(open_shop: Shop, options: tuple[object, ...], words: str) -> None:

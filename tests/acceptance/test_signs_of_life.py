@@ -47,7 +47,7 @@ def test_a_killed_worker_shows_no_life(shop: Shop) -> None:
     )
     shop.publish(StartSendout(message="spring", group="customers"))
     shown_outbox = shop.coupons("outbox")
-    assert f"no worker with the role import or sendout or deliver {ADVICE}" in shown_outbox.err
+    assert f"no worker with the role import, sendout or deliver {ADVICE}" in shown_outbox.err
     assert "1 command waits in coupons.sendout, and no worker takes it" in shown_outbox.err
     assert f"stalled: no worker with the role deliver {ADVICE}" in shown_outbox.out
     assert f"stalled: no worker with the role deliver {ADVICE}" in shop.coupons("show", sendout).out
@@ -55,7 +55,7 @@ def test_a_killed_worker_shows_no_life(shop: Shop) -> None:
     assert (stalled["id"], stalled["state"], stalled["needed_role"]) == (sendout, "sending", "deliver")
     (check,) = checks(shop, "workers")
     assert not check["ok"]
-    assert f"no worker with the role import or sendout or deliver {ADVICE}" in check["detail"]
+    assert f"no worker with the role import, sendout or deliver {ADVICE}" in check["detail"]
     assert check["detail"].count("has shown no life for") == 2
     with shop.worker(**BRIEF):
         shop.becomes("finished", sendout)

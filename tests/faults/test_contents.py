@@ -168,7 +168,7 @@ def test_a_message_that_cannot_be_rendered_causes_no_wrong_mail(lab: Lab) -> Non
     reasons = {
         name: lab.rows("SELECT reason FROM sendout WHERE id = $1", commands[name].id)[0]["reason"] for name in names
     }
-    assert reasons["lacking"] == "1 recipient lacks one of first_name"
+    assert reasons["lacking"] == "1 recipient lacks first_name"
     assert reasons["endless"].startswith("message endless: ")
     assert '"for" is not supported' in reasons["endless"]
     assert replies(lab, commands["hidden"].id) == {}

@@ -288,7 +288,7 @@ async def test_the_outbox_page_shows_workers_and_stalled_sendouts(
         await publisher.publish(StartSendout(message="m", group="g"))
     for path in ("/", "/?state=stalled"):
         text = (await site.get(path)).text
-        assert "No worker with the role import or sendout or deliver shows life" in text
+        assert "No worker with the role import, sendout or deliver shows life" in text
         assert "1 command waits in coupons.sendout, and no worker takes it." in text
         assert '<span class="badge stalled">stalled</span>' in text
         assert "Stalled: no worker with the role sendout shows life; start one with" in text

@@ -226,7 +226,7 @@ async def test_recipients_without_an_attribute_fail_a_sendout_that_waited(
     await finish_with(connection, into_new, attributes="{}")
     await preparer.step()
     found = await get(connection, sendout_id)
-    assert (found.state, found.reason) == ("failed", "1 recipient lacks one of first_name")
+    assert (found.state, found.reason) == ("failed", "1 recipient lacks first_name")
 
 
 async def test_a_group_is_checked_at_once_if_no_import_changes_it(connection: Connection, stock: None) -> None:

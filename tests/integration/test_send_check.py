@@ -13,7 +13,7 @@ from coupons.errors import Conflict
 from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store import deliveries, earlier, imports, lists, messages, send_check, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
-from coupons.store.send_check import SendCheck
+from coupons.store.send_check import Lacked, SendCheck
 from coupons.templates.rendering import Parts
 from tests.factories import LEASE_SECONDS, SENDER, add_codes, add_list, add_recipients
 
@@ -230,7 +230,12 @@ async def test_missing_attributes_are_counted(connection: Connection) -> None:
     await connection.execute("UPDATE recipient SET attributes = attributes - 'first_name' WHERE address_key < 'c2'")
     found = await assert_equal(connection, command("tier"))
     assert found.audience.lacking == 4
+    assert found.audience.lacked == (Lacked("first_name", 4),)
     assert found.outcome.reason == "4 recipients lack one of first_name, tier"
+    await connection.execute("UPDATE recipient SET attributes = attributes - 'tier' WHERE address_key < 'c1'")
+    found = await assert_equal(connection, command("tier"))
+    assert (found.audience.lacking, found.audience.lacked) == (4, (Lacked("first_name", 4), Lacked("tier", 1)))
+    await connection.execute('UPDATE recipient SET attributes = attributes || \'{"tier": "gold"}\'')
     await connection.execute('UPDATE recipient SET attributes = attributes || \'{"first_name": "Ada"}\'')
     first = await run(connection, command("tier"))
     await mail(connection, first, {"c0@example.org": DeliveryState.SENT})
@@ -239,6 +244,12 @@ async def test_missing_attributes_are_counted(connection: Connection) -> None:
     )
     assert (await assert_equal(connection, command("tier"))).audience.lacking == 1
     assert (await assert_equal(connection, command("tier", skip_already_mailed=True))).audience.lacking == 0
+    await connection.execute(
+        "UPDATE recipient SET attributes = attributes - 'first_name' "
+        "WHERE address_key IN ('c0@example.org', 'c1@example.org')"
+    )
+    found = await assert_equal(connection, command("tier", skip_already_mailed=True))
+    assert found.audience.lacked == (Lacked("first_name", 1),)
 
 
 async def test_recipients_who_hold_codes_are_counted(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

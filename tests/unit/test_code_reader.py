@@ -12,7 +12,7 @@ from coupons.files.code_reader import CodeReader
 from coupons.files.codes import CheckedCodes, check_codes
 from coupons.files.csv_rows import SEPARATORS, RowReader, Rows
 from coupons.files.decoding import MAX_RECORD_CHARS, FileError, likely_encodings
-from coupons.files.format import CODE_COLUMNS, FileFormat, normalized_header
+from coupons.files.format import CODE_COLUMNS, FileFormat, describe_columns, normalized_header
 from coupons.files.rejections import Reason
 
 DETECTED = FileFormat()
@@ -298,6 +298,7 @@ def test_codes_of_letters_alone_are_not_shown_either(row: str) -> None:
         message = error(f"{row}\n{row}\n".encode(), file_format)
         assert f"the file has {row.count(';') + 1} columns" in message
         assert not [cell for cell in row.split(";") if cell in message]
+    assert describe_columns(["SECRET"]) == "the file has 1 column"
 
 
 def test_a_known_name_shows_the_header() -> None:
