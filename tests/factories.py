@@ -31,11 +31,12 @@ async def add_list(
     shortage: Shortage = Shortage.PAUSE,
     alternative_text: str = "Sorry, none left.",
     case_sensitive: bool = False,
+    declared: Sequence[str] = (),
 ) -> None:
     """Create a list with these codes. A number n creates the n codes `NAME-000000000`, `NAME-000000001`, …"""
     await lists.create(
         connection, name, description="", shortage=shortage, alternative_text=alternative_text, preview_text=None,
-        case_sensitive=case_sensitive,
+        case_sensitive=case_sensitive, declared=declared,
     )  # fmt: skip
     if isinstance(codes, int):
         codes = [f"{name.upper()}-{number:09}" for number in range(codes)]

@@ -1,6 +1,6 @@
 """Groups of recipients: their attributes and sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,8 +8,11 @@ from uuid import UUID
 from coupons.database import Connection, affected
 from coupons.errors import Conflict
 from coupons.store.queries import Queries
+from coupons.templates.hints import suggestion
 
 SQL = Queries("groups.sql")
+OWN_ATTRIBUTES = frozenset({"email"})
+"""Attributes that every recipient has."""
 DELETE_SECONDS = 3_600
 """Time limit for deleting a group. No unfinished work uses it, so nothing waits for it."""
 
@@ -55,9 +58,17 @@ async def find_audience(connection: Connection, name: str) -> Audience | None:
     return Audience(**row) if row else None
 
 
-async def known_attributes(connection: Connection) -> list[str]:
-    """The attributes of all groups."""
-    return [row["name"] for row in await connection.fetch(SQL.known_attributes)]
+async def check_known(connection: Connection, owner: str, names: Collection[str], *, declared: Collection[str]) -> None:
+    """Check the attributes that a message or an alternative text prints, whose `owner` the error names.
+
+    Raises Conflict if an attribute is neither declared nor known from a group.
+    """
+    rows = await connection.fetch(SQL.known_attributes)
+    known = {*(row["name"] for row in rows), *declared, *OWN_ATTRIBUTES}
+    if unknown := sorted(set(names) - known):
+        meant = "".join(f"; instead of {each} write {name}" for each in unknown if (name := suggestion(each)) in known)
+        undefined = f"undefined name {', '.join(unknown)}"
+        raise Conflict(f"{owner}: {undefined}; recipients have {', '.join(sorted(known))}{meant}")
 
 
 async def extend(connection: Connection, group_id: int, attributes: Sequence[str]) -> None:

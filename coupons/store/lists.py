@@ -1,6 +1,6 @@
 """Coupon lists: their settings and counters. Imports add and remove codes, deliveries assign them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,8 +10,10 @@ import asyncpg
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import Shortage
+from coupons.store import groups
 from coupons.store.queries import Queries
-from coupons.templates.alternative import AlternativeText
+from coupons.templates.alternative import PART, AlternativeText
+from coupons.templates.hints import foreign_placeholders
 
 SQL = Queries("lists.sql")
 PREVIEW_SUFFIX = "_previewCoupon"
@@ -42,6 +44,11 @@ class CouponList:
     reserved: int
     assigned: int
     sent: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """Placeholders of other systems in the alternative text, which are mailed as they are."""
+        return foreign_placeholders({PART: self.alternative_text})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +97,14 @@ async def create(
     alternative_text: str,
     preview_text: str | None,
     case_sensitive: bool = False,
+    declared: Collection[str] = (),
 ) -> None:
-    """Create an empty list. Raises Conflict if the name is taken, or a text is too long or missing."""
+    """Create an empty list. `declared` are attributes that no group has yet, but that recipients will have.
+
+    Raises Conflict if the name is taken, a text is too long or missing, or the alternative text has an error.
+    """
     _check_texts(name, description, alternative_text, preview_text)
+    await _check_attributes(connection, name, alternative_text, declared)
     if shortage == Shortage.TEXT and not alternative_text:
         raise Conflict(f"list {name}: shortage text needs an alternative text")
     preview = preview_text or name + PREVIEW_SUFFIX
@@ -109,12 +121,15 @@ async def change(
     shortage: Shortage | None,
     alternative_text: str | None,
     preview_text: str | None,
+    declared: Collection[str] = (),
 ) -> None:
     """Change settings of a list. None keeps a setting. The name cannot change, because templates use it.
 
-    Raises Conflict if the list does not exist, or a text is too long or missing.
+    `declared` is as for `create`. Raises Conflict if the list does not exist, a text is too long or missing, or the
+    alternative text has an error.
     """
     _check_texts(name, description, alternative_text, preview_text)
+    await _check_attributes(connection, name, alternative_text, declared)
     (found,) = await get(connection, name)
     text = found.alternative_text if alternative_text is None else alternative_text
     if (shortage or found.shortage) == Shortage.TEXT and not text:
@@ -133,6 +148,12 @@ def _check_texts(name: str, description: str | None, alternative_text: str | Non
             raise Conflict(f"list {name}: the {what} has {len(text)} characters, the limit is {most}")
     if alternative_text and (problems := AlternativeText(alternative_text).problems):
         raise Conflict(f"list {name}: {'; '.join(problems)}")
+
+
+async def _check_attributes(connection: Connection, name: str, text: str | None, declared: Collection[str]) -> None:
+    """Check that recipients have, or will have, the attributes that an alternative text prints."""
+    if text and (required := AlternativeText(text).required):
+        await groups.check_known(connection, f"list {name}: {PART}", required, declared=declared)
 
 
 async def list_all(connection: Connection, *, archived: bool) -> list[CouponList]:

@@ -11,14 +11,13 @@ from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.mail import File, compile_email
 from coupons.store import groups, lists
+from coupons.store.groups import OWN_ATTRIBUTES
 from coupons.store.lists import CouponList
 from coupons.store.queries import Queries
-from coupons.templates.hints import foreign_placeholders, suggestion
+from coupons.templates.hints import foreign_placeholders
 from coupons.templates.rendering import Parts, Template, TemplateError, check_sendable
 
 SQL = Queries("messages.sql")
-OWN_ATTRIBUTES = frozenset({"email"})
-"""Attributes that every recipient has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,7 @@ async def save(
         found = await lists.get(connection, *names.lists)
         if archived := [each.name for each in found if each.archived_at]:
             raise Conflict(f"message {name}: list {', '.join(archived)} is archived")
-        known = {*await groups.known_attributes(connection), *declared, *OWN_ATTRIBUTES}
-        if unknown := sorted(names.required - known):
-            raise Conflict(f"message {name}: {_undefined(unknown, known)}")
+        await groups.check_known(connection, f"message {name}", names.required, declared=declared)
         row = await connection.fetchrow(
             SQL.save,
             name,
@@ -104,11 +101,6 @@ async def save(
         rows = [(row["id"], each.name, each.content_type, each.inline, each.content) for each in files]
         await connection.executemany(SQL.add_file, rows)
         return await get(connection, name)
-
-
-def _undefined(unknown: Sequence[str], known: Collection[str]) -> str:
-    meant = "".join(f"; instead of {each} write {name}" for each in unknown if (name := suggestion(each)) in known)
-    return f"undefined name {', '.join(unknown)}; recipients have {', '.join(sorted(known))}{meant}"
 
 
 async def _name_lists(connection: Connection, name: str, message_id: int, found: Sequence[CouponList]) -> None:
@@ -140,6 +132,12 @@ async def get(connection: Connection, name: str) -> Message:
     if row is None:
         raise Conflict(f"there is no message {name}")
     return Message(**row)
+
+
+async def list_alternative_attributes(connection: Connection, message: Message) -> list[str]:
+    """The attributes that recipients need for the alternative texts of the message's lists, besides its own."""
+    of_lists = await lists.alternative_attributes(connection, message.id)
+    return sorted(of_lists - OWN_ATTRIBUTES - {*message.attributes})
 
 
 async def get_for_sendout(connection: Connection, sendout_id: UUID) -> Message:

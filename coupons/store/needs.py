@@ -22,7 +22,8 @@ from coupons.database import Connection, affected
 from coupons.errors import Conflict
 from coupons.store import messages
 from coupons.store.earlier import Earlier
-from coupons.store.messages import OWN_ATTRIBUTES, Message
+from coupons.store.groups import OWN_ATTRIBUTES
+from coupons.store.messages import Message
 from coupons.store.queries import Queries
 from coupons.templates.rendering import RenderError, Template, TemplateError
 

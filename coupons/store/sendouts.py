@@ -18,7 +18,7 @@ from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, needs, restore_guard, sendout_views, waits
 from coupons.store.earlier import Earlier, find_earlier
-from coupons.store.messages import OWN_ATTRIBUTES
+from coupons.store.groups import OWN_ATTRIBUTES
 from coupons.store.needs import Snapshot
 from coupons.store.queries import Queries
 from coupons.store.waits import Obstacle, Unfinished

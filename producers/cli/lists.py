@@ -15,6 +15,7 @@ from producers.cli.output import (
     emit_json,
     emit_next,
     emit_table,
+    emit_warnings,
     limit_option,
 )
 from producers.cli.runtime import asynchronous, database, require_activated
@@ -28,6 +29,7 @@ text: print the alternative text instead of a code"""
 ALTERNATIVE_TEXT_HELP = (
     "Printed instead of a code with --shortage text (max. 500 characters); may print attributes, as {{ first_name }}."
 )
+DECLARED_HELP = "Attribute that the alternative text may print although no group has it yet, repeatable."
 SERVED_SHOWN = 20
 CASE_SENSITIVE_HELP = "Codes of this list that differ only in case are different codes. This setting never changes."
 PREVIEW_TEXT_HELP = "Printed instead of a code in previews and test mails."
@@ -44,6 +46,7 @@ def lists() -> None:
 @click.option("--shortage", type=click.Choice(SHORTAGES), default=Shortage.PAUSE.value,
               help=SHORTAGE_HELP.replace("is sent", "is sent (default)"))  # fmt: skip
 @click.option("--alternative-text", default="", help=ALTERNATIVE_TEXT_HELP)
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help=DECLARED_HELP)
 @click.option("--preview-text", help=f"{PREVIEW_TEXT_HELP}  [default: NAME_previewCoupon]")
 @click.option("--case-sensitive", is_flag=True, help=CASE_SENSITIVE_HELP)
 @asynchronous
@@ -52,6 +55,7 @@ async def create(
     description: str,
     shortage: str,
     alternative_text: str,
+    attributes: tuple[str, ...],
     preview_text: str | None,
     case_sensitive: bool,
 ) -> None:
@@ -67,8 +71,11 @@ async def create(
         await lists.create(
             connection, parse_name(name), description=description, shortage=Shortage(shortage),
             alternative_text=alternative_text, preview_text=preview_text, case_sensitive=case_sensitive,
+            declared=attributes,
         )  # fmt: skip
-    click.echo(f"list {parse_name(name)} created")
+        (created,) = await lists.get(connection, parse_name(name))
+    click.echo(f"list {created.name} created")
+    emit_warnings(created.warnings)
 
 
 @lists.command()
@@ -76,6 +83,7 @@ async def create(
 @click.option("--description", help=DESCRIPTION_HELP)
 @click.option("--shortage", type=click.Choice(SHORTAGES), help=SHORTAGE_HELP)
 @click.option("--alternative-text", help=ALTERNATIVE_TEXT_HELP)
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help=DECLARED_HELP)
 @click.option("--preview-text", help=PREVIEW_TEXT_HELP)
 @asynchronous
 async def change(
@@ -83,6 +91,7 @@ async def change(
     description: str | None,
     shortage: str | None,
     alternative_text: str | None,
+    attributes: tuple[str, ...],
     preview_text: str | None,
 ) -> None:
     """Change a list's settings.
@@ -97,9 +106,11 @@ async def change(
         await lists.change(
             connection, parse_name(name), description=description,
             shortage=None if shortage is None else Shortage(shortage),
-            alternative_text=alternative_text, preview_text=preview_text,
+            alternative_text=alternative_text, preview_text=preview_text, declared=attributes,
         )  # fmt: skip
-    click.echo(f"list {parse_name(name)} changed")
+        (changed,) = await lists.get(connection, parse_name(name))
+    click.echo(f"list {changed.name} changed")
+    emit_warnings(changed.warnings)
 
 
 @lists.command("ls")
@@ -150,6 +161,7 @@ async def show(name: str, limit: int, before: UUID | None, json_output: bool) ->
     if json_output:
         emit_json([found, *jobs])
         return
+    emit_warnings(found.warnings)
     click.echo(f"list {found.name}{' (archived)' if found.archived_at else ''}  {found.description}".rstrip())
     click.echo(
         f"  {counted(found.total, 'code')}: {amount(found.available)} available, {amount(found.reserved)} reserved, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from producers.cli.group import Group
-from producers.cli.output import as_json, counted, emit_json, emit_table, moment
+from producers.cli.output import as_json, counted, emit_json, emit_table, emit_warnings, moment
 from producers.cli.runtime import Failed, asynchronous, database, settings
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from coupons.mail import Envelope, File
     from coupons.settings import Settings
     from coupons.smtp import Relays
-    from coupons.store.messages import Message
     from coupons.templates.alternative import AlternativeText
     from coupons.templates.rendering import Coupon, Template
 
@@ -92,17 +91,15 @@ async def save(
             connection, parse_name(name), parts, sender=sender, reply_to=reply_to, declared=attributes,
             headers=_headers(headers), files=files,
         )  # fmt: skip
+        needed = await messages.list_alternative_attributes(connection, saved)
     lists = f", codes from {', '.join(saved.lists)}" if saved.lists else ", no codes"
     if deciding := Template(saved.parts).deciding_attributes:
         lists += f" depending on {', '.join(deciding)}"
     along = f", with {', '.join(saved.files)}" if saved.files else ""
     click.echo(f"message {saved.name} saved, version {saved.version}{lists}{along}")
-    _warn(saved)
-
-
-def _warn(message: "Message") -> None:
-    for warning in message.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    if needed:
+        click.echo(f"recipients need {', '.join(needed)} for the alternative texts of its lists")
+    emit_warnings(saved.warnings)
 
 
 def _file(path: Path, *, inline: bool) -> "File":
@@ -163,14 +160,16 @@ async def show(name: str, json_output: bool) -> None:
 
     async with database() as connection:
         message = await messages.get(connection, parse_name(name))
+        needed = await messages.list_alternative_attributes(connection, message)
     if json_output:
-        emit_json({**asdict(message), "warnings": message.warnings})
+        emit_json({**asdict(message), "alternative_attributes": needed, "warnings": message.warnings})
         return
-    _warn(message)
+    emit_warnings(message.warnings)
     fields = {
         "From": message.sender, "Reply-To": message.reply_to, "Subject": message.subject, **message.headers,
         "Files": ", ".join(message.files), "Lists": ", ".join(message.lists),
         "Attributes": ", ".join(message.attributes),
+        "Attributes of alternative texts": ", ".join(needed),
     }  # fmt: skip
     click.echo(f"message {message.name}, version {message.version}, saved {moment(message.created_at)}")
     for field, value in fields.items():

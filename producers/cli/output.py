@@ -70,6 +70,12 @@ def emit_next(command: str, *options: object) -> None:
     click.echo(f"more: coupons {command} {' '.join(map(str, options))}", err=True)
 
 
+def emit_warnings(warnings: Iterable[str]) -> None:
+    """Print what is probably a mistake, one line each, on stderr."""
+    for warning in warnings:
+        click.echo(f"coupons: warning: {warning}", err=True)
+
+
 async def emit_csv(rows: AsyncIterable[Any], columns: Mapping[str, Callable[[Any], object]]) -> None:
     """Stream the rows as CSV for a spreadsheet: with a byte order mark, and no cell can run as a formula."""
     click.echo(f"\ufeff{';'.join(columns)}\r\n", nl=False)

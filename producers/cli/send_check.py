@@ -7,7 +7,7 @@ import click
 
 from coupons.states import SendoutState, Shortage
 from producers.cli.confirm import confirm, is_asked
-from producers.cli.output import COLOURS, amount, counted, emit_json, moment
+from producers.cli.output import COLOURS, amount, counted, emit_json, emit_warnings, moment
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, Failed, database
 from producers.cli.show import describe_first
 from producers.durations import format_limit
@@ -64,7 +64,7 @@ async def check_before_sending(command: "StartSendout", *, yes: bool) -> None:
 def _warn(command: "StartSendout", mailed: int) -> None:
     if mailed:
         who = counted(mailed, "recipient")
-        click.echo(f"coupons: warning: {who} already got message {command.message}; {SKIP}", err=True)
+        emit_warnings([f"{who} already got message {command.message}; {SKIP}"])
 
 
 def _describe(found: "SendCheck", *, short: bool) -> Iterator[str]:

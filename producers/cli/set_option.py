@@ -21,7 +21,7 @@ def parse_values(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _problem(name: str, equals: str, known: dict[str, str]) -> str | None:
     from coupons.attributes import RESERVED, is_attribute_name
-    from coupons.store.messages import OWN_ATTRIBUTES
+    from coupons.store.groups import OWN_ATTRIBUTES
 
     if not equals:
         return "must be NAME=VALUE, as first_name=Ada"

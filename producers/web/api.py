@@ -141,7 +141,8 @@ class Api:
         """Return the newest version of the message, and warnings about what is probably a mistake."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             message = await get_message(connection, request.path_params["name"])
-        return _json({**asdict(message), "warnings": message.warnings})
+            needed = await messages.list_alternative_attributes(connection, message)
+        return _json({**asdict(message), "alternative_attributes": needed, "warnings": message.warnings})
 
     async def delete_message(self, request: Request) -> Response:
         """Delete the message with all its versions. 409 while an unfinished sendout needs it."""

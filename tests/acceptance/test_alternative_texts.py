@@ -32,6 +32,27 @@ def test_recipients_without_a_code_get_the_alternative_text_with_their_attribute
     assert "<b>" not in html_of(open_shop, without)
 
 
+def test_an_alternative_text_is_checked_like_a_message(open_shop: Shop) -> None:
+    """Unknown names are refused unless declared, foreign placeholders reported. Messages name the attributes."""
+    text = ("--shortage", "text", "--alternative-text")
+    create = ("list", "create", "checked", *text, "Sorry {name}, {{ nope }}")
+    refused = open_shop.coupons(*create, code=1).err
+    assert refused.startswith("coupons: list checked: alternative text: undefined name nope; recipients have ")
+    warning = (
+        'coupons: warning: alternative text, line 1: "{name}" is mailed as it is; for an attribute write {{ name }}\n'
+    )
+    assert open_shop.coupons(*create, "--attribute", "nope").err == warning
+    assert "undefined name other" in open_shop.coupons("list", "change", "checked", *text, "{{ other }}", code=1).err
+    changed = open_shop.coupons("list", "change", "checked", *text, "{other} {{ other }}", "--attribute", "other")
+    assert changed.err == warning.replace("name", "other")
+    assert open_shop.coupons("list", "show", "checked").err.startswith(changed.err)
+    letter = open_shop.file("checked.txt", '{{ coupon("checked") }}\n')
+    saved = open_shop.coupons("message", "save", "checked", "--subject", "s", "--text", letter)
+    assert "\nrecipients need other for the alternative texts of its lists\n" in saved.out
+    assert "Attributes of alternative texts: other\n" in open_shop.coupons("message", "show", "checked").out
+    assert open_shop.coupons("message", "show", "checked", "--json").json["alternative_attributes"] == ["other"]
+
+
 def html_of(shop: Shop, mail: Received) -> str:
     """Return the HTML part of the last mail to this recipient."""
     (email,) = [each.email for each in shop.ledger() if each.rcpt_to[0] == mail.recipient][-1:]

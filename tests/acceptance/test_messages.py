@@ -176,7 +176,7 @@ def test_save_says_what_was_meant(open_shop: Shop) -> None:
     assert "between {% raw %} and {% endraw %}" in open_shop.coupons(*save, "--html", css, code=1).err
     assert "; write {{ first_name }}\n" in open_shop.coupons(*save, "--text", name, code=1).err
     assert "; instead of First_Name write first_name\n" in open_shop.coupons(*save, "--text", capital, code=1).err
-    warning = 'warning: text, line 1: "*|FNAME|*" is mailed as it is; for an attribute write {{ fname }}\n'
+    warning = 'coupons: warning: text, line 1: "*|FNAME|*" is mailed as it is; for an attribute write {{ fname }}\n'
     saved = open_shop.coupons(*save, "--text", foreign)
     assert (saved.out, saved.err) == ("message meant saved, version 2, no codes\n", warning)
     assert open_shop.coupons("message", "show", "meant").err == warning

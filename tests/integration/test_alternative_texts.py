@@ -1,12 +1,14 @@
 """Alternative texts of lists print attributes: they are checked when they are saved, and recipients need them."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import Shortage
-from coupons.store import lists, sendouts
+from coupons.store import lists, messages, sendouts
 from coupons.templates.alternative import AlternativeText
 from coupons.templates.rendering import RenderError
 from tests.factories import add_list, add_recipients, prepare, save_message, start
@@ -25,6 +27,7 @@ OPTIONAL = 'Sorry, {{ last_name | default("friend") }}'
         ("{{ 1 + 'a' }}", "not supported|always fails"),
         ("Sorry {#", "end of comment"),
         ("x" * 501, "501 characters"),
+        ("Sorry {{ nope }}", "list (old|new): alternative text: undefined name nope; recipients have email"),
     ],
 )
 async def test_an_alternative_text_is_checked_when_it_is_saved(connection: Connection, text: str, reason: str) -> None:
@@ -33,13 +36,35 @@ async def test_an_alternative_text_is_checked_when_it_is_saved(connection: Conne
         await add_list(connection, "new", shortage=Shortage.TEXT, alternative_text=text)
     await add_list(connection, "old", shortage=Shortage.TEXT, alternative_text=OPTIONAL)
     with pytest.raises(Conflict, match=reason):
-        await lists.change(connection, "old", description=None, shortage=None, alternative_text=text, preview_text=None)
+        await change_text(connection, "old", text)
     assert [each.alternative_text for each in await lists.list_all(connection, archived=True)] == [OPTIONAL]
+
+
+async def test_an_alternative_text_prints_attributes_of_groups_or_declared_ones(connection: Connection) -> None:
+    """An attribute that no group has is refused with the known ones, unless it is declared, as for a message."""
+    await add_recipients(connection, "g", [("ada@example.org", {"city": "Rome"})])
+    with pytest.raises(Conflict, match=r"undefined name City; recipients have .*; instead of City write city"):
+        await add_list(connection, "a", shortage=Shortage.TEXT, alternative_text="Sorry, {{ City }}")
+    await add_list(connection, "a", shortage=Shortage.TEXT, alternative_text="Sorry, {{ city }} {{ email }}")
+    new = "Sorry, {{ soon }}"
+    with pytest.raises(Conflict, match=r"undefined name soon; recipients have city, email$"):
+        await change_text(connection, "a", new)
+    await change_text(connection, "a", new, declared=["soon"])
+    await save_message(connection, "m", "a")
+    message = await messages.get(connection, "m")
+    assert await messages.list_alternative_attributes(connection, message) == ["soon"]
+    assert "soon" not in message.attributes
+
+
+async def change_text(connection: Connection, name: str, text: str, declared: Sequence[str] = ()) -> None:
+    await lists.change(
+        connection, name, description=None, shortage=None, alternative_text=text, preview_text=None, declared=declared
+    )
 
 
 async def test_recipients_need_the_attributes_of_an_alternative_text(connection: Connection) -> None:
     """A sendout to a group or to recipients without them is refused; one of whom some lack them fails when prepared."""
-    await add_list(connection, "a", 5, shortage=Shortage.TEXT, alternative_text=NAMED)
+    await add_list(connection, "a", 5, shortage=Shortage.TEXT, alternative_text=NAMED, declared=["last_name"])
     await save_message(connection, "m", "a")
     await add_recipients(connection, "none", [("ada@example.org", {"first_name": "Ada"})])
     with pytest.raises(Conflict, match="message m: recipients of group none have no last_name"):
