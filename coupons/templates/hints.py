@@ -7,10 +7,17 @@ from coupons.attributes import RESERVED, attribute_name
 
 RAW = "put CSS or JavaScript that contains {{, {% or {# between {% raw %} and {% endraw %}"
 
-_CODE_ELEMENT = re.compile(r"<(style|script)\b.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_CODE = re.compile(
+    r"""<(style|script)\b.*?(?:</\1\s*>|\Z)|\s(?:on[a-z]+|style)\s*=\s*(?:"[^"]*"|'[^']*')""",
+    re.IGNORECASE | re.DOTALL,
+)
+"""CSS and JavaScript: elements, and the attributes `style` and `on…`."""
 _OPENING = re.compile(r"\{\{|\{%|\{#")
 _NAME = r"[^\W\d][\w .-]{0,49}"
 _COLUMN = re.compile(r"\{\{[ \t]*([^\W\d][\w -]{0,49}?)[ \t]*\}\}")
+_OWN_TAG = re.compile(
+    r"\{\{-?\s*[a-z_]\w*\s*(?:[|(][^{}]*)?-?\}\}|\{%-?\s*(?:if|elif|else|endif|raw|endraw)\b|\{#[^{}]*#\}"
+)
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _OURS = re.compile(r"\{%-?\s*raw\b.*?\{%-?\s*endraw\s*-?%\}|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _FOREIGN = re.compile(
@@ -21,11 +28,21 @@ _FOREIGN = re.compile(
 
 def hint(source: str, line: int) -> str:
     """Return what probably was meant at the line of a problem, as the end of a sentence; "" if it is not clear."""
-    end = sum(map(len, source.splitlines(keepends=True)[:line]))
+    lines = [len(each) for each in source.splitlines(keepends=True)[:line]]
+    end = sum(lines)
     tags = [found.start() for found in _OPENING.finditer(source[:end])]
-    if tags and any(found.start() <= tags[-1] < found.end() for found in _CODE_ELEMENT.finditer(source)):
+    if tags and _has_code(source, min(tags[-1], end - lines[-1]), end):
         return f"; {RAW}"
     return next((f"; write {{{{ {name} }}}}" for at, name in _columns(source) if at == line), "")
+
+
+def _has_code(source: str, start: int, end: int) -> bool:
+    """Whether CSS or JavaScript that looks like a tag opens in this range. The error's line may have several tags."""
+    return any(
+        not _OWN_TAG.match(source, opening.start()) and not _COLUMN.match(source, opening.start())
+        for code in _CODE.finditer(source)
+        for opening in _OPENING.finditer(source, max(start, code.start()), min(end, code.end()))
+    )
 
 
 def suggestion(name: str) -> str | None:
@@ -44,7 +61,7 @@ def foreign_placeholders(parts: Mapping[str, str]) -> list[str]:
 
 def _foreign(part: str, source: str) -> Iterator[str]:
     ours = source
-    for pattern in (_OURS, _CODE_ELEMENT) if part == "html" else (_OURS,):
+    for pattern in (_OURS, _CODE) if part == "html" else (_OURS,):
         ours = pattern.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), ours)
     for found in _FOREIGN.finditer(ours):
         name = next(each for each in found.groups() if each)

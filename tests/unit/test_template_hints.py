@@ -21,6 +21,10 @@ def problems(html: str) -> str:
         "<p>{{ first_name }}</p>\n<script>\nconst a = {{b: 1}};\n</script>",
         "<script>f({% a %})</script>",
         "<style>b{#unclosed",
+        "<style>p{{color:red}}</style><p>hi {{ first_name }}</p>",
+        "<style>p{color:{{ color }}} b{{x:y}}</style>{% if a %}{{ a }}{% endif %}",
+        """<p>{{ a }}</p><a onclick="f({{a:1}})">{{ b }}</a>""",
+        "<a style='{{color:red}}'>{{ b }}</a>",
     ],
 )
 def test_raw_is_named_when_css_or_javascript_looks_like_a_tag(html: str) -> None:
@@ -31,6 +35,7 @@ def test_raw_is_named_when_css_or_javascript_looks_like_a_tag(html: str) -> None
 def test_raw_is_named_only_for_css_and_javascript() -> None:
     """An error in the text of a message has no such hint, and CSS between the tags is accepted."""
     assert "raw" not in problems("<style>a{}</style><p>{{ 1 + }}</p>")
+    assert "raw" not in problems("<style>a{color: {{ color }}}</style><p style='{{ css | d }}'>{{ 1 + }}</p>")
     names_of(Parts("s", None, "<style>{% raw %}a{#fff}{% endraw %}</style>{{ first_name }}"))
 
 
@@ -84,6 +89,7 @@ def test_placeholders_of_other_systems_are_reported(text: str, name: str) -> Non
         ("text", "{% raw %}{vorname} [[x]]{% endraw %}"),
         ("text", "100 %% of 5 * | 3 [x] {1} {} $5 a[[1]] {{{a}}}"),
         ("html", "<style>a{color} b{x}</style><script>`${name}` [[a]]</script>"),
+        ("html", """<a onclick="f({name})" style='{color}'>x</a>"""),
     ],
 )
 def test_our_tags_css_and_other_text_are_not_reported(part: str, source: str) -> None:
