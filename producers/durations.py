@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from producers.local_time import format_next
 
-_WRITTEN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_WRITTEN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _SECONDS = (86_400, 3_600, 60, 1)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -22,6 +22,11 @@ def parse_seconds(text: str) -> int | None:
     if found is None:
         return None
     return sum(int(amount or 0) * unit for amount, unit in zip(found.groups(), _SECONDS, strict=True)) or None
+
+
+def describe_invalid_minutes(text: str, most: int) -> str:
+    """Return how a duration of up to `most` minutes is written."""
+    return f"{text!r} is not a duration: write 90m, 4h, 1h30m or 2d, up to {most // 24 // 60}d"
 
 
 def format_duration(seconds: float) -> str:

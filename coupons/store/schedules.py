@@ -27,6 +27,7 @@ _REMEDIES = {
     SendoutState.FAILED: _ENDED,
 }
 """What to do before a sendout in this state can be rescheduled."""
+_START_NOW = "use --now (in JSON: now: true; in the console: Start now)"
 
 
 class PastStart(UserError):
@@ -41,7 +42,9 @@ class _Locked:
     remaining: int
 
 
-async def check_start(connection: Connection, start_at: datetime | None) -> None:
+async def check_start(
+    connection: Connection, start_at: datetime | None, *, remedy: str = "use --now (in JSON: no start_at)"
+) -> None:
     """Refuse a start that is too far in the past by the database's clock. Raises PastStart.
 
     Only publishers check this, before they publish. A worker accepts any start, because a command may have waited in
@@ -50,7 +53,7 @@ async def check_start(connection: Connection, start_at: datetime | None) -> None
     if start_at is not None and await connection.fetchval(SQL.is_past, start_at, LATE_START):
         raise PastStart(
             f"the start {start_at.isoformat(timespec='minutes')} is more than {LATE_START // timedelta(minutes=1)} "
-            "minutes in the past: to start now, use --now (in JSON: no start_at)"
+            f"minutes in the past: to start now, {remedy}"
         )
 
 
@@ -65,7 +68,7 @@ async def reschedule(connection: Connection, sendout_id: UUID, change: Reschedul
         Conflict: the sendout is in another state or does not exist.
     """
     async with connection.transaction():
-        await check_start(connection, change.start_at)
+        await check_start(connection, change.start_at, remedy=_START_NOW)
         locked = await _lock(connection, sendout_id)
         if change.start_at or change.now:
             await connection.execute(SQL.set_start, sendout_id, change.start_at)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import click
 
-from producers.durations import parse_minutes
+from producers.durations import describe_invalid_minutes, parse_minutes
 
 
 class Timestamp(click.ParamType[datetime]):
@@ -29,9 +29,7 @@ class Minutes(click.ParamType[int]):
 
         minutes = parse_minutes(value)
         if minutes is None or minutes > MAX_MINUTES:
-            self.fail(
-                f"{value!r} is not a duration: write 90m, 4h, 1h30m or 2d, up to {MAX_MINUTES // 24 // 60}d", param, ctx
-            )
+            self.fail(describe_invalid_minutes(value, MAX_MINUTES), param, ctx)
         return minutes
 
 

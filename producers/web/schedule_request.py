@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
-from coupons.commands import reasons_of
+from coupons.commands import MAX_MINUTES, MAX_PER_HOUR, reasons_of
 from coupons.schedule import Reschedule
-from producers.durations import parse_minutes
+from producers.durations import describe_invalid_minutes, parse_minutes
 from producers.local_time import InvalidTime, local_zone, parse_time
 from producers.web.errors import InvalidRequest
 
@@ -36,10 +36,15 @@ def parse_form(fields: Mapping[str, str]) -> Reschedule:
         case {"pace": "none"}:
             return Reschedule(no_limit=True)
         case {"pace": "per_hour", "amount": amount}:
-            per_hour = int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 20 else 0
-            return _checked(lambda: Reschedule(per_hour=per_hour))
+            mails = int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 20 else 0
+            if not 1 <= mails <= MAX_PER_HOUR:
+                raise InvalidRequest(f"{amount!r} is not a number of mails from 1 to {MAX_PER_HOUR:,}")
+            return Reschedule(per_hour=mails)
         case {"pace": "over", "amount": amount}:
-            return _checked(lambda: Reschedule(over_minutes=parse_minutes(amount) or 0))
+            minutes = parse_minutes(amount) or 0
+            if not 1 <= minutes <= MAX_MINUTES:
+                raise InvalidRequest(describe_invalid_minutes(amount, MAX_MINUTES))
+            return Reschedule(over_minutes=minutes)
     raise InvalidRequest("give a start time or a pace")
 
 

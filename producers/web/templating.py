@@ -1,9 +1,11 @@
 """Renders pages from templates. Values are escaped; an undefined name is an error."""
 
+import re
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from coupons import __version__
@@ -31,6 +33,13 @@ def _second(at: datetime) -> str:
     return f"{local:%-d %b %Y, %H:%M:%S} {zone_of(local)}"
 
 
+def _sentence(value: object) -> Markup:
+    """Return the text with a capital first letter, and commands in backticks as code."""
+    text = str(value)
+    escaped = str(escape(text[:1].upper() + text[1:]))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))  # noqa: S704 - it is escaped
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("producers.web"),
     autoescape=True,
@@ -40,6 +49,7 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.filters |= {
     "amount": _amount,
+    "sentence": _sentence,
     "when": _when,
     "second": _second,
     "duration": format_duration,

@@ -289,7 +289,8 @@ async def test_the_outbox_page_shows_workers_and_stalled_sendouts(
     for path in ("/", "/?state=stalled"):
         text = (await site.get(path)).text
         assert "No worker with the role import, sendout or deliver shows life" in text
-        assert "1 command waits in coupons.sendout, and no worker takes it." in text
+        assert "<code>coupons worker</code>. 1 command waits in coupons.sendout, and no worker takes it.</p>" in text
+        assert "`" not in text.split("</script>")[-1]
         assert '<span class="badge stalled">stalled</span>' in text
         assert "Stalled: no worker with the role sendout shows life; start one with" in text
     assert "Stalled: no worker" in (await site.get(f"/sendouts/{sendout_id}")).text

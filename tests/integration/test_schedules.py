@@ -196,7 +196,7 @@ async def test_a_start_in_the_past_changes_nothing(connection: Connection) -> No
     """A new start more than five minutes in the past is refused, as when a sendout is started."""
     sendout_id = await scheduled(connection)
     past = await now(connection) - timedelta(minutes=6)
-    with pytest.raises(PastStart, match="use --now"):
+    with pytest.raises(PastStart, match=r"use --now \(in JSON: now: true; in the console: Start now"):
         await schedules.reschedule(connection, sendout_id, Reschedule(start_at=past))
     assert (await view(connection, sendout_id)).state == "scheduled"
 
@@ -393,11 +393,12 @@ async def test_the_page_of_a_sendout_reschedules_it(
     assert '<span class="badge scheduled">scheduled</span>' in text
     assert "1 Jul 2090, 09:00 CEST" in text
     assert "Start time (CE" in text
-    assert "<dd>50 mails/h</dd>" in await change(pace="per_hour", amount="50")
-    assert "<dd>100 mails/h</dd>" in await change(pace="over", amount="1h")
-    assert "mails/h</dd>" not in await change(pace="none")
+    assert "<dd>50 mails per hour</dd>" in await change(pace="per_hour", amount="50")
+    assert "<dd>100 mails per hour</dd>" in await change(pace="over", amount="1h")
+    assert "mails per hour</dd>" not in await change(pace="none")
     assert "start_at: 2090-03-26T02:30 does not exist in Europe/Berlin" in await change(start_at="2090-03-26T02:30")
-    assert "per_hour: must be at least 1" in await change(pace="per_hour", amount="many")
+    assert "&#39;many&#39; is not a number of mails from 1 to" in await change(pace="per_hour", amount="many")
+    assert "&#39;xx&#39; is not a duration: write 90m, 4h, 1h30m or 2d" in await change(pace="over", amount="xx")
     assert "give a start time or a pace" in await change(pace="fast", amount="1")
     assert '<span class="badge scheduled">' in (await site.get("/?state=scheduled")).text
     assert '<span class="badge sending">' in await change(start="now")

@@ -31,6 +31,7 @@ from producers.durations import (
         ("0m", None),
         ("", None),
         ("1.5h", None),
+        (f"{'9' * 5_000}h", None),
         ("30s", None),
     ],
 )
