@@ -8,7 +8,7 @@ ALTER TABLE delivery_batch
     ADD COLUMN first_outcomes bigint NOT NULL DEFAULT 0,
     ADD COLUMN progressed_at timestamptz;
 
--- Only open batches have deferred deliveries. OFFSET 0 keeps the planner from reading closed ones.
+-- Only open batches have deferred deliveries. Those of the first version have no `claimed_at`. OFFSET 0 keeps the planner from reading closed ones.
 UPDATE delivery_batch b SET deferred = d.deferred, next_attempt_at = d.due_at
 FROM (
     SELECT o.sendout_id, o.number, d.*
@@ -17,7 +17,7 @@ FROM (
         WHERE sendout_id = o.sendout_id AND number BETWEEN o.first_delivery AND o.last_delivery AND state = 'deferred'
         OFFSET 0
     ) d
-    WHERE NOT o.closed AND o.claimed_at IS NOT NULL
+    WHERE NOT o.closed
 ) d
 WHERE b.sendout_id = d.sendout_id AND b.number = d.number AND d.deferred > 0;
 

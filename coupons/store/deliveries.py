@@ -6,12 +6,13 @@ open while a mail is handed over.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 import asyncpg
+import structlog
 
 from coupons.batching import paced_batch
 from coupons.database import Connection, affected
@@ -21,6 +22,7 @@ from coupons.states import DeliveryState, SendoutState, Shortage
 from coupons.store.queries import Queries
 
 SQL = Queries("deliveries.sql")
+log = structlog.get_logger()
 ABANDONED = "a worker died or lost its lease while handing over this mail"
 
 
@@ -157,25 +159,22 @@ async def claim(
     If a dead worker left mails of the batch in flight, they become uncertain.
     """
     for _ in range(CLAIM_TRIES):
-        try:
+        with suppress(_TurnTaken):
             async with connection.transaction():
-                return await _claim(connection, owner, lease_seconds, only_stopped=only_stopped)
-        except _TurnTaken:
-            continue
+                row = await connection.fetchrow(SQL.claim, owner, lease_seconds, only_stopped)
+                if row is None:
+                    return None
+                batch, abandoned = _batch(row), row["abandoned"]
+                await _take_turn(connection, batch)
+                if not abandoned or await _abandon(connection, batch, abandoned, lease_seconds):
+                    return batch
     return None
 
 
-async def _claim(connection: Connection, owner: str, lease_seconds: float, *, only_stopped: bool) -> Batch | None:
-    row = await connection.fetchrow(SQL.claim, owner, lease_seconds, only_stopped)
-    if row is None:
-        return None
-    batch = _batch(row)
+async def _take_turn(connection: Connection, batch: Batch) -> None:
     is_limited = batch.per_hour and batch.sendout_state == SendoutState.SENDING
     if is_limited and await connection.fetchval(SQL.take_turn, *batch.span, batch.most_mails) is None:
         raise _TurnTaken
-    if abandoned := row["abandoned"]:
-        await _abandon(connection, batch, abandoned, lease_seconds)
-    return batch
 
 
 async def sample(connection: Connection, batch: Batch) -> None:
@@ -206,14 +205,23 @@ async def recover(connection: Connection, *, owner: str, lease_seconds: float) -
             if row is None:
                 return count
             batch, abandoned = _batch(row), row["abandoned"]
-            await _abandon(connection, batch, abandoned, lease_seconds)
-            await release(connection, batch)
-            count += len(abandoned)
+            if await _abandon(connection, batch, abandoned, lease_seconds):
+                await release(connection, batch)
+                count += len(abandoned)
 
 
-async def _abandon(connection: Connection, batch: Batch, numbers: list[int], lease_seconds: float) -> None:
+async def _abandon(connection: Connection, batch: Batch, numbers: list[int], lease_seconds: float) -> bool:
+    """Make these mails of a dead worker uncertain; return False if the database rejects this.
+
+    The batch then keeps its new lease. So it is tried again only after other batches had their turn.
+    """
     results = [DeliveryResult(number, DeliveryState.UNCERTAIN, ABANDONED) for number in numbers]
-    await _flush(connection, batch, flush=uuid4(), results=results, lease_seconds=lease_seconds)
+    with suppress(LeaseLost):
+        async with connection.transaction():
+            await _flush(connection, batch, flush=uuid4(), results=results, lease_seconds=lease_seconds)
+            return True
+    log.error("mails of a dead worker cannot become uncertain", sendout=str(batch.sendout_id), batch=batch.number)
+    return False
 
 
 async def next_due(connection: Connection) -> float | None:

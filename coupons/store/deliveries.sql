@@ -153,16 +153,20 @@ FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id WHERE sl.sendout_id
 -- Rows are matched by array positions instead of a join. Without statistics, the join read all deliveries of the
 -- sendout for each of 100 rows: 1,165 µs per row instead of 6 (docs/decisions/0005).
 WITH held AS MATERIALIZED (
-    SELECT s.state = 'sending' AND (s.start_at IS NULL OR s.start_at <= now()) AND s.per_hour IS NOT DISTINCT FROM $15 AS may_send, b.deferred
+    SELECT s.state = 'sending' AND (s.start_at IS NULL OR s.start_at <= now()) AND s.per_hour IS NOT DISTINCT FROM $15 AS may_send,
+           b.remaining, b.deferred
     FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
     WHERE restore_guard_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
       AND b.last_flush IS DISTINCT FROM $4
     FOR NO KEY UPDATE OF b
-), before AS MATERIALIZED (  -- reads deliveries only if the batch has deferred ones
-    SELECT count(*) AS deferred FROM delivery
-    WHERE EXISTS (SELECT FROM held WHERE deferred > 0)
-      AND sendout_id = $1 AND number = ANY ($7::integer[]) AND state = 'deferred'
-), concluded AS (
+), before AS MATERIALIZED (  -- reads deliveries only if the batch has deferred ones; their locks omit mails just retried
+    SELECT count(*) AS deferred FROM (
+        SELECT FROM delivery
+        WHERE EXISTS (SELECT FROM held WHERE deferred > 0)
+          AND sendout_id = $1 AND number = ANY ($7::integer[]) AND state = 'deferred'
+        FOR NO KEY UPDATE
+    ) locked
+), concluded AS (  -- after `before`, which would not lock a changed row
     UPDATE delivery
     SET state = ($8::text[])[array_position($7::integer[], number)],
         reply = ($9::text[])[array_position($7::integer[], number)],
@@ -172,7 +176,7 @@ WITH held AS MATERIALIZED (
                          WHEN 'deferred' THEN coalesce(deferred_since, now()) ELSE deferred_since END,
         was_uncertain = was_uncertain OR ($8::text[])[array_position($7::integer[], number)] = 'uncertain',
         changed_at = now()
-    WHERE EXISTS (SELECT FROM held)
+    WHERE EXISTS (SELECT FROM held) AND EXISTS (SELECT FROM before)
       AND sendout_id = $1 AND number = ANY ($7::integer[]) AND state IN ('pending', 'deferred')
     RETURNING state
 ), moved AS (
@@ -180,6 +184,10 @@ WITH held AS MATERIALIZED (
            count(*) FILTER (WHERE state = 'refused') AS refused, count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
            count(*) FILTER (WHERE state = 'deferred') AS deferred
     FROM concluded
+), after AS (  -- a wrong counter blocks no outcome: `release` counts again
+    SELECT greatest(0, least(held.deferred - before.deferred + m.deferred,
+                             held.remaining - m.sent - m.refused - m.uncertain)) AS deferred
+    FROM held CROSS JOIN before CROSS JOIN moved m
 ), mine AS MATERIALIZED (  -- ordered by list, so that workers do not deadlock
     SELECT list_id FROM sendout_list
     WHERE EXISTS (SELECT FROM held) AND sendout_id = $1 AND list_id = ANY ($12::bigint[]) ORDER BY list_id FOR UPDATE
@@ -195,13 +203,13 @@ SET remaining = CASE WHEN m.deliveries = cardinality($7::integer[]) THEN b.remai
     closed = (b.remaining = m.sent + m.refused + m.uncertain), last_flush = $4, flushed_at = now(),
     lease_until = now() + make_interval(secs => $14),
     in_flight = $5::integer[] || CASE WHEN held.may_send THEN $6::integer[] ELSE '{}' END,
-    deferred = b.deferred - before.deferred + m.deferred,
-    next_attempt_at = CASE WHEN b.deferred - before.deferred + m.deferred > 0 THEN least(
+    deferred = after.deferred,
+    next_attempt_at = CASE WHEN after.deferred > 0 THEN least(
         b.next_attempt_at, now() + make_interval(secs => (
             SELECT min(due_in) FROM unnest($8::text[], $11::float8[]) AS r (state, due_in) WHERE state = 'deferred'))) END,
     outcomes = b.outcomes + m.deliveries, first_outcomes = b.first_outcomes + m.deliveries - before.deferred,
     progressed_at = CASE WHEN m.deliveries > 0 THEN now() ELSE b.progressed_at END
-FROM held CROSS JOIN before CROSS JOIN moved m
+FROM held CROSS JOIN before CROSS JOIN moved m CROSS JOIN after
 WHERE b.sendout_id = $1 AND b.number = $2
 RETURNING held.may_send;
 
@@ -267,19 +275,21 @@ WHERE sendout_id = $1 AND number = $2 AND lease_token = $3;
 -- lock_batch: lock a leased batch, so that the next statement sees every delivery that an operator has retried
 SELECT FROM delivery_batch WHERE sendout_id = $1 AND number = $2 AND lease_token = $3 FOR NO KEY UPDATE;
 
--- release: release the batch; it is due when its next delivery is due, but not within $4 seconds
+-- release: release the batch and count its deferred mails; it is due when its next delivery is due, but not within $4 seconds
 -- A batch with a mail that was never tried stays due since its creation. Otherwise a batch of a sendout with a rate limit,
 -- which is claimed many times, would always be claimed before a batch whose deferred mail became due.
 -- If only deferred deliveries are left, those that are due within $5 seconds are retried together. When the batch was claimed
 -- for each of them, 10 % of deferred mails reduced the rate of the others by a third.
 UPDATE delivery_batch b
 SET lease_token = NULL, lease_owner = NULL, lease_until = NULL,
-    (due_at, next_attempt_at) = (
+    (due_at, deferred, next_attempt_at) = (
         SELECT CASE WHEN b.closed THEN b.due_at
                     ELSE greatest(CASE WHEN $4::float8 > 0 THEN now() + make_interval(secs => $4) END,
                                   CASE WHEN bool_or(d.state = 'pending') THEN min(coalesce(d.due_at, least(b.due_at, now())))
                                        ELSE least(max(d.due_at), min(d.due_at) + make_interval(secs => $5)) END) END,
-               least(max(d.due_at), min(d.due_at) + make_interval(secs => $5))
+               count(*) FILTER (WHERE d.state = 'deferred'),
+               least(max(d.due_at) FILTER (WHERE d.state = 'deferred'),
+                     min(d.due_at) FILTER (WHERE d.state = 'deferred') + make_interval(secs => $5))
         FROM delivery d
         WHERE d.sendout_id = b.sendout_id AND d.number BETWEEN b.first_delivery AND b.last_delivery
           AND d.state IN ('pending', 'deferred'))

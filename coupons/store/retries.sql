@@ -82,7 +82,7 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE delivery_batch b
 SET remaining = b.remaining + c.refused, refused = b.refused - c.refused, closed = false, due_at = now(),
-    deferred = b.deferred - c.deferred, next_attempt_at = CASE WHEN b.deferred > c.deferred THEN b.next_attempt_at END
+    deferred = greatest(b.deferred - c.deferred, 0), next_attempt_at = CASE WHEN b.deferred > c.deferred THEN b.next_attempt_at END
 FROM counted c WHERE b.sendout_id = $1 AND b.number = c.batch;
 
 -- reopen: make a finished sendout sending again, because it has pending mails

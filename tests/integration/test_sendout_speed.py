@@ -1,18 +1,34 @@
 """A sendout counts its deferred mails and its outcomes per batch, and workers store samples of them."""
 
 import asyncio
+from unittest import mock
 
 import pytest
 
+from coupons import migrate
 from coupons.database import Connection, connect
 from coupons.sendout_speed import SAMPLES
 from coupons.states import DeliveryState
 from coupons.store import deliveries, retries, sendout_views, sendouts
-from tests.integration.test_retries import DEFERRED, REFUSED, claim, deliver, outcomes, sending
+from coupons.store.deliveries import DeliveryResult
+from tests.integration.test_retries import (
+    DEFERRED,
+    REFUSED,
+    claim,
+    deliver,
+    deliver_batch,
+    outcomes,
+    record,
+    sending,
+)
 from tests.locks import until_blocked
 
 DEFER_TWO = outcomes(DeliveryState.DEFERRED, (1, 9))
 BATCHES = "SELECT number, remaining, deferred, outcomes, first_outcomes FROM delivery_batch ORDER BY number"
+
+
+def deferred(number: int) -> DeliveryResult:
+    return DeliveryResult(number, DeliveryState.DEFERRED, "reply", due_in=3_600)
 
 
 async def make_due(connection: Connection) -> None:
@@ -92,6 +108,80 @@ async def test_a_batch_is_released_after_a_concurrent_retry(connection: Connecti
     assert (await batches(connection))[0][1:3] == (1, 0)
 
 
+async def test_a_flush_counts_deferred_mails(connection: Connection) -> None:
+    """The counter is right after each flush, also while other mails of the batch are pending."""
+    await sending(connection)
+    for numbers, expected in (((1, 2), 2), ((1,), 2), ((3,), 3)):
+        batch = await claim(connection)
+        await record(connection, batch, results=[deferred(number) for number in numbers])
+        assert (
+            await connection.fetchval("SELECT deferred FROM delivery_batch WHERE number = $1", batch.number) == expected
+        )
+        await deliveries.release(connection, batch)
+        await make_due(connection)
+        await connection.execute("UPDATE delivery_batch SET due_at = now() - interval '1 s' WHERE number = 2")
+
+
+@pytest.mark.parametrize("counter", [1, 8])
+async def test_a_wrong_counter_of_deferred_mails_blocks_no_outcome(connection: Connection, counter: int) -> None:
+    """The outcomes of three deferred mails are recorded, and the released batch counts them correctly."""
+    await sending(connection)
+    batch = await claim(connection)
+    await record(connection, batch, results=[deferred(number) for number in (1, 2, 3)])
+    await connection.execute("UPDATE delivery_batch SET deferred = $1 WHERE number = 1", counter)
+    await make_due(connection)
+    await deliver_batch(connection, batch, outcomes(DeliveryState.DEFERRED, (1,)))
+    await deliveries.release(connection, batch)
+    assert (await batches(connection))[0][1:3] == (1, 1)
+
+
+async def test_a_counter_of_deferred_mails_that_is_too_low_blocks_no_retry(connection: Connection) -> None:
+    """All deferred mails of the batch become pending."""
+    sendout_id = await sending(connection)
+    await deliver(connection, outcomes(DeliveryState.DEFERRED, (1, 2)))
+    await connection.execute("UPDATE delivery_batch SET deferred = 1 WHERE number = 1")
+    await retries.retry(connection, sendout_id, DEFERRED)
+    assert (await batches(connection))[0][1:3] == (2, 0)
+
+
+async def test_a_flush_after_a_concurrent_retry_counts_the_mail_once(connection: Connection, database_url: str) -> None:
+    """A worker loaded a deferred mail. An operator retries it at the moment when the worker records its outcome."""
+    sendout_id = await sending(connection)
+    await deliver(connection, outcomes(DeliveryState.DEFERRED, (1, 2)))
+    await make_due(connection)
+    batch = await claim(connection)
+    await record(connection, batch, results=[], intents=[2])
+    async with connect(database_url) as worker:
+        async with connection.transaction():
+            await retries.retry(connection, sendout_id, DEFERRED)
+            result = DeliveryResult(1, DeliveryState.SENT, "250", {1})
+            recording = asyncio.create_task(record(worker, batch, results=[result]))
+            await until_blocked(connection, recording)
+        await recording
+    assert (await batches(connection))[0][1:3] == (1, 1)
+
+
+DEFERRED_BY_THE_FIRST_VERSION = """
+INSERT INTO message (name, version, sender, subject, text) VALUES ('m', 1, 'a@example.org', 's', 't');
+INSERT INTO sendout (id, message_id, state, recipients) VALUES (gen_random_uuid(), 1, 'sending', 2);
+INSERT INTO delivery_batch (sendout_id, number, first_delivery, last_delivery, remaining)
+SELECT id, 1, 1, 2, 2 FROM sendout;
+INSERT INTO delivery (sendout_id, number, address_key, address, state, due_at, deferred_since)
+SELECT id, n, n || '@example.org', n || '@example.org', 'deferred', now(), now() FROM sendout, generate_series(1, 2) n;
+"""
+"""The first version did not store when a batch was claimed."""
+
+
+async def test_an_upgrade_counts_all_deferred_mails(empty_database_url: str) -> None:
+    """Each open batch counts its deferred mails, also if it was never claimed since the first version."""
+    with mock.patch.object(migrate, "migrations", return_value=migrate.migrations()[:10]):
+        await migrate.migrate(empty_database_url)
+    async with connect(empty_database_url) as connection:
+        await connection.execute(DEFERRED_BY_THE_FIRST_VERSION)
+        await migrate.migrate(empty_database_url)
+        assert [row[1:3] for row in await batches(connection)] == [(2, 2)]
+
+
 async def test_deferred_mails_are_retried_together(connection: Connection) -> None:
     """A batch of deferred mails is due when the mails of ten seconds are, or at once if it has a pending mail."""
     await sending(connection)
@@ -106,7 +196,6 @@ async def test_deferred_mails_are_retried_together(connection: Connection) -> No
         assert await connection.fetchval(seconds) == pytest.approx(expected, abs=1)
         await connection.execute("UPDATE delivery_batch SET lease_token = $1, due_at = now()", batch.lease_token)
     await connection.execute("UPDATE delivery SET state = 'pending', due_at = NULL WHERE number = 1")
-    await connection.execute("UPDATE delivery_batch SET deferred = 2 WHERE number = 1")
     await deliveries.release(connection, batch)
     assert await connection.fetchval(seconds) <= 0
 

@@ -159,6 +159,34 @@ async def test_mails_in_flight_of_a_dead_worker_become_uncertain(connection: Con
     assert (found.state, found.uncertain, found.in_flight, found.leased_batches) == ("paused", 3, 0, 0)
 
 
+async def test_a_batch_that_cannot_be_recovered_holds_up_no_other(connection: Connection) -> None:
+    """The sweep and the workers recover the other batches of dead workers, and the batch is tried once per lease."""
+    await add_group(connection, "g", 24)
+    await save_message(connection, "m")
+    await start(connection, "m", "g")
+    await prepare(connection, batch_size=8)
+    for _ in range(3):
+        batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
+        assert batch
+        await deliveries.record(
+            connection,
+            batch,
+            flush=uuid4(),
+            results=[],
+            in_flight=[],
+            intents=[batch.first_delivery],
+            lease_seconds=LEASE_SECONDS,
+        )
+    await connection.execute("UPDATE delivery SET state = 'sent' WHERE number IN (1, 9)")
+    await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s'")
+    claimed = await deliveries.claim(connection, owner="other", lease_seconds=LEASE_SECONDS)
+    assert claimed and claimed.number == 3
+    await connection.execute("UPDATE delivery_batch SET lease_until = now() - interval '1 s' WHERE number < 3")
+    await connection.execute("UPDATE delivery SET state = 'pending' WHERE number = 9")
+    assert await deliveries.recover(connection, owner="other", lease_seconds=LEASE_SECONDS) == 1
+    await connection.execute("UPDATE delivery SET state = 'pending' WHERE number = 1")
+
+
 async def test_every_reply_is_kept(connection: Connection) -> None:
     """The delivery stores the last reply, and the log of attempts the earlier ones."""
     sendout_id = await finished_with_uncertain(connection)
