@@ -21,7 +21,7 @@ SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 @asynccontextmanager
 async def web_client(
-    *, database_url: str, broker_url: str, token: str = "", import_max_bytes: int = 10**9
+    *, database_url: str, broker_url: str, token: str = "", import_max_bytes: int = 10**9, activated: bool = True
 ) -> AsyncIterator[AsyncClient]:
     """Yield a client of the application with these settings."""
     settings = Settings(
@@ -29,6 +29,7 @@ async def web_client(
         broker_url=SecretStr(broker_url),
         web_token=SecretStr(token),
         import_max_bytes=import_max_bytes,
+        activated=activated,
     )
     async with open_pool(database_url, size=4) as pool:
         transport = ASGITransport(build(settings=settings, pool=pool), raise_app_exceptions=False)

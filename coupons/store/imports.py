@@ -175,8 +175,7 @@ async def check_command(connection: Connection, command: ImportCoupons) -> None:
 async def get_list_target(connection: Connection, name: str) -> Target:
     """Return the list as a target. Raises Conflict if it does not exist or is archived."""
     (found,) = await lists.get(connection, name)
-    if found.archived_at:
-        raise Conflict(f"list {found.name} is archived")
+    lists.check_not_archived([found])
     return Target(found.id, found.name, TargetKind.LIST, found.case_sensitive)
 
 

@@ -246,6 +246,13 @@ async def list_duplicates(connection: Connection, name: str | None, *, limit: in
     return [DuplicateCode(**row) for row in await connection.fetch(SQL.list_duplicates, name, limit)]
 
 
+def check_not_archived(found: Iterable[CouponList], *, owner: str = "") -> None:
+    """Raise Conflict if one of the lists, which the `owner` needs, is archived."""
+    if archived := [each.name for each in found if each.archived_at]:
+        remedy = " and ".join(f"`coupons list restore {name}`" for name in archived)
+        raise Conflict(f"{owner}list {', '.join(archived)} is archived: run {remedy}")
+
+
 def check_usable(rows: Iterable[asyncpg.Record]) -> None:
     """Raise Conflict if one of these locked lists of a sendout is deleted. An archived list serves it until it ends."""
     if deleted := [row["name"] for row in rows if row["deleted_at"]]:

@@ -82,8 +82,7 @@ async def save(
     async with connection.transaction():
         await connection.execute(SQL.lock_name, name)
         found = await lists.get(connection, *names.lists)
-        if archived := [each.name for each in found if each.archived_at]:
-            raise Conflict(f"message {name}: list {', '.join(archived)} is archived")
+        lists.check_not_archived(found, owner=f"message {name}: ")
         await groups.check_known(connection, f"message {name}", names.required, declared=declared)
         row = await connection.fetchrow(
             SQL.save,

@@ -40,6 +40,8 @@ class SendoutList:
     name: str
     deleted: bool
     """If True, an existing list with the same name is a different list."""
+    archived: bool
+    """If True, the list must be restored before codes are imported."""
     shortage: Shortage
     needed: int
     reserved: int

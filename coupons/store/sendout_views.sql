@@ -92,7 +92,8 @@ WHERE s.state = 'interrupted' AND s.finished_at IS NULL
 ORDER BY s.created_at, s.id;
 
 -- list_rows: the codes that sendouts need of their lists, and the codes that these lists have now
-SELECT sl.sendout_id, l.name, l.deleted_at IS NOT NULL AS deleted, sl.shortage, sl.needed, sl.reserved, sl.assigned, sl.sent,
+SELECT sl.sendout_id, l.name, l.deleted_at IS NOT NULL AS deleted,
+       l.archived_at IS NOT NULL AND l.deleted_at IS NULL AS archived, sl.shortage, sl.needed, sl.reserved, sl.assigned, sl.sent,
        CASE s.state WHEN 'interrupted' THEN greatest(0, sl.needed - l.available) ELSE sl.missing END AS missing, l.available
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id JOIN sendout s ON s.id = sl.sendout_id
 WHERE sl.sendout_id = ANY ($1::uuid[])

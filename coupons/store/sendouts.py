@@ -143,8 +143,7 @@ async def check(connection: Connection, command: StartSendout) -> Checked:
     if message.deleted_lists:
         raise Conflict(f"list {', '.join(message.deleted_lists)} was deleted: save message {message.name} again")
     messages.require_sendable(message)
-    if archived := [each.name for each in await lists.get(connection, *message.lists) if each.archived_at]:
-        raise Conflict(f"message {message.name}: list {', '.join(archived)} is archived")
+    lists.check_not_archived(await lists.get(connection, *message.lists), owner=f"message {message.name}: ")
     audience = await groups.find_audience(connection, command.group) if command.group is not None else None
     group_id = audience.id if audience else None
     imports = await waits.find_unfinished(connection, command.after, message_id=message.id, group_id=group_id)

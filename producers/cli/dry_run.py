@@ -12,7 +12,7 @@ from producers.cli.confirm import confirm
 from producers.cli.files import can_be_read_again, source_of, write_rejected
 from producers.cli.output import amount, counted, describe_kept, emit_json
 from producers.cli.progress import bar
-from producers.cli.runtime import REJECTED_LINES, database, on_abort, settings
+from producers.cli.runtime import REJECTED_LINES, database, on_abort, require_activated, settings
 
 if TYPE_CHECKING:
     from coupons.database import Connection
@@ -104,6 +104,7 @@ async def _target(connection: "Connection", list_: str | None, group: str | None
     from coupons.store.imports import Target
 
     if list_ is not None:
+        require_activated(f"codes of list {list_} cannot be imported")
         return await imports.get_list_target(connection, list_)
     known = await groups.find(connection, group or "")
     return Target(known.id if known else 0, group or "", TargetKind.GROUP)

@@ -194,9 +194,11 @@ async def delete(name: str, yes: bool) -> None:
     """
     from coupons.names import parse_name
     from coupons.store import messages
+    from coupons.store.activation import check_message
 
     async with database() as connection:
         message = await messages.get(connection, parse_name(name))
+        check_message(message.name, message.lists, activated=settings().activated)
         if not yes:
             click.confirm(f"Delete message {message.name}, whose newest version is {message.version}?", abort=True)
         versions = await messages.delete(connection, message.name)

@@ -223,7 +223,8 @@ def _counts(sendout: "Sendout") -> str:
 
 def _codes(state: SendoutState, of: "SendoutList") -> str:
     if state == SendoutState.INTERRUPTED:
-        return f"{amount(of.needed)} needed, {amount(of.available)} available, {amount(of.missing)} missing"
+        restore = f"; run `coupons list restore {of.name}` to import them" if of.archived and of.missing else ""
+        return f"{amount(of.needed)} needed, {amount(of.available)} available, {amount(of.missing)} missing{restore}"
     without = f", {amount(of.missing)} get the alternative text" if of.missing else ""
     counts = {"needed": of.needed, "reserved": of.reserved, "assigned": of.assigned, "sent": of.sent}
     return ", ".join(f"{amount(number)} {what}" for what, number in counts.items()) + without

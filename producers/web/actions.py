@@ -164,6 +164,7 @@ class Actions:
         """Delete the message with all its versions. Raises NotFound, Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             message = await get_message(connection, name)
+            activation.check_message(message.name, message.lists, activated=self._activated)
             versions = await messages.delete(connection, message.name)
         log.info("message deleted by an operator", message=message.name, versions=versions)
 

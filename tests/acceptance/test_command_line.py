@@ -235,6 +235,7 @@ def test_coupon_commands_fail_where_the_coupon_manager_is_not_activated(open_sho
         ("list", "create", "x"), ("list", "change", "ten-percent", "--description", "x"),
         ("list", "copy", "ten-percent", "x"), ("list", "archive", "ten-percent"), ("list", "restore", "ten-percent"),
         ("list", "delete", "ten-percent", "--yes"), ("import", codes_file, "--list", "ten-percent"),
+        ("import", codes_file, "--list", "ten-percent", "--dry-run"), ("message", "delete", "voucher", "--yes"),
         ("message", "save", "x", "--subject", "x", "--text", text),
         ("message", "test", "voucher", "--to", "a@example.org"),
         ("send", "--message", "voucher", "--group", "customers"),

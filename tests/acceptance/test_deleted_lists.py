@@ -36,6 +36,21 @@ def test_a_list_whose_codes_were_sent_can_be_deleted(shop: Shop) -> None:
     shop.verify()
 
 
+def test_an_interrupted_sendout_of_an_archived_list_names_the_remedy(open_shop: Shop) -> None:
+    """`show`, `resume` and the refused import name `list restore`. The import and the resume then succeed."""
+    open_shop.has("gone", "gone", addresses(3), {"gone": codes("GONE", 2)})
+    sendout = open_shop.send("gone", "gone", code=INTERRUPTED)["id"]
+    open_shop.coupons("list", "archive", "gone")
+    remedy = "3 needed, 2 available, 1 missing; run `coupons list restore gone` to import them\n"
+    assert remedy in open_shop.coupons("show", sendout).out
+    assert remedy in open_shop.coupons("resume", sendout, "--wait", code=INTERRUPTED).out
+    refused = open_shop.coupons("import", open_shop.file("gone.txt", "GONE-X\n"), "--list", "gone", code=FAILED).err
+    assert refused == "coupons: list gone is archived: run `coupons list restore gone`\n"
+    open_shop.coupons("list", "restore", "gone")
+    open_shop.import_codes("gone", ["GONE-X"])
+    assert open_shop.resume(sendout)["sent"] == 3
+
+
 def test_archive_names_the_sendouts_that_the_list_still_serves(open_shop: Shop) -> None:
     """An interrupted sendout of an archived list is resumed with its codes; a new sendout is refused."""
     open_shop.has("served", "served", addresses(3), {"served": codes("SERVED", 2)})
@@ -46,5 +61,5 @@ def test_archive_names_the_sendouts_that_the_list_still_serves(open_shop: Shop) 
     )
     assert "is already archived" in open_shop.coupons("list", "archive", "served", code=FAILED).err
     refused = open_shop.coupons("send", "--message", "served", "--group", "served", code=FAILED)
-    assert refused.err == "coupons: message served: list served is archived\n"
+    assert refused.err == "coupons: message served: list served is archived: run `coupons list restore served`\n"
     assert open_shop.resume(sendout)["sent"] == 3

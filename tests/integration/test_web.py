@@ -884,7 +884,10 @@ async def test_groups_and_messages_are_shown_and_deleted(site: AsyncClient, conn
     """The API deletes groups and messages, the console groups. 409 while a sendout uses them, 404 afterwards."""
     sendout_id = await interrupted_sendout(connection)
     (message,) = (await site.get("/api/messages")).json()
-    assert message | {"warnings": []} == (await site.get("/api/messages/spring-voucher")).json()
+    assert (
+        message | {"alternative_attributes": [], "warnings": []}
+        == (await site.get("/api/messages/spring-voucher")).json()
+    )
     assert (message["version"], message["lists"]) == (1, ["spring-10"])
     assert (await site.get("/api/groups/customers")).json()["recipients"] == 10
     for path in ("/api/groups/customers", "/api/messages/spring-voucher"):
@@ -903,6 +906,19 @@ async def test_groups_and_messages_are_shown_and_deleted(site: AsyncClient, conn
         assert (await site.get(path)).status_code == 404
         assert (await site.delete(path)).status_code == 404
     assert (await site.get(f"/api/sendouts/{sendout_id}")).json()["sendout"]["group"] == "customers"
+
+
+async def test_a_message_with_coupons_is_not_deleted_without_activation(
+    open_site: OpenSite, connection: Connection
+) -> None:
+    """The API refuses the deletion, as it refuses other coupon commands."""
+    await add_list(connection, "spring-10")
+    await save_message(connection, "spring-voucher", "spring-10")
+    async with open_site(activated=False) as site:
+        refused = await site.delete("/api/messages/spring-voucher")
+        assert refused.status_code == 409
+        assert "message spring-voucher prints coupons of spring-10: the Coupon Manager is not activated" in refused.text
+        assert (await site.get("/api/messages/spring-voucher")).status_code == 200
 
 
 async def test_a_sendout_is_checked_before_it_starts(site: AsyncClient, queues: Queues, connection: Connection) -> None:
