@@ -563,7 +563,12 @@ CREATE TRIGGER address_is_final BEFORE UPDATE OF address, address_key ON deliver
     FOR EACH ROW WHEN ((OLD.address, OLD.address_key) IS DISTINCT FROM (NEW.address, NEW.address_key)
                        AND (OLD.was_uncertain OR OLD.state NOT IN ('refused', 'deferred'))) EXECUTE FUNCTION refuse_correction();
 
--- Returns whether the recipient with this address key got a version of the message: a mail was sent, or may have arrived.
+-- Returns whether a delivery with these values counts as mailed: its mail was sent, or may have arrived.
+CREATE FUNCTION is_mailed(state text, was_uncertain boolean) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT state IN ('sent', 'uncertain') OR was_uncertain
+$$;
+
+-- Returns whether the recipient with this address key got a version of the message.
 -- `sendouts` are the sendouts to look at, or NULL for all of the message. One of the given sendouts takes one descent in
 -- the index, whatever other mails the recipient got. With equality on both columns, the planner may read all deliveries of
 -- a sendout through the primary key, if there are no statistics; for a comparison of rows, only one index is possible.
@@ -572,7 +577,7 @@ BEGIN
     IF sendouts IS NULL THEN
         RETURN EXISTS (
             SELECT FROM delivery d
-            WHERE d.address_key = key AND (d.state IN ('sent', 'uncertain') OR d.was_uncertain)
+            WHERE d.address_key = key AND is_mailed(d.state, d.was_uncertain)
               AND EXISTS (SELECT FROM sendout s JOIN message m ON m.id = s.message_id
                           WHERE s.id = d.sendout_id AND m.name = of_message OFFSET 0));
     END IF;
@@ -582,8 +587,23 @@ BEGIN
             WHERE (d.address_key, d.sendout_id) >= (key, earlier.id) AND (d.address_key, d.sendout_id) <= (key, earlier.id)
             ORDER BY d.address_key, d.sendout_id LIMIT 1
         ) d
-        WHERE d.state IN ('sent', 'uncertain') OR d.was_uncertain);
+        WHERE is_mailed(d.state, d.was_uncertain));
 END $$;
+
+-- Returns the address keys of the recipients who got a version of the message: of those in the group and of `keys`, or of
+-- more. If the sendouts `hashed` are given, all their deliveries are read, and the caller joins with a hash: 2 to 3 µs
+-- per recipient. Else each recipient is looked up in the sendouts `probed` (NULL: in all of the message), in the order of the
+-- index, which takes half the time of another order. The planner inlines the function and drops the unused half.
+CREATE FUNCTION already_mailed(of_group bigint, keys text[], of_message text, probed uuid[], hashed uuid[])
+RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT address_key FROM delivery
+    WHERE cardinality(hashed) > 0 AND sendout_id = ANY (hashed) AND is_mailed(state, was_uncertain)
+    UNION ALL
+    SELECT address_key FROM (
+        SELECT address_key FROM recipient WHERE group_id = of_group UNION ALL SELECT unnest(keys) ORDER BY 1
+    ) audience
+    WHERE cardinality(probed) IS DISTINCT FROM 0 AND was_mailed(address_key, of_message, probed)
+$$;
 
 -- Like was_mailed(): whether the recipient holds a code of one of these lists, because it is assigned or was sent to them.
 CREATE FUNCTION holds_code(key text, of_lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
@@ -606,6 +626,20 @@ BEGIN
                       WHERE c.list_id = ANY (of_lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
                       OFFSET 0));
 END $$;
+
+-- Like already_mailed(): the address keys of the recipients who hold a code of one of these lists.
+CREATE FUNCTION code_holders(of_group bigint, keys text[], of_lists bigint[], probed uuid[], hashed uuid[])
+RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT d.address_key
+    FROM delivery d JOIN coupon c ON c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+    WHERE cardinality(hashed) > 0 AND d.sendout_id = ANY (hashed)
+      AND c.sendout_id = ANY (hashed) AND c.list_id = ANY (of_lists)
+    UNION ALL
+    SELECT address_key FROM (
+        SELECT address_key FROM recipient WHERE group_id = of_group UNION ALL SELECT unnest(keys) ORDER BY 1
+    ) audience
+    WHERE cardinality(probed) IS DISTINCT FROM 0 AND holds_code(address_key, of_lists, probed)
+$$;
 
 -- The earlier attempts of deliveries that were tried more than once. Together with `delivery.reply` (the latest
 -- attempt), the table has the relay's reply to each attempt.

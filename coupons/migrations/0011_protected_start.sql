@@ -10,12 +10,16 @@ ALTER TABLE sendout
     ADD CONSTRAINT left_out_on_request CHECK (already_mailed = 0 OR skip_already_mailed);
 CREATE INDEX sendout_message ON sendout (message_id);
 
+CREATE FUNCTION is_mailed(state text, was_uncertain boolean) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT state IN ('sent', 'uncertain') OR was_uncertain
+$$;
+
 CREATE FUNCTION was_mailed(key text, of_message text, sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF sendouts IS NULL THEN
         RETURN EXISTS (
             SELECT FROM delivery d
-            WHERE d.address_key = key AND (d.state IN ('sent', 'uncertain') OR d.was_uncertain)
+            WHERE d.address_key = key AND is_mailed(d.state, d.was_uncertain)
               AND EXISTS (SELECT FROM sendout s JOIN message m ON m.id = s.message_id
                           WHERE s.id = d.sendout_id AND m.name = of_message OFFSET 0));
     END IF;
@@ -25,8 +29,19 @@ BEGIN
             WHERE (d.address_key, d.sendout_id) >= (key, earlier.id) AND (d.address_key, d.sendout_id) <= (key, earlier.id)
             ORDER BY d.address_key, d.sendout_id LIMIT 1
         ) d
-        WHERE d.state IN ('sent', 'uncertain') OR d.was_uncertain);
+        WHERE is_mailed(d.state, d.was_uncertain));
 END $$;
+
+CREATE FUNCTION already_mailed(of_group bigint, keys text[], of_message text, probed uuid[], hashed uuid[])
+RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT address_key FROM delivery
+    WHERE cardinality(hashed) > 0 AND sendout_id = ANY (hashed) AND is_mailed(state, was_uncertain)
+    UNION ALL
+    SELECT address_key FROM (
+        SELECT address_key FROM recipient WHERE group_id = of_group UNION ALL SELECT unnest(keys) ORDER BY 1
+    ) audience
+    WHERE cardinality(probed) IS DISTINCT FROM 0 AND was_mailed(address_key, of_message, probed)
+$$;
 
 CREATE FUNCTION holds_code(key text, of_lists bigint[], sendouts uuid[]) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -48,3 +63,16 @@ BEGIN
                       WHERE c.list_id = ANY (of_lists) AND c.sendout_id = d.sendout_id AND c.delivery_number = d.number
                       OFFSET 0));
 END $$;
+
+CREATE FUNCTION code_holders(of_group bigint, keys text[], of_lists bigint[], probed uuid[], hashed uuid[])
+RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT d.address_key
+    FROM delivery d JOIN coupon c ON c.sendout_id = d.sendout_id AND c.delivery_number = d.number
+    WHERE cardinality(hashed) > 0 AND d.sendout_id = ANY (hashed)
+      AND c.sendout_id = ANY (hashed) AND c.list_id = ANY (of_lists)
+    UNION ALL
+    SELECT address_key FROM (
+        SELECT address_key FROM recipient WHERE group_id = of_group UNION ALL SELECT unnest(keys) ORDER BY 1
+    ) audience
+    WHERE cardinality(probed) IS DISTINCT FROM 0 AND holds_code(address_key, of_lists, probed)
+$$;

@@ -21,7 +21,7 @@ from coupons.commands import Recipient
 from coupons.database import Connection, affected
 from coupons.errors import Conflict
 from coupons.store import messages
-from coupons.store.earlier import Earlier
+from coupons.store.earlier import Earlier, hash_joins
 from coupons.store.groups import OWN_ATTRIBUTES
 from coupons.store.messages import Message
 from coupons.store.queries import Queries
@@ -33,6 +33,7 @@ MAX_KNOWN = 50_000
 MAX_SETS = 1 << 16
 """Different sets of lists that the recipients of a sendout may need, because a set's number has two bytes."""
 
+_MAILED = "SELECT FROM already_mailed($1, NULL, $2, $3, $4) AS mailed (key) WHERE mailed.key = address_key"
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _UNESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -78,9 +79,10 @@ async def _copy_group(
     connection: Connection, sendout_id: UUID, group_id: int | None, leave_out: Earlier | None, *, seconds: float
 ) -> Snapshot:
     if leave_out:
-        row = await connection.fetchrow(
-            SQL.snapshot_unmailed, sendout_id, group_id, leave_out.message, leave_out.sendouts, timeout=seconds
-        )
+        async with hash_joins(connection):
+            row = await connection.fetchrow(
+                SQL.snapshot_unmailed, sendout_id, group_id, *leave_out.arguments, timeout=seconds
+            )
         return Snapshot(**_only(row))
     return Snapshot(affected(await connection.execute(SQL.snapshot_group, sendout_id, group_id, timeout=seconds)))
 
@@ -89,9 +91,8 @@ async def _copy_audience(
     connection: Connection, group_id: int | None, leave_out: Earlier | None, *, seconds: float
 ) -> Snapshot:
     if leave_out:
-        row = await connection.fetchrow(
-            SQL.copy_unmailed, group_id, leave_out.message, leave_out.sendouts, timeout=seconds
-        )
+        async with hash_joins(connection):
+            row = await connection.fetchrow(SQL.copy_unmailed, group_id, *leave_out.arguments, timeout=seconds)
         return Snapshot(**_only(row))
     return Snapshot(affected(await connection.execute(SQL.copy_audience, group_id, timeout=seconds)))
 
@@ -143,10 +144,14 @@ def unique_recipients(recipients: Iterable[Recipient]) -> dict[str, tuple[Addres
 
 
 async def list_mailed(connection: Connection, keys: Sequence[str], earlier: Earlier | None) -> set[str]:
-    """Return those of these address keys whose recipients got the message in the earlier sendouts."""
+    """Return those of these address keys whose recipients got the message in the earlier sendouts.
+
+    Must run in a transaction.
+    """
     if not earlier:
         return set()
-    return {row["key"] for row in await connection.fetch(SQL.mailed, keys, earlier.message, earlier.sendouts)}
+    async with hash_joins(connection):
+        return {row["key"] for row in await connection.fetch(SQL.mailed, keys, *earlier.arguments)}
 
 
 # --- counting without a sendout --------------------------------------------------------------------------------------
@@ -172,9 +177,10 @@ async def count_of_group(
     rows = "recipient WHERE group_id = $1"
     arguments: list[object] = [group_id]
     if leave_out:
-        rows += " AND NOT was_mailed(address_key, $2, $3)"
-        arguments += [leave_out.message, leave_out.sendouts]
-    await _read_values(connection, sets, rows, arguments, count, seconds=seconds)
+        rows += f" AND NOT EXISTS ({_MAILED})"
+        arguments += leave_out.arguments
+    async with hash_joins(connection):
+        await _read_values(connection, sets, rows, arguments, count, seconds=seconds)
     return _needed(sets, counts)
 
 

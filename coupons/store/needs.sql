@@ -6,10 +6,12 @@ INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
 SELECT $1, row_number() OVER (ORDER BY address_key), address_key, address, attributes
 FROM recipient WHERE group_id = $2;
 
--- snapshot_unmailed: like snapshot_group, without the recipients who got message $3 in the sendouts $4 (NULL: in any)
--- Returns the numbers of inserted and of omitted recipients. MATERIALIZED: each recipient is looked up once.
+-- snapshot_unmailed: like snapshot_group, without the recipients who got message $3 in the sendouts $4 and $5
+-- Returns the numbers of inserted and of omitted recipients.
 WITH member AS MATERIALIZED (
-    SELECT address_key, address, attributes, was_mailed(address_key, $3, $4) AS mailed FROM recipient WHERE group_id = $2
+    SELECT address_key, address, attributes, mailed.key IS NOT NULL AS mailed
+    FROM recipient LEFT JOIN already_mailed($2, NULL, $3, $4, $5) AS mailed (key) ON mailed.key = address_key
+    WHERE group_id = $2
 ), inserted AS (
     INSERT INTO delivery (sendout_id, number, address_key, address, attributes)
     SELECT $1, row_number() OVER (ORDER BY address_key), address_key, address, attributes FROM member WHERE NOT mailed
@@ -26,15 +28,17 @@ SELECT row_number() OVER (ORDER BY address_key), address_key, address, attribute
 
 -- copy_unmailed: like copy_audience, without the recipients whom snapshot_unmailed omits
 WITH member AS MATERIALIZED (
-    SELECT address_key, address, attributes, was_mailed(address_key, $2, $3) AS mailed FROM recipient WHERE group_id = $1
+    SELECT address_key, address, attributes, mailed.key IS NOT NULL AS mailed
+    FROM recipient LEFT JOIN already_mailed($1, NULL, $2, $3, $4) AS mailed (key) ON mailed.key = address_key
+    WHERE group_id = $1
 ), inserted AS (
     INSERT INTO audience
     SELECT row_number() OVER (ORDER BY address_key), address_key, address, attributes FROM member WHERE NOT mailed
 )
 SELECT count(*) FILTER (WHERE NOT mailed) AS recipients, count(*) FILTER (WHERE mailed) AS already_mailed FROM member;
 
--- mailed: those of the address keys $1 whose recipients got message $2 in the sendouts $3 (NULL: in any)
-SELECT key FROM unnest($1::text[]) AS key WHERE was_mailed(key, $2, $3);
+-- mailed: those of the address keys $1 whose recipients got message $2 in the sendouts $3 and $4
+SELECT key FROM unnest($1::text[]) AS key JOIN already_mailed(NULL, $1, $2, $3, $4) AS mailed (key) USING (key);
 
 -- snapshot_audience: insert one delivery per recipient in the audience
 -- Bytes 2n - 2 and 2n - 1 of $2 are the number of the set in $3 of the lists that delivery n needs.

@@ -20,7 +20,7 @@ from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import SendoutState, Shortage
 from coupons.store import lists, needs, restore_guard, schedules, sendouts, waits
-from coupons.store.earlier import Earlier, find_earlier, find_holding
+from coupons.store.earlier import NEVER, Earlier, find_earlier, find_holding, hash_joins
 from coupons.store.messages import Message
 from coupons.store.queries import Queries
 from coupons.store.sendouts import Checked
@@ -28,8 +28,8 @@ from coupons.store.waits import AwaitedImport
 
 SQL = Queries("send_check.sql")
 CHECK_SECONDS = 600
-"""The time limit of each statement of a check. A million recipients take 3 seconds if the message is sent for
-the first time, and 35 to 80 more if it had an earlier sendout."""
+"""The time limit of each statement of a check. A million recipients take 2 seconds if the message is sent for
+the first time, and 5 to 12 if it had a sendout to all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +137,9 @@ async def check_sendout(connection: Connection, command: StartSendout) -> SendCh
     """Return what the sendout would do. Raises Conflict, PastStart for a command that would be rejected."""
     async with _reading(connection):
         checked = await check_command(connection, command)
-        earlier = await find_earlier(connection, checked.message.name)
-        plan = _Plan(command, checked, earlier, needs.unique_recipients(command.recipients or ()))
+        given = needs.unique_recipients(command.recipients or ())
+        earlier = await find_earlier(connection, checked.message.name, checked.group_id, given=len(given))
+        plan = _Plan(command, checked, earlier, given)
         audience = await _count_audience(connection, plan)
         needed, failure = await _count_needs(connection, plan, audience)
         per_list = await _list_needs(connection, plan.message, needed)
@@ -157,13 +158,13 @@ async def check_sendout(connection: Connection, command: StartSendout) -> SendCh
 
 async def count_already_mailed(connection: Connection, command: StartSendout, checked: Checked) -> int:
     """Return how many recipients got the message in another sendout. Without an earlier one, nothing is read."""
-    earlier = await find_earlier(connection, checked.message.name)
+    given = list(needs.unique_recipients(command.recipients or ()))
+    earlier = await find_earlier(connection, checked.message.name, checked.group_id, given=len(given))
     if not earlier:
         return 0
-    given = list(needs.unique_recipients(command.recipients or ()))
-    async with _reading(connection):
+    async with _reading(connection), hash_joins(connection):
         mailed: int = await connection.fetchval(
-            SQL.count_mailed, checked.group_id, given, earlier.message, earlier.sendouts, timeout=CHECK_SECONDS
+            SQL.count_mailed, checked.group_id, given, *earlier.arguments, timeout=CHECK_SECONDS
         )
         return mailed
 
@@ -176,19 +177,22 @@ async def _reading(connection: Connection) -> AsyncIterator[None]:
 
 
 async def _count_audience(connection: Connection, plan: _Plan) -> Audience:
-    row = await connection.fetchrow(
-        SQL.count,
-        plan.checked.group_id,
-        list(plan.given),
-        [json.dumps(recipient.attributes) for _, recipient in plan.given.values()],
-        plan.message.attributes,
-        plan.earlier.message,
-        plan.earlier.sendouts,
-        plan.command.skip_already_mailed,
-        [each.id for each in await lists.get(connection, *plan.message.lists)],
-        await find_holding(connection, plan.message.id),
-        timeout=CHECK_SECONDS,
-    )
+    holding = await find_holding(connection, plan.message.id, plan.checked.group_id, given=len(plan.given))
+    list_ids = [each.id for each in await lists.get(connection, *plan.message.lists)]
+    async with hash_joins(connection):
+        row = await connection.fetchrow(
+            SQL.count,
+            plan.checked.group_id,
+            list(plan.given),
+            [json.dumps(recipient.attributes) for _, recipient in plan.given.values()],
+            plan.message.attributes,
+            *plan.earlier.arguments,
+            plan.command.skip_already_mailed,
+            list_ids,
+            holding.probed,
+            holding.hashed,
+            timeout=CHECK_SECONDS,
+        )
     assert row is not None  # noqa: S101 - an aggregate always has a row
     left_out = row["already_mailed"] if plan.command.skip_already_mailed else 0
     lacked = await _list_lacked(connection, plan) if row["lacking"] else ()
@@ -197,10 +201,11 @@ async def _count_audience(connection: Connection, plan: _Plan) -> Audience:
 
 async def _list_lacked(connection: Connection, plan: _Plan) -> tuple[Lacked, ...]:
     """Return the attributes that recipients of the group lack. A command whose recipients lack one is rejected."""
-    leave_out = (plan.leave_out.message, plan.leave_out.sendouts) if plan.leave_out else (None, None)
-    rows = await connection.fetch(
-        SQL.lacked, plan.checked.group_id, plan.message.attributes, *leave_out, timeout=CHECK_SECONDS
-    )
+    leave_out = (plan.leave_out or NEVER).arguments
+    async with hash_joins(connection):
+        rows = await connection.fetch(
+            SQL.lacked, plan.checked.group_id, plan.message.attributes, *leave_out, timeout=CHECK_SECONDS
+        )
     return tuple(Lacked(**row) for row in rows)
 
 

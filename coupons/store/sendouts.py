@@ -17,7 +17,7 @@ from coupons.database import Connection, require_transaction
 from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, needs, restore_guard, sendout_views, waits
-from coupons.store.earlier import Earlier, find_earlier
+from coupons.store.earlier import Earlier, find_earlier, hash_joins
 from coupons.store.groups import OWN_ATTRIBUTES
 from coupons.store.needs import Snapshot
 from coupons.store.queries import Queries
@@ -100,7 +100,9 @@ async def create(
             command.first, command.skip_already_mailed,
         )  # fmt: skip
     if command.recipients is not None:
-        leave_out = await find_earlier(connection, checked.message.name) if command.skip_already_mailed else None
+        leave_out = None
+        if command.skip_already_mailed:
+            leave_out = await find_earlier(connection, checked.message.name, None, given=len(command.recipients))
         snapshot = await needs.snapshot_given(
             connection, command.id, checked.message, command.recipients, leave_out=leave_out
         )
@@ -200,12 +202,21 @@ async def check_recipients(connection: Connection, claim: Claim) -> None:
     leave_out = await _leave_out(connection, claim, message)
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
-        omit = (leave_out.message, leave_out.sendouts) if leave_out else (None, None)
-        lacking = await connection.fetchval(
-            SQL.lacking, claim.group_id, message.attributes, *omit, timeout=SNAPSHOT_SECONDS
-        )
+        lacking = await _count_lacking(connection, claim, message.attributes, leave_out)
     if lacking:
         raise Conflict(describe_lacking(lacking, message.attributes))
+
+
+async def _count_lacking(
+    connection: Connection, claim: Claim, attributes: Sequence[str], leave_out: Earlier | None
+) -> int:
+    lacking: int = await connection.fetchval(SQL.lacking, claim.group_id, attributes, timeout=SNAPSHOT_SECONDS)
+    if lacking and leave_out:
+        async with hash_joins(connection):
+            lacking = await connection.fetchval(
+                SQL.lacking_unmailed, claim.group_id, attributes, *leave_out.arguments, timeout=SNAPSHOT_SECONDS
+            )
+    return lacking
 
 
 def describe_lacking(recipients: int, attributes: Sequence[str]) -> str:
@@ -233,7 +244,7 @@ async def take_snapshot(connection: Connection, claim: Claim, *, batch_size: int
 
 async def _leave_out(connection: Connection, claim: Claim, message: messages.Message) -> Earlier | None:
     """Return the sendouts whose recipients are left out; None if no recipient is."""
-    return await find_earlier(connection, message.name) if claim.skip_already_mailed else None
+    return await find_earlier(connection, message.name, claim.group_id) if claim.skip_already_mailed else None
 
 
 async def _complete_snapshot(

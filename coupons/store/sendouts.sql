@@ -19,9 +19,12 @@ WHERE id = (
 RETURNING id, lease_token, group_id, group_name, recipients, skip_already_mailed;
 
 -- lacking: the number of recipients in a group that lack an attribute of the message
--- Those who got message $3 in the sendouts $4 (NULL: in any) do not count; if $3 is NULL, all count.
+SELECT count(*) FROM recipient WHERE group_id = $1 AND NOT attributes ?& $2::text[];
+
+-- lacking_unmailed: like lacking, without the recipients who got message $3 in the sendouts $4 and $5
 SELECT count(*) FROM recipient
-WHERE group_id = $1 AND NOT attributes ?& $2::text[] AND ($3::text IS NULL OR NOT was_mailed(address_key, $3, $4));
+WHERE group_id = $1 AND NOT attributes ?& $2::text[]
+  AND NOT EXISTS (SELECT FROM already_mailed($1, NULL, $3, $4, $5) AS mailed (key) WHERE mailed.key = address_key);
 
 -- pace: set the rate limit that spreads $2 mails over the requested time; return the rate limit, or NULL
 UPDATE sendout SET per_hour = coalesce(per_hour, $2::float8 * 60 / over_minutes) WHERE id = $1 RETURNING per_hour;

@@ -65,7 +65,8 @@ FOR_THE_CONSOLE = """
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
 sendout_views.* schedules.* heartbeats.rows uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
-earlier.of_message earlier.holding send_check.* needs.list_ids needs.mailed sendouts.returning_codes
+earlier.of_message earlier.holding earlier.has_recipients send_check.* needs.list_ids needs.mailed
+sendouts.returning_codes
 lists.count_duplicates uploads.begin uploads.add_chunk uploads.complete uploads.find uploads.delete
 groups.lock_of_import groups.delete_if_unused job_ids.find
 sendouts.pause sendouts.lock sendouts.unpause sendouts.cancel sendouts.lock_lists sendouts.release_reserved
@@ -82,8 +83,8 @@ WORK = {
     "preparer": f"""
         heartbeats.* inbox.* groups.audience messages.rows lists.rows waits.* {ADMISSION}
         sendouts.set_not_resumed
-        sendouts.create sendouts.claim sendouts.lacking sendouts.pace sendouts.batches needs.*
-        sendouts.taken sendouts.fail sendouts.unpause sendouts.renew earlier.of_message
+        sendouts.create sendouts.claim sendouts.lacking sendouts.lacking_unmailed sendouts.pace sendouts.batches needs.*
+        sendouts.taken sendouts.fail sendouts.unpause sendouts.renew earlier.of_message earlier.has_recipients
         """,
     "sender": """
         heartbeats.* restore_guard.accepted restore_guard.state deliveries.* uncertain.* rate_limit.book messages.rows
@@ -203,9 +204,6 @@ RIGHTS_WITHOUT_STATEMENT = {
     ("coupon_id_seq", "USAGE"),  # checked when `nextval` runs, not when it is planned
     ("coupon.variant", "UPDATE"),  # written by the trigger variant_replaces_code
     ("recipient.address", "SELECT"),  # read by COPY, for conditions on an address
-    *(
-        (f"delivery.{name}", "SELECT") for name in ("sendout_id", "address_key", "state", "was_uncertain")
-    ),  # was_mailed()
 }
 
 RIGHTS = """

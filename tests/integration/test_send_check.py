@@ -1,5 +1,6 @@
 """`send --check` writes nothing, and each of its figures is what the sendout then does."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,7 +12,7 @@ from coupons.commands import Format, ImportCoupons, Recipient, StartSendout
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import DeliveryState, SendoutState, Shortage
-from coupons.store import deliveries, earlier, imports, lists, messages, send_check, sendout_views, sendouts
+from coupons.store import deliveries, earlier, imports, lists, messages, needs, send_check, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.send_check import Lacked, SendCheck
 from coupons.templates.rendering import Parts
@@ -165,6 +166,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(params=["hash join", "lookups", "lookups of all mails"])
+def comparison(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way in which recipients are compared with the earlier sendouts."""
+    monkeypatch.setattr(earlier, "MAX_READ", 40 if request.param == "hash join" else 0.01)
+    monkeypatch.setattr(earlier, "MAX_SENDOUTS", 0 if request.param == "lookups of all mails" else 100)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("case", CASES)
 async def test_the_check_equals_the_sendout(connection: Connection, case: str) -> None:
     """Recipients, codes, pace and result are those of the sendout that then runs."""
@@ -176,7 +185,7 @@ async def test_the_check_equals_the_sendout(connection: Connection, case: str) -
 @pytest.mark.parametrize("message", ["tier", "both", "plain"])
 @pytest.mark.parametrize("skip", [False, True])
 async def test_recipients_who_got_the_message_are_counted(
-    connection: Connection, message: str, skip: bool, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, message: str, skip: bool, comparison: str
 ) -> None:
     """Sent and uncertain mails of any version count, refused, deferred and other messages' mails do not.
 
@@ -188,15 +197,13 @@ async def test_recipients_who_got_the_message_are_counted(
     await mail(connection, first, {f"c{n}@example.org": state for n, state in enumerate(kinds)})
     await run(connection, command("both" if message != "both" else "plain"))
     await save(connection, message, (await messages.get(connection, message)).text or "")
-    for most in (earlier.MAX_PROBED, 0):
-        monkeypatch.setattr(earlier, "MAX_PROBED", most)
-        found = await assert_equal(connection, command(message, skip_already_mailed=skip))
-        assert (found.audience.already_mailed, found.audience.recipients) == (2, 10 if skip else 12)
-        checked = await sendouts.check(connection, command(message))
-        assert await send_check.count_already_mailed(connection, command(message), checked) == 2
+    found = await assert_equal(connection, command(message, skip_already_mailed=skip))
+    assert (found.audience.already_mailed, found.audience.recipients) == (2, 10 if skip else 12)
+    checked = await sendouts.check(connection, command(message))
+    assert await send_check.count_already_mailed(connection, command(message), checked) == 2
 
 
-async def test_given_recipients_who_got_the_message_are_left_out(connection: Connection) -> None:
+async def test_given_recipients_who_got_the_message_are_left_out(connection: Connection, comparison: str) -> None:
     """Recipients of a command are looked up when the command is accepted."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
     first = await run(connection, command("tier"))
@@ -215,7 +222,7 @@ async def test_given_recipients_who_got_the_message_are_left_out(connection: Con
             await sendouts.create(connection, only, batch_size=5)
 
 
-async def test_a_group_that_got_the_message_fails_the_sendout(connection: Connection) -> None:
+async def test_a_group_that_got_the_message_fails_the_sendout(connection: Connection, comparison: str) -> None:
     """With `skip_already_mailed`, no recipient remains."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
     first = await run(connection, command("plain"))
@@ -224,7 +231,7 @@ async def test_a_group_that_got_the_message_fails_the_sendout(connection: Connec
     assert found.outcome == send_check.Outcome(SendoutState.FAILED, sendouts.ALL_MAILED)
 
 
-async def test_missing_attributes_are_counted(connection: Connection) -> None:
+async def test_missing_attributes_are_counted(connection: Connection, comparison: str) -> None:
     """A recipient without an attribute fails the sendout, except one who is left out."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
     await connection.execute("UPDATE recipient SET attributes = attributes - 'first_name' WHERE address_key < 'c2'")
@@ -252,17 +259,15 @@ async def test_missing_attributes_are_counted(connection: Connection) -> None:
     assert found.audience.lacked == (Lacked("first_name", 1),)
 
 
-async def test_recipients_who_hold_codes_are_counted(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_recipients_who_hold_codes_are_counted(connection: Connection, comparison: str) -> None:
     """Recipients with an assigned or sent code of the message's lists count, whichever message they got it with."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
     await run(connection, command("both"))
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    for most in (earlier.MAX_PROBED, 0):
-        monkeypatch.setattr(earlier, "MAX_PROBED", most)
-        assert (await send_check.check_sendout(connection, command("tier"))).audience.code_holders == 5
-        assert (await send_check.check_sendout(connection, command("plain"))).audience.code_holders == 0
+    assert (await send_check.check_sendout(connection, command("tier"))).audience.code_holders == 5
+    assert (await send_check.check_sendout(connection, command("plain"))).audience.code_holders == 0
 
 
 async def test_unfinished_imports_are_named(connection: Connection) -> None:
@@ -318,3 +323,22 @@ async def test_a_check_cannot_write(connection: Connection, monkeypatch: pytest.
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         await send_check.check_sendout(connection, command("tier"))
     assert [each.description for each in await lists.list_all(connection, archived=False)] == ["", ""]
+
+
+async def test_recipients_are_compared_by_hash_joins(connection: Connection) -> None:
+    """No other join is planned, also without statistics, so that no recipient is compared with each delivery."""
+    mailed: tuple[object, ...] = ("plain", [], [uuid4()])
+    statements: dict[str, tuple[object, ...]] = {
+        send_check.SQL.count: (1, [], [], [], *mailed, True, [1], [], [uuid4()]),
+        send_check.SQL.count_mailed: (1, [], *mailed),
+        sendouts.SQL.lacking_unmailed: (1, ["a"], *mailed),
+        needs.SQL.snapshot_unmailed: (uuid4(), 1, *mailed),
+        needs.SQL.copy_unmailed: (1, *mailed),
+        needs.SQL.mailed: (["a@example.org"], *mailed),
+    }
+    await connection.execute(needs.SQL.create_audience)
+    async with connection.transaction(), earlier.hash_joins(connection):
+        for sql, arguments in statements.items():
+            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {sql}", *arguments))
+            assert re.search(r"Hash \w* ?Join", plan), plan
+            assert not re.search("Nested Loop|Merge|Function Scan on (already|code)", plan), plan
