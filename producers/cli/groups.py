@@ -6,6 +6,7 @@ from uuid import UUID
 import click
 
 from coupons.states import ImportMode
+from producers.cli.confirm import confirm_deletion
 from producers.cli.files import FileOrUrl, format_options
 from producers.cli.group import Group
 from producers.cli.imports import import_options, run_import
@@ -127,7 +128,6 @@ async def delete(name: str, yes: bool) -> None:
 
     async with database() as connection:
         found = await groups.get(connection, parse_name(name))
-        if not yes:
-            click.confirm(f"Delete group {found.name} and its {counted(found.recipients, 'recipient')}?", abort=True)
+        confirm_deletion(f"Delete group {found.name} and its {counted(found.recipients, 'recipient')}?", yes=yes)
         deleted = await groups.delete(connection, found.name)
     click.echo(f"group {found.name} deleted, with {counted(deleted, 'recipient')}")

@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from coupons.states import ImportMode, ImportPhase, ImportState
-from producers.cli.confirm import is_asked, yes_option
+from producers.cli.confirm import is_asked, require_free_stdin, yes_option
 from producers.cli.dry_run import confirm_import, dry_run_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, write_rejected
 from producers.cli.output import (
@@ -106,6 +106,8 @@ async def run_import(
         return await dry_run_import(
             file, list_=list_, group=group, mode=mode, format_=file_format, rejected=rejected, json_output=json_output
         )
+    if mode != ImportMode.ADD and not yes:
+        require_free_stdin(file)
     if mode != ImportMode.ADD and is_asked(yes=yes):
         await confirm_import(file, list_=list_, group=group, mode=mode, format_=format_.as_file_format())
     with on_abort("nothing was imported"):

@@ -5,6 +5,7 @@ from uuid import UUID
 import click
 
 from coupons.states import Shortage
+from producers.cli.confirm import confirm_deletion
 from producers.cli.group import Group
 from producers.cli.job_id import imports_before
 from producers.cli.output import (
@@ -272,10 +273,8 @@ async def delete(name: str, yes: bool) -> None:
     require_activated(f"list {name} cannot be deleted")
     async with database() as connection:
         (found,) = await lists.get(connection, parse_name(name))
-        if not yes:
-            click.confirm(
-                f"{_kept(found.sent)} Delete list {found.name} and its {counted(found.total, 'code')}?", abort=True
-            )
+        codes = counted(found.total, "code")
+        confirm_deletion(f"{_kept(found.sent)} Delete list {found.name} and its {codes}?", yes=yes)
         sent = await lists.delete(connection, found.name)
     click.echo(f"list {found.name} deleted. {_kept(sent)}")
 

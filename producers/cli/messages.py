@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from producers.cli.confirm import confirm_deletion
 from producers.cli.group import Group
 from producers.cli.output import as_json, counted, emit_json, emit_table, emit_warnings, moment
 from producers.cli.runtime import Failed, asynchronous, database, settings
@@ -199,8 +200,7 @@ async def delete(name: str, yes: bool) -> None:
     async with database() as connection:
         message = await messages.get(connection, parse_name(name))
         check_message(message.name, message.lists, activated=settings().activated)
-        if not yes:
-            click.confirm(f"Delete message {message.name}, whose newest version is {message.version}?", abort=True)
+        confirm_deletion(f"Delete message {message.name}, whose newest version is {message.version}?", yes=yes)
         versions = await messages.delete(connection, message.name)
     click.echo(f"message {message.name} deleted, with {counted(versions, 'version')}")
 

@@ -1,11 +1,11 @@
 """`coupons restore-guard`: after a restore or failover, show which mails may have been sent since, unlock sending."""
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
+from producers.cli.confirm import require_terminal
 from producers.cli.group import Group
 from producers.cli.output import amount, as_json, counted, emit_json, emit_table, mark, moment
 from producers.cli.runtime import FAILED, asynchronous, database
@@ -84,8 +84,8 @@ async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
     """
     from coupons.store import restore_guard
 
-    if not (yes or sys.stdin.isatty()):
-        raise click.UsageError("stdin is not a terminal: pass --yes")
+    if not yes:
+        require_terminal()
     async with database() as connection:
         found = await restore_guard.state(connection)
         since = await restore_guard.since(connection) if found.refusal else None

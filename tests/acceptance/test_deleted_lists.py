@@ -1,7 +1,7 @@
 """A deleted list on the command line."""
 
 from tests.acceptance.mails import assert_own_codes
-from tests.acceptance.processes import FAILED, INTERRUPTED, REJECTED_LINES
+from tests.acceptance.processes import FAILED, INTERRUPTED, REJECTED_LINES, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes, letter
 
 CUSTOMERS = addresses(3)
@@ -18,6 +18,7 @@ def test_a_list_whose_codes_were_sent_can_be_deleted(shop: Shop) -> None:
         kept = "The hashes of 3 sent codes are kept, so no list accepts these codes again."
         asked = shop.on_terminal("list", "delete", "spring-10", typed="n\n").err
         assert f"{kept} Delete list spring-10 and its 5 codes?".lower() in " ".join(asked.split()).lower()
+        assert "pass --yes" in shop.coupons("list", "delete", "spring-10", code=WRONG_USAGE).err
         assert kept in shop.coupons("list", "delete", "spring-10", "--yes").out
 
         assert "spring-10" not in shop.coupons("list", "ls", "--archived").out

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from tests.acceptance.processes import FAILED
+from tests.acceptance.processes import FAILED, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 
 
@@ -35,6 +35,9 @@ def test_a_group_is_shown_and_deleted(open_shop: Shop) -> None:
     sent = open_shop.send("hello", "few")["id"]
     asked = open_shop.on_terminal("group", "delete", "few", typed="n\n")
     assert ("Delete group few and its 3 recipients?" in asked.err, asked.code) == (True, FAILED)
+    for kind, name in (("group", "few"), ("message", "hello")):
+        unasked = open_shop.coupons(kind, "delete", name, code=WRONG_USAGE)
+        assert "stdin is not a terminal: pass --yes" in unasked.err
     assert open_shop.coupons("group", "delete", "few", "--yes").out == "group few deleted, with 3 recipients\n"
     assert open_shop.coupons("show", sent, "--json").json["sendout"]["group"] == "few"
 

@@ -137,6 +137,9 @@ def test_a_terminal_is_asked_before_codes_are_removed(open_shop: Shop) -> None:
     assert "Remove these lines from list replaced?" in open_shop.on_terminal(*deleting, typed="n\n").err
     assert open_shop.on_terminal(*deleting, "--yes", typed="\n").code == 0
     assert open_shop.get_list(name).total == 0
+    piped = ("import", "-", "--list", name, "--mode", "replace")
+    refused = open_shop.on_terminal(*piped)
+    assert (refused.code, "because FILE is stdin: pass --yes" in refused.err) == (WRONG_USAGE, True)
     adding = ("import", file, "--list", name, "--wait")
     assert "[y/N]" not in open_shop.on_terminal(*adding, typed="\n", NO_COLOR="1").err
     people = open_shop.file("people.csv", "email\na@example.org\n")
