@@ -3,9 +3,9 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -199,14 +199,20 @@ def test_no_color_is_respected(open_shop: Shop, sendout: Any) -> None:
 
 
 def test_help_is_fast() -> None:
-    """`coupons --help` takes less than 0.25 s, best of five."""
+    """`coupons --help` takes less than 0.25 s of processor time, best of five. The machine may be busy."""
     seconds = []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = processor_seconds()
         done = subprocess.run([COUPONS, "--help"], check=True, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(processor_seconds() - begun)
         assert "coupons migrate" in done.stdout
     assert min(seconds) < HELP_SECONDS
+
+
+def processor_seconds() -> float:
+    """Return the processor time of all ended child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_a_shell_can_complete_commands(tmp_path: Path) -> None:
