@@ -262,12 +262,13 @@ async def test_missing_attributes_are_counted(connection: Connection, comparison
 async def test_recipients_who_hold_codes_are_counted(connection: Connection, comparison: str) -> None:
     """Recipients with an assigned or sent code of the message's lists count, whichever message they got it with."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
-    await run(connection, command("both"))
+    await save(connection, "gold", '{{ coupon("gold") }} {{ first_name }}')
+    await run(connection, command("tier"))
     batch = await deliveries.claim(connection, owner="test", lease_seconds=LEASE_SECONDS)
     assert batch
     await deliveries.assign_codes(connection, batch)
-    assert (await send_check.check_sendout(connection, command("tier"))).audience.code_holders == 5
-    assert (await send_check.check_sendout(connection, command("plain"))).audience.code_holders == 0
+    for message, holders in (("both", 5), ("gold", 1), ("plain", 0)):
+        assert (await send_check.check_sendout(connection, command(message))).audience.code_holders == holders
 
 
 async def test_unfinished_imports_are_named(connection: Connection) -> None:
