@@ -50,6 +50,8 @@ class Audience:
     """Recipients who lack an attribute that the message needs: with one of them, the sendout fails."""
     lacked: tuple[Lacked, ...]
     """The attributes that they lack. A recipient who lacks two is counted for both."""
+    with_empty: int
+    """Recipients with an empty value of such an attribute: their mails print nothing in its place."""
     already_mailed: int
     """Recipients who got the message in another sendout. They are left out with `skip_already_mailed`."""
     left_out: int

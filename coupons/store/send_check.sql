@@ -3,11 +3,14 @@
 -- hold codes of the lists $9 from the sendouts $10 and $11. already_mailed() explains the pairs of sendouts.
 SELECT count(*) FILTER (WHERE NOT left_out) AS recipients,
        count(*) FILTER (WHERE NOT left_out AND lacks) AS lacking,
+       count(*) FILTER (WHERE NOT left_out AND has_empty) AS with_empty,
        count(*) FILTER (WHERE mailed) AS already_mailed,
        count(*) FILTER (WHERE NOT left_out AND holds) AS code_holders
 FROM (
     SELECT mailed.key IS NOT NULL AS mailed, mailed.key IS NOT NULL AND $8 AS left_out,
-           NOT attributes ?& $4::text[] AS lacks, holder.key IS NOT NULL AS holds
+           NOT attributes ?& $4::text[] AS lacks,
+           attributes @> ANY ((SELECT array_agg(jsonb_build_object(name, '')) FROM unnest($4::text[]) name)::jsonb[]) AS has_empty,
+           holder.key IS NOT NULL AS holds
     FROM (
         SELECT address_key, attributes FROM recipient WHERE group_id = $1
         UNION ALL

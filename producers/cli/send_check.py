@@ -89,6 +89,8 @@ def _kinds(audience: "Audience") -> Iterator[tuple[int, str]]:
     lacked = ", ".join(f"{each.name}: {amount(each.recipients)}" for each in audience.lacked)
     which = f" ({lacked})" if lacked else ""
     yield audience.lacking, f"{_verb(audience.lacking, 'lack')} an attribute that the message needs{which}"
+    has = "has" if audience.with_empty == 1 else "have"
+    yield audience.with_empty, f"{has} an empty value of an attribute that the message needs"
 
 
 def _verb(number: int, verb: str) -> str:

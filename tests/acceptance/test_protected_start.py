@@ -75,6 +75,7 @@ def test_the_check_names_the_attributes_that_recipients_lack(open_shop: Shop) ->
     result = open_shop.coupons(*sending("nameless", "--check"), code=FAILED)
     assert "  1 lacks an attribute that the message needs (first_name: 1)" in result.out
     assert "the sendout would fail: 1 recipient lacks first_name" in result.out
+    assert "  0 have an empty value of an attribute that the message needs" in result.out
     to = ("send", "--message", "nameless", "--to", "a@example.org", "--set", "email=b@example.org")
     assert "'email=b@example.org' is not needed: the address of --to" in open_shop.coupons(*to, code=WRONG_USAGE).err
 

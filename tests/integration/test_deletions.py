@@ -38,6 +38,10 @@ async def begin_import(connection: Connection, group: str) -> UUID:
     return command.id
 
 
+async def finish(connection: Connection, import_id: UUID) -> None:
+    await imports.finish(connection, await claimed(connection, import_id))
+
+
 async def fail(connection: Connection, import_id: UUID) -> None:
     await imports.fail(connection, await claimed(connection, import_id), "the file has no addresses")
 
@@ -78,6 +82,15 @@ async def test_a_failed_import_leaves_no_empty_group(connection: Connection, end
     assert (status.group, status.columns) == ("new", ["email"])
     await add_recipients(connection, "new", PEOPLE)
     assert await names(connection) == ["new"]
+
+
+async def test_an_import_that_finishes_leaves_its_group_although_it_is_empty(connection: Connection) -> None:
+    """A file without one accepted line leaves an empty group, which can be deleted. A failed import then keeps it."""
+    await finish(connection, await begin_import(connection, "empty"))
+    await fail(connection, await begin_import(connection, "empty"))
+    assert [(each.name, each.recipients) for each in await groups.list_all(connection)] == [("empty", 0)]
+    assert await groups.delete(connection, "empty") == 0
+    assert await names(connection) == []
 
 
 @pytest.mark.parametrize("end", [fail, cancel])

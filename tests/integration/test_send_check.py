@@ -259,6 +259,22 @@ async def test_missing_attributes_are_counted(connection: Connection, comparison
     assert found.audience.lacked == (Lacked("first_name", 1),)
 
 
+async def test_empty_attributes_are_counted(connection: Connection) -> None:
+    """An empty value of a needed attribute does not fail the sendout, but is counted once per recipient."""
+    await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
+    assert (await send_check.check_sendout(connection, command("tier"))).audience.with_empty == 0
+    await connection.execute(
+        """UPDATE recipient SET attributes = attributes || '{"first_name": "", "other": ""}' WHERE address_key < 'c2'"""
+    )
+    await connection.execute(
+        """UPDATE recipient SET attributes = attributes || '{"tier": ""}' WHERE address_key < 'c1'"""
+    )
+    found = await assert_equal(connection, command("tier"))
+    assert (found.audience.with_empty, found.audience.lacking) == (4, 0)
+    given = [Recipient(email="a@example.org", attributes={"first_name": "", "tier": "gold"})]
+    assert (await send_check.check_sendout(connection, command("tier", recipients=given))).audience.with_empty == 1
+
+
 async def test_recipients_who_hold_codes_are_counted(connection: Connection, comparison: str) -> None:
     """Recipients with an assigned or sent code of the message's lists count, whichever message they got it with."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
