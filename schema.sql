@@ -446,6 +446,7 @@ CREATE TABLE sendout_list (
     assigned         bigint NOT NULL DEFAULT 0 CHECK (assigned >= 0),  -- assigned to deliveries that are not sent yet
     sent             bigint NOT NULL DEFAULT 0 CHECK (sent >= 0),
     missing          bigint NOT NULL DEFAULT 0 CHECK (missing BETWEEN 0 AND needed),  -- at the last admission
+    lacking          integer NOT NULL DEFAULT 0 CHECK (lacking >= 0),  -- mails for which the alternative text lacks an attribute
     PRIMARY KEY (sendout_id, list_id),
     CONSTRAINT codes_within_need CHECK (reserved + assigned + sent <= needed)
 ) WITH (fillfactor = 50);

@@ -30,6 +30,23 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class Unprintable:
+    """A list whose alternative text prints attributes that some recipients lack."""
+
+    list_id: int
+    name: str
+    attributes: tuple[str, ...]
+    recipients: int
+
+    def __str__(self) -> str:
+        lack = "1 recipient lacks" if self.recipients == 1 else f"{self.recipients} recipients lack"
+        return (
+            f"list {self.name}: {lack} an attribute that the alternative text prints ({', '.join(self.attributes)}): "
+            "change the text"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """The number of codes to reserve of each list: all needed codes, or fewer if the list has an alternative text."""
 
@@ -38,12 +55,12 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """Lists lack codes. No code of any list is reserved, and no mail is sent."""
+    """Lists lack codes, or a text that can replace them. No code of any list is reserved, and no mail is sent."""
 
-    needs: tuple[Need, ...]
+    problems: tuple[Need | Unprintable, ...]
 
     def __str__(self) -> str:
-        return "; ".join(str(need) for need in self.needs)
+        return "; ".join(map(str, self.problems))
 
 
 def decide(needs: Sequence[Need]) -> Granted | Short:

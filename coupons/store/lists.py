@@ -11,6 +11,7 @@ from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import Shortage
 from coupons.store import groups
+from coupons.store.groups import OWN_ATTRIBUTES
 from coupons.store.queries import Queries
 from coupons.templates.alternative import PART, AlternativeText
 from coupons.templates.hints import foreign_placeholders
@@ -262,7 +263,12 @@ def check_usable(rows: Iterable[asyncpg.Record]) -> None:
 async def alternative_attributes(connection: Connection, message_id: int) -> frozenset[str]:
     """Return the attributes that recipients need for the alternative texts of a message's lists."""
     rows = await connection.fetch(SQL.alternative_texts, message_id)
-    return frozenset().union(*(AlternativeText(row["alternative_text"]).required for row in rows))
+    return frozenset().union(*(required_by(row["alternative_text"]) for row in rows))
+
+
+def required_by(alternative_text: str) -> tuple[str, ...]:
+    """Return the attributes that a recipient needs for this text, sorted; the address is no attribute."""
+    return tuple(sorted(AlternativeText(alternative_text).required - OWN_ATTRIBUTES))
 
 
 async def take(connection: Connection, amounts: Mapping[int, int]) -> None:

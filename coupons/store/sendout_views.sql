@@ -75,7 +75,7 @@ SELECT created_at FROM sendout WHERE id = $1;
 -- $1 is a list that they need, or NULL. If $2, only sendouts with auto-resume are returned. $3 is an id, or NULL. The
 -- current shortage setting of each list applies. A sendout is not resumable while an unfinished import may change what
 -- its recipients get: by removing codes, or by adding codes that a list with an alternative text lacks. With $2, a sendout
--- whose requested resume waits is not returned.
+-- whose requested resume waits is not returned. Neither is one whose recipients lack an attribute of the alternative text.
 SELECT s.id, m.name AS message, s.auto_resume FROM sendout s JOIN message m ON m.id = s.message_id
 WHERE s.state = 'interrupted' AND s.finished_at IS NULL
   AND (NOT $2 OR (s.auto_resume AND NOT EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = s.id)))
@@ -87,6 +87,7 @@ WHERE s.state = 'interrupted' AND s.finished_at IS NULL
       SELECT FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
       WHERE sl.sendout_id = s.id
         AND (l.deleted_at IS NOT NULL OR (l.shortage = 'pause' AND l.available < sl.needed)
+             OR (sl.lacking > 0 AND l.shortage = 'text' AND l.alternative_text = sl.alternative_text)
              OR EXISTS (SELECT FROM import_job j WHERE j.list_id = l.id AND j.finished_at IS NULL
                           AND (j.mode <> 'add' OR l.available < sl.needed))))
 ORDER BY s.created_at, s.id;

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from coupons.admission import Granted, Need, Short, decide
+from coupons.admission import Granted, Need, Short, Unprintable, decide
 from coupons.batching import paced_batch
 from coupons.commands import ResumeSendout, StartSendout
 from coupons.database import Connection, require_transaction
@@ -18,7 +18,6 @@ from coupons.errors import Conflict, LeaseLost, SendingBlocked
 from coupons.states import SendoutState, Shortage
 from coupons.store import groups, lists, messages, needs, restore_guard, sendout_views, waits
 from coupons.store.earlier import Earlier, find_earlier, hash_joins
-from coupons.store.groups import OWN_ATTRIBUTES
 from coupons.store.needs import Snapshot
 from coupons.store.queries import Queries
 from coupons.store.waits import Obstacle, Unfinished
@@ -166,7 +165,7 @@ class LackingAttributes(Conflict):
 
 async def _with_all_attributes(connection: Connection, message: messages.Message) -> messages.Message:
     """Return the message with the attributes that the alternative texts of its lists print, too."""
-    more = await lists.alternative_attributes(connection, message.id) - OWN_ATTRIBUTES
+    more = await lists.alternative_attributes(connection, message.id)
     return replace(message, attributes=sorted({*message.attributes, *more})) if more else message
 
 
@@ -434,15 +433,43 @@ async def _reserve(connection: Connection, sendout_id: UUID) -> Granted | Short:
         Need(row["list_id"], row["name"], Shortage(row["shortage"]), row["needed"], row["available"]) for row in rows
     ]
     decision = decide(needs)
+    unprintable = await _list_unprintable(connection, sendout_id, rows) if isinstance(decision, Granted) else ()
+    if unprintable:
+        decision = Short(unprintable)
     match decision:
         case Short():
-            await connection.execute(SQL.note_missing, sendout_id)
+            lacking = {each.list_id: each.recipients for each in unprintable}
+            await connection.execute(SQL.note_missing, sendout_id, list(lacking), list(lacking.values()))
             await connection.execute(SQL.interrupt, sendout_id, str(decision))
         case Granted(amounts):
             await lists.take(connection, amounts)
             await connection.execute(SQL.reserve, sendout_id, list(amounts), list(amounts.values()))
             await connection.execute(SQL.begin, sendout_id)
     return decision
+
+
+async def _list_unprintable(
+    connection: Connection, sendout_id: UUID, rows: Sequence[asyncpg.Record]
+) -> tuple[Unprintable, ...]:
+    """Return the locked lists whose alternative text a recipient of the sendout cannot get.
+
+    The text may have changed since the recipients were checked. The mails get the text of now, also when they are
+    retried later.
+    """
+    found = []
+    for row in rows:
+        names = lists.required_by(row["alternative_text"]) if row["shortage"] == Shortage.TEXT else ()
+        if names and (count := await _count_without(connection, sendout_id, row["list_id"], names)):
+            found.append(Unprintable(row["list_id"], row["name"], names, count))
+    return tuple(found)
+
+
+async def _count_without(connection: Connection, sendout_id: UUID, list_id: int, names: Sequence[str]) -> int:
+    await connection.execute(f"SET LOCAL statement_timeout = '{SNAPSHOT_SECONDS}s'")
+    count: int = await connection.fetchval(
+        SQL.lacking_alternative, sendout_id, list_id, names, timeout=SNAPSHOT_SECONDS
+    )
+    return count
 
 
 # --- pause, cancel, finish -------------------------------------------------------------------------------------------

@@ -50,21 +50,28 @@ RETURNING id;
 SELECT id, state, recipients, lease_token, finished_at, message_id, group_id FROM sendout WHERE id = $1 FOR UPDATE;
 
 -- lock_lists: lock the sendout's lists in the order of their ids; return the codes that they have and it needs
-SELECT l.id AS list_id, l.name, l.shortage, sl.needed, l.available, l.deleted_at
+SELECT l.id AS list_id, l.name, l.shortage, l.alternative_text, sl.needed, l.available, l.deleted_at
 FROM sendout_list sl JOIN coupon_list l ON l.id = sl.list_id
 WHERE sl.sendout_id = $1
 ORDER BY l.id FOR NO KEY UPDATE OF l;
 
+-- lacking_alternative: the number of mails that need a code of list $2 and lack one of the attributes $3
+SELECT count(*) FROM delivery
+WHERE sendout_id = $1 AND (lists IS NULL OR $2 = ANY (lists)) AND NOT attributes ?& $3::text[];
+
 -- reserve: reserve the granted amounts for the sendout, and copy the shortage settings of the lists
 UPDATE sendout_list sl
-SET reserved = granted.amount, missing = sl.needed - granted.amount,
+SET reserved = granted.amount, missing = sl.needed - granted.amount, lacking = 0,
     shortage = l.shortage, alternative_text = l.alternative_text
 FROM unnest($2::bigint[], $3::bigint[]) AS granted (list_id, amount) JOIN coupon_list l ON l.id = granted.list_id
 WHERE sl.sendout_id = $1 AND sl.list_id = granted.list_id;
 
 -- note_missing: store how many codes each list lacks, also for lists with an alternative text
+-- $3 recipients lack an attribute that the alternative texts of the lists $2 print.
 UPDATE sendout_list sl
-SET missing = greatest(0, sl.needed - l.available), shortage = l.shortage, alternative_text = l.alternative_text
+SET missing = greatest(0, sl.needed - l.available),
+    lacking = coalesce(($3::integer[])[array_position($2::bigint[], l.id)], 0),
+    shortage = l.shortage, alternative_text = l.alternative_text
 FROM coupon_list l WHERE sl.sendout_id = $1 AND l.id = sl.list_id;
 
 -- begin: start sending, at the start time if that is in the future

@@ -75,17 +75,19 @@ GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes), DELETE ON recipient_group TO coupons_importer;  -- DELETE: of a failed import
 GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- shows whether a code was sent
+GRANT SELECT (attributes, lists) ON delivery TO coupons_importer;  -- to check an alternative text before a resume
 GRANT SELECT (id, name) ON message TO coupons_importer;
 GRANT SELECT, UPDATE (state, reason, not_resumed, started_at, lease_token, lease_owner, lease_until)
     ON sendout TO coupons_importer;
-GRANT SELECT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_importer;
+GRANT SELECT, UPDATE (reserved, missing, lacking, shortage, alternative_text) ON sendout_list TO coupons_importer;
 
 -- The sendout role. It reserves amounts and writes the deliveries of a sendout. It reads no codes and sends no mails.
 GRANT SELECT, INSERT, UPDATE (rejection_reason) ON command TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sendout_wait TO coupons_preparer;
 GRANT SELECT, INSERT, UPDATE (reason), DELETE ON dead_letter TO coupons_preparer;  -- UPDATE: to lock rows
 GRANT SELECT ON message, message_list, recipient_group, recipient TO coupons_preparer;
-GRANT SELECT (sendout_id, address_key, state, was_uncertain) ON delivery TO coupons_preparer;  -- who got a message already
+GRANT SELECT (sendout_id, address_key, state, was_uncertain, attributes, lists) ON delivery
+    TO coupons_preparer;  -- who got a message already, and whether an alternative text can be printed
 GRANT SELECT (message_id, name) ON message_file TO coupons_preparer;
 GRANT SELECT (id, list_id, group_id, group_name, mode, state, read_bytes, done_bytes, total_bytes, created_at, finished_at)
     ON import_job TO coupons_preparer;
@@ -94,7 +96,7 @@ GRANT SELECT, INSERT,
       UPDATE (state, reason, not_resumed, group_id, per_hour, recipients, started_at, resumed_at, finished_at,
               lease_token, lease_owner, lease_until, rest_held, already_mailed)
     ON sendout TO coupons_preparer;
-GRANT SELECT, INSERT, UPDATE (reserved, missing, shortage, alternative_text) ON sendout_list TO coupons_preparer;
+GRANT SELECT, INSERT, UPDATE (reserved, missing, lacking, shortage, alternative_text) ON sendout_list TO coupons_preparer;
 GRANT INSERT ON delivery_batch, delivery TO coupons_preparer;
 
 -- The deliver role. It reads codes, assigns them and returns them to their lists. It neither adds nor removes codes, and can

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from coupons.admission import Short
 from coupons.commands import Recipient, StartSendout
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.states import Shortage
-from coupons.store import lists, messages, sendouts
+from coupons.store import lists, messages, sendout_views, sendouts
 from coupons.templates.alternative import AlternativeText
 from coupons.templates.rendering import RenderError
-from tests.factories import add_list, add_recipients, prepare, save_message, start
+from tests.factories import add_list, add_recipients, prepare, resume, save_message, start
 
 NAMED = "Sorry, {{ last_name }}"
 OPTIONAL = 'Sorry, {{ last_name | default("friend") }}'
@@ -86,6 +87,52 @@ async def test_recipients_need_the_attributes_of_an_alternative_text(connection:
     )
     await start(connection, "m", "none")
     await prepare(connection)
+
+
+async def test_a_changed_text_needs_the_attributes_of_the_recipients(connection: Connection) -> None:
+    """A sendout stays interrupted while the new text prints what its recipients lack; another text ends this."""
+    await add_list(connection, "a", 1)
+    await save_message(connection, "m", "a")
+    await add_recipients(connection, "g", [(f"{name}@example.org", {"first_name": name}) for name in ("ada", "bob")])
+    sendout_id = await start(connection, "m", "g")
+    assert isinstance(await prepare(connection), Short)
+    await connection.execute("UPDATE sendout SET auto_resume = true")
+    await use_text(connection, NAMED)
+    assert (await sendout_views.get(connection, sendout_id)).resumable
+    assert await sendouts.auto_resume(connection) == []
+    found = await sendout_views.get(connection, sendout_id)
+    lacks = "list a: 2 recipients lack an attribute that the alternative text prints (last_name): change the text"
+    assert (found.state, found.reason, found.resumable, found.ended) == ("interrupted", lacks, False, True)
+    assert str(await resume(connection, sendout_id)) == lacks
+    await use_text(connection, OPTIONAL)
+    assert (await sendout_views.get(connection, sendout_id)).resumable
+    assert await sendouts.auto_resume(connection) == [sendout_id]
+    assert await connection.fetchval("SELECT (reserved, missing, lacking) = (1, 1, 0) FROM sendout_list")
+
+
+async def test_only_mails_that_need_the_list_need_the_attributes_of_its_text(connection: Connection) -> None:
+    """A mail without a coupon of the list prints no alternative text."""
+    await add_list(connection, "a", 1)
+    await save_message(connection, "m", "a")
+    await add_recipients(connection, "g", [(f"{name}@example.org", {"first_name": name}) for name in ("ada", "bob")])
+    sendout_id = await start(connection, "m", "g")
+    await prepare(connection)
+    await connection.execute("UPDATE delivery SET lists = '{}' WHERE number = 1")
+    await connection.execute("UPDATE sendout_list SET needed = 1, missing = 0")
+    await use_text(connection, NAMED)
+    assert "1 recipient lacks" in str(await resume(connection, sendout_id))
+
+
+async def use_text(connection: Connection, text: str) -> None:
+    await lists.change(
+        connection,
+        "a",
+        description=None,
+        shortage=Shortage.TEXT,
+        alternative_text=text,
+        preview_text=None,
+        declared=["last_name"],
+    )
 
 
 def test_an_alternative_text_is_rendered_for_each_recipient() -> None:

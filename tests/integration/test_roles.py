@@ -56,7 +56,8 @@ NOT_EXPLAINABLE = re.compile(r"(?:--.*\n)*(?:SET|CREATE TEMP TABLE|LOCK) ")
 PART_OF_ANOTHER = {"import_chunks.lines_of_imported_chunk"}
 
 ADMISSION = """
-sendouts.lock sendouts.lock_lists lists.take sendouts.reserve sendouts.note_missing sendouts.begin
+sendouts.lock sendouts.lock_lists sendouts.lacking_alternative lists.take sendouts.reserve sendouts.note_missing
+sendouts.begin
 sendouts.interrupt
 sendout_views.resumable
 waits.exists waits.remove

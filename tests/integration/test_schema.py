@@ -308,6 +308,7 @@ FORBIDDEN = {
     "SET state = 'interrupted', started_at = now()",
     "waits_for_an_import: a wait for no import": "UPDATE sendout_wait SET after = '{}'",
     "sendout_list_shortage_check: another unknown shortage setting": "UPDATE sendout_list SET shortage = 'wait'",
+    "sendout_list_lacking_check: fewer than none": "UPDATE sendout_list SET lacking = -1",
     "sendout_list_check: more missing than needed": "UPDATE sendout_list SET missing = needed + 1",
     "codes_within_need: more reserved than needed": "UPDATE sendout_list SET reserved = needed + 1",
     "codes_within_need: more assigned than needed": "UPDATE sendout_list SET assigned = needed - reserved + 1",

@@ -52,4 +52,4 @@ def test_no_more_is_granted_than_is_there_or_needed(rows: list[tuple[int, int, S
                 assert each.shortage == "text" or amounts[each.list_id] == each.needed
         case Short(short):
             assert short
-            assert all(each.missing and each.shortage == "pause" for each in short)
+            assert all(isinstance(each, Need) and each.missing and each.shortage == "pause" for each in short)
