@@ -123,10 +123,12 @@ RETURNING s.id;
 UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id = $1 AND state = 'sending' RETURNING id;
 
 -- cancel: cancel a sendout that has not ended; workers then close its batches
--- The caller has locked the sendout's row, so that this statement sees the batches of a concurrent snapshot.
+-- The caller has locked the sendout's row, so that this statement sees the batches of a concurrent snapshot. If the sendout
+-- has not started, it never does.
 UPDATE sendout
 SET state = 'cancelled', reason = NULL, waiting_reason = NULL, not_resumed = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
-    finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END
+    finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END,
+    started_at = CASE WHEN started_at <= now() THEN started_at END
 WHERE id = $1 AND state NOT IN ('finished', 'cancelled', 'failed')
 RETURNING id;
 

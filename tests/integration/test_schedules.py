@@ -11,6 +11,7 @@ from httpx import AsyncClient
 from coupons.commands import StartSendout
 from coupons.database import Connection
 from coupons.errors import Conflict
+from coupons.migrate import migrations
 from coupons.schedule import Reschedule
 from coupons.states import DeliveryState, SendoutState
 from coupons.store import deliveries, restore_guard, schedules, sendout_views, sendouts
@@ -22,6 +23,7 @@ from tests.locks import until_blocked
 from tests.web import SAME_ORIGIN, errors, web_client
 
 LATER = timedelta(hours=2)
+(CANCELLED_BEFORE_THE_START,) = (each for each in migrations() if "cancelled_before_the_start" in each.name)
 
 
 @pytest.fixture
@@ -138,6 +140,31 @@ async def test_other_states_with_a_later_start_keep_their_names(connection: Conn
         await connection.execute("UPDATE sendout SET state = $1", state)
         assert (await view(connection, found.id)).state == state
     await connection.execute("UPDATE sendout SET state = 'interrupted'")
+
+
+async def test_a_sendout_cancelled_before_its_start_never_starts(connection: Connection) -> None:
+    """It has no start, also once its start time has come. A migration removes the start that another one wrote."""
+    sendout_id = await scheduled(connection)
+    await sendouts.cancel(connection, sendout_id)
+    assert await connection.fetchval("SELECT started_at FROM sendout") is None
+    for started_at, finished_at in ((-1, -2), (1, None)):
+        await connection.execute(
+            "UPDATE sendout SET started_at = now() + $1 * interval '1 h', finished_at = now() + $2 * interval '1 h'",
+            started_at,
+            finished_at,
+        )
+        await connection.execute(CANCELLED_BEFORE_THE_START.sql)
+        assert await connection.fetchval("SELECT started_at FROM sendout") is None
+
+
+async def test_a_sendout_cancelled_after_its_first_mails_keeps_its_start(connection: Connection) -> None:
+    """Its start was in the past, even if the rest was rescheduled."""
+    sendout_id = await scheduled(connection, start_in=None)
+    await claimed(connection)
+    await sendouts.pause(connection, sendout_id, "by a test")
+    await schedules.reschedule(connection, sendout_id, Reschedule(start_at=await now(connection) + LATER))
+    await sendouts.cancel(connection, sendout_id)
+    assert (await view(connection, sendout_id)).started_at
 
 
 async def test_a_sendout_that_has_started_is_scheduled_again_after_a_pause(connection: Connection) -> None:
