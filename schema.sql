@@ -381,6 +381,9 @@ CREATE TABLE sendout (
     CONSTRAINT interrupted_never_started CHECK (state <> 'interrupted' OR started_at IS NULL),
     CONSTRAINT spread_has_a_pace CHECK (over_minutes IS NULL OR recipients IS NULL OR per_hour IS NOT NULL),
     CONSTRAINT held_after_a_part CHECK (NOT rest_held OR coalesce(first_part < recipients, false)),
+    -- The rest is held from the preparation on until it pauses after its first part.
+    CONSTRAINT part_holds_the_rest CHECK (
+        first_part IS NULL OR recipients IS NULL OR first_part >= recipients OR rest_held OR first_mailed_at IS NOT NULL),
     CONSTRAINT left_out_on_request CHECK (already_mailed = 0 OR skip_already_mailed)
 ) WITH (fillfactor = 50);
 CREATE INDEX sendout_unfinished ON sendout (created_at) WHERE finished_at IS NULL;
@@ -703,7 +706,7 @@ END $$;
 
 -- Returns whether workers may send. Every statement that claims or uses a batch calls this function once, which takes
 -- 0.02 ms. PL/pgSQL caches the plan; as an SQL function it took 0.18 ms.
-CREATE FUNCTION restore_guard_accepted() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION database_accepted() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN coalesce((
         SELECT bool_and(g.written_by = g.xmin AND g.cluster = n.cluster AND g.timeline = n.timeline

@@ -1,5 +1,9 @@
 -- A sendout may mail a first part of its recipients and then pause, and may leave out recipients who got its message in
--- another sendout.
+-- another sendout. Workers of the version before know neither. Stop them first. One that still runs writes no outcomes and
+-- hands over no mail after this migration, and it prepares no sendout: all these statements call a function whose name
+-- changes here. Its mails in flight become uncertain.
+ALTER FUNCTION restore_guard_accepted() RENAME TO database_accepted;
+
 ALTER TABLE sendout
     ADD COLUMN first_part integer CHECK (first_part > 0),
     ADD COLUMN rest_held boolean NOT NULL DEFAULT false,
@@ -7,6 +11,8 @@ ALTER TABLE sendout
     ADD COLUMN skip_already_mailed boolean NOT NULL DEFAULT false,
     ADD COLUMN already_mailed integer NOT NULL DEFAULT 0 CHECK (already_mailed >= 0),
     ADD CONSTRAINT held_after_a_part CHECK (NOT rest_held OR coalesce(first_part < recipients, false)),
+    ADD CONSTRAINT part_holds_the_rest CHECK (
+        first_part IS NULL OR recipients IS NULL OR first_part >= recipients OR rest_held OR first_mailed_at IS NOT NULL),
     ADD CONSTRAINT left_out_on_request CHECK (already_mailed = 0 OR skip_already_mailed);
 CREATE INDEX sendout_message ON sendout (message_id);
 

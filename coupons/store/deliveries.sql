@@ -6,7 +6,7 @@
 WITH sending AS MATERIALIZED (
     SELECT id, state, per_hour, waiting_reason, CASE WHEN state = 'sending' AND rest_held THEN first_part END AS only_first
     FROM sendout
-    WHERE restore_guard_accepted() AND finished_at IS NULL
+    WHERE database_accepted() AND finished_at IS NULL
       AND (state IN ('cancelled', 'failed') OR (NOT $3 AND state = 'sending' AND next_batch_at <= now()))
     ORDER BY random()
 ), due AS (
@@ -54,7 +54,7 @@ UPDATE delivery_batch b
 SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + make_interval(secs => $2)
 FROM (
     SELECT b.sendout_id, b.number, s.state, s.per_hour FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE restore_guard_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_flight <> '{}'
+    WHERE database_accepted() AND NOT b.closed AND b.lease_until < now() AND b.in_flight <> '{}'
     FOR UPDATE OF b SKIP LOCKED LIMIT 1
 ) left_behind
 WHERE b.sendout_id = left_behind.sendout_id AND b.number = left_behind.number
@@ -71,11 +71,11 @@ WHERE s.finished_at IS NULL AND s.state = 'sending';
 
 -- hold: lock a leased batch; returns no row if the lease is lost or the restore guard blocks sending
 SELECT last_flush, in_flight FROM delivery_batch
-WHERE restore_guard_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
+WHERE database_accepted() AND sendout_id = $1 AND number = $2 AND lease_token = $3 AND lease_until > now()
 FOR NO KEY UPDATE;
 
 -- accepted: whether the restore guard lets workers send
-SELECT restore_guard_accepted();
+SELECT database_accepted();
 
 -- hold_sendout: whether mails of the sendout may be sent; keep this unchanged until the transaction ends
 SELECT state = 'sending' AND (start_at IS NULL OR start_at <= now()) FROM sendout WHERE id = $1 FOR SHARE;
@@ -156,7 +156,7 @@ WITH held AS MATERIALIZED (
     SELECT s.state = 'sending' AND (s.start_at IS NULL OR s.start_at <= now()) AND s.per_hour IS NOT DISTINCT FROM $15 AS may_send,
            b.remaining, b.deferred
     FROM delivery_batch b JOIN sendout s ON s.id = b.sendout_id
-    WHERE restore_guard_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
+    WHERE database_accepted() AND b.sendout_id = $1 AND b.number = $2 AND b.lease_token = $3 AND b.lease_until > now()
       AND b.last_flush IS DISTINCT FROM $4
     FOR NO KEY UPDATE OF b
 ), before AS MATERIALIZED (  -- reads deliveries only if the batch has deferred ones; their locks omit mails just retried

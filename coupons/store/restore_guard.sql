@@ -1,9 +1,9 @@
 -- accepted: whether workers may send
-SELECT restore_guard_accepted();
+SELECT database_accepted();
 
 -- state: the identity of the database, the current acceptance, and their differences
 -- `mark` changes when any of these changes.
-SELECT restore_guard_accepted() AS accepted, e.number, e.accepted_at, n.timeline, e.timeline AS accepted_timeline,
+SELECT database_accepted() AS accepted, e.number, e.accepted_at, n.timeline, e.timeline AS accepted_timeline,
        pg_is_in_recovery() AS is_replica, e.number IS NULL AS is_new,
        EXISTS (SELECT FROM restore_guard WHERE ended_at IS NULL AND written_by <> xmin) AS is_restored,
        e.cluster <> n.cluster AS is_elsewhere, e.database <> n.database AS is_copy,

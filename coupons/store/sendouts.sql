@@ -13,7 +13,7 @@ SET state = 'preparing', lease_token = gen_random_uuid(), lease_owner = $1,
     group_id = coalesce(group_id, (SELECT g.id FROM recipient_group g WHERE g.name = group_name))
 WHERE id = (
     SELECT id FROM sendout
-    WHERE restore_guard_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
+    WHERE database_accepted() AND state IN ('queued', 'preparing') AND (lease_until IS NULL OR lease_until < now())
       AND NOT EXISTS (SELECT FROM sendout_wait w WHERE w.sendout_id = sendout.id)
     ORDER BY created_at FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING id, lease_token, group_id, group_name, recipients, skip_already_mailed;

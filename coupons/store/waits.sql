@@ -23,7 +23,7 @@ SET command_id = excluded.command_id, body = excluded.body, after = excluded.aft
     arrive_until = excluded.arrive_until, created_at = excluded.created_at;
 
 -- may_end: whether a wait may end now; false while the restore guard blocks sending
-SELECT restore_guard_accepted() AND EXISTS (SELECT FROM sendout_wait);
+SELECT database_accepted() AND EXISTS (SELECT FROM sendout_wait);
 
 -- ended: the sendouts whose wait has ended, because all their imports have ended or one in `after` cannot finish
 -- Workers ask this twice per second. Each import is looked up once, however many sendouts wait for it: 5,000 sendouts that

@@ -1,39 +1,69 @@
 """Workers of an older version are harmless if they were not stopped before the database was migrated."""
 
 import io
+import re
 import subprocess
 import tarfile
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
+import asyncpg
 import pytest
 
+from coupons import migrate
+from coupons.database import connect
 from sandbox.services import Services
 from tests.acceptance.processes import FAILED
 from tests.acceptance.system import Arguments, letter
 from tests.faults.lab import QUICK_TAKEOVER, ROOT, FaultResult, FaultySink, Lab, size
 
-BEFORE = "ab77d1d642e37095b5f13b18bc0940b7a66dedf8"
-"""The last commit whose program has three migrations. It runs with the packages of today's environment, so this test
-covers only the database and the queues, which both versions share.
-"""
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An older version. It runs with the packages of today's environment.
+
+    So these tests cover only the database and the queues, which both versions share.
+    """
+
+    commit: str
+    """The last commit whose program has this number of migrations."""
+    migrations: int
+    limit: str
+    """The setting that limits the mails in flight."""
+
+    @property
+    def has_restore_guard(self) -> bool:
+        return self.migrations > 3
+
+
+VERSIONS = [
+    Version("ab77d1d642e37095b5f13b18bc0940b7a66dedf8", 3, "window"),
+    Version("a37693662b58162f87309097d4c785bede3d4a4a", 10, "max_in_flight"),
+]
 MAX_IN_FLIGHT = 40
 OLD_WORKERS = 2
 PACKAGES = ("coupons", "producers", "workers")
 
 
+@pytest.fixture(params=VERSIONS, ids=lambda version: f"{version.migrations} migrations")
+def version(request: pytest.FixtureRequest) -> Version:
+    found: Version = request.param
+    return found
+
+
 @pytest.fixture
-def program_before(tmp_path: Path) -> Path:
+def program_before(version: Version, tmp_path: Path) -> Path:
     """A folder with the older version from the repository's history. A shallow clone fetches this commit first."""
-    archive = ["git", "-C", str(ROOT), "archive", BEFORE, *PACKAGES]
+    archive = ["git", "-C", str(ROOT), "archive", version.commit, *PACKAGES]
     found = subprocess.run(archive, capture_output=True, check=False)
     if found.returncode:
-        fetch = ["git", "-C", str(ROOT), "fetch", "--quiet", "--depth=1", "origin", BEFORE]
+        fetch = ["git", "-C", str(ROOT), "fetch", "--quiet", "--depth=1", "origin", version.commit]
         subprocess.run(fetch, capture_output=True, check=False, timeout=60)
         found = subprocess.run(archive, capture_output=True, check=False)
     if found.returncode:
-        pytest.skip(f"this clone's history lacks {BEFORE[:7]}: git fetch --unshallow")
+        pytest.skip(f"this clone's history lacks {version.commit[:7]}: git fetch --unshallow")
     folder = tmp_path / "before"
     with tarfile.open(fileobj=io.BytesIO(found.stdout)) as files:
         files.extractall(folder, filter="data")
@@ -48,14 +78,40 @@ def old_lab(
     return Lab(replace(services, database_url=empty_database_url), faulty_sink, tmp_path, results)
 
 
-def without_wait(command: Arguments) -> Arguments:
-    """The command without `--wait`: `group import` of the older version always waits and does not know the option."""
-    return tuple(each for each in command if each != "--wait")
+def known_to(version: Version, command: Arguments) -> Arguments:
+    """The command for this version: `group import` of the first one always waits and does not know `--wait`."""
+    return command if version.has_restore_guard else tuple(each for each in command if each != "--wait")
+
+
+FENCED = {"deliveries.sql": ("claim", "abandoned", "hold", "flush"), "sendouts.sql": ("claim",)}
+"""The statements with which workers claim and use batches, and claim a sendout to prepare it."""
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:], indirect=True, ids=["10 migrations"])
+async def test_statements_of_old_workers_are_rejected(
+    version: Version, program_before: Path, empty_database_url: str
+) -> None:
+    """After the migration, a session cannot run a statement that it prepared before."""
+    before = [each for each in migrate.migrations() if each.number <= version.migrations]
+    with mock.patch.object(migrate, "migrations", return_value=before):
+        await migrate.migrate(empty_database_url)
+    async with connect(empty_database_url) as worker:
+        statements = []
+        for file, names in FENCED.items():
+            text = (program_before / "coupons" / "store" / file).read_text(encoding="utf-8")
+            blocks = dict(re.findall(r"^-- (\w+): (.*?)(?=^-- \w+: |\Z)", text, re.DOTALL | re.MULTILINE))
+            statements += [await worker.prepare(f"-- {blocks[name]}") for name in names]
+        for statement in statements:
+            await statement.fetch(*[None for _ in statement.get_parameters()])
+        await migrate.migrate(empty_database_url)
+        for statement in statements:
+            with pytest.raises(asyncpg.UndefinedFunctionError):
+                await statement.fetch(*[None for _ in statement.get_parameters()])
 
 
 @pytest.mark.long
 def test_old_workers_that_were_not_stopped_fail_safely(
-    old_lab: Lab, program_before: Path, monkeypatch: pytest.MonkeyPatch
+    old_lab: Lab, version: Version, program_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the migration, old workers write nothing and hand over no mail, and no mail is lost or sent twice.
 
@@ -64,7 +120,11 @@ def test_old_workers_that_were_not_stopped_fail_safely(
 
     New commands are published only after the old workers have stopped, because an old worker would dead-letter them.
     """
-    lab, people = old_lab, [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))]
+    lab, limit, people = (
+        old_lab,
+        {version.limit: MAX_IN_FLIGHT},
+        [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))],
+    )
     lists = {name: [f"{name.upper()}-{number:07}" for number in range(2 * len(people))] for name in ("old", "older")}
     lab.sink.kill()
     lab.sink.start(delay=size(short=200, long=50) / 1_000)
@@ -73,20 +133,21 @@ def test_old_workers_that_were_not_stopped_fail_safely(
             environment.setenv("PYTHONPATH", str(program_before))
             lab.coupons("migrate")
             workers = [
-                old.enter_context(lab.worker(ready=False, batch_size=100, window=MAX_IN_FLIGHT, **QUICK_TAKEOVER))
+                old.enter_context(lab.worker(ready=False, batch_size=100, **limit, **QUICK_TAKEOVER))
                 for _ in range(OLD_WORKERS)
             ]
             for worker in workers:
                 worker.says("taking commands")
             create = [("list", "create", name) for name in lists]
-            lab.together(without_wait(lab.importing_group("upgrade", people)), *create)
+            lab.together(known_to(version, lab.importing_group("upgrade", people)), *create)
             message = (*lab.saving("upgrade", letter(*lists)), "--from", "shop@example.org")
             lab.together(message, *(lab.importing(*each) for each in lists.items()))
             begun = [lab.begin_sending("upgrade", "upgrade")]
         lab.mails_come(50)
         lab.coupons("migrate")
         migrated = lab.mail_count()
-        lab.coupons("restore-guard", "accept", "--yes")
+        if not version.has_restore_guard:
+            lab.coupons("restore-guard", "accept", "--yes")
         assert not any(worker.is_dead for worker in workers)
         assert lab.mail_count() <= migrated + OLD_WORKERS * MAX_IN_FLIGHT
         for _ in range(2):

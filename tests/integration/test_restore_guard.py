@@ -337,7 +337,7 @@ async def test_an_ordinary_role_can_check_the_restore_guard(connection: Connecti
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL ROLE {role}")
-            assert await connection.fetchval("SELECT restore_guard_accepted()")
+            assert await connection.fetchval("SELECT database_accepted()")
     finally:
         await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 

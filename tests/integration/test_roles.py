@@ -201,7 +201,7 @@ async def test_a_role_has_no_unused_right(logins: Logins, connection: Connection
 
 RIGHTS_WITHOUT_STATEMENT = {
     ("schema_migration", "SELECT"),  # read by coupons/migrate.py
-    ("restore_guard", "SELECT"),  # read within restore_guard_accepted()
+    ("restore_guard", "SELECT"),  # read within database_accepted()
     ("coupon_id_seq", "USAGE"),  # checked when `nextval` runs, not when it is planned
     ("coupon.variant", "UPDATE"),  # written by the trigger variant_replaces_code
     ("recipient.address", "SELECT"),  # read by COPY, for conditions on an address
@@ -270,7 +270,7 @@ OWNER_ONLY = [
     "CREATE TABLE mine ()",
     "CREATE VIEW mine AS SELECT 1",
     "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-    "CREATE OR REPLACE FUNCTION restore_guard_accepted() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "CREATE OR REPLACE FUNCTION database_accepted() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
     "CREATE SCHEMA mine",
     "CREATE INDEX ON coupon (code)",
     "CREATE TRIGGER mine AFTER UPDATE ON coupon_list EXECUTE FUNCTION refuse_rename()",

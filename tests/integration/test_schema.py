@@ -294,12 +294,13 @@ FORBIDDEN = {
     "only_replace_removes: an import in mode add that removes": OF_THE_LIST.format("to_remove = 1"),
     "sendout_per_hour_check: a rate of zero": "UPDATE sendout SET per_hour = 0",
     "sendout_over_minutes_check: a spread over zero minutes": "UPDATE sendout SET over_minutes = 0, per_hour = 1",
-    "sendout_first_part_check: an empty first part": "UPDATE sendout SET first_part = 0",
+    "sendout_first_part_check: an empty first part": "UPDATE sendout SET first_part = 0, first_mailed_at = now()",
     "sendout_already_mailed_check: fewer than none left out": (
         "UPDATE sendout SET skip_already_mailed = true, already_mailed = -1"
     ),
     "left_out_on_request: recipients left out unasked": "UPDATE sendout SET already_mailed = 1",
     "held_after_a_part: a rest without a first part": "UPDATE sendout SET rest_held = true",
+    "part_holds_the_rest: a first part without a held rest": "UPDATE sendout SET first_part = 1",
     "spread_has_a_pace: a spread without a rate": "UPDATE sendout SET over_minutes = 60, per_hour = NULL",
     "sendout_recipients_check: a negative number of recipients": "UPDATE sendout SET state = 'failed', recipients = -1",
     "sending_has_recipients: sending without recipients": "UPDATE sendout SET recipients = 0",
