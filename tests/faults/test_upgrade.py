@@ -32,6 +32,8 @@ class Version:
     migrations: int
     limit: str
     """The setting that limits the mails in flight."""
+    is_ready: str
+    """What a worker logs when it is ready."""
 
     @property
     def has_restore_guard(self) -> bool:
@@ -39,8 +41,8 @@ class Version:
 
 
 VERSIONS = [
-    Version("ab77d1d642e37095b5f13b18bc0940b7a66dedf8", 3, "window"),
-    Version("a37693662b58162f87309097d4c785bede3d4a4a", 10, "max_in_flight"),
+    Version("ab77d1d642e37095b5f13b18bc0940b7a66dedf8", 3, "window", "taking commands"),
+    Version("a37693662b58162f87309097d4c785bede3d4a4a", 10, "max_in_flight", "consuming commands"),
 ]
 MAX_IN_FLIGHT = 40
 OLD_WORKERS = 2
@@ -120,11 +122,8 @@ def test_old_workers_that_were_not_stopped_fail_safely(
 
     New commands are published only after the old workers have stopped, because an old worker would dead-letter them.
     """
-    lab, limit, people = (
-        old_lab,
-        {version.limit: MAX_IN_FLIGHT},
-        [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))],
-    )
+    lab, people = old_lab, [f"upgrade{number}@example.org" for number in range(size(short=800, long=20_000))]
+    settings = {version.limit: MAX_IN_FLIGHT, "batch_size": 100, **QUICK_TAKEOVER}
     lists = {name: [f"{name.upper()}-{number:07}" for number in range(2 * len(people))] for name in ("old", "older")}
     lab.sink.kill()
     lab.sink.start(delay=size(short=200, long=50) / 1_000)
@@ -132,12 +131,9 @@ def test_old_workers_that_were_not_stopped_fail_safely(
         with monkeypatch.context() as environment:
             environment.setenv("PYTHONPATH", str(program_before))
             lab.coupons("migrate")
-            workers = [
-                old.enter_context(lab.worker(ready=False, batch_size=100, **limit, **QUICK_TAKEOVER))
-                for _ in range(OLD_WORKERS)
-            ]
+            workers = [old.enter_context(lab.worker(ready=False, **settings)) for _ in range(OLD_WORKERS)]
             for worker in workers:
-                worker.says("taking commands")
+                worker.says(version.is_ready)
             create = [("list", "create", name) for name in lists]
             lab.together(known_to(version, lab.importing_group("upgrade", people)), *create)
             message = (*lab.saving("upgrade", letter(*lists)), "--from", "shop@example.org")
