@@ -25,21 +25,21 @@ class PendingCommands:
         return f"{waiting} in {self.queue}, and no worker takes {'it' if self.commands == 1 else 'them'}"
 
 
-async def list_pending(broker_url: str, roles: Sequence[str]) -> list[PendingCommands]:
-    """Return the waiting commands of these roles, which no live worker has. Asks the broker only if there is a role.
+async def list_pending(broker_url: str, uncovered_roles: Sequence[str]) -> list[PendingCommands]:
+    """Return the commands in queues without a consumer, and those of the roles that no live worker has.
 
-    An unavailable broker answers nothing: `coupons doctor` and `/readyz` report it.
+    The broker knows at once that a worker died, while its last sign of life counts for 45 s. A worker that stands
+    still keeps its consumers, but shows no life. An unavailable broker answers nothing: `coupons doctor` and `/readyz`
+    report it.
     """
-    keys = [key for role in roles for key in QUEUES_OF[role]]
-    if not keys:
-        return []
     try:
         async with asyncio.timeout(ASK_SECONDS), broker.connect(broker_url, "coupons pending") as connection:
             found = []
-            for key in keys:
+            for role, key in [(role, key) for role, keys in QUEUES_OF.items() for key in keys]:
                 async with connection.channel() as channel:  # asking for a queue that does not exist closes the channel
                     queue = await channel.declare_queue(queue_name(key), passive=True)
-                    found.append(PendingCommands(queue.name, queue.declaration_result.message_count or 0))
+                    if role in uncovered_roles or not queue.declaration_result.consumer_count:
+                        found.append(PendingCommands(queue.name, queue.declaration_result.message_count or 0))
             return [each for each in found if each.commands]
     except (UserError, TimeoutError, ChannelClosed):
         return []

@@ -69,14 +69,14 @@ def _print(found: Sequence["Sendout"], state: str | None) -> None:
 
 
 async def _report_uncovered(roles: list[str]) -> None:
-    """Report on stderr the roles without a live worker, and the commands that wait for one."""
+    """Report on stderr the roles without a live worker, and the commands that no worker takes."""
     from coupons.store.heartbeats import describe_uncovered
     from producers.pending import list_pending
 
     if roles:
         click.echo(describe_uncovered(roles), err=True)
-        for each in await list_pending(settings().broker_url.get_secret_value(), roles):
-            click.echo(str(each), err=True)
+    for each in await list_pending(settings().broker_url.get_secret_value(), roles):
+        click.echo(str(each), err=True)
 
 
 def _remarks(sendout: "Sendout") -> Iterator[str]:

@@ -33,11 +33,15 @@ def _second(at: datetime) -> str:
     return f"{local:%-d %b %Y, %H:%M:%S} {zone_of(local)}"
 
 
+def _code(text: str) -> Markup:
+    """Return the text with the commands in backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
+
+
 def _sentence(value: object) -> Markup:
-    """Return the text with a capital first letter, and commands in backticks as code."""
+    """Return the text as `_code` does, with a capital first letter."""
     text = str(value)
-    escaped = str(escape(text[:1].upper() + text[1:]))
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))  # noqa: S704 - it is escaped
+    return _code(text[:1].upper() + text[1:])
 
 
 _TEMPLATES = Environment(
@@ -49,6 +53,7 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.filters |= {
     "amount": _amount,
+    "code": _code,
     "sentence": _sentence,
     "when": _when,
     "second": _second,

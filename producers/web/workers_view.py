@@ -20,7 +20,7 @@ class Workers:
     uncovered_roles: Sequence[str]
     """The roles that no live worker has."""
     pending: Sequence[PendingCommands]
-    """The commands that wait for a worker with one of these roles."""
+    """The commands that wait for a worker with one of these roles, or in a queue without a consumer."""
 
     @property
     def warning(self) -> str | None:
@@ -45,9 +45,7 @@ class WorkersView:
         return Workers(workers, uncovered, await self._list_pending(uncovered))
 
     async def _list_pending(self, roles: Sequence[str]) -> Sequence[PendingCommands]:
-        """Ask the broker only if a role has no live worker, and not for each request."""
-        if not roles:
-            return ()
+        """Ask the broker, but not for each request."""
         if roles != self._asked_for or time.monotonic() >= self._ask_at:
             self._asked_for, self._ask_at = roles, time.monotonic() + CACHE_SECONDS
             self._pending = await list_pending(self._broker_url, roles)

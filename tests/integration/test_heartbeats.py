@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from httpx import AsyncClient
 
-from coupons import __version__
+from coupons import __version__, broker
 from coupons.commands import ImportCoupons, StartSendout
 from coupons.database import Connection, open_pool
 from coupons.schedule import Reschedule
@@ -247,18 +247,27 @@ async def test_an_import_stalls_without_a_worker_that_imports(connection: Connec
 
 
 async def test_commands_that_no_worker_takes_are_counted(broker_url: str) -> None:
-    """The broker counts the commands of each queue. A broker that is not available answers nothing."""
+    """They count if their queue has no consumer or their role no live worker. An unavailable broker answers nothing."""
     await Queues(broker_url).declare()
     async with Publisher.connect(broker_url) as publisher:
         for _ in range(2):
             await publisher.publish(StartSendout(message="m", group="g"))
         await publisher.publish(ImportCoupons(list="a", codes=("A1",)))
-    found = [str(each) for each in await list_pending(broker_url, ["import", "sendout", "deliver"])]
-    assert found == [
-        "1 command waits in coupons.import, and no worker takes it",
-        "2 commands wait in coupons.sendout, and no worker takes them",
-    ]
-    assert await list_pending(broker_url, ["deliver"]) == []
+    for uncovered in (["import", "sendout", "deliver"], []):
+        assert [str(each) for each in await list_pending(broker_url, uncovered)] == [
+            "1 command waits in coupons.import, and no worker takes it",
+            "2 commands wait in coupons.sendout, and no worker takes them",
+        ]
+
+    async def keep(_: object) -> None:
+        """Acknowledge nothing."""
+
+    async with broker.connect(broker_url, "test") as connected, connected.channel() as channel:
+        await channel.set_qos(1)
+        await (await channel.declare_queue("coupons.sendout", passive=True)).consume(keep)
+        for uncovered, queues in (([], []), (["sendout"], ["coupons.sendout"])):
+            found = [each.queue for each in await list_pending(broker_url, uncovered)]
+            assert found == ["coupons.import", *queues]
     assert await list_pending("amqp://127.0.0.1:1/", ["import"]) == []
 
 
@@ -289,7 +298,7 @@ async def test_the_outbox_page_shows_workers_and_stalled_sendouts(
     for path in ("/", "/?state=stalled"):
         text = (await site.get(path)).text
         assert "No worker with the role import, sendout or deliver shows life" in text
-        assert "<code>coupons worker</code>. 1 command waits in coupons.sendout, and no worker takes it.</p>" in text
+        assert "<code>coupons worker</code>. 1 command waits in coupons.sendout, and no worker takes it. </p>" in text
         assert "`" not in text.split("</script>")[-1]
         assert '<span class="badge stalled">stalled</span>' in text
         assert "Stalled: no worker with the role sendout shows life; start one with" in text

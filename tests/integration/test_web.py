@@ -404,7 +404,7 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
     await connection.execute("UPDATE sendout SET per_hour = 3600, start_at = '2031-01-01 00:00Z'")
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert "Waiting: relay mx:25 refuses connections since 12:00 UTC" in text
-    assert "<dd>3,600 mails/h</dd>" in text
+    assert "<dd>3,600 mails per hour</dd>" in text
     await sendouts.set_waiting_reason(connection, sendout_id, None)
     for path in ("/", f"/sendouts/{sendout_id}"):
         assert 'Starts on <time datetime="2031-01-01T00:00:00+00:00">' in (await site.get(path)).text
