@@ -8,9 +8,11 @@ the audience.
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import asyncpg
 
 from coupons.addresses import Address
 from coupons.admission import Need, Short, decide
@@ -30,6 +32,8 @@ SQL = Queries("send_check.sql")
 CHECK_SECONDS = 600
 """The time limit of each statement of a check. A million recipients take 2 seconds if the message is sent for
 the first time, and 5 to 12 if it had a sendout to all of them."""
+WARNING_SECONDS = 10
+"""The time limit for counting the recipients of a warning, which must not hold up a sendout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,23 +162,30 @@ async def check_sendout(connection: Connection, command: StartSendout) -> SendCh
         )
 
 
-async def count_already_mailed(connection: Connection, command: StartSendout, checked: Checked) -> int:
-    """Return how many recipients got the message in another sendout. Without an earlier one, nothing is read."""
+async def count_already_mailed(
+    connection: Connection, command: StartSendout, checked: Checked, *, seconds: float = WARNING_SECONDS
+) -> int | None:
+    """Return how many recipients got the message in another sendout; None if counting them takes too long.
+
+    Without an earlier sendout, nothing is read.
+    """
     given = list(needs.unique_recipients(command.recipients or ()))
     earlier = await find_earlier(connection, checked.message.name, checked.group_id, given=len(given))
     if not earlier:
         return 0
-    async with _reading(connection), hash_joins(connection):
-        mailed: int = await connection.fetchval(
-            SQL.count_mailed, checked.group_id, given, *earlier.arguments, timeout=CHECK_SECONDS
-        )
-        return mailed
+    with suppress(asyncpg.QueryCanceledError):
+        async with _reading(connection, seconds), hash_joins(connection):
+            mailed: int = await connection.fetchval(
+                SQL.count_mailed, checked.group_id, given, *earlier.arguments, timeout=CHECK_SECONDS
+            )
+            return mailed
+    return None
 
 
 @asynccontextmanager
-async def _reading(connection: Connection) -> AsyncIterator[None]:
+async def _reading(connection: Connection, seconds: float = CHECK_SECONDS) -> AsyncIterator[None]:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(f"SET LOCAL statement_timeout = '{CHECK_SECONDS}s'")
+        await connection.execute(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
         yield
 
 

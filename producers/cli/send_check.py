@@ -61,8 +61,12 @@ async def check_before_sending(command: "StartSendout", *, yes: bool) -> None:
     confirm("Start this sendout?", _describe(found, short=True))
 
 
-def _warn(command: "StartSendout", mailed: int) -> None:
-    if mailed:
+def _warn(command: "StartSendout", mailed: int | None) -> None:
+    if mailed is None:
+        emit_warnings(
+            [f"counting who already got message {command.message} takes long: --check counts them, and {SKIP}"]
+        )
+    elif mailed:
         who = counted(mailed, "recipient")
         emit_warnings([f"{who} already got message {command.message}; {SKIP}"])
 

@@ -275,6 +275,18 @@ async def test_empty_attributes_are_counted(connection: Connection) -> None:
     assert (await send_check.check_sendout(connection, command("tier", recipients=given))).audience.with_empty == 1
 
 
+async def test_a_warning_that_takes_long_holds_up_no_sendout(connection: Connection, other: Connection) -> None:
+    """The command line then says that the recipients who got the message were not counted."""
+    await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
+    await run(connection, command("plain"))
+    checked = await send_check.check_command(connection, command("plain"))
+    async with other.transaction():
+        await other.execute("LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE")
+        found = await send_check.count_already_mailed(connection, command("plain"), checked, seconds=0.1)
+    assert found is None
+    assert await send_check.count_already_mailed(connection, command("plain"), checked) == 0
+
+
 async def test_recipients_who_hold_codes_are_counted(connection: Connection, comparison: str) -> None:
     """Recipients with an assigned or sent code of the message's lists count, whichever message they got it with."""
     await add_stock(connection, gold=40, basic=40, shortage=Shortage.PAUSE)
