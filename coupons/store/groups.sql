@@ -33,8 +33,9 @@ SELECT (SELECT id FROM sendout WHERE group_id = $1 AND finished_at IS NULL
         UNION ALL SELECT id FROM sendout WHERE finished_at IS NULL AND group_id IS NULL AND group_name = $2 LIMIT 1) AS sendout,
        (SELECT id FROM import_job WHERE group_id = $1 AND finished_at IS NULL LIMIT 1) AS import;
 
--- leave_sendouts: the finished sendouts to group $1 keep its name $2
-UPDATE sendout SET group_id = NULL, group_name = $2 WHERE group_id = $1 AND finished_at IS NOT NULL;
+-- leave_sendouts: the sendouts to group $1 keep its name $2
+-- All have ended, or are sending again since a moment, because of a retry: that needs the copied recipients only.
+UPDATE sendout SET group_id = NULL, group_name = $2 WHERE group_id = $1;
 
 -- delete_rejections: delete rejected lines of the group's imports, because they contain addresses
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE group_id = $1);

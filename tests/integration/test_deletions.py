@@ -221,6 +221,22 @@ async def test_a_sendout_that_arrives_while_its_group_is_deleted_is_rejected(
         await deleting
 
 
+async def test_a_group_is_deleted_while_mails_of_its_sendout_are_retried(
+    connection: Connection, other: Connection
+) -> None:
+    """The deletion waits for the retry, which needs no group. The sendout sends again and keeps the group's name."""
+    await add_group(connection, "g", 2)
+    await save_message(connection, "m")
+    sendout_id = await finish_sendout(connection, DeliveryState.REFUSED)
+    async with connection.transaction():
+        await retries.retry(connection, sendout_id, Choice(refused=True))
+        deleting = asyncio.create_task(groups.delete(other, "g"))
+        await until_blocked(connection, deleting)
+    assert await deleting == 2
+    found = await sendout_views.get(connection, sendout_id)
+    assert (found.state, found.group, found.remaining) == ("sending", "g", 1)
+
+
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
