@@ -674,6 +674,19 @@ async def test_lists_show_their_numbers_and_imports(site: AsyncClient, connectio
     assert (await site.get("/lists/autumn")).status_code == 404
 
 
+async def test_an_interrupted_sendout_of_an_archived_list_names_the_remedy(
+    site: AsyncClient, connection: Connection
+) -> None:
+    """The sendout's page names the command that restores the list instead of the button that imports codes."""
+    sendout_id = await interrupted_sendout(connection)
+    assert "Import codes</a>" in (await site.get(f"/sendouts/{sendout_id}")).text
+    await lists.archive(connection, "spring-10")
+    page = (await site.get(f"/sendouts/{sendout_id}")).text
+    assert "Import codes</a>" not in page
+    assert "<code>coupons list restore spring-10</code>" in page
+    assert (await site.get(f"/api/sendouts/{sendout_id}")).json()["sendout"]["lists"][0]["archived"] is True
+
+
 async def test_an_archived_list_offers_no_import(site: AsyncClient, connection: Connection) -> None:
     """The page of an archived list exists, and shows that it is archived."""
     await add_list(connection, "old")
