@@ -502,7 +502,8 @@ CREATE INDEX delivery_batch_due ON delivery_batch (sendout_id, due_at DESC, numb
 CREATE INDEX delivery_batch_uncertain ON delivery_batch (sendout_id) WHERE uncertain > 0;
 
 -- The outcomes of a sendout at several times: the sums of `outcomes` and `first_outcomes` over its batches. They give its
--- rate and the time left. Workers append a sample every few seconds and keep the last minute.
+-- rate and the time left. Workers append a sample every few seconds and keep the last minute. The row is deleted when
+-- the sendout ends.
 CREATE TABLE sendout_speed (
     sendout_id     uuid PRIMARY KEY REFERENCES sendout,
     times          timestamptz[] NOT NULL,

@@ -13,6 +13,8 @@ from coupons.batching import BATCH_SECONDS, paced_batch
 
 SAMPLE_SECONDS = 2.0
 """Workers store at most one sample of a sendout in this time."""
+SMALL_SENDOUT = 20
+"""Workers store no samples of a sendout to at most this number of recipients: it is finished before it has a rate."""
 SAMPLES = 32
 """The number of samples that are kept: those of the last minute."""
 WINDOW_SECONDS = 30.0

@@ -56,6 +56,8 @@ class Batch:
     """The batch belongs to the first part of a sendout, after which the sendout pauses."""
     per_hour: float | None = None
     """The sendout's rate limit. Once it changes, no more mails of this batch are handed over under this lease."""
+    recipients: int = 0
+    """The number of recipients of the whole sendout."""
 
     @property
     def most_mails(self) -> int | None:
@@ -193,6 +195,7 @@ def _batch(row: asyncpg.Record) -> Batch:
         row.get("waiting_reason"),
         row.get("rest_held", False),
         row["per_hour"],
+        row.get("recipients", 0),
     )
 
 

@@ -4,13 +4,13 @@
 -- one that became due last is claimed. The statement returns no row while the restore guard blocks sending, because
 -- closing a batch would return codes that may have been sent since the backup.
 WITH sending AS MATERIALIZED (
-    SELECT id, state, per_hour, waiting_reason, CASE WHEN state = 'sending' AND rest_held THEN first_part END AS only_first
+    SELECT id, state, per_hour, waiting_reason, recipients, CASE WHEN state = 'sending' AND rest_held THEN first_part END AS only_first
     FROM sendout
     WHERE database_accepted() AND finished_at IS NULL
       AND (state IN ('cancelled', 'failed') OR (NOT $3 AND state = 'sending' AND next_batch_at <= now()))
     ORDER BY random()
 ), due AS (
-    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting_reason, s.only_first IS NOT NULL AS rest_held
+    SELECT b.sendout_id, b.number, b.in_flight, s.state, s.per_hour, s.waiting_reason, s.recipients, s.only_first IS NOT NULL AS rest_held
     FROM sending s CROSS JOIN LATERAL (
         SELECT sendout_id, number, in_flight FROM delivery_batch
         WHERE sendout_id = s.id AND NOT closed AND due_at <= now() AND (lease_until IS NULL OR lease_until < now())
@@ -24,15 +24,19 @@ SET lease_token = gen_random_uuid(), lease_owner = $1, lease_until = now() + mak
     claimed_at = now()
 FROM due WHERE b.sendout_id = due.sendout_id AND b.number = due.number
 RETURNING b.sendout_id, b.number, b.first_delivery, b.last_delivery, b.lease_token, due.state AS sendout_state,
-          due.in_flight AS abandoned, due.per_hour, due.waiting_reason, due.rest_held;
+          due.in_flight AS abandoned, due.per_hour, due.waiting_reason, due.rest_held, due.recipients;
 
 -- sample: store how many outcomes sendout $1 has, unless this was done within $2 seconds; keep the last $3 samples
 -- The time of a sample is that of the last outcome: relays often accept mails in bursts, and the time since the last burst
 -- says nothing about the rate. If there was no outcome within 5 s, it is now.
+-- The lock keeps the sendout from ending, because its end deletes the samples.
+WITH unfinished AS MATERIALIZED (
+    SELECT id FROM sendout WHERE id = $1 AND finished_at IS NULL FOR KEY SHARE
+)
 INSERT INTO sendout_speed AS s (sendout_id, times, outcomes, first_outcomes)
 SELECT $1, ARRAY[CASE WHEN max(progressed_at) > now() - interval '5 s' THEN max(progressed_at) ELSE now() END], ARRAY[sum(outcomes)], ARRAY[sum(first_outcomes)]
 FROM delivery_batch
-WHERE sendout_id = $1 AND NOT EXISTS (
+WHERE sendout_id = (SELECT id FROM unfinished) AND NOT EXISTS (
     SELECT FROM sendout_speed WHERE sendout_id = $1 AND times[cardinality(times)] > now() - make_interval(secs => $2))
 HAVING count(*) > 0
 ON CONFLICT (sendout_id) DO UPDATE

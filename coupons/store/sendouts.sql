@@ -125,6 +125,9 @@ UPDATE sendout SET state = 'paused', reason = $2, waiting_reason = NULL WHERE id
 -- cancel: cancel a sendout that has not ended; workers then close its batches
 -- The caller has locked the sendout's row, so that this statement sees the batches of a concurrent snapshot. If the sendout
 -- has not started, it never does.
+WITH samples AS (
+    DELETE FROM sendout_speed WHERE sendout_id = $1
+)
 UPDATE sendout
 SET state = 'cancelled', reason = NULL, waiting_reason = NULL, not_resumed = NULL, lease_token = NULL, lease_owner = NULL, lease_until = NULL,
     finished_at = CASE WHEN EXISTS (SELECT FROM delivery_batch WHERE sendout_id = $1 AND NOT closed) THEN NULL ELSE now() END,
@@ -170,6 +173,9 @@ WHERE id = $1 AND state IN ('sending', 'cancelled', 'failed') AND finished_at IS
 FOR UPDATE;
 
 -- finish: end a sendout whose deliveries all have a final state; return its numbers of refused and uncertain mails
+WITH samples AS (
+    DELETE FROM sendout_speed WHERE sendout_id = $1
+)
 UPDATE sendout s
 SET state = CASE state WHEN 'sending' THEN 'finished' ELSE state END, finished_at = now(), waiting_reason = NULL
 FROM (

@@ -111,7 +111,7 @@ GRANT SELECT,
               in_flight, last_flush, flushed_at, claimed_at, deferred, next_attempt_at, outcomes, first_outcomes,
               progressed_at)
     ON delivery_batch TO coupons_sender;
-GRANT SELECT, INSERT, UPDATE (times, outcomes, first_outcomes) ON sendout_speed TO coupons_sender;
+GRANT SELECT, INSERT, UPDATE (times, outcomes, first_outcomes), DELETE ON sendout_speed TO coupons_sender;
 GRANT SELECT, UPDATE (state, attempts, due_at, reply, changed_at, deferred_since, was_uncertain, lists)
     ON delivery TO coupons_sender;
 GRANT INSERT ON delivery_attempt TO coupons_sender;
@@ -132,6 +132,7 @@ GRANT UPDATE (state, reason, not_resumed, waiting_reason, start_at, per_hour, ov
               resumed_at, rest_held, finished_at, lease_token, lease_owner, lease_until)
     ON sendout TO coupons_web;
 GRANT UPDATE (reserved, assigned, sent, missing) ON sendout_list TO coupons_web;
+GRANT DELETE ON sendout_speed TO coupons_web;  -- when a sendout is cancelled
 GRANT UPDATE (remaining, sent, refused, uncertain, closed, due_at, deferred, next_attempt_at) ON delivery_batch TO coupons_web;
 GRANT UPDATE (state, changed_at, due_at, deferred_since, reply, address, address_key) ON delivery TO coupons_web;
 GRANT INSERT, UPDATE (address) ON delivery_attempt TO coupons_web;

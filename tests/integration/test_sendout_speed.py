@@ -6,11 +6,12 @@ from unittest import mock
 import pytest
 
 from coupons import migrate
-from coupons.database import Connection, connect
-from coupons.sendout_speed import SAMPLES
+from coupons.database import Connection, connect, open_pool
+from coupons.sendout_speed import SAMPLES, SMALL_SENDOUT
 from coupons.states import DeliveryState
 from coupons.store import deliveries, retries, sendout_views, sendouts
 from coupons.store.deliveries import DeliveryResult
+from tests.factories import LEASE_SECONDS
 from tests.integration.test_retries import (
     DEFERRED,
     REFUSED,
@@ -22,6 +23,8 @@ from tests.integration.test_retries import (
     sending,
 )
 from tests.locks import until_blocked
+from workers.delivery.in_flight import Flush
+from workers.delivery.recorder import Recorder
 
 DEFER_TWO = outcomes(DeliveryState.DEFERRED, (1, 9))
 BATCHES = "SELECT number, remaining, deferred, outcomes, first_outcomes FROM delivery_batch ORDER BY number"
@@ -220,6 +223,51 @@ async def test_a_sample_does_not_wait_for_another_worker(connection: Connection,
     async with connect(database_url) as other:
         await asyncio.gather(deliveries.sample(connection, first), deliveries.sample(other, first))
     assert await connection.fetchval("SELECT cardinality(times) FROM sendout_speed") in (2, 3)
+
+
+async def sample_count(connection: Connection) -> int:
+    found: int = await connection.fetchval("SELECT count(*) FROM sendout_speed")
+    return found
+
+
+async def test_samples_are_deleted_when_the_sendout_ends(connection: Connection) -> None:
+    """The table does not grow with the history, also if a worker stores its last sample late."""
+    sendout_id = await sending(connection)
+    batch = await claim(connection)
+    await deliveries.sample(connection, batch)
+    await deliver_batch(connection, batch)
+    await deliveries.release(connection, batch)
+    await deliver(connection)
+    assert await sample_count(connection) == 1
+    assert await sendouts.settle(connection, sendout_id)
+    await deliveries.sample(connection, batch)
+    assert await sample_count(connection) == 0
+
+
+async def test_samples_are_deleted_when_a_sendout_without_open_batches_is_cancelled(connection: Connection) -> None:
+    """A paused sendout whose mails all have an outcome ends at once when it is cancelled."""
+    sendout_id = await sending(connection)
+    batch = await claim(connection)
+    await deliveries.sample(connection, batch)
+    await deliver_batch(connection, batch)
+    await deliveries.release(connection, batch)
+    await deliver(connection)
+    await sendouts.pause(connection, sendout_id, "paused by an operator")
+    await sendouts.cancel(connection, sendout_id)
+    assert await sample_count(connection) == 0
+
+
+@pytest.mark.parametrize(("recipients", "samples"), [(SMALL_SENDOUT, 0), (SMALL_SENDOUT + 1, 1)])
+async def test_a_small_sendout_has_no_samples(
+    connection: Connection, database_url: str, recipients: int, samples: int
+) -> None:
+    """A worker stores none, because the sendout is finished before it has a rate."""
+    await sending(connection, codes=recipients, recipients=recipients)
+    batch = await claim(connection)
+    async with open_pool(database_url, size=1) as pool:
+        recorder = Recorder(pool, batch, lease_seconds=LEASE_SECONDS)
+        await recorder.record(Flush((), (), {}, frozenset(), frozenset()))
+    assert await sample_count(connection) == samples
 
 
 async def test_a_paused_sendout_has_no_rate(connection: Connection) -> None:

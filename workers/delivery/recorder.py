@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from coupons.database import TRANSIENT_ERRORS, Pool
-from coupons.sendout_speed import SAMPLE_SECONDS
+from coupons.sendout_speed import SAMPLE_SECONDS, SMALL_SENDOUT
 from coupons.store import deliveries, sendouts
 from coupons.store.deliveries import Batch
 from workers.delivery.in_flight import Flush
@@ -23,6 +23,7 @@ class Recorder:
         self._pool = pool
         self._batch = batch
         self._shows_waiting_reason = batch.waiting_reason is not None
+        self._is_sampled = batch.recipients > SMALL_SENDOUT
         self._sampled_at = -SAMPLE_SECONDS
 
     async def record(self, flush: Flush) -> bool:
@@ -58,7 +59,7 @@ class Recorder:
 
     async def _sample_speed(self) -> None:
         """Store how many outcomes the sendout has, every few seconds. The rate may lack a sample."""
-        if time.monotonic() >= self._sampled_at + SAMPLE_SECONDS:
+        if self._is_sampled and time.monotonic() >= self._sampled_at + SAMPLE_SECONDS:
             self._sampled_at = time.monotonic()
             with suppress(*TRANSIENT_ERRORS):
                 async with self._pool.acquire() as connection:
