@@ -81,17 +81,25 @@ async def delete(connection: Connection, name: str) -> int:
 
     Sendouts and imports that have ended stay, with the group's name.
 
+    The recipients are deleted before the group is locked, because a lock for minutes would hold up the commands that
+    refer to the group. If such a command arrives in the meantime, nothing is deleted.
+
     Raises Conflict if the group does not exist, or an unfinished sendout or import uses it.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_SECONDS}s'")
-        group_id = await connection.fetchval(SQL.lock, name)
+        group_id = await connection.fetchval(SQL.id, name)
         if group_id is None:
+            raise Conflict(f"there is no group {name}")
+        await _check_unused(connection, group_id, name)
+        deleted = affected(await connection.execute(SQL.delete_recipients, group_id, timeout=DELETE_SECONDS))
+        await _check_unused(connection, group_id, name)  # before the lock: an import may wait for a recipient
+        if await connection.fetchval(SQL.lock, group_id) is None:
             raise Conflict(f"there is no group {name}")
         await _check_unused(connection, group_id, name)
         await connection.execute(SQL.leave_sendouts, group_id, name)
         await connection.execute(SQL.delete_rejections, group_id, timeout=DELETE_SECONDS)
-        deleted = affected(await connection.execute(SQL.delete_recipients, group_id, timeout=DELETE_SECONDS))
+        deleted += affected(await connection.execute(SQL.delete_late_recipients, group_id, timeout=DELETE_SECONDS))
         await connection.execute(SQL.delete, group_id)
         return deleted
 

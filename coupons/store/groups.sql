@@ -15,8 +15,11 @@ FROM recipient_group WHERE name = $1;
 -- known_attributes: the attributes of all groups
 SELECT DISTINCT unnest(attributes) AS name FROM recipient_group ORDER BY 1;
 
--- lock: lock the group $1 until the transaction ends
-SELECT id FROM recipient_group WHERE name = $1 FOR UPDATE;
+-- id: the id of the group $1
+SELECT id FROM recipient_group WHERE name = $1;
+
+-- lock: lock the group with the id $1 until the transaction ends
+SELECT id FROM recipient_group WHERE id = $1 FOR UPDATE;
 
 -- lock_of_import: lock the group of import $1, before the import itself, in the order of the commands that import into it
 SELECT FROM recipient_group WHERE id = (SELECT group_id FROM import_job WHERE id = $1) FOR UPDATE;
@@ -42,6 +45,10 @@ DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE
 
 -- delete_recipients: delete all recipients of a group
 DELETE FROM recipient WHERE group_id = $1;
+
+-- delete_late_recipients: delete the recipients of imports that have ended since this transaction began, if there are any
+DELETE FROM recipient
+WHERE group_id = $1 AND EXISTS (SELECT FROM import_job j WHERE j.group_id = $1 AND j.finished_at >= now());
 
 -- delete: delete a group; its imports and sendouts keep its name
 DELETE FROM recipient_group WHERE id = $1;

@@ -132,10 +132,12 @@ async def test_an_import_that_arrives_while_its_group_is_deleted_creates_it_agai
         await until_blocked(connection, ending)
     await ending
     assert await names(connection) == ["new", "second"]
+    await connection.execute(imports.SQL.ensure_group, "third")
     async with connection.transaction():  # also between the group and the import
-        await connection.execute(imports.SQL.ensure_group, "second")
-        deleting = asyncio.create_task(groups.delete(other, "second"))
+        await connection.execute(imports.SQL.ensure_group, "third")
+        deleting = asyncio.create_task(groups.delete(other, "third"))
         await until_blocked(connection, deleting)
+        await imports.create(connection, ImportCoupons(group="third", source="file:x", format=Format(kind="csv")))
     with pytest.raises(Conflict, match="is being filled by import"):
         await deleting
 
@@ -219,6 +221,42 @@ async def test_a_sendout_that_arrives_while_its_group_is_deleted_is_rejected(
         await until_blocked(connection, deleting)
     with pytest.raises(Conflict, match="group g is used by sendout"):
         await deleting
+
+
+async def test_commands_for_a_group_do_not_wait_while_its_recipients_are_deleted(
+    connection: Connection, other: Connection
+) -> None:
+    """A sendout or an import that arrives while many recipients are deleted is accepted, and the group stays."""
+    await add_group(connection, "g", 2)
+    await save_message(connection, "m")
+    async with lock_rows(connection, "recipient"):
+        deleting = asyncio.create_task(groups.delete(other, "g"))
+        await until_blocked(connection, deleting)
+        import_id = await begin_import(connection, "g")
+    with pytest.raises(Conflict, match=f"group g is being filled by import {import_id}"):
+        await deleting
+    await cancel(connection, import_id)
+    async with lock_rows(connection, "recipient"):
+        deleting = asyncio.create_task(groups.delete(other, "g"))
+        await until_blocked(connection, deleting)
+        sendout_id = await start(connection, "m", "g")
+    with pytest.raises(Conflict, match=f"group g is used by sendout {sendout_id}"):
+        await deleting
+    assert (await groups.get(connection, "g")).recipients == 2
+
+
+async def test_recipients_of_an_import_during_the_deletion_are_deleted_too(
+    connection: Connection, other: Connection, database_url: str
+) -> None:
+    """The import has finished before the deletion locks the group."""
+    await add_group(connection, "g", 2)
+    async with connect(database_url) as third:
+        async with lock_rows(connection, "recipient"):
+            deleting = asyncio.create_task(groups.delete(other, "g"))
+            await until_blocked(connection, deleting)
+            await add_recipients(third, "g", [("late@example.org", {"first_name": "Late"})])
+        assert await deleting == 3
+    assert await connection.fetchval("SELECT count(*) FROM recipient") == 0
 
 
 async def test_a_group_is_deleted_while_mails_of_its_sendout_are_retried(
