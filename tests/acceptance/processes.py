@@ -53,6 +53,7 @@ class Worker:
         self._process = process
         self._log = log
         self._ended_as = DONE
+        self.may_log_errors = False  # an older version does when the database rejects its statements
 
     @property
     def log(self) -> str:
@@ -94,7 +95,7 @@ class Worker:
         if self._process.poll() is None:
             self.stop()
         assert self._process.returncode in {DONE, -signal.SIGKILL, self._ended_as}
-        assert "internal error" not in self.log
+        assert self.may_log_errors or "internal error" not in self.log
         assert "Traceback" not in self.log
         assert leaks(self.log) == []
 
