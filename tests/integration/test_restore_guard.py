@@ -327,7 +327,7 @@ async def test_the_console_shows_that_sending_is_blocked(
         await revoke_acceptance(connection)
         page = (await site.get("/")).text
         reason = "the database was restored from a dump"
-        assert f"No mail is sent until an operator runs `coupons restore-guard accept`: {reason}" in page
+        assert f"No mail is sent until an operator runs <code>coupons restore-guard accept</code>: {reason}" in page
 
 
 async def test_an_ordinary_role_can_check_the_restore_guard(connection: Connection) -> None:
