@@ -10,7 +10,7 @@ from coupons.states import STATE_FILTERS, SendoutState, parse_filter
 from producers.cli.job_id import JobId
 from producers.cli.output import amount, as_json, counted, emit_json, emit_next, emit_table, limit_option
 from producers.cli.runtime import asynchronous, database, settings
-from producers.cli.show import format_speed, format_start, next_step
+from producers.cli.sendout_text import format_speed, format_start, next_step
 
 if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout

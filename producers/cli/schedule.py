@@ -11,8 +11,8 @@ from coupons.states import SendoutState
 from producers.cli.output import as_json, coloured, emit_json
 from producers.cli.runtime import asynchronous, database
 from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
+from producers.cli.sendout_text import format_pace, format_start
 from producers.cli.sendouts import sendout_id
-from producers.cli.show import format_pace, format_start
 
 if TYPE_CHECKING:
     from coupons.store.sendout_views import Sendout

@@ -9,7 +9,7 @@ from coupons.states import SendoutState, Shortage
 from producers.cli.confirm import confirm, is_asked
 from producers.cli.output import COLOURS, amount, counted, emit_json, emit_warnings, moment
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, Failed, database
-from producers.cli.show import describe_first
+from producers.cli.sendout_text import describe_first
 from producers.durations import format_limit
 
 if TYPE_CHECKING:

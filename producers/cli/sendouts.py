@@ -17,8 +17,8 @@ from producers.cli.progress import Progress, check_timeout, follow, timeout_opti
 from producers.cli.runtime import DONE, FAILED, INTERRUPTED, NOT_ALL_MAILED, asynchronous, database, publish, settings
 from producers.cli.schedule_options import over_option, per_hour_option, start_at_option
 from producers.cli.send_check import check_before_sending, report_check
+from producers.cli.sendout_text import describe, format_start, format_waiting, list_problems
 from producers.cli.set_option import naming_the_remedy, parse_values
-from producers.cli.show import describe, format_start, format_waiting, list_problems
 from producers.durations import format_rate
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ from coupons.store.sendout_views import Sendout
 from coupons.store.sendouts import Ended, Queued, Rejected, Resumed, Waiting
 from coupons.topology import queue_name
 from producers.cli.outbox import _remarks
+from producers.cli.sendout_text import describe
 from producers.cli.sendouts import _progress_of
-from producers.cli.show import describe
 from producers.web.templating import page
 from producers.web.workers_view import Workers
 from tests.factories import LEASE_SECONDS, add_codes, add_group, add_list, claimed, prepare, save_message
