@@ -1,8 +1,8 @@
 """Logs on stderr, as text or as JSON lines. They never contain codes or addresses."""
 
 import logging
+import os
 import sys
-from contextlib import suppress
 from typing import TextIO, cast
 
 import structlog
@@ -41,9 +41,20 @@ class _LossyLog:
         self._file = file
 
     def write(self, text: str) -> None:
-        with suppress(OSError):
+        try:
             self._file.write(text)
+        except OSError as error:
+            self._drop(error)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             self._file.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        """Drop what cannot be written. A closed pipe gets no reader again, and Python flushes the rest at exit."""
+        if isinstance(error, BrokenPipeError):
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._file.fileno())
+            os.close(nothing)
