@@ -54,7 +54,12 @@ class Coupons:
     def __call__(self, *arguments: str, may_fail: bool = False) -> str:
         command: list[str | Path] = [COUPONS, *arguments]
         return subprocess.run(
-            command, env=self._environment, stdout=subprocess.PIPE, text=True, check=not may_fail
+            command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,  # a terminal would be asked
+            stdout=subprocess.PIPE,
+            text=True,
+            check=not may_fail,
         ).stdout
 
     def add_lists_and_groups(self) -> None:

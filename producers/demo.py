@@ -84,7 +84,7 @@ def _codes(mail: Mail) -> set[str]:
 
 
 class _Runner:
-    """Prints each command as a user would type it, and runs it."""
+    """Prints each command as a user would type it, and runs it. Without a terminal as stdin, no command asks."""
 
     def __init__(self, services: Services) -> None:
         self._environment = os.environ | services.environment()
@@ -93,7 +93,10 @@ class _Runner:
         shown = shlex.join(argument.replace(f"{DATA}/", f"{_relative(DATA)}/") for argument in arguments)
         click.secho(f"\n$ coupons {shown}", fg="cyan", bold=True)
         sys.stdout.flush()
-        code = subprocess.run([COUPONS, *arguments], env=self._environment, check=False).returncode  # noqa: S603 - ours
+        done = subprocess.run(  # noqa: S603 - ours
+            [COUPONS, *arguments], env=self._environment, stdin=subprocess.DEVNULL, check=False
+        )
+        code = done.returncode
         if code != expect:
             raise ServiceError(f"`coupons {shown}` exited with code {code} instead of {expect}")
 

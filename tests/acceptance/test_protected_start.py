@@ -1,8 +1,11 @@
 """What an operator starts is what they meant: a check in numbers, a question on a terminal, a first part."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
-from tests.acceptance.processes import FAILED, INTERRUPTED, WRONG_USAGE
+from tests.acceptance.processes import FAILED, INTERRUPTED, SETTINGS, WRONG_USAGE
 from tests.acceptance.system import Shop, addresses, codes
 
 TIER = '{{% if tier == "gold" %}}{{{{ coupon("{0}-gold") }}}}{{% else %}}{{{{ coupon("{0}-basic") }}}}{{% endif %}}\n'
@@ -118,6 +121,32 @@ def test_a_terminal_is_asked_before_a_sendout_starts(open_shop: Shop) -> None:
     assert open_shop.get_list(name).sent == 6
     nothing = open_shop.on_terminal(*sending(name, "--skip-already-mailed"), typed="y\n")
     assert "the sendout would fail: each of its recipients already got the message" in nothing.err
+
+
+def test_the_demo_asks_nothing_at_a_terminal(open_shop: Shop) -> None:
+    """It sends at once, as the operator who started it expects."""
+    stock_tiers(open_shop, "shown", gold=4)
+    arguments = tuple(map(str, sending("shown", "--wait")))
+    program = (
+        "from pathlib import PosixPath; from producers.demo import _Runner; from sandbox.services import Services; "
+        f"_Runner({open_shop.services!r})(*{arguments!r})"
+    )
+    master, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | SETTINGS,
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    assert "12 recipients: 12 sent" in done.stdout
 
 
 def test_a_terminal_is_asked_before_codes_are_removed(open_shop: Shop) -> None:
