@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from coupons.states import ImportMode
-from producers.cli.confirm import confirm_deletion
+from producers.cli.confirm import confirm_deletion, yes_option
 from producers.cli.files import FileOrUrl, format_options
 from producers.cli.group import Group
 from producers.cli.imports import import_options, run_import
@@ -115,7 +115,7 @@ async def show(name: str, limit: int, before: UUID | None, json_output: bool) ->
 
 @groups.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@yes_option
 @asynchronous
 async def delete(name: str, yes: bool) -> None:
     """Delete a group with its recipients and rejected lines.

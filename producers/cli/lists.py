@@ -5,7 +5,7 @@ from uuid import UUID
 import click
 
 from coupons.states import Shortage
-from producers.cli.confirm import confirm_deletion
+from producers.cli.confirm import confirm_deletion, yes_option
 from producers.cli.group import Group
 from producers.cli.job_id import imports_before
 from producers.cli.output import (
@@ -258,7 +258,7 @@ async def restore(name: str) -> None:
 
 @lists.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@yes_option
 @asynchronous
 async def delete(name: str, yes: bool) -> None:
     """Delete an archived list with its codes and rejected lines.

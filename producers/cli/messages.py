@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from producers.cli.confirm import confirm_deletion
+from producers.cli.confirm import confirm_deletion, yes_option
 from producers.cli.group import Group
 from producers.cli.output import as_json, counted, emit_json, emit_table, emit_warnings, moment
 from producers.cli.runtime import Failed, asynchronous, database, settings
@@ -185,7 +185,7 @@ async def show(name: str, json_output: bool) -> None:
 
 @messages.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@yes_option
 @asynchronous
 async def delete(name: str, yes: bool) -> None:
     """Delete a message with all its versions.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.cli.confirm import require_terminal
+from producers.cli.confirm import require_terminal, yes_option
 from producers.cli.group import Group
 from producers.cli.output import amount, as_json, counted, emit_json, emit_table, mark, moment
 from producers.cli.runtime import FAILED, asynchronous, database
@@ -74,7 +74,7 @@ async def show(json_output: bool) -> int | None:
 @restore_guard.command()
 @click.option("--uncertain", is_flag=True, help="Do not send the remaining mails of started sendouts. Mark them"
               " as uncertain with their codes; resolve them later with `coupons uncertain`.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@yes_option
 @as_json
 @asynchronous
 async def accept(uncertain: bool, yes: bool, json_output: bool) -> None:
