@@ -229,14 +229,18 @@ WHERE reason IS NOT NULL
 UNION ALL
 SELECT line, text, reason FROM staged_rejection;
 
--- lines_of_imported_chunk: every line of a chunk whose codes are all in list $2, with the reason sent or in_list
-SELECT s.line, s.code AS text, CASE WHEN o.is_sent THEN 'sent' ELSE 'in_list' END AS reason
-FROM keyed_code s
-LEFT JOIN (SELECT coalesce(c.fold, lower(c.code COLLATE "C")) AS key, c.variant,
-                  (SELECT state FROM delivery d
-                   WHERE d.sendout_id = c.sendout_id AND d.number = c.delivery_number) = 'sent' AS is_sent
-           FROM coupon c WHERE c.list_id = $2 AND c.sendout_id IS NOT NULL) o
-    ON o.key = s.key AND (o.variant = s.variant) IS TRUE  -- hashes the key only
+-- lines_of_imported_chunk: every line of a chunk whose codes are all in list $2, with the reason sent or in_list. The sent
+-- codes are selected first, because the planner would hash the chunk instead of them. Without sent codes there is no join
+WITH sent AS MATERIALIZED (
+    SELECT coalesce(fold, lower(code COLLATE "C")) AS key, variant FROM coupon c
+    WHERE list_id = $2 AND sendout_id IS NOT NULL
+      AND (SELECT state FROM delivery d WHERE d.sendout_id = c.sendout_id AND d.number = c.delivery_number) = 'sent'
+)
+SELECT line, code AS text, 'in_list' AS reason FROM staged_code WHERE NOT EXISTS (SELECT FROM sent)
+UNION ALL
+SELECT s.line, s.code, CASE WHEN sent.key IS NULL THEN 'in_list' ELSE 'sent' END
+FROM keyed_code s LEFT JOIN sent ON sent.key = s.key AND (sent.variant = s.variant) IS TRUE  -- hashes the key only
+WHERE EXISTS (SELECT FROM sent)
 UNION ALL
 SELECT line, text, reason FROM staged_rejection;
 
