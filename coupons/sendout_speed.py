@@ -31,6 +31,8 @@ IDLE_SECONDS = 30.0
 """If a sendout had no outcome for this time, it has no rate; earlier samples do not count afterwards."""
 RETRY_SECONDS, ITERATIONS = 60.0, 8
 """How long after its first attempt a deferred mail is retried, and how often the time left is improved for it."""
+RETRIES_TOGETHER_SECONDS = 2 * BATCH_SECONDS
+"""The retries of BATCH_SECONDS are claimed together; those of two batches may be due at the same time."""
 OVERDUE_SECONDS = 2.0
 """If no worker claims a due batch within this time, the workers and not the rate limit determine the rate."""
 
@@ -101,9 +103,14 @@ def _is_kept(pending: Pending, rate: Rate | None, per_hour: float) -> bool:
     return max(pending.batch_seconds, pending.claimed_seconds) <= BATCH_SECONDS and not is_slower
 
 
-def _seconds_left(pending: Pending, rate: Rate) -> float:
-    """The time since the last outcome has passed. Otherwise the last mails of a slow relay seem to end too late."""
-    return max(max(pending.mails / rate.first, _with_retries(pending, rate)) - rate.silent_seconds, 0)
+def _seconds_left(pending: Pending, rate: Rate) -> float | None:
+    """Return the time left; None if retries that come due may change it by more than STEADY.
+
+    The time since the last outcome has passed. Otherwise the last mails of a slow relay seem to end too late.
+    """
+    seconds = max(max(pending.mails / rate.first, _with_retries(pending, rate)) - rate.silent_seconds, 0)
+    together = pending.deferred * RETRIES_TOGETHER_SECONDS / RETRY_SECONDS
+    return None if together / rate.per_second > STEADY * seconds else seconds
 
 
 def _with_retries(pending: Pending, rate: Rate) -> float:

@@ -77,6 +77,12 @@ def test_retries_that_come_due_take_time() -> None:
     assert estimate(many, Rate(10, 10), None).seconds_left == pytest.approx(126, abs=1)
 
 
+def test_the_time_left_is_unknown_while_retries_may_change_it_by_a_fifth() -> None:
+    """60 deferred mails may add 20 retries, which take 2 s at 10 mails/s: 11 s are shown, 9 s are not."""
+    assert estimate(Pending(100, 0, 0, 0, 0, None, deferred=60), Rate(10, 9), None).seconds_left is not None
+    assert estimate(Pending(80, 0, 0, 0, 0, None, deferred=60), Rate(10, 9), None).seconds_left is None
+
+
 def test_the_time_since_the_last_outcome_has_passed() -> None:
     """Ten mails that a relay accepts together every 4 s need one more second if the last outcome is 3 s ago."""
     rate = measured(lambda seconds: 10 * (seconds // 4), 60, silent=3)
