@@ -50,6 +50,9 @@ MAX_FIRST = 1_000_000_000
 FIRST_YEAR, LAST_YEAR = 1970, 9998
 """The years allowed for a start time: Python and Postgres can represent them in every time zone."""
 MAX_COLUMN = 10_000
+MAX_SKIPPED = 1_000
+MAX_CHOSEN, MAX_CONDITIONS = 100, 20
+"""Maximum numbers of columns and conditions in the format of an import."""
 MAX_AFTER = 100
 """Maximum number of imports that a command can name in `after`."""
 MAX_REASONS = 100
@@ -156,6 +159,7 @@ Name = Annotated[str, AfterValidator(parse_name)]
 Email = Annotated[str, AfterValidator(_address)]
 Source = Annotated[str, Field(max_length=2_000), AfterValidator(_printable), AfterValidator(_source)]
 Code = Annotated[str, AfterValidator(_unicode)]
+FormatText = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
 Attribute = Annotated[str, Field(max_length=MAX_ATTRIBUTE_NAME), AfterValidator(_attribute)]
 StartAt = Annotated[AwareDatetime, AfterValidator(_start)]
 PerHour = Annotated[int, Field(ge=1, le=MAX_PER_HOUR)]
@@ -188,7 +192,7 @@ class _Frozen(BaseModel):
 class Format(_Frozen):
     """How to read the file. Omitted fields are detected from the file; an omitted encoding is UTF-8."""
 
-    later = ("header",)
+    later = ("header", "sheet", "skip_lines", "columns", "where", "allow_lookalikes", "force_encoding")
 
     kind: Literal["txt", "csv"] | None = Field(None, description="One code per line (txt), or columns (csv)")
     separator: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separator)] | None = Field(
@@ -203,6 +207,24 @@ class Format(_Frozen):
         | None
     ) = Field(None, description="Column of the codes or addresses: its name or its number, counted from 1")
     header: bool | None = Field(None, description="Whether the first line of a csv file names the columns")
+    sheet: (
+        Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+        | Annotated[int, Field(ge=1, le=MAX_COLUMN)]
+        | None
+    ) = Field(None, description="Sheet of a spreadsheet: its name or its number, counted from 1; default: the first")
+    skip_lines: Annotated[int, Field(ge=0, le=MAX_SKIPPED)] = Field(
+        0, description="Number of lines before the table, or before the first code, that are not read"
+    )
+    columns: Annotated[tuple[FormatText, ...], Field(max_length=MAX_CHOSEN), _items(MAX_CHOSEN)] = Field(
+        (), description="Columns of a group's file that become attributes: Name, or Name=attribute; default: all"
+    )
+    where: Annotated[tuple[FormatText, ...], Field(max_length=MAX_CONDITIONS), _items(MAX_CONDITIONS)] = Field(
+        (), description="Import only the rows that meet all conditions: Column=value or Column!=value"
+    )
+    allow_lookalikes: bool = Field(
+        False, description="Accept codes that mix scripts, full-width characters or several kinds of dash"
+    )
+    force_encoding: bool = Field(False, description="Read the file in `encoding` although its bytes are valid UTF-8")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -45,7 +45,11 @@ def parse_column(text: str | None) -> str | int | None:
 class FileFormat:
     """The options for reading a file. An option that is None is detected from the file. The encoding is never guessed.
 
-    `column` is a name in the header or a 1-based number. `header` states whether the first line is a header.
+    `column` is a name in the header or a 1-based number. `header` states whether the first line is a header. `sheet` is
+    the name or 1-based number of a spreadsheet's sheet. `skip_lines` lines before the table or the first code are not
+    read. `columns` are the columns that become attributes: `Name`, or `Name=attribute` to rename one. `where` selects
+    rows: `Column=value` or `Column!=value`; all conditions must hold. `allow_lookalikes` accepts codes with letters of
+    two scripts, `force_encoding` reads valid UTF-8 in another encoding.
 
     Raises FileError for an unknown encoding, an impossible separator, or a txt file with columns.
     """
@@ -55,6 +59,12 @@ class FileFormat:
     encoding: str = "utf-8"
     column: str | int | None = None
     header: bool | None = None
+    sheet: str | int | None = None
+    skip_lines: int = 0
+    columns: Sequence[str] = ()
+    where: Sequence[str] = ()
+    allow_lookalikes: bool = False
+    force_encoding: bool = False
 
     def __post_init__(self) -> None:
         if not is_encoding(self.encoding):

@@ -155,7 +155,7 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
     await check_command(connection, command)
     if command.group is not None:
         await connection.execute(SQL.ensure_group, command.group)
-    source, format_ = command.source, command.format.model_dump(exclude_none=True)
+    source, format_ = command.source, command.format.model_dump(exclude_defaults=True)
     if command.codes is not None:
         source, format_ = await _store_inline_codes(connection, command.codes), {INLINE: True}
     arguments = (command.id, command.list, command.group, command.mode, source, format_)
