@@ -49,6 +49,11 @@ class CodeReader:
         self._table = Table(file_format.separator, name, self._begin)
         self._column = 0
 
+    @property
+    def notices(self) -> list[str]:
+        """What was assumed, skipped or changed, one sentence each, without a code."""
+        return []
+
     def feed(self, data: bytes) -> CheckedCodes:
         return self._check(*self._lines.feed(data))
 

@@ -1,6 +1,7 @@
 """Reads the codes of a command. Each line is one JSON string, so that no code is mistaken for file syntax."""
 
 import json
+from typing import ClassVar
 
 from coupons.files.codes import CheckedCodes, check_codes
 
@@ -9,6 +10,7 @@ class InlineReader:
     """Reads codes like `CodeReader`. The line number is the position of the code in the command."""
 
     description = "codes of the command"
+    notices: ClassVar[list[str]] = []
 
     def __init__(self) -> None:
         self._lines = 0

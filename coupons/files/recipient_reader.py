@@ -78,6 +78,11 @@ class RecipientReader:
         self._places: list[int] = []
         self._is_reimport = False
 
+    @property
+    def notices(self) -> list[str]:
+        """What was assumed, skipped or changed, one sentence each, without an address."""
+        return []
+
     def feed(self, data: bytes) -> CheckedRecipients:
         return self._check(self._rows.feed(data))
 

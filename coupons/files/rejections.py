@@ -15,14 +15,19 @@ CODE = ("code",)
 
 
 class Reason(StrEnum):
-    """The reason why a line was rejected. The value is stored, the sentence is shown."""
+    """The reason why a line was rejected. The value is stored, the sentence is shown.
+
+    A stored reason may have a detail, such as the other list's name. Then `detailed` is shown, with the detail in it.
+    """
 
     sentence: str
+    detailed: str
 
-    def __new__(cls, value: str, sentence: str = "") -> Self:  # the default only makes Reason("url") pass type checks
+    def __new__(cls, value: str, sentence: str = "", detailed: str = "") -> Self:  # Reason("url") needs the defaults
         member = str.__new__(cls, value)
         member._value_ = value
         member.sentence = sentence
+        member.detailed = detailed
         return member
 
     TOO_LONG = "too_long", f"longer than {MAX_CODE_CHARS} characters"
@@ -34,7 +39,7 @@ class Reason(StrEnum):
     COLUMNS = "columns", "does not have as many columns as the first line"
     DUPLICATE = "duplicate", "duplicate of an earlier line"
     IN_LIST = "in_list", "already in the list"
-    OTHER_LIST = "other_list", "already in another list"
+    OTHER_LIST = "other_list", "already in another list", "already in list {}"
     ASSIGNED = "assigned", "already assigned to a recipient"
     RESERVED = "reserved", "reserved for a sendout"
     NOT_IN_LIST = "not_in_list", "not in the list"
@@ -42,36 +47,57 @@ class Reason(StrEnum):
     NO_ADDRESS = "no_address", "no e-mail address"
     BAD_ADDRESS = "bad_address", "not exactly one e-mail address"
     LONG_ATTRIBUTE = "long_attribute", "an attribute is too long"
+    # lines that are not codes
+    HEADER = "header", "looks like a header, not like a code"
+    TOTAL = "total", "looks like a total, not like a code"
+    COMMENT = "comment", "looks like a comment, not like a code"
+    NO_VALUE = "no_value", "stands for a missing value (such as NULL or N/A)"
+    ADDRESS = "address", "is an e-mail address, not a code"
+    # spelling
+    LOOKALIKE = (
+        "lookalike",
+        "contains a character that looks like another: --allow-lookalikes accepts it",
+        "contains {}: --allow-lookalikes accepts it",
+    )
+    CASE = "case", "differs from an earlier line only in case", "differs from line {} only in case"
+    QUOTES = "quotes", "has a quote that is not closed, or text after a closing quote"
+    LOST = "lost", "has lost characters: ? or U+FFFD replaces them"
+    SPELLED = "spelled", "contains a spelled character such as <U+2010>: type the character itself"
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """One rejected line, created by `reject`. `value` can be shown and stored unchanged.
 
-    For a recipient, `row` contains all cells of the line by column name, and `value` is the address. For the reason
-    OTHER_LIST, `other_list` is the name of the list that has the code.
+    For a recipient, `row` contains all cells of the line by column name, and `value` is the address. `detail` completes
+    the reason: for OTHER_LIST, it is the name of the list that has the code.
     """
 
     line: int
     value: str
     reason: Reason
     row: Mapping[str, str] | None = None
-    other_list: str = ""
+    detail: str = ""
 
     @property
     def sentence(self) -> str:
-        return describe(self.reason, self.other_list)
+        return describe(self.reason, self.detail)
+
+    @property
+    def stored_reason(self) -> str:
+        """The reason as it is stored, such as `sent` or `other_list:spring-10`."""
+        return f"{self.reason.value}:{self.detail}" if self.detail else self.reason.value
 
 
-def describe(reason: Reason, other_list: str = "") -> str:
-    """The reason in words, with the name of the list that has the code."""
-    return f"already in list {other_list}" if other_list else reason.sentence
+def describe(reason: Reason, detail: str = "") -> str:
+    """The reason in words, with its detail, such as the name of the list that has the code."""
+    return reason.detailed.format(detail) if detail and reason.detailed else reason.sentence
 
 
 def parse_reason(stored: str) -> tuple[Reason, str]:
-    """The reason and the other list's name of a stored reason, such as `sent` or `other_list:spring-10`."""
-    value, _, other_list = stored.partition(":")
-    return _REASONS[value], other_list
+    """The reason and the detail of a stored reason, such as `sent` or `other_list:spring-10`."""
+    value, _, detail = stored.partition(":")
+    return _REASONS[value], detail
 
 
 _REASONS = {reason.value: reason for reason in Reason}
@@ -97,7 +123,7 @@ def has_invisible(text: str) -> bool:
     return not text.isprintable() or _INVISIBLE(text) is not None
 
 
-def reject(line: int, value: str, reason: Reason) -> Rejected:
+def reject(line: int, value: str, reason: Reason, detail: str = "") -> Rejected:
     """A rejected line that can be stored and shown: U+FFFD replaces every invisible character.
 
     The checks reject U+FFFD too, so an unfixed line of `rejections_csv` is rejected again.
@@ -105,7 +131,7 @@ def reject(line: int, value: str, reason: Reason) -> Rejected:
     shown = value if len(value) <= MAX_SHOWN_CHARS else value[: MAX_SHOWN_CHARS - 1] + "…"
     if has_invisible(shown):
         shown = "".join("\ufffd" if has_invisible(character) else character for character in shown)
-    return Rejected(line, shown, reason)
+    return Rejected(line, shown, reason, detail=detail)
 
 
 def rejections_csv(rejected: Iterable[Rejected], columns: Sequence[str] = CODE) -> Iterator[str]:

@@ -116,7 +116,7 @@ async def stage_recipients(connection: Connection, checked: CheckedRecipients) -
 
 async def _stage_rejected(connection: Connection, rejected: list[Rejected]) -> None:
     if rejected:
-        rows = ((each.line, imports.rejection_to_text(each), each.reason.value) for each in rejected)
+        rows = ((each.line, imports.rejection_to_text(each), each.stored_reason) for each in rejected)
         await connection.copy_records_to_table("staged_rejection", records=rows, columns=["line", "text", "reason"])
 
 

@@ -426,5 +426,5 @@ def rejection_to_text(rejected: Rejected) -> str:
 def rejection_from_text(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
     """The rejected line for a text from `rejection_to_text`."""
     row = json.loads(text) if is_row else None
-    parsed, other_list = parse_reason(reason)
-    return Rejected(line, row[EMAIL] if row else text, parsed, row, other_list)
+    parsed, detail = parse_reason(reason)
+    return Rejected(line, row[EMAIL] if row else text, parsed, row, detail)

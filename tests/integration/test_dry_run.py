@@ -138,7 +138,7 @@ async def _compare(connection: Connection, expected: ImportCounts, lines: int, d
     assert done.state == "finished"
     reasons = dict.fromkeys(expected.reasons, 0)
     async for each in imports.iter_rejections(connection, done.id):
-        stored = each.reason.value + (f":{each.other_list}" if each.other_list else "")
+        stored = each.stored_reason
         reasons[stored] = reasons.get(stored, 0) + 1
     assert {parse_reason(each): n for each, n in expected.reasons.items()} == {
         parse_reason(each): n for each, n in reasons.items()
