@@ -1,5 +1,6 @@
 """One file that a user has, and the right result of its import. The tables of such files are in the modules
-`files_of_codes` and `files_of_recipients`."""
+`files_of_codes` and `files_of_recipients`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
