@@ -3,11 +3,15 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv6Address
+from typing import Self
 
 from coupons.errors import UserError
 
 MAX_ADDRESS = 254  # octets in UTF-8; RFC 5321 4.5.3.1.3 allows a path of 256 with its angle brackets
 MAX_LOCAL_PART = 64  # octets in UTF-8; RFC 5321 4.5.3.1.1
+MAX_LABEL = 63  # octets; RFC 1035 2.3.4
 MAX_SHOWN = 80  # characters of a rejected text in its error
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -17,6 +21,8 @@ _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?=[A-Za-z]){_LABEL}")  # a numeric last 
 _ADDRESS = re.compile(rf"(?=.{{1,{MAX_LOCAL_PART}}}@){_LOCAL_PART.pattern}@{_DOMAIN.pattern}")
 _UNICODE_ATOM = _ATOM.replace("[", r"[\x80-\U0010ffff", 1)
 _UNICODE_LOCAL_PART = re.compile(rf"{_UNICODE_ATOM}(?:\.{_UNICODE_ATOM})*")  # RFC 6532 3.2
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*)"')  # RFC 5321 4.1.2, RFC 6531 3.3
+_IPV4 = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})", re.ASCII)
 _HARMLESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,188}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BLANKS = " \t\u00a0"  # spreadsheets leave these around a cell; a line break is never removed
@@ -25,21 +31,64 @@ _BLANKS = " \t\u00a0"  # spreadsheets leave these around a cell; a line break is
 _AMBIGUOUS = re.compile("[\u00df\u03c2\u200c\u200d]")
 
 
+class Flaw(StrEnum):
+    """The reason why a text is not one address. `words` follow the text in a message."""
+
+    words: str
+
+    def __new__(cls, value: str, words: str = "") -> Self:  # the default only makes Flaw("blank") pass type checks
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.words = words
+        return member
+
+    EMPTY = "empty", "is empty"
+    CONTROL = "control", "has control characters"
+    LONG = "long", f"is longer than {MAX_ADDRESS} characters"
+    NO_AT = "no_at", 'has no "@"'
+    SEVERAL = "several", "has more than one address"
+    TWO_ATS = "two_ats", 'has more than one "@"'
+    BRACKETS = "brackets", "has angle brackets: write only the address, like name@example.org"
+    BLANK = "blank", "has a blank inside"
+    NO_LOCAL_PART = "no_local_part", 'has nothing before the "@"'
+    DOTS = "dots", 'has a dot at the beginning or end of the part before the "@", or two dots together'
+    CHARACTER = "character", 'has a character before the "@" that is allowed only in quotes'
+    QUOTES = "quotes", 'has incomplete quotes before the "@"'
+    INVISIBLE = "invisible", "has an invisible character"
+    LONG_LOCAL_PART = "long_local_part", f'has more than {MAX_LOCAL_PART} characters before the "@"'
+    NO_DOMAIN = "no_domain", 'has nothing after the "@"'
+    LITERAL = "literal", "has an invalid IP address in brackets: write [192.0.2.1] or [IPv6:2001:db8::1]"
+    TRAILING_DOT = "trailing_dot", "has a dot at its end"
+    NO_DOT = "no_dot", "has a domain without a dot"
+    DOMAIN_DOTS = "domain_dots", "has a dot at the beginning of its domain, or two dots together"
+    LONG_LABEL = "long_label", f"has more than {MAX_LABEL} characters between two dots of its domain"
+    HYPHEN = "hyphen", "has a hyphen at the beginning or end of a part of its domain"
+    DOMAIN_CHARACTER = "domain_character", "has a character in its domain that no domain has"
+    NUMBER = "number", "has a domain whose last part begins with a digit"
+    IDN = "idn", "has an international domain that cannot be written in ASCII (IDNA)"
+    AMBIGUOUS = "ambiguous", 'has an ambiguous domain (IDNA 2003 or 2008): write it as "xn--…"'
+    SENDER_LETTERS = "sender_letters", 'has non-ASCII letters before the "@", which only a recipient may have'
+    SENDER_LITERAL = "sender_literal", "has an IP address as its domain, which only a recipient may have"
+    SENDER_NAME = "sender_name", "contains control characters in its name"
+
+
 class AddressError(UserError, ValueError):
     """The text is not one mail address. The message quotes the text; `reason` does not, so `reason` may be logged."""
 
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(f"{_quote(text)} {reason}")
-        self.reason = reason
+    def __init__(self, flaw: Flaw, text: str) -> None:
+        super().__init__(f"{_quote(text)} {flaw.words}")
+        self.flaw = flaw
+        self.reason = flaw.words
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """A checked address.
 
-    `address` is used for mailing. It has no surrounding spaces, and its domain is in ASCII (RFC 5890 A-labels).
-    `key` is equal for two spellings of one mailbox. It ignores case in the local part as well: no provider
-    distinguishes "Ada@" from "ada@", and a recipient with two entries must not get two codes.
+    `address` is used for mailing. It has no surrounding spaces, no quotes that are not necessary (RFC 5321 4.1.2), and
+    its domain is in ASCII (RFC 5890 A-labels). `key` is equal for two spellings of one mailbox. It ignores case in the
+    local part as well: no provider distinguishes "Ada@" from "ada@", and a recipient with two entries must not get two
+    codes.
     """
 
     address: str
@@ -52,26 +101,24 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Parse exactly one address (RFC 5321 Mailbox, without quoted local parts and address literals).
+    """Parse exactly one address: a Mailbox of RFC 5321, with a domain that has a dot, or with an IPv4 or IPv6 address.
 
     The local part may contain non-ASCII letters (RFC 6531). Raises AddressError for everything else: display names,
     lists, control characters, dotless domains.
     """
     address = text.strip(_BLANKS)
-    if not address.isascii():
-        address = _normalize(address, text)
-    if not address.isascii():
-        return _parse_unicode(address, text)
-    if len(address) > MAX_ADDRESS or _ADDRESS.fullmatch(address) is None:
-        raise AddressError(_reason(address), text)
-    return Address(address, address.lower())
+    if address.isascii() and len(address) <= MAX_ADDRESS and _ADDRESS.fullmatch(address):
+        return Address(address, address.lower())
+    return _parse_unusual(address, text)
 
 
 def parse_ascii_address(text: str) -> str:
     """Parse a sender or reply address. It must be ASCII, so that every relay accepts it. Raises AddressError."""
     parsed = parse_address(text)
     if parsed.utf8:
-        raise AddressError('has non-ASCII letters before the "@", which only a recipient may have', text)
+        raise AddressError(Flaw.SENDER_LETTERS, text)
+    if parsed.address.endswith("]"):
+        raise AddressError(Flaw.SENDER_LITERAL, text)
     return parsed.address
 
 
@@ -88,51 +135,99 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].lower()
 
 
-def _normalize(address: str, text: str) -> str:
-    """The address in NFC, with the domain in ASCII."""
-    local_part, at, domain = unicodedata.normalize("NFC", address[: MAX_ADDRESS + 1]).rpartition("@")
-    if len(address) > MAX_ADDRESS or not at or _CONTROL.search(address):
-        raise AddressError(_reason(address), text)
-    if _AMBIGUOUS.search(domain):
-        raise AddressError('has an ambiguous domain (IDNA 2003 or 2008): write it as "xn--…"', text)
-    try:
-        return f"{local_part}@{domain.encode('idna').decode('ascii')}"
-    except UnicodeError:
-        raise AddressError("has an invalid domain", text) from None
-
-
-def _parse_unicode(address: str, text: str) -> Address:
-    local_part, _, domain = address.rpartition("@")
+def _parse_unusual(address: str, text: str) -> Address:
+    if flaw := _flaw(address):
+        raise AddressError(flaw, text)
+    local_part, _, domain = unicodedata.normalize("NFC", address).rpartition("@")
+    parts = _minimal_local_part(local_part), _ascii_domain(domain)
+    if flaw := next((part for part in parts if isinstance(part, Flaw)), None):
+        raise AddressError(flaw, text)
+    parsed = "@".join(parts)
     # Lower case instead of case folding, which would merge "straße@" and "strasse@": these may be two people.
-    key = unicodedata.normalize("NFC", address.lower())
-    if (
-        not local_part.isprintable()  # spaces, format characters (zero-width, right-to-left), surrogates
-        or _UNICODE_LOCAL_PART.fullmatch(local_part) is None
-        or len(local_part.encode()) > MAX_LOCAL_PART
-        or max(len(address.encode()), len(key)) > MAX_ADDRESS
-        or _DOMAIN.fullmatch(domain) is None
-    ):
-        raise AddressError(_reason(address), text)
-    return Address(address, key)
+    key = unicodedata.normalize("NFC", parsed.lower())
+    if max(len(parsed.encode()), len(key)) > MAX_ADDRESS:
+        raise AddressError(Flaw.LONG, text)
+    return Address(parsed, key)
 
 
-def _reason(address: str) -> str:
-    """The most helpful reason for rejecting `address`."""
-    local_part, at, domain = address.rpartition("@")
-    octets = len(local_part.encode(errors="replace"))
+def _flaw(address: str) -> Flaw | None:
+    """A flaw of the whole text."""
     checks = (
-        (not address, "is empty"),
-        (_CONTROL.search(address), "has control characters"),
-        (len(address) + octets - len(local_part) > MAX_ADDRESS, f"is longer than {MAX_ADDRESS} characters"),
-        (not at, 'has no "@"'),
-        (
-            not _UNICODE_LOCAL_PART.fullmatch(local_part) or not local_part.isprintable(),
-            "is not one plain address like name@example.org",
-        ),
-        (octets > MAX_LOCAL_PART, f'has more than {MAX_LOCAL_PART} characters before the "@"'),
-        ("." not in domain, "has a domain without a dot"),
+        (not address, Flaw.EMPTY),
+        (_CONTROL.search(address), Flaw.CONTROL),
+        (len(address) > MAX_ADDRESS, Flaw.LONG),
+        ("@" not in address, Flaw.NO_AT),
     )
-    return next((reason for failed, reason in checks if failed), "has an invalid domain")
+    return next((flaw for failed, flaw in checks if failed), None)
+
+
+def _minimal_local_part(written: str) -> str | Flaw:
+    """The local part with quotes only if they are necessary: all quoted forms are equivalent (RFC 5321 4.1.2)."""
+    local_part = written
+    if quoted := _QUOTED.fullmatch(written):
+        content = re.sub(r"\\(.)", r"\1", quoted[1])
+        is_plain = _UNICODE_LOCAL_PART.fullmatch(content) is not None
+        local_part = content if is_plain else '"' + re.sub(r'(["\\])', r"\\\1", content) + '"'
+    elif not _UNICODE_LOCAL_PART.fullmatch(written):
+        return _local_part_flaw(written)
+    if not local_part.isprintable():  # spaces except " ", format characters (zero-width, right-to-left), surrogates
+        return Flaw.BLANK if any(map(str.isspace, local_part)) else Flaw.INVISIBLE
+    return local_part if len(local_part.encode()) <= MAX_LOCAL_PART else Flaw.LONG_LOCAL_PART
+
+
+def _local_part_flaw(written: str) -> Flaw:
+    several = re.search(r"@.*[\s,;/|]", written)
+    checks = (
+        (not written, Flaw.NO_LOCAL_PART),
+        ("<" in written or ">" in written, Flaw.BRACKETS),
+        ("@" in written, Flaw.SEVERAL if several else Flaw.TWO_ATS),
+        ('"' in written, Flaw.QUOTES),
+        (any(map(str.isspace, written)), Flaw.BLANK),
+        (not written.isprintable(), Flaw.INVISIBLE),
+        (f".{written}.".count(".."), Flaw.DOTS),
+    )
+    return next((flaw for failed, flaw in checks if failed), Flaw.CHARACTER)
+
+
+def _ascii_domain(written: str) -> str | Flaw:
+    """The domain in ASCII. The form of an IP address is the canonical one."""
+    if written.startswith("["):
+        return _literal(written[1:-1]) if written.endswith("]") else Flaw.LITERAL
+    if _AMBIGUOUS.search(written):
+        return Flaw.AMBIGUOUS
+    try:
+        domain = written if written.isascii() else written.encode("idna").decode("ascii")
+    except UnicodeError:
+        return _domain_flaw(written, otherwise=Flaw.IDN)
+    return domain if _DOMAIN.fullmatch(domain) else _domain_flaw(domain, otherwise=Flaw.NUMBER)
+
+
+def _literal(content: str) -> str | Flaw:
+    if numbers := _IPV4.fullmatch(content):
+        octets = list(map(int, numbers.groups()))
+        return f"[{'.'.join(map(str, octets))}]" if max(octets) <= 255 else Flaw.LITERAL
+    tag, _, host = content.partition(":")
+    try:
+        return f"[IPv6:{IPv6Address(host)}]" if tag.lower() == "ipv6" and "%" not in host else Flaw.LITERAL
+    except ValueError:
+        return Flaw.LITERAL
+
+
+def _domain_flaw(domain: str, *, otherwise: Flaw) -> Flaw:
+    labels = domain.split(".")
+    checks = (
+        (not domain, Flaw.NO_DOMAIN),
+        ("<" in domain or ">" in domain, Flaw.BRACKETS),
+        (any(map(str.isspace, domain)), Flaw.BLANK),
+        (not domain.isprintable(), Flaw.INVISIBLE),
+        (domain.endswith(".") and domain.strip("."), Flaw.TRAILING_DOT),
+        ("" in labels, Flaw.DOMAIN_DOTS),
+        (domain.isascii() and not re.fullmatch(r"[A-Za-z0-9.-]+", domain), Flaw.DOMAIN_CHARACTER),
+        (len(labels) == 1, Flaw.NO_DOT),
+        (max(map(len, labels)) > MAX_LABEL, Flaw.LONG_LABEL),
+        (any(label[0] == "-" or label[-1] == "-" for label in labels if label), Flaw.HYPHEN),
+    )
+    return next((flaw for failed, flaw in checks if failed), otherwise)
 
 
 def _quote(text: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from coupons.addresses import AddressError, parse_ascii_address
+from coupons.addresses import AddressError, Flaw, parse_ascii_address
 from coupons.attributes import CONTROL
 
 _MAILBOX = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)" *|(?P<name>[^@,;:<>"\\]*))<(?P<address>[^<>]*)>')
@@ -25,5 +25,5 @@ def parse_mailbox(text: str) -> Mailbox:
         return Mailbox("", parse_ascii_address(text))
     name = (found["name"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")).strip()
     if CONTROL(name):
-        raise AddressError("contains control characters in its name", text)
+        raise AddressError(Flaw.SENDER_NAME, text)
     return Mailbox(name, parse_ascii_address(found["address"]))
