@@ -183,7 +183,9 @@ CREATE TABLE recipient_group (
 CREATE TABLE recipient (
     group_id    bigint NOT NULL,
     address_key text NOT NULL CHECK (char_length(address_key) BETWEEN 3 AND 254),  -- one for all spellings of an address
-    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),  -- used as the mail's recipient
+    -- Used as the mail's recipient. Only a quoted local part may contain blanks, commas and angle brackets.
+    address     text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'
+                OR address ~ '^"([^"\\[:cntrl:]]|\\["\\])*"@[^[:cntrl:][:space:],<>"@]+$'),
     attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
     import_id   uuid,  -- the last import with this address
     PRIMARY KEY (group_id, address_key)
@@ -535,7 +537,8 @@ CREATE TABLE delivery (
     sendout_id     uuid NOT NULL,
     number         integer NOT NULL CHECK (number > 0),
     address_key    text NOT NULL,
-    address        text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'),
+    address        text NOT NULL CHECK (address !~ '[[:cntrl:][:space:],<>]'
+                   OR address ~ '^"([^"\\[:cntrl:]]|\\["\\])*"@[^[:cntrl:][:space:],<>"@]+$'),
     attributes     jsonb NOT NULL DEFAULT '{}',
     state          text NOT NULL DEFAULT 'pending' CHECK (state IN
                    ('pending', 'deferred', 'sent', 'refused', 'uncertain', 'cancelled')),

@@ -27,7 +27,7 @@ READ_BYTES = 65_536
 LINE_END = b"\r\n"
 MAIL_END = b"\r\n.\r\n"
 FROM = re.compile(rb"FROM:<([^<>\s]*)>(?: SIZE=\d+| BODY=7BIT| BODY=8BITMIME)*", re.IGNORECASE)
-TO = re.compile(rb"TO:<([^<>\s]+)>", re.IGNORECASE)
+TO = re.compile(rb'TO:<([^<>"\s]+|"(?:[^"\\\r\n]|\\.)*"@[^<>\s]+)>', re.IGNORECASE)
 
 GREETING = b"220 sink.localhost ESMTP\r\n"
 HELLO = b"250 sink.localhost\r\n"

@@ -15,9 +15,10 @@ from coupons.smtp import Limits, Relays, SmtpAddress
 from coupons.store import deliveries, sendout_views, sendouts
 from coupons.store.deliveries import Delivery
 from sandbox.services import Sink, private_sink
+from tests.factories import add_list, add_recipients, prepare, save_message, start
 from tests.smtp_server import Act, serving
 from tests.waiting import cancel, until
-from tests.worker_harness import batch_sender, prepare_batch
+from tests.worker_harness import batch_sender, load_batch, prepare_batch
 from workers.delivery.renderer import Mail, Renderer
 
 RECIPIENTS, WINDOW = 100, 4
@@ -62,6 +63,23 @@ async def test_a_worker_that_lost_its_lease_hands_over_no_more_mails(
                 await task
             arrived = len(sink.mails())
         assert len(sink.mails()) <= arrived + 4  # on each of two connections one mail is sent, one is behind it
+
+
+async def test_mails_to_all_forms_of_an_address_arrive(connection: Connection, pool: Pool, tmp_path: Path) -> None:
+    """The database keeps each form of an address that RFC 5321 allows, and the relay gets it unchanged."""
+    addresses = ['"Ada Lovelace"@example.org', '"a,b<c>"@example.org', '"a\\"b@c"@example.org', "ada@[192.0.2.1]"]
+    await add_list(connection, "a", len(addresses))
+    people: list[tuple[str, dict[str, str]]] = [(address, {"first_name": "Ada"}) for address in addresses]
+    await add_recipients(connection, "g", people)
+    await save_message(connection, "m", "a")
+    await start(connection, "m", "g")
+    await prepare(connection)
+    batch, renderer, due = await load_batch(connection)
+    with private_sink(tmp_path / "mails.jsonl") as sink:
+        async with Relays(SmtpAddress.parse_all(sink.url)) as relays:
+            with batch_sender(pool, batch, renderer, relays, window=50) as sender:
+                await sender.run(due)
+        assert sorted(mail.rcpt_to[0] for mail in sink.mails()) == sorted(addresses)
 
 
 async def test_a_pause_takes_back_queued_mails(connection: Connection, pool: Pool, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from coupons.addresses import parse_address
 from coupons.mail import Envelope, compile_email, message_id
 from coupons.smtp import Limits, Outcome, Relays, Sent, SmtpAddress
 from coupons.templates.rendering import Coupon, Parts, Template
@@ -55,6 +56,20 @@ async def test_each_mail_passes_postfix_once_and_unchanged(postfix: Postfix, sin
     assert not complaints(postfix)
 
 
+async def test_a_quoted_local_part_passes_postfix(postfix: Postfix, sink: Sink) -> None:
+    """Postfix accepts and relays mails to quoted local parts, and the sink gets each of these mailboxes."""
+    written = ['"Ada Lovelace"@example.org', '"a,b;<c>"@example.org', '"a\\"b\\\\"@example.org', '"ada..l"@example.org']
+    addresses = [parse_address(each).address for each in written]
+    outcomes = await send_all(postfix.url, [envelope(7, rcpt=address) for address in addresses])
+    assert all(isinstance(outcomes[address], Sent) for address in addresses)
+
+    await until(lambda: not postfix.queued(), "an empty queue", within=ARRIVAL_SECONDS, seen=postfix.queued)
+    arrived = sink.mails()
+    assert sorted(parse_address(mail.rcpt_to[0]).address for mail in arrived) == sorted(addresses)
+    for mail in arrived:
+        assert f"To: {parse_address(mail.rcpt_to[0]).address}\r\n".encode() in mail.data
+
+
 def complaints(postfix: Postfix) -> list[str]:
     """Return the log lines about clients, except for connects and disconnects."""
     about_clients = [line for line in postfix.log.read_text().splitlines() if "/smtpd[" in line]
@@ -83,13 +98,13 @@ async def send_all(url: str, envelopes: list[Envelope]) -> dict[str, Outcome]:
     return outcomes
 
 
-def envelope(number: int) -> Envelope:
+def envelope(number: int, *, rcpt: str = "") -> Envelope:
     compiled = compile_email(
         template=Template(Parts(subject="Für {{ first_name }}", text=TEXT, html=HTML)),
         sender="Garden Shop <shop@example.org>",
     )
     return compiled.write(
-        rcpt=f"c{number}@example.org",
+        rcpt=rcpt or f"c{number}@example.org",
         message_id=message_id(SENDOUT, number, "example.org"),
         date=datetime(2026, 3, 1, tzinfo=UTC),
         attributes={"first_name": f"Zoë {number}"},

@@ -252,6 +252,10 @@ FORBIDDEN = {
     "recipient_address_key_check: a key that is not an address": "UPDATE recipient SET address_key = 'x' "
     "WHERE address_key = 'c1@example.org'",
     "recipient_address_check: a recipient's address with a line break": ADDRESS.format("recipient"),
+    "recipient_address_check: a recipient's address with blanks outside quotes": "UPDATE recipient "
+    "SET address = 'a b@b.de' WHERE address = 'c1@example.org'",
+    "recipient_address_check: two recipients' addresses behind a quote": "UPDATE recipient "
+    """SET address = '"a" x"@b.de, x@y.de' WHERE address = 'c1@example.org'""",
     "recipient_attributes_check: attributes that are not an object": "UPDATE recipient SET attributes = '[]'",
     "message_name_check: a message name in capitals": "UPDATE message SET name = 'M'",
     "message_version_check: a version before the first": "UPDATE message SET version = 0",
