@@ -24,9 +24,18 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": 
 def attribute_name(header: str) -> str:
     """The attribute name for a column header: "First Name" becomes first_name, "Größe (cm)" becomes groesse_cm.
 
-    The name is empty if no letter or digit of the header has an ASCII form.
+    Letters of other scripts are transliterated: "Имя" becomes imya. The name is empty if no letter or digit of the
+    header has an ASCII form.
     """
     composed = unicodedata.normalize("NFC", header).lower().translate(_UMLAUTS)
-    letters = unicodedata.normalize("NFKD", composed).encode("ascii", "ignore").decode("ascii")
+    letters = composed if composed.isascii() else "".join(map(_in_ascii, composed)).lower()
     name = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")
     return f"_{name}" if name[:1].isdigit() else name
+
+
+def _in_ascii(character: str) -> str:
+    """The character without its accents if its letter is Latin, else its transliteration."""
+    from anyascii import anyascii  # noqa: PLC0415 # takes 20 ms, and only headers in other scripts need it
+
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")
+    return plain or anyascii(character)

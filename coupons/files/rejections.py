@@ -45,7 +45,7 @@ class Reason(StrEnum):
     NOT_IN_LIST = "not_in_list", "not in the list"
     SENT = "sent", "already sent"
     NO_ADDRESS = "no_address", "no e-mail address"
-    BAD_ADDRESS = "bad_address", "not exactly one e-mail address"
+    BAD_ADDRESS = "bad_address", "not exactly one e-mail address", "the address {}"
     LONG_ATTRIBUTE = "long_attribute", "an attribute is too long"
     # lines that are not codes
     HEADER = "header", "looks like a header, not like a code"

@@ -1,0 +1,198 @@
+"""Conditions that select the rows of a table, and a warning about columns that look like conditions.
+
+    selection = Selection(file_format.where, header)  # raises FileError; the header is empty if the file has none
+    rows = selection.select(rows)
+    selection.notices
+
+Both readers use a selection like this: `CodeReader` for the code rows, `RecipientReader` for the recipients.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+from coupons.files.columns import get_columns
+from coupons.files.csv_rows import Rows
+from coupons.files.decoding import FileError
+
+MAX_VALUES = 5
+"""A column with more values is not described: its values may say something about a person."""
+_MAX_VALUE_CHARS = 20
+_MAX_COLUMNS = 8  # that one file's notices describe
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`Column=value`, or `Column!=value` if `negated`."""
+
+    column: str
+    value: str
+    negated: bool
+
+
+def parse_condition(text: str) -> Condition:
+    """Parse `Column=value` or `Column!=value`. Raises FileError."""
+    found = re.fullmatch(r"\s*(.*?[^\s!])\s*(!?=)(.*)", text, re.DOTALL)
+    if not found:
+        raise FileError(f"--where {text[:50]!r} is not a condition: write COLUMN=VALUE or COLUMN!=VALUE")
+    return Condition(found[1], comparable(found[3]), found[2] == "!=")
+
+
+def comparable(value: str) -> str:
+    """The form in which values are compared: without surrounding blanks and without regard to case."""
+    return unicodedata.normalize("NFC", value).strip().casefold()
+
+
+class Selection:
+    """Selects the rows for which all conditions of `where` hold. Without conditions, all rows are selected.
+
+    Cells are compared without surrounding blanks and case. `excluded` counts the other rows. Raises FileError if a
+    column does not exist, is ambiguous, or if `header` is empty although there are conditions.
+    """
+
+    def __init__(self, where: Sequence[str], header: Sequence[str]) -> None:
+        self.excluded = 0
+        conditions = list(map(parse_condition, where))
+        if conditions and not any(map(str.strip, header)):
+            raise FileError("--where needs a header line with the names of the columns, and the file has none")
+        self._conditions = [(_get_column(header, each.column), each) for each in conditions]
+        mentioned = {place for place, _ in self._conditions}
+        self._tallies = [
+            _Tally(" ".join(cell.split()), place)
+            for place, cell in enumerate(header)
+            if place not in mentioned and looks_like_state(cell, header)
+        ][:_MAX_COLUMNS]
+
+    def select(self, rows: Rows) -> Rows:
+        """The rows for which all conditions hold. The others count as blank."""
+        if not rows.columns:
+            return rows
+        if self._conditions:
+            rows = self._filtered(rows)
+        for tally in self._tallies:
+            tally.add(rows.columns[tally.place])
+        return rows
+
+    @property
+    def notices(self) -> list[str]:
+        """The number of rows that were not selected, and the columns that look like conditions."""
+        excluded = f"{self.excluded:,} row{'' if self.excluded == 1 else 's'} did not match --where"
+        return [excluded] * bool(self._conditions) + [tally.notice for tally in self._tallies]
+
+    def _filtered(self, rows: Rows) -> Rows:
+        selected = [True] * len(rows.lines)
+        for place, condition in self._conditions:
+            matches = [comparable(cell) == condition.value for cell in rows.columns[place]]
+            selected = [kept and match != condition.negated for kept, match in zip(selected, matches, strict=True)]
+        others = [not kept for kept in selected]
+        self.excluded += sum(any(map(str.strip, row)) for row in compress(zip(*rows.columns, strict=True), others))
+        return Rows(
+            list(compress(rows.lines, selected)),
+            [list(compress(column, selected)) for column in rows.columns],
+            rows.rejected,
+            rows.blank + sum(others),
+        )
+
+
+def looks_like_state(name: str, header: Sequence[str] = ()) -> bool:
+    """Whether a column's name suggests that its values say which rows to import: consent, a state, or use.
+
+    `State` is a part of an address if the header has other parts of one.
+    """
+    words = _words(name)
+    joined = {"".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, start + 4)}
+    if joined & _STATE_WORDS or "".join(words) in _STATE_NAMES:
+        return True
+    return words == ["state"] and not any(_ADDRESS_WORDS & set(_words(cell)) for cell in header)
+
+
+def _get_column(header: Sequence[str], name: str) -> int:
+    found = get_columns(header, name)
+    if len(found) > 1:
+        raise FileError(f"--where: {len(found)} columns are named {name[:50]!r}: use a number, such as {found[0] + 1}")
+    return found[0]
+
+
+class _Tally:
+    """Counts the values of a column until there are too many different ones."""
+
+    def __init__(self, name: str, place: int) -> None:
+        self.place = place
+        self._name = name
+        self._values: Counter[str] = Counter()
+
+    def add(self, cells: Sequence[str]) -> None:
+        if len(self._values) <= MAX_VALUES:
+            self._values.update(map(str.strip, cells))
+
+    @property
+    def notice(self) -> str:
+        shown = f" ({', '.join(self._described())})" if self._may_be_shown() else ""
+        return f'column {self._name[:50]!r}{shown} was not considered: --where "{self._name[:50]}=VALUE" selects rows'
+
+    def _may_be_shown(self) -> bool:
+        """Whether the values are few short words or 0 and 1. Other values may be dates, codes or addresses."""
+        return 0 < len(self._values) <= MAX_VALUES and all(
+            len(value) <= _MAX_VALUE_CHARS and (value in ("0", "1") or not re.search(r"[\d@]", value))
+            for value in self._values
+        )
+
+    def _described(self) -> list[str]:
+        return [f"{value or 'empty'} {count:,}" for value, count in self._values.most_common()]
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case and without accents."""
+    decomposed = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).casefold()
+    plain = "".join(each for each in decomposed if not unicodedata.combining(each))
+    return re.findall(r"\w+", plain.translate(_LETTERS).replace("_", " "))
+
+
+_LETTERS = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "đ": "d", "\u0131": "i"})
+
+
+def _folded_words(text: str) -> frozenset[str]:
+    return frozenset("".join(_words(word)) for word in text.split())
+
+
+_ADDRESS_WORDS = _folded_words("city town zip zipcode postcode postal country street address province")
+_STATE_WORDS = _folded_words("""
+    opt-in opt-out optin optout opted consent consented permission gdpr legal-basis accepts accepts-marketing
+    marketing-allowed newsletter subscribed unsubscribed subscription subscriber-status subscribe unsubscribe bounced
+    bounce blocked suppressed blacklisted blacklist quarantine complaint complained do-not-email do-not-contact
+    do-not-mail no-mail status used is-used redeemed claimed redemptions times-used usage-count usage
+    dsgvo einwilligung eingewilligt zustimmung zugestimmt werbeeinwilligung werbeerlaubnis abgemeldet angemeldet
+    abbestellt gesperrt zustand eingelöst benutzt verwendet verbraucht vergeben zugewiesen
+    rgpd consentement abonné abonnée désabonné désabonnée désinscrit désinscrite inscrit accepte désinscription statut
+    état utilisé utilisée utilisés rebond bloqué
+    consentimiento suscrito suscriptor baja acepta estado usado usada utilizado utilizada canjeado canjeada rebotado
+    bloqueado
+    consenso iscritto disiscritto accetta stato usato usata utilizzato utilizzata riscattato riscattata bloccato
+    consentimento inscrito subscrito descadastrado aceita resgatado resgatada estado utilizado situação
+    toestemming ingeschreven uitgeschreven afgemeld aangemeld gebruikt ingewisseld verzilverd geblokkeerd
+    zgoda zgody wypisany subskrypcja stan użyty użyte wykorzystany wykorzystane zrealizowany zablokowany
+    samtycke avregistrerad prenumererar använd inlöst spärrad
+    samtykke afmeldt tilmeldt brugt indløst afmelding spærret
+    brukt innløst avmeldt påmeldt
+    suostumus tila käytetty lunastettu
+    souhlas odhlášen stav použitý použito uplatněno uplatněný
+    hozzájárulás állapot felhasznált beváltott leiratkozott
+    consimțământ stare folosit utilizat
+    izin onay durum kullanildi kullanilmis
+    согласие подписан отписан подписка статус состояние использован использовано погашен
+    згода стан використано
+    συγκαταθεση κατασταση χρησιμοποιημενο εξαργυρωθηκε
+    同意 状态 状態 已使用 使用済み
+""")
+_STATE_NAMES = _folded_words("""
+    active inactive enabled disabled valid invalid expired deleted sent sold issued available assigned
+    aktiv inaktiv gültig ungültig abgelaufen gelöscht versendet verkauft verfügbar
+    actif inactif valide expiré supprimé envoyé disponible
+    activo inactivo válido caducado enviado attivo valido scaduto inviato disponibile
+    ativo inativo disponível actief geldig verlopen verzonden beschikbaar
+    aktywny aktywna ważny wygasły wysłany dostępny giltig gyldig
+    активен активный действителен отправлен
+""")
