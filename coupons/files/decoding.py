@@ -10,22 +10,14 @@ import io
 import re
 
 from coupons.errors import UserError
+from coupons.files.content import HEAD_BYTES, recognize
 
 MAX_RECORD_CHARS = 65_536
 """Maximum length of a line, or of a CSV record over several lines: an unclosed quote must not swallow the file."""
 
 MAX_LIKELY = 3  # encodings that an error message suggests
 
-_HEAD_BYTES = 8
 _MANY_NULS = 4  # in a line; in UTF-16 read as UTF-8, every second character is a NUL
-_BINARY = {  # one layer of gzip or zip is already removed: a file that is still compressed was compressed twice
-    b"PK\x03\x04": "an Excel file or a file compressed twice, not text: save it as CSV or plain text, compressed once",
-    b"\x1f\x8b": "a file compressed twice, not text: compress it once",
-    b"\xd0\xcf\x11\xe0": "an old Excel file, not text: save it as CSV or plain text",
-    b"%PDF-1.": "a PDF file, not text: export it as CSV or plain text",
-    b"\x89PNG": "a picture, not text",
-    b"\xff\xd8\xff": "a picture, not text",
-}
 _BYTE_ORDER_MARKS = {  # UTF-32 comes first: its little-endian mark begins with the mark of UTF-16
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -34,6 +26,7 @@ _BYTE_ORDER_MARKS = {  # UTF-32 comes first: its little-endian mark begins with 
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _NEED_A_MARK = ("utf-16", "utf-32")
+_MIN_PAIRS = 4  # characters of a file that is read as UTF-16 without a byte order mark
 
 # Encodings that programs in Western and Central Europe write, the most common first. In most of them every byte is a
 # character, so only the plausibility of the text tells them apart: "ü" in cp1252 is a superscript 3 in cp850.
@@ -72,7 +65,7 @@ class Lines:
     def feed(self, data: bytes, *, final: bool = False) -> tuple[int, list[str]]:
         if self._decoder is None:
             self._head += data
-            if len(self._head) < _HEAD_BYTES and not final:
+            if len(self._head) < HEAD_BYTES and not final:
                 return self._next, []
             self._decoder, data = self._open(self._head)
         first = self._next
@@ -84,18 +77,24 @@ class Lines:
         return first, lines
 
     def _open(self, head: bytes) -> tuple[io.IncrementalNewlineDecoder, bytes]:
-        """The decoder, and the bytes after the byte order mark, which overrides the given encoding."""
-        for magic, description in _BINARY.items():
-            if head.startswith(magic):
-                raise FileError(f"{self._name} looks like {description}")
+        """The decoder, and the bytes after the byte order mark, which overrides the given encoding.
+
+        Programs that join or convert files sometimes write the mark twice. It is read as one.
+        """
         mark = next((mark for mark in _BYTE_ORDER_MARKS if head.startswith(mark)), b"")
         self._marked, self._encoding = bool(mark), _BYTE_ORDER_MARKS.get(mark, self._encoding)
+        while mark and head.startswith(mark):
+            head = head[len(mark) :]
+        if not mark and self._encoding == "utf-8":
+            self._encoding = _utf_16_without_mark(head[:HEAD_BYTES]) or self._encoding
+        if content := recognize(head[:HEAD_BYTES], self._encoding):
+            raise FileError(f"{self._name} {content}")
         if self._encoding in _NEED_A_MARK:
             raise FileError(
                 f"{self._name} has no byte order mark: specify {self._encoding}-le (Windows) or {self._encoding}-be"
             )
         decoder = codecs.getincrementaldecoder(self._encoding)("strict")
-        return io.IncrementalNewlineDecoder(decoder, translate=True), head[len(mark) :]
+        return io.IncrementalNewlineDecoder(decoder, translate=True), head
 
     def _decode(self, decoder: io.IncrementalNewlineDecoder, data: bytes, *, final: bool) -> str:
         try:
@@ -153,6 +152,22 @@ class Lines:
                     f"{self._name}, line {number}: NUL bytes (00). This is not text, or it is UTF-16 without a byte"
                     " order mark: then specify utf-16-le or utf-16-be"
                 )
+
+
+def _utf_16_without_mark(head: bytes) -> str | None:
+    """The UTF-16 encoding of text without a byte order mark, if at least half of it is ASCII.
+
+    This is not a guess: text in any other encoding contains no NUL, and here each NUL is in the same half of a pair.
+    """
+    low, high = head[0::2].count(0), head[1::2].count(0)
+    if min(low, high) or max(low, high) < max(_MIN_PAIRS, len(head) / 4):
+        return None
+    encoding = "utf-16-le" if high else "utf-16-be"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return None
+    return encoding if all(character.isprintable() or character.isspace() for character in text) else None
 
 
 def likely_encodings(line: bytes, exclude: str) -> list[str]:

@@ -22,6 +22,7 @@ _DOCUMENTS = {  # documents that are zips, by a file that each of them contains
     "[Content_Types].xml": "an Office document",
     "META-INF/manifest.xml": "an OpenDocument file",
 }
+_CLUTTER = {".ds_store", "thumbs.db", "desktop.ini"}
 _DAMAGE = (  # the errors that zipfile raised for 250,000 damaged files
     BadZipFile,
     EOFError,
@@ -92,7 +93,7 @@ def _write_whole(spool: io.FileIO, piece: bytes) -> None:
 
 
 def _only_file(archive: ZipFile, name: str) -> ZipInfo:
-    files = [each for each in archive.infolist() if not each.is_dir() and not each.filename.startswith("__MACOSX/")]
+    files = [each for each in archive.infolist() if not each.is_dir() and not _is_clutter(each.filename)]
     names = {each.filename for each in files}
     for inner, document in _DOCUMENTS.items():
         if inner in names:
@@ -105,6 +106,12 @@ def _only_file(archive: ZipFile, name: str) -> ZipInfo:
     if file.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:  # zipfile decompresses others without a bound
         raise SourceError(f"{name} uses an unsupported compression method: compress it as a standard zip or gzip")
     return file
+
+
+def _is_clutter(path: str) -> bool:
+    """Whether macOS or Windows added this file to a folder."""
+    *folders, name = path.split("/")
+    return "__MACOSX" in folders or name.startswith("._") or name.lower() in _CLUTTER
 
 
 async def _parts(archive: ZipFile, info: ZipInfo, file: io.FileIO, name: str) -> AsyncIterator[Part]:

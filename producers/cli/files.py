@@ -94,9 +94,14 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
 
     with _os_errors_of(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
         text = Text(source_of(beginning), SourceLimits.from_settings(load_settings()))
+        reader: CodeReader | RecipientReader | None = None
         async for piece in text:
-            (RecipientReader if recipients else CodeReader)(format_, text.name).feed(piece)
-            return
+            if reader:
+                return
+            reader = (RecipientReader if recipients else CodeReader)(format_, text.name)
+            reader.feed(piece)
+        if reader:
+            reader.finish()  # of a short file, a reader checks the beginning only here
 
 
 async def sha256_of(file: BinaryIO) -> bytes | None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from coupons.files.code_reader import CodeReader
 from coupons.files.codes import CheckedCodes, check_codes
+from coupons.files.content import HEAD_BYTES
 from coupons.files.csv_rows import SEPARATORS, RowReader, Rows
 from coupons.files.decoding import MAX_RECORD_CHARS, FileError, likely_encodings
 from coupons.files.format import CODE_COLUMNS, FileFormat, describe_columns, normalized_header
@@ -374,7 +375,7 @@ def test_invalid_quoting_is_rejected_at_its_line() -> None:
     """Invalid quoting is rejected at once. Otherwise the rest of the file would be kept in memory until its end."""
     reader = CodeReader(CSV, "spring.csv")
     with pytest.raises(FileError, match="line 3: invalid quoting"):
-        reader.feed(b'code\n"A1"\n"AB"C\nD4\n')
+        reader.feed(b'code\n"A1"\n"AB"C\nD4\n' + b"E5\n" * HEAD_BYTES)
 
 
 def test_a_lone_quote_opens_a_cell() -> None:
@@ -423,28 +424,34 @@ def test_an_empty_file_is_rejected(data: bytes, file_format: FileFormat) -> None
 @pytest.mark.parametrize(
     ("head", "description"),
     [
-        (
-            b"PK\x03\x04\x14\x00",
-            "an Excel file or a file compressed twice, not text: save it as CSV or plain text, compressed once",
-        ),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel file, not text: save it as CSV or plain text"),
-        (b"\x89PNG\r\n\x1a\n", "a picture, not text"),
-        (b"%PDF-1.7\n", "a PDF file, not text: export it as CSV or plain text"),
-        (b"\x1f\x8b\x08", "a file compressed twice, not text: compress it once"),
+        (b"PK\x03\x04\x14\x00", "a file compressed twice, not a list of codes or recipients: compress it once"),
+        (b"\x89PNG\r\n\x1a\n", "a picture, not a list of codes or recipients: export the table as CSV"),
+        (b"%PDF-1.7\n", "a PDF file, not a list of codes or recipients: export the table as CSV"),
     ],
 )
-def test_a_binary_file_is_identified(head: bytes, description: str) -> None:
-    """The error contains the type of a binary file, even if the file arrives byte by byte."""
+def test_other_content_is_identified(head: bytes, description: str) -> None:
+    """The error contains the content of a file that is not a list, even if the file arrives byte by byte."""
     assert error(head) == f"spring.csv looks like {description}"
     with pytest.raises(FileError, match=description):
         read(head + b"\x00" * 20, name="spring.csv", cuts=range(9))
 
 
 def test_many_nuls_are_not_text() -> None:
-    """A file full of NULs is rejected, as UTF-16 without a byte order mark and most binary files are."""
-    message = error("CODE1234\r\nCODE5678".encode("utf-16-le"))
-    assert message.startswith("spring.csv, line 1: NUL bytes (00). ")
-    assert "utf-16-le" in message
+    """A file full of NULs is rejected, as most binary files are."""
+    assert error(b"CODE1234\r\n\0C\0\0O\0D\0\0E").startswith("spring.csv, line 2: NUL bytes (00). ")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("cuts", [[], list(range(40))])
+def test_utf_16_without_a_byte_order_mark_is_read(encoding: str, cuts: list[int]) -> None:
+    """Text in UTF-16 without a byte order mark is read, because text in no other encoding contains a NUL."""
+    assert read("CODE-1\r\nGRÜN-2\r\n".encode(encoding), cuts=cuts).codes == ["CODE-1", "GRÜN-2"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_double_byte_order_mark_is_read_as_one(encoding: str) -> None:
+    """Programs that join or convert files write two byte order marks. The first code does not contain one."""
+    assert read("\ufeff\ufeffCODE1\nCODE2\n".encode(encoding)).codes == ["CODE1", "CODE2"]
 
 
 def test_a_single_nul_only_rejects_its_line() -> None:

@@ -253,6 +253,23 @@ async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> N
     assert str(caught.value).startswith(reason)
 
 
+@pytest.mark.parametrize(
+    "clutter",
+    [
+        "export/.DS_Store",
+        "__MACOSX/export/._codes.csv",
+        "export/__MACOSX/x",
+        "._codes.csv",
+        "Thumbs.db",
+        "a/Desktop.ini",
+    ],
+)
+async def test_files_that_a_system_adds_to_a_zip_are_ignored(clutter: str) -> None:
+    """A zip with one file and the files that macOS and Windows add to folders is read as the one file."""
+    text = text_of([make_zip((clutter, b"\0"), ("export/codes.csv", b"A\n"))], "export.zip")
+    assert (await read(text), text.name) == ([b"A\n"], "codes.csv")
+
+
 async def test_a_password_protected_zip_is_rejected() -> None:
     """The error for a zip with a password says so, and does not call the zip damaged."""
     packed = bytearray(make_zip((NAME, b"A\n")))

@@ -1,0 +1,90 @@
+"""Files that contain something else than a list are recognized by their structure."""
+
+import io
+import lzma
+import tarfile
+from bz2 import compress
+
+import pytest
+
+from coupons.files.code_reader import CodeReader
+from coupons.files.content import recognize
+from coupons.files.decoding import FileError
+from coupons.files.format import FileFormat
+from coupons.files.recipient_reader import RecipientReader
+
+
+def tar() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("codes.csv"), io.BytesIO())
+    return content.getvalue()
+
+
+OTHERS = {
+    "a login page": (b"<!DOCTYPE html>\n<html><head><title>Login</title></head><body></body></html>", "a web page"),
+    "a page after its comment": (b"\n<!-- saved -->\n<html lang='de'>", "a web page"),
+    "a page in XHTML": (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "x">\n<html>', "a web page"),
+    "a table of a page, as shops name it .xls": (b"<table border=1><tr><td>code</td></tr></table>", "a web page"),
+    "a part of a page": (b"<div class='error'>Bitte melden Sie sich an</div>", "a web page"),
+    "a page in capitals": (b"<HTML><BODY>", "a web page"),
+    "a page in UTF-16": ("\ufeff<html><body></body></html>".encode("utf-16-le"), "a web page"),
+    "a JSON object": (b'{\n  "codes": ["A1"]\n}', "JSON"),
+    "JSON with a byte order mark": (b'\xef\xbb\xbf {"error": "login"}', "JSON"),
+    "JSON lines": (b'{"code": "A1"}\n{"code": "B2"}\n', "JSON"),
+    "a JSON array": (b'["A1", "B2"]', "JSON"),
+    "a JSON array of objects": (b'[\n  {\n    "code": "A1"\n  }\n]', "JSON"),
+    "a JSON array of numbers": (b"[\n  4711,\n  4712\n]", "JSON"),
+    "JSON after a comment": (b'// generated\n{"codes": []}', "JSON"),
+    "XML": (b'<?xml version="1.0" encoding="UTF-8"?>\n<codes><code>A1</code></codes>', "XML"),
+    "XML without a declaration": (b"<codes>\n  <code>A1</code>\n</codes>", "XML"),
+    "an Excel 2003 file": (
+        b'<?xml version="1.0"?>\n<?mso-application progid="Excel.Sheet"?>\n<Workbook/>', "an Excel 2003 file (XML)",
+    ),
+    "a drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', "a picture"),
+    "RTF": (b"{\\rtf1\\ansi\\deff0 {\\fonttbl {\\f0 Courier;}}}", "a formatted document (RTF)"),
+    "PDF": (b"%PDF-2.0\n%\xe2\xe3\xcf\xd3\n", "a PDF file"),
+    "PNG": (b"\x89PNG\r\n\x1a\n", "a picture"),
+    "JPEG": (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a picture"),
+    "GIF": (b"GIF89a\x01\x00\x01\x00", "a picture"),
+    "BMP": (b"BM\x46\x00\x00\x00\x00\x00", "a picture"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\x00\x04", "an archive (7z)"),
+    "rar": (b"Rar!\x1a\x07\x01\x00", "an archive (rar)"),
+    "tar": (tar(), "an archive (tar)"),
+    "xz": (lzma.compress(b"A1\n"), "an archive (xz)"),
+    "bz2": (compress(b"A1\n"), "an archive (bz2)"),
+    "an empty bz2": (compress(b""), "an archive (bz2)"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00", "an archive (zstd)"),
+    "a Linux program": (b"\x7fELF\x02\x01\x01", "a program"),
+    "a Windows program": (b"MZ\x90\x00\x03\x00\x00\x00", "a program"),
+    "a script": (b"#!/usr/bin/env python3\n", "a program (script)"),
+    "an SQLite database": (b"SQLite format 3\x00", "a database (SQLite)"),
+    "contacts": (b"BEGIN:VCARD\r\nVERSION:3.0\r\n", "a file of contacts or dates (vCard, iCalendar)"),
+}  # fmt: skip
+
+CODES = [
+    "{SPRING}\n{SUMMER}\n", "<SPRING-1>\n<SPRING-2>\n", "<A>\n<B>\n", "[A-1]\n[A-2]\n", "[1234]\n[5678]\n",
+    "BM12345\nBM12346\n", "GIF89a-1\nGIF89a-2\n", "MZ-1\n", "PK-1\n", "%PDF\n", "7z-1\n", "Rar!1\n", "BZh91\n",
+    "# codes of spring\nA1\n", "//A1\n", '{"A"}\n', "<HTML-1>\nA2\n", "<TABLE2>\nA2\n", "<P>\n<Q>\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "what"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("reader", [CodeReader, RecipientReader])
+def test_other_content_is_refused_with_a_remedy(
+    content: bytes, what: str, reader: type[CodeReader | RecipientReader]
+) -> None:
+    """A file that is not a list is refused. The error says what it looks like, and what the user can do."""
+    reading = reader(FileFormat(), "codes.csv")
+    with pytest.raises(FileError) as caught:
+        reading.feed(content)
+        reading.finish()
+    message, remedy = str(caught.value).split(", not a list of codes or recipients: ")
+    assert message == f"codes.csv looks like {what}"
+    assert remedy
+
+
+@pytest.mark.parametrize("text", CODES)
+def test_a_code_may_begin_like_other_content(text: str) -> None:
+    """Codes that begin like JSON, a page, a picture or a program are not mistaken for it."""
+    assert recognize(text.encode()) is None
