@@ -228,12 +228,14 @@ CREATE TABLE message_file (
     PRIMARY KEY (message_id, name)
 );
 
--- A file for an import, stored in chunks, so that processes need no shared disk. It is deleted when its import ends.
+-- A file for an import, stored in chunks, so that processes need no shared disk. It is deleted when its import ends, or a
+-- day after the import has failed, so that the import can be retried with another format.
 CREATE TABLE upload (
     id         uuid PRIMARY KEY,
     name       text NOT NULL,
     size_bytes bigint,  -- NULL until the upload is complete; an import reads only complete uploads
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz  -- set when its import has failed
 );
 CREATE TABLE upload_chunk (
     upload_id uuid NOT NULL REFERENCES upload ON DELETE CASCADE,
@@ -288,6 +290,10 @@ CREATE TABLE import_job (
     created_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     group_name  text,  -- stays when the group is deleted
+    read_as     text,  -- how the file was read: kind, encoding, separator, header, column
+    notices     text[] NOT NULL DEFAULT '{}',  -- what was assumed, skipped, cut or left out
+    confirmed   boolean NOT NULL DEFAULT false,  -- an operator has seen the numbers of a replacement or deletion
+    allow_empty boolean NOT NULL DEFAULT false,  -- whether a replacement may leave nothing of the file
     CONSTRAINT finished_at_when_ended CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
     CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_name IS NULL) AND (list_id IS NULL OR group_id IS NULL)),
     CONSTRAINT unfinished_has_a_target CHECK (finished_at IS NOT NULL OR list_id IS NOT NULL OR group_id IS NOT NULL),

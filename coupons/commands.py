@@ -261,7 +261,7 @@ class _Command(_Frozen):
 class ImportCoupons(_Command):
     """Import codes into a list, or recipients into a group."""
 
-    later = ("group",)
+    later = ("group", "confirmed", "allow_empty")
 
     type: Literal["import"] = "import"
     list: Name | None = Field(
@@ -288,6 +288,12 @@ class ImportCoupons(_Command):
         None, description="Where the file is: `upload:ID`, `file:PATH`, `https://HOST/PATH` or `s3://BUCKET/KEY`"
     )
     format: Format = Field(Format(), description="How to read the file of `source`")
+    confirmed: bool = Field(
+        False,
+        description="Replace or delete even if more than half of the lines are rejected: an operator has seen the "
+        "numbers",
+    )
+    allow_empty: bool = Field(False, description="Replace although no line of the file is accepted")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

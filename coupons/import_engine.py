@@ -45,7 +45,7 @@ class DryRunReport:
     """What an import would do. `lines` is `blank` plus all lines in `counts`.
 
     `rejected` yields the rejected lines by line number, once. `columns` are their columns between line number and
-    reason.
+    reason. `read_as` describes how the file was read; `notices` list what was assumed, skipped, cut or left out.
     """
 
     lines: int
@@ -53,6 +53,8 @@ class DryRunReport:
     counts: ImportCounts
     columns: Sequence[str]
     rejected: AsyncIterator[Rejected]
+    read_as: str
+    notices: Sequence[str]
 
 
 async def run_import(
@@ -88,6 +90,7 @@ async def run_import(
                 return False
     if reading.position < job.position:
         raise _source_changed(source)
+    await imports.set_notices(connections[0], job, reading.read_as, reading.notices)
     if job.mode == ImportMode.REPLACE:
         return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
     return True
@@ -114,7 +117,9 @@ async def dry_run(
                 await _stage(connection, target, lines)
                 valid, blank = valid + len(lines.lines), blank + lines.blank
         async with import_chunks.dry_run(connection, target, mode, lines=valid) as (counts, rejected):
-            yield DryRunReport(reading.lines, blank, counts, reading.columns, rejected)
+            yield DryRunReport(
+                reading.lines, blank, counts, reading.columns, rejected, reading.read_as, reading.notices
+            )
     finally:
         await import_chunks.discard_staging(connection)
 
@@ -171,6 +176,14 @@ class _Reading:
     def columns(self) -> Sequence[str]:
         """The columns of a rejected line, which are known after the first line."""
         return (EMAIL, *self.reader.attributes) if isinstance(self.reader, RecipientReader) else CODE
+
+    @property
+    def read_as(self) -> str:
+        return self.reader.description if self.reader else ""
+
+    @property
+    def notices(self) -> Sequence[str]:
+        return self.reader.notices if self.reader else ()
 
     @property
     def digest(self) -> bytes:
@@ -286,7 +299,7 @@ def _ends_chunk(job: LeasedImport, pieces: int) -> bool:
 
 
 async def _record_format(connection: Connection, job: LeasedImport, reading: _Reading, text: Text) -> None:
-    """Log the format and add new attributes to the group, once, before the first lines are imported."""
+    """Store the format and add new attributes to the group, once, before the first lines are imported."""
     if reading.format_recorded or not reading.reader or not reading.reader.description:
         return
     reading.format_recorded = True
@@ -294,6 +307,7 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
         await imports.set_columns(connection, job, reading.columns)
         if job.mode != ImportMode.DELETE:
             await groups.extend(connection, job.target.id, reading.reader.attributes)
+    await imports.set_notices(connection, job, reading.read_as, reading.notices)
     await imports.log_event(connection, job.id, f"reading {text.name} as {reading.reader.description}")
 
 

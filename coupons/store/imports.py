@@ -69,6 +69,8 @@ class LeasedImport:
     lines: int
     retries: int
     lease_token: UUID
+    confirmed: bool
+    allow_empty: bool
     is_resumed: bool
     """Whether an earlier worker started the import and did not finish it."""
 
@@ -95,7 +97,8 @@ class ImportStatus:
     imported. `phase` is reading and then, in mode replace, removing: `removed` of about `to_remove` codes or recipients
     that the file does not have are removed. `per_second` is the number of lines, or removed ones, per second. `same_as`
     is the first import of the same text into the same target; it finished at `same_at`. `columns` are the columns of
-    rejected lines between line number and reason.
+    rejected lines between line number and reason. `read_as` describes how the file was read; `notices` list what was
+    assumed, skipped, cut or left out.
     """
 
     id: UUID
@@ -126,6 +129,8 @@ class ImportStatus:
     per_second: float | None
     seconds_left: float | None
     columns: Sequence[str]
+    read_as: str | None
+    notices: Sequence[str]
 
     @property
     def target(self) -> str:
@@ -158,7 +163,9 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
     source, format_ = command.source, command.format.model_dump(exclude_defaults=True)
     if command.codes is not None:
         source, format_ = await _store_inline_codes(connection, command.codes), {INLINE: True}
-    arguments = (command.id, command.list, command.group, command.mode, source, format_)
+    arguments = (
+        command.id, command.list, command.group, command.mode, source, format_, command.confirmed, command.allow_empty,
+    )  # fmt: skip
     await connection.execute(SQL.lock_list, command.list)
     if await connection.fetchval(SQL.create, *arguments) is None:
         raise Conflict(f"there is no list {command.list}")
@@ -223,6 +230,11 @@ async def set_total_bytes(connection: Connection, job: LeasedImport, total_bytes
 async def set_columns(connection: Connection, job: LeasedImport, columns: Sequence[str]) -> None:
     """Store the column names of a group's file. Call this before its first rejected row is stored."""
     await connection.execute(SQL.set_columns, job.id, job.lease_token, columns)
+
+
+async def set_notices(connection: Connection, job: LeasedImport, read_as: str, notices: Sequence[str]) -> None:
+    """Store how the import reads its file, and what it assumed, skipped, cut or left out so far."""
+    await connection.execute(SQL.set_notices, job.id, job.lease_token, read_as, notices)
 
 
 async def check_lease(connection: Connection, job: LeasedImport) -> None:

@@ -2,8 +2,8 @@
 SELECT FROM coupon_list WHERE name = $1 AND deleted_at IS NULL FOR KEY SHARE;
 
 -- create: create an import into list $2 or group $3; no row if the target does not exist
-INSERT INTO import_job (id, list_id, group_id, group_name, mode, source, format)
-SELECT $1, l.id, g.id, g.name, $4, $5, $6
+INSERT INTO import_job (id, list_id, group_id, group_name, mode, source, format, confirmed, allow_empty)
+SELECT $1, l.id, g.id, g.name, $4, $5, $6, $7, $8
 FROM (SELECT) one
 LEFT JOIN coupon_list l ON l.name = $2 AND l.deleted_at IS NULL
 LEFT JOIN recipient_group g ON g.name = $3
@@ -37,7 +37,8 @@ RETURNING j.id, j.list_id, j.group_id,
           (SELECT name FROM coupon_list WHERE id = j.list_id) AS list,
           (SELECT case_sensitive FROM coupon_list WHERE id = j.list_id) AS case_sensitive,
           j.group_name AS "group",
-          j.mode, j.source, j.format, j.position, j.digest, j.read_bytes, j.lines, j.retries, j.lease_token,
+          j.mode, j.source, j.format, j.confirmed, j.allow_empty, j.position, j.digest, j.read_bytes, j.lines, j.retries,
+          j.lease_token,
           waiting.state = 'running' AS is_resumed;
 
 -- seconds_until_due: seconds until the next postponed import is due
@@ -51,6 +52,9 @@ UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
 
 -- set_columns: store the columns $3 of the import's rows, for rows that are rejected
 UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
+
+-- set_notices: store how the import reads its file and what it assumed, skipped, cut or left out so far
+UPDATE import_job SET read_as = $3, notices = $4 WHERE id = $1 AND lease_token = $2;
 
 -- record_progress: add the counts $3, and renew the lease. Set the position: $4 bytes of text, with digest $5, are
 -- imported, and $6 bytes of the source are read. No row if the lease is lost or the stored position is not before $4
@@ -144,7 +148,8 @@ SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(reg
             THEN (greatest(j.total_bytes - work.done_bytes, 0) * extract(epoch FROM now() - j.claimed_at)
                   / (work.done_bytes - j.claimed_bytes))::float8
        END AS seconds_left,
-       coalesce(j.columns, ARRAY[CASE WHEN j.group_name IS NULL THEN 'code' ELSE 'email' END]) AS columns
+       coalesce(j.columns, ARRAY[CASE WHEN j.group_name IS NULL THEN 'code' ELSE 'email' END]) AS columns,
+       j.read_as, j.notices
 FROM import_job j
 LEFT JOIN coupon_list l ON l.id = j.list_id
 LEFT JOIN recipient_group g ON g.id = j.group_id

@@ -14,7 +14,7 @@ from coupons import __version__
 from producers.cli.closed_output import reporting_closed_output
 from producers.cli.group import Group
 from producers.cli.groups import groups
-from producers.cli.imports import import_file
+from producers.cli.imports import imports
 from producers.cli.lists import lists
 from producers.cli.messages import messages
 from producers.cli.outbox import outbox
@@ -51,7 +51,7 @@ Exit codes:
   5  sendout finished with refused or uncertain mails"""
 
 SECTIONS = {
-    "Codes, recipients, messages": (lists, import_file, groups, messages),
+    "Codes, recipients, messages": (lists, imports, groups, messages),
     "Sendouts": (send, outbox, show, resume, pause, reschedule, cancel, retry, uncertain, who),
     "Operation": (migrate, worker, web, ready, doctor, verify, restore_guard, demo, completion),
 }

@@ -10,7 +10,7 @@ import click
 from coupons.states import ImportMode, TargetKind
 from producers.cli.confirm import confirm
 from producers.cli.files import can_be_read_again, source_of, write_rejected
-from producers.cli.output import amount, counted, describe_kept, emit_json
+from producers.cli.output import amount, counted, describe_kept, describe_reading, emit_json
 from producers.cli.progress import bar
 from producers.cli.runtime import REJECTED_LINES, database, on_abort, require_activated, settings
 
@@ -30,7 +30,7 @@ async def dry_run_import(
         if rejected:
             await write_rejected(rejected, found.rejected, found.columns)
     if json_output:
-        emit_json(_counts(found))
+        emit_json({**_counts(found), "read_as": found.read_as, "notices": found.notices})
     else:
         click.echo("\n".join(_in_words(found, mode, TargetKind.LIST if list_ else TargetKind.GROUP)))
     return REJECTED_LINES if found.counts.reasons else None
@@ -136,7 +136,7 @@ KNOWN_REASONS = {
 
 
 def _in_words(found: "DryRunReport", mode: ImportMode, kind: TargetKind) -> Iterator[str]:
-    """Yield the numbers of lines, then those of codes or recipients that are not in the file."""
+    """Yield the numbers of lines, those of codes or recipients that are not in the file, and how the file was read."""
     counts = _counts(found)
     other_lists = _other_lists(found)
     invalid = counts["rejected"] - sum(counts[reason] for reason in KNOWN_REASONS) - counts["other_list"]
@@ -155,6 +155,7 @@ def _in_words(found: "DryRunReport", mode: ImportMode, kind: TargetKind) -> Iter
         what = "recipient" if kind is TargetKind.GROUP else "code"
         yield f"to be removed: {counted(counts['removed'], what)} not in the file"
         yield from describe_kept(counts["kept_reserved"], counts["kept_assigned"])
+    yield from describe_reading(found.read_as, found.notices)
 
 
 def _other_lists(found: "DryRunReport") -> list[tuple[int, str]]:

@@ -1,13 +1,14 @@
 """Files on the command line: the options that describe them, reading them here, and writing rejected lines."""
 
 import asyncio
+import csv
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
@@ -17,6 +18,7 @@ import click
 from producers.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from coupons.commands import Format
     from coupons.files.format import FileFormat
     from coupons.files.rejections import Rejected
     from coupons.sources import Source
@@ -24,6 +26,46 @@ if TYPE_CHECKING:
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 URLS = ("https:", "s3:", "file:")
+
+
+def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Accept the word TAB: a tab is hard to type."""
+    return "\t" if value and value.lower() == "tab" else value
+
+
+def _columns(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """Split each value at its commas. A name that contains a comma is quoted as in a CSV file."""
+    return tuple(cell.strip() for row in csv.reader(values, skipinitialspace=True) for cell in row if cell.strip())
+
+
+def _flag(_: click.Context, __: click.Parameter, value: bool | None) -> bool | None:
+    return value or None
+
+
+_FORMAT_OPTIONS = (
+    click.option("--kind", type=click.Choice(["txt", "csv"]), help="File type.  [default: detected]"),
+    click.option("--header/--no-header", default=None, help="Treat the first line of a table as a header."
+                 "  [default: detected]"),
+    click.option("--encoding", help="Text encoding: any Python codec. It is never detected.  [default: utf-8]"),
+    click.option("--force-encoding", is_flag=True, callback=_flag, help="Use --encoding although the file is valid"
+                 " UTF-8."),
+    click.option("--separator", callback=_separator, help="CSV column separator: one character, or TAB."
+                 "  [default: detected among ; , TAB |]"),
+    click.option("--column", help="Column that holds the codes or addresses: name or 1-based number."
+                 "  [default: detected]"),
+    click.option("--sheet", help="Sheet of a spreadsheet: name or 1-based number.  [default: the first]"),
+    click.option("--skip-lines", type=click.IntRange(0), metavar="N", help="Do not read the first N lines."),
+    click.option("--columns", multiple=True, callback=_columns, metavar="A,B=NAME", help="Only these columns of"
+                 " recipients become attributes; B=NAME renames column B.  [default: all]"),
+    click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Import only rows with this value (or"
+                 " COLUMN!=VALUE). Repeatable: all conditions must hold."),
+    click.option("--allow-lookalikes", is_flag=True, callback=_flag, help="Accept codes that mix scripts, full-width"
+                 " letters or several kinds of dash."),
+)  # fmt: skip
+_FORMAT_FIELDS = (
+    *("kind", "header", "encoding", "force_encoding", "separator", "column", "sheet", "skip_lines", "columns", "where"),
+    "allow_lookalikes",
+)
 
 T = TypeVar("T")
 
@@ -43,24 +85,33 @@ class FileOrUrl(click.File):
 
 
 def format_options(command: Any) -> Any:
-    """Add the options that describe a file of codes or recipients."""
-    for option in reversed((
-        click.option(
-            "--encoding", default="utf-8", show_default=True,
-            help="Text encoding: any Python codec. It is never detected.",
-        ),
-        click.option(
-            "--separator", callback=_separator,
-            help="CSV column separator: one character, or TAB.  [default: detected among ; , TAB |]",
-        ),
-    )):  # fmt: skip
-        command = option(command)
-    return command
+    """Add the options that describe a file of codes or recipients. The command gets them as one dict, `format_fields`.
+
+    Options that are not given are not in the dict.
+    """
+
+    @wraps(command)
+    def run(**options: Any) -> Any:
+        given = {name: options.pop(name) for name in _FORMAT_FIELDS}
+        return command(format_fields={name: value for name, value in given.items() if _is_given(value)}, **options)
+
+    described: Any = run
+    for option in reversed(_FORMAT_OPTIONS):
+        described = option(described)
+    return described
 
 
-def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Accept the word TAB: a tab is hard to type."""
-    return "\t" if value and value.lower() == "tab" else value
+def _is_given(value: object) -> bool:
+    return value is not None and value != ()
+
+
+def parse_format(fields: "Mapping[str, Any]") -> "Format":
+    """Return the format that the options describe. Raises ValidationError."""
+    from coupons.commands import Format
+    from coupons.files.format import parse_column
+
+    numbered = {name: parse_column(fields[name]) for name in ("column", "sheet") if name in fields}
+    return Format(**{**fields, **numbered})
 
 
 def source_of(file: BinaryIO, show: Callable[[Progress], None] | None = None) -> "Source":

@@ -7,7 +7,7 @@ import click
 
 from coupons.states import ImportMode
 from producers.cli.confirm import confirm_deletion, yes_option
-from producers.cli.files import FileOrUrl, format_options
+from producers.cli.files import FileOrUrl, parse_format
 from producers.cli.group import Group
 from producers.cli.imports import import_options, run_import
 from producers.cli.job_id import imports_before
@@ -32,39 +32,20 @@ def groups() -> None:
 @groups.command("import")
 @click.argument("file", type=FileOrUrl())
 @click.option("--group", required=True, help="Group to import into; created if missing.")
-@click.option(
-    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value,
-    help="\b\nadd: add or update recipients (default)\nreplace: also remove all other recipients\n"
-    "delete: remove these recipients",
-)  # fmt: skip
 @import_options
-@format_options
-@click.option("--column", help="CSV column that holds the addresses: name or 1-based number.  [default: detected]")
-@as_json
 @asynchronous
 async def import_file(
-    file: BinaryIO | str, group: str, mode: str, encoding: str, separator: str | None, column: str | None,
-    **options: Any,
-) -> int | None:  # fmt: skip
+    file: BinaryIO | str, group: str, mode: str, format_fields: dict[str, Any], **options: Any
+) -> int | None:
     """Import recipients from FILE into a group.
 
-    FILE is a CSV file with a header row, optionally compressed as .gz or .zip. Use `-` for stdin. It is uploaded, and a
-    worker imports it. FILE may also be a URL that the worker downloads: https://…, s3://bucket/key or file:///…
-    (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
-
-    The column `email` (or `E-Mail`, `mail` …) holds the address. Every other column is an attribute that messages can
-    use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the same name; with
-    --mode replace, the group has only the attributes in FILE.
-
-    Exit code 3: the import finished, but some lines were rejected. `--rejected OUTPUT` writes these lines to
-    a CSV, and `coupons show ID --rejected` prints them later.
+    This is `coupons import FILE --group GROUP`; see `coupons import --help`.
     """
-    from coupons.commands import Format
-    from coupons.files.format import parse_column
     from coupons.names import parse_name
 
-    format_ = Format(kind="csv", separator=separator, encoding=encoding, column=parse_column(column))
-    return await run_import(file, group=parse_name(group), mode=ImportMode(mode), format_=format_, **options)
+    return await run_import(
+        file, group=parse_name(group), mode=ImportMode(mode), format_=parse_format(format_fields), **options
+    )
 
 
 @groups.command()

@@ -1,4 +1,4 @@
-"""`coupons import`: imports codes into a list. `coupons group import` uses the same options and functions."""
+"""`coupons import`: imports codes into a list, or recipients into a group, and the commands about imports."""
 
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from uuid import UUID
@@ -8,7 +8,8 @@ import click
 from coupons.states import ImportMode, ImportPhase, ImportState
 from producers.cli.confirm import is_asked, require_free_stdin, yes_option
 from producers.cli.dry_run import confirm_import, dry_run_import
-from producers.cli.files import FileOrUrl, format_options, format_volume, write_rejected
+from producers.cli.files import FileOrUrl, format_options, format_volume, parse_format, write_rejected
+from producers.cli.group import DefaultGroup
 from producers.cli.output import (
     REJECTED_SHOWN,
     amount,
@@ -16,6 +17,7 @@ from producers.cli.output import (
     coloured,
     counted,
     describe_kept,
+    describe_reading,
     emit_json,
     emit_rejected,
     moment,
@@ -34,9 +36,16 @@ def import_options(command: Any) -> Any:
     """Add the options that imports into lists and into groups share."""
     for option in reversed((
         click.option(
+            "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value,
+            help="\b\nadd: add codes or recipients (default)\n"
+            "replace: also remove all other available codes,\n         or all other recipients\n"
+            "delete: remove these codes if available,\n        or these recipients",
+        ),
+        click.option(
             "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",
         ),
         yes_option,
+        click.option("--allow-empty", is_flag=True, help="Replace even if no line is accepted: nothing remains."),
         click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
         timeout_option,
         click.option(
@@ -47,6 +56,8 @@ def import_options(command: Any) -> Any:
             "--id", "id_", type=click.UUID,
             help="Idempotency key: repeating the command with the same id starts no second import.",
         ),
+        format_options,
+        as_json,
     )):  # fmt: skip
         command = option(command)
     return command
@@ -54,29 +65,24 @@ def import_options(command: Any) -> Any:
 
 @click.command("import")
 @click.argument("file", type=FileOrUrl())
-@click.option("--list", "list_", required=True, help="List to import into.")
-@click.option(
-    "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value,
-    help="\b\nadd: add codes (default)\nreplace: also remove all other available codes\n"
-    "delete: remove these codes if available",
-)  # fmt: skip
+@click.option("--list", "list_", help="List to import codes into.")
+@click.option("--group", help="Group to import recipients into; created if missing.")
 @import_options
-@click.option("--kind", type=click.Choice(["txt", "csv"]), help="File type.  [default: detected]")
-@click.option("--header/--no-header", default=None, help="Treat the first line of a CSV file as a header."
-              "  [default: detected]")  # fmt: skip
-@format_options
-@click.option("--column", help="CSV column that holds the codes: name or 1-based number.  [default: detected]")
-@as_json
 @asynchronous
 async def import_file(
-    file: BinaryIO | str, list_: str, mode: str, kind: str | None, header: bool | None, encoding: str,
-    separator: str | None, column: str | None, **options: Any,
+    file: BinaryIO | str, list_: str | None, group: str | None, mode: str, format_fields: dict[str, Any],
+    **options: Any,
 ) -> int | None:  # fmt: skip
-    """Import coupon codes from FILE into a list.
+    """Import codes into a list, or recipients into a group.
 
-    FILE is a text file with one code per line, or a CSV file, optionally compressed as .gz or .zip. Use `-` for stdin.
-    It is uploaded, and a worker imports it. FILE may also be a URL that the worker downloads: https://…,
-    s3://bucket/key or file:///… (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
+    FILE is a text file with one code per line, or a table: a CSV file or a spreadsheet. The recipients of a group are
+    a table with a header. FILE may be compressed as .gz or .zip. Use `-` for stdin. It is uploaded, and a worker
+    imports it. FILE may also be a URL that the worker downloads: https://…, s3://bucket/key or file:///… (if
+    COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
+
+    The column `email` (or `E-Mail`, `mail` …) of recipients holds the address. Every other column is an attribute that
+    messages can use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the
+    same name; with --mode replace, the group has only the attributes in FILE.
 
     Only available codes are replaced or deleted, even while sendouts are running; the report shows how many were kept
     and why.
@@ -84,18 +90,24 @@ async def import_file(
     Exit code 3: the import finished, but some lines were rejected. `--rejected OUTPUT` writes these lines to
     a CSV, and `coupons show ID --rejected` prints them later.
     """
-    from coupons.commands import Format
-    from coupons.files.format import parse_column
     from coupons.names import parse_name
 
-    format_ = Format(kind=kind, separator=separator, encoding=encoding, column=parse_column(column), header=header)
-    return await run_import(file, list_=parse_name(list_), mode=ImportMode(mode), format_=format_, **options)
+    if (list_ is None) == (group is None):
+        raise click.UsageError("exactly one of --list and --group is required")
+    return await run_import(
+        file, list_=parse_name(list_) if list_ else None, group=parse_name(group) if group else None,
+        mode=ImportMode(mode), format_=parse_format(format_fields), **options,
+    )  # fmt: skip
+
+
+imports = DefaultGroup(import_file)
+"""`coupons import FILE`, and the commands about imports."""
 
 
 async def run_import(
     file: BinaryIO | str, *, list_: str | None = None, group: str | None = None, mode: ImportMode, format_: "Format",
-    dry_run: bool, yes: bool, wait: bool, timeout_seconds: float | None, rejected: TextIO | None, id_: UUID | None,
-    json_output: bool,
+    dry_run: bool, yes: bool, allow_empty: bool, wait: bool, timeout_seconds: float | None, rejected: TextIO | None,
+    id_: UUID | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Import into a list or a group as the options say, and return the exit code."""
     check_timeout(timeout_seconds, wait=wait)
@@ -108,10 +120,15 @@ async def run_import(
         )
     if mode != ImportMode.ADD and not yes:
         require_free_stdin(file)
+    confirmed = yes
     if mode != ImportMode.ADD and is_asked(yes=yes):
         await confirm_import(file, list_=list_, group=group, mode=mode, format_=format_.as_file_format())
+        confirmed = True
     with on_abort("nothing was imported"):
-        import_id = await send_import(file, list_=list_, group=group, mode=mode, format_=format_, id_=id_)
+        import_id = await send_import(
+            file, list_=list_, group=group, mode=mode, format_=format_, id_=id_,
+            confirmed=confirmed and mode != ImportMode.ADD, allow_empty=allow_empty,
+        )  # fmt: skip
     if not wait:
         emit_json({"id": import_id}) if json_output else click.echo(import_id)
         return None
@@ -207,7 +224,7 @@ def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()
         click.echo(f"  {job.stall}")
     if job.mode == ImportMode.REPLACE:
         click.echo(f"  removed: {counted(job.removed, 'recipient' if job.group else 'code')} not in the file")
-    for line in describe_kept(job.kept_reserved, job.kept_assigned):
+    for line in (*describe_kept(job.kept_reserved, job.kept_assigned), *describe_reading(job.read_as, job.notices)):
         click.echo(f"  {line}")
     if job.same_at:
         click.echo(f"  the same file was imported on {moment(job.same_at)} ({job.same_as}): {amount(job.added)} new")

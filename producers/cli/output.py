@@ -114,6 +114,13 @@ def describe_kept(reserved: int, assigned: int) -> Iterator[str]:
         yield f"not removed: {', '.join(f'{amount(number)} {why}' for why, number in kept.items() if number)}"
 
 
+def describe_reading(read_as: str | None, notices: Iterable[str]) -> Iterator[str]:
+    """Yield how a file was read, and what was assumed, skipped, cut or left out, one line each."""
+    if read_as:
+        yield f"read as {read_as}"
+    yield from (f"notice: {notice}" for notice in notices)
+
+
 def mark(ok: bool) -> str:
     """A green tick or a red cross."""
     return click.style("✓", fg="green") if ok else click.style("✗", fg="red")

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 async def send_import(
-    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "Format", id_: UUID | None
-) -> UUID:
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "Format",
+    id_: UUID | None, confirmed: bool, allow_empty: bool,
+) -> UUID:  # fmt: skip
     """Upload the file unless it is a URL, publish the command, and return the command's id.
 
     Raises Conflict, BrokerUnavailable, FileError, SourceError.
@@ -28,7 +29,10 @@ async def send_import(
     from coupons.store import activation, imports
 
     source = file if isinstance(file, str) else f"upload:{await _upload_id(file, id_)}"
-    command = ImportCoupons(id=id_ or uuid4(), list=list_, group=group, mode=mode, source=source, format=format_)
+    command = ImportCoupons(
+        id=id_ or uuid4(), list=list_, group=group, mode=mode, source=source, format=format_, confirmed=confirmed,
+        allow_empty=allow_empty,
+    )  # fmt: skip
     async with database() as connection:
         if id_ and await _is_known(connection, command, file):
             return id_

@@ -1,8 +1,9 @@
 """The console's pages about lists, groups and imports. They work without JavaScript, as the Outbox does."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 from asyncpg import InsufficientPrivilegeError
@@ -176,21 +177,34 @@ async def _first_duplicates(connection: Connection, name: str) -> tuple[list[Dup
         return [], denial(error)
 
 
-def _import_command(fields: dict[str, str], **target: str) -> ImportCoupons:
-    """Return the command of an import form, without its source. Raises InvalidCommand with all reasons."""
-    file_format = {
-        "separator": "\t" if fields.get("separator") == "tab" else fields.get("separator") or None,
-        "encoding": fields.get("encoding") or None,
+def parse_format(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return the format that the fields of a form describe. An empty field is omitted."""
+    found = {
+        "separator": "\t" if fields.get("separator") == "tab" else fields.get("separator"),
+        "encoding": fields.get("encoding"),
         "column": parse_column(fields.get("column", "")),
         "header": _HEADER_CHOICES.get(fields.get("header", "")),
+        "sheet": parse_column(fields.get("sheet", "")),
+        "skip_lines": fields.get("skip_lines"),
+        "columns": [name.strip() for name in fields.get("columns", "").split(",") if name.strip()],
+        "where": [condition.strip() for condition in fields.get("where", "").splitlines() if condition.strip()],
+        "allow_lookalikes": "allow_lookalikes" in fields or None,
+        "force_encoding": "force_encoding" in fields or None,
     }
+    return {name: value for name, value in found.items() if value not in (None, "", [])}
+
+
+def _import_command(fields: dict[str, str], **target: str) -> ImportCoupons:
+    """Return the command of an import form, without its source. Raises InvalidCommand with all reasons."""
     content = {
         "type": "import",
         "id": str(uuid4()),
         **target,
         "mode": fields.get("mode"),
         "source": "upload:",
-        "format": {name: value for name, value in file_format.items() if value is not None},
+        "format": parse_format(fields),
+        "confirmed": "confirmed" in fields,
+        "allow_empty": "allow_empty" in fields,
     }
     command = decode(json.dumps(content).encode())
     assert isinstance(command, ImportCoupons)  # noqa: S101 - its type is import

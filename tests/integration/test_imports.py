@@ -15,6 +15,7 @@ from coupons import import_engine
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict, LeaseLost
+from coupons.files.code_reader import CodeReader
 from coupons.files.codes import check_codes
 from coupons.files.format import FileFormat
 from coupons.files.rejections import Reason, Rejected, streamed_rejections_csv
@@ -832,3 +833,29 @@ async def test_rejected_rows_of_earlier_versions_can_be_read(connection: Connect
     assert [each async for each in imports.iter_rejections(connection, import_id)] == [
         Rejected(2, '{"nobody', Reason.BAD_ADDRESS)
     ]
+
+
+# --- how the file was read --------------------------------------------------------------------------------------------
+
+
+async def test_an_import_stores_how_it_read_its_file(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import has the reader's description and the notices at the end of the text, as the dry run does."""
+    monkeypatch.setattr(CodeReader, "notices", property(lambda reader: [f"{reader.description}: noticed"]))
+    await add_list(connection, "a")
+    found = await run_worker(connection, pool, await start_import(connection, "A-1\nA-2\n"))
+    assert found.read_as
+    assert found.read_as.startswith("txt, utf-8")
+    assert found.notices == [f"{found.read_as}: noticed"]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"A-1\nA-2\n"
+
+    target = await imports.get_list_target(connection, "a")
+    source = Source("codes.txt", None, pieces())
+    async with import_engine.dry_run(
+        connection, target, source, SourceLimits.from_settings(Settings()),
+        mode=ImportMode.ADD, file_format=FileFormat(kind="txt"), max_lines=100,
+    ) as report:  # fmt: skip
+        assert (report.read_as, list(report.notices)) == (found.read_as, found.notices)

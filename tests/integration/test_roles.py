@@ -77,8 +77,9 @@ WORK = {
         heartbeats.* inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
         uploads.* import_chunks.* {ADMISSION}
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
-        imports.holds_lease imports.set_total_bytes imports.set_columns imports.record_progress imports.record_kept
-        imports.end imports.release imports.count_retry imports.postpone imports.delete_old_rejections imports.renew
+        imports.holds_lease imports.set_total_bytes imports.set_columns imports.set_notices
+        imports.record_progress imports.record_kept imports.end imports.release
+        imports.count_retry imports.postpone imports.delete_old_rejections imports.renew
         imports.log_event
         """,
     "preparer": f"""

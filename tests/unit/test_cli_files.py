@@ -1,16 +1,19 @@
 """Files, pipes and format options of the command line."""
 
+import json
 import os
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from coupons.commands import Format
 from coupons.files.format import parse_column
 from coupons.sources import PIECE_BYTES, SourceError
-from producers.cli.files import format_options, source_of
+from producers.cli.files import format_options, parse_format, source_of
 
 
 @pytest.mark.parametrize(
@@ -30,10 +33,43 @@ def test_a_tab_is_written_as_its_name(text: str, expected: str) -> None:
 
     @click.command()
     @format_options
-    def command(separator: str, **_: object) -> None:
-        click.echo(repr(separator))
+    def command(format_fields: dict[str, Any]) -> None:
+        click.echo(repr(format_fields["separator"]))
 
     assert CliRunner().invoke(command, ["--separator", text]).output == f"{expected!r}\n"
+
+
+def test_only_the_given_options_describe_the_format() -> None:
+    """A retry changes only the options that are given. `--columns` is split at commas, `--where` is not."""
+
+    @click.command()
+    @format_options
+    def command(format_fields: dict[str, Any]) -> None:
+        click.echo(json.dumps(format_fields))
+
+    def fields(*arguments: str) -> object:
+        return json.loads(CliRunner().invoke(command, arguments).output)
+
+    assert fields() == {}
+    assert fields("--no-header", "--skip-lines", "2", "--sheet", "3") == {
+        "header": False, "skip_lines": 2, "sheet": "3"
+    }  # fmt: skip
+    given = fields("--columns", 'a, "b,c",Prénom=first_name', "--columns", "d", "--where", "A=1,2", "--where", "B!=x")
+    assert given == {"columns": ["a", "b,c", "Prénom=first_name", "d"], "where": ["A=1,2", "B!=x"]}
+    assert fields("--force-encoding", "--allow-lookalikes") == {"force_encoding": True, "allow_lookalikes": True}
+
+
+def test_each_option_of_the_format_is_an_option_of_the_command_line() -> None:
+    """A new field of the format cannot be forgotten here; a column and a sheet may be numbers."""
+
+    @click.command()
+    @format_options
+    def command(**_: object) -> None:
+        pass
+
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    assert {each.name for each in options} == set(Format.model_fields)
+    assert parse_format({"column": "2", "sheet": "Codes"}) == Format(column=2, sheet="Codes")
 
 
 async def test_a_pipe_is_read_in_whole_pieces(tmp_path: Path) -> None:
