@@ -31,8 +31,8 @@ IDLE_SECONDS = 30.0
 """If a sendout had no outcome for this time, it has no rate; earlier samples do not count afterwards."""
 RETRY_SECONDS, ITERATIONS = 60.0, 8
 """How long after its first attempt a deferred mail is retried, and how often the time left is improved for it."""
-RETRIES_TOGETHER_SECONDS = 2 * BATCH_SECONDS
-"""The retries of BATCH_SECONDS are claimed together; those of two batches may be due at the same time."""
+LAST_SECONDS = 10.0
+"""A measured time left below this is not shown: the last replies of a slow relay and retries that come due change it."""
 OVERDUE_SECONDS = 2.0
 """If no worker claims a due batch within this time, the workers and not the rate limit determine the rate."""
 
@@ -104,13 +104,12 @@ def _is_kept(pending: Pending, rate: Rate | None, per_hour: float) -> bool:
 
 
 def _seconds_left(pending: Pending, rate: Rate) -> float | None:
-    """Return the time left; None if retries that come due may change it by more than STEADY.
+    """Return the time left; None in the last LAST_SECONDS.
 
     The time since the last outcome has passed. Otherwise the last mails of a slow relay seem to end too late.
     """
-    seconds = max(max(pending.mails / rate.first, _with_retries(pending, rate)) - rate.silent_seconds, 0)
-    together = pending.deferred * RETRIES_TOGETHER_SECONDS / RETRY_SECONDS
-    return None if together / rate.per_second > STEADY * seconds else seconds
+    seconds = max(pending.mails / rate.first, _with_retries(pending, rate)) - rate.silent_seconds
+    return seconds if seconds >= LAST_SECONDS else None
 
 
 def _with_retries(pending: Pending, rate: Rate) -> float:
