@@ -138,16 +138,16 @@ async def prepare(connection: Connection, *, batch_size: int = 1_000) -> Granted
 
 
 async def add_samples(connection: Connection, sendout_id: UUID) -> None:
-    """Store samples as if the sendout had 40 outcomes in the last 40 s, one per second."""
+    """Store samples as if the sendout had 20 outcomes in the last 40 s, one in two seconds."""
     await connection.execute(
         f"""
         UPDATE sendout SET started_at = now() - interval '1 minute' WHERE id = '{sendout_id}';
         UPDATE delivery_batch
-        SET outcomes = CASE number WHEN 1 THEN 40 ELSE 0 END, first_outcomes = CASE number WHEN 1 THEN 40 ELSE 0 END
+        SET outcomes = CASE number WHEN 1 THEN 20 ELSE 0 END, first_outcomes = CASE number WHEN 1 THEN 20 ELSE 0 END
         WHERE sendout_id = '{sendout_id}';
         INSERT INTO sendout_speed
         SELECT '{sendout_id}', array_agg(now() - make_interval(secs => n) ORDER BY n DESC),
-               array_agg(40 - n ORDER BY n DESC), array_agg(40 - n ORDER BY n DESC)
+               array_agg(20 - n / 2 ORDER BY n DESC), array_agg(20 - n / 2 ORDER BY n DESC)
         FROM generate_series(2, 40, 2) n;
         """
     )

@@ -398,8 +398,8 @@ async def test_a_sending_sendout_shows_its_rate(site: AsyncClient, connection: C
     await add_samples(connection, sendout_id)
     text = (await site.get(f"/sendouts/{sendout_id}")).text
     assert "<b>3</b> in flight" in text
-    assert "<span>1 mail/s</span>" in text
-    assert "<span>6 s left</span>" in text
+    assert "<span>1,800 mails/h</span>" in text
+    assert "<span>12 s left</span>" in text
     await sendouts.set_waiting_reason(connection, sendout_id, "relay mx:25 refuses connections since 12:00 UTC")
     await connection.execute("UPDATE sendout SET per_hour = 3600, start_at = '2031-01-01 00:00Z'")
     text = (await site.get(f"/sendouts/{sendout_id}")).text
