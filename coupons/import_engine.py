@@ -57,13 +57,55 @@ class DryRunReport:
     notices: Sequence[str]
 
 
+def check_report(report: DryRunReport, mode: ImportMode, *, confirmed: bool, allow_empty: bool) -> None:
+    """Check that an import in mode replace or delete may begin. Raises Conflict.
+
+    An operator confirms that more than half of the lines are rejected, and allows that nothing remains, separately: the
+    first may be a file with many known errors, the second is hardly ever meant.
+    """
+    lines = report.lines - report.blank
+    if mode == ImportMode.REPLACE and not allow_empty and report.counts.added + report.counts.existing == 0:
+        raise Conflict(
+            f"none of the {lines:,} lines would be accepted, and {report.counts.removed:,} others would be removed"
+            f": {imports.NOTHING_CHANGED}; --allow-empty (allow_empty) permits it"
+        )
+    if mode != ImportMode.ADD and not confirmed and 2 * report.counts.rejected > lines:
+        raise Conflict(
+            f"{report.counts.rejected:,} of {lines:,} lines would be rejected, more than half"
+            f": {imports.NOTHING_CHANGED}; fix the file, or confirm with --yes (confirmed)"
+        )
+
+
+def needs_dry_run(job: LeasedImport) -> bool:
+    """Whether the import must be run dry before it begins, because no operator has seen what it replaces or deletes.
+
+    An import that has committed lines was run dry before.
+    """
+    return job.mode != ImportMode.ADD and not job.confirmed and job.position == 0
+
+
+async def check_import(
+    connection: Connection, job: LeasedImport, source: Source, limits: SourceLimits, *, max_lines: int
+) -> bytes:
+    """Run the import dry, and check that it may begin. Returns the digest of the text.
+
+    Raises FileError, SourceError, SourceUnavailable, Conflict.
+    """
+    reading = _Reading(job.target, job.format, max_lines)
+    async with _dry_run(connection, reading, job.target, source, limits, mode=job.mode) as report:
+        check_report(report, job.mode, confirmed=job.confirmed, allow_empty=job.allow_empty)
+    return reading.digest
+
+
 async def run_import(
     connections: tuple[Connection, Connection], job: LeasedImport, source: Source, limits: SourceLimits, *,
     max_lines: int, lease_seconds: float, stopping: Callable[[], bool], progress: ImportProgress,
+    checked: bytes | None = None,
 ) -> bool:  # fmt: skip
     """Import the lines of the source. Returns False if the process had to stop before the end.
 
-    `progress` can be published at any time.
+    `progress` can be published at any time. `checked` is the digest of the text that was run dry: nothing is removed
+    because of another text.
 
     Raises:
         FileError, SourceError, Conflict: the import has failed. Its committed chunks stay.
@@ -91,6 +133,8 @@ async def run_import(
     if reading.position < job.position:
         raise _source_changed(source)
     await imports.set_notices(connections[0], job, reading.read_as, reading.notices)
+    if checked is not None and reading.digest != checked:
+        raise _source_changed(source)
     if job.mode == ImportMode.REPLACE:
         return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
     return True
@@ -108,6 +152,15 @@ async def dry_run(
     Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
     reading = _Reading(target, asdict(file_format), max_lines)
+    async with _dry_run(connection, reading, target, source, limits, mode=mode) as report:
+        yield report
+
+
+@asynccontextmanager
+async def _dry_run(
+    connection: Connection, reading: "_Reading", target: Target, source: Source, limits: SourceLimits, *,
+    mode: ImportMode,
+) -> AsyncIterator[DryRunReport]:  # fmt: skip
     valid = blank = 0
     await import_chunks.prepare_staging(connection)
     try:

@@ -95,9 +95,10 @@ class Importer:
         self, connections: tuple[Connection, Connection], job: LeasedImport, progress: ImportProgress
     ) -> bool:
         try:
+            checked = await self._check(connections[0], job) if import_engine.needs_dry_run(job) else None
             async with open_import_source(self._pool, job, self._limits) as source:
                 return await import_engine.run_import(
-                    connections, job, source, self._limits,
+                    connections, job, source, self._limits, checked=checked,
                     max_lines=self._settings.import_max_lines,
                     lease_seconds=self._settings.lease_seconds,
                     stopping=lambda: self._signals.stopping,
@@ -105,6 +106,13 @@ class Importer:
                 )  # fmt: skip
         finally:
             progress.has_ended = True
+
+    async def _check(self, connection: Connection, job: LeasedImport) -> bytes:
+        """Run the import dry, and return the digest of its text. Raises Conflict if it must not begin."""
+        async with open_import_source(self._pool, job, self._limits) as source:
+            return await import_engine.check_import(
+                connection, job, source, self._limits, max_lines=self._settings.import_max_lines
+            )
 
     async def _end(self, connection: Connection, job: LeasedImport, *, complete: bool) -> None:
         if not complete:

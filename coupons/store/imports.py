@@ -4,15 +4,16 @@
 """
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from pydantic import ValidationError
 
-from coupons.commands import MAX_COMMAND_BYTES, ImportCoupons
+from coupons.commands import MAX_COMMAND_BYTES, Format, ImportCoupons, InvalidCommand, reasons_of
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
@@ -28,6 +29,7 @@ SQL = Queries("imports.sql")
 IMPORTS_SHOWN = 20
 INLINE = "inline"
 """The format of codes from a command: one JSON string per line, because a code may contain any character."""
+NOTHING_CHANGED = "nothing was changed"
 DELETE_TIMEOUT_SECONDS = 600
 """Long enough to delete millions of rejected lines."""
 
@@ -186,6 +188,43 @@ async def get_list_target(connection: Connection, name: str) -> Target:
     return Target(found.id, found.name, TargetKind.LIST, found.case_sensitive)
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a retry changes: fields of the format, and what an operator has confirmed."""
+
+    format: Mapping[str, Any]
+    confirmed: bool = False
+    allow_empty: bool = False
+
+
+async def retry_command(connection: Connection, import_id: UUID, changes: Changes, *, new_id: UUID) -> ImportCoupons:
+    """The command that repeats a failed import with the changed options, from the same upload or source.
+
+    Raises:
+        Conflict: the import does not exist, has not failed, or its upload is deleted.
+        InvalidCommand: the changed format is invalid.
+    """
+    row = await connection.fetchrow(SQL.failed, import_id)
+    if row is None:
+        found = await get(connection, import_id)
+        raise Conflict(f"import {import_id} is {found.state}: only a failed import can be retried")
+    if INLINE in row["format"]:
+        raise Conflict(f"import {import_id} has its codes from a command: publish them in a new command")
+    if (upload_id := uploads.parse_source(row["source"])) and await uploads.find(connection, upload_id) is None:
+        raise Conflict(
+            f"the file of import {import_id} is deleted: it is kept for {uploads.KEPT_HOURS} h after a failure; "
+            "import the file again"
+        )
+    try:
+        return ImportCoupons(
+            id=new_id, list=row["list"], group=row["group"], mode=row["mode"], source=row["source"],
+            format=Format.model_validate({**row["format"], **changes.format}),
+            confirmed=changes.confirmed, allow_empty=changes.allow_empty or row["allow_empty"],
+        )  # fmt: skip
+    except ValidationError as error:
+        raise InvalidCommand(reasons_of(error)) from None
+
+
 async def _store_inline_codes(connection: Connection, codes: Iterable[str]) -> str:
     async def piece() -> AsyncIterator[bytes]:
         yield "".join(f"{json.dumps(code)}\n" for code in codes).encode()
@@ -265,10 +304,18 @@ async def record_kept(connection: Connection, job: LeasedImport, *, reserved: in
 
 
 async def begin_removing(connection: Connection, job: LeasedImport) -> None:
-    """Begin the phase in which an import in mode replace removes what the file does not have."""
+    """Begin the phase in which an import in mode replace removes what the file does not have.
+
+    Raises:
+        LeaseLost: another worker has claimed the import.
+        Conflict: no line was accepted, so nothing of the file would remain, and the command does not allow this.
+    """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
-        await connection.execute(SQL.begin_removing, job.id, job.lease_token, timeout=DELETE_TIMEOUT_SECONDS)
+        begun = await connection.fetchval(SQL.begin_removing, job.id, job.lease_token, timeout=DELETE_TIMEOUT_SECONDS)
+    if begun is None:
+        await check_lease(connection, job)
+        raise Conflict(f"no line was accepted: {NOTHING_CHANGED}; --allow-empty (allow_empty) permits it")
 
 
 async def finish(connection: Connection, job: LeasedImport) -> None:
@@ -277,7 +324,7 @@ async def finish(connection: Connection, job: LeasedImport) -> None:
 
 
 async def fail(connection: Connection, job: LeasedImport, reason: str) -> None:
-    """End an import with an error; its committed chunks stay. Raises LeaseLost."""
+    """End an import with an error; its committed chunks stay, and its upload is kept for a retry. Raises LeaseLost."""
     await _end(connection, job, ImportState.FAILED, reason)
 
 
@@ -288,14 +335,21 @@ async def _end(connection: Connection, job: LeasedImport, state: ImportState, re
         if await connection.fetchval(SQL.end, job.id, job.lease_token, state, reason) is None:
             raise LeaseLost(f"import {job.id}")
         await log_event(connection, job.id, f"{state}: {reason}" if reason else state)
-        await _delete_upload(connection, job.source)
         if state is ImportState.FAILED:
+            await _keep_upload(connection, job.source)
             await groups.delete_if_unused(connection, job.id)
+        else:
+            await _delete_upload(connection, job.source)
 
 
 async def _delete_upload(connection: Connection, source: str) -> None:
     if upload_id := uploads.parse_source(source):
         await uploads.delete(connection, upload_id)
+
+
+async def _keep_upload(connection: Connection, source: str) -> None:
+    if upload_id := uploads.parse_source(source):
+        await uploads.keep(connection, upload_id)
 
 
 async def release(connection: Connection, job: LeasedImport) -> None:

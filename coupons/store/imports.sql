@@ -15,6 +15,11 @@ RETURNING id;
 INSERT INTO recipient_group (name) VALUES ($1)
 ON CONFLICT (name) DO UPDATE SET attributes = recipient_group.attributes WHERE false;
 
+-- failed: what a retry of the failed import $1 repeats; no row if it has not failed
+SELECT l.name AS list, j.group_name AS "group", j.mode, j.source, j.format, j.allow_empty
+FROM import_job j LEFT JOIN coupon_list l ON l.id = j.list_id
+WHERE j.id = $1 AND j.state = 'failed';
+
 -- claim: claim the oldest import that waits or was left by a dead worker, or only import $3 if $3 is not NULL.
 -- Imports into one target run in the order of their creation: otherwise one import could replace codes that another adds.
 -- An exception is an import in mode add, which may overtake another import in mode add that waits for a retry.
@@ -76,7 +81,8 @@ RETURNING id;
 UPDATE import_job SET kept_reserved = $3, kept_assigned = $4 WHERE id = $1 AND lease_token = $2;
 
 -- begin_removing: begin to remove what the file does not have, and store about how much that is, as sendouts may take codes
--- of the list at the same time. From now on the rate is that of the removal
+-- of the list at the same time. From now on the rate is that of the removal. No row if the lease is lost, or if no line was
+-- accepted and nothing of the file would remain
 UPDATE import_job j
 SET to_remove = j.removed + greatest(0, CASE
         WHEN j.list_id IS NOT NULL THEN (
@@ -85,7 +91,8 @@ SET to_remove = j.removed + greatest(0, CASE
             FROM coupon_list l WHERE l.id = j.list_id)
         ELSE (SELECT count(*) FROM recipient WHERE group_id = j.group_id) - j.added - j.existing END),
     claimed_at = clock_timestamp(), claimed_lines = j.removed, progressed_at = NULL
-WHERE id = $1 AND lease_token = $2;
+WHERE id = $1 AND lease_token = $2 AND (j.allow_empty OR j.added + j.existing > 0)
+RETURNING id;
 
 -- end: set the final state $3, with reason $4 if it is failed; no row if the lease is lost
 UPDATE import_job

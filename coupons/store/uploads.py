@@ -11,6 +11,7 @@ from coupons.store.queries import Queries
 
 SQL = Queries("uploads.sql")
 STALE_DAYS = 7
+KEPT_HOURS = 24
 DELETE_TIMEOUT_SECONDS = 600
 """Long enough to delete gigabytes of abandoned uploads."""
 
@@ -81,8 +82,13 @@ async def delete(connection: Connection, upload_id: UUID) -> None:
     await connection.execute(SQL.delete, upload_id)
 
 
+async def keep(connection: Connection, upload_id: UUID) -> None:
+    """Keep the upload of a failed import for KEPT_HOURS, so that the import can be retried with another format."""
+    await connection.execute(SQL.keep, upload_id, KEPT_HOURS * 3_600.0)
+
+
 async def delete_stale(connection: Connection) -> None:
-    """Delete old uploads without an unfinished import."""
+    """Delete old and expired uploads without an unfinished import."""
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
         await connection.execute(SQL.delete_stale, STALE_DAYS * 86_400.0, timeout=DELETE_TIMEOUT_SECONDS)

@@ -17,6 +17,10 @@ SELECT data FROM upload_chunk WHERE upload_id = $1 AND number = $2;
 DELETE FROM upload u WHERE id = $1
 AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
 
--- delete_stale: delete uploads, complete or not, that are older than $1 seconds and not needed by an unfinished import
-DELETE FROM upload u WHERE created_at < now() - make_interval(secs => $1)
+-- keep: keep the upload of a failed import for $2 seconds
+UPDATE upload SET expires_at = now() + make_interval(secs => $2) WHERE id = $1;
+
+-- delete_stale: delete uploads, complete or not, that are older than $1 seconds or have expired, and that no unfinished
+-- import needs
+DELETE FROM upload u WHERE (created_at < now() - make_interval(secs => $1) OR expires_at < now())
 AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);

@@ -70,7 +70,7 @@ GRANT SELECT, INSERT, UPDATE (import_id, removed) ON imported_chunk TO coupons_i
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
 GRANT SELECT, INSERT, DELETE ON import_rejection TO coupons_importer;
-GRANT SELECT, INSERT, UPDATE (size_bytes), DELETE ON upload TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (size_bytes, expires_at), DELETE ON upload TO coupons_importer;
 GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes), DELETE ON recipient_group TO coupons_importer;  -- DELETE: of a failed import
 GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;

@@ -14,6 +14,7 @@ from coupons import __version__
 from producers.cli.closed_output import reporting_closed_output
 from producers.cli.group import Group
 from producers.cli.groups import groups
+from producers.cli.import_again import retry_import
 from producers.cli.imports import imports
 from producers.cli.lists import lists
 from producers.cli.messages import messages
@@ -55,6 +56,9 @@ SECTIONS = {
     "Sendouts": (send, outbox, show, resume, pause, reschedule, cancel, retry, uncertain, who),
     "Operation": (migrate, worker, web, ready, doctor, verify, restore_guard, demo, completion),
 }
+
+
+imports.add_command(retry_import)
 
 
 class Main(Group):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 import click
 
 from coupons.states import ImportMode, TargetKind
-from producers.cli.confirm import confirm
+from producers.cli.confirm import confirm, is_asked
 from producers.cli.files import can_be_read_again, source_of, write_rejected
 from producers.cli.output import amount, counted, describe_kept, describe_reading, emit_json
 from producers.cli.progress import bar
@@ -36,41 +36,54 @@ async def dry_run_import(
     return REJECTED_LINES if found.counts.reasons else None
 
 
-async def confirm_import(
-    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
-) -> None:
-    """Show what the import would do, and ask. Raises click.Abort.
+async def review_import(
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat",
+    allow_empty: bool,
+) -> bool:  # fmt: skip
+    """Show what the import would do, and ask an operator at a terminal. Return whether an operator has confirmed it.
 
     The numbers may be unknown: a pipe cannot be read twice, a URL may be open to workers only, and a login may lack the
-    right to read codes.
+    right to read codes. The worker checks the numbers again, unless they are confirmed.
+
+    Raises click.Abort, and Conflict if the worker would refuse the import.
     """
-    target = f"list {list_}" if list_ else f"group {group}"
-    verb = "Replace the available codes of" if list_ else "Replace the recipients of"
-    question = f"{verb} {target}?" if mode == ImportMode.REPLACE else f"Remove these lines from {target}?"
-    confirm(question, await _in_numbers(file, list_=list_, group=group, mode=mode, format_=format_))
+    from coupons.import_engine import check_report
+
+    numbers, report = await _in_numbers(file, list_=list_, group=group, mode=mode, format_=format_)
+    for line in numbers:
+        click.echo(line, err=True)
+    is_operator = is_asked(yes=False)
+    if report:
+        check_report(report, mode, confirmed=is_operator, allow_empty=allow_empty)
+    if is_operator:
+        target = f"list {list_}" if list_ else f"group {group}"
+        verb = "Replace the available codes of" if list_ else "Replace the recipients of"
+        confirm(f"{verb} {target}?" if mode == ImportMode.REPLACE else f"Remove these lines from {target}?")
+    return is_operator
 
 
 async def _in_numbers(
     file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
-) -> list[str]:
+) -> "tuple[list[str], DryRunReport | None]":
+    """Return the numbers in words, and the report unless it is unknown."""
     from asyncpg import InsufficientPrivilegeError
 
     from coupons.errors import UserError
 
     if not isinstance(file, str) and not can_be_read_again(file):
-        return ["the numbers are unknown: the input is not a file"]
+        return ["the numbers are unknown: the input is not a file"], None
     try:
         async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
             words = [*_in_words(found, mode, TargetKind.LIST if list_ else TargetKind.GROUP)]
     except InsufficientPrivilegeError:
-        return ["the numbers are unknown: this login may not read codes"]
+        return ["the numbers are unknown: this login may not read codes"], None
     except UserError as error:
         if isinstance(file, str):
-            return [f"the numbers are unknown: {error}"]
+            return [f"the numbers are unknown: {error}"], None
         raise
     if not isinstance(file, str):
         os.lseek(file.fileno(), 0, os.SEEK_SET)  # the file object has not read the file, so its seek() may do nothing
-    return words
+    return words, found
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ from uuid import UUID
 import click
 
 from coupons.states import ImportMode, ImportPhase, ImportState
-from producers.cli.confirm import is_asked, require_free_stdin, yes_option
-from producers.cli.dry_run import confirm_import, dry_run_import
+from producers.cli.confirm import require_free_stdin, yes_option
+from producers.cli.dry_run import dry_run_import, review_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, parse_format, write_rejected
 from producers.cli.group import DefaultGroup
 from producers.cli.output import (
@@ -32,6 +32,30 @@ if TYPE_CHECKING:
     from coupons.store.imports import Event, ImportStatus
 
 
+allow_empty_option = click.option(
+    "--allow-empty", is_flag=True, help="Replace even if no line is accepted: nothing remains."
+)
+
+
+def follow_options(command: Any) -> Any:
+    """Add the options of commands that start an import and may follow it."""
+    for option in reversed((
+        click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
+        timeout_option,
+        click.option(
+            "--rejected", metavar="OUTPUT", type=click.File("w", encoding="utf-8", lazy=True),
+            help="Write rejected lines to this CSV, to fix and import again. Needs --wait or --dry-run.",
+        ),
+        click.option(
+            "--id", "id_", type=click.UUID,
+            help="Idempotency key: repeating the command with the same id starts no second import.",
+        ),
+        as_json,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def import_options(command: Any) -> Any:
     """Add the options that imports into lists and into groups share."""
     for option in reversed((
@@ -45,19 +69,9 @@ def import_options(command: Any) -> Any:
             "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",
         ),
         yes_option,
-        click.option("--allow-empty", is_flag=True, help="Replace even if no line is accepted: nothing remains."),
-        click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
-        timeout_option,
-        click.option(
-            "--rejected", metavar="OUTPUT", type=click.File("w", encoding="utf-8", lazy=True),
-            help="Write rejected lines to this CSV, to fix and import again. Needs --wait or --dry-run.",
-        ),
-        click.option(
-            "--id", "id_", type=click.UUID,
-            help="Idempotency key: repeating the command with the same id starts no second import.",
-        ),
+        allow_empty_option,
+        follow_options,
         format_options,
-        as_json,
     )):  # fmt: skip
         command = option(command)
     return command
@@ -121,18 +135,28 @@ async def run_import(
     if mode != ImportMode.ADD and not yes:
         require_free_stdin(file)
     confirmed = yes
-    if mode != ImportMode.ADD and is_asked(yes=yes):
-        await confirm_import(file, list_=list_, group=group, mode=mode, format_=format_.as_file_format())
-        confirmed = True
+    if mode != ImportMode.ADD and not yes:
+        confirmed = await review_import(
+            file, list_=list_, group=group, mode=mode, format_=format_.as_file_format(), allow_empty=allow_empty
+        )
     with on_abort("nothing was imported"):
         import_id = await send_import(
             file, list_=list_, group=group, mode=mode, format_=format_, id_=id_,
             confirmed=confirmed and mode != ImportMode.ADD, allow_empty=allow_empty,
         )  # fmt: skip
-    if not wait:
-        emit_json({"id": import_id}) if json_output else click.echo(import_id)
-        return None
-    return await follow_import(import_id, rejected, timeout_seconds=timeout_seconds, json_output=json_output)
+    return await finish_import(
+        import_id, wait=wait, timeout_seconds=timeout_seconds, rejected=rejected, json_output=json_output
+    )
+
+
+async def finish_import(
+    import_id: UUID, *, wait: bool, timeout_seconds: float | None, rejected: TextIO | None, json_output: bool
+) -> int | None:
+    """Print the id of a published import, or follow the import, as the options say. Return the exit code."""
+    if wait:
+        return await follow_import(import_id, rejected, timeout_seconds=timeout_seconds, json_output=json_output)
+    emit_json({"id": import_id}) if json_output else click.echo(import_id)
+    return None
 
 
 async def follow_import(

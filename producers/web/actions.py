@@ -31,7 +31,7 @@ from coupons.store import (
     uploads,
     waits,
 )
-from coupons.store.imports import ImportStatus
+from coupons.store.imports import Changes, ImportStatus
 from coupons.store.retries import Choice, Retry
 from coupons.store.send_check import SendCheck
 from coupons.store.sendout_views import Sendout
@@ -95,6 +95,17 @@ class Actions:
         async with Publisher.connect(self._broker_url) as publisher:
             await publisher.publish(command)
         log.info("command published", command=str(command.id), type=command.type)
+
+    async def retry_import(self, import_id: UUID, changes: Changes, *, new_id: UUID) -> ImportCoupons:
+        """Publish an import that repeats a failed one with these changes, and return its command.
+
+        Raises NotFound, Conflict, InvalidCommand, BrokerUnavailable.
+        """
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_import(connection, import_id)
+            command = await imports.retry_command(connection, import_id, changes, new_id=new_id)
+        await self.submit(command)
+        return command
 
     async def check_sendout(self, command: StartSendout) -> SendCheck:
         """Return what the sendout would do; nothing is written. Raises Conflict."""

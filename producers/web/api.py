@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from coupons.commands import MAX_COMMAND_BYTES, StartSendout, decode
+from coupons.commands import MAX_COMMAND_BYTES, Command, StartSendout, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
 from coupons.paging import PAGE_SIZE, cut
@@ -17,7 +17,7 @@ from coupons.sources.source import file_name
 from coupons.states import STATE_FILTERS, StateFilter, parse_filter
 from coupons.store import groups, imports, lists, messages, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
-from producers.web import ACQUIRE_SECONDS, schedule_request
+from producers.web import ACQUIRE_SECONDS, import_request, schedule_request
 from producers.web.actions import Actions, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_message, get_sendout
@@ -31,6 +31,7 @@ LINES_PER_WRITE = 1_000
 MAX_DUPLICATES = 10_000
 MAX_RESCHEDULE_BYTES = 1_000
 MAX_RESOLUTION_BYTES = 1_000
+MAX_RETRY_IMPORT_BYTES = 100_000
 MAX_RETRY_BYTES = 1_000_000
 """Enough for several thousand corrected addresses."""
 
@@ -70,6 +71,7 @@ class Api:
             Route("/workers", self.show_workers),
             Route("/imports/{id:uuid}/events", self.show_import_events),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
+            Route("/imports/{id:uuid}/retry", self.retry_import, methods=["POST"]),
             Route("/imports/{id:uuid}/rejections.csv", self.download_rejected_lines),
         ]
 
@@ -77,8 +79,7 @@ class Api:
         """Publish a command. The response is 202; the import or sendout is at `location` once a worker recorded it."""
         command = decode(await _read_json(request, MAX_COMMAND_BYTES))
         await self._actions.submit(command)
-        location = f"/api{location_of(command)}"
-        return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
+        return _accepted(command)
 
     async def upload_file(self, request: Request) -> Response:
         """Store the body under the name in `?name=`. The response is 201 with the `source` for an import command."""
@@ -248,6 +249,11 @@ class Api:
         """Cancel the import and return it; lines that it has committed stay."""
         return _json(await self._actions.cancel_import(request.path_params["id"]))
 
+    async def retry_import(self, request: Request) -> Response:
+        """Repeat a failed import with the changed options of the body. The response is that of a command."""
+        new_id, changes = import_request.parse_json(await _read_json(request, MAX_RETRY_IMPORT_BYTES))
+        return _accepted(await self._actions.retry_import(request.path_params["id"], changes, new_id=new_id))
+
     async def download_rejected_lines(self, request: Request) -> Response:
         """Return the rejected lines as CSV, to be fixed and imported again.
 
@@ -289,6 +295,12 @@ async def _read_json(request: Request, most_bytes: int) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedType("the Content-Type must be application/json")
     return await read_all(request, most_bytes)
+
+
+def _accepted(command: Command) -> Response:
+    """The response to a published command: where its import or sendout is, once a worker has recorded it."""
+    location = f"/api{location_of(command)}"
+    return JSONResponse({"id": str(command.id), "location": location}, 202, {"Location": location})
 
 
 def _json(value: object, headers: dict[str, str] | None = None) -> Response:

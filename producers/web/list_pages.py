@@ -1,9 +1,8 @@
 """The console's pages about lists, groups and imports. They work without JavaScript, as the Outbox does."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 from uuid import UUID, uuid4
 
 from asyncpg import InsufficientPrivilegeError
@@ -13,7 +12,6 @@ from starlette.routing import Route
 
 from coupons.commands import ImportCoupons, decode
 from coupons.database import Connection, Pool
-from coupons.files.format import parse_column
 from coupons.files.rejections import Rejected
 from coupons.paging import cut
 from coupons.permission_errors import denial
@@ -23,14 +21,14 @@ from coupons.store.lists import DuplicateCode
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import Actions, location_of
 from producers.web.errors import NotFound
+from producers.web.import_request import parse_form, parse_format
 from producers.web.lookups import get_group, get_list
 from producers.web.paging import next_url, parse_before
-from producers.web.request_body import FileForm
+from producers.web.request_body import FileForm, read_form
 from producers.web.templating import page
 from producers.web.workers_view import WorkersView
 
 REJECTED_LINES_SHOWN = DUPLICATES_SHOWN = 20
-_HEADER_CHOICES = {"yes": True, "no": False}
 
 
 class ListPages:
@@ -51,6 +49,7 @@ class ListPages:
             Route("/groups/{name}/delete", self.delete_group, methods=["POST"]),
             Route("/imports/{id:uuid}", self.show_import),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
+            Route("/imports/{id:uuid}/retry", self.retry_import, methods=["POST"]),
         ]
 
     # --- lists -----------------------------------------------------------------------------------------------------
@@ -131,6 +130,12 @@ class ListPages:
         job = await self._actions.cancel_import(request.path_params["id"])
         return RedirectResponse(f"/imports/{job.id}", 303)
 
+    async def retry_import(self, request: Request) -> Response:
+        """Repeat a failed import with the options of the form. A second click publishes the same command."""
+        new_id, changes = parse_form(await read_form(request))
+        command = await self._actions.retry_import(request.path_params["id"], changes, new_id=new_id)
+        return RedirectResponse(f"{location_of(command)}?requested", 303)
+
 
 async def _imports(
     request: Request, list_newest: Callable[..., Awaitable[list[ImportStatus]]]
@@ -175,23 +180,6 @@ async def _first_duplicates(connection: Connection, name: str) -> tuple[list[Dup
         return await lists.list_duplicates(connection, name, limit=DUPLICATES_SHOWN), ""
     except InsufficientPrivilegeError as error:
         return [], denial(error)
-
-
-def parse_format(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Return the format that the fields of a form describe. An empty field is omitted."""
-    found = {
-        "separator": "\t" if fields.get("separator") == "tab" else fields.get("separator"),
-        "encoding": fields.get("encoding"),
-        "column": parse_column(fields.get("column", "")),
-        "header": _HEADER_CHOICES.get(fields.get("header", "")),
-        "sheet": parse_column(fields.get("sheet", "")),
-        "skip_lines": fields.get("skip_lines"),
-        "columns": [name.strip() for name in fields.get("columns", "").split(",") if name.strip()],
-        "where": [condition.strip() for condition in fields.get("where", "").splitlines() if condition.strip()],
-        "allow_lookalikes": "allow_lookalikes" in fields or None,
-        "force_encoding": "force_encoding" in fields or None,
-    }
-    return {name: value for name, value in found.items() if value not in (None, "", [])}
 
 
 def _import_command(fields: dict[str, str], **target: str) -> ImportCoupons:

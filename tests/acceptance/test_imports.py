@@ -127,7 +127,7 @@ def test_a_dry_run_and_the_import_give_the_same_report(open_shop: Shop, tmp_path
         arguments = ("import", file, "--list", f"report-{mode}", "--mode", mode, "--rejected")
         before, after = tmp_path / "before.csv", tmp_path / "after.csv"
         dry = open_shop.coupons(*arguments, before, "--dry-run", "--json", code=REJECTED_LINES).json
-        done = open_shop.coupons(*arguments, after, "--wait", "--json", code=REJECTED_LINES).json
+        done = open_shop.coupons(*arguments, after, "--wait", "--yes", "--json", code=REJECTED_LINES).json
         assert sha256(before.read_bytes()).hexdigest() == sha256(after.read_bytes()).hexdigest()
         assert open_shop.coupons("show", done["id"], "--rejected").out == after.read_bytes().decode()
         assert [dry[name] for name in ("lines", "new", "existing", "blank", "read_as", "notices")] == [
@@ -177,7 +177,7 @@ def test_delete_removes_available_codes_and_rejects_others(open_shop: Shop) -> N
     open_shop.has("deleted", "one", ["ada@example.org"], {"deleted": codes("GONE", 4)})
     open_shop.send("deleted", "one")
     file = ["GONE-00001", "GONE-00002", "GONE-00009"]
-    result = open_shop.import_codes("deleted", file, "--mode", "delete", "--json", code=REJECTED_LINES).json
+    result = open_shop.import_codes("deleted", file, "--mode", "delete", "--yes", "--json", code=REJECTED_LINES).json
     assert (result["removed"], result["rejected"]) == (1, 2)
     table = open_shop.coupons("show", result["id"], "--rejected").out
     assert '1;"GONE-00001";"already sent"' in table

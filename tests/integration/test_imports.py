@@ -68,8 +68,9 @@ async def start_import(
     mode: ImportMode = ImportMode.ADD,
     to: str = "a",
     group: str | None = None,
+    is_reviewed: bool = True,
 ) -> UUID:
-    """Upload a file, and create an import of it into a list or a group."""
+    """Upload a file, and create an import of it into a list or a group. `is_reviewed`: any result is confirmed."""
     data = text.encode() if isinstance(text, str) else text
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -78,7 +79,7 @@ async def start_import(
     upload = await uploads.store(connection, "codes.txt", pieces(), max_bytes=10_000_000)
     command = ImportCoupons(
         list=None if group else to, group=group, mode=mode, source=f"upload:{upload.id}",
-        format=GROUP_CSV if group else Format(kind="txt"),
+        format=GROUP_CSV if group else Format(kind="txt"), confirmed=is_reviewed, allow_empty=is_reviewed,
     )  # fmt: skip
     await imports.create(connection, command)
     return command.id

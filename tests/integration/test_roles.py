@@ -63,6 +63,7 @@ sendout_views.resumable
 waits.exists waits.remove
 """
 FOR_THE_CONSOLE = """
+imports.failed
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
 sendout_views.* schedules.* heartbeats.rows uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event

@@ -1,0 +1,66 @@
+"""`coupons import retry` and `coupons import undo`: a new import repeats a failed one, or takes an earlier one back."""
+
+from typing import TYPE_CHECKING, Any, TextIO
+from uuid import UUID, uuid4
+
+import click
+
+from producers.cli.confirm import yes_option
+from producers.cli.files import format_options, parse_format
+from producers.cli.imports import allow_empty_option, finish_import, follow_options
+from producers.cli.job_id import JobId
+from producers.cli.progress import check_timeout
+from producers.cli.runtime import asynchronous, database, on_abort, publish, settings
+
+if TYPE_CHECKING:
+    from coupons.commands import ImportCoupons
+    from coupons.database import Connection
+
+
+@click.command("retry")
+@click.argument("failed", metavar="ID", type=JobId("import"))
+@yes_option
+@allow_empty_option
+@follow_options
+@format_options
+@asynchronous
+async def retry_import(
+    failed: UUID, yes: bool, allow_empty: bool, format_fields: dict[str, Any], wait: bool,
+    timeout_seconds: float | None, rejected: TextIO | None, id_: UUID | None, json_output: bool,
+) -> int | None:  # fmt: skip
+    """Repeat a failed import with other options.
+
+    The file of a failed import is kept for 24 hours, so it is not uploaded again. Options that are not given are those
+    of the failed import. The result is a new import, whose id is printed.
+
+    A new import that replaces or deletes stops, with nothing changed, if more than half of the lines would be rejected;
+    --yes lets it continue.
+    """
+    from coupons.store import imports
+    from coupons.store.imports import Changes
+
+    _check_options(wait=wait, timeout_seconds=timeout_seconds, rejected=rejected)
+    changes = Changes(parse_format(format_fields).model_dump(include=set(format_fields)), yes, allow_empty)
+    async with database() as connection:
+        command = await imports.retry_command(connection, failed, changes, new_id=id_ or uuid4())
+        await _publish(connection, command)
+    return await finish_import(
+        command.id, wait=wait, timeout_seconds=timeout_seconds, rejected=rejected, json_output=json_output
+    )
+
+
+def _check_options(*, wait: bool, timeout_seconds: float | None, rejected: TextIO | None) -> None:
+    check_timeout(timeout_seconds, wait=wait)
+    if rejected and not wait:
+        raise click.UsageError("--rejected needs --wait")
+
+
+async def _publish(connection: "Connection", command: "ImportCoupons") -> None:
+    """Check the command as a worker does, and publish it. Raises Conflict, BrokerUnavailable."""
+    from coupons.store import activation, imports, inbox
+
+    if not await inbox.is_repeated(connection, command):
+        await activation.check_command(connection, command, activated=settings().activated)
+        await imports.check_command(connection, command)
+    with on_abort("nothing was imported"):
+        await publish(command)
