@@ -316,6 +316,41 @@ CREATE TABLE imported_chunk (
     PRIMARY KEY (list_id, digest)
 );
 
+-- The shapes of a list's codes (coupons/files/code_shapes.py), which show that a file was probably meant for another list.
+-- No row: not known yet. They are computed from a sample, and extended when the first chunk of an import is committed.
+CREATE TABLE list_shapes (
+    list_id bigint PRIMARY KEY REFERENCES coupon_list ON DELETE CASCADE,
+    shapes  jsonb NOT NULL CHECK (jsonb_typeof(shapes) = 'array')
+);
+
+-- A recurring import. At `next_at`, a worker creates its import, stores the run and advances `next_at`, all in one
+-- transaction that locks the row: each occurrence runs at most once, whatever number of workers is running.
+CREATE TABLE import_schedule (
+    id         uuid PRIMARY KEY,  -- the ids of its imports are derived from it and from the time of the occurrence
+    name       text NOT NULL UNIQUE
+               CHECK (name = lower(name) AND name = btrim(name) AND char_length(name) BETWEEN 1 AND 50),
+    cron       text NOT NULL CHECK (cron !~ '[[:cntrl:]]'),
+    zone       text NOT NULL,  -- the time zone of `cron`
+    command    jsonb NOT NULL CHECK (jsonb_typeof(command) = 'object'),  -- the import command, without its id
+    next_at    timestamptz,  -- NULL: paused, or no time matches any more
+    paused_at  timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT paused_has_no_next CHECK (paused_at IS NULL OR next_at IS NULL)
+);
+CREATE INDEX import_schedule_due ON import_schedule (next_at) WHERE next_at IS NOT NULL;
+
+-- The newest occurrences of a recurring import: with the import that it created, or with the reason why it created none.
+CREATE TABLE import_run (
+    schedule_id uuid NOT NULL REFERENCES import_schedule ON DELETE CASCADE,
+    due_at      timestamptz NOT NULL,
+    import_id   uuid,  -- the import is deleted with its list
+    reason      text,
+    missed      integer NOT NULL DEFAULT 0 CHECK (missed >= 0),  -- earlier occurrences while no worker was running
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (schedule_id, due_at),
+    CONSTRAINT run_has_a_result CHECK ((import_id IS NULL) <> (reason IS NULL))
+);
+
 -- The log of an import; its texts contain no codes and no addresses.
 CREATE TABLE import_event (
     import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,

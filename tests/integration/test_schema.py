@@ -109,6 +109,10 @@ INSERT INTO upload (id, name) VALUES (gen_random_uuid(), 'codes.txt');
 INSERT INTO upload_chunk SELECT id, 0, '' FROM upload;
 INSERT INTO import_event (import_id, text) SELECT id, 'x' FROM import_job;
 INSERT INTO import_rejection SELECT id, 1, '{1}', '{x}', '{duplicate}' FROM import_job;
+INSERT INTO list_shapes VALUES (1, '[]');
+INSERT INTO import_schedule (id, name, cron, zone, command, next_at)
+VALUES (gen_random_uuid(), 'nightly', '0 3 * * *', 'UTC', '{}', now());
+INSERT INTO import_run (schedule_id, due_at, reason) SELECT id, now(), 'x' FROM import_schedule;
 INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
@@ -154,6 +158,21 @@ FORBIDDEN = {
     "upload_chunk_pkey: a piece of a file twice": "INSERT INTO upload_chunk SELECT * FROM upload_chunk",
     "import_job_pkey: an import's id twice": "INSERT INTO import_job SELECT * FROM import_job",
     "imported_chunk_pkey: an imported chunk twice": "INSERT INTO imported_chunk SELECT * FROM imported_chunk",
+    "list_shapes_pkey: the shapes of a list twice": "INSERT INTO list_shapes SELECT * FROM list_shapes",
+    "import_schedule_pkey: the id of a schedule twice": "INSERT INTO import_schedule (id, name, cron, zone, command) "
+    "SELECT id, 'other', cron, zone, command FROM import_schedule",
+    "import_schedule_name_key: the name of a schedule twice": "INSERT INTO import_schedule (id, name, cron, zone, command) "
+    f"SELECT {NEW_ID}, name, cron, zone, command FROM import_schedule",
+    "import_run_pkey: an occurrence runs twice": "INSERT INTO import_run SELECT * FROM import_run",
+    "list_shapes_list_id_fkey: the shapes of no list": "UPDATE list_shapes SET list_id = 9",
+    "import_run_schedule_id_fkey: a run of no schedule": f"UPDATE import_run SET schedule_id = {NEW_ID}",
+    "list_shapes_shapes_check: shapes that are not an array": "UPDATE list_shapes SET shapes = '{}'",
+    "import_schedule_name_check: a schedule with a capital in its name": "UPDATE import_schedule SET name = 'Nightly'",
+    "import_schedule_cron_check: a schedule with a line break": "UPDATE import_schedule SET cron = E'* *\\n* * *'",
+    "import_schedule_command_check: a command that is not an object": "UPDATE import_schedule SET command = '[]'",
+    "paused_has_no_next: a paused schedule is due": "UPDATE import_schedule SET paused_at = now()",
+    "import_run_missed_check: a negative number": "UPDATE import_run SET missed = -1",
+    "run_has_a_result: a run without an import and a reason": "UPDATE import_run SET reason = NULL",
     "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
     "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
     "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",

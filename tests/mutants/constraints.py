@@ -32,6 +32,7 @@ EXEMPT = {
     "import_job_group": FOR_SPEED,
     "import_job_list": FOR_SPEED,
     "import_job_unfinished": FOR_SPEED,
+    "import_schedule_due": FOR_SPEED,
     "message_list_list": FOR_SPEED,
     "sendout_created": FOR_SPEED,
     "sendout_group": FOR_SPEED,
