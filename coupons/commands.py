@@ -290,8 +290,8 @@ class ImportCoupons(_Command):
     format: Format = Field(Format(), description="How to read the file of `source`")
     confirmed: bool = Field(
         False,
-        description="Replace or delete even if more than half of the lines are rejected: an operator has seen the "
-        "numbers",
+        description="An operator has seen the numbers: replace or delete even if more than half of the lines are "
+        "rejected, and import codes that look like those of another list",
     )
     allow_empty: bool = Field(False, description="Replace although no line of the file is accepted")
 

@@ -16,6 +16,7 @@ from coupons import failpoints
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.files.code_reader import CodeReader
+from coupons.files.code_shapes import SAMPLE_CODES, Profile, shapes_of
 from coupons.files.codes import CheckedCodes
 from coupons.files.decoding import FileError
 from coupons.files.format import FileFormat
@@ -25,7 +26,7 @@ from coupons.files.rejections import CODE, Rejected
 from coupons.import_progress import ImportProgress
 from coupons.sources import Source, SourceError, SourceLimits, Text
 from coupons.states import ImportMode, TargetKind
-from coupons.store import groups, import_chunks, imports
+from coupons.store import groups, import_chunks, imports, list_shapes
 from coupons.store.import_chunks import ImportCounts
 from coupons.store.imports import LeasedImport, Position, Target
 
@@ -127,7 +128,8 @@ async def run_import(
             progress.stage(text.source_bytes)
             failpoints.hit("import.staged")
             if piece.is_last or _ends_chunk(job, reading.pieces):
-                await pipeline.import_staged(reading.position_in(text))
+                shapes = await _check_list(pipeline.idle, job, reading)
+                await pipeline.import_staged(reading.position_in(text), shapes)
             if stopping() and not piece.is_last:
                 return False
     if reading.position < job.position:
@@ -169,6 +171,8 @@ async def _dry_run(
             for lines in reading.read(piece, text.name):
                 await _stage(connection, target, lines)
                 valid, blank = valid + len(lines.lines), blank + lines.blank
+        if _can_be_wrong(target, mode):
+            await _check_shapes(connection, target, reading, shapes_of(reading.first_codes), confirmed=True)
         async with import_chunks.dry_run(connection, target, mode, lines=valid) as (counts, rejected):
             yield DryRunReport(
                 reading.lines, blank, counts, reading.columns, rejected, reading.read_as, reading.notices
@@ -204,7 +208,9 @@ class _Reading:
     def __init__(self, target: Target, file_format: dict[str, Any], max_lines: int) -> None:
         self.reader: Reader | None = None
         self.pieces = self.position = self.lines = 0
-        self.format_recorded = False
+        self.format_recorded = self.list_checked = False
+        self.first_codes: list[str] = []
+        self.suspicions: Sequence[str] = ()
         self._target = target
         self._format = file_format
         self._max_lines = max_lines
@@ -221,6 +227,9 @@ class _Reading:
         if piece.is_last:
             read.append(self.reader.finish())
         self.lines += sum(len(each.lines) + len(each.rejected) + each.blank for each in read)
+        for each in read:
+            if isinstance(each, CheckedCodes):
+                self.first_codes += each.codes[: SAMPLE_CODES - len(self.first_codes)]
         if self.lines > self._max_lines:
             raise Conflict(f"{name} exceeds the limit of {self._max_lines} lines (COUPONS_IMPORT_MAX_LINES)")
         return read
@@ -236,7 +245,7 @@ class _Reading:
 
     @property
     def notices(self) -> Sequence[str]:
-        return self.reader.notices if self.reader else ()
+        return [*self.suspicions, *(self.reader.notices if self.reader else ())]
 
     @property
     def digest(self) -> bytes:
@@ -312,10 +321,10 @@ class _ChunkPipeline:
             if isinstance(lines, CheckedCodes):
                 self._digest.update("\n".join((*lines.codes, "")).encode())
 
-    async def import_staged(self, position: Position) -> None:
+    async def import_staged(self, position: Position, shapes: Profile) -> None:
         """Wait until the previous chunk is imported, then start to import the staged lines."""
         await self._wait_for_import()
-        chunk = import_chunks.Chunk(self._lines, self._blank, self._digest.digest())
+        chunk = import_chunks.Chunk(self._lines, self._blank, self._digest.digest(), shapes)
         self._importing = asyncio.create_task(self._import(self.idle, chunk, position))
         self.idle, self._busy = self._busy, self.idle
         self._lines = self._blank = 0
@@ -362,6 +371,36 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
             await groups.extend(connection, job.target.id, reading.reader.attributes)
     await imports.set_notices(connection, job, reading.read_as, reading.notices)
     await imports.log_event(connection, job.id, f"reading {text.name} as {reading.reader.description}")
+
+
+async def _check_list(connection: Connection, job: LeasedImport, reading: _Reading) -> Profile:
+    """Check, before the first chunk, that the codes were not meant for another list. Return their shapes, once.
+
+    Raises WrongList, unless the import is confirmed.
+    """
+    if reading.list_checked or job.position or not _can_be_wrong(job.target, job.mode):
+        return ()
+    reading.list_checked = True
+    shapes = shapes_of(reading.first_codes)
+    if shapes:
+        await list_shapes.store_unknown(connection, job.target.id)
+        await _check_shapes(connection, job.target, reading, shapes, confirmed=job.confirmed)
+    return shapes
+
+
+async def _check_shapes(
+    connection: Connection, target: Target, reading: _Reading, shapes: Profile, *, confirmed: bool
+) -> None:
+    try:
+        await list_shapes.check(connection, target.id, shapes)
+    except list_shapes.WrongList as wrong:
+        if not confirmed:
+            raise
+        reading.suspicions = (wrong.notice,)
+
+
+def _can_be_wrong(target: Target, mode: ImportMode) -> bool:
+    return target.kind is TargetKind.LIST and mode != ImportMode.DELETE
 
 
 async def _remove_missing(

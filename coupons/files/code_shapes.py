@@ -306,7 +306,7 @@ def _are_of_one_counter(a: Shape, b: Shape) -> bool:
 
 def _are_alike(a: Sequence[Place], b: Sequence[Place]) -> bool:
     """Whether the separators are the same, and the kinds of characters are, at all places except one."""
-    if len(a) != len(b) or any(_is_separator(x) != _is_separator(y) for x, y in zip(a, b, strict=True)):
+    if len(a) != len(b) or any(x != y and (_is_separator(x) or _is_separator(y)) for x, y in zip(a, b, strict=True)):
         return False
     kinds = [(x, y) for x, y in zip(a, b, strict=True) if not _is_shared(x) and not _is_shared(y)]
     return all(int(x) & int(y) for x, y in kinds) and sum(x != y for x, y in kinds) <= 1

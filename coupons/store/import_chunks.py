@@ -12,11 +12,12 @@ from uuid import UUID
 import asyncpg
 
 from coupons.database import TRANSIENT_ERRORS, Connection, affected
+from coupons.files.code_shapes import Profile
 from coupons.files.codes import CheckedCodes, fold_all, fold_codes, spellings
 from coupons.files.recipient_reader import CheckedRecipients
 from coupons.files.rejections import Reason, Rejected
 from coupons.states import ImportMode, TargetKind
-from coupons.store import imports
+from coupons.store import imports, list_shapes
 from coupons.store.imports import ChunkCounts, LeasedImport, Position, Target, rejection_from_text
 from coupons.store.queries import Queries
 
@@ -152,11 +153,15 @@ async def _long_transaction(connection: Connection) -> AsyncIterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The numbers of staged lines to import and of blank lines, and the digest of the codes, in order."""
+    """The numbers of staged lines to import and of blank lines, and the digest of the codes, in order.
+
+    The first chunk also has the `shapes` of the file's codes.
+    """
 
     lines: int
     blank: int
     digest: bytes
+    shapes: Profile = ()
 
 
 async def import_chunk(
@@ -170,6 +175,8 @@ async def import_chunk(
         else:
             counts = await _import_codes(connection, job, chunk)
             await connection.execute(SQL.update_counters, job.target.id, counts.added, counts.removed)
+            if counts.removed or (chunk.shapes and (counts.added or job.mode == ImportMode.REPLACE)):
+                await list_shapes.record(connection, job.target.id, job.mode, chunk.shapes)
         await imports.record_progress(
             connection, job, counts, blank=chunk.blank, position=position, lease_seconds=lease_seconds
         )

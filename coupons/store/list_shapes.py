@@ -1,7 +1,7 @@
 """The shapes of each list's codes, and the guard against imports into the wrong list (docs/decisions/0025).
 
-The shapes of a list are one small row. An import extends it when its first chunk is committed. Most imports read only the
-row of their own list; those of other lists are read if the file does not look like its list.
+The shapes of a list are one small row. An import extends it when its first chunk is committed. Most imports read only
+the row of their own list; those of other lists are read if the file does not look like its list.
 """
 
 from coupons.database import Connection
@@ -13,62 +13,67 @@ from coupons.store.queries import Queries
 
 SQL = Queries("list_shapes.sql")
 MAX_LISTS = 1_000
-"""The number of other lists, the newest ones, that a file is compared with. It takes 30 ms."""
+"""The number of other lists, the newest ones, that a file is compared with."""
 LEARNED_AT_ONCE = 50
 """The number of lists whose shapes are learned for one import, from 500 codes each. Only lists that were filled before
 migration 0022, or from which an import has deleted codes, have to be learned."""
-REMEDY = 'to import them all the same, use --yes (in JSON: "confirmed": true)'
 
 
 class WrongList(Conflict):
     """The codes of a file were probably meant for another list. Nothing was imported."""
 
+    def __init__(self, suspicion: str) -> None:
+        self.notice = f"{suspicion}, so --yes is needed"
+        super().__init__(f'{suspicion}: use --yes (in JSON: "confirmed": true) to import them all the same')
 
-async def check(connection: Connection, list_id: int, name: str, file: Profile, *, learn: bool = True) -> None:
-    """Raise WrongList if the codes look like those of another list, or not like those of their list.
 
-    `learn` computes unknown shapes, which needs the right to read codes.
+async def check(connection: Connection, list_id: int, file: Profile) -> None:
+    """Raise WrongList if the codes of a file look like those of another list, or not like those of their list.
+
+    Unknown shapes are computed from codes, and not stored.
     """
     if not file:
         return
-    target = await _find(connection, list_id)
-    if target is None and learn:
-        await _learn(connection, list_id, 1)
-        target = await _find(connection, list_id)
-    if code_shapes.is_like(file, target or ()):
+    target = await _get(connection, list_id)
+    if code_shapes.is_like(file, target):
         return
-    if learn:
-        await _learn(connection, list_id, LEARNED_AT_ONCE)
-    rows = await connection.fetch(SQL.of_others, list_id, MIN_CODES, MAX_LISTS)
-    others = {row["name"]: code_shapes.from_json(row["shapes"]) for row in rows}
-    suspicion = code_shapes.find_suspicion(file, target or (), others)
-    if suspicion:
-        total = await connection.fetchval("SELECT total FROM coupon_list WHERE id = $1", list_id)
-        raise WrongList(_describe(suspicion.other, name, total))
+    rows = await connection.fetch(SQL.others, list_id, MIN_CODES, MAX_LISTS)
+    known = {row["name"]: code_shapes.from_json(row["shapes"]) for row in rows if row["shapes"] is not None}
+    unknown = [row for row in rows if row["shapes"] is None][:LEARNED_AT_ONCE]
+    learned = {row["name"]: await _learn(connection, row["id"]) for row in unknown}
+    if suspicion := code_shapes.find_suspicion(file, target, known | learned):
+        found = await connection.fetchrow(SQL.codes, list_id)
+        raise WrongList(_describe(suspicion.other, **dict(found or {})))
 
 
 def _describe(other: str | None, name: str, total: int) -> str:
     if other is None:
-        return f"these codes do not look like the {total:,} codes of {name}: {REMEDY}"
-    return f"these codes look like {other}, not {name} ({total:,} codes there): {REMEDY}"
+        return f"these codes do not look like the {total:,} codes of {name}"
+    return f"these codes look like {other}, not {name} ({total:,} codes there)"
+
+
+async def store_unknown(connection: Connection, list_id: int) -> None:
+    """Compute and store the shapes of a list that are not known yet, before an import extends them."""
+    await connection.execute(SQL.learn, list_id, code_shapes.to_json(await _get(connection, list_id)))
 
 
 async def record(connection: Connection, list_id: int, mode: ImportMode, file: Profile) -> None:
-    """Extend the shapes of a list, in the transaction that has changed its codes and locks the list."""
+    """Extend the shapes of a list, in the transaction that changes its codes and locks the list.
+
+    An import that deletes codes makes them unknown.
+    """
     if mode == ImportMode.DELETE:
         await connection.execute(SQL.forget, list_id)
-    elif file:
-        known = await _find(connection, list_id) if mode == ImportMode.ADD else None
-        await connection.execute(SQL.store, list_id, code_shapes.to_json(code_shapes.extend(known or (), file)))
+        return
+    known = await _get(connection, list_id) if mode == ImportMode.ADD else ()
+    await connection.execute(SQL.store, list_id, code_shapes.to_json(code_shapes.extend(known, file)))
 
 
-async def _find(connection: Connection, list_id: int) -> Profile | None:
+async def _get(connection: Connection, list_id: int) -> Profile:
     shapes = await connection.fetchval(SQL.of_list, list_id)
-    return None if shapes is None else code_shapes.from_json(shapes)
+    return await _learn(connection, list_id) if shapes is None else code_shapes.from_json(shapes)
 
 
-async def _learn(connection: Connection, list_id: int, limit: int) -> None:
-    """Compute the shapes of lists from samples of their codes, that of the given list first."""
-    for row in await connection.fetch(SQL.list_unknown, list_id, MIN_CODES, limit):
-        codes = [each["code"] for each in await connection.fetch(SQL.sample, row["id"], SAMPLE_CODES)]
-        await connection.execute(SQL.learn, row["id"], code_shapes.to_json(code_shapes.shapes_of(codes)))
+async def _learn(connection: Connection, list_id: int) -> Profile:
+    codes = await connection.fetch(SQL.sample, list_id, SAMPLE_CODES)
+    return code_shapes.shapes_of([each["code"] for each in codes])

@@ -67,6 +67,8 @@ GRANT USAGE ON SEQUENCE coupon_id_seq TO coupons_importer;
 GRANT SELECT, UPDATE (total, available, removed) ON coupon_list TO coupons_importer;
 GRANT SELECT ON retired_code, retired_spelling, retired_code_key TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (import_id, removed) ON imported_chunk TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (shapes), DELETE ON list_shapes TO coupons_importer;
+-- import_schedule, import_run: no rights yet
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
 GRANT SELECT, INSERT, DELETE ON import_rejection TO coupons_importer;
@@ -149,6 +151,7 @@ GRANT INSERT ON message, message_list, message_file TO coupons_operator;
 GRANT SELECT ON message_file TO coupons_operator;
 GRANT DELETE ON message, message_list, message_file, recipient, import_rejection TO coupons_operator;
 GRANT UPDATE (deleted_at) ON message TO coupons_operator;
+GRANT SELECT ON list_shapes TO coupons_operator;
 GRANT UPDATE (group_id, group_name) ON sendout TO coupons_operator;
 
 -- The role for checking invariants. It may read codes, to find duplicates independently of any index.

@@ -142,7 +142,7 @@ async def run_import(
     with on_abort("nothing was imported"):
         import_id = await send_import(
             file, list_=list_, group=group, mode=mode, format_=format_, id_=id_,
-            confirmed=confirmed and mode != ImportMode.ADD, allow_empty=allow_empty,
+            confirmed=confirmed, allow_empty=allow_empty,
         )  # fmt: skip
     return await finish_import(
         import_id, wait=wait, timeout_seconds=timeout_seconds, rejected=rejected, json_output=json_output

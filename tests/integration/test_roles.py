@@ -41,6 +41,7 @@ SQL = {
             "imports",
             "inbox",
             "job_ids",
+            "list_shapes",
             "lists",
             "messages",
             "needs",
@@ -76,7 +77,7 @@ sendouts.pause sendouts.lock sendouts.unpause sendouts.cancel sendouts.lock_list
 WORK = {
     "importer": f"""
         heartbeats.* inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
-        uploads.* import_chunks.* {ADMISSION}
+        uploads.* import_chunks.* list_shapes.* {ADMISSION}
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
         imports.holds_lease imports.set_total_bytes imports.set_columns imports.set_notices
         imports.record_progress imports.record_kept imports.end imports.release
@@ -101,7 +102,7 @@ WORK = {
         {FOR_THE_CONSOLE} groups.* messages.*
         lists.create lists.change lists.copy lists.archive lists.restore
         import_chunks.count_staged_rejections import_chunks.staged_rejections import_chunks.group_size
-        import_chunks.dry_run_recipients
+        import_chunks.dry_run_recipients list_shapes.of_list list_shapes.others list_shapes.codes
         """,
     "auditor": "invariants.*",
     "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.next_rejections lists.list_duplicates",

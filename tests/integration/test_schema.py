@@ -161,8 +161,8 @@ FORBIDDEN = {
     "list_shapes_pkey: the shapes of a list twice": "INSERT INTO list_shapes SELECT * FROM list_shapes",
     "import_schedule_pkey: the id of a schedule twice": "INSERT INTO import_schedule (id, name, cron, zone, command) "
     "SELECT id, 'other', cron, zone, command FROM import_schedule",
-    "import_schedule_name_key: the name of a schedule twice": "INSERT INTO import_schedule (id, name, cron, zone, command) "
-    f"SELECT {NEW_ID}, name, cron, zone, command FROM import_schedule",
+    "import_schedule_name_key: the name of a schedule twice": "INSERT INTO import_schedule "
+    f"(id, name, cron, zone, command) SELECT {NEW_ID}, name, cron, zone, command FROM import_schedule",
     "import_run_pkey: an occurrence runs twice": "INSERT INTO import_run SELECT * FROM import_run",
     "list_shapes_list_id_fkey: the shapes of no list": "UPDATE list_shapes SET list_id = 9",
     "import_run_schedule_id_fkey: a run of no schedule": f"UPDATE import_run SET schedule_id = {NEW_ID}",
