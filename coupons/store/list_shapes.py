@@ -23,8 +23,13 @@ class WrongList(Conflict):
     """The codes of a file were probably meant for another list. Nothing was imported."""
 
     def __init__(self, suspicion: str) -> None:
-        self.notice = f"{suspicion}, so --yes is needed"
+        self.suspicion = suspicion
         super().__init__(f'{suspicion}: use --yes (in JSON: "confirmed": true) to import them all the same')
+
+    @property
+    def notice(self) -> str:
+        """The line of a report. A dry run, which does not fail, has it as well."""
+        return f"{self.suspicion}, so --yes is needed"
 
 
 async def check(connection: Connection, list_id: int, file: Profile) -> None:

@@ -19,9 +19,10 @@ from producers.cli.progress import Progress
 
 if TYPE_CHECKING:
     from coupons.commands import Format
+    from coupons.files.code_reader import CodeReader
     from coupons.files.format import FileFormat
     from coupons.files.rejections import Rejected
-    from coupons.sources import Source
+    from coupons.sources import Source, Text
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -67,6 +68,8 @@ _FORMAT_FIELDS = (
     "allow_lookalikes",
 )
 
+_MOST_PIECES = 8
+"""The number of MiB in which the first codes of a file are looked for."""
 T = TypeVar("T")
 
 
@@ -131,13 +134,13 @@ def can_be_read_again(file: BinaryIO) -> bool:
     return _size(file) is not None
 
 
-async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: bool = False) -> None:
-    """Raise FileError or SourceError, before any upload, if the file does not begin with codes or recipients.
+async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: bool = False) -> list[str]:
+    """Check, before any upload, that the file begins with codes or recipients. Return its first codes.
 
-    A pipe cannot be read twice, so its errors are reported by the import itself.
+    A pipe cannot be read twice, so its errors are reported by the import itself. Raises FileError, SourceError.
     """
     if not can_be_read_again(file):
-        return
+        return []
     from coupons.files.code_reader import CodeReader
     from coupons.files.recipient_reader import RecipientReader
     from coupons.settings import load_settings
@@ -145,14 +148,26 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
 
     with _os_errors_of(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
         text = Text(source_of(beginning), SourceLimits.from_settings(load_settings()))
-        reader: CodeReader | RecipientReader | None = None
-        async for piece in text:
-            if reader:
-                return
-            reader = (RecipientReader if recipients else CodeReader)(format_, text.name)
-            reader.feed(piece)
-        if reader:
-            reader.finish()  # of a short file, a reader checks the beginning only here
+        if recipients:
+            async for piece in text:
+                RecipientReader(format_, text.name).feed(piece)
+                break
+            return []
+        return await _first_codes(text, lambda: CodeReader(format_, text.name))
+
+
+async def _first_codes(text: "Text", create_reader: "Callable[[], CodeReader]") -> list[str]:
+    """Return the codes from which their shape is seen, or all codes of the beginning if they are fewer."""
+    from coupons.files.code_shapes import SAMPLE_CODES
+
+    codes: list[str] = []
+    reader, pieces = None, 0
+    async for piece in text:
+        reader, pieces = reader or create_reader(), pieces + 1
+        codes += reader.feed(piece).codes
+        if len(codes) >= SAMPLE_CODES or pieces == _MOST_PIECES:
+            return codes[:SAMPLE_CODES]
+    return codes + reader.finish().codes if reader else codes
 
 
 async def sha256_of(file: BinaryIO) -> bytes | None:

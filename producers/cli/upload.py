@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
 from coupons.states import ImportMode
+from producers.cli.confirm import confirm, is_asked
 from producers.cli.files import can_be_read_again, check_beginning, sha256_of, source_of
 from producers.cli.progress import bar
 from producers.cli.runtime import database, publish, settings
@@ -43,7 +44,8 @@ async def send_import(
         if isinstance(file, str):
             await publish(command)
         else:
-            await _send_file(connection, file, command, repeatable=id_ is not None)
+            reviewed = await _review(connection, file, command)
+            await _send_file(connection, file, reviewed, repeatable=id_ is not None)
     return command.id
 
 
@@ -65,6 +67,33 @@ async def _is_known(connection: "Connection", command: "ImportCoupons", file: Bi
     if isinstance(file, str) or can_be_read_again(file):
         return await inbox.is_repeated(connection, command)
     return await inbox.is_known(connection, command.id)
+
+
+async def _review(connection: "Connection", file: BinaryIO, command: "ImportCoupons") -> "ImportCoupons":
+    """Check the beginning of the file, and ask an operator at a terminal if its codes look like those of another list.
+
+    Returns the command, confirmed if the operator has confirmed it. The worker checks the file again.
+
+    Raises FileError, SourceError, WrongList, click.Abort.
+    """
+    from asyncpg import InsufficientPrivilegeError
+
+    from coupons.files.code_shapes import shapes_of
+    from coupons.store import list_shapes, lists
+
+    codes = await check_beginning(file, command.format.as_file_format(), recipients=command.group is not None)
+    if command.list is None or command.mode == ImportMode.DELETE or command.confirmed:
+        return command
+    (target,) = await lists.get(connection, command.list)
+    with suppress(InsufficientPrivilegeError):  # this login may not read codes, and the shapes of a list are not known
+        try:
+            await list_shapes.check(connection, target.id, shapes_of(codes))
+        except list_shapes.WrongList as wrong:
+            if not is_asked(yes=False):
+                raise
+            confirm(f"Import them into list {command.list} all the same?", [wrong.suspicion])
+            return command.model_copy(update={"confirmed": True})
+    return command
 
 
 async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportCoupons", *, repeatable: bool) -> None:
@@ -89,7 +118,6 @@ async def _send_file(connection: "Connection", file: BinaryIO, command: "ImportC
 async def _upload(connection: "Connection", file: BinaryIO, command: "ImportCoupons") -> "Upload":
     from coupons.store import uploads
 
-    await check_beginning(file, command.format.as_file_format(), recipients=command.group is not None)
     with bar("uploading") as show:
         source = source_of(file, show)
         return await uploads.store(
