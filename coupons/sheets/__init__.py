@@ -1,0 +1,1 @@
+"""Spreadsheets (.xlsx, .xls, .ods) as CSV text, row by row. A process of its own reads them: see `__main__`."""

@@ -1,0 +1,172 @@
+"""Writes a sheet of the spreadsheet on stdin to stdout, as CSV text in frames. `coupons.sources.spreadsheet` starts it.
+
+It is a process of its own because it reads files of strangers with a parser and a library: its memory is limited, a
+crash ends only this process, and the event loop of the worker never waits for it.
+"""
+
+import csv
+import io
+import json
+import resource
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
+from xml.parsers.expat import ExpatError
+from zipfile import BadZipFile
+
+from coupons.sheets.ods import MIME_TYPE, Ods
+from coupons.sheets.package import Package
+from coupons.sheets.workbook import DAMAGED, Limits, Reading, Rows, Sheet, SheetError, Workbook
+from coupons.sheets.xlsx import Xlsx
+
+SEPARATOR = "\t"
+"""Tabs are rare in cells, commas are not: the readers split rows without quotes three times as fast."""
+
+FRAME = struct.Struct(">cII")
+"""The head of a frame: its kind, how many millionths of the sheet were read, and the size of its content."""
+
+SHEET, TEXT, END, REFUSED = b"S", b"T", b"E", b"R"
+"""The kinds of frames: the chosen sheet (JSON), a part of the text, the end with notices (JSON), an error message."""
+
+MAX_MEMORY = 512 * 1_048_576
+"""Only an .xls file is held in memory as a whole. The largest one of 65,536 rows and 20 columns takes 200 MiB."""
+
+_TEXT_CHARS = 262_144
+_ROWS_PER_CHECK = 256
+_SHOWN_SHEETS = 10
+_DAMAGE = (
+    ArithmeticError, BadZipFile, EOFError, ExpatError, LookupError, NotImplementedError, OSError, ValueError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+
+def main() -> None:
+    with suppress(ImportError, OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    options = json.loads(sys.argv[1])
+    limits = Limits(options["max_bytes"], options["max_ratio"])
+    with suppress(BrokenPipeError), open(0, "rb", closefd=False) as file:  # noqa: PTH123 - a file descriptor
+        for kind, done, content in iter_frames(file, options["sheet"], limits):
+            sys.stdout.buffer.write(FRAME.pack(kind, int(done * 1_000_000), len(content)) + content)
+            sys.stdout.buffer.flush()
+
+
+def iter_frames(file: BinaryIO, chosen: str | int | None, limits: Limits) -> Iterator[tuple[bytes, float, bytes]]:
+    """The frames of a sheet: its name, its text and its end, or at some point the reason why it cannot be read."""
+    try:
+        yield from _iter_frames(file, chosen, limits)
+    except SheetError as error:
+        yield REFUSED, 0, str(error).encode()
+    except MemoryError:
+        yield REFUSED, 0, b"needs too much memory: save the sheet as .xlsx or CSV"
+    except BrokenPipeError:
+        raise
+    except _DAMAGE:
+        yield REFUSED, 0, str(DAMAGED).encode()
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # python-calamine, for some damaged files
+            raise
+        yield REFUSED, 0, str(DAMAGED).encode()
+
+
+def _iter_frames(file: BinaryIO, chosen: str | int | None, limits: Limits) -> Iterator[tuple[bytes, float, bytes]]:
+    workbook = open_workbook(file, limits)
+    sheet, rows, reading = _open_sheet(workbook, chosen)
+    yield SHEET, 0, json.dumps({"kind": workbook.kind, "sheet": sheet.name}).encode()
+    for text in iter_csv(rows):
+        yield TEXT, min(1.0, reading.done), text
+    yield END, 1, json.dumps(list(_notices(workbook, sheet, reading, chosen))).encode()
+
+
+def open_workbook(file: BinaryIO, limits: Limits) -> Workbook:
+    if file.read(2) != b"PK":
+        from coupons.sheets.xls import Xls  # noqa: PLC0415 - its libraries take 30 ms, which only .xls files need
+
+        return Xls(file)
+    package = Package(file, limits)
+    if "mimetype" in package.names or "content.xml" in package.names:
+        mime_type = package.read("mimetype") if "mimetype" in package.names else MIME_TYPE
+        if mime_type.startswith(MIME_TYPE):
+            return Ods(package)
+        raise SheetError("is an OpenDocument file without a table: save the table as .ods or CSV")
+    if "xl/workbook.bin" in package.names:
+        raise SheetError("is a binary Excel file (.xlsb): save it as .xlsx")
+    if any(name.endswith(".iwa") for name in package.names):
+        raise SheetError("is an Apple iWork document: export the table as .xlsx or CSV")
+    return Xlsx(package)
+
+
+def iter_csv(rows: Rows) -> Iterator[bytes]:
+    """The rows as CSV text: line n is row n of the sheet. Empty cells at the end of a row are left out."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=SEPARATOR, lineterminator="\n")
+    before = 0
+    for number, cells in rows:
+        while cells and not cells[-1]:
+            cells.pop()
+        if not cells:
+            continue
+        if number > before + 1:
+            buffer.write("\n" * (number - before - 1))
+        writer.writerow(cells)
+        before = number
+        if not number % _ROWS_PER_CHECK and buffer.tell() >= _TEXT_CHARS:
+            yield buffer.getvalue().encode()
+            buffer.seek(0)
+            buffer.truncate()
+    if buffer.tell():
+        yield buffer.getvalue().encode()
+
+
+def _open_sheet(workbook: Workbook, chosen: str | int | None) -> tuple[Sheet, Rows, Reading]:
+    """The chosen sheet, else the first one with text; a hidden sheet only if all others are empty."""
+    if not workbook.sheets:
+        raise SheetError("contains no table")
+    if chosen is not None:
+        sheet, reading = _find_sheet(workbook.sheets, chosen), Reading()
+        return sheet, workbook.rows(sheet, reading), reading
+    for sheet in sorted(workbook.sheets, key=lambda sheet: sheet.is_hidden):
+        reading = Reading()
+        rows = workbook.rows(sheet, reading)
+        for number, cells in rows:
+            if any(map(str.strip, cells)):
+                return sheet, _prepend((number, cells), rows), reading
+    return workbook.sheets[0], iter(()), Reading()
+
+
+def _prepend(row: tuple[int, list[str]], rows: Rows) -> Rows:
+    yield row
+    yield from rows
+
+
+def _find_sheet(sheets: list[Sheet], chosen: str | int) -> Sheet:
+    names = [sheet.name.strip().lower() for sheet in sheets]
+    if isinstance(chosen, str) and (name := chosen.strip().lower()) in names:
+        return sheets[names.index(name)]
+    number = int(chosen) if isinstance(chosen, int) or (chosen.isascii() and chosen.isdigit()) else 0
+    if not 1 <= number <= len(sheets):
+        raise SheetError(f"has no sheet {chosen!r}: the sheets are {_list_sheets(sheets)} (--sheet)")
+    return sheets[number - 1]
+
+
+def _list_sheets(sheets: list[Sheet]) -> str:
+    shown = ", ".join(f"{number} {sheet.name[:31]!r}" for number, sheet in enumerate(sheets[:_SHOWN_SHEETS], 1))
+    return shown + (", …" if len(sheets) > _SHOWN_SHEETS else "")
+
+
+def _notices(workbook: Workbook, sheet: Sheet, reading: Reading, chosen: str | int | None) -> Iterator[str]:
+    if len(workbook.sheets) > 1 and chosen is None:
+        yield f"only sheet {sheet.name!r} was read; the sheets are {_list_sheets(workbook.sheets)} (--sheet)"
+    if sheet.is_hidden:
+        yield f"sheet {sheet.name!r} is hidden"
+    if reading.hidden_rows:
+        yield f"{reading.hidden_rows} hidden row{'s were' if reading.hidden_rows > 1 else ' was'} read as well"
+    if reading.merged_ranges:
+        yield f"merged cells ({reading.merged_ranges} ranges): only the first cell of a range has its text"
+
+
+if __name__ == "__main__":
+    main()
