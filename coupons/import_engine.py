@@ -115,11 +115,11 @@ async def run_import(
     """
     await imports.set_total_bytes(connections[0], job, source.size)
     reading = _Reading(job.target, job.format, max_lines)
-    text = Text(source, limits)
+    text = reading.open(source, limits)
     progress.received = lambda: text.received
     async with _ChunkPipeline(connections, job, lease_seconds, progress) as pipeline:
         async for piece in _iter_pieces(text, source):
-            lines = reading.read(piece, text.name)
+            lines = reading.read(piece, text)
             if _is_committed(job, reading, piece, source):
                 progress.skip(text.source_bytes)
                 continue
@@ -166,9 +166,9 @@ async def _dry_run(
     valid = blank = 0
     await import_chunks.prepare_staging(connection)
     try:
-        text = Text(source, limits)
+        text = reading.open(source, limits)
         async for piece in _iter_pieces(text, source):
-            for lines in reading.read(piece, text.name):
+            for lines in reading.read(piece, text):
                 await _stage(connection, target, lines)
                 valid, blank = valid + len(lines.lines), blank + lines.blank
         if _can_be_wrong(target, mode):
@@ -215,11 +215,16 @@ class _Reading:
         self._format = file_format
         self._max_lines = max_lines
         self._digest = hashlib.sha256()
+        self._text: Text | None = None
 
-    def read(self, piece: _Piece, name: str) -> list[Checked]:
+    def open(self, source: Source, limits: SourceLimits) -> Text:
+        self._text = Text(source, limits, sheet=self._format.get("sheet"))
+        return self._text
+
+    def read(self, piece: _Piece, text: Text) -> list[Checked]:
         """The checked lines of the next piece. The last piece also ends the last line, which may lack a line end."""
         if self.reader is None:
-            self.reader = _reader_for(self._target, self._format, name)
+            self.reader = _reader_for(self._target, self._format, text)
         self.pieces += 1
         self.position += len(piece.data)
         self._digest.update(piece.data)
@@ -231,7 +236,7 @@ class _Reading:
             if isinstance(each, CheckedCodes):
                 self.first_codes += each.codes[: SAMPLE_CODES - len(self.first_codes)]
         if self.lines > self._max_lines:
-            raise Conflict(f"{name} exceeds the limit of {self._max_lines} lines (COUPONS_IMPORT_MAX_LINES)")
+            raise Conflict(f"{text.name} exceeds the limit of {self._max_lines} lines (COUPONS_IMPORT_MAX_LINES)")
         return read
 
     @property
@@ -241,11 +246,13 @@ class _Reading:
 
     @property
     def read_as(self) -> str:
-        return self.reader.description if self.reader else ""
+        return self._text.describe(self.reader.description) if self.reader and self._text else ""
 
     @property
     def notices(self) -> Sequence[str]:
-        return [*self.suspicions, *(self.reader.notices if self.reader else ())]
+        """What the user should know: about the shape of the codes, about a spreadsheet, and about the rows."""
+        of_text = self._text.notices if self._text else ()
+        return [*self.suspicions, *of_text, *(self.reader.notices if self.reader else ())]
 
     @property
     def digest(self) -> bytes:
@@ -255,10 +262,11 @@ class _Reading:
         return Position(self.position, self.digest, text.source_bytes)
 
 
-def _reader_for(target: Target, file_format: dict[str, Any], name: str) -> Reader:
+def _reader_for(target: Target, file_format: dict[str, Any], text: Text) -> Reader:
     if file_format.get(imports.INLINE):
         return InlineReader()
-    return (RecipientReader if target.kind is TargetKind.GROUP else CodeReader)(FileFormat(**file_format), name)
+    reader = RecipientReader if target.kind is TargetKind.GROUP else CodeReader
+    return reader(text.format_for(FileFormat(**file_format)), text.name)
 
 
 def _is_committed(job: LeasedImport, reading: _Reading, piece: _Piece, source: Source) -> bool:
@@ -370,7 +378,7 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
         if job.mode != ImportMode.DELETE:
             await groups.extend(connection, job.target.id, reading.reader.attributes)
     await imports.set_notices(connection, job, reading.read_as, reading.notices)
-    await imports.log_event(connection, job.id, f"reading {text.name} as {reading.reader.description}")
+    await imports.log_event(connection, job.id, f"reading {text.name} as {reading.read_as}")
 
 
 async def _check_list(connection: Connection, job: LeasedImport, reading: _Reading) -> Profile:

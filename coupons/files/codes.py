@@ -38,7 +38,7 @@ _BAD_SPACES = re.compile("  |[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]").sea
 # lost its leading zeros is accepted because the loss leaves no trace.
 _MONTH = "(?:Jan|Feb|M(?:ar|är|rz|ay|ai)|Apr|Jun[ei]?|Jul[yi]?|Aug|Sept?|O[ck]t|Nov|De[cz])"
 _EXCEL_DAMAGE = re.compile(
-    r"\d+(?:[.,]\d+)?[Ee]\+\d+"
+    r"-?\d+(?:[.,]\d+)?[Ee]\+\d+\ufffd?"
     r"|#(?:NAME\?|REF!|VALUE!|DIV/0!|N/A|NULL!|NUM!|SPILL!|CALC!|BEZUG!|WERT!|NV|ZAHL!|ÜBERLAUF!|#*)"
     rf"|[0-3]?\d(?:-|\. ?){_MONTH}|{_MONTH}[- ]\d\d"
 ).fullmatch
@@ -125,8 +125,8 @@ def _violation(code: str) -> Reason | None:
 _RULES: tuple[tuple[Callable[[str], object], Reason], ...] = (
     (lambda code: len(code) > MAX_CODE_CHARS, Reason.TOO_LONG),
     (_BAD_SPACES, Reason.SPACES),
+    (_EXCEL_DAMAGE, Reason.EXCEL),  # before U+FFFD, which ends a number of a spreadsheet that has lost digits
     (has_invisible, Reason.CONTROL),
-    (_EXCEL_DAMAGE, Reason.EXCEL),
     (_URL, Reason.URL),
     (_PLACEHOLDER, Reason.PLACEHOLDER),
 )

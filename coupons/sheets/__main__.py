@@ -17,19 +17,11 @@ from typing import BinaryIO
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
+from coupons.sheets import END, FRAME, REFUSED, SEPARATOR, SHEET, TEXT
 from coupons.sheets.ods import MIME_TYPE, Ods
 from coupons.sheets.package import Package
-from coupons.sheets.workbook import DAMAGED, Limits, Reading, Rows, Sheet, SheetError, Workbook
+from coupons.sheets.workbook import DAMAGED, Limits, Reading, Rows, Sheet, SheetError, Workbook, not_a_table
 from coupons.sheets.xlsx import Xlsx
-
-SEPARATOR = "\t"
-"""Tabs are rare in cells, commas are not: the readers split rows without quotes three times as fast."""
-
-FRAME = struct.Struct(">cII")
-"""The head of a frame: its kind, how many millionths of the sheet were read, and the size of its content."""
-
-SHEET, TEXT, END, REFUSED = b"S", b"T", b"E", b"R"
-"""The kinds of frames: the chosen sheet (JSON), a part of the text, the end with notices (JSON), an error message."""
 
 MAX_MEMORY = 512 * 1_048_576
 """Only an .xls file is held in memory as a whole. The largest one of 65,536 rows and 20 columns takes 200 MiB."""
@@ -48,7 +40,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     options = json.loads(sys.argv[1])
     limits = Limits(options["max_bytes"], options["max_ratio"])
-    with suppress(BrokenPipeError), open(0, "rb", closefd=False) as file:  # noqa: PTH123 - a file descriptor
+    with suppress(BrokenPipeError), open(0, "rb", closefd=False) as file:
         for kind, done, content in iter_frames(file, options["sheet"], limits):
             sys.stdout.buffer.write(FRAME.pack(kind, int(done * 1_000_000), len(content)) + content)
             sys.stdout.buffer.flush()
@@ -91,11 +83,11 @@ def open_workbook(file: BinaryIO, limits: Limits) -> Workbook:
         mime_type = package.read("mimetype") if "mimetype" in package.names else MIME_TYPE
         if mime_type.startswith(MIME_TYPE):
             return Ods(package)
-        raise SheetError("is an OpenDocument file without a table: save the table as .ods or CSV")
+        raise not_a_table("an OpenDocument file that is not a spreadsheet")
     if "xl/workbook.bin" in package.names:
         raise SheetError("is a binary Excel file (.xlsb): save it as .xlsx")
     if any(name.endswith(".iwa") for name in package.names):
-        raise SheetError("is an Apple iWork document: export the table as .xlsx or CSV")
+        raise not_a_table("an Apple iWork document")
     return Xlsx(package)
 
 
@@ -124,7 +116,7 @@ def iter_csv(rows: Rows) -> Iterator[bytes]:
 def _open_sheet(workbook: Workbook, chosen: str | int | None) -> tuple[Sheet, Rows, Reading]:
     """The chosen sheet, else the first one with text; a hidden sheet only if all others are empty."""
     if not workbook.sheets:
-        raise SheetError("contains no table")
+        raise not_a_table("a workbook without a table")
     if chosen is not None:
         sheet, reading = _find_sheet(workbook.sheets, chosen), Reading()
         return sheet, workbook.rows(sheet, reading), reading

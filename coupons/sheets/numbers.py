@@ -62,7 +62,7 @@ def number_text(code: str, *, since_1904: bool = False) -> NumberText:
     sections = _sections(code)
     if any(map(_is_date, sections)):
         return _DateFormat.of(next(filter(_is_date, sections)), since_1904=since_1904).text
-    if any(_CONDITION(token) for section in sections for token in section):
+    if any(_CONDITION(part) for section in sections for part in section):
         return plain_number
     numbers = [_NumberFormat.of(section) for section in sections[:3]]
     return numbers[0].text if len(numbers) == 1 else _SectionedFormat(tuple(numbers)).text
@@ -75,16 +75,16 @@ def is_date(code: str) -> bool:
 
 def _sections(code: str) -> list[list[str]]:
     sections: list[list[str]] = [[]]
-    for token in _TOKENS.findall(code):
-        if token == ";":
+    for part in _TOKENS.findall(code):
+        if part == ";":
             sections.append([])
         else:
-            sections[-1].append(token)
+            sections[-1].append(part)
     return sections
 
 
 def _is_date(section: list[str]) -> bool:
-    return any(token in _DATE_LETTERS or _ELAPSED(token) for token in section)
+    return any(part in _DATE_LETTERS or _ELAPSED(part) for part in section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +98,14 @@ class _DateFormat:
 
     @classmethod
     def of(cls, section: list[str], *, since_1904: bool) -> "_DateFormat":
-        letters = "".join(token for token in section if token in _DATE_LETTERS).lower()
+        letters = "".join(part for part in section if part in _DATE_LETTERS).lower()
         elapsed = any(map(_ELAPSED, section))
         has_time = elapsed or "h" in letters or "s" in letters
         # `m` is a month unless it follows hours or precedes seconds.
         return cls("y" in letters or "d" in letters or not has_time, has_time, elapsed, since_1904)
 
     def text(self, serial: float) -> str:
-        """2026-12-31, 2026-12-31 14:30:00 or 14:30:00. A number that is not a date is shown as `####`, as in the cell."""
+        """2026-12-31, 2026-12-31 14:30:00 or 14:30:00. A number that is not a date is `####`, as in the cell."""
         if not 0 <= serial < _LAST_SERIAL:
             return "########"
         days, seconds = divmod(round(serial * _SECONDS_PER_DAY), _SECONDS_PER_DAY)
@@ -161,7 +161,9 @@ class _NumberFormat:
         scale = 2 * shown.count("%") - 3 * _trailing_commas(shown, last)
         whole = [text for text in shown[:end] if text != ","]
         tail = [_literal(text) for text in shown[end:] if text not in _PLACEHOLDERS and text not in {".", ","}]
-        return cls(tuple(whole), decimals.count("0"), len(decimals) - decimals.count("0"), tuple(tail), scale, is_general=False)
+        return cls(
+            tuple(whole), decimals.count("0"), len(decimals) - decimals.count("0"), tuple(tail), scale, is_general=False
+        )
 
     def text(self, value: float) -> str:
         sign = "-" if value < 0 else ""
@@ -191,14 +193,14 @@ class _NumberFormat:
         places = [index for index, text in enumerate(self.whole) if text in _PLACEHOLDERS]
         filled: list[str] = []
         for index in reversed(range(len(self.whole))):
-            token = self.whole[index]
-            if token not in _PLACEHOLDERS:
-                filled.append(_literal(token))
+            part = self.whole[index]
+            if part not in _PLACEHOLDERS:
+                filled.append(_literal(part))
             elif index == places[0]:
-                filled.append(rest or ("0" if token == "0" else ""))
+                filled.append(rest or ("0" if part == "0" else ""))
             else:
                 digit, rest = rest[-1:], rest[:-1]
-                filled.append(digit or ("0" if token == "0" else ""))
+                filled.append(digit or ("0" if part == "0" else ""))
         return "".join(reversed(filled)) + ("" if places else rest)
 
 
@@ -210,28 +212,27 @@ class _SectionedFormat:
 
     def text(self, value: float) -> str:
         if value < 0:
-            text = self.sections[1].unsigned(-value)
-            return text  # such as (5.00), or nothing
+            return self.sections[1].unsigned(-value)  # such as (5.00), or nothing
         if value == 0 and len(self.sections) > 2:
             return self.sections[2].unsigned(0.0)
         return self.sections[0].unsigned(value)
 
 
-def _shown(token: str) -> str:
-    """A token as it is shown: a literal in quotes, a placeholder, or a separator. Colours and padding are not shown."""
-    match token[0]:
+def _shown(part: str) -> str:
+    """A part as it is shown: a literal in quotes, a placeholder, or a separator. Colours and padding are not shown."""
+    match part[0]:
         case '"':
-            return '"' + token.strip('"') if token.strip('"') else ""
+            return '"' + part.strip('"') if part.strip('"') else ""
         case "\\":
-            return '"' + token[1:]
+            return '"' + part[1:]
         case "_" | "*":
             return ""
         case "[":
-            currency = re.match(r"\[\$([^-\]]*)", token)
+            currency = re.match(r"\[\$([^-\]]*)", part)
             return '"' + currency[1] if currency and currency[1] else ""
         case "@":
             return "General"
-    return token
+    return part
 
 
 def _literal(text: str) -> str:

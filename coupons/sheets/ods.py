@@ -1,4 +1,4 @@
-"""Reads the rows of .ods files (OpenDocument 1.x, OASIS) while their XML is parsed. Memory does not grow with the sheet.
+"""Reads the rows of .ods files (OpenDocument, OASIS) while their XML is parsed. Memory does not grow with the sheet.
 
 A cell has its value and the text that it shows, in the language of its author. The text decides which digits are shown,
 the value what they mean: `1.234,50` and `1,234.50` are both 1234.50.
@@ -22,8 +22,8 @@ _IGNORED = {  # elements with texts that the cell itself does not show
     "office:annotation", "draw:frame", "draw:custom-shape", "draw:rect", "draw:line", "draw:g", "draw:control",
     "table:shapes", "text:ruby-text", "text:note", "table:tracked-changes", "office:forms", "svg:title", "svg:desc",
 }  # fmt: skip
-_NUMBER = re.compile(r"([^\d]*?)(-?)((?:\d[\d.,'’٬\s\u00a0\u202f]*)?\d)(\D*)", re.DOTALL).fullmatch
-_GROUPS = re.compile(r"[.,'’\s\u00a0\u202f]")
+_NUMBER = re.compile(r"([^\d]*?)(-?)((?:\d[\d.,'\u2019\u066c\s\u00a0\u202f]*)?\d)(\D*)", re.DOTALL).fullmatch
+_GROUPS = re.compile(r"[.,'\u2019\u066c\s\u00a0\u202f]")
 _TIME = re.compile(r"(-?)PT?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:[.,]\d+)?S)?").fullmatch
 
 
@@ -63,8 +63,8 @@ class Ods:
         parser = create_parser()
         parser.StartElementHandler, parser.EndElementHandler = start, end
         for data in self._package.iter_member(_CONTENT):
-            parser.Parse(data, False)  # noqa: FBT003 - expat takes no keywords
-        parser.Parse(b"", True)  # noqa: FBT003 - as above
+            parser.Parse(data, False)
+        parser.Parse(b"", True)
         for index, (name, style) in enumerate(found):
             yield Sheet(name, style in hidden, str(index))
 
@@ -103,7 +103,7 @@ class _SheetReader:
         self._parser.CharacterDataHandler = self._characters
 
     def feed(self, data: bytes) -> Rows:
-        self._parser.Parse(data, False)  # noqa: FBT003 - expat takes no keywords
+        self._parser.Parse(data, False)
         ended, self._ended = self._ended, []
         for first, cells, repeat in ended:
             for number in range(first, first + repeat):
@@ -193,11 +193,7 @@ def _value(attributes: dict[str, str], paragraphs: list[str]) -> str:
     """The text of a cell by its value and by the text that it shows."""
     shown = "\n".join(paragraphs)
     kind = attributes.get("office:value-type", "")
-    if attributes.get("calcext:value-type") == "error":
-        return shown.strip() or "#N/A"
-    match kind:
-        case "":
-            return cell_text(shown)
+    match kind if attributes.get("calcext:value-type") != "error" else "":
         case "float" | "percentage" | "currency":
             return _number(attributes.get("office:value", ""), shown, is_percentage=kind == "percentage")
         case "date":
@@ -205,8 +201,8 @@ def _value(attributes: dict[str, str], paragraphs: list[str]) -> str:
         case "time":
             return _time(attributes.get("office:time-value", ""), shown)
         case "boolean":
-            return "TRUE" if attributes.get("office:boolean-value") == "true" else "FALSE"
-    return cell_text(shown if paragraphs else attributes.get("office:string-value", ""))
+            return str(attributes.get("office:boolean-value") == "true").upper()
+    return cell_text(shown if paragraphs else attributes.get("office:string-value", ""))  # a text, or no type
 
 
 def _number(value: str, shown: str, *, is_percentage: bool) -> str:

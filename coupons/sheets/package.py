@@ -80,5 +80,5 @@ def list_elements(data: bytes) -> list[tuple[str, dict[str, str]]]:
     parser.StartElementHandler = lambda name, attributes: found.append(
         (local_name(name), {local_name(key): value for key, value in attributes.items()})
     )
-    parser.Parse(data, True)  # noqa: FBT003 - expat takes no keywords
+    parser.Parse(data, True)
     return found

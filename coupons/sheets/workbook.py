@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coupons.errors import UserError
+from coupons.files.content import Content
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384
 """The size of a sheet in every program. A file that exceeds it is damaged."""
@@ -15,6 +16,10 @@ LINE_BREAK = "\u2028"
 
 class SheetError(UserError):
     """The spreadsheet cannot be read. The text continues the name of the file, and contains no cell."""
+
+
+def not_a_table(what: str) -> SheetError:
+    return SheetError(str(Content(what, "save the table as .xlsx, .ods or CSV")))
 
 
 DAMAGED = SheetError("is damaged or truncated (invalid spreadsheet data); send it again")

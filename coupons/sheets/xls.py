@@ -12,10 +12,10 @@ from enum import IntEnum
 from typing import BinaryIO
 
 import olefile
-from python_calamine import CalamineWorkbook, PasswordError
+from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from coupons.sheets.numbers import BUILT_IN_FORMATS, NumberText, number_text, plain_number
-from coupons.sheets.workbook import DAMAGED, Reading, Rows, Sheet, SheetError, cell_text
+from coupons.sheets.workbook import DAMAGED, Reading, Rows, Sheet, SheetError, cell_text, not_a_table
 
 _PROTECTED = SheetError("is protected by a password: save it without one")
 _BIFF8 = 0x600
@@ -31,9 +31,9 @@ class _Kind(IntEnum):
 _HIDDEN_ROW = 0x20
 _ERRORS = {0: "#NULL!", 7: "#DIV/0!", 15: "#VALUE!", 23: "#REF!", 29: "#NAME?", 36: "#NUM!", 42: "#N/A"}
 _OTHER_DOCUMENTS = {
-    "WordDocument": "is an old Word document",
-    "PowerPoint Document": "is an old PowerPoint file",
-    "VisioDocument": "is a Visio drawing",
+    "WordDocument": "a Word document",
+    "PowerPoint Document": "a PowerPoint file",
+    "VisioDocument": "a Visio drawing",
 }
 
 Record = tuple[int, bytes]
@@ -53,6 +53,8 @@ class Xls:
             self._workbook = CalamineWorkbook.from_filelike(file)
         except PasswordError:
             raise _PROTECTED from None
+        except CalamineError:
+            raise DAMAGED from None
 
     def rows(self, sheet: Sheet, reading: Reading) -> Rows:
         cells = _Cells(_iter_records(self._stream, self._positions[sheet.place]), self._formats, reading)
@@ -62,7 +64,7 @@ class Xls:
             row = [""] * first_column + list(map(_text, values))
             cells.put_into(index, row)
             yield index + 1, row
-            reading.done = (index + 1) / table.total_height
+            reading.done = (index + 1) / max(1, table.total_height)
 
     def _read_globals(self) -> None:
         codes = dict(BUILT_IN_FORMATS)
@@ -173,17 +175,17 @@ def _read_stream(file: BinaryIO) -> bytes:
     with olefile.OleFileIO(file) as compound:
         if compound.exists("EncryptedPackage"):
             raise _PROTECTED
-        for name, text in _OTHER_DOCUMENTS.items():
+        for name, what in _OTHER_DOCUMENTS.items():
             if compound.exists(name):
-                raise SheetError(f"{text}: save the table as .xlsx or CSV")
+                raise not_a_table(what)
         for name in ("Workbook", "Book"):
             if compound.exists(name):
                 return bytes(compound.openstream(name).read())
-    raise SheetError("is an old Office document without a table: save the table as .xlsx or CSV")
+    raise not_a_table("an old Office document")
 
 
 def _iter_records(stream: bytes, position: int) -> Iterator[Record]:
-    """The records of the substream at this position. Charts in a sheet have substreams of their own: they are skipped."""
+    """The records of the substream at this position. A chart in a sheet has its own substream, which is skipped."""
     depth = 0
     while position + 4 <= len(stream):
         kind, size = struct.unpack_from("<HH", stream, position)

@@ -10,13 +10,13 @@ import tempfile
 from array import array
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 from urllib.parse import unquote
 
 from coupons.sheets.numbers import BUILT_IN_FORMATS, MAX_DIGITS, NumberText, number_text, plain_number
 from coupons.sheets.package import Package, create_parser, list_elements, local_name
-from coupons.sheets.workbook import DAMAGED, MAX_COLUMNS, MAX_ROWS, Reading, Rows, Sheet, SheetError, cell_text
+from coupons.sheets.workbook import DAMAGED, MAX_COLUMNS, MAX_ROWS, Reading, Rows, Sheet, cell_text, not_a_table
 
+_OTHERS = {"word": "a Word document", "ppt": "a PowerPoint file", "visio": "a Visio drawing"}
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
@@ -93,8 +93,11 @@ class _SheetReader:
         self._since_1904 = since_1904
         self._columns: dict[str, int] = {}
         self._ended: list[tuple[int, list[str]]] = []
-        self._row = 0
+        self._row = self._column = 0
         self._cells: list[str] = []
+        self._kind = self._style = ""
+        self._is_in_cell = self._is_in_text = False
+        self._parts: list[str] = []
         self._parser = create_parser()
         self._parser.StartElementHandler = self._start_document
 
@@ -104,67 +107,57 @@ class _SheetReader:
         return ended
 
     def _start_document(self, name: str, _: dict[str, str]) -> None:
-        """The root element shows the prefix of all names: `worksheet` or `x:worksheet`."""
-        prefix, _, root = name.rpartition(":")
-        if root != "worksheet":
+        """Begin with the root element. It shows the prefix of all names: `worksheet` or `x:worksheet`."""
+        if local_name(name) != "worksheet":
             raise DAMAGED
-        self._install_handlers(f"{prefix}:" if prefix else "")
+        prefix = name.removesuffix("worksheet")
+        self._row_name, self._cell_name, self._value_name, self._text_name, self._phonetic_name, self._merged_name = (
+            prefix + each for each in ("row", "c", "v", "t", "rPh", "mergeCell")
+        )
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
 
-    def _install_handlers(self, prefix: str) -> None:
-        """Install closures: per cell, they take half of the time of methods that read attributes of an object."""
-        row_name, cell_name, value_name, text_name = (prefix + each for each in ("row", "c", "v", "t"))
-        phonetic_name, merged_name = prefix + "rPh", prefix + "mergeCell"
-        value_of = self._value_of
-        columns = self._columns
-        kind = style = ""
-        column = 0
-        is_open = in_cell = False
-        parts: list[str] = []
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == self._cell_name:
+            self._start_cell(attributes)
+        elif name in (self._value_name, self._text_name):
+            self._is_in_text = self._is_in_cell
+        elif name == self._row_name:
+            self._start_row(attributes)
+        elif name == self._phonetic_name:
+            self._is_in_cell = False
+        elif name == self._merged_name:
+            self._reading.merged_ranges += 1
 
-        def start(name: str, attributes: dict[str, str]) -> None:
-            nonlocal kind, style, column, is_open, in_cell
-            if name == cell_name:
-                kind, style, in_cell = attributes.get("t", ""), attributes.get("s", ""), True
-                place = attributes.get("r")
-                if place is None:
-                    column = len(self._cells)
-                else:
-                    letters = place.rstrip("0123456789")
-                    found = columns.get(letters)
-                    column = found if found is not None else self._column_of(letters)
-                parts.clear()
-            elif name == value_name or name == text_name:  # noqa: PLR1714 - a set of closure variables takes longer
-                is_open = in_cell
-            elif name == row_name:
-                self._start_row(attributes)
-            elif name == phonetic_name:
-                in_cell = False
-            elif name == merged_name:
-                self._reading.merged_ranges += 1
+    def _start_cell(self, attributes: dict[str, str]) -> None:
+        self._kind, self._style = attributes.get("t", ""), attributes.get("s", "")
+        self._is_in_cell = True
+        self._parts.clear()
+        place = attributes.get("r")
+        if place is None:
+            self._column = len(self._cells)
+        else:
+            letters = place.rstrip("0123456789")
+            found = self._columns.get(letters)
+            self._column = found if found is not None else self._column_of(letters)
 
-        def end(name: str) -> None:
-            nonlocal is_open, in_cell
-            if name == value_name or name == text_name:  # noqa: PLR1714 - as above
-                is_open = False
-            elif name == cell_name:
-                in_cell = False
-                if parts:
-                    cells = self._cells
-                    if column != len(cells):
-                        self._fill(column)
-                    cells.append(value_of(kind, style, "".join(parts) if len(parts) > 1 else parts[0]))
-            elif name == row_name:
-                self._ended.append((self._row, self._cells))
-            elif name == phonetic_name:
-                in_cell = True
+    def _end(self, name: str) -> None:
+        if name in (self._value_name, self._text_name):
+            self._is_in_text = False
+        elif name == self._cell_name:
+            self._is_in_cell = False
+            if self._parts:
+                self._fill(self._column)
+                self._cells.append(self._value_of(self._kind, self._style, "".join(self._parts)))
+        elif name == self._row_name:
+            self._ended.append((self._row, self._cells))
+        elif name == self._phonetic_name:
+            self._is_in_cell = True
 
-        def characters(data: str) -> None:
-            if is_open:
-                parts.append(data)
-
-        self._parser.StartElementHandler = start
-        self._parser.EndElementHandler = end
-        self._parser.CharacterDataHandler = characters
+    def _characters(self, data: str) -> None:
+        if self._is_in_text:
+            self._parts.append(data)
 
     def _start_row(self, attributes: dict[str, str]) -> None:
         row = _integer(attributes["r"]) if "r" in attributes else self._row + 1
@@ -243,57 +236,62 @@ class _Texts:
 
 
 def _iter_shared_texts(package: Package, name: str) -> Iterator[str]:
-    """The shared texts. The text of an item may have several parts with different fonts; phonetic parts are left out."""
-    ended: list[str] = []
-    parts: list[str] = []
-    is_open = is_phonetic = False
+    reader = _SharedTextReader()
+    for data in package.iter_member(name):
+        yield from reader.feed(data)
+    yield from reader.feed(b"", final=True)
 
-    def start(name: str, _: dict[str, str]) -> None:
-        nonlocal is_open, is_phonetic
+
+class _SharedTextReader:
+    """Reads the shared texts. An item may have several parts with different fonts; phonetic parts are left out."""
+
+    def __init__(self) -> None:
+        self._ended: list[str] = []
+        self._parts: list[str] = []
+        self._is_in_text = self._is_phonetic = False
+        self._parser = create_parser()
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
+
+    def feed(self, data: bytes, *, final: bool = False) -> list[str]:
+        self._parser.Parse(data, final)
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _start(self, name: str, _: dict[str, str]) -> None:
         match local_name(name):
             case "t":
-                is_open = not is_phonetic
+                self._is_in_text = not self._is_phonetic
             case "si":
-                parts.clear()
+                self._parts.clear()
             case "rPh":
-                is_phonetic = True
+                self._is_phonetic = True
 
-    def end(name: str) -> None:
-        nonlocal is_open, is_phonetic
+    def _end(self, name: str) -> None:
         match local_name(name):
             case "t":
-                is_open = False
+                self._is_in_text = False
             case "si":
-                ended.append(cell_text(_unescape("".join(parts))))
+                self._ended.append(cell_text(_unescape("".join(self._parts))))
             case "rPh":
-                is_phonetic = False
+                self._is_phonetic = False
 
-    def characters(data: str) -> None:
-        if is_open:
-            parts.append(data)
-
-    parser = create_parser()
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, characters
-    yield from _parse(parser, package.iter_member(name), ended)
-
-
-def _parse(parser: Any, pieces: Iterator[bytes], ended: list[str]) -> Iterator[str]:
-    for data in pieces:
-        parser.Parse(data, False)  # noqa: FBT003 - expat takes no keywords
-        yield from ended
-        ended.clear()
-    parser.Parse(b"", True)  # noqa: FBT003 - as above
+    def _characters(self, data: str) -> None:
+        if self._is_in_text:
+            self._parts.append(data)
 
 
 def _find_workbook(package: Package) -> str:
     """The path of the workbook. Most programs call it xl/workbook.xml, but the relations of the package decide."""
     if "_rels/.rels" in package.names:
         for target, kind in _relations(package, "").values():
-            if kind.endswith("/officeDocument") and target in package.names:
+            if kind.endswith("/officeDocument") and target in package.names and target.startswith("xl/"):
                 return target
     if "xl/workbook.xml" in package.names:
         return "xl/workbook.xml"
-    raise SheetError("is an Office document without a table: save the table as .xlsx or CSV")
+    folders = {name.partition("/")[0] for name in package.names}
+    raise not_a_table(next((what for folder, what in _OTHERS.items() if folder in folders), "an Office document"))
 
 
 def _relations(package: Package, part: str) -> dict[str, tuple[str, str]]:
@@ -335,4 +333,3 @@ def _integer(text: str) -> int:
     if not (text.isascii() and text.strip().isdigit() and len(text) < MAX_DIGITS):
         raise DAMAGED
     return int(text)
-

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-HEAD_BYTES = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -14,8 +12,13 @@ class Part:
     source_bytes: int
 
 
-def detect_compression(head: bytes) -> Literal["gzip", "zip"] | None:
-    """The compression of a source, detected by its first HEAD_BYTES because names are unreliable."""
+def detect_container(head: bytes) -> Literal["gzip", "zip", "compound"] | None:
+    """How a source is packed, detected by its first bytes because names are unreliable.
+
+    A spreadsheet is a zip or a compound file ([MS-CFB]).
+    """
     if head.startswith(b"\x1f\x8b\x08"):
         return "gzip"
+    if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+        return "compound"
     return "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None

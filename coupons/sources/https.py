@@ -43,7 +43,7 @@ async def open_url(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
     page = Page.parse(url, limits)
     exchange = await _follow_redirects(page, limits)
     try:
-        yield Source(page.name, exchange.response.length, exchange.pieces())
+        yield Source(page.name, exchange.response.length, exchange.pieces(), page.host)
     finally:
         await exchange.close()
 

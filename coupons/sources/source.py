@@ -24,12 +24,13 @@ class Source:
 
     `name` is the file name without path or query; errors mention it. `size` is the number of bytes before
     decompression, None if unknown. `pieces` yields byte strings of any size, once; it raises SourceError or
-    SourceUnavailable.
+    SourceUnavailable. `host` is the host that sent the bytes, if it may have sent another page instead of the file.
     """
 
     name: str
     size: int | None
     pieces: AsyncIterator[bytes]
+    host: str = ""
 
 
 def file_name(path: str, default: str) -> str:

@@ -17,11 +17,6 @@ from coupons.sources.threads import run_in_thread
 
 _READ_BYTES = 262_144  # zipfile reads ahead: a bomb is detected after at most 200 times this size of excess output
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
-_DOCUMENTS = {  # documents that are zips, by a file that each of them contains
-    "xl/workbook.xml": "an Excel workbook",
-    "[Content_Types].xml": "an Office document",
-    "META-INF/manifest.xml": "an OpenDocument file",
-}
 _CLUTTER = {".ds_store", "thumbs.db", "desktop.ini"}
 _DAMAGE = (  # the errors that zipfile raised for 250,000 damaged files
     BadZipFile,
@@ -42,23 +37,36 @@ class Member:
     parts: AsyncIterator[Part]
 
 
+class Archive:
+    """A zip in an unnamed file: the directory of a zip is at its end. Raises SourceError if the zip is damaged."""
+
+    def __init__(self, spool: io.FileIO, name: str) -> None:
+        self._name = name
+        self._file = _BoundedFile(spool.fileno(), closefd=False)
+        with _translate_zip_errors(name):
+            self.directory = ZipFile(self._file)
+
+    def open_member(self, limits: SourceLimits) -> Member:
+        """The only file in the zip.
+
+        Raises SourceError: the zip contains no file or several files, needs a password, is damaged or exceeds a limit.
+        """
+        info = _only_file(self.directory, self._name)
+        limits.check_decompressed(self._name, size=info.file_size, source_bytes=info.compress_size)
+        return Member(file_name(info.filename, self._name), _parts(self.directory, info, self._file, self._name))
+
+
 @asynccontextmanager
-async def open_member(pieces: AsyncIterator[bytes], name: str, limits: SourceLimits) -> AsyncIterator[Member]:
-    """The only file in a zip. The directory of a zip is at its end, so the zip is first written to an unnamed file.
+async def spooled(parts: AsyncIterator[Part], name: str, limits: SourceLimits) -> AsyncIterator[io.FileIO]:
+    """An unnamed file with the whole content.
 
     Raises:
-        SourceError: the zip contains no file or several files, needs a password, is damaged or exceeds a limit; or this
-            machine has no writable folder.
+        SourceError: the content exceeds a limit, or this machine has no writable folder.
         SourceUnavailable: the disk is full.
     """
     with _spool(name) as spool:
-        await _write(pieces, spool, name)
-        with _translate_zip_errors(name):
-            file = _BoundedFile(spool.fileno(), closefd=False)
-            archive = await run_in_thread(partial(ZipFile, file))
-            info = _only_file(archive, name)
-            limits.check_decompressed(name, size=info.file_size, source_bytes=info.compress_size)
-        yield Member(file_name(info.filename, name), _parts(archive, info, file, name))
+        await _write(parts, spool, name, limits)
+        yield spool
 
 
 class _BoundedFile(io.FileIO):
@@ -75,13 +83,16 @@ def _spool(name: str) -> io.FileIO:
     try:
         return tempfile.TemporaryFile(buffering=0)
     except OSError as error:  # for example in a read-only container
-        raise SourceError(f"{name} is a zip, and there is no writable folder to unpack it in: set TMPDIR") from error
+        raise SourceError(f"{name} must be unpacked, and there is no writable folder for it: set TMPDIR") from error
 
 
-async def _write(pieces: AsyncIterator[bytes], spool: io.FileIO, name: str) -> None:
+async def _write(parts: AsyncIterator[Part], spool: io.FileIO, name: str, limits: SourceLimits) -> None:
+    size = 0
     try:
-        async for piece in pieces:
-            await run_in_thread(partial(_write_whole, spool, piece))
+        async for part in parts:
+            size += len(part.text)
+            limits.check_decompressed(name, size=size, source_bytes=part.source_bytes)
+            await run_in_thread(partial(_write_whole, spool, part.text))
     except OSError as error:
         raise SourceUnavailable(f"{name} cannot be unpacked in TMPDIR: {error.strerror}") from error
 
@@ -94,10 +105,6 @@ def _write_whole(spool: io.FileIO, piece: bytes) -> None:
 
 def _only_file(archive: ZipFile, name: str) -> ZipInfo:
     files = [each for each in archive.infolist() if not each.is_dir() and not _is_clutter(each.filename)]
-    names = {each.filename for each in files}
-    for inner, document in _DOCUMENTS.items():
-        if inner in names:
-            raise SourceError(f"{name} is {document}: save it as CSV")
     if len(files) != 1:
         raise SourceError(f"{name} is a zip with {len(files) or 'no'} files: it must contain exactly one")
     [file] = files

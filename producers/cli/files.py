@@ -147,13 +147,18 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
     from coupons.sources import SourceLimits, Text
 
     with _os_errors_of(display_name(file)), Path(file.name).open("rb") as beginning:  # noqa: ASYNC230 - opens at once
-        text = Text(source_of(beginning), SourceLimits.from_settings(load_settings()))
+        text = Text(source_of(beginning), SourceLimits.from_settings(load_settings()), sheet=format_.sheet)
         if recipients:
+            reader: RecipientReader | None = None
             async for piece in text:
-                RecipientReader(format_, text.name).feed(piece)
-                break
+                if reader:
+                    return []
+                reader = RecipientReader(text.format_for(format_), text.name)
+                reader.feed(piece)
+            if reader:
+                reader.finish()  # of a short file, a reader checks the beginning only here
             return []
-        return await _first_codes(text, lambda: CodeReader(format_, text.name))
+        return await _first_codes(text, lambda: CodeReader(text.format_for(format_), text.name))
 
 
 async def _first_codes(text: "Text", create_reader: "Callable[[], CodeReader]") -> list[str]:

@@ -239,14 +239,20 @@ async def test_the_name_of_a_text_has_no_gz_suffix() -> None:
         (["a.csv", "b.csv", "c.csv"], "export.zip is a zip with 3 files: it must contain exactly one"),
         (
             ["[Content_Types].xml", "xl/workbook.xml", "xl/styles.xml"],
-            "export.zip is an Excel workbook: save it as CSV",
+            "export.zip is damaged or truncated (invalid spreadsheet data); send it again",
         ),
-        (["[Content_Types].xml", "word/document.xml"], "export.zip is an Office document: save it as CSV"),
-        (["mimetype", "META-INF/manifest.xml", "content.xml"], "export.zip is an OpenDocument file: save it as CSV"),
+        (
+            ["[Content_Types].xml", "word/document.xml"],
+            "export.zip looks like a Word document, not a list of codes or recipients: save the table as .xlsx",
+        ),
+        (
+            ["mimetype", "content.xml"],
+            "export.zip looks like an OpenDocument file that is not a spreadsheet, not a list of",
+        ),
     ],
 )
 async def test_a_zip_must_contain_one_file(members: list[str], reason: str) -> None:
-    """A zip with several files or none is rejected, and office documents are identified in the error."""
+    """A zip with several files or none is rejected, and other documents are identified in the error."""
     packed = make_zip(*((name, b"") for name in members))
     with pytest.raises(SourceError) as caught:
         await read(text_of([packed], "export.zip"))
@@ -344,7 +350,7 @@ async def test_a_full_disk_is_unavailable() -> None:
 async def test_a_missing_temporary_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no temporary folder is writable, as in a read-only container, the error mentions the setting TMPDIR."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    with pytest.raises(SourceError, match=r"codes\.csv is a zip, and there is no writable folder .*TMPDIR"):
+    with pytest.raises(SourceError, match=r"codes\.csv must be unpacked, and there is no writable folder .*TMPDIR"):
         await decompress(COMPRESSED["zip"])
 
 
