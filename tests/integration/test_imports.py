@@ -15,6 +15,7 @@ from coupons import import_engine
 from coupons.commands import Format, ImportCoupons
 from coupons.database import Connection, Pool, open_pool
 from coupons.errors import Conflict, LeaseLost
+from coupons.files import decoding
 from coupons.files.code_reader import CodeReader
 from coupons.files.codes import check_codes
 from coupons.files.format import FileFormat
@@ -112,6 +113,7 @@ async def codes_of(connection: Connection, name: str = "a") -> list[str]:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reduce chunks to 250 bytes of text."""
     monkeypatch.setattr(sources, "PIECE_BYTES", 250)
+    monkeypatch.setattr(decoding, "HEAD_BYTES", 100)
     monkeypatch.setattr(import_engine, "FIRST_CHUNK_PIECES", 1)
     monkeypatch.setattr(import_engine, "MAX_CHUNK_PIECES", 1)
 
