@@ -345,10 +345,12 @@ CREATE TABLE import_run (
     due_at      timestamptz NOT NULL,
     import_id   uuid,  -- the import is deleted with its list
     reason      text,
+    skipped     boolean NOT NULL DEFAULT false,  -- because the import of the run before was not finished
     missed      integer NOT NULL DEFAULT 0 CHECK (missed >= 0),  -- earlier occurrences while no worker was running
     created_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (schedule_id, due_at),
-    CONSTRAINT run_has_a_result CHECK ((import_id IS NULL) <> (reason IS NULL))
+    CONSTRAINT run_has_a_result CHECK ((import_id IS NULL) <> (reason IS NULL)),
+    CONSTRAINT skipped_has_a_reason CHECK (NOT skipped OR reason IS NOT NULL)
 );
 
 -- The log of an import; its texts contain no codes and no addresses.

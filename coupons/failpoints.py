@@ -36,6 +36,8 @@ FAILPOINTS = {
     "import.removing": "some of the codes that a file replaces are removed",
     "import.complete": "every line is processed, the import is not finished",
     "import.finished": "the import is finished, its upload is left and no sendout is resumed",
+    "schedule.created": "a recurring import has created its import, in a transaction that is not committed",
+    "schedule.committed": "the import of a recurring import is committed, no worker is woken",
     "sweep.recovered": "mails in flight of dead workers are uncertain, nothing else is swept",
 }
 """Every failpoint, with the work that is already done there and the work that is not done yet."""

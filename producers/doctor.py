@@ -12,8 +12,9 @@ from coupons.commands import type_of
 from coupons.errors import UserError
 from coupons.settings import Settings
 from coupons.smtp import Relays, SmtpAddress, Timeouts
-from coupons.store import heartbeats, restore_guard
+from coupons.store import heartbeats, import_schedules, restore_guard
 from coupons.store.heartbeats import Worker
+from coupons.store.import_schedules import ImportSchedule
 from coupons.store.restore_guard import State
 from coupons.topology import COMMANDS, DEAD, NUDGE, REASON, queue_name
 from producers.durations import format_duration
@@ -50,12 +51,26 @@ async def _database(settings: Settings) -> list[Check]:
             version = await connection.fetchval("SHOW server_version")
             guard = await restore_guard.state(connection)
             workers = await heartbeats.list_workers(connection)
+            schedules = await import_schedules.list_all(connection)
     except UserError as error:
         return [Check("database", ok=False, detail=str(error))]
     return [
         Check("database", ok=True, detail=f"PostgreSQL {version}, up to date"),
         _restore_guard(guard),
         *_workers(workers),
+        *_schedules(schedules),
+    ]
+
+
+def _schedules(schedules: list[ImportSchedule]) -> list[Check]:
+    """Return a check for each recurring import, which fails if its last run has failed."""
+    return [
+        Check(
+            f"recurring import {each.name}",
+            ok=each.failure is None,
+            detail=f"last run {each.last_run.result}" if each.last_run else "no runs yet",
+        )
+        for each in schedules
     ]
 
 

@@ -36,6 +36,15 @@ def local_zone() -> tzinfo | None:
     raise UnknownZone(f"TZ={given}: unknown time zone; write a name such as Europe/Berlin or UTC, or unset TZ")
 
 
+def name_of_local_zone() -> str:
+    """Return the name of the local zone, such as Europe/Berlin; UTC if it has no name. Raises UnknownZone."""
+    zone = local_zone()
+    if isinstance(zone, ZoneInfo) and zone.key:
+        return zone.key
+    _, found, name = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
+    return name if zone is None and found and "TZ" not in os.environ else "UTC"
+
+
 def to_local(at: datetime) -> datetime:
     """Return the time in the local zone."""
     return at.astimezone(local_zone())

@@ -31,6 +31,10 @@ class Nudges:
         """The sender of this process; None while the broker is unavailable."""
         return self._sender
 
+    def run_imports(self) -> None:
+        """Wake the import role of this process."""
+        self._signals.wake("import")
+
     async def deliver(self) -> None:
         """Wake the deliver role of this process and of others."""
         self._signals.wake("deliver")

@@ -1,7 +1,8 @@
 """Periodic work that no command starts.
 
 A sweep recovers mails in flight of dead workers, resolves uncertain mails if the policy allows it, finishes sendouts
-whose last worker died just before the end, resumes interrupted sendouts, and deletes stale uploads and old rejections.
+whose last worker died just before the end, resumes interrupted sendouts, creates the imports of recurring imports, and
+deletes stale uploads and old rejections.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import structlog
 from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
-from coupons.store import deliveries, imports, sendouts, uncertain, uploads
+from coupons.store import deliveries, import_schedules, imports, sendouts, uncertain, uploads
 from workers.auto_resume import auto_resume
 from workers.nudges import Nudges
 from workers.sendout_end import log_end, log_first_part
@@ -47,7 +48,15 @@ class Sweeper:
             if "import" in self._roles:
                 await uploads.delete_stale(connection)
                 await imports.delete_old_rejections(connection, days=self._settings.rejected_lines_retention_days)
+                return await self._run_schedules(connection)
         return None
+
+    async def _run_schedules(self, connection: Connection) -> float | None:
+        """Run all schedules that are due. Return the seconds until the next one is due, None if there is none."""
+        while name := await import_schedules.run_due(connection, activated=self._settings.activated):
+            log.info("recurring import has run", schedule=name)
+            self._nudges.run_imports()
+        return await import_schedules.seconds_until_due(connection)
 
     async def _recover(self, connection: Connection) -> None:
         lease_seconds = self._settings.lease_seconds

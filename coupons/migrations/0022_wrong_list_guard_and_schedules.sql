@@ -23,8 +23,10 @@ CREATE TABLE import_run (
     due_at      timestamptz NOT NULL,
     import_id   uuid,
     reason      text,
+    skipped     boolean NOT NULL DEFAULT false,
     missed      integer NOT NULL DEFAULT 0 CHECK (missed >= 0),
     created_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (schedule_id, due_at),
-    CONSTRAINT run_has_a_result CHECK ((import_id IS NULL) <> (reason IS NULL))
+    CONSTRAINT run_has_a_result CHECK ((import_id IS NULL) <> (reason IS NULL)),
+    CONSTRAINT skipped_has_a_reason CHECK (NOT skipped OR reason IS NOT NULL)
 );

@@ -15,6 +15,7 @@ from producers.cli.closed_output import reporting_closed_output
 from producers.cli.group import Group
 from producers.cli.groups import groups
 from producers.cli.import_again import retry_import
+from producers.cli.import_schedules import list_schedules, schedule_import, unschedule_import
 from producers.cli.imports import imports
 from producers.cli.lists import lists
 from producers.cli.messages import messages
@@ -58,7 +59,8 @@ SECTIONS = {
 }
 
 
-imports.add_command(retry_import)
+for command in (retry_import, schedule_import, list_schedules, unschedule_import):
+    imports.add_command(command)
 
 
 class Main(Group):

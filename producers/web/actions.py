@@ -5,8 +5,9 @@ cancelling, resolving and retrying are not commands: they are written to the dat
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Literal
 from uuid import UUID
 
 import structlog
@@ -14,11 +15,13 @@ from starlette.exceptions import HTTPException
 
 from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
+from coupons.recurring import RecurringImport
 from coupons.schedule import Reschedule
 from coupons.sources import rechunk
 from coupons.store import (
     activation,
     groups,
+    import_schedules,
     imports,
     inbox,
     messages,
@@ -31,6 +34,7 @@ from coupons.store import (
     uploads,
     waits,
 )
+from coupons.store.import_schedules import ImportSchedule
 from coupons.store.imports import Changes, ImportStatus
 from coupons.store.retries import Choice, Retry
 from coupons.store.send_check import SendCheck
@@ -39,9 +43,15 @@ from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
-from producers.web.lookups import get_group, get_import, get_message, get_sendout
+from producers.web.lookups import get_group, get_import, get_message, get_schedule, get_sendout
 
 log = structlog.get_logger()
+ScheduleChange = Literal["pause", "resume", "run"]
+CHANGES: dict[ScheduleChange, Callable[[Connection, str], Awaitable[ImportSchedule]]] = {
+    "pause": import_schedules.pause,
+    "resume": import_schedules.resume,
+    "run": import_schedules.run_now,
+}
 MAX_CONCURRENT_UPLOADS = 3
 """An upload holds a database connection until its client is done; the other connections are left for pages."""
 UPLOAD_WAIT_SECONDS = 10
@@ -163,6 +173,29 @@ class Actions:
             await imports.cancel(connection, import_id)
             log.info("import cancelled by an operator", job=str(import_id))
             return await get_import(connection, import_id)
+
+    async def put_schedule(self, name: str, request: RecurringImport) -> ImportSchedule:
+        """Create or change a recurring import. Raises Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await activation.check_command(connection, request.command, activated=self._activated)
+            found = await import_schedules.put(connection, name, request)
+        log.info("recurring import changed by an operator", schedule=name)
+        return found
+
+    async def change_schedule(self, name: str, change: ScheduleChange) -> ImportSchedule:
+        """Pause, resume or run a recurring import. Raises NotFound, Conflict."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_schedule(connection, name)
+            found = await CHANGES[change](connection, name)
+        log.info("recurring import changed by an operator", schedule=name, change=change)
+        return found
+
+    async def delete_schedule(self, name: str) -> None:
+        """Delete a recurring import; what it has imported stays. Raises NotFound."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_schedule(connection, name)
+            await import_schedules.delete(connection, name)
+        log.info("recurring import deleted by an operator", schedule=name)
 
     async def delete_group(self, name: str) -> None:
         """Delete the group with its recipients. Raises NotFound, Conflict."""

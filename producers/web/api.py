@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -12,15 +13,17 @@ from starlette.routing import Route
 from coupons.commands import MAX_COMMAND_BYTES, Command, StartSendout, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
+from coupons.names import parse_name
 from coupons.paging import PAGE_SIZE, cut
+from coupons.recurring import parse as parse_recurring
 from coupons.sources.source import file_name
 from coupons.states import STATE_FILTERS, StateFilter, parse_filter
-from coupons.store import groups, imports, lists, messages, sendout_views, uncertain
+from coupons.store import groups, import_schedules, imports, lists, messages, sendout_views, uncertain
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS, import_request, schedule_request
-from producers.web.actions import Actions, location_of
+from producers.web.actions import CHANGES, Actions, ScheduleChange, location_of
 from producers.web.errors import InvalidRequest, UnsupportedType
-from producers.web.lookups import get_group, get_import, get_list, get_message, get_sendout
+from producers.web.lookups import get_group, get_import, get_list, get_message, get_schedule, get_sendout
 from producers.web.paging import link_to, next_url, parse_after, parse_before, parse_limit
 from producers.web.request_body import read_all, read_limited
 from producers.web.retry_request import parse_json
@@ -31,6 +34,7 @@ LINES_PER_WRITE = 1_000
 MAX_DUPLICATES = 10_000
 MAX_RESCHEDULE_BYTES = 1_000
 MAX_RESOLUTION_BYTES = 1_000
+MAX_SCHEDULE_BYTES = 100_000
 MAX_RETRY_IMPORT_BYTES = 100_000
 MAX_RETRY_BYTES = 1_000_000
 """Enough for several thousand corrected addresses."""
@@ -67,6 +71,14 @@ class Api:
             Route("/sendouts/{id:uuid}/uncertain", self.show_uncertain),
             Route("/sendouts/{id:uuid}/uncertain", self.resolve_uncertain, methods=["POST"]),
             Route("/sendouts/{id:uuid}/retry", self.retry, methods=["POST"]),
+            Route("/import-schedules", self.show_schedules),
+            Route("/import-schedules/{name}", self.show_schedule),
+            Route("/import-schedules/{name}", self.put_schedule, methods=["PUT"]),
+            Route("/import-schedules/{name}", self.delete_schedule, methods=["DELETE"]),
+            *(
+                Route(f"/import-schedules/{{name}}/{change}", partial(self.change_schedule, change), methods=["POST"])
+                for change in CHANGES
+            ),
             Route("/imports/{id:uuid}", self.show_import),
             Route("/workers", self.show_workers),
             Route("/imports/{id:uuid}/events", self.show_import_events),
@@ -231,6 +243,40 @@ class Api:
     async def show_workers(self, _: Request) -> Response:
         """Return the workers, the roles that no live worker has, and the commands that wait for such a worker."""
         return _json(await self._workers.look())
+
+    # --- recurring imports -------------------------------------------------------------------------------------------
+
+    async def show_schedules(self, _: Request) -> Response:
+        """Return the recurring imports, each with its last run."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return _json(await import_schedules.list_all(connection))
+
+    async def show_schedule(self, request: Request) -> Response:
+        """Return the recurring import and its last runs."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            found = await get_schedule(connection, request.path_params["name"])
+            runs = await import_schedules.list_runs(connection, found.name, limit=parse_limit(request))
+        return _json({"schedule": found, "runs": runs})
+
+    async def put_schedule(self, request: Request) -> Response:
+        """Create or replace the recurring import. The body has `cron`, `zone` and the fields of an import command."""
+        try:
+            body = from_json(await _read_json(request, MAX_SCHEDULE_BYTES))
+        except ValueError:
+            raise InvalidRequest("not valid UTF-8 JSON") from None
+        if not isinstance(body, dict):
+            raise InvalidRequest("not a JSON object")
+        name = parse_name(request.path_params["name"])
+        return _json(await self._actions.put_schedule(name, parse_recurring(body)))
+
+    async def change_schedule(self, change: ScheduleChange, request: Request) -> Response:
+        """Pause, resume or run the recurring import, and return it."""
+        return _json(await self._actions.change_schedule(request.path_params["name"], change))
+
+    async def delete_schedule(self, request: Request) -> Response:
+        """Delete the recurring import; what it has imported stays."""
+        await self._actions.delete_schedule(request.path_params["name"])
+        return Response(status_code=204)
 
     # --- imports ---------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from coupons.database import Connection, Pool
 from coupons.files.rejections import Rejected
 from coupons.paging import cut
 from coupons.permission_errors import denial
-from coupons.store import groups, imports, lists, sendout_views
+from coupons.store import groups, import_schedules, imports, lists, sendout_views
 from coupons.store.imports import ImportStatus
 from coupons.store.lists import DuplicateCode
 from producers.web import ACQUIRE_SECONDS
-from producers.web.actions import Actions, location_of
+from producers.web.actions import CHANGES, Actions, location_of
 from producers.web.errors import NotFound
 from producers.web.import_request import parse_form, parse_format
 from producers.web.lookups import get_group, get_list
@@ -43,6 +43,7 @@ class ListPages:
             Route("/lists", self.show_lists),
             Route("/lists/{name}", self.show_list),
             Route("/lists/{name}/imports", self.import_codes, methods=["POST"]),
+            Route("/import-schedules/{name}/{change}", self.change_schedule, methods=["POST"]),
             Route("/groups", self.show_groups),
             Route("/groups/imports", self.import_recipients, methods=["POST"]),
             Route("/groups/{name}", self.show_group),
@@ -57,7 +58,8 @@ class ListPages:
     async def show_lists(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await lists.list_all(connection, archived=False)
-        return page("lists.html", live=False, lists=found)
+            schedules = await import_schedules.list_all(connection)
+        return page("lists.html", live=False, lists=found, schedules=schedules)
 
     async def show_list(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -82,6 +84,14 @@ class ListPages:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await get_list(connection, request.path_params["name"])
         return await self._import(command, form)
+
+    async def change_schedule(self, request: Request) -> Response:
+        """Pause, resume or run a recurring import."""
+        change = request.path_params["change"]
+        if change not in CHANGES:
+            raise NotFound(f"there is no action {change}")
+        await self._actions.change_schedule(request.path_params["name"], change)
+        return RedirectResponse("/lists#schedules", 303)
 
     # --- groups ----------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from uuid import UUID
 
 from coupons.database import Connection
 from coupons.errors import Conflict
-from coupons.store import groups, imports, lists, messages, sendout_views
+from coupons.store import groups, import_schedules, imports, lists, messages, sendout_views
 from coupons.store.groups import Group
+from coupons.store.import_schedules import ImportSchedule
 from coupons.store.imports import ImportStatus
 from coupons.store.lists import CouponList
 from coupons.store.messages import Message
@@ -32,6 +33,13 @@ async def get_list(connection: Connection, name: str) -> CouponList:
         (found,) = await lists.get(connection, name)
     except Conflict as error:
         raise NotFound(str(error)) from None
+    return found
+
+
+async def get_schedule(connection: Connection, name: str) -> ImportSchedule:
+    found = await import_schedules.find(connection, name)
+    if found is None:
+        raise NotFound(f"there is no recurring import {name}")
     return found
 
 

@@ -173,6 +173,8 @@ FORBIDDEN = {
     "paused_has_no_next: a paused schedule is due": "UPDATE import_schedule SET paused_at = now()",
     "import_run_missed_check: a negative number": "UPDATE import_run SET missed = -1",
     "run_has_a_result: a run without an import and a reason": "UPDATE import_run SET reason = NULL",
+    "skipped_has_a_reason: a skipped run has an import": "UPDATE import_run "
+    f"SET skipped = true, reason = NULL, import_id = {NEW_ID}",
     "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
     "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
     "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",

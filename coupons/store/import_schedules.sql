@@ -1,0 +1,56 @@
+-- put: create schedule $2, or change it; $6 is its next occurrence; a paused one stays paused
+INSERT INTO import_schedule AS s (id, name, cron, zone, command, next_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (name) DO UPDATE SET cron = $3, zone = $4, command = $5,
+    next_at = CASE WHEN s.paused_at IS NULL THEN $6::timestamptz END;
+
+-- clock: the time of the database
+SELECT now();
+
+-- rows: schedule $1, or all schedules if it is NULL, each with its last run
+SELECT s.name, s.cron, s.zone, s.command, s.next_at, s.paused_at, s.created_at, r.due_at, r.import_id, r.reason, r.skipped, r.missed
+FROM import_schedule s
+LEFT JOIN LATERAL (SELECT * FROM import_run WHERE schedule_id = s.id ORDER BY due_at DESC LIMIT 1) r ON true
+WHERE $1::text IS NULL OR s.name = $1 ORDER BY s.name;
+
+-- runs: the $2 newest runs of schedule $1
+SELECT r.due_at, r.import_id, r.reason, r.skipped, r.missed
+FROM import_run r JOIN import_schedule s ON s.id = r.schedule_id
+WHERE s.name = $1 ORDER BY r.due_at DESC LIMIT $2;
+
+-- results: the states and numbers of imports
+SELECT id, state, reason, lines, added, existing, removed, rejected FROM import_job WHERE id = ANY ($1::uuid[]);
+
+-- set_paused: pause schedule $1, or resume it at its next occurrence $2
+UPDATE import_schedule SET paused_at = CASE WHEN $2::timestamptz IS NULL THEN now() END, next_at = $2
+WHERE name = $1 RETURNING id;
+
+-- run_now: let schedule $1 run now; the time is that of its next occurrence; no row if it is paused
+UPDATE import_schedule SET next_at = least(next_at, date_trunc('milliseconds', now()))
+WHERE name = $1 AND paused_at IS NULL RETURNING next_at;
+
+-- delete: delete schedule $1 with its runs; its imports stay
+DELETE FROM import_schedule WHERE name = $1 RETURNING id;
+
+-- claim: lock a schedule that is due and that no other worker has locked
+SELECT id, name, cron, zone, command, next_at, now() AS now FROM import_schedule
+WHERE next_at <= now() ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- is_running: whether an import of schedule $1 is not finished
+SELECT EXISTS (SELECT FROM import_run r JOIN import_job j ON j.id = r.import_id
+               WHERE r.schedule_id = $1 AND j.finished_at IS NULL);
+
+-- advance: set the next occurrence $3 of schedule $1, whose occurrence $2 runs now; no row if it has run already
+UPDATE import_schedule SET next_at = $3 WHERE id = $1 AND next_at = $2 RETURNING id;
+
+-- has_run: whether occurrence $2 of schedule $1 has run, which happens again only if the clock of the database goes back
+SELECT EXISTS (SELECT FROM import_run WHERE schedule_id = $1 AND due_at = $2);
+
+-- record_run: store a run of schedule $1
+INSERT INTO import_run (schedule_id, due_at, import_id, reason, skipped, missed) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- delete_old_runs: delete all runs of schedule $1 except the $2 newest
+DELETE FROM import_run WHERE schedule_id = $1 AND due_at < (
+    SELECT due_at FROM import_run WHERE schedule_id = $1 ORDER BY due_at DESC OFFSET $2 - 1 LIMIT 1);
+
+-- seconds_until_due: seconds until the next occurrence of any schedule
+SELECT extract(epoch FROM min(next_at) - now())::float8 FROM import_schedule WHERE next_at IS NOT NULL;

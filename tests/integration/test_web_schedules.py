@@ -1,0 +1,103 @@
+"""Recurring imports in the HTTP API and on the page of the lists."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from httpx import AsyncClient
+
+from coupons.database import Connection
+from coupons.store import import_schedules
+from tests.factories import add_list
+from tests.web import SAME_ORIGIN, errors, web_client
+
+PATH = "/api/import-schedules/nightly"
+BODY = {
+    "cron": "0 3 * * *",
+    "zone": "Europe/Berlin",
+    "list": "a",
+    "source": "https://shop.example.org/a.csv?token=secret",
+}
+
+
+@pytest.fixture
+async def site(database_url: str, broker_url: str) -> AsyncIterator[AsyncClient]:
+    async with web_client(database_url=database_url, broker_url=broker_url) as client:
+        yield client
+
+
+async def put(site: AsyncClient, **changed: Any) -> Any:
+    return await site.put(PATH, json={**BODY, **changed})
+
+
+async def test_a_recurring_import_is_created_changed_and_deleted(connection: Connection, site: AsyncClient) -> None:
+    """PUT is idempotent. The query of a source, which may hold a token, is not shown."""
+    await add_list(connection, "a")
+    created = await put(site)
+    assert created.status_code == 200
+    shown = created.json()
+    assert (shown["name"], shown["cron"], shown["zone"], shown["list"]) == (
+        "nightly",
+        "0 3 * * *",
+        "Europe/Berlin",
+        "a",
+    )
+    assert shown["source"] == "https://shop.example.org/a.csv"
+    assert (await put(site)).json() == shown
+    assert (await put(site, cron="@daily")).json()["cron"] == "@daily"
+    assert [each["name"] for each in (await site.get("/api/import-schedules")).json()] == ["nightly"]
+    assert (await site.get(PATH)).json()["runs"] == []
+    assert (await site.delete(PATH)).status_code == 204
+    assert (await site.delete(PATH)).status_code == (await site.get(PATH)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({**BODY, "cron": "0 3 * *"}, 422, "cron: a cron expression has five fields"),
+        ({**BODY, "zone": "Atlantis"}, 422, "unknown time zone"),
+        ({**BODY, "source": "upload:1"}, 422, "source: an upload is imported once"),
+        ({**BODY, "colour": "red"}, 422, "colour: unknown field"),
+        ({**BODY, "list": "b"}, 409, "there is no list b"),
+        ([], 422, "not a JSON object"),
+    ],
+)
+async def test_invalid_requests_are_refused(
+    connection: Connection, site: AsyncClient, body: Any, status: int, reason: str
+) -> None:
+    """Nothing is stored."""
+    await add_list(connection, "a")
+    response = await site.put(PATH, json=body)
+    assert response.status_code == status
+    assert reason in str(errors(response))
+    assert not await import_schedules.list_all(connection)
+
+
+async def test_a_recurring_import_is_paused_resumed_and_run(connection: Connection, site: AsyncClient) -> None:
+    """A paused one has no next time, and cannot be run."""
+    await add_list(connection, "a")
+    await put(site)
+    assert (await site.post(f"{PATH}/pause")).json()["next_at"] is None
+    assert (await site.post(f"{PATH}/run")).status_code == 409
+    assert (await site.post(f"{PATH}/resume")).json()["next_at"]
+    assert (await site.post(f"{PATH}/run")).status_code == 200
+    assert await import_schedules.run_due(connection, activated=True) == "nightly"
+    (run,) = (await site.get(PATH)).json()["runs"]
+    assert run["result"] == "queued"
+
+
+async def test_the_page_of_the_lists_shows_failures(connection: Connection, site: AsyncClient) -> None:
+    """It has the last result, and buttons to pause, resume and run."""
+    await add_list(connection, "a")
+    assert "Recurring imports" not in (await site.get("/lists")).text
+    await put(site)
+    await connection.execute(
+        "INSERT INTO import_run (schedule_id, due_at, reason) SELECT id, now(), 'no such file' FROM import_schedule"
+    )
+    page = (await site.get("/lists")).text
+    assert "last run failed: no such file" in page
+    assert "token=secret" not in page
+    pressed = await site.post("/import-schedules/nightly/pause", headers=SAME_ORIGIN)
+    assert (pressed.status_code, pressed.headers["location"]) == (303, "/lists#schedules")
+    assert "Resume" in (await site.get("/lists")).text
+    assert (await site.post("/import-schedules/nightly/stop", headers=SAME_ORIGIN)).status_code == 404
