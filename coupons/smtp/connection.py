@@ -54,6 +54,9 @@ class ConnectionEvents(Protocol):
 
     def on_idle(self, connection: "Connection") -> None: ...
 
+    def on_room(self, connection: "Connection") -> None:
+        """The queue is empty. The connection waits for the final reply to a mail, and can begin the next mail."""
+
     def on_idle_timeout(self, connection: "Connection") -> None: ...
 
     def on_stalled(self, connection: "Connection") -> None: ...
@@ -104,9 +107,15 @@ class Connection(asyncio.Protocol):
         self._since = now
         if self.session.is_quiet:
             self._mail_since = now
+        self.work_ahead(now)
+
+    def work_ahead(self, now: float) -> None:
+        """Begin mails without replies. The time limit of the awaited reply stays."""
         while self.session.can_accept and (mail := self._relay.next_mail(self, now)) is not None:
             self._begin(mail)
         self._write()
+        if self.session.can_accept and not self.session.is_quiet:
+            self._relay.on_room(self)
 
     def retire(self) -> None:
         """Accept no more mails. After the last reply, send QUIT and wait at most QUIT_SECONDS for its reply."""

@@ -16,6 +16,7 @@ class ConnectionSet:
         self.opening: set[asyncio.Task[Connection]] = set()
         self.active: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # the connection that became idle last is used first
+        self._with_room: dict[Connection, None] = {}
         self._stalled: set[Connection] = set()
         self._retiring: set[Connection] = set()
         self._departed = asyncio.Event()
@@ -66,6 +67,20 @@ class ConnectionSet:
     def take_idle(self) -> Connection:
         return self._idle.popitem()[0]
 
+    def add_room(self, connection: Connection) -> None:
+        """Remember that the connection can begin a mail before it gets the final reply to the one before."""
+        if connection in self.active:
+            self._with_room[connection] = None
+
+    def take_room(self) -> Connection | None:
+        """Return the connection that has had room for the longest time; None if there is none."""
+        while self._with_room:
+            connection = next(iter(self._with_room))
+            del self._with_room[connection]
+            if connection.session.can_accept and not (connection.session.is_quiet or connection.is_stalled):
+                return connection
+        return None
+
     def add_stalled(self, connection: Connection) -> None:
         self._stalled.add(connection)
 
@@ -94,5 +109,6 @@ class ConnectionSet:
 
     def _forget(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
+        self._with_room.pop(connection, None)
         self.active.discard(connection)
         self._stalled.discard(connection)

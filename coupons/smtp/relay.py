@@ -116,6 +116,18 @@ class Relay:
         if connection.session.is_quiet and connection in self.connections:
             self.on_idle(connection)
 
+    def work_ahead(self) -> bool:
+        """Let a connection begin a mail while it waits for the final reply to the one before.
+
+        Return whether it has begun one. Otherwise a slow relay would lose a round trip per mail.
+        """
+        while self._queue and (connection := self.connections.take_room()) is not None:
+            begun = connection.mails
+            connection.work_ahead(asyncio.get_running_loop().time())
+            if connection.mails > begun:
+                return True
+        return False
+
     def retry_now(self) -> None:
         """End the back-off."""
         if self._retry_timer is not None:
@@ -197,6 +209,10 @@ class Relay:
             self._on_capacity()
         else:
             self.connections.add_idle(connection)
+
+    def on_room(self, connection: Connection) -> None:
+        if not self._is_surplus(connection):
+            self.connections.add_room(connection)
 
     def on_idle_timeout(self, connection: Connection) -> None:
         self.connections.retire(connection)

@@ -185,15 +185,19 @@ class Relays:
             self._queue.cancel_all(Unreachable(outage.reason))
 
     def _dispatch_one(self) -> bool:
-        """Let one idle connection work, or open one. At most as many are opening as there are mails in the queue."""
+        """Let one idle connection work, open one, or let one work ahead; return whether that may have taken a mail.
+
+        At most as many connections are opening as there are mails in the queue.
+        """
         if idle := [relay for relay in self._relays if relay.connections.idle]:
             min(idle, key=_LOAD).work()
             return True
-        ready = [relay for relay in self._relays if relay.may_open]
-        if not ready or sum(len(relay.connections.opening) for relay in self._relays) >= len(self._queue):
+        if sum(len(relay.connections.opening) for relay in self._relays) >= len(self._queue):
             return False
-        min(ready, key=_LOAD).open()
-        return True
+        if ready := [relay for relay in self._relays if relay.may_open]:
+            min(ready, key=_LOAD).open()
+            return True
+        return any(relay.work_ahead() for relay in self._relays)
 
     def _outage_after_slow_relays(self) -> Outage | None:
         """Return the outage. If a relay is out of rotation only because it is slow, use that relay and return None."""

@@ -1,11 +1,25 @@
+import asyncio
 import re
 
 import pytest
 
 from coupons.mail import Envelope
-from coupons.smtp import Deferred, Outcome, Refused, Sent, Subject, Timeouts, Uncertain, Unreachable
+from coupons.smtp import (
+    Deferred,
+    Limits,
+    Outcome,
+    Refused,
+    Relays,
+    Sent,
+    SmtpAddress,
+    Subject,
+    Timeouts,
+    Uncertain,
+    Unreachable,
+)
 from tests.smtp_client import MAIL, SENT_AS, echoed, mail_to, outcome_of, outcomes_of, relays_to
 from tests.smtp_server import CUT, HANG, PIPELINING, Act, Script, serving
+from tests.waiting import until
 
 BOTH_WAYS = pytest.mark.parametrize("way", [{}, PIPELINING], ids=["lock-step", "pipelining"])
 
@@ -330,3 +344,34 @@ async def test_no_lie_of_a_relay_pairs_a_reply_with_another_mail(lie: str, conne
                 assert name not in accepted
     assert all(line.startswith(COMMANDS) for lines in server.commands for line in lines)
     assert all(re.fullmatch(rb"Subject: Hello\r\n\r\nr\d\r\n\.\r\n", mail) for mail in server.mails)
+
+
+async def test_a_mail_that_is_submitted_during_the_final_reply_begins_at_once() -> None:
+    """Its commands do not wait for the reply to the mail before. Otherwise a slow relay would lose a round trip."""
+    began = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready\r\n")
+        await reader.readuntil(b"\r\n")
+        writer.write(b"250-relay\r\n250 PIPELINING\r\n")
+        await reader.readuntil(b"DATA\r\n")
+        writer.write(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        await reader.readuntil(b"\r\n.\r\n")
+        relays.submit(MAIL, outcomes.append)
+        await reader.readuntil(b"DATA\r\n")
+        began.set()
+        writer.write(b"250 first\r\n250 ok\r\n250 ok\r\n354 go\r\n")
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(b"250 second\r\n")
+
+    outcomes: list[Outcome] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        relay = SmtpAddress.parse(f"smtp://127.0.0.1:{port}")
+        async with Relays([relay], limits=Limits(connections=1), closing_seconds=0) as relays:
+            relays.submit(MAIL, outcomes.append)
+            async with asyncio.timeout(5):
+                await began.wait()
+            assert outcomes == []
+            await until(lambda: len(outcomes) == 2)
+    assert [outcome.explanation for outcome in outcomes if isinstance(outcome, Sent)] == ["250 first", "250 second"]
