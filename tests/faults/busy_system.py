@@ -91,6 +91,6 @@ def make_due(lab: Lab) -> bool:
 def start_import(lab: Lab, list_name: str, prefix: str, count: int) -> UUID:
     """Start an import of new codes from a file in the lab's folder."""
     file = lab.file(f"{prefix}.txt", "".join(f"{code}\n" for code in codes_of(prefix, count)))
-    command = ImportCoupons(list=list_name, source=file.as_uri())
+    command = ImportCoupons(list=list_name, source=file.as_uri(), confirmed=True)  # new codes have another shape
     lab.publish(command)
     return command.id
