@@ -8,108 +8,110 @@ command line those of a local file.
         process(reader.feed(chunk))
     process(reader.finish())
 
-Bytes become lines (`Lines`), lines become rows of one width (`Table`), and rows become codes. Where a wrong guess could
-change a code, the reader does not guess: it raises FileError.
+Bytes become lines (`Lines`), lines become rows of one width (`Table`), and rows become codes (`CodeChecker`). The head
+of the file decides how it is read (`find_layout`, `find_code_layout`). Where a wrong guess could change a code, the
+reader does not guess: it raises FileError.
 """
 
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from operator import attrgetter
-from typing import Literal
 
-from coupons.files.codes import CheckedCodes, check_codes
-from coupons.files.csv_rows import SEP_LINE, SEPARATORS, Rows, Table
-from coupons.files.decoding import FileError, Lines
-from coupons.files.format import (
-    CODE_COLUMNS,
-    FileFormat,
-    describe_columns,
-    find_column,
-    looks_like_header,
-    normalized_header,
-    same_name,
-)
+from coupons.files.code_layout import CodeLayout, find_code_layout
+from coupons.files.codes import CheckedCodes, CodeChecker, FileRules
+from coupons.files.conditions import Selection
+from coupons.files.csv_rows import Rows, Table
+from coupons.files.decoding import Lines
+from coupons.files.format import FileFormat
+from coupons.files.header_names import NameKind, code_name
+from coupons.files.layout import HeadRow, Opening
+from coupons.files.notices import limit_notices, mask
+from coupons.files.rejections import Reason, Rejected, reject
 
 
 class CodeReader:
     """Reads and checks the codes of a file: one code per line (txt), or one column of codes (csv).
 
-    The code column of a csv file is the given column, else the column with a known name (`CODE_COLUMNS`), else the only
-    column. If the kind of the file is not given, it is detected from the file's name and first line. After the first
-    line, `description` contains the format in words, without the content of any cell.
+    The code column of a csv file is the given column, else the column with a known name, else the only column that can
+    hold codes. If the kind of the file is not given, it is detected from the file's name and its first lines. After the
+    head was read, `description` contains the format in words, with the first code masked.
 
     `feed` and `finish` raise FileError; the reader cannot be used afterwards.
     """
 
     def __init__(self, file_format: FileFormat, name: str = "the file") -> None:
-        self.description = ""
-        self._format = file_format
-        self._name = name
-        self._kind = file_format.kind
+        is_csv = file_format.kind is None and name.lower().endswith((".csv", ".tsv"))
+        self._format = replace(file_format, kind="csv") if is_csv else file_format
         self._lines = Lines(file_format.encoding, name)
-        self._table = Table(file_format.separator, name, self._begin)
-        self._column = 0
+        self._table = Table(self._format, name, self._begin, _has_code_name)
+        self._layout: CodeLayout | None = None
+        self._checker = CodeChecker(FileRules())
+        self._selection = Selection((), ())
+
+    @property
+    def description(self) -> str:
+        """The format in words. No text before the head was read."""
+        if self._layout is None:
+            return ""
+        first = f", first code {mask(self._layout.first_code)}" if self._layout.first_code else ""
+        return f"{self._table.describe(self._layout.column + 1)}, {self._lines.encoding}{first}"
 
     @property
     def notices(self) -> list[str]:
         """What was assumed, skipped or changed, one sentence each, without a code."""
-        return []
+        layout = self._layout.notices if self._layout else []
+        return limit_notices([
+            *layout, *self._table.notices, *self._checker.notices, *self._selection.notices
+        ])  # fmt: skip
 
     def feed(self, data: bytes) -> CheckedCodes:
-        return self._check(*self._lines.feed(data))
+        return self._check(self._table.feed(*self._lines.feed(data)))
 
     def finish(self) -> CheckedCodes:
-        return self._check(*self._lines.feed(b"", final=True), final=True)
+        return self._check(self._table.feed(*self._lines.feed(b"", final=True), final=True))
 
-    def _check(self, first: int, lines: list[str], *, final: bool = False) -> CheckedCodes:
-        self._kind = self._kind or _detect_kind(lines, self._format, self._name)
-        if self._kind == "csv":
-            return self._check_rows(self._table.feed(first, lines, final=final))
-        if not self.description and any(map(str.strip, lines)):
-            self.description = f"txt, {self._lines.encoding}"
-        return check_codes(range(first, first + len(lines)), lines)
-
-    def _check_rows(self, rows: Rows) -> CheckedCodes:
-        if not rows.columns:
+    def _check(self, rows: Rows) -> CheckedCodes:
+        if self._layout is None or not rows.columns:
             return CheckedCodes([], [], [], rows.blank)
-        self.description = self.description or f"csv, {self._table.describe(self._column + 1)}, {self._lines.encoding}"
-        checked = check_codes(rows.lines, rows.columns[self._column])
-        rejected = sorted(rows.rejected + checked.rejected, key=attrgetter("line"))
+        column = self._layout.column
+        rows = self._selection.select(rows)
+        checked = self._checker.check(rows.lines, rows.columns[column])
+        if not rows.rejected:
+            return replace(checked, blank=rows.blank + checked.blank)
+        others = [_in_its_column(each, column) for each in rows.rejected]
+        rejected = sorted(others + checked.rejected, key=attrgetter("line"))
         return CheckedCodes(checked.lines, checked.codes, rejected, rows.blank + checked.blank)
 
-    def _begin(self, first_row: list[str]) -> tuple[int, bool]:
-        self._column, has_header = _code_column(first_row, self._format)
-        return len(first_row), has_header
+    def _begin(self, rows: list[HeadRow]) -> Opening:
+        layout = find_code_layout(rows, self._format)
+        header = next((row.cells for row in rows if row.line == layout.opening.header_line), [])
+        self._selection = Selection(self._format.where, [] if layout.is_report else header)
+        self._layout = layout
+        data = [row.cells[layout.column].strip() for row in rows if len(row.cells) > layout.column]
+        self._checker = CodeChecker(
+            FileRules(
+                header=layout.header,
+                has_header_names=self._format.header is not False,
+                has_comments=not _all_begin_with_hash(data[bool(layout.header) :]),
+                is_report=layout.is_report,
+                allow_lookalikes=self._format.allow_lookalikes,
+            )
+        )
+        return layout.opening
 
 
-def _code_column(row: list[str], file_format: FileFormat) -> tuple[int, bool]:
-    """The index of the column with the codes, and whether the first row is a header."""
-    header = [""] * len(row) if file_format.header is False else row
-    index = find_column(header, file_format.column, CODE_COLUMNS)
-    if index is None and len(row) > 1:
-        raise FileError(f"specify the code column by name or number ({describe_columns(row)})")
-    return index or 0, _is_header(row, index or 0, file_format)
+def _in_its_column(rejected: Rejected, column: int) -> Rejected:
+    """The rejected row with the cell of the code column as its value."""
+    if rejected.reason is not Reason.COLUMNS:
+        return rejected
+    cells = rejected.extra
+    value = cells[column] if column < len(cells) else ""
+    return replace(reject(rejected.line, value, rejected.reason), extra=cells[:column] + cells[column + 1 :])
 
 
-def _is_header(row: list[str], index: int, file_format: FileFormat) -> bool:
-    """Whether the first row is a header. A header that is mistaken for a code would be mailed.
-
-    So if a column is given, a row of several cells without digits is a header as well.
-    """
-    column = file_format.column
-    if file_format.header is not None:
-        return file_format.header
-    if any(normalized_header(cell) in CODE_COLUMNS for cell in row) or (
-        isinstance(column, str) and same_name(row[index], column)
-    ):
-        return True
-    return column is not None and len(row) > 1 and looks_like_header(row)
+def _has_code_name(row: Sequence[str]) -> bool:
+    return any(code_name(cell) is NameKind.STRONG for cell in row)
 
 
-def _detect_kind(lines: list[str], file_format: FileFormat, name: str) -> Literal["txt", "csv"] | None:
-    """The kind of the file by its first line that is not blank. None if all lines so far are blank."""
-    first = next(filter(str.strip, lines), None)
-    if first is None:
-        return None
-    if file_format.has_columns or name.lower().endswith((".csv", ".tsv")) or normalized_header(first) in CODE_COLUMNS:
-        return "csv"
-    return "csv" if re.search(f'["{SEPARATORS}]', first) or SEP_LINE(first.strip(" ")) else "txt"
+def _all_begin_with_hash(values: Sequence[str]) -> bool:
+    return len(values) > 1 and all(each.startswith("#") and " " not in each for each in values if each)

@@ -1,26 +1,25 @@
-"""Turns the lines of a CSV file into columns of cells. All rows have as many cells as the first row."""
+"""Turns the lines of a file into columns of cells. All rows have as many cells as the header."""
 
-import csv
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, compress, repeat
-from operator import not_
+from dataclasses import dataclass, replace
+from itertools import repeat
 
-from coupons.files.decoding import MAX_RECORD_CHARS, FileError, Lines
+from coupons.files.csv_records import parse_records
+from coupons.files.decoding import FileError, Lines
 from coupons.files.format import FileFormat
-from coupons.files.rejections import Reason, Rejected, reject
+from coupons.files.layout import HeadRow, Layout, Opening, count_titles, cut_head, find_layout, skipped_lines
+from coupons.files.notices import counted
+from coupons.files.rejections import Reason, Rejected, reject, shown_text
 
-SEPARATORS = ";,\t|"
-
-SEP_LINE = re.compile(r'"?sep=([^"])"?', re.IGNORECASE).fullmatch  # Excel declares the separator like this in line 1
+NOTHING_FOUND = "check the quotes and comments, or use --skip-lines N"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows of a table: `columns[c][i]` is a cell of the row that begins at line `lines[i]`. Cells are not stripped.
 
-    `columns` is empty until the first row that is not blank has been read.
+    `columns` is empty until the first row of data has been read. A rejected row has all its cells in `extra`, unless
+    its quotes are invalid.
     """
 
     lines: Sequence[int]
@@ -30,106 +29,153 @@ class Rows:
 
 
 class Table:
-    """Turns lines into rows of one width. `begin` gets the first row; it returns the width and whether it is a header.
+    """Turns lines into rows of one width. A txt file is a table of one column without separators and quotes.
 
-    A quoted record may continue on later lines. Incomplete records are kept and parsed again with the next lines.
-    `feed` raises FileError.
+    `begin` gets the rows of the head, of which there is at least one, and returns how the table begins. A quoted record
+    may continue on later lines. Incomplete records are kept and parsed again with the next lines. `feed` raises
+    FileError.
     """
 
-    def __init__(self, separator: str | None, name: str, begin: Callable[[list[str]], tuple[int, bool]]) -> None:
-        self._separator = separator
+    def __init__(
+        self,
+        file_format: FileFormat,
+        name: str,
+        begin: Callable[[list[HeadRow]], Opening],
+        is_table: Callable[[list[str]], bool],
+    ) -> None:
+        self._format = file_format
         self._name = name
         self._begin = begin
-        self._width = 0
-        self._has_header = False
+        self._is_table = is_table
+        self._layout: Layout | None = None
+        self._opening: Opening | None = None
         self._held: list[str] = []
+        self._doubtful = 0
+        self._filled_up = self._repaired = 0
+
+    @property
+    def kind(self) -> str:
+        return self._layout.kind if self._layout else ""
+
+    @property
+    def notices(self) -> list[str]:
+        """What the layout assumes, and how many rows were completed or repaired."""
+        found = list(self._layout.notices) if self._layout else []
+        if self._filled_up:
+            found.append(f"{counted(self._filled_up, 'row')} without all cells: the missing cells at the end are empty")
+        if self._repaired:
+            found.append(f'{counted(self._repaired, "row")} with unusual quotes: blanks after a quote, or \\" inside')
+        return found
 
     def describe(self, column: int) -> str:
-        """The detected format in words, with the given 1-based column. It is complete once the first row was read."""
-        separator = "TAB" if self._separator == "\t" else f'"{self._separator or ","}"'
-        return f"separator {separator}, column {column}, {'with' if self._has_header else 'without'} a header"
+        """The detected format in words, with the given 1-based column. It is complete once the head was read."""
+        layout, opening = self._layout, self._opening
+        header = "with" if opening and opening.header_line else "without"
+        if not layout or layout.kind == "txt":
+            return "txt" + ", with a header" * bool(opening and opening.header_line)
+        separator = "TAB" if layout.separator == "\t" else f'"{layout.separator}"'
+        return f"csv, separator {separator}, column {column}, {header} a header"
 
     def feed(self, first: int, lines: list[str], *, final: bool = False) -> Rows:
-        if first == 1 and lines and (declared := SEP_LINE(lines[0].strip(" "))):
-            self._separator = self._separator or declared[1]
-            first, lines = 2, lines[1:]
+        if self._opening is None:
+            return self._feed_head(first, lines, final=final)
+        if self.kind == "txt":
+            return Rows(range(first, first + len(lines)), [lines], [], 0)
         if columns := self._plain_columns(lines):
             return Rows(range(first, first + len(lines)), columns, [], 0)
-        numbers, rows = self._records(first, lines, final=final)
-        leading = 0
-        if not self._width:
-            leading = next((index for index, row in enumerate(rows) if _has_text(row)), len(rows))
-            if leading < len(rows):
-                self._open(numbers[leading], rows[leading])
-            numbers, rows = numbers[leading + self._has_header :], rows[leading + self._has_header :]
-        return _of_width(self._width, numbers, rows, blank=leading)
+        return self._feed_records(first, lines, final=final)
 
-    def _open(self, line: int, first_row: list[str]) -> None:
+    def _feed_head(self, first: int, lines: list[str], *, final: bool) -> Rows:
+        first, lines = first - len(self._held), self._held + lines
+        length = cut_head(lines, final=final)
+        if length is None:
+            self._held = lines
+            return Rows([], [], [], 0)
+        self._held = []
+        self._layout = layout = find_layout(lines[:length], self._format, self._is_table)
+        rows = self._head_rows(layout, lines[:length], is_whole=final and length == len(lines))
+        if not rows:
+            raise FileError(
+                f"{self._name}, line {layout.begins + 1}: no code and no table begins here: {NOTHING_FOUND}"
+            )
         try:
-            self._width, self._has_header = self._begin(first_row)
+            opening = self._opening = self._begin(rows)
         except FileError as error:
-            raise FileError(f"{self._name}, line {line}: {error}") from None
+            raise FileError(f"{self._name}, line {rows[0].line}: {error}") from None
+        above = [row.line for row in rows if row.line < (opening.header_line or opening.first_line)]
+        if title := skipped_lines(above, "was", "were", "skipped as a title"):
+            layout.notices.append(title)
+        blank = layout.blank + _blank_lines(lines[layout.begins : opening.first_line - 1])
+        skipped = opening.first_line - first
+        found = self.feed(opening.first_line, lines[skipped:], final=final)
+        return replace(found, blank=found.blank + blank)
+
+    def _head_rows(self, layout: Layout, head: list[str], *, is_whole: bool) -> list[HeadRow]:
+        first, lines = layout.begins + 1, head[layout.begins :]
+        if layout.kind == "txt":
+            return [HeadRow(line, [text]) for line, text in enumerate(lines, first) if text.strip()]
+        records = parse_records(first, lines, layout.separator, final=is_whole)
+        return [HeadRow(line, row) for line, row in zip(records.numbers, records.rows, strict=True) if _has_text(row)]
 
     def _plain_columns(self, lines: list[str]) -> list[list[str]] | None:
         """The columns, if each line is one row and either all or no cells are quoted, as most programs write files.
 
         Returns None otherwise. A million rows of three cells take 0.4 s (0.6 s if quoted); the csv module takes 1.5 s.
         """
-        if not (self._separator and self._width and lines) or self._held:
+        if not (self._layout and self._opening and lines) or self._held:
             return None
-        between = self._separator
+        width, between = self._opening.width, self._layout.separator
         if lines[0][:1] == '"':
             if min(map(len, lines)) < 2 or not all(line[0] == line[-1] == '"' for line in lines):
                 return None
             lines, between = [line[1:-1] for line in lines], f'"{between}"'
-        if set(map(str.count, lines, repeat(between))) != {self._width - 1}:
+        if set(map(str.count, lines, repeat(between))) != {width - 1}:
             return None
         text = between.join(lines)
         cells = text.split(between)
         if text.count('"') != between.count('"') * (len(cells) - 1):  # otherwise no cell contains a quote
             return None
-        return [cells[column :: self._width] for column in range(self._width)]
+        return [cells[column::width] for column in range(width)]
 
-    def _records(self, first: int, lines: list[str], *, final: bool) -> tuple[Sequence[int], list[list[str]]]:
-        if not lines and not final:
-            return [], []
+    def _feed_records(self, first: int, lines: list[str], *, final: bool) -> Rows:
+        if not self._layout or not self._opening or not (lines or final):
+            return Rows([], [()] * (self._opening.width if self._opening else 0), [], 0)
         first, lines = first - len(self._held), self._held + lines
-        if self._separator is None and (opening := next(filter(str.strip, lines), None)):
-            self._separator = _separator(opening)
-        separator = self._separator or ","
-        # Without strict, "AB"C would be read as ABC. With skipinitialspace, a quote after spaces begins a quoted cell.
-        text = [line + "\n" for line in lines]
-        reader = csv.reader(text, delimiter=separator, skipinitialspace=separator != " ", strict=True)
-        rows: list[list[str]] = []
-        broken: csv.Error | None = None
-        try:
-            rows.extend(reader)  # keeps the rows before the invalid row
-        except csv.Error as error:
-            broken = error
-        numbers = self._numbers(first, lines, rows, lines_read=reader.line_num)
-        done = numbers[-1] - first
-        if broken:
-            self._check_size(first + done, lines[done : reader.line_num])
-            if final or reader.line_num < len(lines):  # otherwise the record continues on later lines
-                raise FileError(f"{self._name}, line {first + done}: invalid quoting ({broken})") from broken
-        self._held = lines[done:]
-        return numbers[:-1], rows
+        records = parse_records(first, lines, self._layout.separator, final=final)
+        self._held = lines[records.read :]
+        self._repaired += records.repaired
+        self._doubtful = max(self._doubtful, records.doubtful)
+        rows = self._of_width(self._opening, records.numbers, records.rows)
+        rows.rejected.extend(records.rejected)
+        return rows
 
-    def _numbers(self, first: int, lines: list[str], rows: list[list[str]], *, lines_read: int) -> Sequence[int]:
-        """The first line of each row, and the line after the last row."""
-        if len(rows) == lines_read:
-            return range(first, first + len(rows) + 1)
-        heights = [1 + "".join(row).count("\n") for row in rows]
-        numbers = list(accumulate(heights, initial=first))
-        for number, height in zip(numbers, heights, strict=False):
-            self._check_size(number, lines[number - first : number - first + height])
-        return numbers
+    def _of_width(self, opening: Opening, numbers: Sequence[int], rows: list[list[str]]) -> Rows:
+        """Rows of one width. A row that lacks cells at its end gets empty cells; other rows are rejected.
 
-    def _check_size(self, line: int, record: list[str]) -> None:
-        if len(record) > 1 and sum(map(len, record)) > MAX_RECORD_CHARS:
-            raise FileError(
-                f"{self._name}, line {line}: record exceeds {MAX_RECORD_CHARS} characters; is a closing quote missing?"
-            )
+        In a row of another width, the code may be in another column. Empty cells beyond the width are removed.
+        """
+        width = opening.width
+        if set(map(len, rows)) <= {width}:
+            return Rows(numbers, _columns(width, rows), [], 0)
+        kept: list[int] = []
+        fitting: list[list[str]] = []
+        rejected: list[Rejected] = []
+        blank = 0
+        for number, row in zip(numbers, rows, strict=True):
+            if len(row) == width:
+                fitted: list[str] | None = row
+            elif not _has_text(row):
+                blank += 1
+                continue
+            else:
+                fitted = None if number <= self._doubtful else _fit(row, opening)
+                self._filled_up += fitted is not None and len(row) < width
+            if fitted is None:
+                rejected.append(_reject_row(number, row, Reason.QUOTES if number <= self._doubtful else Reason.COLUMNS))
+            else:
+                kept.append(number)
+                fitting.append(fitted)
+        return Rows(kept, _columns(width, fitting), rejected, blank)
 
 
 class RowReader:
@@ -143,7 +189,11 @@ class RowReader:
             raise FileError(f"{name} must be read as a csv file with a header line")
         self.header: list[str] = []
         self._lines = Lines(file_format.encoding, name)
-        self._table = Table(file_format.separator, name, self._begin)
+        self._table = Table(replace(file_format, kind="csv"), name, self._begin, lambda _: False)
+
+    @property
+    def notices(self) -> list[str]:
+        return self._table.notices
 
     def feed(self, data: bytes) -> Rows:
         return self._table.feed(*self._lines.feed(data))
@@ -153,58 +203,44 @@ class RowReader:
 
     def describe(self, column: int) -> str:
         """The detected format in words, with the given 1-based column. It is complete once the header was read."""
-        return f"csv, {self._table.describe(column)}, {self._lines.encoding}"
+        return f"{self._table.describe(column)}, {self._lines.encoding}"
 
-    def _begin(self, first_row: list[str]) -> tuple[int, bool]:
+    def _begin(self, rows: list[HeadRow]) -> Opening:
         """Set the header without the nameless columns at its end, which spreadsheets add.
 
         A row with text in one of these columns is rejected.
         """
-        self.header = [cell.strip() for cell in first_row]
+        titles = count_titles(rows, lambda row: "@" in "".join(row.cells))
+        header = rows[titles]
+        self.header = [cell.strip() for cell in header.cells]
         while not self.header[-1]:
             self.header.pop()
-        return len(self.header), True
+        height = 1 + "".join(header.cells).count("\n")
+        return Opening(len(self.header), None, header.line + height, header.line)
 
 
-def _separator(line: str) -> str:
-    """The separator that divides the line into the most cells; a comma (RFC 4180) if no separator divides it."""
-
-    def cells(separator: str) -> int:
-        return len(next(csv.reader([line], delimiter=separator, skipinitialspace=True), ()))
-
-    best = max(SEPARATORS, key=cells)
-    return best if cells(best) > 1 else ","
-
-
-def _of_width(width: int, numbers: Sequence[int], rows: list[list[str]], blank: int) -> Rows:
-    """Reject rows that have another width than the first row: their codes may be in another column.
-
-    Additional empty cells at the end of a row are harmless and are removed.
-    """
-    if set(map(len, rows)) <= {width}:
-        return Rows(numbers, _columns(width, rows), [], blank)
-    fitting = [len(row) == width or (len(row) > width and not _has_text(row[width:])) for row in rows]
-    others = list(compress(zip(numbers, rows, strict=True), map(not_, fitting)))
-    wrong_width = [_reject_row(number, row) for number, row in others if _has_text(row)]
-    return Rows(
-        list(compress(numbers, fitting)),
-        _columns(width, [row[:width] for row in compress(rows, fitting)]),
-        wrong_width,
-        blank + len(others) - len(wrong_width),
-    )
+def _fit(row: list[str], opening: Opening) -> list[str] | None:
+    """The row with the width of the table. None if it has text beyond, or lacks the cell that each row must have."""
+    missing = opening.width - len(row)
+    if missing <= 0:
+        return None if _has_text(row[opening.width :]) else row[: opening.width]
+    column = opening.column
+    is_complete = column is None or (column < len(row) and row[column].strip())
+    return row + [""] * missing if is_complete else None
 
 
-def _reject_row(line: int, row: list[str]) -> Rejected:
-    """The rejected row, with its cells joined by tabs.
-
-    `reject` turns each tab into U+FFFD, so an unfixed row is rejected again when it is re-imported.
-    """
-    return reject(line, "\t".join(row if len(row) > 1 else [*row, ""]), Reason.COLUMNS)
+def _reject_row(line: int, row: list[str], reason: Reason) -> Rejected:
+    """The rejected row. It has all its cells in `extra`."""
+    return replace(reject(line, "\t".join(row), reason), extra=tuple(map(shown_text, row)))
 
 
 def _columns(width: int, rows: list[list[str]]) -> Sequence[Sequence[str]]:
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
-def _has_text(row: list[str]) -> bool:
+def _blank_lines(lines: Sequence[str]) -> int:
+    return sum(1 for line in lines if not line.strip())
+
+
+def _has_text(row: Sequence[str]) -> bool:
     return any(map(str.strip, row))

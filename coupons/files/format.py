@@ -72,11 +72,11 @@ class FileFormat:
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
             raise FileError("a separator must be one character, but not a quote or a line end")
         if self.kind == "txt" and self.has_columns:
-            raise FileError("a txt file has no columns: omit separator, column and header, or specify csv")
+            raise FileError("a txt file has no columns: omit separator and column, or specify csv")
 
     @property
     def has_columns(self) -> bool:
-        return self.separator is not None or self.column is not None or self.header is not None
+        return self.separator is not None or self.column is not None
 
 
 def is_encoding(name: str) -> bool:

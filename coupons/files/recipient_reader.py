@@ -126,7 +126,9 @@ def _check_rows(
     }
     addresses, keys = list(cells), list(map(str.lower, cells))
     accepted = [True] * len(addresses)
-    rejected = [replace(each, row={EMAIL: each.value}) for each in rows.rejected]  # cells of these rows have no names
+    rejected = [
+        replace(each, row={EMAIL: each.value}) for each in rows.rejected
+    ]  # cells of these rows have no names yet
     for index, result in results.items():
         if isinstance(result, Address):
             addresses[index], keys[index] = result.address, result.key

@@ -1,6 +1,7 @@
 """Rejected lines of an import: their reasons, and the CSV file in which users fix the lines and import them again."""
 
 import re
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,7 +52,7 @@ class Reason(StrEnum):
     HEADER = "header", "looks like a header, not like a code"
     TOTAL = "total", "looks like a total, not like a code"
     COMMENT = "comment", "looks like a comment, not like a code"
-    NO_VALUE = "no_value", "stands for a missing value (such as NULL or N/A)"
+    NO_VALUE = "no_value", "is a word for a missing value, such as NULL"
     ADDRESS = "address", "is an e-mail address, not a code"
     # spelling
     LOOKALIKE = (
@@ -70,7 +71,8 @@ class Rejected:
     """One rejected line, created by `reject`. `value` can be shown and stored unchanged.
 
     For a recipient, `row` contains all cells of the line by column name, and `value` is the address. `detail` completes
-    the reason: for OTHER_LIST, it is the name of the list that has the code.
+    the reason: for OTHER_LIST, it is the name of the list that has the code. `extra` are the cells that belong to no
+    column, because the line has too many or too few cells.
     """
 
     line: int
@@ -78,6 +80,7 @@ class Rejected:
     reason: Reason
     row: Mapping[str, str] | None = None
     detail: str = ""
+    extra: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -113,6 +116,30 @@ _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0
 _FORMULA = re.compile("(^|[,;|])('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 _ESCAPED_FORMULA = re.compile("(^|[,;|])'('*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
+# A spreadsheet changes a cell that it takes for a number, a date or a truth value: 007 becomes 7, MAR1 becomes a date.
+# Such a cell has a digit, and no letters but these words. The months are in the languages of Europe.
+_NUMBER_WORDS = frozenset(
+    """
+    e d t z h p a am pm utc gmt eur euro usd gbp chf sek nok dkk pln czk huf kr zl fr st nd rd th de uhr jan ene gen
+    sty led tam ian oca янв ιαν feb fev fev úno úno uno hel lut sub şub фев φεβ mar mär mrz maa bře bre mai mart мар
+    apr abr avr kwi dub huh nis апр may mei maj mag kvě kve tou máj мая jun jui giu cze čer cer kes ion iun haz июн jul
+    lip lug hei iul tem tem июл aug ago aou sie srp elo ağu agu авг sep set wrz zář zar syy eyl сен oct okt ott out paz
+    paź říj rij lok eki окт nov lis mar kas noi ноя dec dez dic gru des pro jou ara дек déc fév aoû márc ápr jún júl
+    szept mon tue wed thu fri sat sun mo di mi do fr sa so lun mer jeu ven sam dim
+    """.split()
+)
+_TRUTH_VALUES = frozenset(
+    "true false wahr falsch vrai faux verdadero falso vero verdadeiro waar onwaar prawda fałsz sant falskt sand falsk"
+    " tosi epätosi pravda nepravda igaz hamis adevărat fals doğru yanliş истина ложь".split()
+)
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+# Characters that each of the common Western and Central European code pages has. All others are spelled in a report, so
+# that they survive a program that saves text as "ANSI" and writes ? or a similar letter for what the code page lacks.
+_SURVIVING = "ÄÖÜäöüßéÉ"
+_SPELLED_ANYWAY = re.compile(f"[^ -~{_SURVIVING}]|<(?=U\\+)|^'").sub
+_SPELLED = re.compile(r"<U\+([0-9A-F]{4,6})>", re.IGNORECASE)
+
 
 def has_invisible(text: str) -> bool:
     """Whether the text contains an invisible character.
@@ -128,10 +155,15 @@ def reject(line: int, value: str, reason: Reason, detail: str = "") -> Rejected:
 
     The checks reject U+FFFD too, so an unfixed line of `rejections_csv` is rejected again.
     """
+    return Rejected(line, shown_text(value), reason, detail=detail)
+
+
+def shown_text(value: str) -> str:
+    """The text with U+FFFD for every invisible character, and not longer than `MAX_SHOWN_CHARS`."""
     shown = value if len(value) <= MAX_SHOWN_CHARS else value[: MAX_SHOWN_CHARS - 1] + "…"
     if has_invisible(shown):
         shown = "".join("\ufffd" if has_invisible(character) else character for character in shown)
-    return Rejected(line, shown, reason, detail=detail)
+    return shown
 
 
 def rejections_csv(rejected: Iterable[Rejected], columns: Sequence[str] = CODE) -> Iterator[str]:
@@ -159,10 +191,42 @@ def _head(columns: Sequence[str]) -> str:
 
 
 def _line(rejected: Rejected, columns: Sequence[str]) -> str:
-    cells = csv_cell(rejected.value)
-    if rejected.row:
-        cells = ";".join([cells, *(csv_cell(rejected.row.get(name, "")) for name in columns[1:])])
-    return f"{rejected.line};{cells};{csv_cell(rejected.sentence)}\r\n"
+    """A line with the values in their columns. Cells without a column are behind the reason.
+
+    So a line with too many cells is rejected again until these cells are moved or removed. The text of a line with
+    invalid quotes is such a cell.
+    """
+    row = dict(rejected.row or {columns[0]: rejected.value})
+    extra = rejected.extra
+    if rejected.reason is Reason.QUOTES:
+        row, extra = {}, (rejected.value,)
+    cells = [report_cell(row.get(name, "")) for name in columns]
+    return f"{';'.join([str(rejected.line), *cells, csv_cell(rejected.sentence), *map(report_cell, extra)])}\r\n"
+
+
+def report_cell(text: str) -> str:
+    """A quoted cell whose text survives a spreadsheet and other encodings. `cell_text` is the inverse.
+
+    Characters that a code page may lack are spelled, such as <U+2010>. A leading ' escapes what a spreadsheet would
+    convert or run.
+    """
+    spelled = _SPELLED_ANYWAY(lambda match: f"<U+{ord(match[0]):04X}>", text)
+    return csv_cell(f"'{spelled}" if _is_converted(spelled) else spelled)
+
+
+def _is_converted(text: str) -> bool:
+    """Whether a spreadsheet may take the text for a number, a date or a truth value."""
+    if text.casefold() in _TRUTH_VALUES:
+        return True
+    if text[:1] in _FORMULA_STARTS or not any(map(str.isdigit, text)):
+        return False  # `csv_cell` escapes formulas
+    words = _LETTERS.findall(text.casefold())
+    if text[0].isalpha() and len(words[0]) == 1:
+        return False  # A1 is text, 1A is a time
+    return all(word in _NUMBER_WORDS or word[:3] in _NUMBER_WORDS or word[:4] in _NUMBER_WORDS for word in words)
+
+
+_FORMULA_STARTS = tuple("=+-@")
 
 
 def csv_cell(text: str) -> str:
@@ -171,5 +235,32 @@ def csv_cell(text: str) -> str:
 
 
 def cell_text(cell: str) -> str:
-    """The text that `csv_cell` escaped, from a cell without its quotes."""
-    return _ESCAPED_FORMULA.sub(r"\1\2", cell) if "'" in cell else cell
+    """The text that `report_cell` or `csv_cell` wrote, from a cell without its quotes."""
+    if "'" in cell:
+        cell = _ESCAPED_FORMULA.sub(r"\1\2", cell)
+        cell = cell.removeprefix("'")
+    return _SPELLED.sub(_spelled_character, cell) if "<" in cell else cell
+
+
+def _spelled_character(match: re.Match[str]) -> str:
+    number = int(match[1], 16)
+    return chr(number) if number <= sys.maxunicode else match[0]
+
+
+def has_spelled_characters(text: str) -> bool:
+    """Whether the text contains a character as a report spells it, such as <U+2010>."""
+    return _SPELLED.search(text) is not None
+
+
+def has_lost_characters(text: str) -> bool:
+    """Whether a text of a report may have lost characters: ? or U+FFFD replaces them, or UTF-8 was read as cp1252."""
+    if text.isascii():
+        return "?" in text
+    return "?" in text or "\ufffd" in text or _is_misread(text)
+
+
+def _is_misread(text: str) -> bool:
+    try:
+        return text.encode("cp1252").decode("utf-8") != text
+    except UnicodeError:
+        return False

@@ -17,7 +17,7 @@ from coupons.commands import MAX_COMMAND_BYTES, Format, ImportCoupons, InvalidCo
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.files.recipient_reader import EMAIL
-from coupons.files.rejections import Rejected, describe, parse_reason
+from coupons.files.rejections import Reason, Rejected, describe, parse_reason
 from coupons.import_progress import NOTHING_READ, Published
 from coupons.paging import UnknownCursor
 from coupons.states import ImportMode, ImportPhase, ImportState, TargetKind
@@ -485,12 +485,32 @@ async def list_first_rejections(connection: Connection, import_id: UUID, limit: 
 
 
 def rejection_to_text(rejected: Rejected) -> str:
-    """The stored text of a rejected line: the code, or the whole row of a recipient as a JSON object."""
-    return rejected.value if rejected.row is None else json.dumps(dict(rejected.row), ensure_ascii=False)
+    """The stored text of a rejected line.
+
+    For a recipient, it is the whole row as a JSON object, with the cells that belong to no column under an empty name.
+    For a code, it is the code; with cells that belong to no column, it is a JSON array.
+    """
+    if rejected.row is not None:
+        extra = {"": rejected.extra} if rejected.extra else {}
+        return json.dumps({**rejected.row, **extra}, ensure_ascii=False)
+    return json.dumps([rejected.value, *rejected.extra], ensure_ascii=False) if rejected.extra else rejected.value
 
 
 def rejection_from_text(line: int, text: str, reason: str, *, is_row: bool) -> Rejected:
     """The rejected line for a text from `rejection_to_text`."""
-    row = json.loads(text) if is_row else None
     parsed, detail = parse_reason(reason)
-    return Rejected(line, row[EMAIL] if row else text, parsed, row, detail)
+    if is_row:
+        row = json.loads(text)
+        extra = tuple(row.pop("", ()))
+        return Rejected(line, row[EMAIL], parsed, row, detail, extra)
+    value, *cells = _cells_of(text) if parsed is Reason.COLUMNS else (text,)
+    return Rejected(line, value, parsed, None, detail, tuple(cells))
+
+
+def _cells_of(text: str) -> list[str]:
+    """The cells of a rejected row. Until version 0.9, they were stored as one text."""
+    try:
+        cells = json.loads(text) if text.startswith("[") else [text]
+    except ValueError:
+        return [text]
+    return cells if isinstance(cells, list) and cells and all(isinstance(each, str) for each in cells) else [text]

@@ -9,12 +9,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coupons.files.code_reader import CodeReader
-from coupons.files.codes import CheckedCodes, check_codes
-from coupons.files.content import HEAD_BYTES
-from coupons.files.csv_rows import SEPARATORS, RowReader, Rows
+from coupons.files.codes import CheckedCodes, CodeChecker, FileRules
+from coupons.files.csv_rows import RowReader, Rows
 from coupons.files.decoding import MAX_RECORD_CHARS, FileError, likely_encodings
 from coupons.files.format import CODE_COLUMNS, FileFormat, describe_columns, normalized_header
-from coupons.files.rejections import Reason
+from coupons.files.layout import SEPARATORS
+from coupons.files.rejections import Reason, rejections_csv
 
 DETECTED = FileFormat()
 CSV = FileFormat(kind="csv")
@@ -22,7 +22,7 @@ TXT = FileFormat(kind="txt")
 
 
 def is_code(text: str) -> bool:
-    return check_codes([1], [text]).codes == [text]
+    return CodeChecker(FileRules()).check([1], [text]).codes == [text]
 
 
 CODES = st.lists(
@@ -90,7 +90,7 @@ def test_a_txt_file_reads_back_exactly(
 ) -> None:
     """Every code is read with its line number, in any encoding, with any line ends and in any chunks."""
     data = (line_end.join(codes) + line_end * last_line_ends).encode(encoding)
-    checked = read(data, FileFormat(kind="txt", encoding=given_encoding(encoding)), cuts=cuts)
+    checked = read(data, FileFormat(kind="txt", encoding=given_encoding(encoding), header=False), cuts=cuts)
     assert checked == CheckedCodes(list(range(1, len(codes) + 1)), codes, [], 0)
 
 
@@ -214,8 +214,8 @@ def test_a_name_that_ends_in_csv_makes_a_table() -> None:
 
 
 def test_a_txt_file_is_read_line_by_line() -> None:
-    """With kind txt, each line is a code, including its separators and quotes."""
-    assert read(b'A1;5\n"B2"\ncode\n', TXT).codes == ["A1;5", '"B2"', "code"]
+    """With kind txt, each line is a code, including its separators. Only quotes around the code are removed."""
+    assert read(b'A1;5\nB"2\n"C3"\n', TXT).codes == ["A1;5", 'B"2', "C3"]
 
 
 def test_a_sep_line_declares_the_separator_and_is_not_a_code() -> None:
@@ -278,8 +278,9 @@ def test_header_can_be_specified() -> None:
 
 def test_an_unknown_code_column_lists_the_columns() -> None:
     """The error shows the columns from which the operator can choose."""
-    assert error(b"Name;Bon\nAda;A1\n") == (
-        "spring.csv, line 1: specify the code column by name or number (the columns are 1 'Name', 2 'Bon')"
+    assert error(b"Name;X;Y\nAda;A1;B1\n") == (
+        "spring.csv, line 1: specify the code column by name or number: use --column"
+        " (the columns are 1 'Name', 2 'X', 3 'Y')"
     )
     assert "no column 'x': the columns are 1 'Name', 2 'Bon'" in error(b"Name;Bon\n", FileFormat(column="x"))
     assert "no column 3: the columns" in error(b"Name;Bon\n", FileFormat(column=3))
@@ -320,16 +321,16 @@ def test_an_ambiguous_code_column_is_rejected() -> None:
 
 
 def test_a_row_of_another_width_is_rejected() -> None:
-    """In a row that is too short or too long, cells may be shifted, and a wrong cell would be mailed as the code.
+    """In a row that is too long, cells may be shifted, and a wrong cell would be mailed as the code.
 
-    Such a row is rejected; the other rows are accepted.
+    Such a row is rejected with all its cells. A row that lacks cells behind the code is accepted.
     """
     checked = read(b"code;eur\nA1;5\nB2\nC3;1;50\nD4;5;;\n\n;\n", name="a.csv")
-    assert (checked.lines, checked.codes, checked.blank) == ([2, 5], ["A1", "D4"], 2)
-    assert [(each.line, each.reason) for each in checked.rejected] == [(3, Reason.COLUMNS), (4, Reason.COLUMNS)]
-    shown = checked.rejected[1].value
-    assert shown == "C3\ufffd1\ufffd50"
-    assert check_codes([1], [shown]).codes == [], "an unfixed row must not become a code"
+    assert (checked.lines, checked.codes, checked.blank) == ([2, 3, 5], ["A1", "B2", "D4"], 2)
+    assert [(each.line, each.reason) for each in checked.rejected] == [(4, Reason.COLUMNS)]
+    assert (checked.rejected[0].value, checked.rejected[0].extra) == ("C3", ("1", "50"))
+    report = "".join(rejections_csv(checked.rejected)).encode()
+    assert [(each.line, each.reason) for each in read(report).rejected] == [(2, Reason.COLUMNS)]
 
 
 def test_blank_lines_are_counted() -> None:
@@ -340,7 +341,7 @@ def test_blank_lines_are_counted() -> None:
 
 def test_rejected_lines_keep_their_order() -> None:
     """Rejected lines are reported in the order of the file, whatever their reasons."""
-    checked = read(b"code;eur\nwww.a;1\nB2\n{{x}};2\n", name="a.csv")
+    checked = read(b"code;eur\nwww.a;1\nB2;1;1\n{{x}};2\n", name="a.csv")
     assert [each.line for each in checked.rejected] == [2, 3, 4]
 
 
@@ -365,41 +366,53 @@ def test_a_quote_after_spaces_opens_a_quoted_cell() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[], [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]])
-def test_text_after_a_closing_quote_is_rejected(cuts: list[int]) -> None:
+def test_text_after_a_closing_quote_rejects_the_row(cuts: list[int]) -> None:
     """A quoted cell must end at its closing quote. The csv module alone would read "AB"C as ABC."""
-    with pytest.raises(FileError, match=r"spring.csv, line 3: invalid quoting"):
-        read(b'code\n"A1"\n"AB"C\nD4\n', CSV, "spring.csv", cuts)
+    checked = read(b'code\n"A1"\n"AB"C\nD4\n', CSV, "spring.csv", cuts)
+    assert (checked.lines, checked.codes) == ([2, 4], ["A1", "D4"])
+    assert [(each.line, each.value, each.reason) for each in checked.rejected] == [(3, '"AB"C', Reason.QUOTES)]
 
 
-def test_invalid_quoting_is_rejected_at_its_line() -> None:
-    """Invalid quoting is rejected at once. Otherwise the rest of the file would be kept in memory until its end."""
-    reader = CodeReader(CSV, "spring.csv")
-    with pytest.raises(FileError, match="line 3: invalid quoting"):
-        reader.feed(b'code\n"A1"\n"AB"C\nD4\n' + b"E5\n" * HEAD_BYTES)
-
-
-def test_a_lone_quote_opens_a_cell() -> None:
+def test_a_lone_quote_rejects_its_line() -> None:
     """A lone quote is not an empty quoted cell, even among quoted lines."""
-    with pytest.raises(FileError, match="line 2: invalid quoting"):
-        read(b'code\n"\n"A1"\n', CSV, "spring.csv", cuts=[5])
+    checked = read(b'code\n"\n"A1"\n', CSV, "spring.csv", cuts=[5])
+    assert [(each.line, each.reason) for each in checked.rejected] == [(2, Reason.QUOTES)]
+    assert checked.codes == ["A1"]
 
 
 def test_an_unclosed_quote_does_not_swallow_the_file() -> None:
-    """A quote that is not closed within 64 Ki characters is rejected with the line where it opens."""
-    reader = CodeReader(CSV, "spring.csv")
-    reader.feed(b"code;note\nA1;x\n")
-    reader.feed(b'B2;"never closed\n' + b"C3;y\n" * 10_000)
-    with pytest.raises(FileError, match=r"line 3: record exceeds 65536 characters; is a closing quote missing\?"):
-        reader.feed(b"C3;y\n" * 10_000)
-    assert "line 2: invalid quoting" in error(b'code\n"A1\nB2\n')
+    """A quote that is not closed within 64 Ki characters rejects its line; complete rows after it are read."""
+    data = b'code;note\nA1;x\nB2;"never closed\n' + b"".join(b"C%d;y\n" % number for number in range(20_000))
+    for cuts in ([], [40], list(range(0, len(data), 4_096))):
+        checked = read(data, CSV, "spring.csv", cuts)
+        assert [(each.line, each.reason) for each in checked.rejected] == [(3, Reason.QUOTES)]
+        assert len(checked.codes) == 20_001
 
 
 def test_a_long_record_is_rejected_however_it_is_cut() -> None:
     """A record that is too long is rejected in any chunks, even if its quote is closed."""
     data = b'code;note\nA1;"' + b"x\n" * MAX_RECORD_CHARS + b'"\n'
     for cuts in ([], list(range(0, len(data), 4_096))):
-        with pytest.raises(FileError, match="line 2: record exceeds"):
-            read(data, CSV, "spring.csv", cuts)
+        checked = read(data, CSV, "spring.csv", cuts)
+        assert checked.rejected[0].reason is Reason.QUOTES
+        assert checked == read(data, CSV, "spring.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        (b'"A1" ;"x"  ', ["A1"]),
+        (b'"A ""1""" ; x', ['A "1"']),
+        (b'"A\\"1";x', ['A"1']),
+        (b'"A\\"1\\"";"a\\"b"', ['A"1"']),
+        (b'A1;"a\nb" ', ["A1"]),
+    ],
+)
+def test_quotes_as_other_programs_write_them_are_read(row: bytes, cells: list[str]) -> None:
+    """Blanks after a closing quote are skipped, and a backslash before a quote escapes it, also over lines."""
+    data = b"code;note\n" + row + b"\nB2;y\n"
+    for cuts in ([], list(range(len(data)))):
+        assert read(data, CSV, "a.csv", cuts).codes == [*cells, "B2"]
 
 
 # --- bytes that are not text -----------------------------------------------------------------------------------------
@@ -592,16 +605,17 @@ def test_an_impossible_format_is_rejected(arguments: dict[str, str], reason: str
 @pytest.mark.parametrize(
     ("data", "file_format", "description"),
     [
-        (b"A1\n", DETECTED, "txt, utf-8"),
-        ("A1\n".encode("utf-16"), TXT, "txt, utf-16-le (byte order mark)"),
-        (b"eur;Code\n5;A1\n", DETECTED, 'csv, separator ";", column 2, with a header, utf-8'),
+        (b"A1\n", DETECTED, "txt, utf-8, first code A•"),
+        ("A1\n".encode("utf-16"), TXT, "txt, utf-16-le (byte order mark), first code A•"),
+        (b"eur;Code\n5;SPR-A1B2\n", DETECTED,
+         'csv, separator ";", column 2, with a header, utf-8, first code SPR-••••'),
         (b"5\tA1\n5\tB2\n", FileFormat(column=2, encoding="latin1"),
-         "csv, separator TAB, column 2, without a header, iso8859-1"),
-        (b"sep=|\r\nA1\r\n", DETECTED, 'csv, separator "|", column 1, without a header, utf-8'),
+         "csv, separator TAB, column 2, without a header, iso8859-1, first code A•"),
+        (b"sep=|\r\nA1\r\n", DETECTED, 'csv, separator "|", column 1, without a header, utf-8, first code A•'),
     ],
 )  # fmt: skip
 def test_a_reader_describes_the_format(data: bytes, file_format: FileFormat, description: str) -> None:
-    """After the first line, a reader describes the format of its file without showing any cell, which may be a code."""
+    """After the head, a reader describes the format of its file, with the first code masked."""
     reader = CodeReader(file_format)
     reader.feed(b"")
     assert not reader.description
@@ -618,8 +632,8 @@ def test_rows_come_under_their_header() -> None:
     """Rows are as wide as the header. Header cells are stripped, and unnamed columns at the end are dropped."""
     header, batches = read_rows(b"\n E-Mail ;Name;;\na@b.de;Ada;;\n\nb@b.de;Bob;x;\nc@b.de\n")
     assert header == ["E-Mail", "Name"]
-    assert rows_of(batches) == [("a@b.de", "Ada")]
-    assert [each.line for batch in batches for each in batch.rejected] == [5, 6]
+    assert rows_of(batches) == [("a@b.de", "Ada"), ("c@b.de", "")]
+    assert [each.line for batch in batches for each in batch.rejected] == [5]
     assert sum(batch.blank for batch in batches) == 2
 
 

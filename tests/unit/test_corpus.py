@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.files.code_reader import CodeReader
-from coupons.files.codes import check_codes
-from coupons.files.csv_rows import SEPARATORS
+from coupons.files.codes import CodeChecker, FileRules
 from coupons.files.decoding import FileError
 from coupons.files.format import FileFormat
+from coupons.files.layout import SEPARATORS
 from coupons.files.rejections import Reason, rejections_csv
 from tests.corpus import CASES, Case, Codes, Rejections, one_line, pieces
 
@@ -80,7 +80,7 @@ def test_only_fixed_lines_of_a_rejection_report_are_accepted(case: Case) -> None
 
 
 def is_code(text: str) -> bool:
-    return check_codes([1], [text]).codes == [text]
+    return CodeChecker(FileRules()).check([1], [text]).codes == [text]
 
 
 LETTERS = "ABCxyz0189-_. ÄÖß€/#;,|=\"'"
@@ -144,14 +144,15 @@ def test_a_txt_file_in_any_encoding_is_read_back_exactly(
     codes: Sequence[str], line_end: str, encoding: str, size: int
 ) -> None:
     """Each line of a txt file is read as a code with its line number, in any encoding."""
-    file_format = FileFormat(kind="txt", encoding="utf-8" if encoding in MARKED else encoding)
+    file_format = FileFormat(kind="txt", encoding="utf-8" if encoding in MARKED else encoding, header=False)
     data = line_end.join(codes).encode(encoding)
     assert read(pieces(data, size), file_format) == (list(enumerate(codes, 1)), [], 0)
 
 
 def test_every_reason_that_a_file_alone_can_give_is_in_the_corpus() -> None:
-    """The corpus has every reason except those that depend on the list or concern recipients."""
+    """The corpus has every reason of a file of codes that `files_of_codes` does not have."""
     found = {reason for case in CASES for _, reason in case.rejected}
     assert found == {
         *(Reason.TOO_LONG, Reason.CONTROL, Reason.SPACES, Reason.EXCEL, Reason.URL, Reason.PLACEHOLDER, Reason.COLUMNS),
+        *(Reason.COMMENT, Reason.QUOTES),
     }

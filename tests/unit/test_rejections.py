@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupons.files.code_reader import CodeReader
-from coupons.files.codes import check_codes
+from coupons.files.codes import CodeChecker, FileRules, check_codes
 from coupons.files.format import FileFormat
 from coupons.files.rejections import (
     MAX_SHOWN_CHARS,
     Reason,
     Rejected,
     cell_text,
-    csv_cell,
     reject,
     rejections_csv,
+    report_cell,
     streamed_rejections_csv,
 )
 
@@ -77,7 +77,7 @@ def test_rejected_recipients_keep_their_rows() -> None:
 @given(st.text("'=+-@,;|A\uff1d", max_size=8) | st.text(max_size=20))
 def test_a_cell_is_read_back_exactly(text: str) -> None:
     """A cell is read back exactly, also if it was escaped or began with a '."""
-    assert cell_text(csv_cell(text)[1:-1].replace('""', '"')) == text
+    assert cell_text(report_cell(text)[1:-1].replace('""', '"')) == text
 
 
 async def test_streamed_rejected_lines_become_the_same_file() -> None:
@@ -120,7 +120,7 @@ def test_a_spreadsheet_runs_no_formula(value: str) -> None:
 @given(st.lists(ANY_TEXT.filter(lambda text: bool(text.strip()))))
 def test_a_report_can_be_imported_again(values: list[str]) -> None:
     """In a re-imported report, a code is read back exactly, and an unfixed invalid line is rejected again."""
-    before = check_codes(range(len(values)), values)
+    before = CodeChecker(FileRules()).check(range(len(values)), values)
     as_codes = [reject(line, code, Reason.IN_LIST) for line, code in zip(before.lines, before.codes, strict=True)]
     reader = CodeReader(FileFormat(), "rejected.csv")
     data = "".join(rejections_csv(as_codes + before.rejected)).encode()
