@@ -134,10 +134,12 @@ _TRUTH_VALUES = frozenset(
 )
 _LETTERS = re.compile(r"[^\W\d_]+")
 
-# Characters that each of the common Western and Central European code pages has. All others are spelled in a report, so
-# that they survive a program that saves text as "ANSI" and writes ? or a similar letter for what the code page lacks.
-_SURVIVING = "ÄÖÜäöüßéÉ"
-_SPELLED_ANYWAY = re.compile(f"[^ -~{_SURVIVING}]|<(?=U\\+)|^'").sub
+# A program that saves text as "ANSI" writes ? or a similar letter for what its code page lacks. So characters that the
+# code pages of Western and Central Europe and of Turkey do not all have are spelled in a report. In other columns than
+# the first, the letters of Latin-1 are kept, because a similar letter does not make the line another line.
+_COMMON = "ÁÂÄÇÉËÍÎÓÔÖÚÜßáâäçéëíîóôöúü"
+_SPELLED_IN_KEYS = re.compile(f"[^ -~{_COMMON}]|<(?=U\\+)|^'").sub
+_SPELLED_IN_OTHERS = re.compile("[^ -~\u00a1-\u00ac\u00ae-\u00ff]|<(?=U\\+)|^'").sub
 _SPELLED = re.compile(r"<U\+([0-9A-F]{4,6})>", re.IGNORECASE)
 
 
@@ -200,17 +202,18 @@ def _line(rejected: Rejected, columns: Sequence[str]) -> str:
     extra = rejected.extra
     if rejected.reason is Reason.QUOTES:
         row, extra = {}, (rejected.value,)
-    cells = [report_cell(row.get(name, "")) for name in columns]
+    cells = [report_cell(row.get(name, ""), is_key=name == columns[0]) for name in columns]
     return f"{';'.join([str(rejected.line), *cells, csv_cell(rejected.sentence), *map(report_cell, extra)])}\r\n"
 
 
-def report_cell(text: str) -> str:
+def report_cell(text: str, *, is_key: bool = False) -> str:
     """A quoted cell whose text survives a spreadsheet and other encodings. `cell_text` is the inverse.
 
     Characters that a code page may lack are spelled, such as <U+2010>. A leading ' escapes what a spreadsheet would
-    convert or run.
+    convert or run. The cell of a code or an address is a key: it must not become another one.
     """
-    spelled = _SPELLED_ANYWAY(lambda match: f"<U+{ord(match[0]):04X}>", text)
+    substitute = _SPELLED_IN_KEYS if is_key else _SPELLED_IN_OTHERS
+    spelled = substitute(lambda match: f"<U+{ord(match[0]):04X}>", text)
     return csv_cell(f"'{spelled}" if _is_converted(spelled) else spelled)
 
 
