@@ -127,7 +127,7 @@ async def run_import(
             await pipeline.stage(lines)
             progress.stage(text.source_bytes)
             failpoints.hit("import.staged")
-            if piece.is_last or _ends_chunk(job, reading.pieces):
+            if piece.is_last or _ends_chunk(job.target, job.mode, reading.pieces):
                 shapes = await _check_list(pipeline.idle, job, reading)
                 await pipeline.import_staged(reading.position_in(text), shapes)
             if stopping() and not piece.is_last:
@@ -163,7 +163,7 @@ async def _dry_run(
     connection: Connection, reading: "_Reading", target: Target, source: Source, limits: SourceLimits, *,
     mode: ImportMode,
 ) -> AsyncIterator[DryRunReport]:  # fmt: skip
-    valid = blank = 0
+    valid = blank = last = 0
     await import_chunks.prepare_staging(connection)
     try:
         text = reading.open(source, limits)
@@ -171,6 +171,9 @@ async def _dry_run(
             for lines in reading.read(piece, text):
                 await _stage(connection, target, lines)
                 valid, blank = valid + len(lines.lines), blank + lines.blank
+                last = lines.lines[-1] if lines.lines else last
+            if _ends_chunk(target, mode, reading.pieces):
+                await import_chunks.start_chunk(connection, last + 1)
         if _can_be_wrong(target, mode):
             await _check_shapes(connection, target, reading, shapes_of(reading.first_codes), confirmed=True)
         async with import_chunks.dry_run(connection, target, mode, lines=valid) as (counts, rejected):
@@ -360,10 +363,10 @@ async def _stage(connection: Connection, target: Target, lines: Checked) -> None
             await import_chunks.stage_recipients(connection, lines)
 
 
-def _ends_chunk(job: LeasedImport, pieces: int) -> bool:
-    if job.target.kind is TargetKind.GROUP:
+def _ends_chunk(target: Target, mode: ImportMode, pieces: int) -> bool:
+    if target.kind is TargetKind.GROUP:
         return pieces % FIRST_CHUNK_PIECES == 0
-    if job.mode != ImportMode.ADD:
+    if mode != ImportMode.ADD:
         return pieces % LOCKING_CHUNK_PIECES == 0
     return pieces % MAX_CHUNK_PIECES == 0 or pieces in (FIRST_CHUNK_PIECES, 2 * FIRST_CHUNK_PIECES)
 

@@ -115,6 +115,11 @@ async def stage_recipients(connection: Connection, checked: CheckedRecipients) -
     await _stage_rejected(connection, checked.rejected)
 
 
+async def start_chunk(connection: Connection, line: int) -> None:
+    """Record for a dry run that a chunk of the import would start at this line."""
+    await connection.execute(SQL.start_chunk, line)
+
+
 async def _stage_rejected(connection: Connection, rejected: list[Rejected]) -> None:
     if rejected:
         rows = ((each.line, imports.rejection_to_text(each), each.stored_reason) for each in rejected)
@@ -454,7 +459,8 @@ async def _dry_run_recipients(connection: Connection, target: Target, mode: Impo
 
 
 async def _count_rejected(connection: Connection, target: Target, mode: ImportMode) -> dict[str, int]:
-    count = f"SELECT reason, count(*) AS lines FROM ({SQL.rejected_lines.rstrip(';')}) rejected GROUP BY reason"
+    kind = "CASE WHEN reason LIKE 'case:%' THEN 'case' ELSE reason END"  # without the number of the other line
+    count = f"SELECT {kind} AS reason, count(*) AS lines FROM ({SQL.rejected_lines.rstrip(';')}) rejected GROUP BY 1"
     rows = await connection.fetch(count, NO_IMPORT, mode, target.id, timeout=CHUNK_TIMEOUT_SECONDS)
     return {row["reason"]: row["lines"] for row in rows}
 

@@ -7,8 +7,9 @@ CREATE TEMP TABLE IF NOT EXISTS existing_code (
     line bigint, key text COLLATE "C", variant text COLLATE "C", list_id bigint, import_id uuid, sendout_id uuid,
     delivery_number integer, retired boolean, accepted boolean);
 CREATE TEMP TABLE IF NOT EXISTS repeated_line (line bigint);
+CREATE TEMP TABLE IF NOT EXISTS chunk_start (line bigint);
 CREATE TEMP TABLE IF NOT EXISTS staged_spelling (key text COLLATE "C", spelling text);
-TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line, staged_spelling;
+TRUNCATE staged_code, staged_recipient, staged_rejection, existing_code, repeated_line, chunk_start, staged_spelling;
 DO $$
 BEGIN  -- staged codes with their keys in the index; a stored key would make staging a million codes 0.15 s slower
     IF to_regclass('pg_temp.keyed_code') IS NULL THEN
@@ -133,6 +134,9 @@ INSERT INTO repeated_line
 SELECT line FROM (SELECT line, row_number() OVER (PARTITION BY key, variant ORDER BY line) AS nth FROM keyed_code) numbered
 WHERE nth > 1;
 
+-- start_chunk: record for a dry run that a chunk of the import would start at line $1
+INSERT INTO chunk_start VALUES ($1);
+
 -- forget_existing: forget the result of an earlier lookup of the chunk
 DELETE FROM existing_code;
 
@@ -204,7 +208,15 @@ WITH available AS MATERIALIZED (
 )
 UPDATE existing_code k SET accepted = true FROM gone WHERE k.key = gone.key AND k.variant = gone.variant;
 
--- rejected_lines: every rejected line of the chunk of import $1 with mode $2 into list $3, with its reason
+-- rejected_lines: every rejected line of the chunk of import $1 with mode $2 into list $3, with its reason. A duplicate has
+-- the reason `case` if it differs from the first line with its code in case. The first lines are searched only if there are
+-- duplicates. A dry run has all lines in one chunk; of two lines in two chunks, the import does not know the first line
+WITH first_line AS MATERIALIZED (
+    SELECT DISTINCT ON (key, variant) key, variant, line, code FROM keyed_code
+    WHERE EXISTS (SELECT FROM repeated_line)
+      AND key IN (SELECT d.key FROM keyed_code d JOIN repeated_line r ON r.line = d.line)
+    ORDER BY key, variant, line
+)
 SELECT line, text, reason FROM (
     SELECT s.line, s.code AS text,
            CASE WHEN $2 = 'delete' THEN
@@ -214,7 +226,12 @@ SELECT line, text, reason FROM (
                          WHEN (SELECT state FROM delivery d
                                WHERE d.sendout_id = k.sendout_id AND d.number = k.delivery_number) = 'sent' THEN 'sent'
                          ELSE 'assigned' END
-                WHEN k.key IS NULL OR k.accepted THEN CASE WHEN r.line IS NOT NULL THEN 'duplicate' END
+                WHEN k.key IS NULL OR k.accepted THEN
+                    CASE WHEN r.line IS NULL THEN NULL
+                         WHEN normalize(f.code) <> normalize(s.code)
+                              AND NOT EXISTS (SELECT FROM chunk_start c WHERE c.line > f.line AND c.line <= s.line)
+                             THEN 'case:' || f.line
+                         ELSE 'duplicate' END
                 WHEN k.import_id = $1 THEN 'duplicate'
                 WHEN k.retired THEN 'sent'
                 WHEN k.sendout_id IS NOT NULL
@@ -224,6 +241,7 @@ SELECT line, text, reason FROM (
                 ELSE 'in_list' END AS reason
     FROM keyed_code s LEFT JOIN existing_code k ON k.key = s.key AND (k.variant = s.variant) IS TRUE  -- hashes the key only
     LEFT JOIN repeated_line r ON r.line = s.line LEFT JOIN coupon_list l ON l.id = k.list_id
+    LEFT JOIN first_line f ON f.key = s.key AND (f.variant = s.variant) IS TRUE
 ) checked
 WHERE reason IS NOT NULL
 UNION ALL

@@ -184,6 +184,8 @@ SELECT first_line, lines, texts, reasons,
        (SELECT columns IS NOT NULL FROM import_job WHERE id = $1) AS are_rows
 FROM import_rejection WHERE import_id = $1 AND first_line > $2 ORDER BY first_line LIMIT 1;
 
--- count_reasons: the number of rejected lines of an import for each reason
-SELECT reason, count(*) AS lines FROM import_rejection, unnest(reasons) AS reason WHERE import_id = $1
-GROUP BY reason ORDER BY lines DESC, reason;
+-- count_reasons: the number of rejected lines of an import for each reason, without the number of another line
+SELECT kind AS reason, count(*) AS lines FROM import_rejection, unnest(reasons) AS reason,
+       LATERAL (SELECT CASE WHEN reason LIKE 'case:%' THEN 'case' ELSE reason END AS kind) kinds
+WHERE import_id = $1
+GROUP BY kind ORDER BY lines DESC, kind;

@@ -142,7 +142,8 @@ def _counts(found: "DryRunReport") -> dict[str, int]:
 
 
 KNOWN_REASONS = {
-    "duplicate": "duplicate in file", "in_list": "already in the list", "sent": "already sent",
+    "duplicate": "duplicate in file", "case": "duplicate in file except for case",
+    "in_list": "already in the list", "sent": "already sent",
     "assigned": "assigned to recipients", "reserved": "reserved for sendouts", "not_in_list": "not in list",
 }  # fmt: skip
 """These reasons are shown. Other rejected lines are invalid, or their code is in another list."""

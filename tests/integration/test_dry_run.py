@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coupons import import_engine
 from coupons.database import Connection, Pool
 from coupons.files.format import FileFormat
-from coupons.files.rejections import parse_reason
+from coupons.files.rejections import Reason, Rejected, parse_reason
 from coupons.settings import Settings
 from coupons.sources import Source, SourceLimits
 from coupons.sources import source as sources
@@ -147,3 +147,64 @@ async def _compare(connection: Connection, expected: ImportCounts, lines: int, d
         done.lines, done.added, done.existing, done.removed, done.rejected,
     )  # fmt: skip
     assert not [each.name for each in await invariants.check(connection) if not each.ok]
+
+
+async def _rejected(connection: Connection, name: str, text: str, mode: ImportMode) -> list[Rejected]:
+    """The rejected lines of a dry run."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for place in range(0, len(text), sources.PIECE_BYTES):
+            yield text[place : place + sources.PIECE_BYTES].encode()
+
+    async with import_engine.dry_run(
+        connection, await imports.get_list_target(connection, name), Source("file", None, pieces()),
+        SourceLimits.from_settings(Settings()), mode=mode, file_format=FileFormat(), max_lines=10_000,
+    ) as report:  # fmt: skip
+        return [each async for each in report.rejected]
+
+
+async def test_duplicates_that_differ_in_case_name_the_first_line(connection: Connection, pool: Pool) -> None:
+    """In a list that is not case-sensitive, the first spelling of a code is accepted; a case-sensitive list has all."""
+    text = "abcd-1234\nABCD-1234\nabcd-1234\nAbcd-1234\n"
+    await add_list(connection, "any-case")
+    await add_list(connection, "own-case", case_sensitive=True)
+    import_id = await start_import(connection, text, to="any-case")
+    dry = await _rejected(connection, "any-case", text, ImportMode.ADD)
+    done = await run_worker(connection, pool, import_id)
+    assert [(each.line, each.sentence) for each in dry] == [
+        (2, "differs from line 1 only in case"),
+        (3, "duplicate of an earlier line"),
+        (4, "differs from line 1 only in case"),
+    ]
+    assert [each async for each in imports.iter_rejections(connection, import_id)] == dry
+    assert await imports.count_reasons(connection, import_id) == {
+        Reason.CASE.sentence: 2, Reason.DUPLICATE.sentence: 1
+    }  # fmt: skip
+    assert (done.added, done.rejected) == (1, 3)
+    text = text.replace("4", "5")
+    own = await run_worker(connection, pool, await start_import(connection, text, to="own-case"))
+    assert (own.added, own.rejected) == (3, 1)
+
+
+@pytest.mark.parametrize("mode", [ImportMode.ADD, ImportMode.REPLACE])
+async def test_case_is_compared_within_a_chunk_in_both(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, mode: ImportMode
+) -> None:
+    """The dry run and the import give each line the same reason, although an import does not know earlier chunks."""
+    name = f"chunks-{mode}"
+    monkeypatch.setattr(sources, "PIECE_BYTES", 2_000)
+    lines = [f"{'c' if number % 7 else 'C'}ode-{number % 600:04}" for number in range(1_500)]
+    text = "\n".join(lines)
+    await add_list(connection, name)
+    dry = await _rejected(connection, name, text, mode)
+    import_id = await start_import(connection, text, mode=mode, to=name)
+    await run_worker(connection, pool, import_id)
+    assert [each async for each in imports.iter_rejections(connection, import_id)] == dry
+    assert {each.reason for each in dry} == {Reason.DUPLICATE}
+    lines = [f"new-{number:04}" for number in range(1_500)]
+    text = "\n".join([*lines[:300], *map(str.upper, lines[250:300]), *lines[300:], *map(str.upper, lines[:20])])
+    dry = await _rejected(connection, name, text, mode)
+    import_id = await start_import(connection, text, mode=mode, to=name)
+    await run_worker(connection, pool, import_id)
+    assert [each async for each in imports.iter_rejections(connection, import_id)] == dry
+    assert {each.reason for each in dry} == {Reason.CASE, Reason.DUPLICATE}
