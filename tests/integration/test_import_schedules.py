@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -112,6 +113,34 @@ async def test_an_occurrence_runs_once_with_many_workers(connection: Connection,
         ]
         await asyncio.gather(*(sweeper.step() for sweeper in sweepers))
         assert len(await import_ids(connection)) == 3
+
+
+async def test_a_schedule_that_another_worker_runs_is_skipped(
+    connection: Connection, other: Connection, file: Path
+) -> None:
+    """A worker does not wait for it: it runs the next schedule that is due."""
+    await add_list(connection, "a")
+    await schedule(connection, file)
+    await schedule(connection, file, "later")
+    await become_due(connection)
+    await connection.execute("UPDATE import_schedule SET next_at = next_at + interval '1 second' WHERE name = 'later'")
+    await connection.execute("SET lock_timeout = '5s'")
+    async with other.transaction():
+        await other.execute("SELECT FROM import_schedule WHERE name = 'nightly' FOR UPDATE")
+        assert await run_due(connection) == "later"
+    await connection.execute("RESET lock_timeout")
+
+
+async def test_a_schedule_is_advanced_only_from_the_occurrence_that_runs(connection: Connection, file: Path) -> None:
+    """A second worker that has read the same occurrence advances nothing, and so runs nothing."""
+    await add_list(connection, "a")
+    await schedule(connection, file)
+    row = await connection.fetchrow("SELECT id, next_at FROM import_schedule")
+    assert row
+    after = row["next_at"] + timedelta(hours=1)
+    for advanced in (row["id"], None):
+        done = await connection.fetchval(import_schedules.SQL.advance, row["id"], row["next_at"], after)
+        assert done == advanced
 
 
 @pytest.mark.parametrize(("failpoint", "created"), [("schedule.created", 0), ("schedule.committed", 1)])
