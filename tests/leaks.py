@@ -12,11 +12,13 @@ WORD = re.compile(r"\w[\w.+@-]{4,}\w")
 
 EXAMPLES = {"name@example.org"}
 """Addresses in our own sentences."""
+MASK = "•••"
+"""The hidden part of an address in the description of a file."""
 
 
 def leaks(text: str, known: Collection[str] = frozenset()) -> list[str]:
     """Return the addresses and codes in a text. `known` are codes and addresses of any form."""
-    addresses = {found.rstrip(".") for found in ADDRESS.findall(text)} - EXAMPLES
+    addresses = {found.rstrip(".") for found in ADDRESS.findall(text) if MASK not in found} - EXAMPLES
     return sorted({*addresses, *CODE.findall(text), *(word for word in WORD.findall(text) if word in known)})
 
 
