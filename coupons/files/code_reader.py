@@ -42,7 +42,7 @@ class CodeReader:
     def __init__(self, file_format: FileFormat, name: str = "the file") -> None:
         is_csv = file_format.kind is None and name.lower().endswith((".csv", ".tsv"))
         self._format = replace(file_format, kind="csv") if is_csv else file_format
-        self._lines = Lines(file_format.encoding, name)
+        self._lines = Lines(file_format.encoding, name, is_forced=file_format.force_encoding, is_secret=True)
         self._table = Table(self._format, name, self._begin, _has_code_name)
         self._layout: CodeLayout | None = None
         self._checker = CodeChecker(FileRules())

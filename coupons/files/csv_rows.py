@@ -188,7 +188,7 @@ class RowReader:
         if file_format.kind == "txt" or file_format.header is False:
             raise FileError(f"{name} must be read as a csv file with a header line")
         self.header: list[str] = []
-        self._lines = Lines(file_format.encoding, name)
+        self._lines = Lines(file_format.encoding, name, is_forced=file_format.force_encoding)
         self._table = Table(replace(file_format, kind="csv"), name, self._begin, lambda _: False)
 
     @property

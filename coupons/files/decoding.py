@@ -8,14 +8,14 @@ which the line can be read.
 import codecs
 import io
 import re
+from dataclasses import dataclass
 
 from coupons.errors import UserError
 from coupons.files.content import HEAD_BYTES, recognize
+from coupons.files.encodings import WINDOW_BYTES, describe_likely, suspect_words
 
 MAX_RECORD_CHARS = 65_536
 """Maximum length of a line, or of a CSV record over several lines: an unclosed quote must not swallow the file."""
-
-MAX_LIKELY = 3  # encodings that an error message suggests
 
 _MANY_NULS = 4  # in a line; in UTF-16 read as UTF-8, every second character is a NUL
 _BYTE_ORDER_MARKS = {  # UTF-32 comes first: its little-endian mark begins with the mark of UTF-16
@@ -28,12 +28,8 @@ _BYTE_ORDER_MARKS = {  # UTF-32 comes first: its little-endian mark begins with 
 _NEED_A_MARK = ("utf-16", "utf-32")
 _MIN_PAIRS = 4  # characters of a file that is read as UTF-16 without a byte order mark
 
-# Encodings that programs in Western and Central Europe write, the most common first. In most of them every byte is a
-# character, so only the plausibility of the text tells them apart: "ü" in cp1252 is a superscript 3 in cp850.
-_CANDIDATES = ("utf-8", "utf-16-le", "utf-16-be", "cp1252", "iso-8859-15", "cp1250", "cp850", "mac-roman")
-_COMMON = frozenset("ÄÖÜäöüßÀàÂâÇçÉéÈèÊêËëÎîÏïÔôÙùÛûÑñÁáÍíÓóÚúÅåÆæØøŒœ€\t\u00a0")
-_QUOTES_AND_DASHES = frozenset("\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2026\u00a7\u00b0\u00ab\u00bb")
-_LAST_LATIN = "\u024f"
+_LINE_END = re.compile(rb"[\r\n]")
+_ISO_2022_JP = re.compile(rb"\x1b\$[@B]").search
 
 
 class FileError(UserError, ValueError):
@@ -44,10 +40,14 @@ class Lines:
     """Turns bytes into whole lines. Only CR, LF and CRLF end a line.
 
     `feed` returns the number of its first line, and its lines. After a FileError the object cannot be used.
+    `is_forced` reads valid UTF-8 in another encoding. `is_secret` keeps whole codes out of error messages.
     """
 
-    def __init__(self, encoding: str, name: str) -> None:
+    def __init__(self, encoding: str, name: str, *, is_forced: bool = False, is_secret: bool = False) -> None:
         self._encoding = codecs.lookup(encoding).name
+        self._may_be_utf_8 = not is_forced and not self._encoding.startswith("utf")
+        self._is_secret = is_secret
+        self._broken: _BrokenText | None = None
         self._name = name
         self._marked = False
         self._head = b""
@@ -69,7 +69,21 @@ class Lines:
                 return self._next, []
             self._decoder, data = self._open(self._head)
         first = self._next
-        lines = self._cut(self._decode(self._decoder, data, final=final), final=final)
+        if self._broken:
+            self._explain(self._broken, data, final=final)
+            return first, []
+        text = ""
+        try:
+            text = self._decoder.decode(data, final)
+        except UnicodeDecodeError as error:
+            self._broken = self._locate(error, after_cr=bool(self._decoder.getstate()[1] & 1))
+        if self._broken:  # outside of the handler: the decoding error contains the data
+            self._explain(self._broken, b"", final=final)
+            return first, []
+        lines = self._cut(text, final=final)
+        if self._may_be_utf_8 and not text.isascii():
+            self._check_utf_8(lines)
+        self._is_ascii = self._is_ascii and text.isascii()
         self._next += len(lines)
         self._is_empty = self._is_empty and not any(map(str.strip, lines))
         if final and self._is_empty:
@@ -83,6 +97,7 @@ class Lines:
         """
         mark = next((mark for mark in _BYTE_ORDER_MARKS if head.startswith(mark)), b"")
         self._marked, self._encoding = bool(mark), _BYTE_ORDER_MARKS.get(mark, self._encoding)
+        self._may_be_utf_8 = self._may_be_utf_8 and not mark
         while mark and head.startswith(mark):
             head = head[len(mark) :]
         if not mark and self._encoding == "utf-8":
@@ -93,44 +108,67 @@ class Lines:
             raise FileError(
                 f"{self._name} has no byte order mark: specify {self._encoding}-le (Windows) or {self._encoding}-be"
             )
+        if self._encoding == "utf-8" and _ISO_2022_JP(head):
+            raise FileError(f"{self._name} has Japanese escape sequences: specify --encoding iso2022_jp")
         decoder = codecs.getincrementaldecoder(self._encoding)("strict")
         return io.IncrementalNewlineDecoder(decoder, translate=True), head
 
-    def _decode(self, decoder: io.IncrementalNewlineDecoder, data: bytes, *, final: bool) -> str:
-        try:
-            text = decoder.decode(data, final)
-        except UnicodeDecodeError as error:
-            raise self._decoding_error(
-                error, after_cr=bool(decoder.getstate()[1] & 1)
-            ) from None  # the original error contains the data
-        self._is_ascii = self._is_ascii and text.isascii()
-        return text
-
-    def _decoding_error(self, error: UnicodeDecodeError, *, after_cr: bool) -> FileError:
-        """The error for invalid bytes. It does not depend on how the bytes arrive.
-
-        Suggested encodings are judged only by the part of the line up to the invalid bytes.
-        """
+    def _locate(self, error: UnicodeDecodeError, *, after_cr: bool) -> "_BrokenText":
+        """The place of the invalid bytes, and the bytes from the beginning of their line on."""
         start, end = error.start, max(error.end, error.start + 1)
         before = "\r" * after_cr + error.object[:start].decode(self._encoding, "replace")
         line = self._next + len(self._cut(re.sub(r"\r\n?", "\n", before), final=False))
         begun = self._tail.encode(self._encoding, "replace")
-        likely = likely_encodings(begun + error.object[start:end], exclude=self._encoding)
-        return FileError(
+        problem = (
             f"{self._name}, line {line}: the bytes {error.object[start:end][:4].hex(' ')} are not {self._encoding}"
-            f"{self._remedy(before)}{_suggestion(likely)}"
         )
-
-    def _remedy(self, before: str) -> str:
-        """How to fix the error. If the encoding of the file is certain, the user is not told to specify another one.
-
-        Earlier non-ASCII text that is valid UTF-8 makes UTF-8 certain.
-        """
         if self._marked:
-            return ", although its byte order mark declares it. Fix that line"
-        if self._encoding == "utf-8" and not (self._is_ascii and before.isascii()):
-            return ", although earlier lines are. Fix that line"
-        return ". Specify the encoding"
+            problem += ", although its byte order mark declares it. Fix that line"
+        elif self._is_proven(before):
+            problem += ", although earlier lines are. Fix that line"
+        else:
+            problem += ". Specify the encoding (--encoding)"
+        is_unknown = not (self._marked or self._is_proven(before))
+        return _BrokenText(problem, len(begun), is_unknown, bytearray(begun + error.object[start:]))
+
+    def _explain(self, broken: "_BrokenText", data: bytes, *, final: bool) -> None:
+        """Raise the error for invalid bytes as soon as enough of the text has arrived to judge its encoding.
+
+        The error depends on a fixed number of bytes, and so not on how they arrive.
+        """
+        broken.data += data
+        window = bytes(broken.data[: broken.start + WINDOW_BYTES])
+        if len(window) < broken.start + WINDOW_BYTES and not final:
+            return
+        end = _LINE_END.search(window, broken.start)
+        line = window[: end.start()] if end else window
+        judged = window if broken.is_encoding_unknown else line
+        likely = describe_likely(line, judged, exclude=self._encoding, is_secret=self._is_secret)
+        likely = "" if self._marked else likely  # a mark overrides each encoding that the user specifies
+        raise FileError(f"{broken.problem}; likely {likely}" if likely else broken.problem)
+
+    def _is_proven(self, before: str) -> bool:
+        """Whether earlier text of this file is not ASCII and valid UTF-8. Then no other encoding helps."""
+        return self._encoding == "utf-8" and not (self._is_ascii and before.isascii())
+
+    def _check_utf_8(self, lines: list[str]) -> None:
+        """Raise FileError if the first line that is not ASCII is valid UTF-8: then the given encoding is wrong.
+
+        Text in another encoding is hardly ever valid UTF-8 (1 of 1,022 names and cities of a test).
+        """
+        for number, line in enumerate(lines, self._next):
+            if line.isascii():
+                continue
+            self._may_be_utf_8 = False
+            try:
+                utf_8 = line.encode(self._encoding).decode()
+            except UnicodeError:
+                return
+            wrong, right = (suspect_words(text, is_secret=self._is_secret) for text in (line, utf_8))
+            raise FileError(
+                f"{self._name}, line {number}: these bytes are valid UTF-8; {self._encoding} would read {wrong!r}"
+                f" instead of {right!r}. Omit --encoding, or force it with --force-encoding"
+            )
 
     def _cut(self, text: str, *, final: bool) -> list[str]:
         text = self._tail + text
@@ -154,6 +192,19 @@ class Lines:
                 )
 
 
+@dataclass(slots=True)
+class _BrokenText:
+    """Bytes that are not text: the `problem` in words, and the `data` of the line, which is invalid at `start`.
+
+    `is_encoding_unknown` is whether the following lines are likely to have the same encoding as this line.
+    """
+
+    problem: str
+    start: int
+    is_encoding_unknown: bool
+    data: bytearray
+
+
 def _utf_16_without_mark(head: bytes) -> str | None:
     """The UTF-16 encoding of text without a byte order mark, if at least half of it is ASCII.
 
@@ -168,33 +219,3 @@ def _utf_16_without_mark(head: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return encoding if all(character.isprintable() or character.isspace() for character in text) else None
-
-
-def likely_encodings(line: bytes, exclude: str) -> list[str]:
-    """At most three encodings, without `exclude`, in which the beginning of a line is Latin text. The best is first."""
-    readings = {encoding: _strangeness(line, encoding) for encoding in _CANDIDATES if encoding != exclude}
-    found = [(strangeness, encoding) for encoding, strangeness in readings.items() if strangeness is not None]
-    return [encoding for _, encoding in sorted(found, key=lambda reading: reading[0])][:MAX_LIKELY]
-
-
-def _strangeness(line: bytes, encoding: str) -> int | None:
-    """How strange the text is: 0 if every character is common; None if the bytes are not text or not mostly Latin."""
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(line)  # the line may end inside a character
-    except UnicodeDecodeError:
-        return None
-    if not text or not all(character.isprintable() or character in _COMMON for character in text):
-        return None
-    marks = [_strange(character) for character in text]
-    return None if marks.count(2) * 2 > len(marks) else sum(marks)
-
-
-def _strange(character: str) -> int:
-    if character.isascii() or character in _COMMON:
-        return 0
-    return 1 if character in _QUOTES_AND_DASHES or (character.isalpha() and character <= _LAST_LATIN) else 2
-
-
-def _suggestion(encodings: list[str]) -> str:
-    *others, last = encodings or [""]
-    return f"; likely {', '.join(others)}{' or ' * bool(others)}{last}" if last else ""

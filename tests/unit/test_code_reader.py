@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coupons.files.code_reader import CodeReader
 from coupons.files.codes import CheckedCodes, CodeChecker, FileRules
 from coupons.files.csv_rows import RowReader, Rows
-from coupons.files.decoding import MAX_RECORD_CHARS, FileError, likely_encodings
+from coupons.files.decoding import MAX_RECORD_CHARS, FileError
 from coupons.files.format import CODE_COLUMNS, FileFormat, describe_columns, normalized_header
 from coupons.files.layout import SEPARATORS
 from coupons.files.rejections import Reason, rejections_csv
@@ -90,7 +90,9 @@ def test_a_txt_file_reads_back_exactly(
 ) -> None:
     """Every code is read with its line number, in any encoding, with any line ends and in any chunks."""
     data = (line_end.join(codes) + line_end * last_line_ends).encode(encoding)
-    checked = read(data, FileFormat(kind="txt", encoding=given_encoding(encoding), header=False), cuts=cuts)
+    checked = read(
+        data, FileFormat(kind="txt", encoding=given_encoding(encoding), header=False, force_encoding=True), cuts=cuts
+    )
     assert checked == CheckedCodes(list(range(1, len(codes) + 1)), codes, [], 0)
 
 
@@ -101,7 +103,7 @@ def test_a_quoted_csv_file_reads_back_exactly(
     """Quotes, separators and line ends inside quoted cells never shift a code or its line number."""
     rows = [("Note", " CODE "), *zip(notes, codes, strict=False)]
     data = csv_bytes(rows, dialect, encoding)
-    checked = read(data, FileFormat(kind="csv", encoding=given_encoding(encoding)), cuts=cuts)
+    checked = read(data, FileFormat(kind="csv", encoding=given_encoding(encoding), force_encoding=True), cuts=cuts)
     starts = [2]
     for note in notes[: len(codes) - 1]:
         starts.append(starts[-1] + 1 + note.count("\n"))
@@ -480,9 +482,10 @@ def test_bytes_of_another_encoding_are_rejected_with_their_line(line_end: bytes,
     data = line_end.join([b"CODE1", b"CODE2", "über".encode("cp1252"), b"C3"])
     with pytest.raises(FileError) as caught:
         read(data, TXT, "spring.txt", cuts)
-    assert str(caught.value) == (
-        "spring.txt, line 3: the bytes fc are not utf-8. Specify the encoding; likely cp1252, iso-8859-15 or cp1250"
-    )
+    problem, _, likely = str(caught.value).partition("; likely ")
+    assert problem == "spring.txt, line 3: the bytes fc are not utf-8. Specify the encoding (--encoding)"
+    assert likely.startswith("cp1252, ")
+    assert ": übe… · " in likely
 
 
 @pytest.mark.parametrize("cuts", [[], list(range(40))])
@@ -490,9 +493,8 @@ def test_a_stray_byte_in_a_utf_8_file_must_be_fixed(cuts: list[int]) -> None:
     """If earlier umlauts are valid UTF-8, the error suggests no other encoding, because none would help."""
     with pytest.raises(FileError) as caught:
         read("CODE1\nüber\n".encode() + b"gr\xfcn\nC4\n", TXT, "spring.txt", cuts)
-    assert str(caught.value) == (
-        "spring.txt, line 3: the bytes fc are not utf-8, although earlier lines are. Fix that line;"
-        " likely cp1252, iso-8859-15 or cp1250"
+    assert str(caught.value).startswith(
+        "spring.txt, line 3: the bytes fc are not utf-8, although earlier lines are. Fix that line; likely cp1252, "
     )
 
 
@@ -505,42 +507,6 @@ def test_an_encoding_does_not_override_a_byte_order_mark(cuts: list[int]) -> Non
     assert str(caught.value) == (
         "spring.txt, line 2: the bytes 00 d8 are not utf-16-le, although its byte order mark declares it. Fix that line"
     )
-
-
-@pytest.mark.parametrize("text", ["Größe M", "naïve café", "10 € für Zoë", "ÄÖÜäöüß"])
-@pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-15", "cp850", "mac-roman", "utf-8", "utf-16-le", "utf-16-be"])
-def test_the_encoding_of_western_text_is_among_the_likely_ones(text: str, encoding: str) -> None:
-    """The right encoding is among the suggested ones, which are at most three."""
-    if encoding != "cp850" or "€" not in text:
-        likely = likely_encodings(text.encode(encoding), exclude="ascii")
-        assert encoding in likely
-        assert len(likely) <= 3
-
-
-@pytest.mark.parametrize(
-    ("line", "best"),
-    [
-        ("über".encode("cp1252"), "cp1252"),
-        ("zł 10, Łódź".encode("cp1250"), "cp1250"),
-        ("Größe".encode("cp850"), "cp850"),
-        ("Größe".encode("mac-roman"), "mac-roman"),
-        ("über".encode(), "utf-8"),
-        ("Grün".encode()[:3], "utf-8"),
-        ("A über".encode("utf-16-le"), "utf-16-le"),
-        ("A über".encode("utf-16-be")[:-1], "utf-16-be"),
-        ("50 €".encode("cp1252"), "cp1252"),
-    ],
-)
-def test_the_likeliest_encoding_comes_first(line: bytes, best: str) -> None:
-    """The encoding that gives the most common letters is suggested first, also if the line ends inside a character."""
-    assert likely_encodings(line, exclude="ascii")[0] == best
-
-
-@pytest.mark.parametrize("line", [b"\x07\x07\x07\xff", b"\x00\x00\x00\xff"])
-def test_no_encoding_is_suggested_for_bytes_that_are_not_text(line: bytes) -> None:
-    """For bytes that are not text, no encoding is suggested, even if one could decode them."""
-    assert likely_encodings(line, exclude="utf-8") == []
-    assert likely_encodings(b"\xfc", exclude="cp1252")[0] != "cp1252"
 
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "gb18030", "iso2022_jp", "ascii", "utf-7", "utf-16-le"])
@@ -560,7 +526,7 @@ def test_an_error_has_no_cause_with_the_bytes() -> None:
     with pytest.raises(FileError) as caught:
         read(b"SECRET1\n\xfc\n", TXT)
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
     assert "SECRET" not in str(caught.value)
 
 
@@ -653,6 +619,6 @@ def test_rows_need_a_header(file_format: FileFormat) -> None:
 def test_rows_read_back_exactly(rows: list[tuple[str, ...]], dialect: Dialect, encoding: str, cuts: list[int]) -> None:
     """Cells with any text are read exactly, in any dialect, encoding and chunks."""
     data = csv_bytes([("email", "a b", "c"), *rows], dialect, encoding)
-    header, batches = read_rows(data, FileFormat(encoding=given_encoding(encoding)), cuts)
+    header, batches = read_rows(data, FileFormat(encoding=given_encoding(encoding), force_encoding=True), cuts)
     assert header == ["email", "a b", "c"]
     assert rows_of(batches) == rows

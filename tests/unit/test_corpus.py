@@ -114,6 +114,7 @@ def tables(draw: st.DrawFn) -> tuple[bytes, FileFormat, list[str]]:
         encoding="utf-8" if encoding in MARKED else encoding,
         column=None if by_name else before + 1,
         header=None if by_name else has_header,
+        force_encoding=True,  # two letters of cp1252 may be one of UTF-8
     )
     written = (
         separator.join(cell_of(cell, separator, quoting, quote_anyway=draw(st.booleans())) for cell in row)
