@@ -46,7 +46,7 @@ bench: $(VENV)/installed-dev ## Run all benchmarks; write bench/results.json and
 bench-sending: $(VENV)/installed-dev ## Benchmark sending (ONLY=engine,latency for parts of it)
 	$(BIN)/python -m bench sending $(if $(ONLY),--only $(ONLY))
 
-bench-import: $(VENV)/installed-dev ## Benchmark importing (ONLY=codes,rule,large,recipients for parts of it)
+bench-import: $(VENV)/installed-dev ## Benchmark importing (ONLY=codes,rule,large,recipients,xlsx for parts of it)
 	$(BIN)/python -m bench importing $(if $(ONLY),--only $(ONLY))
 
 docs: $(VENV)/installed-dev ## Write the generated reference pages; build the site into .site/

@@ -1,24 +1,29 @@
-"""Benchmarks of imports: a million codes or recipients, compared with COPY; the same codes again; ten million codes.
+"""Benchmarks of imports: a million codes or recipients, compared with COPY; the same codes again; ten million codes;
+a spreadsheet of a million rows.
 
 The part `rule` shows what imports cost because a code exists once in all lists.
 """
 
+import asyncio
 import base64
 import json
 import random
 import statistics
 import time
+import zipfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
-from bench.rig import Rig, compare, open_rig, resident_mib, time_command
+from bench.rig import Rig, compare, descendants, open_rig, resident_mib, time_command
 from coupons.commands import Format, ImportCoupons
 from coupons.store import imports
 from sandbox.services import Services
 from tests.factories import add_list
 
-PARTS = ("codes", "rule", "large", "recipients")
+PARTS = ("codes", "rule", "large", "recipients", "xlsx")
 ROUNDS = 3
 CODES = RECIPIENTS = 1_000_000
 MANY_CODES = 10_000_000
@@ -59,6 +64,8 @@ async def measure(services: Services, folder: Path, parts: list[str]) -> AsyncIt
                 yield await ten_million_codes(shop, sources, worker)
             if "recipients" in parts:
                 yield await recipients_and_copy(shop, sources)
+            if "xlsx" in parts:
+                yield await million_rows_of_a_spreadsheet(shop, sources, worker)
 
 
 # --- codes ---------------------------------------------------------------------------------------------------------
@@ -159,13 +166,102 @@ async def recipients_and_copy(shop: Rig, sources: Path) -> dict[str, float]:
     return {"copy_recipients_per_s": base, "import_recipients_per_s": own, "recipients_vs_copy": ratio}
 
 
+# --- spreadsheets --------------------------------------------------------------------------------------------------
+
+
+async def million_rows_of_a_spreadsheet(shop: Rig, sources: Path, worker: int) -> dict[str, float]:
+    """Import a sheet with a million codes, a number and a text per row. Texts are shared, as Excel writes them.
+
+    The memory is the peak of the worker, and of the process that reads the spreadsheet for it.
+    """
+    file = write_workbook(sources / "codes.xlsx", CODES)
+    peaks: list[float] = [0.0]
+
+    async def sample() -> None:
+        while True:
+            for child in descendants(worker):
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    peaks.append(resident_mib(child))
+            await asyncio.sleep(0.2)
+
+    sampling = asyncio.create_task(sample())
+    try:
+        seconds = await time_import(shop, file, list_name=await add_empty_list(shop), kind=None)
+    finally:
+        sampling.cancel()
+    return {
+        "xlsx_rows_per_s": CODES / seconds,
+        "xlsx_worker_rss_mib": resident_mib(worker),
+        "xlsx_reader_rss_mib": max(peaks),
+    }
+
+
+def write_workbook(file: Path, rows: int) -> Path:
+    """Write a workbook as XML: a library takes half a minute, and 2 GB of memory for shared texts."""
+    if file.exists():
+        return file
+    letters = base64.b32encode(random.Random(rows).randbytes(rows * CODE_CHARS * 5 // 8)).decode()
+    texts = [
+        "code",
+        "value",
+        "shop",
+        "Berlin",
+        *(letters[n : n + CODE_CHARS] for n in range(0, len(letters), CODE_CHARS)),
+    ]
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    related = "".join(
+        f'<Relationship Id="r{number}" Type="{relations}/{kind}" Target="{target}"/>'
+        for number, (kind, target) in enumerate({"worksheet": "sheet.xml", "sharedStrings": "texts.xml"}.items())
+    )
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr(
+            "_rels/.rels",
+            f'<Relationships><Relationship Id="r" Type="{relations}/officeDocument" Target="xl/workbook.xml"/>'
+            "</Relationships>",
+        )
+        archive.writestr("xl/_rels/workbook.xml.rels", f"<Relationships>{related}</Relationships>")
+        archive.writestr(
+            "xl/workbook.xml",
+            f'<workbook xmlns="{main}" xmlns:r="{relations}"><sheets><sheet name="A" r:id="r0"/></sheets></workbook>',
+        )
+        with archive.open("xl/texts.xml", "w") as part:
+            part.write(f'<sst xmlns="{main}">'.encode())
+            for first in range(0, len(texts), 10_000):
+                part.write("".join(f"<si><t>{text}</t></si>" for text in texts[first : first + 10_000]).encode())
+            part.write(b"</sst>")
+        with archive.open("xl/sheet.xml", "w") as part:
+            part.write(f'<worksheet xmlns="{main}"><sheetData>'.encode())
+            part.write(
+                b'<row r="1"><c r="A1" t="s"><v>0</v></c><c r="B1" t="s"><v>1</v></c><c r="C1" t="s"><v>2</v></c></row>'
+            )
+            for first in range(2, rows + 2, 10_000):
+                part.write(
+                    "".join(
+                        f'<row r="{row}"><c r="A{row}" t="s"><v>{row + 2}</v></c><c r="B{row}"><v>{row % 50}</v></c>'
+                        f'<c r="C{row}" t="s"><v>3</v></c></row>'
+                        for row in range(first, min(first + 10_000, rows + 2))
+                    ).encode()
+                )
+            part.write(b"</sheetData></worksheet>")
+    return file
+
+
 # --- both ----------------------------------------------------------------------------------------------------------
 
 
-async def time_import(shop: Rig, file: Path, *, list_name: str | None = None, group: str | None = None) -> float:
+async def time_import(
+    shop: Rig,
+    file: Path,
+    *,
+    list_name: str | None = None,
+    group: str | None = None,
+    kind: Literal["txt"] | None = "txt",
+) -> float:
     """Import a file; return the seconds from publishing the command to the last committed chunk."""
     command = ImportCoupons(
-        list=list_name, group=group, source=file.as_uri(), format=Format(kind="csv" if group else "txt")
+        list=list_name, group=group, source=file.as_uri(), format=Format(kind="csv" if group else kind)
     )
 
     async def finished() -> bool:

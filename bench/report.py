@@ -49,6 +49,9 @@ IMPORT_ROWS = (
     Row("import_rss_mib", "peak memory of the worker over all imports, MiB", "≤ 150"),
     Row("recipients_vs_copy", "a million recipients with five attributes, compared with `COPY`", "≥ 0.4",
         "import_recipients_per_s", "copy_recipients_per_s"),
+    Row("xlsx_rows_per_s", "rows/s of an .xlsx file with a million rows and three columns", "≥ 25,000"),
+    Row("xlsx_worker_rss_mib", "peak memory of the worker during that import, MiB", "≤ 150"),
+    Row("xlsx_reader_rss_mib", "peak memory of the process that reads the file for it, MiB", "≤ 150"),
 )  # fmt: skip
 
 PREPARING_ROWS = (

@@ -34,7 +34,7 @@ class Xlsx:
         self.sheets = [
             Sheet(attributes.get("name", ""), attributes.get("state", "visible") != "visible", place)
             for name, attributes in elements
-            if name == "sheet" and "/worksheets/" in (place := self._targets.get(attributes.get("id", ""), ("", ""))[0])
+            if name == "sheet" and (place := self._worksheet(attributes.get("id", "")))
         ]
         self._texts: _Texts | None = None
         self._formats: list[NumberText | None] | None = None
@@ -53,6 +53,11 @@ class Xlsx:
             yield from sheet_reader.feed(data)
             reading.done = read / size
         yield from sheet_reader.feed(b"", final=True)
+
+    def _worksheet(self, relation: str) -> str:
+        """The path of a worksheet, "" for a chart or a dialog."""
+        target, kind = self._targets.get(relation, ("", ""))
+        return target if kind.endswith("/worksheet") else ""
 
     def _part(self, kind: str) -> str | None:
         found = (target for target, of_kind in self._targets.values() if of_kind.endswith(f"/{kind}"))
