@@ -13,6 +13,7 @@ MAX_NOTICE_CHARS = 300
 _MAX_SHOWN_CHARS = 50
 _MAX_SHOWN_COLUMNS = 30
 _LAST_LATIN = "\u024f"
+_LETTERS = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "đ": "d", "\u0131": "i"})  # they have no decomposition
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,16 @@ def choose_attributes(
     """
     renames = dict(_chosen_columns(header, chosen))
     if renames.get(address):
-        raise FileError(f"column {_shown(header, address)} contains the addresses: its attribute is always {EMAIL}")
+        raise FileError(
+            f"column {shown_column(header, address)} contains the addresses: its attribute is always {EMAIL}"
+        )
     candidates = [place for place in range(len(header)) if place != address and place not in ignored]
     places = [place for place in candidates if not chosen or place in renames]
     wanted = {place: renames.get(place) or _attribute(header, place) for place in places}
     problems = {place: problem for place, name in wanted.items() if (problem := _problem(name))}
     if chosen and problems:
         place, problem = next(iter(problems.items()))
-        raise FileError(f'column {_shown(header, place)} {problem}: choose it as "{_name(header, place)}=name"')
+        raise FileError(f'column {shown_column(header, place)} {problem}: choose it as "{name_of(header, place)}=name"')
     names = _distinct({place: name for place, name in wanted.items() if place not in problems})
     kept = dict(list(names.items())[:MAX_ATTRIBUTES])
     if chosen and len(names) > MAX_ATTRIBUTES:
@@ -78,6 +81,13 @@ def list_columns(header: Sequence[str]) -> str:
         return f"the file has {len(header)} column{'' if len(header) == 1 else 's'} without names"
     shown = [f"{place + 1} {cell.strip()[:_MAX_SHOWN_CHARS]!r}" for place, cell in enumerate(header) if cell.strip()]
     return "the columns are " + ", ".join(shown[:_MAX_SHOWN_COLUMNS]) + ", …" * (len(shown) > _MAX_SHOWN_COLUMNS)
+
+
+def header_words(name: str) -> list[str]:
+    """The words of a column's name in lower case and without accents. Numbers are words, and so are the parts of aB."""
+    decomposed = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).casefold()
+    plain = "".join(each for each in decomposed if not unicodedata.combining(each))
+    return re.findall(r"[^\W\d_]+|\d+", plain.translate(_LETTERS))
 
 
 def notice(beginning: str, items: Iterable[str]) -> str:
@@ -142,7 +152,7 @@ def _numbered(name: str, number: int) -> str:
 
 def _left_out(header: Sequence[str], problems: Mapping[int, str]) -> Iterator[str]:
     for problem in dict.fromkeys(problems.values()):
-        shown = [_shown(header, place) for place, each in problems.items() if each == problem]
+        shown = [shown_column(header, place) for place, each in problems.items() if each == problem]
         remedy = "" if problem == "has no name" else ", unless --columns renames them"
         plural = problem.replace("has ", "have ", 1)
         yield notice(f"columns left out because they {plural}{remedy}: ", shown)
@@ -154,7 +164,7 @@ def _renamed(header: Sequence[str], names: Mapping[int, str], renames: Mapping[i
     if numbered:
         yield notice(
             "columns of the same name are numbered: ",
-            (f"column {place + 1} {_name(header, place)!r} is {names[place]}" for place in numbered),
+            (f"column {place + 1} {name_of(header, place)!r} is {names[place]}" for place in numbered),
         )
     foreign = [
         place
@@ -163,13 +173,13 @@ def _renamed(header: Sequence[str], names: Mapping[int, str], renames: Mapping[i
     ]
     if foreign:
         yield notice(
-            "column names were transliterated: ", (f"{_name(header, place)!r} is {names[place]}" for place in foreign)
+            "column names were transliterated: ", (f"{name_of(header, place)!r} is {names[place]}" for place in foreign)
         )
 
 
 def _cut(header: Sequence[str], places: Sequence[int], kept: Collection[int]) -> Iterator[str]:
     if len(places) > len(kept):
-        left_out = (_shown(header, place) for place in places if place not in kept)
+        left_out = (shown_column(header, place) for place in places if place not in kept)
         yield notice(
             f"only the first {MAX_ATTRIBUTES} of {len(places)} columns became attributes; choose others with --columns;"
             " left out: ",
@@ -177,15 +187,16 @@ def _cut(header: Sequence[str], places: Sequence[int], kept: Collection[int]) ->
         )
 
 
-def _name(header: Sequence[str], place: int) -> str:
+def name_of(header: Sequence[str], place: int) -> str:
     """The name of a column on one line, shortened; its number if it has no name."""
     cell = " ".join(header[place].split())
     shown = cell if len(cell) <= _MAX_SHOWN_CHARS else cell[:_MAX_SHOWN_CHARS] + "…"
     return "".join(each for each in shown if each.isprintable()) or str(place + 1)
 
 
-def _shown(header: Sequence[str], place: int) -> str:
-    return repr(_name(header, place)) if header[place].strip() else str(place + 1)
+def shown_column(header: Sequence[str], place: int) -> str:
+    """The name of a column in quotes, or its number if it has no name."""
+    return repr(name_of(header, place)) if header[place].strip() else str(place + 1)
 
 
 def _folded(name: str) -> str:

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from coupons.files.columns import get_columns
+from coupons.files.columns import get_columns, header_words
 from coupons.files.csv_rows import Rows
 from coupons.files.decoding import FileError
 
 MAX_VALUES = 5
 """A column with more values is not described: its values may say something about a person."""
 _MAX_VALUE_CHARS = 20
+_MAX_NAME_CHARS = 60
 _MAX_COLUMNS = 8  # that one file's notices describe
 
 
@@ -80,7 +81,8 @@ class Selection:
     def notices(self) -> list[str]:
         """The number of rows that were not selected, and the columns that look like conditions."""
         excluded = f"{self.excluded:,} row{'' if self.excluded == 1 else 's'} did not match --where"
-        return [excluded] * bool(self._conditions) + [tally.notice for tally in self._tallies]
+        tallies = [tally.notice for tally in self._tallies if tally.has_values]
+        return [excluded] * bool(self._conditions) + tallies
 
     def _filtered(self, rows: Rows) -> Rows:
         selected = [True] * len(rows.lines)
@@ -102,11 +104,11 @@ def looks_like_state(name: str, header: Sequence[str] = ()) -> bool:
 
     `State` is a part of an address if the header has other parts of one.
     """
-    words = _words(name)
+    words = header_words(name)
     joined = {"".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, start + 4)}
     if joined & _STATE_WORDS or "".join(words) in _STATE_NAMES:
         return True
-    return words == ["state"] and not any(_ADDRESS_WORDS & set(_words(cell)) for cell in header)
+    return words == ["state"] and not any(_ADDRESS_WORDS & set(header_words(cell)) for cell in header)
 
 
 def _get_column(header: Sequence[str], name: str) -> int:
@@ -129,9 +131,16 @@ class _Tally:
             self._values.update(map(str.strip, cells))
 
     @property
+    def has_values(self) -> bool:
+        return any(self._values)
+
+    @property
     def notice(self) -> str:
         shown = f" ({', '.join(self._described())})" if self._may_be_shown() else ""
-        return f'column {self._name[:50]!r}{shown} was not considered: --where "{self._name[:50]}=VALUE" selects rows'
+        column = self._name if len(self._name) <= _MAX_NAME_CHARS else str(self.place + 1)
+        return (
+            f'column {self._name[:_MAX_NAME_CHARS]!r}{shown} was not considered: --where "{column}=VALUE" selects rows'
+        )
 
     def _may_be_shown(self) -> bool:
         """Whether the values are few short words or 0 and 1. Other values may be dates, codes or addresses."""
@@ -144,18 +153,8 @@ class _Tally:
         return [f"{value or 'empty'} {count:,}" for value, count in self._values.most_common()]
 
 
-def _words(name: str) -> list[str]:
-    """The words of a name in lower case and without accents."""
-    decomposed = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).casefold()
-    plain = "".join(each for each in decomposed if not unicodedata.combining(each))
-    return re.findall(r"\w+", plain.translate(_LETTERS).replace("_", " "))
-
-
-_LETTERS = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "đ": "d", "\u0131": "i"})
-
-
 def _folded_words(text: str) -> frozenset[str]:
-    return frozenset("".join(_words(word)) for word in text.split())
+    return frozenset("".join(header_words(word)) for word in text.split())
 
 
 _ADDRESS_WORDS = _folded_words("city town zip zipcode postcode postal country street address province")

@@ -1,4 +1,4 @@
-"""Reads recipients from a CSV file. Each row has one address and its attributes.
+"""Reads recipients from tables, and from lists of addresses. Each row has one address and its attributes.
 
 A rejected row is kept with all its attributes. The CSV of rejected rows can be fixed and read like the original file;
 unfixed rows are rejected again.
@@ -12,35 +12,32 @@ from json.encoder import encode_basestring
 from operator import attrgetter
 
 from coupons.addresses import Address, AddressError, parse_address
-from coupons.attributes import (
-    CONTROL,
-    MAX_ATTRIBUTE_CHARS,
-    MAX_ATTRIBUTE_NAME,
-    MAX_ATTRIBUTES,
-    RESERVED,
-    attribute_name,
-)
-from coupons.files.csv_rows import RowReader, Rows
-from coupons.files.decoding import FileError
-from coupons.files.format import FileFormat, describe_columns, find_column, normalized_header
+from coupons.attributes import CONTROL
+from coupons.files.address_columns import find_address_column, is_address_name
+from coupons.files.address_lines import are_address_lines, find_address, split_line
+from coupons.files.attribute_values import Values
+from coupons.files.columns import EMAIL, choose_attributes, name_of
+from coupons.files.conditions import Selection
+from coupons.files.csv_rows import Rows, Table
+from coupons.files.decoding import FileError, Lines
+from coupons.files.format import FileFormat, normalized_header
+from coupons.files.layout import HeadRow, Opening, count_titles, cut_head
 from coupons.files.rejections import Reason, Rejected, cell_text, reject
 
-ADDRESS_COLUMNS = frozenset(
-    start + end
-    for start in ("email", "mail")
-    for end in ("", "s", "address", "addresses", "addr", "adresse", "adressen")
-)
-"""Normalized header names of the column that holds the addresses."""
+__all__ = ["EMAIL", "CheckedRecipients", "RecipientReader"]
 
-EMAIL = "email"
 LOST = "\ufffd"
 """U+FFFD. It marks earlier damage of a text, and replaces every invisible character in a rejected row."""
+NAME = "name"
+"""The attribute that has the names in a list of `Name <address>`."""
+MAX_NOTICES = 30
 
 # The common form of addresses. `parse_address` accepts them unchanged, but takes 0.9 s per million instead of 0.2 s.
 _PLAIN_ADDRESS = re.compile(
     r"[A-Za-z0-9_+-]{1,20}+(?:\.[A-Za-z0-9_+-]{1,20}+){0,2}+"
     r"@(?:[A-Za-z0-9]{1,20}+(?:-[A-Za-z0-9]{1,20}+){0,2}+\.){1,4}[A-Za-z]{2,20}+"
 )
+_SIGNS = ("<", ";", ",", "ailto:")  # of an address with something around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,76 +56,232 @@ class CheckedRecipients:
     blank: int
 
 
-class RecipientReader:
-    """Reads the recipients of a CSV file. In a CSV of rejected rows, the columns line and reason are ignored.
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where a row has its address and its attributes. `first` describes the first address.
 
-    The addresses are in the given column, else in the column with a known name (`ADDRESS_COLUMNS`). Before the first
-    recipient, `attributes` is set to the names of the attributes, in the order of the file. After the first line,
-    `description` contains the detected format in words, without the content of any cell. `feed` and `finish` raise
+    A list of addresses has one column: its lines are split into addresses and names.
+    """
+
+    address: int
+    names: list[str]
+    places: list[int]
+    notices: list[str]
+    selection: Selection
+    width: int = 1
+    first: str = ""
+    is_list: bool = False
+    is_reimport: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """The reason to reject a row, with its detail."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class RecipientReader:
+    """Reads the recipients of a file. In a CSV of rejected rows, the columns line and reason are ignored.
+
+    The addresses are in the given column, else in the column with the likeliest name (`find_address_column`). Before
+    the first recipient, `attributes` is set to the names of the attributes, in the order of the file. After the head,
+    `description` contains the detected format in words, with the first address masked. `feed` and `finish` raise
     FileError; the reader cannot be used afterwards.
     """
 
     def __init__(self, file_format: FileFormat, name: str = "the file") -> None:
         self.attributes: list[str] = []
         self.description = ""
-        self._column = file_format.column
+        self._format = file_format
         self._name = name
-        self._rows = RowReader(file_format, name)
-        self._address = 0
-        self._places: list[int] = []
-        self._is_reimport = False
+        self._lines = Lines(file_format.encoding, name)
+        self._head: list[str] = []
+        self._table: Table | None = None
+        self._plan: _Plan | None = None
+        self._values = Values()
 
     @property
     def notices(self) -> list[str]:
-        """What was assumed, skipped or changed, one sentence each, without an address."""
-        return []
+        """What was assumed, skipped, cut or left out, one sentence each, without an address."""
+        if not self._table or not self._plan:
+            return []
+        found = [*self._table.notices, *self._plan.notices, *self._plan.selection.notices, *self._values.notices]
+        return found[:MAX_NOTICES]
 
     def feed(self, data: bytes) -> CheckedRecipients:
-        return self._check(self._rows.feed(data))
+        return self._read(*self._lines.feed(data))
 
     def finish(self) -> CheckedRecipients:
-        return self._check(self._rows.finish())
+        checked = self._read(*self._lines.feed(b"", final=True), final=True)
+        if self._plan is None:  # a replace with such a file would delete all recipients
+            raise FileError(f"{self._name} has neither a header nor an address")
+        return checked
+
+    def _read(self, first: int, lines: list[str], *, final: bool = False) -> CheckedRecipients:
+        if self._table is None:
+            lines = self._head = self._head + lines
+            length = cut_head(lines, final=final)
+            if length is None:
+                return CheckedRecipients([], [], [], [], [], 0)
+            file_format = _detect_kind(lines[:length], self._format)
+            self._table = Table(file_format, self._name, self._begin, lambda cells: any(map(is_address_name, cells)))
+            first, self._head = 1, []
+        return self._check(self._table.feed(first, lines, final=final))
+
+    def _begin(self, rows: list[HeadRow]) -> Opening:
+        """Set the plan by the rows of the head."""
+        titles = count_titles(rows, lambda row: "@" in "".join(row.cells))
+        top, file_format = rows[titles], self._format
+        has_header = file_format.header if file_format.header is not None else not any(map(find_address, top.cells))
+        width = len(top.cells) if has_header else max(len(row.cells) for row in rows[titles:])
+        header = [cell.strip() for cell in top.cells] if has_header else [""] * width
+        body = rows[titles + has_header :]
+        if self._table and self._table.kind == "txt":
+            self._plan = _list_plan(header, body, file_format, top.line)
+        else:
+            if not has_header and file_format.header is None and width > 1:
+                raise FileError(_no_header(top))
+            self._plan = _table_plan(header, body, file_format)
+        self.attributes = self._plan.names
+        height = 1 + "".join(top.cells).count("\n") if has_header else 0
+        return Opening(width, self._plan.address, top.line + height, top.line if has_header else 0)
 
     def _check(self, rows: Rows) -> CheckedRecipients:
-        if not rows.columns:
+        plan = self._plan
+        if plan is None or self._table is None or not rows.columns:
             return CheckedRecipients([], [], [], [], [], rows.blank)
         if not self.description:
-            self._open(self._rows.header)
-        addresses = rows.columns[self._address]
-        attributes = [list(map(str.strip, rows.columns[place])) for place in self._places]
-        if self._is_reimport:
-            addresses = [cell_text(cell.lstrip(" ")) for cell in addresses]
-            attributes = [list(map(cell_text, cells)) for cells in attributes]
-        return _check_rows(rows, addresses, self.attributes, attributes)
+            parts = self._table.describe(plan.address + 1), self._lines.encoding, plan.first
+            self.description = ", ".join(filter(None, parts))
+        rows = plan.selection.select(rows)
+        columns = rows.columns
+        if plan.is_reimport:
+            columns = [[cell_text(cell.strip()) for cell in cells] for cells in columns]
+        addresses, attributes = self._parts(plan, columns)
+        unfixed = _unfixed_duplicates(addresses, columns[-1]) if plan.is_reimport else ()
+        rejected = [_in_columns(plan, each) for each in rows.rejected]
+        return _check_rows(replace(rows, rejected=rejected), addresses, plan.names, attributes, unfixed)
 
-    def _open(self, header: list[str]) -> None:
-        try:
-            names = column_names(header, self._column)
-        except FileError as error:
-            raise FileError(f"{self._name}: {error}") from None
-        self._address = names.index(EMAIL)
-        self._places = [index for index, name in enumerate(names) if name not in ("", EMAIL)]
-        self._is_reimport = "" in names
-        self.attributes = [names[place] for place in self._places]
-        self.description = self._rows.describe(self._address + 1)
+    def _parts(self, plan: _Plan, columns: Sequence[Sequence[str]]) -> tuple[Sequence[str], list[list[str]]]:
+        """The cells with the addresses, and the values of each attribute."""
+        if plan.is_list and not plan.names:
+            return self._bare(columns[0]), []
+        if plan.is_list:
+            addresses, names = zip(*map(split_line, columns[0]), strict=True) if columns[0] else ((), ())
+            return addresses, [self._values.clean(NAME, names)]
+        attributes = [
+            self._values.clean(name, columns[place]) for name, place in zip(plan.names, plan.places, strict=True)
+        ]
+        return self._bare(columns[plan.address]), attributes
+
+    def _bare(self, cells: Sequence[str]) -> Sequence[str]:
+        """The addresses without names, brackets and separators around them. Plain addresses take 0.03 s per million."""
+        text = "".join(cells)
+        if not any(sign in text for sign in _SIGNS):
+            return cells
+        self._values.unwrapped += sum("<" in cell or "ailto:" in cell for cell in cells)
+        return [split_line(cell)[0] if any(sign in cell for sign in _SIGNS) else cell for cell in cells]
+
+
+def _detect_kind(head: Sequence[str], file_format: FileFormat) -> FileFormat:
+    """The format for the table layer: a list of addresses is a txt file, any other file of recipients is a csv file."""
+    lines = [line for line in head[file_format.skip_lines :] if not line.lstrip().startswith("#") or "@" in line]
+    can_be_list = file_format.separator is None and file_format.column in (None, 1, "1")
+    if file_format.kind == "txt" or (file_format.kind is None and can_be_list and are_address_lines(lines)):
+        return replace(file_format, kind="txt", separator=None, column=None, header=None)
+    return replace(file_format, kind="csv")
+
+
+def _list_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat, line: int) -> _Plan:
+    if file_format.columns:
+        raise FileError("a list of addresses has no columns: omit --columns")
+    split = [split_line(row.cells[0]) for row in body]
+    has_names = any(name for _, name in split)
+    unknown = header[0] and not is_address_name(header[0])
+    return _Plan(
+        address=0,
+        names=[NAME] if has_names else [],
+        places=[0] if has_names else [],
+        notices=[f"line {line} {name_of(header, 0)!r} was read as a header"] if unknown else [],
+        selection=Selection(file_format.where, []),
+        first=_first_address(row.cells[0] for row in body),
+        is_list=True,
+    )
+
+
+def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat) -> _Plan:
+    samples = [[row.cells[place] for row in body if place < len(row.cells)] for place in range(len(header))]
+    address, notices = find_address_column(header, samples, file_format.column)
+    report = _report_columns(header)
+    attributes = choose_attributes(header, address, chosen=file_format.columns, ignored=report)
+    return _Plan(
+        address=address,
+        names=attributes.names,
+        places=attributes.places,
+        notices=[*notices, *attributes.notices],
+        selection=Selection(file_format.where, header),
+        width=len(header),
+        first=_first_address(samples[address]),
+        is_reimport=bool(report),
+    )
+
+
+def _no_header(row: HeadRow) -> str:
+    if row.filled > 1 and all(map(find_address, filter(str.strip, row.cells))):
+        return "the line contains several addresses: write each on a line of its own, or choose one with --no-header"
+    return "the first line must be a header row, but contains an address; without a header, use --no-header"
+
+
+def _first_address(cells: Iterable[str]) -> str:
+    """A description of the first address, with only the first character before the @."""
+    address = next(filter(None, map(find_address, cells)), "")
+    return f"first address {address[0]}•••@{address.rpartition('@')[2]}" if address else ""
+
+
+def _unfixed_duplicates(addresses: Sequence[str], reasons: Sequence[str]) -> list[int]:
+    """The indices of the rows of a report that still have the address for which they were rejected.
+
+    Only the reason of a duplicate ends with the address: the row itself is valid, and the first line with this address
+    is in the group now. So the row would replace the attributes of that line.
+    """
+    pairs = zip(addresses, reasons, strict=True)
+    return [index for index, (address, reason) in enumerate(pairs) if address and reason.endswith(f": {address}")]
+
+
+def _in_columns(plan: _Plan, rejected: Rejected) -> Rejected:
+    """A row of the table layer with its cells by column name. Cells beyond the columns stay in `extra`."""
+    if rejected.reason is not Reason.COLUMNS or not rejected.extra:
+        return replace(rejected, row={EMAIL: rejected.value})
+    cells = dict(enumerate(map(str.strip, rejected.extra)))
+    address = cells.get(plan.address, "")
+    row = {EMAIL: address} | {name: cells.get(place, "") for name, place in zip(plan.names, plan.places, strict=True)}
+    beyond = rejected.extra[plan.width :]
+    return replace(
+        rejected, value=address, reason=rejected.reason if beyond else Reason.NO_ADDRESS, row=row, extra=beyond
+    )
 
 
 def _check_rows(
-    rows: Rows, cells: Sequence[str], names: Sequence[str], attributes: Sequence[Sequence[str]]
+    rows: Rows,
+    cells: Sequence[str],
+    names: Sequence[str],
+    attributes: Sequence[Sequence[str]],
+    unfixed: Iterable[int] = (),
 ) -> CheckedRecipients:
     """Check rows. `cells` contain the addresses, `attributes[a][i]` is the value of `names[a]` in row `i`.
 
-    The columns are processed in C as if every row had the common form. Suspicious rows are checked one by one.
+    The columns are processed in C as if every row had the common form. Suspicious rows are checked one by one. The rows
+    with the indices `unfixed` are duplicates.
     """
     results = {
         index: _check_row(cells[index], [each[index] for each in attributes])
         for index in _suspicious_rows(cells, attributes)
-    }
+    } | dict.fromkeys(unfixed, _Problem(Reason.DUPLICATE))
     addresses, keys = list(cells), list(map(str.lower, cells))
     accepted = [True] * len(addresses)
-    rejected = [
-        replace(each, row={EMAIL: each.value}) for each in rows.rejected
-    ]  # cells of these rows have no names yet
+    rejected = list(rows.rejected)
     for index, result in results.items():
         if isinstance(result, Address):
             addresses[index], keys[index] = result.address, result.key
@@ -151,45 +304,44 @@ def _suspicious_rows(cells: Sequence[str], attributes: Sequence[Sequence[str]]) 
     """The indices of the rows whose address or attributes do not have the common form."""
     rows = {index for index, common in enumerate(map(_PLAIN_ADDRESS.fullmatch, cells)) if not common}
     if not all(map(_are_plain, attributes)):
-        rows |= {index for index, row in enumerate(zip(*attributes, strict=True)) if _violation(row)}
+        rows |= {index for index, row in enumerate(zip(*attributes, strict=True)) if _has_damage(row)}
     return sorted(rows)
 
 
 def _are_plain(values: Sequence[str]) -> bool:
     text = "".join(values)
-    return text.isprintable() and LOST not in text and max(map(len, values), default=0) <= MAX_ATTRIBUTE_CHARS
+    return text.isprintable() and LOST not in text
 
 
-def _check_row(cell: str, attributes: Sequence[str]) -> Address | Reason | None:
+def _check_row(cell: str, attributes: Sequence[str]) -> Address | _Problem | None:
     """The address of the row, or the reason to reject the row. None if the row is blank."""
     if not cell.strip():
-        return Reason.NO_ADDRESS if any(attributes) else None
+        return _Problem(Reason.NO_ADDRESS) if any(attributes) else None
     if LOST in cell:  # parse_address accepts it like any letter
-        return Reason.BAD_ADDRESS
+        return _Problem(Reason.BAD_ADDRESS, "has a character that was lost earlier (U+FFFD)")
     try:
-        address = parse_address(cell)
-    except AddressError:
-        return Reason.BAD_ADDRESS
-    return _violation(attributes) or address
+        address = parse_address(cell.strip())  # a spreadsheet keeps a line break at the end of a cell
+    except AddressError as error:
+        return _Problem(Reason.BAD_ADDRESS, error.reason)
+    return _Problem(Reason.CONTROL) if _has_damage(attributes) else address
 
 
-def _violation(attributes: Sequence[str]) -> Reason | None:
-    if attributes and max(map(len, attributes)) > MAX_ATTRIBUTE_CHARS:
-        return Reason.LONG_ATTRIBUTE
+def _has_damage(attributes: Sequence[str]) -> bool:
+    """Whether a value has control characters, or a character that another program has replaced."""
     text = "".join(attributes)
-    return Reason.CONTROL if CONTROL(text) or LOST in text else None
+    return CONTROL(text) is not None or LOST in text
 
 
-def _reject(line: int, cell: str, attributes: Iterable[tuple[str, str]], reason: Reason) -> Rejected:
+def _reject(line: int, cell: str, attributes: Iterable[tuple[str, str]], problem: _Problem) -> Rejected:
     """The rejected row with all its attributes. They keep their joiners, because names contain joiners."""
-    rejected = reject(line, "" if reason is Reason.NO_ADDRESS else cell.lstrip(" "), reason)
+    shown = "" if problem.reason is Reason.NO_ADDRESS else cell.strip()
+    rejected = reject(line, shown, problem.reason, problem.detail)
     return replace(rejected, row={EMAIL: rejected.value} | {name: _sanitized(text) for name, text in attributes})
 
 
 def _sanitized(attribute: str) -> str:
-    """The value without control characters. A value that is too long stays too long, so its row is rejected again."""
-    cut = attribute if len(attribute) <= MAX_ATTRIBUTE_CHARS else attribute[:MAX_ATTRIBUTE_CHARS] + "…"
-    return "".join(LOST if CONTROL(character) else character for character in cut) if CONTROL(cut) else cut
+    """The value without control characters."""
+    return "".join(LOST if CONTROL(each) else each for each in attribute) if CONTROL(attribute) else attribute
 
 
 def _json_objects(names: Sequence[str], attributes: Sequence[Sequence[str]], count: int) -> Iterable[str]:
@@ -209,27 +361,6 @@ def _escape(values: Sequence[str]) -> Sequence[str]:
     return [encode_basestring(value)[1:-1] for value in values] if '"' in text or "\\" in text else values
 
 
-def column_names(header: Sequence[str], column: str | int | None = None) -> list[str]:
-    """A name for every column: "email" for the column of the addresses, the attribute's name for every other column.
-
-    The columns line and reason of a CSV of rejected rows get an empty name. Raises FileError if templates could not use
-    the names: a name is empty, duplicate or reserved, or there are too many names.
-    """
-    address = find_column(header, column, ADDRESS_COLUMNS)
-    if address is None:
-        raise FileError(f"no column is named email; specify the address column ({describe_columns(header)})")
-    if "@" in header[address]:
-        raise FileError("the first line must be a header row, but contains an address")
-    places = set(range(len(header))) - _report_columns(header) - {address}
-    if len(places) > MAX_ATTRIBUTES:
-        raise FileError(f"{len(header)} columns exceed the limit of {MAX_ATTRIBUTES} attributes")
-    names = [attribute_name(cell) if index in places else "" for index, cell in enumerate(header)]
-    names[address] = EMAIL
-    for place in sorted(places):
-        _check_name(place + 1, names[place], names)
-    return names
-
-
 def _report_columns(header: Sequence[str]) -> set[int]:
     """The indices of the columns line and reason if this is a CSV of rejected rows. Only the outer columns count."""
     return (
@@ -237,14 +368,3 @@ def _report_columns(header: Sequence[str]) -> set[int]:
         if (normalized_header(header[0]), normalized_header(header[-1])) == ("line", "reason")
         else set()
     )
-
-
-def _check_name(number: int, name: str, names: list[str]) -> None:
-    if not name:
-        raise FileError(f"column {number} needs a name in Latin letters, so that templates can use it")
-    if len(name) > MAX_ATTRIBUTE_NAME:
-        raise FileError(f"the name of column {number} exceeds the limit of {MAX_ATTRIBUTE_NAME} characters")
-    if name == EMAIL or name in RESERVED:
-        raise FileError(f"column {number}: the name {name!r} is reserved; rename the column")
-    if (first := names.index(name) + 1) < number:
-        raise FileError(f"columns {first} and {number} have the same name {name!r}; rename one")
