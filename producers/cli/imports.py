@@ -90,13 +90,13 @@ async def import_file(
     """Import codes into a list, or recipients into a group.
 
     FILE is a text file with one code per line, or a table: a CSV file or a spreadsheet. The recipients of a group are
-    a table with a header. FILE may be compressed as .gz or .zip. Use `-` for stdin. It is uploaded, and a worker
-    imports it. FILE may also be a URL that the worker downloads: https://…, s3://bucket/key or file:///… (if
-    COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
+    a table with a header, or one address per line. FILE may be compressed as .gz or .zip. Use `-` for stdin. It is
+    uploaded, and a worker imports it. FILE may also be a URL that the worker downloads: https://…, s3://bucket/key or
+    file:///… (if COUPONS_IMPORT_HOSTS, _BUCKETS or _FOLDER allow it).
 
-    The column `email` (or `E-Mail`, `mail` …) of recipients holds the address. Every other column is an attribute that
-    messages can use. If a recipient is already in the group, attributes in FILE replace the stored attributes of the
-    same name; with --mode replace, the group has only the attributes in FILE.
+    The column `email` (or `E-Mail-Adresse`, `Courriel` …) of recipients holds the address. Every other column is an
+    attribute that messages can use. If a recipient is already in the group, attributes in FILE replace the stored
+    attributes of the same name; with --mode replace, the group has only the attributes in FILE.
 
     Only available codes are replaced or deleted, even while sendouts are running; the report shows how many were kept
     and why.

@@ -822,7 +822,7 @@ async def test_a_dry_run_and_the_import_reject_the_same_rows(
     ]
     assert kept == expected
     assert kept[0] == "\ufeffline;email;name;groesse;reason\r\n"
-    assert '42;"nobody";"Zoë";"";"not exactly one e-mail address"\r\n' in kept
+    assert '42;"nobody";"Zoë";"";"the address has no ""@"""\r\n' in kept
     assert '43;"P1@example.org";"<U+FFFD>";"<U+0027>x";"contains a control or invisible character"\r\n' in kept
     assert kept[-1].startswith('45;"p1@example.org";"<U+200C>";"\'4;""2";')
 
