@@ -51,10 +51,11 @@ class Selection:
     """Selects the rows for which all conditions of `where` hold. Without conditions, all rows are selected.
 
     Cells are compared without surrounding blanks and case. `excluded` counts the other rows. Raises FileError if a
-    column does not exist, is ambiguous, or if `header` is empty although there are conditions.
+    column does not exist, is ambiguous, or if `header` is empty although there are conditions. `subject` is the column
+    of the codes or addresses: no notice describes it.
     """
 
-    def __init__(self, where: Sequence[str], header: Sequence[str]) -> None:
+    def __init__(self, where: Sequence[str], header: Sequence[str], *, subject: int | None = None) -> None:
         self.excluded = 0
         conditions = list(map(parse_condition, where))
         if conditions and not any(map(str.strip, header)):
@@ -64,7 +65,7 @@ class Selection:
         self._tallies = [
             _Tally(" ".join(cell.split()), place)
             for place, cell in enumerate(header)
-            if place not in mentioned and looks_like_state(cell, header)
+            if place != subject and place not in mentioned and looks_like_state(cell, header)
         ][:_MAX_COLUMNS]
 
     def select(self, rows: Rows) -> Rows:

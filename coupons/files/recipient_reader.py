@@ -221,7 +221,7 @@ def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: Fil
         names=attributes.names,
         places=attributes.places,
         notices=[*notices, *attributes.notices],
-        selection=Selection(file_format.where, header),
+        selection=Selection(file_format.where, header, subject=address),
         width=len(header),
         first=_first_address(samples[address]),
         is_reimport=bool(report),

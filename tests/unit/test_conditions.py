@@ -129,3 +129,10 @@ def test_a_column_with_many_values_is_named_without_them() -> None:
     selection = Selection((), ["Status"])
     selection.select(rows(*((f"x{'y' * number}",) for number in range(6))))
     assert selection.notices == ["column 'Status' was not considered: --where \"Status=VALUE\" selects rows"]
+
+
+def test_the_column_of_the_codes_is_never_described() -> None:
+    """Its values are codes, even if its name looks like a state."""
+    selection = Selection((), ["Used code"], subject=0)
+    selection.select(rows(("ABCD",)))
+    assert not selection.notices
