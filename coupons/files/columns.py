@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from coupons.attributes import MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTES, RESERVED, attribute_name
 from coupons.files.decoding import FileError
+from coupons.files.notices import MAX_NOTICE_CHARS
 
 EMAIL = "email"
-MAX_NOTICE_CHARS = 300
 _MAX_SHOWN_CHARS = 50
 _MAX_SHOWN_COLUMNS = 30
 _LAST_LATIN = "\u024f"

@@ -22,6 +22,7 @@ from coupons.files.csv_rows import Rows, Table
 from coupons.files.decoding import FileError, Lines
 from coupons.files.format import FileFormat, normalized_header
 from coupons.files.layout import HeadRow, Opening, count_titles, cut_head
+from coupons.files.notices import limit_notices
 from coupons.files.rejections import Reason, Rejected, cell_text, reject
 
 __all__ = ["EMAIL", "CheckedRecipients", "RecipientReader"]
@@ -30,7 +31,6 @@ LOST = "\ufffd"
 """U+FFFD. It marks earlier damage of a text, and replaces every invisible character in a rejected row."""
 NAME = "name"
 """The attribute that has the names in a list of `Name <address>`."""
-MAX_NOTICES = 30
 
 # The common form of addresses. `parse_address` accepts them unchanged, but takes 0.9 s per million instead of 0.2 s.
 _PLAIN_ADDRESS = re.compile(
@@ -108,16 +108,13 @@ class RecipientReader:
         if not self._table or not self._plan:
             return []
         found = [*self._table.notices, *self._plan.notices, *self._plan.selection.notices, *self._values.notices]
-        return found[:MAX_NOTICES]
+        return limit_notices(found)
 
     def feed(self, data: bytes) -> CheckedRecipients:
         return self._read(*self._lines.feed(data))
 
     def finish(self) -> CheckedRecipients:
-        checked = self._read(*self._lines.feed(b"", final=True), final=True)
-        if self._plan is None:  # a replace with such a file would delete all recipients
-            raise FileError(f"{self._name} has neither a header nor an address")
-        return checked
+        return self._read(*self._lines.feed(b"", final=True), final=True)
 
     def _read(self, first: int, lines: list[str], *, final: bool = False) -> CheckedRecipients:
         if self._table is None:

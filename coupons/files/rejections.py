@@ -203,7 +203,10 @@ def _line(rejected: Rejected, columns: Sequence[str]) -> str:
     if rejected.reason is Reason.QUOTES:
         row, extra = {}, (rejected.value,)
     cells = [report_cell(row.get(name, ""), is_key=name == columns[0]) for name in columns]
-    return f"{';'.join([str(rejected.line), *cells, csv_cell(rejected.sentence), *map(report_cell, extra)])}\r\n"
+    sentence = csv_cell(rejected.sentence)
+    if rejected.reason is Reason.DUPLICATE and rejected.row:  # the address shows later whether the row was fixed
+        sentence = report_cell(f"{rejected.sentence}: {rejected.value}", is_key=True)
+    return f"{';'.join([str(rejected.line), *cells, sentence, *map(report_cell, extra)])}\r\n"
 
 
 def report_cell(text: str, *, is_key: bool = False) -> str:
