@@ -589,7 +589,7 @@ async def test_a_group_is_imported_in_the_console(
     text = (await site.get(response.headers["location"])).text
     assert '<a href="/groups/customers">customers</a>' in text
     assert numbers(text) == {"Added": "2", "Rejected": "1"}
-    assert cells(text)[1:4] == ["4", "nobody", 'the address has no "@"']
+    assert cells(text)[1:4] == ["4", "nobody", "the address has no &#34;@&#34;"]
     text = (await site.get("/groups")).text
     assert re.findall(r'<td class="n[^"]*">(\d+)</td>', text) == ["2"]
     text = (await site.get("/groups/customers")).text
