@@ -90,6 +90,18 @@ SHARED = (
     Case("polish-cp1250", text("email;name", f"{ADA};Jiří Dvořák", encoding="cp1250"), refused="cp1250"),
     Case("russian-cp1251", text("email;name", f"{ADA};Иван Петров", encoding="cp1251"), refused="cp1251"),
     Case(
+        "utf8-read-as-cp1252",
+        text("E-Mail;Vorname", f"{ADA};Jürgen"),
+        ("--encoding", "cp1252"),
+        refused="UTF-8",
+    ),
+    Case(
+        "utf8-read-as-cp1252-on-purpose",
+        text("E-Mail;Vorname", f"{ADA};Jürgen"),
+        ("--encoding", "cp1252", "--force-encoding"),
+        accepted=(ADA,),
+    ),
+    Case(
         "consent-column",
         text(
             "Email,First Name,Accepts Email Marketing,Unsubscribed from all email",

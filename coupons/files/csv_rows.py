@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 
 from coupons.files.csv_records import parse_records
-from coupons.files.decoding import FileError, Lines
+from coupons.files.decoding import FileError
 from coupons.files.format import FileFormat
-from coupons.files.layout import HeadRow, Layout, Opening, count_titles, cut_head, find_layout, skipped_lines
+from coupons.files.layout import HeadRow, Layout, Opening, cut_head, find_layout, skipped_lines
 from coupons.files.notices import counted
 from coupons.files.rejections import Reason, Rejected, reject, shown_text
 
@@ -176,47 +176,6 @@ class Table:
                 kept.append(number)
                 fitting.append(fitted)
         return Rows(kept, _columns(width, fitting), rejected, blank)
-
-
-class RowReader:
-    """Reads the rows below the header line of a CSV file. `header`, with stripped cells, is set before the first row.
-
-    The constructor, `feed` and `finish` raise FileError; the reader cannot be used afterwards.
-    """
-
-    def __init__(self, file_format: FileFormat, name: str = "the file") -> None:
-        if file_format.kind == "txt" or file_format.header is False:
-            raise FileError(f"{name} must be read as a csv file with a header line")
-        self.header: list[str] = []
-        self._lines = Lines(file_format.encoding, name, is_forced=file_format.force_encoding)
-        self._table = Table(replace(file_format, kind="csv"), name, self._begin, lambda _: False)
-
-    @property
-    def notices(self) -> list[str]:
-        return self._table.notices
-
-    def feed(self, data: bytes) -> Rows:
-        return self._table.feed(*self._lines.feed(data))
-
-    def finish(self) -> Rows:
-        return self._table.feed(*self._lines.feed(b"", final=True), final=True)
-
-    def describe(self, column: int) -> str:
-        """The detected format in words, with the given 1-based column. It is complete once the header was read."""
-        return f"{self._table.describe(column)}, {self._lines.encoding}"
-
-    def _begin(self, rows: list[HeadRow]) -> Opening:
-        """Set the header without the nameless columns at its end, which spreadsheets add.
-
-        A row with text in one of these columns is rejected.
-        """
-        titles = count_titles(rows, lambda row: "@" in "".join(row.cells))
-        header = rows[titles]
-        self.header = [cell.strip() for cell in header.cells]
-        while not self.header[-1]:
-            self.header.pop()
-        height = 1 + "".join(header.cells).count("\n")
-        return Opening(len(self.header), None, header.line + height, header.line)
 
 
 def _fit(row: list[str], opening: Opening) -> list[str] | None:

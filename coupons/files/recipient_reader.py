@@ -96,7 +96,7 @@ class RecipientReader:
         self.description = ""
         self._format = file_format
         self._name = name
-        self._lines = Lines(file_format.encoding, name)
+        self._lines = Lines(file_format.encoding, name, is_forced=file_format.force_encoding)
         self._head: list[str] = []
         self._table: Table | None = None
         self._plan: _Plan | None = None

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from coupons.files.code_reader import CodeReader
 from coupons.files.codes import CheckedCodes, CodeChecker, FileRules
-from coupons.files.csv_rows import RowReader, Rows
-from coupons.files.decoding import MAX_RECORD_CHARS, FileError
+from coupons.files.csv_rows import Rows, Table
+from coupons.files.decoding import MAX_RECORD_CHARS, FileError, Lines
 from coupons.files.format import CODE_COLUMNS, FileFormat, describe_columns, normalized_header
-from coupons.files.layout import SEPARATORS
+from coupons.files.layout import SEPARATORS, HeadRow, Opening
 from coupons.files.rejections import Reason, rejections_csv
 
 DETECTED = FileFormat()
@@ -58,9 +59,18 @@ def read(
 
 
 def read_rows(data: bytes, file_format: FileFormat = CSV, cuts: Sequence[int] = ()) -> tuple[list[str], list[Rows]]:
-    reader = RowReader(file_format, "people.csv")
-    batches = [*(reader.feed(piece) for piece in pieces(data, cuts)), reader.finish()]
-    return reader.header, batches
+    """The header of a table and its rows."""
+    header: list[str] = []
+
+    def begin(rows: list[HeadRow]) -> Opening:
+        header.extend(rows[0].cells)
+        height = 1 + "".join(header).count("\n")
+        return Opening(len(header), None, rows[0].line + height, rows[0].line)
+
+    lines = Lines(file_format.encoding, "people.csv", is_forced=file_format.force_encoding)
+    table = Table(replace(file_format, kind="csv"), "people.csv", begin, lambda _: False)
+    batches = [table.feed(*lines.feed(piece)) for piece in pieces(data, cuts)]
+    return header, [*batches, table.feed(*lines.feed(b"", final=True), final=True)]
 
 
 def rows_of(batches: Sequence[Rows]) -> list[tuple[str, ...]]:
@@ -592,22 +602,6 @@ def test_a_reader_describes_the_format(data: bytes, file_format: FileFormat, des
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
-
-
-def test_rows_come_under_their_header() -> None:
-    """Rows are as wide as the header. Header cells are stripped, and unnamed columns at the end are dropped."""
-    header, batches = read_rows(b"\n E-Mail ;Name;;\na@b.de;Ada;;\n\nb@b.de;Bob;x;\nc@b.de\n")
-    assert header == ["E-Mail", "Name"]
-    assert rows_of(batches) == [("a@b.de", "Ada"), ("c@b.de", "")]
-    assert [each.line for batch in batches for each in batch.rejected] == [5]
-    assert sum(batch.blank for batch in batches) == 2
-
-
-@pytest.mark.parametrize("file_format", [TXT, FileFormat(header=False)])
-def test_rows_need_a_header(file_format: FileFormat) -> None:
-    """A format without a header is rejected before the file is read."""
-    with pytest.raises(FileError, match="must be read as a csv file with a header line"):
-        RowReader(file_format, "people.csv")
 
 
 @given(

@@ -28,6 +28,7 @@ def format_of(options: tuple[str, ...]) -> FileFormat:
         skip_lines=int(values.get("--skip-lines", ["0"])[0]),
         columns=tuple(name for row in csv.reader(values.get("--columns", [])) for name in row),
         where=tuple(values.get("--where", [])),
+        force_encoding="--force-encoding" in values,
     )
 
 
