@@ -48,7 +48,7 @@ class CheckedCodes:
 _WORD = "[A-Za-z0-9ÄÖÜäöüß_-]+"
 _PLAIN = re.compile(
     r"[A-Z0-9_-]{1,200}|[A-Za-z0-9_]{1,200}"
-    rf"|(?=.{{8,200}}\Z)(?![Ww]{{3}}\.|\d+ [a-z]|-+ |(?i:{TOTAL_WORDS})[ /.])"
+    rf"|(?=.{{8,200}}\Z)(?![Ww]{{3}}\.|\d+ [a-z]|-+ |(?:{TOTAL_WORDS})[ /.])"
     rf"{_WORD}(?:[ ./]{_WORD})*"
 )
 

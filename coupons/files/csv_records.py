@@ -18,7 +18,7 @@ from coupons.files.rejections import Reason, Rejected, reject
 class Records:
     """Rows with the numbers of their first lines. `read` is the number of lines that the rows and rejections have.
 
-    Lines up to number `doubtful` may be the rest of an invalid record.
+    The lines with the numbers `doubtful` may be the rest of an invalid record.
     """
 
     numbers: list[int] | range = field(default_factory=list)
@@ -26,7 +26,7 @@ class Records:
     rejected: list[Rejected] = field(default_factory=list)
     read: int = 0
     repaired: int = 0
-    doubtful: int = 0
+    doubtful: set[int] = field(default_factory=set)
 
 
 def parse_records(first: int, lines: Sequence[str], separator: str, *, final: bool) -> Records:
@@ -61,7 +61,8 @@ def parse_records(first: int, lines: Sequence[str], separator: str, *, final: bo
             found.repaired += 1
         elif height:
             found.rejected.append(reject(first + found.read, lines[found.read].strip(), Reason.QUOTES))
-            found.doubtful = first + _end_of_invalid(lines, found.read, valid.failed_at) - 1
+            end = _end_of_invalid(lines, found.read, valid.failed_at)
+            found.doubtful.update(range(first + found.read + 1, first + end))
         else:
             break  # the record may continue
         found.read += height

@@ -50,7 +50,7 @@ class Table:
         self._layout: Layout | None = None
         self._opening: Opening | None = None
         self._held: list[str] = []
-        self._doubtful = 0
+        self._doubtful: set[int] = set()
         self._filled_up = self._repaired = 0
 
     @property
@@ -144,7 +144,7 @@ class Table:
         records = parse_records(first, lines, self._layout.separator, final=final)
         self._held = lines[records.read :]
         self._repaired += records.repaired
-        self._doubtful = max(self._doubtful, records.doubtful)
+        self._doubtful = {line for line in self._doubtful if line >= first} | records.doubtful
         rows = self._of_width(self._opening, records.numbers, records.rows)
         rows.rejected.extend(records.rejected)
         return rows
@@ -168,10 +168,10 @@ class Table:
                 blank += 1
                 continue
             else:
-                fitted = None if number <= self._doubtful else _fit(row, opening)
+                fitted = None if number in self._doubtful else _fit(row, opening)
                 self._filled_up += fitted is not None and len(row) < width
             if fitted is None:
-                rejected.append(_reject_row(number, row, Reason.QUOTES if number <= self._doubtful else Reason.COLUMNS))
+                rejected.append(_reject_row(number, row, Reason.QUOTES if number in self._doubtful else Reason.COLUMNS))
             else:
                 kept.append(number)
                 fitting.append(fitted)
@@ -190,7 +190,7 @@ def _fit(row: list[str], opening: Opening) -> list[str] | None:
 
 def _reject_row(line: int, row: list[str], reason: Reason) -> Rejected:
     """The rejected row. It has all its cells in `extra`."""
-    return replace(reject(line, "\t".join(row), reason), extra=tuple(map(shown_text, row)))
+    return replace(reject(line, " ".join(row), reason), extra=tuple(map(shown_text, row)))
 
 
 def _columns(width: int, rows: list[list[str]]) -> Sequence[Sequence[str]]:
