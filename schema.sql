@@ -188,6 +188,7 @@ CREATE TABLE recipient (
                 OR address ~ '^"([^"\\[:cntrl:]]|\\["\\])*"@[^[:cntrl:][:space:],<>"@]+$'),
     attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
     import_id   uuid,  -- the last import with this address
+    added       boolean NOT NULL DEFAULT false,  -- whether that import added the address; otherwise it updated it
     PRIMARY KEY (group_id, address_key)
 );
 
@@ -257,7 +258,7 @@ CREATE TABLE import_job (
     id          uuid PRIMARY KEY,
     list_id     bigint REFERENCES coupon_list ON DELETE CASCADE,
     group_id    bigint REFERENCES recipient_group ON DELETE SET NULL,
-    mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete')),
+    mode        text NOT NULL CHECK (mode IN ('add', 'replace', 'delete', 'undo')),
     source      text NOT NULL,
     format      jsonb NOT NULL DEFAULT '{}',
     columns     text[],  -- of a recipient file, the address column first; NULL until the header is read
@@ -277,7 +278,7 @@ CREATE TABLE import_job (
     total_bytes bigint,
     seen_bytes  bigint NOT NULL DEFAULT 0,  -- this and `done_bytes` show the progress between the commits of chunks
     done_bytes  bigint NOT NULL DEFAULT 0,  -- a byte counts half when it is read and half when it is imported
-    to_remove   bigint CHECK (to_remove >= 0),  -- in mode replace, once the whole file is imported: about how much to remove
+    to_remove   bigint CHECK (to_remove >= 0),  -- in mode replace or undo, after the whole text: about how much to remove
     retries     integer NOT NULL DEFAULT 0,  -- since the last committed chunk
     due_at      timestamptz NOT NULL DEFAULT now(),  -- no worker claims the import earlier
     claimed_at  timestamptz,  -- this and the next three columns give the import's lines per second
@@ -294,10 +295,11 @@ CREATE TABLE import_job (
     notices     text[] NOT NULL DEFAULT '{}',  -- what was assumed, skipped, cut or left out
     confirmed   boolean NOT NULL DEFAULT false,  -- an operator has seen the numbers of a replacement or deletion
     allow_empty boolean NOT NULL DEFAULT false,  -- whether a replacement may leave nothing of the file
+    first_id    bigint,  -- codes that this import adds have larger ids, codes that it keeps have smaller ones
     CONSTRAINT finished_at_when_ended CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
     CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_name IS NULL) AND (list_id IS NULL OR group_id IS NULL)),
     CONSTRAINT unfinished_has_a_target CHECK (finished_at IS NOT NULL OR list_id IS NOT NULL OR group_id IS NOT NULL),
-    CONSTRAINT only_replace_removes CHECK (to_remove IS NULL OR mode = 'replace'),
+    CONSTRAINT only_replace_removes CHECK (to_remove IS NULL OR mode IN ('replace', 'undo')),
     CONSTRAINT position_has_digest CHECK (position = 0 OR digest IS NOT NULL),
     CONSTRAINT lines_add_up
         CHECK (lines = blank + added + existing + rejected + CASE WHEN mode = 'delete' THEN removed ELSE 0 END)
@@ -361,6 +363,17 @@ CREATE TABLE import_event (
     text      text NOT NULL,
     PRIMARY KEY (import_id, number)
 );
+
+-- What an import removed, for 7 days, so that it can be undone: codes, or recipients as three JSON texts with tabs between
+-- them (address_key, address, attributes). One row holds the codes or recipients of one transaction.
+CREATE TABLE import_removal (
+    import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
+    number    bigint GENERATED ALWAYS AS IDENTITY,
+    texts     text[] NOT NULL,
+    PRIMARY KEY (import_id, number)
+);
+-- This column is not compressed, like those of import_rejection.
+ALTER TABLE import_removal ALTER texts SET STORAGE EXTERNAL;
 
 -- Rejected lines with their reasons, so that they can be fixed and imported again. One row holds up to 10,000 lines: a
 -- million duplicates are stored in half a second instead of three.

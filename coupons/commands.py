@@ -57,7 +57,7 @@ MAX_AFTER = 100
 """Maximum number of imports that a command can name in `after`."""
 MAX_REASONS = 100
 """Maximum number of reasons reported for an invalid command: 1 MiB can contain half a million errors, 22 MB of text."""
-SOURCES = ("upload", "file", "https", "s3")
+SOURCES = ("upload", "file", "https", "s3", "import")
 
 
 class InvalidCommand(UserError):
@@ -77,15 +77,24 @@ def _source(text: str) -> str:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}:' for scheme in SOURCES)}")
     if _HAS_CREDENTIALS(rest):
         raise ValueError("must not contain a user or password")
-    return f"{scheme.lower()}:{_canonical_id(rest) if scheme.lower() == 'upload' else rest}"
+    if scheme.lower() in ("upload", "import"):
+        rest = _canonical_id(rest)
+    return f"{scheme.lower()}:{rest}"
 
 
-def _canonical_id(upload_id: str) -> str:
-    """Return one spelling of an upload id, because imports are looked up by their source."""
+def _canonical_id(text: str) -> str:
+    """Return one spelling of the id of an upload or an import, because imports are looked up by their source."""
     try:
-        return str(UUID(upload_id))
+        return str(UUID(text))
     except ValueError:
-        return upload_id
+        return text
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _attribute(name: str) -> str:
@@ -274,7 +283,8 @@ class ImportCoupons(_Command):
     mode: ImportMode = Field(
         ImportMode.ADD,
         description="`add` adds the given codes or recipients, `replace` also removes all other available codes or all "
-        "other recipients, `delete` removes the given ones",
+        "other recipients, `delete` removes the given ones, `undo` takes back what the import of `source` added and "
+        "restores what it removed",
     )
     codes: (
         Annotated[
@@ -285,7 +295,9 @@ class ImportCoupons(_Command):
         | None
     ) = Field(None, description="Codes to import, instead of a file; exactly one of `codes` and `source` is required")
     source: Source | None = Field(
-        None, description="Where the file is: `upload:ID`, `file:PATH`, `https://HOST/PATH` or `s3://BUCKET/KEY`"
+        None,
+        description="Where the file is: `upload:ID`, `file:PATH`, `https://HOST/PATH`, `s3://BUCKET/KEY`, or "
+        "with mode `undo` `import:ID`",
     )
     format: Format = Field(Format(), description="How to read the file of `source`")
     confirmed: bool = Field(
@@ -299,6 +311,15 @@ class ImportCoupons(_Command):
     def _one_origin(self) -> Self:
         if (self.codes is None) == (self.source is None):
             raise ValueError("exactly one of codes and source is required")
+        return self
+
+    @model_validator(mode="after")
+    def _undoes_an_import(self) -> Self:
+        scheme, _, undone = (self.source or "").partition(":")
+        if (scheme == "import") != (self.mode == ImportMode.UNDO):
+            raise ValueError("mode undo and a source import:ID need each other")
+        if scheme == "import" and not _is_id(undone):
+            raise ValueError("an import source has the form import:<id>, where the id is a UUID")
         return self
 
     @model_validator(mode="after")

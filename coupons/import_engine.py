@@ -20,7 +20,7 @@ from coupons.files.code_shapes import SAMPLE_CODES, Profile, shapes_of
 from coupons.files.codes import CheckedCodes
 from coupons.files.decoding import FileError
 from coupons.files.format import FileFormat
-from coupons.files.inline_reader import InlineReader
+from coupons.files.inline_reader import InlineReader, RemovedRecipientReader
 from coupons.files.recipient_reader import EMAIL, CheckedRecipients, RecipientReader
 from coupons.files.rejections import CODE, Rejected
 from coupons.import_progress import ImportProgress
@@ -36,8 +36,9 @@ written less often. The boundaries depend on the text alone, so that a chunk is 
 LOCKING_CHUNK_PIECES = 1
 """The chunk size of an import that removes or takes over available codes: sendouts wait for its locks."""
 
+_REMOVING_MODES = (ImportMode.REPLACE, ImportMode.DELETE)
 
-Reader = CodeReader | RecipientReader | InlineReader
+Reader = CodeReader | RecipientReader | InlineReader | RemovedRecipientReader
 Checked = CheckedCodes | CheckedRecipients
 
 
@@ -70,7 +71,7 @@ def check_report(report: DryRunReport, mode: ImportMode, *, confirmed: bool, all
             f"none of the {lines:,} lines would be accepted, and {report.counts.removed:,} others would be removed"
             f": {imports.NOTHING_CHANGED}; --allow-empty (allow_empty) permits it"
         )
-    if mode != ImportMode.ADD and not confirmed and 2 * report.counts.rejected > lines:
+    if mode in _REMOVING_MODES and not confirmed and 2 * report.counts.rejected > lines:
         raise Conflict(
             f"{report.counts.rejected:,} of {lines:,} lines would be rejected, more than half"
             f": {imports.NOTHING_CHANGED}; fix the file, or confirm with --yes (confirmed)"
@@ -82,7 +83,7 @@ def needs_dry_run(job: LeasedImport) -> bool:
 
     An import that has committed lines was run dry before.
     """
-    return job.mode != ImportMode.ADD and not job.confirmed and job.position == 0
+    return job.mode in _REMOVING_MODES and not job.confirmed and job.position == 0
 
 
 async def check_import(
@@ -137,8 +138,11 @@ async def run_import(
     await imports.set_notices(connections[0], job, reading.read_as, reading.notices)
     if checked is not None and reading.digest != checked:
         raise _source_changed(source)
-    if job.mode == ImportMode.REPLACE:
-        return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
+    match job.mode:
+        case ImportMode.REPLACE:
+            return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
+        case ImportMode.UNDO:
+            return await _take_back(connections[0], job, reading, lease_seconds, stopping)
     return True
 
 
@@ -266,8 +270,10 @@ class _Reading:
 
 
 def _reader_for(target: Target, file_format: dict[str, Any], text: Text) -> Reader:
-    if file_format.get(imports.INLINE):
-        return InlineReader()
+    if origin := file_format.get(imports.INLINE):
+        if target.kind is TargetKind.GROUP:
+            return RemovedRecipientReader()
+        return InlineReader("removed codes" if origin == imports.REMOVED else "codes of the command")
     reader = RecipientReader if target.kind is TargetKind.GROUP else CodeReader
     return reader(text.format_for(FileFormat(**file_format)), text.name)
 
@@ -366,7 +372,7 @@ async def _stage(connection: Connection, target: Target, lines: Checked) -> None
 def _ends_chunk(target: Target, mode: ImportMode, pieces: int) -> bool:
     if target.kind is TargetKind.GROUP:
         return pieces % FIRST_CHUNK_PIECES == 0
-    if mode != ImportMode.ADD:
+    if mode in _REMOVING_MODES:
         return pieces % LOCKING_CHUNK_PIECES == 0
     return pieces % MAX_CHUNK_PIECES == 0 or pieces in (FIRST_CHUNK_PIECES, 2 * FIRST_CHUNK_PIECES)
 
@@ -380,6 +386,8 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
         await imports.set_columns(connection, job, reading.columns)
         if job.mode != ImportMode.DELETE:
             await groups.extend(connection, job.target.id, reading.reader.attributes)
+    if isinstance(reading.reader, RemovedRecipientReader):
+        await imports.set_columns_of_group(connection, job)
     await imports.set_notices(connection, job, reading.read_as, reading.notices)
     await imports.log_event(connection, job.id, f"reading {text.name} as {reading.read_as}")
 
@@ -432,4 +440,26 @@ async def _remove_missing(
     if is_group:
         attributes = reading.columns[1:]
         await import_chunks.replace_attributes(connection, job, attributes, lease_seconds=lease_seconds)
+    return True
+
+
+async def _take_back(
+    connection: Connection, job: LeasedImport, reading: _Reading, lease_seconds: float, stopping: Callable[[], bool]
+) -> bool:
+    """Remove what the undone import added, now that everything that it removed is restored.
+
+    Returns False if the process had to stop before the end. Raises Conflict if a part of what it removed is deleted.
+    """
+    undone = await imports.get_undone(connection, job)
+    if reading.lines != undone.removed:
+        raise Conflict(
+            f"a part of what import {undone.id} removed is deleted: {reading.lines:,} of {undone.removed:,} left"
+        )
+    await imports.log_event(connection, job.id, f"taking back what import {undone.id} added")
+    await imports.begin_taking_back(connection, job, undone)
+    async for _ in import_chunks.take_back(connection, job, undone, lease_seconds=lease_seconds):
+        failpoints.hit("import.removing")
+        if stopping():
+            return False
+    await imports.record_undo(connection, job, undone)
     return True

@@ -76,6 +76,11 @@ class ImportMode(StrEnum):
     ADD = "add"
     REPLACE = "replace"
     DELETE = "delete"
+    UNDO = "undo"
+    """Not of a file: it takes back what another import added, and restores what that import removed."""
+
+
+FILE_MODES = (ImportMode.ADD, ImportMode.REPLACE, ImportMode.DELETE)
 
 
 class TargetKind(StrEnum):

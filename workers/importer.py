@@ -15,7 +15,7 @@ from coupons.import_progress import ImportProgress
 from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
-from coupons.store import imports, uploads
+from coupons.store import imports, undo, uploads
 from coupons.store.imports import LeasedImport
 from workers.auto_resume import auto_resume
 from workers.loops import NO_PAUSE, Signals
@@ -145,6 +145,9 @@ class Importer:
 @asynccontextmanager
 async def open_import_source(pool: Pool, job: LeasedImport, limits: SourceLimits) -> AsyncIterator[Source]:
     """The source of the import. Raises Conflict, SourceError, SourceUnavailable."""
+    if undone := undo.parse_source(job.source):
+        yield Source(f"import {undone}", None, undo.iter_text(pool, undone, job.target.kind))
+        return
     if upload_id := uploads.parse_source(job.source):
         upload = await uploads.find(pool, upload_id)
         if upload is None:

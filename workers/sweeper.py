@@ -2,7 +2,7 @@
 
 A sweep recovers mails in flight of dead workers, resolves uncertain mails if the policy allows it, finishes sendouts
 whose last worker died just before the end, resumes interrupted sendouts, creates the imports of recurring imports, and
-deletes stale uploads and old rejections.
+deletes stale uploads, old rejections and removed codes that no undo can restore any more.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ import structlog
 from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
-from coupons.store import deliveries, import_schedules, imports, sendouts, uncertain, uploads
+whose last worker died just before the end, resumes interrupted sendouts, creates the imports of recurring imports, and
+deletes stale uploads, old rejections and removed codes that no undo can restore any more.
 from workers.auto_resume import auto_resume
 from workers.nudges import Nudges
 from workers.sendout_end import log_end, log_first_part
@@ -47,6 +48,7 @@ class Sweeper:
                 await auto_resume(connection, self._nudges)
             if "import" in self._roles:
                 await uploads.delete_stale(connection)
+                await undo.delete_old(connection)
                 await imports.delete_old_rejections(connection, days=self._settings.rejected_lines_retention_days)
                 return await self._run_schedules(connection)
         return None

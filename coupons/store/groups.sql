@@ -43,6 +43,9 @@ UPDATE sendout SET group_id = NULL, group_name = $2 WHERE group_id = $1;
 -- delete_rejections: delete rejected lines of the group's imports, because they contain addresses
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE group_id = $1);
 
+-- delete_removals: delete the recipients that the group's imports removed and an undo could restore
+DELETE FROM import_removal WHERE import_id IN (SELECT id FROM import_job WHERE group_id = $1);
+
 -- delete_recipients: delete all recipients of a group
 DELETE FROM recipient WHERE group_id = $1;
 

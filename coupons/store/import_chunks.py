@@ -20,6 +20,7 @@ from coupons.states import ImportMode, TargetKind
 from coupons.store import imports, list_shapes
 from coupons.store.imports import ChunkCounts, LeasedImport, Position, Target, rejection_from_text
 from coupons.store.queries import Queries
+from coupons.store.undo import Undone
 
 SQL = Queries("import_chunks.sql")
 CHUNK_TIMEOUT_SECONDS = 605  # more than the server's own limit of 600 s, whose error is more precise
@@ -189,7 +190,7 @@ async def import_chunk(
 
 async def _import_codes(connection: Connection, job: LeasedImport, chunk: Chunk) -> ChunkCounts:
     match job.mode:
-        case ImportMode.ADD:
+        case ImportMode.ADD | ImportMode.UNDO:
             return await _add(connection, job, chunk)
         case ImportMode.REPLACE:
             return await _replace(connection, job, chunk)
@@ -255,7 +256,7 @@ async def _delete(connection: Connection, job: LeasedImport, chunk: Chunk) -> Ch
     if job.target.case_sensitive:
         await _execute(connection, SQL.lock_variants)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
-    removed = await _affected(connection, SQL.delete, job.target.id, available)
+    removed = await _affected(connection, SQL.delete, job.target.id, available, job.id)
     await _execute(connection, SQL.find_repeated)
     return await _reject_others(connection, job, chunk, ChunkCounts(removed=removed))
 
@@ -295,13 +296,16 @@ async def _stage_spellings(connection: Connection) -> None:
 
 
 async def _import_recipients(connection: Connection, job: LeasedImport) -> ChunkCounts:
-    if job.mode == ImportMode.DELETE:
-        counted = await connection.fetchrow(SQL.delete_recipients, job.target.id, timeout=CHUNK_TIMEOUT_SECONDS)
-    else:
-        replaces = job.mode == ImportMode.REPLACE
-        counted = await connection.fetchrow(
-            SQL.add_recipients, job.target.id, job.id, replaces, timeout=CHUNK_TIMEOUT_SECONDS
-        )
+    arguments: tuple[object, ...] = job.target.id, job.id
+    match job.mode:
+        case ImportMode.DELETE:
+            statement = SQL.delete_recipients
+        case ImportMode.UNDO:
+            await _execute(connection, SQL.extend_with_staged, job.target.id)
+            statement = SQL.restore_recipients
+        case _:
+            statement, arguments = SQL.add_recipients, (*arguments, job.mode == ImportMode.REPLACE)
+    counted = await connection.fetchrow(statement, *arguments, timeout=CHUNK_TIMEOUT_SECONDS)
     return await _reject(connection, _INSERT_STAGED_REJECTIONS, ChunkCounts(**dict(counted or {})), job.id)
 
 
@@ -349,20 +353,54 @@ async def remove_missing(connection: Connection, job: LeasedImport, *, lease_sec
     Reserved codes stay and are counted at the end. Raises LeaseLost.
     """
     is_group = job.target.kind is TargetKind.GROUP
-    last: int | str | None = "" if is_group else 0
-    while last is not None:
-        async with _long_transaction(connection):
-            await _lock_target(connection, job.target)
-            if is_group:
-                removed, last = await _remove_recipients(connection, job, last)
-            else:
-                removed, last = await _remove_codes(connection, job, last)
-            await imports.record_progress(connection, job, ChunkCounts(removed=removed), lease_seconds=lease_seconds)
+    search = _Search(SQL.remove_recipients, job.id, "") if is_group else _Search(SQL.find_missing, job.id, 0)
+    async for removed in _remove(connection, job, search, lease_seconds=lease_seconds):
         yield removed
     if not is_group:
         async with _long_transaction(connection):
             kept = await connection.fetchrow(SQL.count_kept, job.target.id, job.id, timeout=CHUNK_TIMEOUT_SECONDS)
             await imports.record_kept(connection, job, **dict(kept or {}))
+
+
+async def take_back(
+    connection: Connection, job: LeasedImport, undone: Undone, *, lease_seconds: float
+) -> AsyncIterator[int]:
+    """Remove available codes that the undone import added, or recipients that are still as it added them.
+
+    Yields the number after each transaction. Raises LeaseLost.
+    """
+    is_group = job.target.kind is TargetKind.GROUP
+    search = (
+        _Search(SQL.take_back_recipients, undone.id, "")
+        if is_group
+        else _Search(SQL.find_added, undone.id, undone.first_id)
+    )
+    async for removed in _remove(connection, job, search, lease_seconds=lease_seconds):
+        yield removed
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What to remove: the statement finds it by the import, behind a code's id or an address."""
+
+    statement: str
+    import_id: UUID
+    after: int | str
+
+
+async def _remove(
+    connection: Connection, job: LeasedImport, search: _Search, *, lease_seconds: float
+) -> AsyncIterator[int]:
+    last: int | str | None = search.after
+    while last is not None:
+        async with _long_transaction(connection):
+            await _lock_target(connection, job.target)
+            if job.target.kind is TargetKind.GROUP:
+                removed, last = await _remove_recipients(connection, job, search, last)
+            else:
+                removed, last = await _remove_codes(connection, job, search, last)
+            await imports.record_progress(connection, job, ChunkCounts(removed=removed), lease_seconds=lease_seconds)
+        yield removed
 
 
 async def replace_attributes(
@@ -377,26 +415,31 @@ async def replace_attributes(
         await imports.record_progress(connection, job, ChunkCounts(), lease_seconds=lease_seconds)
 
 
-async def _remove_recipients(connection: Connection, job: LeasedImport, after: object) -> tuple[int, str | None]:
+async def _remove_recipients(
+    connection: Connection, job: LeasedImport, search: _Search, after: object
+) -> tuple[int, str | None]:
     """Remove a batch. Returns the number of removed recipients, and the last address that was considered."""
-    row = await connection.fetchrow(
-        SQL.remove_recipients, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
-    )
+    arguments = job.target.id, search.import_id, after, REMOVE_BATCH_SIZE, job.id
+    row = await connection.fetchrow(search.statement, *arguments, timeout=CHUNK_TIMEOUT_SECONDS)
     return (row["removed"], row["last"]) if row else (0, None)
 
 
-async def _remove_codes(connection: Connection, job: LeasedImport, after: object) -> tuple[int, int | None]:
+async def _remove_codes(
+    connection: Connection, job: LeasedImport, search: _Search, after: object
+) -> tuple[int, int | None]:
     """Remove a batch. Returns the number of removed codes, and the id of the last code that was considered.
 
     The codes are found before the list is locked.
     """
     ids = await connection.fetchval(
-        SQL.find_missing, job.target.id, job.id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
+        search.statement, job.target.id, search.import_id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
     )
     if job.target.case_sensitive:
         await _execute(connection, SQL.lock_variants_of, job.target.id, ids)
     available = await connection.fetchval(SQL.lock_list, job.target.id)
-    removed = await _affected(connection, SQL.remove_missing, job.target.id, ids, available)
+    removed: int = await connection.fetchval(
+        SQL.remove_codes, job.target.id, ids, available, job.id, timeout=CHUNK_TIMEOUT_SECONDS
+    )
     await connection.execute(SQL.update_counters, job.target.id, 0, removed)
     return removed, ids[-1] if ids and available else None
 
@@ -454,7 +497,7 @@ async def _dry_run_recipients(connection: Connection, target: Target, mode: Impo
         case ImportMode.REPLACE:
             total = await connection.fetchval(SQL.group_size, target.id)
             return ImportCounts(added, existing, total - existing, reasons)
-        case ImportMode.ADD:
+        case _:
             return ImportCounts(added, existing, 0, reasons)
 
 

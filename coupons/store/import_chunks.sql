@@ -193,7 +193,8 @@ CROSS JOIN LATERAL (SELECT FROM coupon WHERE coalesce(fold, lower(code COLLATE "
 -- lock_list: lock list $1; the result is the number of codes that may be removed
 SELECT available FROM coupon_list WHERE id = $1 FOR NO KEY UPDATE;
 
--- delete: delete codes of list $1 that are not assigned, in the order of their lines, at most $2: the others are reserved
+-- delete: delete codes of list $1 that are not assigned, in the order of their lines, at most $2: the others are reserved.
+-- They are kept for an undo of import $3
 WITH available AS MATERIALIZED (
     SELECT c.place
     FROM (SELECT key, variant FROM existing_code WHERE list_id = $1 AND sendout_id IS NULL ORDER BY line) k
@@ -204,7 +205,10 @@ WITH available AS MATERIALIZED (
     LIMIT $2
 ), gone AS (
     DELETE FROM coupon WHERE ctid = ANY ((SELECT array_agg(place) FROM available)::tid[]) AND sendout_id IS NULL
-    RETURNING coalesce(fold, lower(code COLLATE "C")) AS key, variant
+    RETURNING id, code, coalesce(fold, lower(code COLLATE "C")) AS key, variant
+), kept AS (
+    INSERT INTO import_removal (import_id, texts)
+    SELECT $3, array_agg(code ORDER BY id) FROM gone HAVING count(*) > 0
 )
 UPDATE existing_code k SET accepted = true FROM gone WHERE k.key = gone.key AND k.variant = gone.variant;
 
@@ -270,12 +274,24 @@ SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM (
     SELECT id FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2 AND id > $3 ORDER BY id LIMIT $4
 ) missing;
 
--- remove_missing: delete at most $3 of the codes with the ids $2, if they are still not assigned
+-- find_added: find at most $4 codes of list $1 with ids after $3 that import $2 added and that are not assigned
+SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM (
+    SELECT id FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id = $2 AND id > $3 ORDER BY id LIMIT $4
+) added;
+
+-- remove_codes: delete at most $3 of the codes with the ids $2, if they are still not assigned, and keep them for an undo of
+-- import $4; the result is their number
 WITH available AS MATERIALIZED (
     SELECT ctid AS place FROM coupon
     WHERE list_id = $1 AND id = ANY ($2::bigint[]) AND sendout_id IS NULL LIMIT $3 FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM coupon WHERE ctid = ANY ((SELECT array_agg(place) FROM available)::tid[]) AND sendout_id IS NULL
+    RETURNING id, code
+), kept AS (
+    INSERT INTO import_removal (import_id, texts)
+    SELECT $4, array_agg(code ORDER BY id) FROM gone HAVING count(*) > 0
 )
-DELETE FROM coupon WHERE ctid = ANY ((SELECT array_agg(place) FROM available)::tid[]) AND sendout_id IS NULL;
+SELECT count(*) FROM gone;
 
 -- count_kept: count the codes that import $2, which replaces list $1, could not remove: reserved and assigned codes
 SELECT (SELECT count(*) FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2) AS reserved,
@@ -289,11 +305,11 @@ UPDATE coupon_list SET total = total + $2 - $3, available = available + $2 - $3,
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY address_key ORDER BY line) AS nth FROM staged_recipient
 ), written AS (
-    INSERT INTO recipient AS r (group_id, address_key, address, attributes, import_id)
-    SELECT $1, address_key, address, attributes::jsonb, $2 FROM numbered WHERE nth = 1
+    INSERT INTO recipient AS r (group_id, address_key, address, attributes, import_id, added)
+    SELECT $1, address_key, address, attributes::jsonb, $2, true FROM numbered WHERE nth = 1
     ON CONFLICT (group_id, address_key) DO UPDATE
         SET attributes = CASE WHEN $3 THEN excluded.attributes ELSE r.attributes || excluded.attributes END,
-            import_id = excluded.import_id
+            import_id = excluded.import_id, added = false
         WHERE r.import_id IS DISTINCT FROM excluded.import_id
     RETURNING address_key, xmax = 0 AS is_new
 ), rejected AS (
@@ -304,13 +320,34 @@ WITH numbered AS (
 )
 SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS existing FROM written;
 
--- delete_recipients: delete the staged recipients
+-- extend_with_staged: add the attributes of the staged recipients to those of group $1
+UPDATE recipient_group SET attributes = ARRAY(
+    SELECT unnest(attributes) UNION SELECT jsonb_object_keys(s.attributes::jsonb) FROM staged_recipient s ORDER BY 1)
+WHERE id = $1;
+
+-- restore_recipients: add the staged recipients, which an import removed, unless the group has them again
+WITH written AS (
+    INSERT INTO recipient (group_id, address_key, address, attributes, import_id, added)
+    SELECT $1, address_key, address, attributes::jsonb, $2, true FROM staged_recipient
+    ON CONFLICT (group_id, address_key) DO NOTHING
+    RETURNING address_key
+), rejected AS (
+    INSERT INTO staged_rejection
+    SELECT s.line, (jsonb_build_object('email', s.address) || s.attributes::jsonb)::text, 'in_list'
+    FROM staged_recipient s LEFT JOIN written w USING (address_key) WHERE w.address_key IS NULL
+)
+SELECT count(*) AS added FROM written;
+
+-- delete_recipients: delete the staged recipients, and keep them for an undo of import $2
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY address_key ORDER BY line) AS nth FROM staged_recipient
 ), gone AS (
     DELETE FROM recipient r USING numbered n
     WHERE n.nth = 1 AND r.group_id = $1 AND r.address_key = n.address_key
-    RETURNING r.address_key
+    RETURNING r.address_key, r.address, r.attributes
+), kept AS (
+    INSERT INTO import_removal (import_id, texts)
+    SELECT $2, array_agg(concat_ws(E'\t', to_json(address_key), to_json(address), attributes)) FROM gone HAVING count(*) > 0
 ), rejected AS (
     INSERT INTO staged_rejection
     SELECT n.line, (jsonb_build_object('email', n.address) || n.attributes::jsonb)::text, 'not_in_list'
@@ -319,14 +356,33 @@ WITH numbered AS (
 )
 SELECT count(*) AS removed FROM gone;
 
--- remove_recipients: delete at most $4 recipients of group $1 after address $3 that are not in the file of import $2
+-- remove_recipients: delete at most $4 recipients of group $1 after address $3 that are not in the file of import $2, and
+-- keep them for an undo of import $5
 WITH target AS MATERIALIZED (
     SELECT address_key FROM recipient
     WHERE group_id = $1 AND import_id IS DISTINCT FROM $2 AND address_key > $3
     ORDER BY address_key LIMIT $4 FOR UPDATE
 ), gone AS (
     DELETE FROM recipient r USING target t WHERE r.group_id = $1 AND r.address_key = t.address_key
-    RETURNING r.address_key
+    RETURNING r.address_key, r.address, r.attributes
+), kept AS (
+    INSERT INTO import_removal (import_id, texts)
+    SELECT $5, array_agg(concat_ws(E'\t', to_json(address_key), to_json(address), attributes)) FROM gone HAVING count(*) > 0
+)
+SELECT (SELECT count(*) FROM gone) AS removed, (SELECT max(address_key) FROM target) AS last;
+
+-- take_back_recipients: delete at most $4 recipients of group $1 after address $3 that import $2 added and that no later
+-- import has changed, and keep them for an undo of import $5
+WITH target AS MATERIALIZED (
+    SELECT address_key FROM recipient
+    WHERE group_id = $1 AND import_id = $2 AND added AND address_key > $3
+    ORDER BY address_key LIMIT $4 FOR UPDATE
+), gone AS (
+    DELETE FROM recipient r USING target t WHERE r.group_id = $1 AND r.address_key = t.address_key
+    RETURNING r.address_key, r.address, r.attributes
+), kept AS (
+    INSERT INTO import_removal (import_id, texts)
+    SELECT $5, array_agg(concat_ws(E'\t', to_json(address_key), to_json(address), attributes)) FROM gone HAVING count(*) > 0
 )
 SELECT (SELECT count(*) FROM gone) AS removed, (SELECT max(address_key) FROM target) AS last;
 

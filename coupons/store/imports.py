@@ -21,15 +21,18 @@ from coupons.files.rejections import Reason, Rejected, describe, parse_reason
 from coupons.import_progress import NOTHING_READ, Published
 from coupons.paging import UnknownCursor
 from coupons.states import ImportMode, ImportPhase, ImportState, TargetKind
-from coupons.store import groups, lists, uploads
+from coupons.store import groups, lists, undo, uploads
 from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
 from coupons.store.queries import Queries
+from coupons.store.undo import Undone
 
 SQL = Queries("imports.sql")
 IMPORTS_SHOWN = 20
 INLINE = "inline"
 """The format of codes from a command: one JSON string per line, because a code may contain any character."""
 NOTHING_CHANGED = "nothing was changed"
+REMOVED = "removed"
+"""The value of INLINE for codes or recipients that another import removed. It is true for codes of a command."""
 DELETE_TIMEOUT_SECONDS = 600
 """Long enough to delete millions of rejected lines."""
 
@@ -139,6 +142,11 @@ class ImportStatus:
         return self.list or self.group or ""
 
     @property
+    def undone(self) -> UUID | None:
+        """The import that this one undoes."""
+        return undo.parse_source(self.source)
+
+    @property
     def stall(self) -> str | None:
         """Why the import is stalled and what to do, as text."""
         return describe_stall("import") if self.stalled else None
@@ -163,6 +171,8 @@ async def create(connection: Connection, command: ImportCoupons) -> None:
     if command.group is not None:
         await connection.execute(SQL.ensure_group, command.group)
     source, format_ = command.source, command.format.model_dump(exclude_defaults=True)
+    if command.mode == ImportMode.UNDO:
+        format_ = {INLINE: REMOVED}
     if command.codes is not None:
         source, format_ = await _store_inline_codes(connection, command.codes), {INLINE: True}
     arguments = (
@@ -177,6 +187,8 @@ async def check_command(connection: Connection, command: ImportCoupons) -> None:
     """Detect errors of a command before its import is created. Raises Conflict."""
     if command.list is not None:
         await get_list_target(connection, command.list)
+    if command.source and (undone := undo.parse_source(command.source)):
+        await undo.check(connection, undone, list_name=command.list, group_name=command.group)
     if (upload_id := uploads.parse_source(command.source or "")) and await uploads.find(connection, upload_id) is None:
         raise Conflict(f"there is no upload {upload_id}")
 
@@ -209,7 +221,7 @@ async def retry_command(connection: Connection, import_id: UUID, changes: Change
         found = await get(connection, import_id)
         raise Conflict(f"import {import_id} is {found.state}: only a failed import can be retried")
     if INLINE in row["format"]:
-        raise Conflict(f"import {import_id} has its codes from a command: publish them in a new command")
+        raise Conflict(f"import {import_id} has no file that can be read again: publish a new command")
     if (upload_id := uploads.parse_source(row["source"])) and await uploads.find(connection, upload_id) is None:
         raise Conflict(
             f"the file of import {import_id} is deleted: it is kept for {uploads.KEPT_HOURS} h after a failure; "
@@ -223,6 +235,14 @@ async def retry_command(connection: Connection, import_id: UUID, changes: Change
         )  # fmt: skip
     except ValidationError as error:
         raise InvalidCommand(reasons_of(error)) from None
+
+
+async def undo_command(connection: Connection, import_id: UUID, *, new_id: UUID) -> ImportCoupons:
+    """The command that undoes an import. Raises Conflict if the import does not exist."""
+    found = await get(connection, import_id)
+    return ImportCoupons(
+        id=new_id, list=found.list, group=found.group, mode=ImportMode.UNDO, source=f"{undo.SCHEME}{import_id}"
+    )
 
 
 async def _store_inline_codes(connection: Connection, codes: Iterable[str]) -> str:
@@ -271,6 +291,11 @@ async def set_columns(connection: Connection, job: LeasedImport, columns: Sequen
     await connection.execute(SQL.set_columns, job.id, job.lease_token, columns)
 
 
+async def set_columns_of_group(connection: Connection, job: LeasedImport) -> None:
+    """Let the columns of rejected recipients be those of the group."""
+    await connection.execute(SQL.set_columns_of_group, job.id, job.lease_token)
+
+
 async def set_notices(connection: Connection, job: LeasedImport, read_as: str, notices: Sequence[str]) -> None:
     """Store how the import reads its file, and what it assumed, skipped, cut or left out so far."""
     await connection.execute(SQL.set_notices, job.id, job.lease_token, read_as, notices)
@@ -316,6 +341,35 @@ async def begin_removing(connection: Connection, job: LeasedImport) -> None:
     if begun is None:
         await check_lease(connection, job)
         raise Conflict(f"no line was accepted: {NOTHING_CHANGED}; --allow-empty (allow_empty) permits it")
+
+
+async def begin_taking_back(connection: Connection, job: LeasedImport, undone: Undone) -> None:
+    """Begin the phase in which an undo removes what the undone import added. Raises LeaseLost."""
+    arguments = job.id, job.lease_token, undone.id, undone.first_id
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
+        begun = await connection.fetchval(undo.SQL.begin_taking_back, *arguments, timeout=DELETE_TIMEOUT_SECONDS)
+    if begun is None:
+        raise LeaseLost(f"import {job.id}")
+
+
+async def get_undone(connection: Connection, job: LeasedImport) -> Undone:
+    """The import that an undo takes back."""
+    undone = undo.parse_source(job.source)
+    assert undone  # noqa: S101 - a command in mode undo has such a source
+    return await undo.get(connection, undone)
+
+
+async def record_undo(connection: Connection, job: LeasedImport, undone: Undone) -> None:
+    """Store what an undo did, and what it could not take back and why."""
+    done = await get(connection, job.id)
+    if job.target.kind is TargetKind.GROUP:
+        notices = undo.notices_of_group(undone, restored=done.added, taken_back=done.removed)
+    else:
+        left = await undo.count_not_taken_back(connection, job.target.id, undone)
+        await record_kept(connection, job, reserved=left.reserved, assigned=left.assigned + left.sent)
+        notices = undo.notices_of_list(undone, left, restored=done.added, taken_back=done.removed)
+    await set_notices(connection, job, done.read_as or "", notices)
 
 
 async def finish(connection: Connection, job: LeasedImport) -> None:

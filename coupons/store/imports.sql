@@ -26,7 +26,8 @@ WHERE j.id = $1 AND j.state = 'failed';
 UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = read_bytes, claimed_lines = lines,
-    progressed_at = NULL, seen_bytes = read_bytes, done_bytes = read_bytes, to_remove = NULL
+    progressed_at = NULL, seen_bytes = read_bytes, done_bytes = read_bytes, to_remove = NULL,
+    first_id = coalesce(first_id, nextval('coupon_id_seq'))  -- before the import adds its first code
 FROM (
     SELECT j.id, j.state FROM import_job j
     WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now()) AND j.due_at <= now()
@@ -57,6 +58,10 @@ UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
 
 -- set_columns: store the columns $3 of the import's rows, for rows that are rejected
 UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
+
+-- set_columns_of_group: let the columns of rejected recipients be those of the group
+UPDATE import_job j SET columns = ARRAY['email'] || g.attributes
+FROM recipient_group g WHERE j.id = $1 AND j.lease_token = $2 AND g.id = j.group_id;
 
 -- set_notices: store how the import reads its file and what it assumed, skipped, cut or left out so far
 UPDATE import_job SET read_as = $3, notices = $4 WHERE id = $1 AND lease_token = $2;
@@ -141,7 +146,7 @@ SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(reg
        j.lines, j.blank, j.added, j.removed, j.existing, j.rejected, j.kept_reserved, j.kept_assigned,
        CASE WHEN j.state = 'running' THEN CASE WHEN j.to_remove IS NULL THEN 'reading' ELSE 'removing' END END AS phase,
        greatest(j.read_bytes, j.seen_bytes) AS read_bytes, work.done_bytes, j.total_bytes,
-       CASE WHEN j.mode = 'replace' THEN greatest(j.to_remove, j.removed) END AS to_remove,
+       CASE WHEN j.mode IN ('replace', 'undo') THEN greatest(j.to_remove, j.removed) END AS to_remove,
        j.created_at, j.finished_at,
        j.finished_at IS NULL AND greatest(j.created_at, j.due_at, j.claimed_at, j.progressed_at) < now() - make_interval(secs => $5)
            AND NOT EXISTS (SELECT FROM worker w WHERE w.alive_until > now() AND 'import' = ANY (w.roles)) AS stalled,
@@ -161,7 +166,7 @@ FROM import_job j
 LEFT JOIN coupon_list l ON l.id = j.list_id
 LEFT JOIN recipient_group g ON g.id = j.group_id
 LEFT JOIN LATERAL (SELECT id, finished_at FROM import_job earlier
-                   WHERE j.state = 'finished' AND earlier.state = 'finished' AND earlier.mode = j.mode
+                   WHERE j.state = 'finished' AND earlier.state = 'finished' AND earlier.mode = j.mode AND j.mode <> 'undo'
                      AND (earlier.list_id = j.list_id OR earlier.group_id = j.group_id)
                      AND earlier.digest = j.digest AND earlier.created_at < j.created_at
                    ORDER BY earlier.created_at LIMIT 1) same ON true

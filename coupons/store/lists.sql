@@ -79,6 +79,9 @@ DELETE FROM duplicate_code WHERE list_id = $1;
 -- delete_rejections: delete rejected lines of the list's imports, because they are codes as well
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
 
+-- delete_removals: delete what the list's imports removed and an undo could restore, because these are codes as well
+DELETE FROM import_removal WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
+
 -- bury: mark a list as deleted; its row stays because messages and sendouts refer to it
 UPDATE coupon_list SET deleted_at = now(), total = 0, available = 0 WHERE id = $1;
 

@@ -72,11 +72,11 @@ GRANT SELECT (id, name, cron, zone, command, next_at), UPDATE (next_at) ON impor
 GRANT SELECT (schedule_id, due_at, import_id), INSERT, DELETE ON import_run TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
-GRANT SELECT, INSERT, DELETE ON import_rejection TO coupons_importer;
+GRANT SELECT, INSERT, DELETE ON import_rejection, import_removal TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (size_bytes, expires_at), DELETE ON upload TO coupons_importer;
 GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes), DELETE ON recipient_group TO coupons_importer;  -- DELETE: of a failed import
-GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (attributes, import_id, added), DELETE ON recipient TO coupons_importer;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- shows whether a code was sent
 GRANT SELECT (attributes, lists) ON delivery TO coupons_importer;  -- to check an alternative text before a resume
 GRANT SELECT (id, name) ON message TO coupons_importer;
@@ -152,7 +152,8 @@ GRANT INSERT ON upload_chunk TO coupons_web;
 GRANT INSERT, UPDATE (description, shortage, alternative_text, preview_text, archived_at) ON coupon_list TO coupons_operator;
 GRANT INSERT ON message, message_list, message_file TO coupons_operator;
 GRANT SELECT ON message_file TO coupons_operator;
-GRANT DELETE ON message, message_list, message_file, recipient, import_rejection TO coupons_operator;
+GRANT DELETE ON message, message_list, message_file, recipient, import_rejection, import_removal TO coupons_operator;
+GRANT SELECT (import_id) ON import_removal TO coupons_operator;
 GRANT UPDATE (deleted_at) ON message TO coupons_operator;
 GRANT SELECT ON list_shapes TO coupons_operator;
 GRANT UPDATE (group_id, group_name) ON sendout TO coupons_operator;

@@ -14,7 +14,7 @@ from coupons import __version__
 from producers.cli.closed_output import reporting_closed_output
 from producers.cli.group import Group
 from producers.cli.groups import groups
-from producers.cli.import_again import retry_import
+from producers.cli.import_again import retry_import, undo_import
 from producers.cli.import_schedules import list_schedules, schedule_import, unschedule_import
 from producers.cli.imports import imports
 from producers.cli.lists import lists
@@ -59,8 +59,8 @@ SECTIONS = {
 }
 
 
-for command in (retry_import, schedule_import, list_schedules, unschedule_import):
-    imports.add_command(command)
+from producers.cli.import_again import retry_import, undo_import
+from producers.cli.import_schedules import list_schedules, schedule_import, unschedule_import
 
 
 class Main(Group):

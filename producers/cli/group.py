@@ -34,7 +34,9 @@ class DefaultGroup(Group):
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add the command, and list it in the help of the default command."""
         super().add_command(cmd, name)
-        rows = (f"  coupons {self.name} {each.name}: {each.get_short_help_str(60)}" for each in self.commands.values())
+        rows = (
+            f"  coupons {self.name} {each.name}\n      {each.get_short_help_str(70)}" for each in self.commands.values()
+        )
         self._default.epilog = "\b\nOther commands:\n" + "\n".join(rows)
 
     def make_context(

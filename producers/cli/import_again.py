@@ -1,20 +1,23 @@
 """`coupons import retry` and `coupons import undo`: a new import repeats a failed one, or takes an earlier one back."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID, uuid4
 
 import click
 
-from producers.cli.confirm import yes_option
+from producers.cli.confirm import confirm, is_asked, yes_option
 from producers.cli.files import format_options, parse_format
 from producers.cli.imports import allow_empty_option, finish_import, follow_options
 from producers.cli.job_id import JobId
+from producers.cli.output import counted
 from producers.cli.progress import check_timeout
 from producers.cli.runtime import asynchronous, database, on_abort, publish, settings
 
 if TYPE_CHECKING:
     from coupons.commands import ImportCoupons
     from coupons.database import Connection
+    from coupons.store.imports import ImportStatus
 
 
 @click.command("retry")
@@ -47,6 +50,46 @@ async def retry_import(
     return await finish_import(
         command.id, wait=wait, timeout_seconds=timeout_seconds, rejected=rejected, json_output=json_output
     )
+
+
+@click.command("undo")
+@click.argument("undone", metavar="ID", type=JobId("import"))
+@yes_option
+@follow_options
+@asynchronous
+async def undo_import(
+    undone: UUID, yes: bool, wait: bool, timeout_seconds: float | None, rejected: TextIO | None, id_: UUID | None,
+    json_output: bool,
+) -> int | None:  # fmt: skip
+    """Take back what an import added, and restore what it removed.
+
+    Codes are taken back while they are available, recipients while they are as the import added them. What an import
+    removed is kept for 7 days. The report has the numbers that could not be undone, and why. The result is a new
+    import, whose id is printed; it can be undone as well.
+
+    Exit code 3: some of the removed codes or recipients were not restored; `coupons show ID --rejected` prints them.
+    """
+    from coupons.store import imports
+
+    _check_options(wait=wait, timeout_seconds=timeout_seconds, rejected=rejected)
+    async with database() as connection:
+        command = await imports.undo_command(connection, undone, new_id=id_ or uuid4())
+        if is_asked(yes=yes):
+            confirm(f"Undo import {undone}?", _numbers(await imports.get(connection, undone)))
+        await _publish(connection, command)
+    return await finish_import(
+        command.id, wait=wait, timeout_seconds=timeout_seconds, rejected=rejected, json_output=json_output
+    )
+
+
+def _numbers(job: "ImportStatus") -> Iterator[str]:
+    """Yield what the undo of an import takes back and restores at most."""
+    noun = "recipient" if job.group else "code"
+    if job.added:
+        which = "as it added them" if job.group else "available"
+        yield f"take back: at most {counted(job.added, noun)} that it added to {job.target}, if still {which}"
+    if job.removed:
+        yield f"restore: at most {counted(job.removed, noun)} that it removed from {job.target}"
 
 
 def _check_options(*, wait: bool, timeout_seconds: float | None, rejected: TextIO | None) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import click
 
-from coupons.states import ImportMode, ImportPhase, ImportState
+from coupons.states import FILE_MODES, ImportMode, ImportPhase, ImportState
 from producers.cli.confirm import require_free_stdin, yes_option
 from producers.cli.dry_run import dry_run_import, review_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, parse_format, write_rejected
@@ -60,7 +60,7 @@ def import_options(command: Any) -> Any:
     """Add the options that imports into lists and into groups share."""
     for option in reversed((
         click.option(
-            "--mode", type=click.Choice([mode.value for mode in ImportMode]), default=ImportMode.ADD.value,
+            "--mode", type=click.Choice([mode.value for mode in FILE_MODES]), default=ImportMode.ADD.value,
             help="\b\nadd: add codes or recipients (default)\n"
             "replace: also remove all other available codes,\n         or all other recipients\n"
             "delete: remove these codes if available,\n        or these recipients",
@@ -231,19 +231,25 @@ def _failure(job: "ImportStatus") -> str:
     return f"{reason}; {counted(job.lines, 'line')} already processed" if job.lines else reason
 
 
-def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
-    """Print an import's result in one line, the codes that it kept, and its log."""
-    from producers.local_time import format_time
-
+def _counts_of(job: "ImportStatus") -> str:
+    if job.mode == ImportMode.UNDO:
+        return (
+            f"undo of import {job.undone}: {amount(job.removed)} taken back, {amount(job.added)} restored, "
+            f"{amount(job.rejected)} not restored"
+        )
     existing = "updated" if job.group else "unchanged"
     removed_lines = job.removed if job.mode == ImportMode.DELETE else 0
     parts = {"added": job.added, "removed": removed_lines, existing: job.existing, "blank": job.blank}
     changed = "".join(f", {amount(number)} {what}" for what, number in parts.items() if number)
+    return f"{counted(job.lines, 'line')}{changed}, {amount(job.rejected)} rejected"
+
+
+def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
+    """Print an import's result in one line, the codes that it kept, and its log."""
+    from producers.local_time import format_time
+
     reason = f": {job.reason}" if job.reason else ""
-    click.echo(
-        f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {counted(job.lines, 'line')}{changed}, "
-        f"{amount(job.rejected)} rejected"
-    )
+    click.echo(f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {_counts_of(job)}")
     if job.stall:
         click.echo(f"  {job.stall}")
     if job.mode == ImportMode.REPLACE:

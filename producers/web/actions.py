@@ -117,6 +117,17 @@ class Actions:
         await self.submit(command)
         return command
 
+    async def undo_import(self, import_id: UUID, *, new_id: UUID) -> ImportCoupons:
+        """Publish an import that undoes another one, and return its command.
+
+        Raises NotFound, Conflict, BrokerUnavailable.
+        """
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_import(connection, import_id)
+            command = await imports.undo_command(connection, import_id, new_id=new_id)
+        await self.submit(command)
+        return command
+
     async def check_sendout(self, command: StartSendout) -> SendCheck:
         """Return what the sendout would do; nothing is written. Raises Conflict."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:

@@ -84,6 +84,7 @@ class Api:
             Route("/imports/{id:uuid}/events", self.show_import_events),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
             Route("/imports/{id:uuid}/retry", self.retry_import, methods=["POST"]),
+            Route("/imports/{id:uuid}/undo", self.undo_import, methods=["POST"]),
             Route("/imports/{id:uuid}/rejections.csv", self.download_rejected_lines),
         ]
 
@@ -299,6 +300,11 @@ class Api:
         """Repeat a failed import with the changed options of the body. The response is that of a command."""
         new_id, changes = import_request.parse_json(await _read_json(request, MAX_RETRY_IMPORT_BYTES))
         return _accepted(await self._actions.retry_import(request.path_params["id"], changes, new_id=new_id))
+
+    async def undo_import(self, request: Request) -> Response:
+        """Undo an import. The body may have the id of the new import. The response is that of a command."""
+        new_id = import_request.parse_json_id(await _read_json(request, MAX_RETRY_IMPORT_BYTES))
+        return _accepted(await self._actions.undo_import(request.path_params["id"], new_id=new_id))
 
     async def download_rejected_lines(self, request: Request) -> Response:
         """Return the rejected lines as CSV, to be fixed and imported again.

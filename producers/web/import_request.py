@@ -1,6 +1,7 @@
 """Reads how an import is repeated or undone: JSON of the API, or a form of the console."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,10 +15,13 @@ from producers.web.errors import InvalidRequest
 _HEADER_CHOICES = {"yes": True, "no": False}
 
 
-class _Body(BaseModel):
+class _Id(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     id: UUID = Field(default_factory=uuid4)
+
+
+class _Body(_Id):
     format: Format = Format()
     confirmed: bool = False
     allow_empty: bool = False
@@ -28,27 +32,47 @@ def parse_json(body: bytes) -> tuple[UUID, Changes]:
 
     Fields that are omitted stay as they are in the failed import. Raises InvalidRequest.
     """
-    try:
-        read = _Body.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        raise InvalidRequest("; ".join(reasons_of(error))) from None
-    return read.id, Changes(read.format.model_dump(exclude_unset=True), read.confirmed, read.allow_empty)
+    with _validation():
+        return _changes(_Body.model_validate_json(body))
 
 
 def parse_form(fields: Mapping[str, str]) -> tuple[UUID, Changes]:
     """Return the id of the new import and the changes of a form. Raises InvalidRequest."""
-    try:
-        read = _Body.model_validate(
-            {
-                "id": fields.get("command") or uuid4(),
-                "format": parse_format(fields),
-                "confirmed": "confirmed" in fields,
-                "allow_empty": "allow_empty" in fields,
-            }
+    with _validation():
+        return _changes(
+            _Body(
+                id=parse_id(fields),
+                format=Format(**parse_format(fields)),
+                confirmed="confirmed" in fields,
+                allow_empty="allow_empty" in fields,
+            )
         )
+
+
+def parse_json_id(body: bytes) -> UUID:
+    """Return the id of the new import from `{"id": "…"}`; `{}` gives a new id. Raises InvalidRequest."""
+    with _validation():
+        return _Id.model_validate_json(body).id
+
+
+def parse_id(fields: Mapping[str, str]) -> UUID:
+    """Return the id of the new import from the field `command` of a form. Raises InvalidRequest."""
+    try:
+        return UUID(fields.get("command", ""))
+    except ValueError:
+        raise InvalidRequest("command: must be a UUID") from None
+
+
+def _changes(body: _Body) -> tuple[UUID, Changes]:
+    return body.id, Changes(body.format.model_dump(exclude_unset=True), body.confirmed, body.allow_empty)
+
+
+@contextmanager
+def _validation() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise InvalidRequest("; ".join(reasons_of(error))) from None
-    return read.id, Changes(read.format.model_dump(exclude_unset=True), read.confirmed, read.allow_empty)
 
 
 def parse_format(fields: Mapping[str, str]) -> dict[str, Any]:

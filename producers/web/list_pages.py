@@ -21,7 +21,7 @@ from coupons.store.lists import DuplicateCode
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import CHANGES, Actions, location_of
 from producers.web.errors import NotFound
-from producers.web.import_request import parse_form, parse_format
+from producers.web.import_request import parse_form, parse_format, parse_id
 from producers.web.lookups import get_group, get_list
 from producers.web.paging import next_url, parse_before
 from producers.web.request_body import FileForm, read_form
@@ -51,6 +51,7 @@ class ListPages:
             Route("/imports/{id:uuid}", self.show_import),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
             Route("/imports/{id:uuid}/retry", self.retry_import, methods=["POST"]),
+            Route("/imports/{id:uuid}/undo", self.undo_import, methods=["POST"]),
         ]
 
     # --- lists -----------------------------------------------------------------------------------------------------
@@ -144,6 +145,12 @@ class ListPages:
         """Repeat a failed import with the options of the form. A second click publishes the same command."""
         new_id, changes = parse_form(await read_form(request))
         command = await self._actions.retry_import(request.path_params["id"], changes, new_id=new_id)
+        return RedirectResponse(f"{location_of(command)}?requested", 303)
+
+    async def undo_import(self, request: Request) -> Response:
+        """Undo an import. A second click publishes the same command."""
+        new_id = parse_id(await read_form(request))
+        command = await self._actions.undo_import(request.path_params["id"], new_id=new_id)
         return RedirectResponse(f"{location_of(command)}?requested", 303)
 
 

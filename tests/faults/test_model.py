@@ -26,7 +26,7 @@ from structlog.testing import capture_logs
 from coupons.addresses import parse_address
 from coupons.commands import Command, ImportCoupons, Recipient, ResumeSendout, StartSendout
 from coupons.errors import Conflict
-from coupons.states import ImportMode, Shortage
+from coupons.states import FILE_MODES, ImportMode, Shortage
 from coupons.store.retries import Choice, Correction
 from coupons.store.uncertain import Resolution
 from tests.faults.lab import LONG
@@ -48,7 +48,7 @@ SPELLING = st.sampled_from(sorted(SPELLINGS))
 PEOPLE = st.dictionaries(st.integers(0, 7), st.sampled_from(TIERS), min_size=2).map(
     lambda them: {f"p{each}@example.org": tier for each, tier in sorted(them.items())}
 )
-MODES = st.sampled_from(ImportMode)
+MODES = st.sampled_from(FILE_MODES)
 POINTS = st.integers(1, 30)
 CONNECTION_FAULTS = st.builds(Fault, st.sampled_from(("loses the connection", "loses the reply")), POINTS)
 MAYBE_FAULT = st.none() | CONNECTION_FAULTS | st.builds(Fault, st.sampled_from(("freezes", "dies")), POINTS)

@@ -12,7 +12,7 @@ from asyncpg.connection import LoggedQuery
 from coupons.commands import ImportCoupons
 from coupons.database import Connection
 from coupons.files.codes import check_codes
-from coupons.states import ImportMode, TargetKind
+from coupons.states import FILE_MODES, ImportMode, TargetKind
 from coupons.store import import_chunks, imports, lists
 from coupons.store.import_chunks import SQL
 from coupons.store.imports import Target
@@ -138,7 +138,7 @@ def logged(connection: Connection) -> Iterator[list[str]]:
         yield queries
 
 
-@pytest.mark.parametrize("mode", ImportMode)
+@pytest.mark.parametrize("mode", FILE_MODES)
 @pytest.mark.parametrize("factor", [0, 1_000])
 async def test_only_the_search_for_existing_codes_has_the_merge_plan(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, mode: ImportMode, factor: int

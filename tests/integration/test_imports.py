@@ -23,7 +23,7 @@ from coupons.files.rejections import Reason, Rejected, streamed_rejections_csv
 from coupons.settings import Settings
 from coupons.sources import Source, SourceLimits
 from coupons.sources import source as sources
-from coupons.states import DeliveryState, ImportMode, TargetKind
+from coupons.states import FILE_MODES, DeliveryState, ImportMode, TargetKind
 from coupons.store import deliveries, groups, import_chunks, imports, lists, lookup, uploads
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.imports import ImportStatus, LeasedImport, Target
@@ -380,7 +380,7 @@ async def test_a_group_can_be_replaced_and_reduced(connection: Connection, pool:
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("step", ["import", "after import", "remove", "finish"])
-@pytest.mark.parametrize("mode", ImportMode)
+@pytest.mark.parametrize("mode", FILE_MODES)
 @pytest.mark.parametrize("into", ["list", "group"])
 async def test_an_import_resumes_after_its_worker_died(  # noqa: PLR0917 - pytest passes by name
     connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, into: str, mode: ImportMode, step: str
@@ -794,7 +794,7 @@ async def test_an_upload_that_is_too_large_is_deleted(connection: Connection) ->
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("mode", ImportMode)
+@pytest.mark.parametrize("mode", FILE_MODES)
 async def test_a_dry_run_and_the_import_reject_the_same_rows(
     connection: Connection, pool: Pool, mode: ImportMode
 ) -> None:

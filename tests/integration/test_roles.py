@@ -47,6 +47,7 @@ SQL = {
             "messages",
             "needs",
             "sendout_views",
+            "undo",
             "lookup",
             "invariants",
         ),
@@ -65,7 +66,7 @@ sendout_views.resumable
 waits.exists waits.remove
 """
 FOR_THE_CONSOLE = """
-imports.failed
+imports.failed undo.undone
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
 sendout_views.* schedules.* heartbeats.rows uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 import_schedules.put import_schedules.clock import_schedules.rows import_schedules.runs import_schedules.results
@@ -80,11 +81,11 @@ sendouts.pause sendouts.lock sendouts.unpause sendouts.cancel sendouts.lock_list
 WORK = {
     "importer": f"""
         heartbeats.* inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
-        uploads.* import_chunks.* list_shapes.* {ADMISSION}
+        uploads.* import_chunks.* list_shapes.* undo.* {ADMISSION}
         import_schedules.claim import_schedules.is_running import_schedules.advance import_schedules.has_run
         import_schedules.record_run import_schedules.delete_old_runs import_schedules.seconds_until_due
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
-        imports.holds_lease imports.set_total_bytes imports.set_columns imports.set_notices
+        imports.holds_lease imports.set_total_bytes imports.set_columns imports.set_columns_of_group imports.set_notices
         imports.record_progress imports.record_kept imports.end imports.release
         imports.count_retry imports.postpone imports.delete_old_rejections imports.renew
         imports.log_event

@@ -201,5 +201,5 @@ async def test_an_impossible_retry_has_one_clear_reason(connection: Connection, 
         await imports.retry_command(connection, uuid4(), Changes({}), new_id=uuid4())
     inline = await add_codes(connection, "a", ["X-1"])
     await connection.execute("UPDATE import_job SET state = 'failed' WHERE id = $1", inline)
-    with pytest.raises(Conflict, match="has its codes from a command"):
+    with pytest.raises(Conflict, match="has no file that can be read again"):
         await imports.retry_command(connection, inline, Changes({}), new_id=uuid4())

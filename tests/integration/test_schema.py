@@ -113,6 +113,7 @@ INSERT INTO list_shapes VALUES (1, '[]');
 INSERT INTO import_schedule (id, name, cron, zone, command, next_at)
 VALUES (gen_random_uuid(), 'nightly', '0 3 * * *', 'UTC', '{}', now());
 INSERT INTO import_run (schedule_id, due_at, reason) SELECT id, now(), 'x' FROM import_schedule;
+INSERT INTO import_removal (import_id, texts) SELECT id, '{x}' FROM import_job;
 INSERT INTO imported_chunk SELECT 1, decode(repeat('ab', 32), 'hex'), id, 0 FROM import_job WHERE list_id = 1;
 INSERT INTO delivery_attempt SELECT id, 1, 1, 'deferred', '4' FROM sendout;
 INSERT INTO rate_limit (name, next_mail_at) VALUES ('mail', now());
@@ -177,6 +178,8 @@ FORBIDDEN = {
     f"SET skipped = true, reason = NULL, import_id = {NEW_ID}",
     "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
     "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
+    "import_removal_pkey: a removal twice": "INSERT INTO import_removal OVERRIDING SYSTEM VALUE "
+    "SELECT * FROM import_removal",
     "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",
     "sendout_list_pkey: a sendout's list twice": "INSERT INTO sendout_list SELECT * FROM sendout_list",
     "delivery_batch_pkey: a batch twice": "INSERT INTO delivery_batch SELECT * FROM delivery_batch",
@@ -200,6 +203,7 @@ FORBIDDEN = {
     "imported_chunk_list_id_fkey: an imported chunk of no list": "UPDATE imported_chunk SET list_id = 9",
     "import_event_import_id_fkey: an event of no import": f"UPDATE import_event SET import_id = {NEW_ID}",
     "import_rejection_import_id_fkey: a line of no import": f"UPDATE import_rejection SET import_id = {NEW_ID}",
+    "import_removal_import_id_fkey: a removal of no import": f"UPDATE import_removal SET import_id = {NEW_ID}",
     "sendout_message_id_fkey: a sendout of no message": "UPDATE sendout SET message_id = 9",
     "sendout_group_id_fkey: a sendout to no group": "UPDATE sendout SET group_id = 9",
     "message_exists: a sendout of a deleted message": "INSERT INTO message "

@@ -1,0 +1,144 @@
+"""Undoing imports: a new import takes back what an earlier one added, and restores what it removed.
+
+The new import has the mode undo and the source `import:<id>`. Its text is what the earlier import removed. It adds this
+again, then it removes what the earlier import added. docs/decisions/0024 has the reasons.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from coupons.database import Connection, Pool, affected
+from coupons.errors import Conflict
+from coupons.states import TargetKind
+from coupons.store.queries import Queries
+
+SQL = Queries("undo.sql")
+SCHEME = "import:"
+KEPT_DAYS = 7
+KEPT_SECONDS = KEPT_DAYS * 86_400.0
+MARGIN_SECONDS = 3_600.0
+"""How much longer removed codes are kept than undo is allowed: a worker accepts an undo a moment before the limit."""
+DELETE_BATCH_ROWS = 100
+"""Rows of up to 20,000 codes that one transaction of the sweep deletes."""
+COUNT_TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """The import that is undone. Codes of its own have ids above `first_id`, unless a later import has kept them."""
+
+    id: UUID
+    first_id: int
+    added: int
+    existing: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotTakenBack:
+    """The numbers of codes that an undo could not take back."""
+
+    reserved: int
+    assigned: int
+    sent: int
+
+
+def parse_source(source: str) -> UUID | None:
+    """The id in `import:<id>`. None for another kind of source."""
+    return UUID(source.removeprefix(SCHEME)) if source.startswith(SCHEME) else None
+
+
+async def check(connection: Connection, import_id: UUID, *, list_name: str | None, group_name: str | None) -> None:
+    """Check that the import into this list or group can be undone now. Raises Conflict."""
+    row = await _fetch(connection, import_id)
+    if row["is_gone"]:
+        raise Conflict(f"the list or group of import {import_id} is deleted")
+    if (row["list"], row["group"]) != (list_name, group_name):
+        raise Conflict(f"import {import_id} is into {row['list'] or row['group']}, not {list_name or group_name}")
+    if not row["has_ended"]:
+        raise Conflict(f"import {import_id} is {row['state']}: wait for its end, or cancel it, before undoing it")
+    if not row["added"] and not row["removed"]:
+        raise Conflict(f"import {import_id} has added and removed nothing")
+    if row["first_id"] is None:
+        raise Conflict(f"import {import_id} is from an earlier version, which cannot undo it")
+    if row["removed"] and not row["is_kept"]:
+        raise Conflict(f"import {import_id} ended more than {KEPT_DAYS} days ago: what it removed is deleted")
+
+
+async def get(connection: Connection, import_id: UUID) -> Undone:
+    """The import, for an undo that was accepted."""
+    row = await _fetch(connection, import_id)
+    return Undone(**{name: row[name] for name in ("id", "first_id", "added", "existing", "removed")})
+
+
+async def _fetch(connection: Connection, import_id: UUID) -> asyncpg.Record:
+    row = await connection.fetchrow(SQL.undone, import_id, KEPT_SECONDS)
+    if row is None:
+        raise Conflict(f"there is no import {import_id}")
+    return row
+
+
+async def iter_text(connection: "Connection | Pool", import_id: UUID, kind: TargetKind) -> AsyncIterator[bytes]:
+    """What the import removed, as the text of an import: one code as JSON per line, or one recipient.
+
+    The text begins with a blank line, because no text of an import is empty.
+    """
+    yield b"\n"
+    number = 0
+    while row := await connection.fetchrow(SQL.next_removal, import_id, number):
+        texts = map(json.dumps, row["texts"]) if kind is TargetKind.LIST else row["texts"]
+        yield "".join(f"{text}\n" for text in texts).encode()
+        number = row["number"]
+
+
+async def count_not_taken_back(connection: Connection, list_id: int, undone: Undone) -> NotTakenBack:
+    arguments = list_id, undone.id, undone.first_id
+    row = await connection.fetchrow(SQL.not_taken_back, *arguments, timeout=COUNT_TIMEOUT_SECONDS)
+    return NotTakenBack(**dict(row or {}))
+
+
+def notices_of_list(undone: Undone, left: NotTakenBack, *, restored: int, taken_back: int) -> list[str]:
+    """What an undo did with codes, and what it could not take back and why. Rejected lines say what is not restored."""
+    gone = max(0, undone.added - taken_back - left.reserved - left.assigned - left.sent)
+    reasons = {
+        "reserved for sendouts": left.reserved,
+        "assigned to recipients": left.assigned,
+        "already sent": left.sent,
+        "removed since, or kept by a later replacement": gone,
+    }
+    return [
+        *_summary(undone, "code", restored=restored, taken_back=taken_back),
+        *(f"not taken back: {number:,} {why}" for why, number in reasons.items() if number),
+    ]
+
+
+def notices_of_group(undone: Undone, *, restored: int, taken_back: int) -> list[str]:
+    """What an undo did with recipients, and what it could not take back and why."""
+    changed = max(0, undone.added - taken_back)
+    return [
+        *_summary(undone, "recipient", restored=restored, taken_back=taken_back),
+        *([f"not taken back: {changed:,} changed or removed since"] if changed else ()),
+        *([f"{undone.existing:,} updated recipients keep their present attributes"] if undone.existing else ()),
+    ]
+
+
+def _summary(undone: Undone, noun: str, *, restored: int, taken_back: int) -> Iterator[str]:
+    if undone.added:
+        yield f"took back {taken_back:,} of {_count(undone.added, noun)} that the import added"
+    if undone.removed:
+        yield f"restored {restored:,} of {_count(undone.removed, noun)} that the import removed"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+async def delete_old(connection: Connection) -> None:
+    """Delete what imports removed more than KEPT_DAYS ago, in batches."""
+    deleted = DELETE_BATCH_ROWS
+    while deleted == DELETE_BATCH_ROWS:
+        deleted = affected(await connection.execute(SQL.delete_old, KEPT_SECONDS + MARGIN_SECONDS, DELETE_BATCH_ROWS))
