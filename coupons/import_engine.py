@@ -419,7 +419,7 @@ async def _check_shapes(
 
 
 def _can_be_wrong(target: Target, mode: ImportMode) -> bool:
-    return target.kind is TargetKind.LIST and mode != ImportMode.DELETE
+    return target.kind is TargetKind.LIST and mode in (ImportMode.ADD, ImportMode.REPLACE)
 
 
 async def _remove_missing(

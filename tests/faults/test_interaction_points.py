@@ -32,7 +32,12 @@ async def receive_command(model: Model, worker: Worker) -> Coroutine[Any, Any, A
 
 async def import_codes(model: Model, worker: Worker) -> Coroutine[Any, Any, Any]:
     codes = model.new_codes(len(PEOPLE))
-    await model.receive(ImportCoupons(id=model.new_id(), list="b", mode=ImportMode.REPLACE, codes=codes), worker)
+    await model.receive(
+        ImportCoupons(
+            id=model.new_id(), list="b", mode=ImportMode.REPLACE, codes=codes, confirmed=True, allow_empty=True
+        ),
+        worker,
+    )
     return worker.importer.step()
 
 

@@ -227,7 +227,9 @@ class AnyOrderMachine(RuleBasedStateMachine):
     ) -> Command:
         """Import codes into a list: its own, or those `of` any list."""
         codes = codes_of(of or name, numbers, spelling)
-        command = ImportCoupons(id=self.model.new_id(), list=name, mode=mode, codes=codes)
+        command = ImportCoupons(
+            id=self.model.new_id(), list=name, mode=mode, codes=codes, confirmed=True, allow_empty=True
+        )
         return self.publish(command, queued=queued, which=which, fault=fault)
 
     @precondition(lambda self: self.free)
@@ -244,7 +246,9 @@ class AnyOrderMachine(RuleBasedStateMachine):
         self, *, people: People, mode: ImportMode, queued: bool, which: int, fault: Fault | None
     ) -> Command:
         source = self.run(self.model.upload(people))
-        command = ImportCoupons(id=self.model.new_id(), group=GROUP, mode=mode, source=source)
+        command = ImportCoupons(
+            id=self.model.new_id(), group=GROUP, mode=mode, source=source, confirmed=True, allow_empty=True
+        )
         return self.publish(command, queued=queued, which=which, fault=fault)
 
     def publish(self, command: ImportCoupons, *, queued: bool, which: int, fault: Fault | None) -> Command:

@@ -42,7 +42,9 @@ async def accept_codes(model: Model, name: str, *numbers: int, spelling: str = "
 
 async def accept_group(model: Model, people: People, mode: ImportMode = ImportMode.ADD) -> UUID:
     source = await model.upload(people)
-    return await accept_import(model, ImportCoupons(id=model.new_id(), group=GROUP, mode=mode, source=source))
+    return await accept_import(
+        model, ImportCoupons(id=model.new_id(), group=GROUP, mode=mode, source=source, confirmed=True, allow_empty=True)
+    )
 
 
 async def start(model: Model, message: Message, *, to: People | None = None, after: tuple[UUID, ...] = ()) -> UUID:

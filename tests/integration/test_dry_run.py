@@ -16,7 +16,7 @@ from coupons.files.rejections import Reason, Rejected, parse_reason
 from coupons.settings import Settings
 from coupons.sources import Source, SourceLimits
 from coupons.sources import source as sources
-from coupons.states import DeliveryState, ImportMode, TargetKind
+from coupons.states import FILE_MODES, DeliveryState, ImportMode, TargetKind
 from coupons.store import deliveries, groups, imports, invariants
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.import_chunks import ImportCounts
@@ -60,7 +60,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @EXAMPLES
-@given(stock=STOCKS, lines=LINES, mode=st.sampled_from(ImportMode))
+@given(stock=STOCKS, lines=LINES, mode=st.sampled_from(FILE_MODES))
 async def test_a_dry_run_of_codes_is_what_the_import_does(
     connection: Connection, pool: Pool, stock: Stock, lines: Sequence[str], mode: ImportMode
 ) -> None:
@@ -77,7 +77,7 @@ async def test_a_dry_run_of_codes_is_what_the_import_does(
 
 
 @EXAMPLES
-@given(known=st.integers(0, 8), lines=LINES, mode=st.sampled_from(ImportMode))
+@given(known=st.integers(0, 8), lines=LINES, mode=st.sampled_from(FILE_MODES))
 async def test_a_dry_run_of_recipients_is_what_the_import_does(
     connection: Connection, pool: Pool, known: int, lines: Sequence[str], mode: ImportMode
 ) -> None:

@@ -88,13 +88,13 @@ async def test_many_codes_are_probed_once_per_code(connection: Connection) -> No
     assert "Index Scan coupon_code" in found
 
 
-@pytest.mark.parametrize("statement", ["take_over", "delete", "remove_missing"])
+@pytest.mark.parametrize("statement", ["take_over", "delete", "remove_codes"])
 async def test_codes_are_changed_by_their_ctid(connection: Connection, list_id: int, statement: str) -> None:
     """With statistics, a join with the codes to change would read the whole table for each chunk."""
     arguments = {
         "take_over": (list_id, NO_IMPORT),
-        "delete": (list_id, 10),
-        "remove_missing": (list_id, [1, 2, 3], 10),
+        "delete": (list_id, 10, NO_IMPORT),
+        "remove_codes": (list_id, [1, 2, 3], 10, NO_IMPORT),
     }[statement]
     await connection.execute("ANALYZE coupon")
     found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), *arguments)
@@ -102,19 +102,19 @@ async def test_codes_are_changed_by_their_ctid(connection: Connection, list_id: 
     assert not any(node == "Seq Scan" for node in found[found.index("Tid Scan") + 1 :] if "coupon" in node)
 
 
-@pytest.mark.parametrize(("statement", "limit"), [("take_over", NO_IMPORT), ("delete", 10)])
+@pytest.mark.parametrize(("statement", "arguments"), [("take_over", (NO_IMPORT,)), ("delete", (10, NO_IMPORT))])
 async def test_changed_codes_are_matched_by_hash(
-    connection: Connection, list_id: int, statement: str, limit: object
+    connection: Connection, list_id: int, statement: str, arguments: tuple[object, ...]
 ) -> None:
     """The planner expects one changed code; a nested loop would scan the existing codes for each of many."""
-    found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), list_id, limit)
+    found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), list_id, *arguments)
     assert "Hash Join" in found
 
 
-@pytest.mark.parametrize(("statement", "limit"), [("take_over", NO_IMPORT), ("delete", 10)])
+@pytest.mark.parametrize(("statement", "arguments"), [("take_over", (NO_IMPORT,)), ("delete", (10, NO_IMPORT))])
 @pytest.mark.parametrize("statistics", ["none", "new"])
 async def test_codes_to_change_are_found_by_the_index_of_codes(
-    connection: Connection, list_id: int, statement: str, limit: object, statistics: str
+    connection: Connection, list_id: int, statement: str, arguments: tuple[object, ...], statistics: str
 ) -> None:
     """The index of available codes would be read from the beginning for each code: 10 minutes for 60,000 codes."""
     if statistics == "none":
@@ -123,7 +123,7 @@ async def test_codes_to_change_are_found_by_the_index_of_codes(
         await connection.execute("UPDATE pg_class SET reltuples = 0 WHERE relname IN ('coupon_code', 'coupon_free')")
     else:
         await connection.execute("ANALYZE coupon")
-    found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), list_id, limit)
+    found = await plan(connection, SQL.hash_plan, getattr(SQL, statement), list_id, *arguments)
     assert [node for node in found if node.startswith("Index")] == ["Index Scan coupon_code"]
 
 

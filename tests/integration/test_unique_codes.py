@@ -13,7 +13,7 @@ from coupons.commands import ImportCoupons
 from coupons.database import TRANSIENT_ERRORS, Connection, connect
 from coupons.files.codes import check_codes, fold
 from coupons.files.rejections import rejections_csv
-from coupons.states import DeliveryState, ImportMode, TargetKind
+from coupons.states import FILE_MODES, DeliveryState, ImportMode, TargetKind
 from coupons.store import deliveries, import_chunks, imports, invariants, lists, lookup
 from coupons.store.deliveries import DeliveryResult
 from coupons.store.imports import LeasedImport, Target
@@ -290,7 +290,7 @@ async def test_a_replace_that_removes_a_code_does_not_deadlock_with_a_batch(
 # --- dry runs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ImportMode)
+@pytest.mark.parametrize("mode", FILE_MODES)
 @pytest.mark.parametrize("case_sensitive", [False, True])
 async def test_a_dry_run_gives_the_same_reasons(connection: Connection, mode: ImportMode, case_sensitive: bool) -> None:
     """A dry run compares spellings and other lists as the import does."""
