@@ -12,8 +12,7 @@ import structlog
 from coupons import failpoints
 from coupons.database import Connection, Pool
 from coupons.settings import Settings
-whose last worker died just before the end, resumes interrupted sendouts, creates the imports of recurring imports, and
-deletes stale uploads, old rejections and removed codes that no undo can restore any more.
+from coupons.store import deliveries, import_schedules, imports, sendouts, uncertain, undo, uploads
 from workers.auto_resume import auto_resume
 from workers.nudges import Nudges
 from workers.sendout_end import log_end, log_first_part

@@ -59,8 +59,8 @@ SECTIONS = {
 }
 
 
-from producers.cli.import_again import retry_import, undo_import
-from producers.cli.import_schedules import list_schedules, schedule_import, unschedule_import
+for command in (undo_import, retry_import, schedule_import, list_schedules, unschedule_import):
+    imports.add_command(command)
 
 
 class Main(Group):
