@@ -202,7 +202,7 @@ async def _report(connection: "Connection", job: "ImportStatus", rejected: TextI
     from coupons.store import imports
 
     if job.state != ImportState.FINISHED:
-        raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}")
+        raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}{_remedy(job)}")
     if rejected:
         await write_rejected(rejected, imports.iter_rejections(connection, job.id), job.columns)
     if not quiet:
@@ -229,6 +229,13 @@ def _failure(job: "ImportStatus") -> str:
     """Return the reason, and how many lines were already processed: committed lines stay."""
     reason = f": {job.reason}" if job.reason else ""
     return f"{reason}; {counted(job.lines, 'line')} already processed" if job.lines else reason
+
+
+def _remedy(job: "ImportStatus") -> str:
+    """Return how the import can be repeated, if its file is kept."""
+    if job.state == ImportState.FAILED and job.source.startswith("upload:"):
+        return f"; repeat it with other options: coupons import retry {job.id}"
+    return ""
 
 
 def _counts_of(job: "ImportStatus") -> str:
