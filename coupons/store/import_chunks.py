@@ -181,7 +181,8 @@ async def import_chunk(
         else:
             counts = await _import_codes(connection, job, chunk)
             await connection.execute(SQL.update_counters, job.target.id, counts.added, counts.removed)
-            if counts.removed or (chunk.shapes and (counts.added or job.mode == ImportMode.REPLACE)):
+            changes_shapes = chunk.shapes and (counts.added or job.mode == ImportMode.REPLACE)
+            if counts.removed or changes_shapes or job.mode == ImportMode.UNDO:
                 await list_shapes.record(connection, job.target.id, job.mode, chunk.shapes)
         await imports.record_progress(
             connection, job, counts, blank=chunk.blank, position=position, lease_seconds=lease_seconds
@@ -441,6 +442,8 @@ async def _remove_codes(
         SQL.remove_codes, job.target.id, ids, available, job.id, timeout=CHUNK_TIMEOUT_SECONDS
     )
     await connection.execute(SQL.update_counters, job.target.id, 0, removed)
+    if removed and job.mode == ImportMode.UNDO:
+        await list_shapes.record(connection, job.target.id, job.mode, ())
     return removed, ids[-1] if ids and available else None
 
 

@@ -65,9 +65,9 @@ async def store_unknown(connection: Connection, list_id: int) -> None:
 async def record(connection: Connection, list_id: int, mode: ImportMode, file: Profile) -> None:
     """Extend the shapes of a list, in the transaction that changes its codes and locks the list.
 
-    An import that deletes codes makes them unknown.
+    An import that deletes codes, or undoes another one, makes them unknown.
     """
-    if mode == ImportMode.DELETE:
+    if mode in (ImportMode.DELETE, ImportMode.UNDO):
         await connection.execute(SQL.forget, list_id)
         return
     known = await _get(connection, list_id) if mode == ImportMode.ADD else ()

@@ -127,6 +127,16 @@ async def test_an_undo_keeps_spellings(connection: Connection, pool: Pool) -> No
     assert await connection.fetch("SELECT code, fold FROM coupon ORDER BY id") == before
 
 
+async def test_the_list_forgets_the_shape_of_codes_that_are_taken_back(connection: Connection, pool: Pool) -> None:
+    """Otherwise the same wrong file would not be noticed the next time."""
+    await add_list(connection, "a", 100)
+    done = await import_text(connection, pool, "\n".join(f"{number:08}-X" for number in range(60)))
+    await undo_import(connection, pool, done)
+    again = await start_import(connection, "\n".join(f"{number:08}-X" for number in range(60)), is_reviewed=False)
+    found = await run_worker(connection, pool, again)
+    assert (found.state, "do not look like the 100 codes of a" in (found.reason or "")) == ("failed", True)
+
+
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("place", ["import.committed", "import.removing", "import.complete"])
 async def test_a_killed_undo_is_continued(
