@@ -112,7 +112,7 @@ def notices_of_list(undone: Undone, left: NotTakenBack, *, restored: int, taken_
     }
     return [
         *_summary(undone, "code", restored=restored, taken_back=taken_back),
-        *(f"not taken back: {number:,} {why}" for why, number in reasons.items() if number),
+        *(f"not undone: {number:,} {why}" for why, number in reasons.items() if number),
     ]
 
 
@@ -121,7 +121,7 @@ def notices_of_group(undone: Undone, *, restored: int, taken_back: int) -> list[
     changed = max(0, undone.added - taken_back)
     return [
         *_summary(undone, "recipient", restored=restored, taken_back=taken_back),
-        *([f"not taken back: {changed:,} changed or removed since"] if changed else ()),
+        *([f"not undone: {changed:,} changed or removed since"] if changed else ()),
         *([f"{undone.existing:,} updated recipients keep their present attributes"] if undone.existing else ()),
     ]
 

@@ -104,7 +104,7 @@ def test_one_command_imports_codes_and_recipients(open_shop: Shop) -> None:
     for target in ((), ("--list", "a", "--group", "b")):
         assert "exactly one of --list and --group" in open_shop.coupons("import", people, *target, code=WRONG_USAGE).err
     undone = open_shop.coupons("import", "undo", done["id"], "--wait", "--json").json
-    assert (undone["removed"], undone["notices"][1:]) == (0, ["not taken back: 1 changed or removed since"])
+    assert (undone["removed"], undone["notices"][1:]) == (0, ["not undone: 1 changed or removed since"])
 
 
 def test_a_file_may_be_named_like_a_command(open_shop: Shop) -> None:

@@ -87,9 +87,9 @@ async def test_codes_that_are_not_available_are_not_taken_back(connection: Conne
     assert (found.removed, found.kept_reserved, found.kept_assigned) == (4, 3, 1)
     assert found.notices == [
         "took back 4 of 10 codes that the import added",
-        "not taken back: 3 reserved for sendouts",
-        "not taken back: 1 already sent",
-        "not taken back: 2 removed since, or kept by a later replacement",
+        "not undone: 3 reserved for sendouts",
+        "not undone: 1 already sent",
+        "not undone: 2 removed since, or kept by a later replacement",
     ]
     await sendouts.cancel(connection, sendout)
     assert (await run_worker(connection, pool, await start_undo(connection, done))).removed == 3
@@ -210,7 +210,7 @@ async def test_a_recipient_that_was_changed_since_is_not_taken_back(connection: 
     await import_text(connection, pool, "email\nc@x.org\n", ImportMode.DELETE, group="g")
     found = await undo_import(connection, pool, done)
     assert found.notices == [
-        "took back 1 of 3 recipients that the import added", "not taken back: 2 changed or removed since"
+        "took back 1 of 3 recipients that the import added", "not undone: 2 changed or removed since"
     ]  # fmt: skip
     assert list(await people(connection)) == ["b@x.org"]
 
