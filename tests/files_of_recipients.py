@@ -192,6 +192,10 @@ COLUMNS = (
         text("Kontakt;Ort", f"{ADA};Köln"),
         refused="specify the address column with --column (the columns are 1 'Kontakt', 2 'Ort'; column 1 contains",
     ),
+    Case(
+        "unknown-with-numbers", text("Contact 1;City 2", "x;y"), refused="(the columns are 1 'Contact 1', 2 'City 2')"
+    ),
+    Case("unknown-without-header", text("Ada;0171 123456", "Bob;2"), refused="--column (the file has 2 columns)"),
     Case("unknown-address-column-named", text("Kontakt;Ort", f"{ADA};Köln"), ("--column", "kontakt"), accepted=(ADA,)),
     Case(
         "no-such-column",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from coupons.files.address_lines import find_address
 from coupons.files.columns import get_columns, header_words, list_columns, notice, shown_column
 from coupons.files.decoding import FileError
-from coupons.files.format import looks_like_header
 
 
 def find_address_column(
@@ -75,10 +74,15 @@ def _others(header: Sequence[str], address: int, filled: Sequence[int]) -> list[
 def _none_found(header: Sequence[str], filled: Sequence[int]) -> str:
     """The error if no name is known. The names are shown, unless the first line may be a row of values."""
     columns = list_columns(header)
-    if "@" in "".join(header) or not (filled or looks_like_header(header)):
+    if any(map(_may_be_value, header)):
         columns = f"the file has {len(header)} column{'' if len(header) == 1 else 's'}"
     hint = f"; column {filled[0] + 1} contains addresses" if len(filled) == 1 else ""
     return f"no column is named email; specify the address column with --column ({columns}{hint})"
+
+
+def _may_be_value(cell: str) -> bool:
+    """Whether a cell may be an address, a code or a phone number, which no error shows."""
+    return "@" in cell or re.search(r"\d\D?\d\D?\d", cell) is not None
 
 
 def is_address_name(cell: str) -> bool:

@@ -134,6 +134,8 @@ class RecipientReader:
         has_header = file_format.header if file_format.header is not None else not any(map(find_address, top.cells))
         width = len(top.cells) if has_header else max(len(row.cells) for row in rows[titles:])
         header = [cell.strip() for cell in top.cells] if has_header else [""] * width
+        if _report_columns(header):  # a spreadsheet makes the header as wide as a row with too many cells
+            width = len(header := _without_empty_end(header))
         body = rows[titles + has_header :]
         if self._table and self._table.kind == "txt":
             self._plan = _list_plan(header, body, file_format, top.line)
@@ -360,8 +362,11 @@ def _escape(values: Sequence[str]) -> Sequence[str]:
 
 def _report_columns(header: Sequence[str]) -> set[int]:
     """The indices of the columns line and reason if this is a CSV of rejected rows. Only the outer columns count."""
-    return (
-        {0, len(header) - 1}
-        if (normalized_header(header[0]), normalized_header(header[-1])) == ("line", "reason")
-        else set()
-    )
+    names = _without_empty_end(header)
+    is_report = names and (normalized_header(names[0]), normalized_header(names[-1])) == ("line", "reason")
+    return {0, len(names) - 1} if is_report else set()
+
+
+def _without_empty_end(header: Sequence[str]) -> list[str]:
+    """The names up to the last column that has one."""
+    return list(header[: max((place + 1 for place, name in enumerate(header) if name.strip()), default=0)])

@@ -258,22 +258,38 @@ def test_unfixed_rows_are_rejected_again_and_fixed_rows_keep_their_attributes(
     ]
 
 
+def converted(cell: str) -> str:
+    """The cell as a spreadsheet saves it."""
+    if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?(E[+-]?[0-9]+)?", cell, re.IGNORECASE):
+        return f"{float(cell.replace(',', '.')):g}"
+    return cell.upper() if cell.lower() in ("true", "false") else cell
+
+
 ANSI = ["cp1252", "cp1250", "cp1251"]
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, VALUES, VALUES), min_size=1, max_size=8),
+    st.lists(
+        st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, VALUES, VALUES, st.sampled_from(["", "", "x", "1"])),
+        min_size=1,
+        max_size=8,
+    ),
     st.sampled_from(ANSI),
     st.sampled_from([";", ",", "\t"]),
 )
 def test_unfixed_rows_are_rejected_again_after_other_programs_saved_them(
-    cells: list[tuple[str, str, str]], encoding: str, separator: str
+    cells: list[tuple[str, str, str, str]], encoding: str, separator: str
 ) -> None:
-    """A spreadsheet drops the quotes and the byte order mark; an editor replaces letters that ANSI does not have."""
+    """A spreadsheet drops the quotes and the byte order mark, fills up all rows and converts numbers.
+
+    An editor replaces letters that ANSI does not have.
+    """
     rejected = read("email;a;b\n" + "".join(map(csv_row, cells)))[1].rejected
     report = "".join(rejections_csv(rejected, ("email", "a", "b"))).removeprefix("\ufeff")
     saved = io.StringIO()
-    csv.writer(saved, delimiter=separator).writerows(csv.reader(io.StringIO(report), delimiter=";"))
+    lines = [[converted(cell) for cell in row] for row in csv.reader(io.StringIO(report), delimiter=";")]
+    width = max(map(len, lines))
+    csv.writer(saved, delimiter=separator).writerows(row + [""] * (width - len(row)) for row in lines)
     again = read(saved.getvalue().encode(encoding, "replace").decode(encoding), piece=1_000)[1]
     assert not again.addresses
     assert len(again.rejected) == len(rejected)
