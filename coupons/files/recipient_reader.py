@@ -39,6 +39,10 @@ _PLAIN_ADDRESS = re.compile(
 )
 _SIGNS = ("<", ";", ",", "ailto:")  # of an address with something around it
 
+_LOST_DIGITS = re.compile(
+    "-?\\d\\.\\d+E\\+\\d+\ufffd"
+).fullmatch  # a number cell of a spreadsheet (coupons/sheets/numbers.py)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedRecipients:
@@ -322,7 +326,9 @@ def _check_row(cell: str, attributes: Sequence[str]) -> Address | _Problem | Non
         address = parse_address(cell.strip())  # a spreadsheet keeps a line break at the end of a cell
     except AddressError as error:
         return _Problem(Reason.BAD_ADDRESS, error.reason)
-    return _Problem(Reason.CONTROL) if _has_damage(attributes) else address
+    if _has_damage(attributes):
+        return _Problem(Reason.EXCEL if any(map(_LOST_DIGITS, attributes)) else Reason.CONTROL)
+    return address
 
 
 def _has_damage(attributes: Sequence[str]) -> bool:
