@@ -17,6 +17,9 @@ from coupons.sources.limits import SourceLimits
 from coupons.sources.source import SourceError, SourceUnavailable
 from coupons.sources.threads import run_in_thread
 
+PROGRAM = ("-P", "-m", "coupons.sheets")
+"""-P: the current folder may contain files with the names of modules."""
+
 _MILLION = 1_000_000
 _DOCUMENTS = ("[Content_Types].xml", "META-INF/manifest.xml", "mimetype", "content.xml", "Index/Document.iwa")
 """Each zip that is a document has one of these files. The process says what kind of document it is."""
@@ -65,7 +68,7 @@ async def open_spreadsheet(
 
 def _start(file: FileIO, options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - the options are JSON and not interpreted by a shell
-        [sys.executable, "-P", "-m", "coupons.sheets", options],
+        [sys.executable, *PROGRAM, options],
         stdin=file,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # a traceback may contain cells

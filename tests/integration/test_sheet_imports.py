@@ -1,5 +1,6 @@
 """Imports of spreadsheets follow the rules of imports of CSV files, also after a crash."""
 
+import json
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -119,3 +120,19 @@ async def test_an_import_of_a_spreadsheet_resumes_after_a_crash(
     found = await status_of(connection, import_id)
     assert (found.state, found.lines, found.added, found.blank) == ("finished", 1_000, 900, 100)
     assert len(await codes_of(connection)) == 900
+
+
+async def test_recipients_of_a_spreadsheet_are_not_lost_over_a_cell(connection: Connection, pool: Pool) -> None:
+    """Line breaks in cells become blanks, an empty first column is left out, and a damaged number rejects its row."""
+    table: Table = [
+        [None, "E-Mail", "Straße", "Customer"], [None, "a@example.org", "Weg 1\n12345 Köln", "007"],
+        [None, "b@example.org", None, 1234567890123456], [None, "c@example.org"],
+    ]  # fmt: skip
+    import_id = await start_import(connection, xlsx({"People": table}), group="people")
+    assert await worker(pool).step() == NO_PAUSE
+    found = await status_of(connection, import_id)
+    assert (found.state, found.reason, found.added) == ("finished", None, 2)
+    rejected = [(each.line, each.reason) async for each in imports.iter_rejections(connection, import_id)]
+    assert rejected == [(3, Reason.EXCEL)]
+    stored = await connection.fetchval("SELECT attributes FROM recipient WHERE address = 'a@example.org'")
+    assert json.loads(stored) == {"strasse": "Weg 1 12345 Köln", "customer": "007"}

@@ -2,11 +2,14 @@
 
 import csv
 import datetime as dt
+import gc
 import gzip
 import io
 import json
+import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import pytest
 import xlsxwriter
@@ -24,8 +27,9 @@ from coupons.sheets.__main__ import iter_frames
 from coupons.sheets.numbers import DAMAGED, number_text, plain_number
 from coupons.sheets.ods import MIME_TYPE
 from coupons.sheets.workbook import LINE_BREAK, Limits
-from coupons.sources import PIECE_BYTES, Source, SourceError, SourceLimits, Text
+from coupons.sources import PIECE_BYTES, Source, SourceError, SourceLimits, SourceUnavailable, Text, spreadsheet
 from tests.spreadsheets import Cell, Table, make_zip, ods, ods_parts, xls, xlsx, xlsx_parts
+from tests.waiting import until
 
 LIMITS = Limits(max_bytes=1_000_000_000, max_ratio=200)
 WRITERS: dict[str, Callable[[Mapping[str, Table]], bytes]] = {"xlsx": xlsx, "xls": xls, "ods": ods}
@@ -479,3 +483,43 @@ async def test_a_page_of_a_host_is_refused_with_its_name() -> None:
     """A page that a host sends instead of a file is refused, and the error contains the host."""
     with pytest.raises(SourceError, match=r"^codes.csv, which shop.example sent, looks like a web page"):
         await whole(read_text(b"<!DOCTYPE html><html>", "codes.csv", host="shop.example"))
+
+
+async def test_an_ended_process_is_retried_and_a_crash_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system ends the process, a later retry may help. If the process fails, each retry would fail."""
+    content = xlsx({"Codes": [["A1"]]})
+    for command, error in (("os.kill(os.getpid(), 9)", SourceUnavailable), ("os.abort()", SourceError)):
+        monkeypatch.setattr(spreadsheet, "PROGRAM", ("-c", f"import os; {command}"))
+        with pytest.raises(error, match=r"^codes.xlsx"):
+            await whole(read_text(content))
+
+
+async def test_a_process_ends_with_its_reader() -> None:
+    """An import that stops in the middle of a sheet leaves no process."""
+    text = read_text(xlsx({"Codes": [[f"CODE-{number:07}", "x" * 90] for number in range(40_000)]}))
+    pieces = aiter(text)
+    assert len(await anext(pieces)) == PIECE_BYTES
+    assert children()
+    await pieces.aclose()  # type: ignore[attr-defined]  # an asynchronous generator
+    del pieces, text
+    gc.collect()
+    await until(lambda: not children())
+
+
+def children() -> list[str]:
+    found = [path.read_text(encoding="ascii").split() for path in Path("/proc/self/task").glob("*/children")]
+    return [pid for pids in found for pid in pids if b"coupons.sheets" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_memory_does_not_grow_with_an_xlsx_file() -> None:
+    """A sheet of 60,000 rows with two texts takes as much memory as one of 600."""
+    peaks = []
+    for rows in (600, 60_000):
+        table = [[f"CODE-{number:07}", f"{'x' * 40}{number}"] for number in range(rows)]
+        file = io.BytesIO(xlsx({"Codes": table}))
+        tracemalloc.start()
+        for _ in iter_frames(file, None, LIMITS):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 4 * PIECE_BYTES
