@@ -1,6 +1,5 @@
 """Imports of spreadsheets follow the rules of imports of CSV files, also after a crash."""
 
-import json
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -105,14 +104,13 @@ async def test_an_import_of_a_spreadsheet_resumes_after_a_crash(
     def die(name: str) -> None:
         nonlocal calls
         calls += name == "import.committed"
-        if calls == 4:
+        if calls == 20:
             raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(failpoints, "hit", die)
-        with pytest.raises(BaseException) as caught:
+        with pytest.raises((Killed, BaseExceptionGroup)):
             await worker(pool).step()
-        assert caught.group_contains(Killed) if isinstance(caught.value, BaseExceptionGroup) else True
     interrupted = await status_of(connection, import_id)
     assert 0 < interrupted.lines < 1_000
     await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE finished_at IS NULL")
@@ -135,4 +133,4 @@ async def test_recipients_of_a_spreadsheet_are_not_lost_over_a_cell(connection: 
     rejected = [(each.line, each.reason) async for each in imports.iter_rejections(connection, import_id)]
     assert rejected == [(3, Reason.EXCEL)]
     stored = await connection.fetchval("SELECT attributes FROM recipient WHERE address = 'a@example.org'")
-    assert json.loads(stored) == {"strasse": "Weg 1 12345 Köln", "customer": "007"}
+    assert stored == {"strasse": "Weg 1 12345 Köln", "customer": "007"}

@@ -70,6 +70,20 @@ async def test_a_file_is_fetched(reply: Reply) -> None:
     assert "Accept-Encoding: identity\r\n" in head
 
 
+async def test_a_login_page_is_refused_with_the_name_of_its_host() -> None:
+    """A host that answers with a page instead of the file sent no list, and the error names the host and the remedy."""
+    for page, what in (
+        (b"<!DOCTYPE html>\n<html><title>Login</title></html>", "a web page"),
+        (b'{"error": 1}', "JSON"),
+    ):
+        async with serving({FILE: Reply(page)}) as server:
+            with pytest.raises(SourceError) as caught:
+                await content(f"{server.url}{FILE}?token=hidden", limits(server))
+        assert str(caught.value).startswith(
+            f"codes.csv, which localhost sent, looks like {what}, not a list of codes or recipients: "
+        )
+
+
 async def test_a_compressed_file_is_decompressed() -> None:
     """A compressed file is decompressed, whatever its name."""
     async with serving({FILE: Reply(gzip.compress(CODES))}) as server:
