@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupons.addresses import Address, AddressError, parse_address
@@ -158,10 +158,11 @@ def test_names_in_any_script_are_attributes(name: str) -> None:
     assert people(f"email,name\na@example.org,{name}\n") == [("a@example.org", {"name": name})]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, VALUES, VALUES), min_size=1, max_size=8))
 def test_a_row_is_checked_independently(rows: list[tuple[str, str, str]]) -> None:
     """The fast path by columns and the check row by row give the same result."""
-    checked = read("email;a;b\n" + "".join(map(csv_row, rows)))[1]
+    checked = read("email;a;b\n" + "".join(map(csv_row, rows)), piece=500)[1]
     accepted = dict(
         zip(checked.lines, zip(checked.addresses, checked.keys, checked.attributes, strict=True), strict=True)
     )
@@ -237,6 +238,7 @@ def test_a_cell_of_a_rejected_row_can_be_stored_and_shown() -> None:
     ]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, VALUES, VALUES), min_size=1, max_size=8))
 def test_unfixed_rows_are_rejected_again_and_fixed_rows_keep_their_attributes(
     cells: list[tuple[str, str, str]],
@@ -245,7 +247,7 @@ def test_unfixed_rows_are_rejected_again_and_fixed_rows_keep_their_attributes(
 
     A fixed row keeps each attribute unchanged, except one that was the cause of the rejection.
     """
-    rejected = read("email;a;b\n" + "".join(map(csv_row, cells)))[1].rejected
+    rejected = read("email;a;b\n" + "".join(map(csv_row, cells)), piece=500)[1].rejected
     again = reimport(rejected)
     assert not again.addresses
     assert [each.reason for each in again.rejected] == [each.reason for each in rejected]
@@ -268,6 +270,7 @@ def converted(cell: str) -> str:
 ANSI = ["cp1252", "cp1250", "cp1251"]
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, VALUES, VALUES, st.sampled_from(["", "", "x", "1"])),
@@ -284,7 +287,7 @@ def test_unfixed_rows_are_rejected_again_after_other_programs_saved_them(
 
     An editor replaces letters that ANSI does not have.
     """
-    rejected = read("email;a;b\n" + "".join(map(csv_row, cells)))[1].rejected
+    rejected = read("email;a;b\n" + "".join(map(csv_row, cells)), piece=500)[1].rejected
     report = "".join(rejections_csv(rejected, ("email", "a", "b"))).removeprefix("\ufeff")
     saved = io.StringIO()
     lines = [[converted(cell) for cell in row] for row in csv.reader(io.StringIO(report), delimiter=";")]
