@@ -160,7 +160,11 @@ async def test_a_program_uploads_a_file_and_publishes_its_import(
     job = (await site.get(f"/api/imports/{command['id']}")).json()
     assert (job["state"], job["added"], job["list"], job["group"]) == ("finished", 200_000, "spring-10", None)
     log = (await site.get(f"/api/imports/{command['id']}/events")).json()
-    assert [event["text"] for event in log] == ["claimed by w", "reading spring.txt as txt, utf-8", "finished"]
+    assert [event["text"] for event in log] == [
+        "claimed by w",
+        "reading spring.txt as txt, utf-8, first code COD•-•••••••••",
+        "finished",
+    ]
     assert (await site.get("/api/lists/spring-10/imports")).json() == [job]
 
 
