@@ -153,7 +153,8 @@ class _SheetReader:
         elif name == self._cell_name:
             self._is_in_cell = False
             if self._parts:
-                self._fill(self._column)
+                if self._column != len(self._cells):
+                    self._fill(self._column)
                 self._cells.append(self._value_of(self._kind, self._style, "".join(self._parts)))
         elif name == self._row_name:
             self._ended.append((self._row, self._cells))
@@ -165,7 +166,8 @@ class _SheetReader:
             self._parts.append(data)
 
     def _start_row(self, attributes: dict[str, str]) -> None:
-        row = _integer(attributes["r"]) if "r" in attributes else self._row + 1
+        place = attributes.get("r")
+        row = self._row + 1 if place is None else int(place) if place.isdigit() else _integer(place)
         if not self._row < row <= MAX_ROWS:
             raise DAMAGED
         self._row, self._cells = row, []
@@ -193,7 +195,7 @@ class _SheetReader:
     def _value_of(self, kind: str, style: str, value: str) -> str:
         match kind:
             case "s":
-                return self._texts[_integer(value)]
+                return self._texts[int(value) if value.isdigit() else _integer(value)]
             case "" | "n":
                 return self._number(style, value)
             case "inlineStr" | "str":
@@ -235,9 +237,10 @@ class _Texts:
         self._data = mmap.mmap(self._file.fileno(), end, access=mmap.ACCESS_READ) if end else b""
 
     def __getitem__(self, index: int) -> str:
-        if not 0 <= index < len(self._ends) - 1:
-            raise DAMAGED
-        return self._data[self._ends[index] : self._ends[index + 1]].decode()
+        try:
+            return self._data[self._ends[index] : self._ends[index + 1]].decode()
+        except IndexError:
+            raise DAMAGED from None
 
 
 def _iter_shared_texts(package: Package, name: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.acceptance.processes import REJECTED_LINES
 from tests.acceptance.system import Shop, codes
+from tests.spreadsheets import Table, xlsx
 
 
 def in_list(shop: Shop, name: str) -> list[str]:
@@ -193,3 +194,24 @@ def test_a_csv_file_is_read_by_column(open_shop: Shop) -> None:
     arguments = ("import", found, "--list", "csv", "--column", "Gutschein", "--encoding", "cp1252", "--wait", "--json")
     assert open_shop.coupons(*arguments).json["added"] == 2
     assert in_list(open_shop, "csv") == ["BÄR-1", "BÄR-2"]
+
+
+def test_a_spreadsheet_is_imported_like_a_csv_file(open_shop: Shop) -> None:
+    """The dry run and the import report the same lines, and an unknown sheet is refused before any upload."""
+    open_shop.coupons("list", "create", "sheets")
+    table: Table = [["code", "value"], ["00123", 5], ["00124", 5], [], [1234567890123456, 5]]
+    file = open_shop.file("codes.xlsx", xlsx({"Notes": [["see the next sheet"]], "Codes": table}))
+    refused = open_shop.coupons("import", file, "--list", "sheets", "--sheet", "Kodes", "--wait", code=1)
+    assert refused.err.strip().endswith(
+        "codes.xlsx has no sheet 'Kodes': the sheets are 1 'Notes', 2 'Codes' (--sheet)"
+    )
+    arguments = ("import", file, "--list", "sheets", "--sheet", "Codes", "--json")
+    dry = open_shop.coupons(*arguments, "--dry-run", code=REJECTED_LINES).json
+    run = open_shop.coupons(*arguments, "--wait", code=REJECTED_LINES).json
+    assert (dry["lines"], dry["new"], dry["blank"], dry["excel"]) == (4, 2, 1, 1)
+    assert (run["lines"], run["added"], run["blank"], run["rejected"]) == (4, 2, 1, 1)
+    assert dry["read_as"] == run["read_as"]
+    assert dry["read_as"].startswith("xlsx, sheet 'Codes', column 1, with a header")
+    rejected = open_shop.coupons("show", run["id"], "--rejected").out.splitlines()[1]
+    assert rejected.startswith('5;"1.23456789012346E+15')
+    assert in_list(open_shop, "sheets") == ["00123", "00124"]
