@@ -5,7 +5,7 @@ be dropped silently. So a line that could be both is refused, with the option th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from coupons.files.codes import violation
@@ -225,7 +225,7 @@ def _has_other_names(row: HeadRow, rest: Sequence[HeadRow], column: int) -> bool
 
 
 def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
-    """Whether the cell has another shape than the codes below it: True, False for a doubt, None for the same shape."""
+    """Whether the cell has another shape than most codes below it: True, False for a doubt, None for the same shape."""
     text, _ = unwrap(cell)
     if not text or violation(text) or is_missing(text) or is_total(text) or is_address(text):
         return None  # it is rejected with its reason
@@ -233,13 +233,19 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
         return True
     if not values:
         return False if " " in text and not _digits(text) else None
-    no_digit = not _digits(text) and all(map(_digits, values))
-    blank = " " in text and not any(" " in each for each in values)
-    style = _style(text) is not None and _style(text) not in {_style(each) for each in values}
+    styles = [style for style in map(_style, values) if style]
+    no_digit = not _digits(text) and _are_most(map(_digits, values))
+    blank = " " in text and _are_most(" " not in each for each in values)
+    style = _style(text) is not None and _are_most(each != _style(text) for each in styles)
     length = len(values) > 2 and {len(each) for each in values} != {len(text)} and len({*map(len, values)}) == 1
     if no_digit + blank + style > 1 and (len(values) > 1 or blank):
         return True
     return False if no_digit or blank or (style and (length or not _digits(text))) else None
+
+
+def _are_most(found: Iterable[bool]) -> bool:
+    values = list(found)
+    return 2 * sum(values) > len(values)
 
 
 def _digits(text: str) -> bool:

@@ -172,7 +172,8 @@ class CodeChecker:
                 checked.add(line, value, None)
             else:
                 code = self._code(value)
-                checked.add(line, code, *self._violation(code))
+                lost = self._rules.is_report and has_lost_characters(value)
+                checked.add(line, code, *((Reason.LOST, "") if lost else self._violation(code)))
         return checked.as_codes()
 
     def _code(self, value: str) -> str:
@@ -187,8 +188,6 @@ class CodeChecker:
     def _violation(self, code: str) -> tuple[Reason | None, str]:
         """The reason why the text is not a code of this file, and the detail of the reason."""
         rules = self._rules
-        if rules.is_report and has_lost_characters(code):
-            return Reason.LOST, ""
         if reason := violation(code) or self._other_line(code):
             return reason, ""
         if not rules.is_report and has_spelled_characters(code):

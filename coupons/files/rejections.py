@@ -258,15 +258,13 @@ def has_spelled_characters(text: str) -> bool:
     return _SPELLED.search(text) is not None
 
 
-def has_lost_characters(text: str) -> bool:
-    """Whether a text of a report may have lost characters: ? or U+FFFD replaces them, or UTF-8 was read as cp1252."""
-    if text.isascii():
-        return "?" in text
-    return "?" in text or "\ufffd" in text or _is_misread(text)
+def has_lost_characters(cell: str) -> bool:
+    """Whether a cell of a report, as it is in the file, has lost characters.
+
+    ? or U+FFFD replaces them, or UTF-8 was read as another encoding: "Ü" became "Ãœ".
+    """
+    return "?" in cell or (not cell.isascii() and ("\ufffd" in cell or _MISREAD(cell) is not None))
 
 
-def _is_misread(text: str) -> bool:
-    try:
-        return text.encode("cp1252").decode("utf-8") != text
-    except UnicodeError:
-        return False
+# The first byte of "Ü" in UTF-8, as encodings of Western and Central Europe read it.
+_MISREAD = re.compile("[ÃĂ├√][^ -~]").search
