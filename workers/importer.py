@@ -109,6 +109,7 @@ class Importer:
 
     async def _check(self, connection: Connection, job: LeasedImport) -> bytes:
         """Run the import dry, and return the digest of its text. Raises Conflict if it must not begin."""
+        await imports.log_event(connection, job.id, "checking the numbers before anything is changed")
         async with open_import_source(self._pool, job, self._limits) as source:
             return await import_engine.check_import(
                 connection, job, source, self._limits, max_lines=self._settings.import_max_lines

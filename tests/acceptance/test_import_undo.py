@@ -71,7 +71,7 @@ def test_a_script_sees_the_numbers_of_a_replacement_and_is_stopped(open_shop: Sh
     """Without a terminal nothing is asked, but a file that is mostly rejected needs --yes. Nothing changes before."""
     open_shop.coupons("list", "create", "safe")
     open_shop.import_codes("safe", codes("SAFE", 2))
-    file = open_shop.file("mostly-bad.txt", f"SAFE-NEW\n{BAD}")
+    file = open_shop.file("mostly-bad.txt", f"SAFE-90001\n{BAD}")
     arguments = ("import", file, "--list", "safe", "--mode", "replace", "--wait")
     refused = open_shop.coupons(*arguments, code=FAILED)
     assert "4 lines: 1 new, 3 invalid" in refused.err
@@ -79,7 +79,7 @@ def test_a_script_sees_the_numbers_of_a_replacement_and_is_stopped(open_shop: Sh
     assert "3 of 4 lines would be rejected, more than half: nothing was changed" in refused.err
     assert in_list(open_shop, "safe") == codes("SAFE", 2)
     assert open_shop.coupons(*arguments, "--yes", code=REJECTED_LINES).out
-    assert in_list(open_shop, "safe") == ["SAFE-NEW"]
+    assert in_list(open_shop, "safe") == ["SAFE-90001"]
 
 
 def test_a_replacement_leaves_nothing_only_if_it_is_allowed(open_shop: Shop) -> None:
