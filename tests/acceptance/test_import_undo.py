@@ -71,10 +71,13 @@ def test_a_script_sees_the_numbers_of_a_replacement_and_is_stopped(open_shop: Sh
     """Without a terminal nothing is asked, but a file that is mostly rejected needs --yes. Nothing changes before."""
     open_shop.coupons("list", "create", "safe")
     open_shop.import_codes("safe", codes("SAFE", 2))
-    file = open_shop.file("mostly-bad.txt", f"SAFE-90001\n{BAD}")
+    open_shop.coupons("list", "create", "safe-elsewhere")
+    elsewhere = codes("ELSEWHERE", 3)
+    open_shop.import_codes("safe-elsewhere", elsewhere)
+    file = open_shop.file("mostly-bad.txt", "\n".join(["SAFE-90001", *elsewhere]))
     arguments = ("import", file, "--list", "safe", "--mode", "replace", "--wait")
     refused = open_shop.coupons(*arguments, code=FAILED)
-    assert "4 lines: 1 new, 3 invalid" in refused.err
+    assert "4 lines: 1 new, 3 already in list safe-elsewhere" in refused.err
     assert "to be removed: 2 codes not in the file" in refused.err
     assert "3 of 4 lines would be rejected, more than half: nothing was changed" in refused.err
     assert in_list(open_shop, "safe") == codes("SAFE", 2)

@@ -28,13 +28,13 @@ def test_every_rejected_line_is_explained(open_shop: Shop) -> None:
     table = open_shop.coupons("show", result.json["id"], "--rejected").out.removeprefix("\ufeff")
     rows = list(csv.DictReader(io.StringIO(table), delimiter=";"))
     assert [row["line"] for row in rows] == ["3", "4", "5", "6", "7"]
-    assert [row["code"] for row in rows[:3]] == ["https://shop.example.org/10", "GOOD-1", "1.2E+11"]
+    assert [row["code"] for row in rows[:3]] == ["https://shop.example.org/10", "GOOD-1", "'1.2E+11"]
     assert rows[0]["reason"] == "looks like a URL"
     assert "duplicate" in rows[1]["reason"]
     assert "spreadsheet" in rows[2]["reason"]
     assert "200" in rows[3]["reason"]
     assert "placeholder" in rows[4]["reason"]
-    fixed = open_shop.file("fixed.csv", table.replace("1.2E+11", "120000000000"))
+    fixed = open_shop.file("fixed.csv", table.replace("'1.2E+11", "120000000000"))
     again = open_shop.coupons("import", fixed, "--list", "rejects", "--wait", "--json", code=REJECTED_LINES).json
     assert (again["added"], again["rejected"]) == (1, 4)
     assert in_list(open_shop, "rejects") == ["120000000000", "GOOD-1", "GOOD-2"]
@@ -43,7 +43,8 @@ def test_every_rejected_line_is_explained(open_shop: Shop) -> None:
 def test_without_json_the_first_rejected_lines_are_on_stderr(open_shop: Shop) -> None:
     """The result and how the file was read are on stdout, the first rejected lines and where to find all on stderr."""
     open_shop.coupons("list", "create", "rejects-shown")
-    result = open_shop.import_codes("rejects-shown", ["A", *["https://x.example.org"] * 7], code=REJECTED_LINES)
+    lines = ["SHOWN-1", *["https://x.example.org"] * 7]
+    result = open_shop.import_codes("rejects-shown", lines, "--no-header", code=REJECTED_LINES)
     assert [line.strip().partition(" as ")[0] for line in result.out.splitlines()[1:]] == ["read"]
     assert "1 added, 7 rejected" in result.out
     assert "line 2: looks like a URL" in result.err
