@@ -8,5 +8,7 @@ SEPARATOR = "\t"
 FRAME = struct.Struct(">cII")
 """The head of a frame: its kind, how many millionths of the sheet were read, and the size of its content."""
 
-SHEET, TEXT, END, REFUSED = b"S", b"T", b"E", b"R"
-"""The kinds of frames: the chosen sheet (JSON), a part of the text, the end with notices (JSON), an error message."""
+SHEET, TEXT, END, REFUSED, UNAVAILABLE = b"S", b"T", b"E", b"R", b"U"
+"""The kinds of frames: the chosen sheet (JSON), a part of the text, the end with notices (JSON), an error message that
+does not or may change with a later retry.
+"""

@@ -17,10 +17,10 @@ from typing import BinaryIO
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
-from coupons.sheets import END, FRAME, REFUSED, SEPARATOR, SHEET, TEXT
+from coupons.sheets import END, FRAME, REFUSED, SEPARATOR, SHEET, TEXT, UNAVAILABLE
 from coupons.sheets.ods import MIME_TYPE, Ods
 from coupons.sheets.package import Package
-from coupons.sheets.workbook import DAMAGED, Limits, Reading, Rows, Sheet, SheetError, Workbook, not_a_table
+from coupons.sheets.workbook import DAMAGED, DiskError, Limits, Reading, Rows, Sheet, SheetError, Workbook, not_a_table
 from coupons.sheets.xlsx import Xlsx
 
 MAX_MEMORY = 512 * 1_048_576
@@ -52,6 +52,8 @@ def iter_frames(file: BinaryIO, chosen: str | int | None, limits: Limits) -> Ite
         yield from _iter_frames(file, chosen, limits)
     except SheetError as error:
         yield REFUSED, 0, str(error).encode()
+    except DiskError as error:
+        yield UNAVAILABLE, 0, str(error).encode()
     except MemoryError:
         yield REFUSED, 0, b"needs too much memory: save the sheet as .xlsx or CSV"
     except BrokenPipeError:
@@ -156,6 +158,8 @@ def _notices(workbook: Workbook, sheet: Sheet, reading: Reading, chosen: str | i
         yield f"sheet {sheet.name!r} is hidden"
     if reading.hidden_rows:
         yield f"{reading.hidden_rows} hidden row{'s were' if reading.hidden_rows > 1 else ' was'} read as well"
+    if reading.missing_results:
+        yield f"{reading.missing_results} formulas without a stored result are empty: save the file in a spreadsheet"
     if reading.merged_ranges:
         yield f"merged cells ({reading.merged_ranges} ranges): only the first cell of a range has its text"
 

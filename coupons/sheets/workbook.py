@@ -18,6 +18,10 @@ class SheetError(UserError):
     """The spreadsheet cannot be read. The text continues the name of the file, and contains no cell."""
 
 
+class DiskError(UserError):
+    """The table of texts cannot be written to a temporary file at present. The text continues the name of the file."""
+
+
 def not_a_table(what: str) -> SheetError:
     return SheetError(str(Content(what, "save the table as .xlsx, .ods or CSV")))
 
@@ -48,6 +52,7 @@ class Reading:
 
     done: float = 0.0
     hidden_rows: int = 0
+    missing_results: int = 0
     merged_ranges: int = 0
 
 

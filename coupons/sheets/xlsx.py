@@ -14,7 +14,17 @@ from urllib.parse import unquote
 
 from coupons.sheets.numbers import BUILT_IN_FORMATS, MAX_DIGITS, NumberText, number_text, plain_number
 from coupons.sheets.package import Package, create_parser, list_elements, local_name
-from coupons.sheets.workbook import DAMAGED, MAX_COLUMNS, MAX_ROWS, Reading, Rows, Sheet, cell_text, not_a_table
+from coupons.sheets.workbook import (
+    DAMAGED,
+    MAX_COLUMNS,
+    MAX_ROWS,
+    DiskError,
+    Reading,
+    Rows,
+    Sheet,
+    cell_text,
+    not_a_table,
+)
 
 _OTHERS = {"word": "a Word document", "ppt": "a PowerPoint file", "visio": "a Visio drawing"}
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
@@ -98,10 +108,11 @@ class _SheetReader:
         self._since_1904 = since_1904
         self._columns: dict[str, int] = {}
         self._ended: list[tuple[int, list[str]]] = []
-        self._row = self._column = 0
+        self._row = 0
+        self._column = -1
         self._cells: list[str] = []
         self._kind = self._style = ""
-        self._is_in_cell = self._is_in_text = False
+        self._is_in_cell = self._is_in_text = self._is_formula = False
         self._parts: list[str] = []
         self._parser = create_parser()
         self._parser.StartElementHandler = self._start_document
@@ -116,9 +127,9 @@ class _SheetReader:
         if local_name(name) != "worksheet":
             raise DAMAGED
         prefix = name.removesuffix("worksheet")
-        self._row_name, self._cell_name, self._value_name, self._text_name, self._phonetic_name, self._merged_name = (
-            prefix + each for each in ("row", "c", "v", "t", "rPh", "mergeCell")
-        )
+        self._row_name, self._cell_name, self._value_name = (prefix + each for each in ("row", "c", "v"))
+        self._text_name, self._formula_name = prefix + "t", prefix + "f"
+        self._phonetic_name, self._merged_name = prefix + "rPh", prefix + "mergeCell"
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._characters
@@ -130,6 +141,8 @@ class _SheetReader:
             self._is_in_text = self._is_in_cell
         elif name == self._row_name:
             self._start_row(attributes)
+        elif name == self._formula_name:
+            self._is_formula = True
         elif name == self._phonetic_name:
             self._is_in_cell = False
         elif name == self._merged_name:
@@ -138,10 +151,11 @@ class _SheetReader:
     def _start_cell(self, attributes: dict[str, str]) -> None:
         self._kind, self._style = attributes.get("t", ""), attributes.get("s", "")
         self._is_in_cell = True
+        self._is_formula = False
         self._parts.clear()
         place = attributes.get("r")
         if place is None:
-            self._column = len(self._cells)
+            self._column += 1
         else:
             letters = place.rstrip("0123456789")
             found = self._columns.get(letters)
@@ -152,7 +166,9 @@ class _SheetReader:
             self._is_in_text = False
         elif name == self._cell_name:
             self._is_in_cell = False
-            if self._parts:
+            if not self._parts:
+                self._reading.missing_results += self._is_formula
+            else:
                 if self._column != len(self._cells):
                     self._fill(self._column)
                 self._cells.append(self._value_of(self._kind, self._style, "".join(self._parts)))
@@ -170,7 +186,7 @@ class _SheetReader:
         row = self._row + 1 if place is None else int(place) if place.isdigit() else _integer(place)
         if not self._row < row <= MAX_ROWS:
             raise DAMAGED
-        self._row, self._cells = row, []
+        self._row, self._column, self._cells = row, -1, []
         if attributes.get("hidden") in {"1", "true"}:
             self._reading.hidden_rows += 1
 
@@ -226,14 +242,17 @@ class _Texts:
 
     def __init__(self, texts: Iterator[str]) -> None:
         self._ends = array("Q", [0])
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as this object
         end = 0
-        for text in texts:
-            data = text.encode()
-            end += len(data)
-            self._file.write(data)
-            self._ends.append(end)
-        self._file.flush()
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as this object
+            for text in texts:
+                data = text.encode()
+                end += len(data)
+                self._file.write(data)
+                self._ends.append(end)
+            self._file.flush()
+        except OSError as error:
+            raise DiskError(f"cannot be unpacked in TMPDIR: {error.strerror}") from error
         self._data = mmap.mmap(self._file.fileno(), end, access=mmap.ACCESS_READ) if end else b""
 
     def __getitem__(self, index: int) -> str:

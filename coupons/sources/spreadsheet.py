@@ -11,7 +11,7 @@ from io import FileIO
 from typing import IO
 from zipfile import ZipFile
 
-from coupons.sheets import END, FRAME, REFUSED, SHEET
+from coupons.sheets import END, FRAME, REFUSED, SHEET, UNAVAILABLE
 from coupons.sources.compression import Part
 from coupons.sources.limits import SourceLimits
 from coupons.sources.source import SourceError, SourceUnavailable
@@ -48,7 +48,7 @@ async def open_spreadsheet(
 
     Raises:
         SourceError: the file is no spreadsheet, encrypted, damaged or too large, or has no such sheet.
-        SourceUnavailable: another program has ended the process.
+        SourceUnavailable: another program has ended the process, or the disk is full.
     """
     options = {"sheet": sheet, "max_bytes": limits.max_bytes, "max_ratio": limits.max_ratio}
     file.seek(0)
@@ -90,6 +90,8 @@ class _Frames:
         kind, done, content = await run_in_thread(self._read, interrupt=self._process.kill)
         if kind == REFUSED:
             raise SourceError(f"{self._name} {content.decode()}")
+        if kind == UNAVAILABLE:
+            raise SourceUnavailable(f"{self._name} {content.decode()}")
         return kind, done, content
 
     def _read(self) -> tuple[bytes, int, bytes]:

@@ -6,6 +6,7 @@ import gc
 import gzip
 import io
 import json
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,7 +23,7 @@ from coupons.files.code_reader import CodeReader
 from coupons.files.format import FileFormat
 from coupons.files.rejections import Reason
 from coupons.settings import Settings
-from coupons.sheets import END, REFUSED, SEPARATOR, TEXT
+from coupons.sheets import END, REFUSED, SEPARATOR, TEXT, UNAVAILABLE
 from coupons.sheets.__main__ import iter_frames
 from coupons.sheets.numbers import DAMAGED, number_text, plain_number
 from coupons.sheets.ods import MIME_TYPE
@@ -147,6 +148,12 @@ def test_a_number_format_decides_what_is_shown(code: str, number: float, text: s
     assert number_text(code)(number) == text
 
 
+def test_a_workbook_may_count_days_from_1904() -> None:
+    """Old workbooks of macOS count days from 1904."""
+    assert number_text("yyyy-mm-dd", since_1904=True)(0.0) == "1904-01-01"
+    assert number_text("yyyy-mm-dd", since_1904=True)(44560.0) == "2025-12-31"
+
+
 @given(st.integers(-(10**15) + 1, 10**15 - 1))
 def test_a_whole_number_keeps_all_digits(number: int) -> None:
     """A whole number of at most 15 digits is read exactly."""
@@ -232,6 +239,22 @@ def test_an_xlsx_of_any_program_is_read() -> None:
         ["A B", "in"], [], ["", "A1_x000D_", "0.333333333333333", "#N/A"],
         ["2026-12-31 10:00:00", "2025-12-31", *[""] * 24, "TRUE"],
     ]  # fmt: skip
+
+
+def test_a_formula_without_a_stored_result_is_mentioned() -> None:
+    """Some libraries write formulas without their results. Such a cell is empty, and a notice counts them."""
+    content = xlsx_parts("<row><c t='str'><f>B1</f></c><c><f>1+1</f><v>2</v></c></row>")
+    assert rows_of(content) == [["", "2"]]
+    assert notices_of(content) == [
+        "1 formulas without a stored result are empty: save the file in a spreadsheet",
+    ]
+
+
+def test_a_full_disk_is_no_damage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If the texts cannot be written to a temporary file, the import is retried later."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    frames = frames_of(xlsx({"Codes": [["A1"]]}))
+    assert frames[UNAVAILABLE].decode().startswith("cannot be unpacked in TMPDIR: ")
 
 
 def test_an_ods_repeats_cells_and_rows() -> None:
