@@ -114,7 +114,8 @@ class Dialect:
             text,
             delimiter=self.separator,
             lineterminator=self.line_end,
-            quoting=csv.QUOTE_ALL if self.quotes_all else csv.QUOTE_MINIMAL,
+            # csv does not quote a line feed if lines end in CR alone
+            quoting=csv.QUOTE_ALL if self.quotes_all or self.line_end == "\r" else csv.QUOTE_MINIMAL,
         )
         writer.writerows([["Spring campaign"] + [""] * (len(rows[0]) - 1)] * (self.has_title and len(rows[0]) > 1))
         writer.writerows(rows)
