@@ -1,7 +1,7 @@
 """Measures the wrong-list guard on generated lists: how often it asks about files for the right list and a wrong one.
 
 `python -m bench.code_shapes` prints the rates. A shop has two to six lists, and each list has a generator of codes in
-one of the STYLES. Lists get batches by turns, of 30 to 500 codes. Then each list gets its next batch (right), and the
+one of the STYLES. Lists get batches by turns, of 10 to 500 codes. Then each list gets its next batch (right), and the
 next batch of another list (wrong). All is drawn from one seed.
 """
 

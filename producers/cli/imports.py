@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from coupons.states import FILE_MODES, ImportMode, ImportPhase, ImportState
-from producers.cli.confirm import require_free_stdin, yes_option
+from producers.cli.confirm import require_free_stdin
 from producers.cli.dry_run import dry_run_import, review_import
 from producers.cli.files import FileOrUrl, format_options, format_volume, parse_format, write_rejected
 from producers.cli.group import DefaultGroup
@@ -68,7 +68,11 @@ def import_options(command: Any) -> Any:
         click.option(
             "--dry-run", is_flag=True, help="Report what would happen to each line without importing.",
         ),
-        yes_option,
+        click.option(
+            "--yes", is_flag=True,
+            help="Skip confirmation; also import codes that look like those of another list, and replace or delete"
+            " although most lines are rejected.",
+        ),
         allow_empty_option,
         follow_options,
         format_options,

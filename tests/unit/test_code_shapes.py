@@ -153,5 +153,5 @@ def test_the_rates_on_the_corpus() -> None:
     print(found)  # noqa: T201 - the figures of docs/decisions/0025
     assert found.right >= 2_000
     assert found.false_alarms < 0.01 * found.right
-    assert found.detected_other_style > 0.85 * found.other_style
+    assert found.detected_other_style > 0.8 * found.other_style
     assert len(corpus.STYLES) >= 30
