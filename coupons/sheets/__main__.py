@@ -157,11 +157,23 @@ def _notices(workbook: Workbook, sheet: Sheet, reading: Reading, chosen: str | i
     if sheet.is_hidden:
         yield f"sheet {sheet.name!r} is hidden"
     if reading.hidden_rows:
-        yield f"{reading.hidden_rows} hidden row{'s were' if reading.hidden_rows > 1 else ' was'} read as well"
+        yield _counted(reading.hidden_rows, "hidden row was read as well", "hidden rows were read as well")
     if reading.missing_results:
-        yield f"{reading.missing_results} formulas without a stored result are empty: save the file in a spreadsheet"
+        yield _counted(
+            reading.missing_results,
+            "formula without a stored result is empty: save the file in a spreadsheet program",
+            "formulas without a stored result are empty: save the file in a spreadsheet program",
+        )
     if reading.merged_ranges:
-        yield f"merged cells ({reading.merged_ranges} ranges): only the first cell of a range has its text"
+        yield _counted(
+            reading.merged_ranges,
+            "range of merged cells: only its first cell has a text",
+            "ranges of merged cells: only their first cells have a text",
+        )
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 if __name__ == "__main__":

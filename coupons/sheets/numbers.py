@@ -1,8 +1,8 @@
 """The text of a number cell: numbers, dates and times as the cell shows them, independent of any country.
 
 A spreadsheet stores a number and a format such as `0.00` or `dd/mm/yyyy`. The text has the digits that the format
-shows, with a point before decimals and without separators of thousands. A date is written as 2026-12-31, whatever order
-the format has: the order in the file is the one of the user's country, and a reader could not tell 04/05 from 05/04.
+shows, with a point before decimals and without separators of thousands. A date is written as 2026-12-31, and not in
+the order of the format: that order depends on the user's country, and a reader could not tell 04/05 from 05/04.
 """
 
 import re

@@ -173,7 +173,7 @@ def test_a_number_has_its_value_or_is_marked(number: float) -> None:
 
 @pytest.mark.parametrize("kind", ["xlsx", "xls"])
 def test_dates_and_formats_of_a_workbook_are_read(kind: str) -> None:
-    """Dates are read as ISO dates, whatever order the cell shows; zeros and percent signs as the cell shows them."""
+    """Dates are read as ISO dates in any format; zeros and percent signs are read as the cell shows them."""
     day = dt.datetime(2026, 12, 31, 14, 30)  # noqa: DTZ001 - a cell has no time zone
     formats = [(day, "dd.mm.yyyy"), (day, "m/d/yy h:mm"), (0.5, "h:mm"), (42, "00000"), (0.1, "0%"), (20, "0")]
     content = io.BytesIO()
@@ -246,7 +246,7 @@ def test_a_formula_without_a_stored_result_is_mentioned() -> None:
     content = xlsx_parts("<row><c t='str'><f>B1</f></c><c><f>1+1</f><v>2</v></c></row>")
     assert rows_of(content) == [["", "2"]]
     assert notices_of(content) == [
-        "1 formulas without a stored result are empty: save the file in a spreadsheet",
+        "1 formula without a stored result is empty: save the file in a spreadsheet program",
     ]
 
 
@@ -378,7 +378,7 @@ def test_hidden_rows_sheets_and_merged_cells_are_mentioned() -> None:
     assert rows_of(content.getvalue()) == [["A1", "M"], ["A2"], ["A3"]]
     assert notices_of(content.getvalue())[1:] == [
         "sheet 'Codes' is hidden", "1 hidden row was read as well",
-        "merged cells (1 ranges): only the first cell of a range has its text",
+        "1 range of merged cells: only its first cell has a text",
     ]  # fmt: skip
 
 
@@ -468,7 +468,7 @@ async def whole(text: Text) -> bytes:
 async def test_a_spreadsheet_is_recognized_by_its_content(
     write: Callable[[Mapping[str, Table]], bytes], packed: str
 ) -> None:
-    """A spreadsheet is read by its own process, whatever its name, also in a .gz or .zip."""
+    """A spreadsheet is read by its own process, also with another name and in a .gz or .zip."""
     content = write({"Codes": [["code"], ["A1"]]})
     match packed:
         case "gzip":
