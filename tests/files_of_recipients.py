@@ -267,6 +267,7 @@ LISTS = (
     Case("list-with-quotes", text(f'"ada a"@{SHOP}', BOB), accepted=(f'"ada a"@{SHOP}', BOB)),
     Case("list-with-comment", text("# export of 2026", ADA, BOB), accepted=(ADA, BOB), notice="line 1"),
     Case("list-with-bad-lines", text(ADA, "nobody", BOB), accepted=(ADA, BOB), rejected={2: "bad_address"}),
+    Case("list-partly-quoted", text(ADA, f'"{BOB}"', f"'{CY}'"), accepted=(ADA, BOB, CY)),
     Case("list-quoted", text(f'"{ADA}"', f'"{BOB}"'), accepted=(ADA, BOB)),
     Case("list-with-skipped-lines", text("Export", "of today", ADA), ("--skip-lines", "2"), accepted=(ADA,)),
     Case("list-with-where", text(ADA, BOB), ("--where", "state=new"), refused="--where needs a header line"),

@@ -7,6 +7,7 @@ from coupons.addresses import AddressError, parse_address
 
 _NAMED = re.compile(r"(?P<name>[^<>]*?)\s*<\s*(?:mailto:)?(?P<address>[^<>]+?)\s*>", re.IGNORECASE)
 _MAILTO = re.compile(r"mailto:(?P<address>[^?]+)", re.IGNORECASE)
+_IN_QUOTES = re.compile(r"""(?P<quote>["'])(?P<address>[^"']+@[^"'@]+)(?P=quote)""")
 _QUOTED_LOCAL_PART = r'"(?:[^"\\]|\\.)*"'
 _ALONE = re.compile(rf'(?:[^\s@<>";,|]+|{_QUOTED_LOCAL_PART})@[^\s@<>";,|]+')
 _WITH_NAME = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^<>;|\t"]*[^<>;|\t",])?\s*<[^<>\s]+>')
@@ -31,7 +32,7 @@ def split_line(line: str) -> tuple[str, str]:
         if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
             name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
         return found["address"], "" if name == found["address"] else name
-    found = _MAILTO.fullmatch(text)
+    found = _MAILTO.fullmatch(text) or _IN_QUOTES.fullmatch(text)
     return found["address"] if found else text, ""
 
 

@@ -37,7 +37,7 @@ _PLAIN_ADDRESS = re.compile(
     r"[A-Za-z0-9_+-]{1,20}+(?:\.[A-Za-z0-9_+-]{1,20}+){0,2}+"
     r"@(?:[A-Za-z0-9]{1,20}+(?:-[A-Za-z0-9]{1,20}+){0,2}+\.){1,4}[A-Za-z]{2,20}+"
 )
-_SIGNS = ("<", ";", ",", "ailto:")  # of an address with something around it
+
 
 _LOST_DIGITS = re.compile(
     "-?\\d\\.\\d+E\\+\\d+\ufffd"
@@ -169,23 +169,19 @@ class RecipientReader:
 
     def _parts(self, plan: _Plan, columns: Sequence[Sequence[str]]) -> tuple[Sequence[str], list[list[str]]]:
         """The cells with the addresses, and the values of each attribute."""
-        if plan.is_list and not plan.names:
-            return self._bare(columns[0]), []
-        if plan.is_list:
+        if plan.is_list and plan.names:
             addresses, names = zip(*map(split_line, columns[0]), strict=True) if columns[0] else ((), ())
             return addresses, [self._values.clean(NAME, names)]
         attributes = [
             self._values.clean(name, columns[place]) for name, place in zip(plan.names, plan.places, strict=True)
         ]
-        return self._bare(columns[plan.address]), attributes
+        self._count_surroundings(columns[plan.address])
+        return columns[plan.address], attributes
 
-    def _bare(self, cells: Sequence[str]) -> Sequence[str]:
-        """The addresses without names, brackets and separators around them. Plain addresses take 0.03 s per million."""
+    def _count_surroundings(self, cells: Sequence[str]) -> None:
         text = "".join(cells)
-        if not any(sign in text for sign in _SIGNS):
-            return cells
-        self._values.unwrapped += sum("<" in cell or "ailto:" in cell for cell in cells)
-        return [split_line(cell)[0] if any(sign in cell for sign in _SIGNS) else cell for cell in cells]
+        if "<" in text or "ailto:" in text:
+            self._values.unwrapped += sum("<" in cell or "ailto:" in cell for cell in cells)
 
 
 def _detect_kind(head: Sequence[str], file_format: FileFormat) -> FileFormat:
@@ -323,7 +319,7 @@ def _check_row(cell: str, attributes: Sequence[str]) -> Address | _Problem | Non
     if LOST in cell:  # parse_address accepts it like any letter
         return _Problem(Reason.BAD_ADDRESS, "has a character that was lost earlier (U+FFFD)")
     try:
-        address = parse_address(cell.strip())  # a spreadsheet keeps a line break at the end of a cell
+        address = parse_address(split_line(cell)[0])
     except AddressError as error:
         return _Problem(Reason.BAD_ADDRESS, error.reason)
     if _has_damage(attributes):
