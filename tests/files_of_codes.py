@@ -111,6 +111,8 @@ HEADERS = [
     text("word-above-codes-header.txt", f"SUMMER\n{LINES}", *TWO, options=("--header",)),
     text("codes-are-words.txt", "SUMMER\nAUTUMN\nWINTER\n", "SUMMER", "AUTUMN", "WINTER"),
     text("codes-with-a-year.txt", "GIFT2026\nGIFT2027\nPROMO10\n", "GIFT2026", "GIFT2027", "PROMO10"),
+    some("one-code-above-links.txt", "SHOWN-1\n" + "https://x.example.org\n" * 3, ("SHOWN-1",),
+         dict.fromkeys((2, 3, 4), "url")),
     text("one-code.txt", "WELCOME", "WELCOME"),
     text("codes-of-two-lengths.txt", "A1\nABCD-1234\nX-99\n", "A1", "ABCD-1234", "X-99"),
     text("header-two-rows-of-titles.csv",

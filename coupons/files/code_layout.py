@@ -231,6 +231,7 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
         return None  # it is rejected with its reason
     if is_other_name(text) and not any(map(is_other_name, values)):
         return True
+    values = [each for each in values if not violation(each)]
     if not values:
         return False if " " in text and not _digits(text) else None
     styles = [style for style in map(_style, values) if style]

@@ -123,8 +123,8 @@ def check(found: Outcome, in_pieces: Outcome) -> None:
 def test_each_line_of_a_txt_file_is_counted_once(pieces: list[str], encoding: str) -> None:
     """The accepted, rejected and blank lines add up to the number of lines in the text."""
     text = "".join(pieces).encode(encoding, "replace").decode(encoding)
-    found = outcome(CodeReader(FileFormat(kind="txt", encoding=encoding)), [text.encode(encoding)])
-    assume(not found.error and not text.startswith("\ufeff"))
+    found = outcome(CodeReader(FileFormat(kind="txt", encoding=encoding, header=False)), [text.encode(encoding)])
+    assume(not found.error and not text.startswith(("\ufeff", "sep=")))
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     assert len(found.accepted) + len(found.rejected) + found.blank == len(lines)
     assert {line for line, _ in found.accepted} | {*found.rejected} <= {*range(1, len(lines) + 1)}
