@@ -26,6 +26,7 @@ from coupons.sheets.xlsx import Xlsx
 MAX_MEMORY = 512 * 1_048_576
 """Only an .xls file is held in memory as a whole. 65,536 rows with 10 columns, half of them texts, take 165 MiB."""
 
+MAX_NOTICE_CHARS = 300
 _TEXT_CHARS = 262_144
 _ROWS_PER_CHECK = 256
 _SHOWN_SHEETS = 10
@@ -72,7 +73,8 @@ def _iter_frames(file: BinaryIO, chosen: str | int | None, limits: Limits) -> It
     yield SHEET, 0, json.dumps({"kind": workbook.kind, "sheet": sheet.name}).encode()
     for text in iter_csv(rows):
         yield TEXT, min(1.0, reading.done), text
-    yield END, 1, json.dumps(list(_notices(workbook, sheet, reading, chosen))).encode()
+    notices = [notice[:MAX_NOTICE_CHARS] for notice in _notices(workbook, sheet, reading, chosen)]
+    yield END, 1, json.dumps(notices).encode()
 
 
 def open_workbook(file: BinaryIO, limits: Limits) -> Workbook:
