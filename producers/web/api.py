@@ -13,7 +13,7 @@ from starlette.routing import Route
 from coupons.commands import MAX_COMMAND_BYTES, Command, StartSendout, decode
 from coupons.database import Pool
 from coupons.files.rejections import streamed_rejections_csv
-from coupons.names import parse_name
+from coupons.names import InvalidName, parse_name
 from coupons.paging import PAGE_SIZE, cut
 from coupons.recurring import parse as parse_recurring
 from coupons.sources.source import file_name
@@ -267,7 +267,10 @@ class Api:
             raise InvalidRequest("not valid UTF-8 JSON") from None
         if not isinstance(body, dict):
             raise InvalidRequest("not a JSON object")
-        name = parse_name(request.path_params["name"])
+        try:
+            name = parse_name(request.path_params["name"])
+        except InvalidName as error:
+            raise InvalidRequest(str(error)) from None
         return _json(await self._actions.put_schedule(name, parse_recurring(body)))
 
     async def change_schedule(self, change: ScheduleChange, request: Request) -> Response:

@@ -73,6 +73,13 @@ async def test_invalid_requests_are_refused(
     assert not await import_schedules.list_all(connection)
 
 
+async def test_an_invalid_name_is_refused(site: AsyncClient) -> None:
+    """The rules are those of other names."""
+    response = await site.put("/api/import-schedules/n%C3%A4chtlich", json=BODY)
+    assert response.status_code == 422
+    assert "a name consists of" in str(errors(response))
+
+
 async def test_a_recurring_import_is_paused_resumed_and_run(connection: Connection, site: AsyncClient) -> None:
     """A paused one has no next time, and cannot be run."""
     await add_list(connection, "a")

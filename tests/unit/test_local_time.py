@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.local_time import InvalidTime, UnknownZone, format_time, local_zone, parse_time, zone_of
+from producers.local_time import (
+    InvalidTime,
+    UnknownZone,
+    format_time,
+    local_zone,
+    name_of_local_zone,
+    parse_time,
+    zone_of,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})
@@ -143,3 +151,10 @@ def test_a_time_is_shown_with_its_zone(zone: pytest.MonkeyPatch) -> None:
     assert [*shown.values()] == ["2027-03-01 09:00 CET", "2027-03-01 08:00 UTC", "2027-03-01 05:00 UTC-03"]
     assert format_time(at, seconds=True) == "2027-03-01 05:00:05 UTC-03"
     assert zone_of(at) == "UTC"
+
+
+@pytest.mark.parametrize(("zone", "name"), [("Europe/Berlin", "Europe/Berlin"), ("", "UTC"), ("CET-1CEST", "UTC")])
+def test_the_local_zone_has_a_name(monkeypatch: pytest.MonkeyPatch, zone: str, name: str) -> None:
+    """A recurring import stores the name. A rule in TZ has none, so the default is UTC, which the output shows."""
+    monkeypatch.setenv("TZ", zone)
+    assert name_of_local_zone() == name
