@@ -7,7 +7,6 @@ crash ends only this process, and the event loop of the worker never waits for i
 import csv
 import io
 import json
-import resource
 import struct
 import sys
 import zlib
@@ -37,7 +36,9 @@ _DAMAGE = (
 
 
 def main() -> None:
-    with suppress(ImportError, OSError, ValueError):
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource  # noqa: PLC0415 - Windows does not have this module
+
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     options = json.loads(sys.argv[1])
     limits = Limits(options["max_bytes"], options["max_ratio"])
