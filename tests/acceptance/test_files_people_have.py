@@ -5,8 +5,6 @@ of them, in pieces of several sizes.
 """
 
 import asyncio
-import io
-import zipfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,35 +21,40 @@ from tests.factories import add_list
 from tests.files_of_codes import REDUCED
 from tests.files_of_recipients import SHARED
 from tests.files_people_have import Case
+from tests.spreadsheets import make_zip, xlsx
 
 COUNTS = ("lines", "blank", "existing", "removed", "rejected", "read_as", "notices")
 """The fields that both reports have. New lines are `new` in a dry run and `added` in an import."""
 LIST, GROUP = "people-have", "people"
 
 
-def zipped(**files: bytes) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as writer:
-        for name, content in files.items():
-            writer.writestr(f"export/{name}", content)
-    return archive.getvalue()
-
-
 TABLE = b"<html xmlns:x='urn:x'><table><tr><td>code</td></tr><tr><td>AAAA-1111</td></tr></table></html>"
 RICH_TEXT = rb"{\rtf1\ansi\deff0 {\fonttbl {\f0 Courier;}}" + b"\n\\f0\\fs20 AAAA-1111\\par\nBBBB-2222\\par\n}"
 CONTAINERS = (
+    Case(
+        "codes.xlsx",
+        xlsx({"codes": [["Spring campaign"], ["Codice sconto", "value"], ["00123", 5], ["AAAA-1111", 5]]}),
+        ("--sheet", "codes"),
+        accepted=("00123", "AAAA-1111"),
+    ),
     Case("html-as.xls", TABLE, refused="web page"),
     Case("rich-text.txt", RICH_TEXT, refused="RTF"),
     Case("pdf-2.pdf", b"%PDF-2.0\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\n", refused="PDF"),
     Case(
         "zip-with-ds-store.zip",
-        zipped(**{"codes.csv": b"code\nAAAA-1\nBBBB-2\n", ".DS_Store": b"\0\0\0\1Bud1"}),
+        make_zip({"export/codes.csv": "code\nAAAA-1\nBBBB-2\n", "export/.DS_Store": "\0\0\0\1Bud1"}),
         accepted=("AAAA-1", "BBBB-2"),
     ),
 )
 """Files that are recognized before their text is read, or are unpacked."""
 JUERGEN = "E-Mail;Vorname\nada@example.org;Jürgen\n".encode()
-ENCODINGS = (
+OTHER_RECIPIENTS = (
+    Case(
+        "customers.xlsx",
+        xlsx({"x": [["E-Mail", "Vorname"], ["ada@example.org", "Ada"], ["bob@example.org", "Bob\nB."]]}),
+        accepted=("ada@example.org", "bob@example.org"),
+        notice="line breaks and tabs became blanks in 1 value",
+    ),
     Case("utf8-read-as-cp1252.csv", JUERGEN, ("--encoding", "cp1252"), refused="valid UTF-8"),
     Case(
         "utf8-forced-to-cp1252.csv", JUERGEN, ("--encoding", "cp1252", "--force-encoding"),
@@ -156,7 +159,7 @@ def test_a_file_of_codes(open_shop: Shop, case: Case) -> None:
 
 
 @pytest.mark.usefixtures("remove_group")
-@pytest.mark.parametrize("case", (*SHARED, *ENCODINGS), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*SHARED, *OTHER_RECIPIENTS), ids=lambda case: case.name)
 def test_a_file_of_recipients(open_shop: Shop, case: Case) -> None:
     """The right recipients are in the group, or nothing is changed; the dry run reports the same."""
     file = open_shop.file(case.name if "." in case.name else f"{case.name}.csv", case.content)
