@@ -20,6 +20,9 @@ from coupons.files.spelling import unwrap
 UNDECIDED = "could be a header or a code: use --header or --no-header"
 NO_COLUMN = "specify the code column by name or number"
 ADDRESSES = "these are e-mail addresses: did you mean `coupons group import`?"
+NUMBERED = (
+    "the lines begin with their numbers: remove the numbers, or use --header or --no-header if they belong to codes"
+)
 _MAX_TITLES = 20
 
 _DATE = re.compile(
@@ -49,13 +52,15 @@ def find_code_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLa
     row, rest = rows[titles], rows[titles + 1 :]
     width = len(row.cells)
     header = [""] * width if file_format.header is False else row.cells
-    column = _named_column(header, file_format)
+    column = _named_column(header, rest, file_format)
     by_content = column is None
     if column is None:
         column = _only_code_column(row, rest, file_format)
     has_header = _is_header(row, rest, column, file_format)
     data = rest if has_header else rows[titles:]
     values = _values(data, column)
+    if file_format.header is None and _are_numbered(values):
+        raise FileError(NUMBERED)
     if values and 2 * sum(map(is_address, values)) >= len(values):
         raise FileError(ADDRESSES)
     opening = (
@@ -83,7 +88,7 @@ def _report_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLayo
     header = list(row.cells)
     while not header[-1].strip():
         header.pop()
-    column = _named_column(header, file_format)
+    column = _named_column(header, (), file_format)
     column = 1 if column is None else column
     opening = Opening(len(header), column, row.line + _height(row), row.line)
     notices = [f"line {row.line} is the header of a CSV of rejected lines: unchanged lines are rejected again"]
@@ -98,9 +103,9 @@ def _count_titles(rows: Sequence[HeadRow], file_format: FileFormat) -> int:
     for index, row in enumerate(rows[:_MAX_TITLES]):
         if any(_is_name(cell, file_format) for cell in row.cells):
             below = rows[index + 1 :]
-            return index if all(_is_title(above, row, below) for above in rows[:index]) else 0
+            return index if all(_is_title(above, row, below, certain=False) for above in rows[:index]) else 0
     widest = max(row.filled for row in rows)
-    return count_titles(rows, lambda row: widest < 2 or not _is_title(row, rows[-1], rows[1:]))
+    return count_titles(rows, lambda row: widest < 2 or not _is_title(row, rows[-1], rows[1:], certain=True))
 
 
 def _is_name(cell: str, file_format: FileFormat) -> bool:
@@ -109,28 +114,38 @@ def _is_name(cell: str, file_format: FileFormat) -> bool:
     return code_name(cell) is NameKind.STRONG
 
 
-def _is_title(row: HeadRow, header: HeadRow, below: Sequence[HeadRow]) -> bool:
-    """Whether a row above the header is a title: it is narrower, and has not the shape of the codes below."""
+def _is_title(row: HeadRow, header: HeadRow, below: Sequence[HeadRow], *, certain: bool) -> bool:
+    """Whether a row above the header is a title: it is narrower, and has not the shape of the codes below.
+
+    Above a known name, a shape that may be that of a header is enough. Then `certain` is False.
+    """
     if row.filled > 1 and row.filled >= header.filled:
         return False
-    return all(
-        _shape_of_header(cell.strip(), _values(below, column)) or (header.filled > row.filled and " " in cell.strip())
-        for column, cell in enumerate(row.cells)
-        if cell.strip()
-    )
+    for column, cell in enumerate(row.cells):
+        shape = _shape_of_header(cell.strip(), _values(below, column)) if cell.strip() else True
+        is_sentence = header.filled > row.filled and " " in cell.strip()
+        if not (shape or is_sentence or (shape is False and not certain)):
+            return False
+    return True
 
 
 # --- the column ------------------------------------------------------------------------------------------------------
 
 
-def _named_column(header: Sequence[str], file_format: FileFormat) -> int | None:
-    """The given column, or the column with a known name. Raises FileError if several columns have known names."""
+def _named_column(header: Sequence[str], rest: Sequence[HeadRow], file_format: FileFormat) -> int | None:
+    """The given column, or the column with a known name.
+
+    Raises FileError if several columns have known names, and not exactly one of them can hold codes.
+    """
     if file_format.column is not None:
         return find_column(header, file_format.column, frozenset())
     for kind in (NameKind.STRONG, NameKind.WEAK):
         found = [index for index, cell in enumerate(header) if code_name(cell) is kind]
         if len(found) == 1:
             return found[0]
+        able = [index for index in found if _can_hold_codes(_values(rest, index))]
+        if len(able) == 1:
+            return able[0]
         if found and kind is NameKind.STRONG:
             raise FileError(f"ambiguous column name ({', '.join(str(each + 1) for each in found)}): use its number")
     return None
@@ -152,7 +167,9 @@ def _only_code_column(row: HeadRow, rest: Sequence[HeadRow], file_format: FileFo
         return found[0]
     if not found and any(_are_addresses(_values(data, column)) for column in range(len(names))):
         raise FileError(ADDRESSES)
-    raise FileError(f"{NO_COLUMN}: use --column ({describe_columns(row.cells)})")
+    raise FileError(
+        f"{NO_COLUMN}: use --column, or --skip-lines N if the table begins below ({describe_columns(row.cells)})"
+    )
 
 
 def _can_hold_codes(values: Sequence[str]) -> bool:
@@ -168,6 +185,12 @@ def _can_hold_codes(values: Sequence[str]) -> bool:
 
 def _are_addresses(values: Sequence[str]) -> bool:
     return bool(values) and 2 * sum(map(is_address, values)) >= len(values)
+
+
+def _are_numbered(values: Sequence[str]) -> bool:
+    """Whether each value begins with its number, as in "1. AAAA-1111"."""
+    numbered = (re.match(rf"{number}[.)] \s*\S", each) for number, each in enumerate(values, 1))
+    return len(values) > 1 and all(numbered)
 
 
 def _column_notices(
@@ -231,12 +254,13 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
         return None  # it is rejected with its reason
     if is_other_name(text) and not any(map(is_other_name, values)):
         return True
+    one_word = [not re.search(r"\s", each) for each in values]
     values = [each for each in values if not violation(each)]
     if not values:
         return False if " " in text and not _digits(text) else None
     styles = [style for style in map(_style, values) if style]
     no_digit = not _digits(text) and _are_most(map(_digits, values))
-    blank = " " in text and _are_most(" " not in each for each in values)
+    blank = " " in text and _are_most(one_word)
     style = _style(text) is not None and _are_most(each != _style(text) for each in styles)
     length = len(values) > 2 and {len(each) for each in values} != {len(text)} and len({*map(len, values)}) == 1
     if no_digit + blank + style > 1 and (len(values) > 1 or blank):

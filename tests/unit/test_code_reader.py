@@ -291,8 +291,8 @@ def test_header_can_be_specified() -> None:
 def test_an_unknown_code_column_lists_the_columns() -> None:
     """The error shows the columns from which the operator can choose."""
     assert error(b"Name;X;Y\nAda;A1;B1\n") == (
-        "spring.csv, line 1: specify the code column by name or number: use --column"
-        " (the columns are 1 'Name', 2 'X', 3 'Y')"
+        "spring.csv, line 1: specify the code column by name or number: use --column, or --skip-lines N if the"
+        " table begins below (the columns are 1 'Name', 2 'X', 3 'Y')"
     )
     assert "no column 'x': the columns are 1 'Name', 2 'Bon'" in error(b"Name;Bon\n", FileFormat(column="x"))
     assert "no column 3: the columns" in error(b"Name;Bon\n", FileFormat(column=3))
