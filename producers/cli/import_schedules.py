@@ -53,7 +53,7 @@ async def schedule_import(
     With --cron, --source and --list or --group, workers repeat this import at each time that matches. An import whose
     name exists is replaced. Without these options, NAME is shown with its last runs.
 
-    Each occurrence runs at most once, whatever number of workers is running. If occurrences are missed because no
+    Each occurrence runs at most once, with any number of workers. If occurrences are missed because no
     worker runs, the last one runs late. An occurrence is skipped while the import before is not finished. Workers see
     changes within COUPONS_SWEEP_SECONDS.
 

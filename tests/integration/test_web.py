@@ -257,7 +257,7 @@ async def test_rejected_lines_can_be_downloaded_as_csv(site: AsyncClient, connec
         assert response.content.decode("utf-8-sig").splitlines() == [
             "line;code;reason",
             '2;"A1";"duplicate of an earlier line"',
-            '3;"1.2E+11";"damaged by a spreadsheet: export the column as text"',
+            '3;"\'1.2E+11";"damaged by a spreadsheet: export the column as text"',
         ]
 
 
