@@ -100,6 +100,7 @@ async def delete(connection: Connection, name: str) -> int:
         await connection.execute(SQL.leave_sendouts, group_id, name)
         await connection.execute(SQL.delete_rejections, group_id, timeout=DELETE_SECONDS)
         await connection.execute(SQL.delete_removals, group_id, timeout=DELETE_SECONDS)
+        await connection.execute(SQL.delete_uploads, group_id, timeout=DELETE_SECONDS)
         deleted += affected(await connection.execute(SQL.delete_late_recipients, group_id, timeout=DELETE_SECONDS))
         await connection.execute(SQL.delete, group_id)
         return deleted

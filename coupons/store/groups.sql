@@ -43,6 +43,10 @@ UPDATE sendout SET group_id = NULL, group_name = $2 WHERE group_id = $1;
 -- delete_rejections: delete rejected lines of the group's imports, because they contain addresses
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE group_id = $1);
 
+-- delete_uploads: delete the files of failed imports, which are kept for a retry, unless an unfinished import needs them
+DELETE FROM upload u WHERE 'upload:' || u.id IN (SELECT source FROM import_job WHERE group_id = $1)
+AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
+
 -- delete_removals: delete the recipients that the group's imports removed and an undo could restore
 DELETE FROM import_removal WHERE import_id IN (SELECT id FROM import_job WHERE group_id = $1);
 

@@ -220,6 +220,7 @@ async def delete(connection: Connection, name: str) -> int:
         await connection.execute(SQL.delete_duplicates, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.delete_rejections, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.delete_removals, row["id"], timeout=DELETE_SECONDS)
+        await connection.execute(SQL.delete_uploads, row["id"], timeout=DELETE_SECONDS)
         await connection.execute(SQL.bury if is_named else SQL.delete, row["id"])
         return spent
 

@@ -79,6 +79,10 @@ DELETE FROM duplicate_code WHERE list_id = $1;
 -- delete_rejections: delete rejected lines of the list's imports, because they are codes as well
 DELETE FROM import_rejection WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
 
+-- delete_uploads: delete the files of failed imports, which are kept for a retry, unless an unfinished import needs them
+DELETE FROM upload u WHERE 'upload:' || u.id IN (SELECT source FROM import_job WHERE list_id = $1)
+AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
+
 -- delete_removals: delete what the list's imports removed and an undo could restore, because these are codes as well
 DELETE FROM import_removal WHERE import_id IN (SELECT id FROM import_job WHERE list_id = $1);
 

@@ -9,7 +9,7 @@ from coupons.commands import InvalidCommand
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.states import ImportMode
-from coupons.store import imports, lists, uploads
+from coupons.store import groups, imports, lists, uploads
 from coupons.store.imports import Changes
 from tests.factories import add_codes, add_group, add_list, claimed
 from tests.integration.test_imports import codes_of, run_worker, start_import
@@ -203,3 +203,20 @@ async def test_an_impossible_retry_has_one_clear_reason(connection: Connection, 
     await connection.execute("UPDATE import_job SET state = 'failed' WHERE id = $1", inline)
     with pytest.raises(Conflict, match="has no file that can be read again"):
         await imports.retry_command(connection, inline, Changes({}), new_id=uuid4())
+
+
+@pytest.mark.parametrize("kind", ["list", "group"])
+async def test_a_kept_upload_is_deleted_with_its_target(connection: Connection, pool: Pool, kind: str) -> None:
+    """It has codes or addresses, and a retry of the failed import would have no list, or create the group again."""
+    await add_list(connection, "a")
+    await add_group(connection, "g", 1)
+    bad = "email\nä@x.org\n".encode("cp1252")
+    failed = await start_import(connection, bad, group="g" if kind == "group" else None)
+    assert (await run_worker(connection, pool, failed)).state == "failed"
+    assert await connection.fetchval("SELECT count(*) FROM upload") == 1
+    if kind == "group":
+        await groups.delete(connection, "g")
+    else:
+        await lists.archive(connection, "a")
+        await lists.delete(connection, "a")
+    assert await connection.fetchval("SELECT count(*) FROM upload") == 0
