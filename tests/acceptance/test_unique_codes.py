@@ -43,7 +43,10 @@ def test_the_codes_of_two_lists_reach_one_person_each(open_shop: Shop) -> None:
     lines = csv.DictReader(
         open_shop.coupons("show", again["id"], "--rejected").out.removeprefix("\ufeff").splitlines(), delimiter=";"
     )
-    assert {row["code"]: row["reason"] for row in lines if row["code"] in mixed[:10]} == dict.fromkeys(
+    reasons = {
+        row["code"].replace("<U+0301>", "\u0301"): row["reason"] for row in lines
+    }  # a report spells some letters
+    assert {code: reason for code, reason in reasons.items() if code in mixed[:10]} == dict.fromkeys(
         mixed[:10], "already sent"
     )
     open_shop.import_codes("summer", [f"more-{number}" for number in range(10)])
