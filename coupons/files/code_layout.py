@@ -259,6 +259,8 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
     if not values:
         return False if " " in text and not _digits(text) else None
     styles = [style for style in map(_style, values) if style]
+    if len(values) > 2 and {_outline(text)} == {*map(_outline, values)} and _style(text) in styles:
+        return None  # of random codes of six capitals and digits, one in seven has no digit
     no_digit = not _digits(text) and _are_most(map(_digits, values))
     blank = " " in text and _are_most(one_word)
     style = _style(text) is not None and _are_most(each != _style(text) for each in styles)
@@ -266,6 +268,11 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
     if no_digit + blank + style > 1 and (len(values) > 1 or blank):
         return True
     return False if no_digit or blank or (style and (length or not _digits(text))) else None
+
+
+def _outline(text: str) -> str:
+    """The length of the text and the places of its separators: `AB-12` gives `00-00`."""
+    return re.sub(r"[^\W_]", "0", text)
 
 
 def _are_most(found: Iterable[bool]) -> bool:
