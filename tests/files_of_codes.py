@@ -197,6 +197,8 @@ OTHER_LINES = [
     each_rejected("missing-values.txt", _MISSING, "no_value"),
     each_rejected("repeated-headers.txt", _REPEATED, "header"),
     each_rejected("addresses-among-codes.txt", _ADDRESSES, "address"),
+    some("comments-behind-codes.txt", f"{LINES}CCCC-3333 # third\n", TWO, {3: "comment"}),
+    some("labels.txt", f"{LINES}Code: CCCC-3333\n", TWO, {3: "header"}),
     some("total-without-cells.csv", "code;value\nA-1;5\nB-2;5\nSumme\n", ("A-1", "B-2"), {4: "total"}),
     some("total-in-another-column.csv", "value;code\n5;A-1\n5;B-2\nSumme: 10\n", ("A-1", "B-2"), {4: "columns"}),
     some("own-header-repeated.csv", "Zniżka jesienna;x\nA-1;5\nB-2;6\nZniżka jesienna;x\nC-3;7\n",

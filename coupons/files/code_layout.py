@@ -105,13 +105,17 @@ def _count_titles(rows: Sequence[HeadRow], file_format: FileFormat) -> int:
             below = rows[index + 1 :]
             return index if all(_is_title(above, row, below, certain=False) for above in rows[:index]) else 0
     widest = max(row.filled for row in rows)
-    return count_titles(rows, lambda row: widest < 2 or not _is_title(row, rows[-1], rows[1:], certain=True))
+    return count_titles(
+        rows, lambda row: widest < 2 or not _is_title(row, rows[-1], rows[2:] or rows[1:], certain=True)
+    )
 
 
 def _is_name(cell: str, file_format: FileFormat) -> bool:
-    if isinstance(file_format.column, str) and same_name(cell, file_format.column):
-        return True
-    return code_name(cell) is NameKind.STRONG
+    return _is_given(cell, file_format) or code_name(cell) is not NameKind.NONE
+
+
+def _is_given(cell: str, file_format: FileFormat) -> bool:
+    return isinstance(file_format.column, str) and same_name(cell, file_format.column)
 
 
 def _is_title(row: HeadRow, header: HeadRow, below: Sequence[HeadRow], *, certain: bool) -> bool:
@@ -215,7 +219,7 @@ def _is_header(row: HeadRow, rest: Sequence[HeadRow], column: int, file_format: 
     if file_format.header is not None:
         return file_format.header
     cells = row.cells
-    if any(_is_name(cell, file_format) for cell in cells):
+    if any(_is_given(cell, file_format) or code_name(cell) is NameKind.STRONG for cell in cells):
         return True
     if len(cells) > 1 and _has_other_names(row, rest, column):
         return True
@@ -258,12 +262,12 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
     values = [each for each in values if not violation(each)]
     if not values:
         return False if " " in text and not _digits(text) else None
-    styles = [style for style in map(_style, values) if style]
+    styles = list(map(_style, values))
     if len(values) > 2 and {_outline(text)} == {*map(_outline, values)} and _style(text) in styles:
         return None  # of random codes of six capitals and digits, one in seven has no digit
     no_digit = not _digits(text) and _are_most(map(_digits, values))
     blank = " " in text and _are_most(one_word)
-    style = _style(text) is not None and _are_most(each != _style(text) for each in styles)
+    style = _style(text) is not None and _are_most(each not in {None, _style(text)} for each in styles)
     length = len(values) > 2 and {len(each) for each in values} != {len(text)} and len({*map(len, values)}) == 1
     if no_digit + blank + style > 1 and (len(values) > 1 or blank):
         return True

@@ -201,11 +201,13 @@ class CodeChecker:
             return Reason.ADDRESS
         if is_missing(text):
             return Reason.NO_VALUE
-        if self._rules.has_header_names and (text.casefold() in self._headers or is_header(text)):
+        if self._rules.has_header_names and (text.casefold() in self._headers or is_header(text.partition(": ")[0])):
             return Reason.HEADER
         if is_total(text):
             return Reason.TOTAL
-        return Reason.COMMENT if self._rules.has_comments and text.startswith("#") else None
+        if " # " in text or (self._rules.has_comments and text.startswith("#")):
+            return Reason.COMMENT
+        return None
 
 
 class _Checked:

@@ -145,7 +145,9 @@ def test_a_txt_file_in_any_encoding_is_read_back_exactly(
     codes: Sequence[str], line_end: str, encoding: str, size: int
 ) -> None:
     """Each line of a txt file is read as a code with its line number, in any encoding."""
-    file_format = FileFormat(kind="txt", encoding="utf-8" if encoding in MARKED else encoding, header=False)
+    file_format = FileFormat(
+        kind="txt", encoding="utf-8" if encoding in MARKED else encoding, header=False, force_encoding=True
+    )
     data = line_end.join(codes).encode(encoding)
     assert read(pieces(data, size), file_format) == (list(enumerate(codes, 1)), [], 0)
 
