@@ -7,6 +7,12 @@ from coupons.files.address_lines import find_address
 from coupons.files.columns import get_columns, header_words, list_columns, notice, shown_column
 from coupons.files.decoding import FileError
 
+CODES = (
+    "no column contains addresses, and these look like codes: did you mean `coupons import --list`? Otherwise specify"
+    " the address column with --column"
+)
+_CODE = re.compile(r"(?=.*[0-9])(?=.*[A-Z])[A-Z0-9][A-Z0-9_.-]{3,}").fullmatch
+
 
 def find_address_column(
     header: Sequence[str], samples: Sequence[Sequence[str]], column: str | int | None
@@ -30,7 +36,7 @@ def find_address_column(
             return address, _others(header, address, [place for place in [*known, *related] if place in filled])
     if candidates := known or related:
         return _likeliest(header, candidates), []
-    raise FileError(_none_found(header, sorted(filled)))
+    raise FileError(_none_found(header, samples, sorted(filled)))
 
 
 def _given(header: Sequence[str], filled: set[int], column: str) -> int:
@@ -71,18 +77,19 @@ def _others(header: Sequence[str], address: int, filled: Sequence[int]) -> list[
     return [notice(beginning, others)] if others else []
 
 
-def _none_found(header: Sequence[str], filled: Sequence[int]) -> str:
-    """The error if no name is known. The names are shown, unless the first line may be a row of values."""
+def _none_found(header: Sequence[str], samples: Sequence[Sequence[str]], filled: Sequence[int]) -> str:
+    """The error if no name is known."""
+    if not filled and any(_are_codes([name, *cells]) for name, cells in zip(header, samples, strict=True)):
+        return CODES
     columns = list_columns(header)
-    if any(map(_may_be_value, header)):
-        columns = f"the file has {len(header)} column{'' if len(header) == 1 else 's'}"
     hint = f"; column {filled[0] + 1} contains addresses" if len(filled) == 1 else ""
     return f"no column is named email; specify the address column with --column ({columns}{hint})"
 
 
-def _may_be_value(cell: str) -> bool:
-    """Whether a cell may be an address, a code or a phone number, which no error shows."""
-    return "@" in cell or re.search(r"\d\D?\d\D?\d", cell) is not None
+def _are_codes(cells: Sequence[str]) -> bool:
+    """Whether most cells of a column are one word of capitals or separators with digits, and no two are equal."""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return len(set(filled)) == len(filled) and 2 * sum(map(bool, map(_CODE, filled))) > len(filled)
 
 
 def is_address_name(cell: str) -> bool:

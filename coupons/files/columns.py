@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coupons.attributes import MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTES, RESERVED, attribute_name
 from coupons.files.decoding import FileError
+from coupons.files.header_names import NameKind, code_name, is_other_name
 from coupons.files.notices import MAX_NOTICE_CHARS
 
 EMAIL = "email"
@@ -76,11 +77,26 @@ def get_columns(header: Sequence[str], name: str) -> list[int]:
 
 
 def list_columns(header: Sequence[str]) -> str:
-    """The columns in words. The header must contain names, not values."""
+    """The columns in words. The cells are shown only if one of them is a known name and none may be a value.
+
+    Otherwise the file may have no header, and its first line may contain codes, addresses or names of people.
+    """
+    number = f"the file has {len(header)} column{'' if len(header) == 1 else 's'}"
     if not any(map(str.strip, header)):
-        return f"the file has {len(header)} column{'' if len(header) == 1 else 's'} without names"
+        return f"{number} without names"
+    if any(map(_may_be_value, header)) or not any(map(_is_known_name, header)):
+        return number
     shown = [f"{place + 1} {cell.strip()[:_MAX_SHOWN_CHARS]!r}" for place, cell in enumerate(header) if cell.strip()]
     return "the columns are " + ", ".join(shown[:_MAX_SHOWN_COLUMNS]) + ", …" * (len(shown) > _MAX_SHOWN_COLUMNS)
+
+
+def _may_be_value(cell: str) -> bool:
+    """Whether a cell may be an address, a code or a phone number, which no error shows."""
+    return "@" in cell or re.search(r"\d\D?\d\D?\d", cell) is not None
+
+
+def _is_known_name(cell: str) -> bool:
+    return is_other_name(cell) or code_name(cell) is NameKind.STRONG
 
 
 def header_words(name: str) -> list[str]:

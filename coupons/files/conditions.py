@@ -19,8 +19,7 @@ from coupons.files.csv_rows import Rows
 from coupons.files.decoding import FileError
 
 MAX_VALUES = 5
-"""A column with more values is not described: its values may say something about a person."""
-_MAX_VALUE_CHARS = 20
+"""The values of a column with more of them are not counted."""
 _MAX_NAME_CHARS = 60
 _MAX_COLUMNS = 8  # that one file's notices describe
 
@@ -137,21 +136,28 @@ class _Tally:
 
     @property
     def notice(self) -> str:
-        shown = f" ({', '.join(self._described())})" if self._may_be_shown() else ""
+        known = ", ".join(self._described()) if self._may_be_shown() else self._number_of_values()
+        shown = f" ({known})" if known else ""
         column = self._name if len(self._name) <= _MAX_NAME_CHARS else str(self.place + 1)
         return (
             f'column {self._name[:_MAX_NAME_CHARS]!r}{shown} was not considered: --where "{column}=VALUE" selects rows'
         )
 
     def _may_be_shown(self) -> bool:
-        """Whether the values are few short words or 0 and 1. Other values may be dates, codes or addresses."""
-        return 0 < len(self._values) <= MAX_VALUES and all(
-            len(value) <= _MAX_VALUE_CHARS and (value in ("0", "1") or not re.search(r"[\d@]", value))
-            for value in self._values
-        )
+        """Whether all values are known words for a state. Any other value may name a person or be a code."""
+        return len(self._values) <= MAX_VALUES and all(map(is_state_value, self._values))
+
+    def _number_of_values(self) -> str:
+        number = len(self._values)
+        return "" if number > MAX_VALUES else f"{number} different value{'' if number == 1 else 's'}"
 
     def _described(self) -> list[str]:
         return [f"{value or 'empty'} {count:,}" for value, count in self._values.most_common()]
+
+
+def is_state_value(value: str) -> bool:
+    """Whether the value is empty or a word for a state, such as yes, 0, inactive, x. A notice may show it."""
+    return value in _SIGNS or ("".join(header_words(value)) in _STATE_VALUES and re.search(r"\d", value) is None)
 
 
 def _folded_words(text: str) -> frozenset[str]:
@@ -196,3 +202,28 @@ _STATE_NAMES = _folded_words("""
     aktywny aktywna ważny wygasły wysłany dostępny giltig gyldig
     активен активный действителен отправлен
 """)
+_SIGNS = frozenset(["", "0", "1", "-", "+", "x", "X", "\u2713", "\u2714", "\u2717", "\u2718", "\u2611", "\u2610"])
+_STATE_VALUES = (
+    _STATE_WORDS
+    | _STATE_NAMES
+    | _folded_words("""
+    yes no y n true false t f on off none null empty new old open closed pending confirmed unconfirmed accepted declined
+    granted denied unused not-used unredeemed in-use opted-in opted-out not-subscribed non-subscribed cleaned archived
+    paused live draft free taken reserved activated deactivated refunded cancelled canceled completed done hard soft
+    verified unverified single double explicit implicit never gone dead allowed
+    ja nein j wahr falsch an aus neu alt offen frei geschlossen bestätigt unbestätigt ausstehend unbenutzt ungenutzt
+    genutzt unverwendet offen nicht-verwendet nicht-eingelöst reserviert storniert erledigt eingetragen ausgetragen
+    erteilt widerrufen verweigert deaktiviert aktiviert
+    oui non o vrai faux nouveau ouvert fermé confirmé inutilisé non-utilisé libre réservé annulé utilisées utilisés
+    si verdadero falso nuevo abierto cerrado confirmado pendiente sin-usar no-usado libre reservado cancelado
+    vero falso nuovo aperto chiuso confermato inutilizzato non-usato non-utilizzato libero riservato annullato
+    sim não verdadeiro novo aberto fechado pendente não-usado não-utilizado livre não-resgatado
+    nee waar onwaar nieuw open gesloten bevestigd ongebruikt niet-gebruikt vrij gereserveerd geannuleerd ongeldig
+    inactief
+    tak nie prawda fałsz nowy nowa otwarty zamknięty potwierdzony nieużyty nieużyte niewykorzystany wolny nieaktywny
+    nieważny zarezerwowany anulowany
+    nej sant falskt falsk ny öppen stängd bekräftad oanvänd ej-använd ledig reserverad ogiltig avslutad
+    sand åben lukket bekræftet ubrugt ikke-brugt ledig reserveret ugyldig inaktivt aktivt
+    kyllä ei tosi epätosi ano ne igen nem da nu evet hayir да нет так ні \u03bd\u03b1\u03b9 οχι はい いいえ 是 否
+    """)
+)

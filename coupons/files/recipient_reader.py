@@ -16,7 +16,7 @@ from coupons.attributes import CONTROL
 from coupons.files.address_columns import find_address_column, is_address_name
 from coupons.files.address_lines import are_address_lines, find_address, split_line
 from coupons.files.attribute_values import Values
-from coupons.files.columns import EMAIL, choose_attributes, name_of
+from coupons.files.columns import EMAIL, choose_attributes
 from coupons.files.conditions import Selection
 from coupons.files.csv_rows import Rows, Table
 from coupons.files.decoding import FileError, Lines
@@ -203,7 +203,7 @@ def _list_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: File
         address=0,
         names=[NAME] if has_names else [],
         places=[0] if has_names else [],
-        notices=[f"line {line} {name_of(header, 0)!r} was read as a header"] if unknown else [],
+        notices=[f"line {line} contains no address and was read as a header"] if unknown else [],
         selection=Selection(file_format.where, []),
         first=_first_address(row.cells[0] for row in body),
         is_list=True,

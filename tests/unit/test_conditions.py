@@ -2,7 +2,7 @@
 
 import pytest
 
-from coupons.files.conditions import Condition, Selection, looks_like_state, parse_condition
+from coupons.files.conditions import Condition, Selection, is_state_value, looks_like_state, parse_condition
 from coupons.files.csv_rows import Rows
 from coupons.files.decoding import FileError
 
@@ -111,7 +111,7 @@ def test_the_state_of_an_address_is_not_a_condition() -> None:
 
 
 def test_a_warning_counts_the_values_of_columns_that_no_condition_mentions() -> None:
-    """The warning names the column, counts few short values, and shows no others."""
+    """The warning names the column, shows its values if all are words for a state, and else only their number."""
     header = ["Used", "Status", "Redeemed at", "Consent"]
     selection = Selection(("Used=no",), header)
     selection.select(rows(("no", "new", "2026-01-01", "a@example.org"), ("No", "", "2026-01-02", "b@example.org")))
@@ -119,13 +119,13 @@ def test_a_warning_counts_the_values_of_columns_that_no_condition_mentions() -> 
     assert selection.notices == [
         "1 row did not match --where",
         "column 'Status' (new 2, empty 1) was not considered: --where \"Status=VALUE\" selects rows",
-        "column 'Redeemed at' was not considered: --where \"Redeemed at=VALUE\" selects rows",
-        "column 'Consent' was not considered: --where \"Consent=VALUE\" selects rows",
+        "column 'Redeemed at' (3 different values) was not considered: --where \"Redeemed at=VALUE\" selects rows",
+        "column 'Consent' (3 different values) was not considered: --where \"Consent=VALUE\" selects rows",
     ]
 
 
 def test_a_column_with_many_values_is_named_without_them() -> None:
-    """More than five different values may say something about a person, so they are not shown."""
+    """More than five different values are not counted."""
     selection = Selection((), ["Status"])
     selection.select(rows(*((f"x{'y' * number}",) for number in range(6))))
     assert selection.notices == ["column 'Status' was not considered: --where \"Status=VALUE\" selects rows"]
@@ -136,3 +136,31 @@ def test_the_column_of_the_codes_is_never_described() -> None:
     selection = Selection((), ["Used code"], subject=0)
     selection.select(rows(("ABCD",)))
     assert not selection.notices
+
+
+@pytest.mark.parametrize(
+    "value", ["", "0", "1", "x", "Yes", "Nein", "oui", "sí", "Não", "nie", "not used", "Inaktiv", "да"]
+)
+def test_words_for_a_state_are_shown(value: str) -> None:
+    """They are known in the languages of Europe, without regard to case and accents."""
+    assert is_state_value(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["Ada Lovelace", "I am ill", "SPRINGQA", "Yes 2", "12", "a@example.org", "2026-01-01"]
+)
+def test_other_values_are_never_shown(value: str) -> None:
+    """A value that is no known word may name a person or be a code. The notice has only the number of values."""
+    assert not is_state_value(value)
+    selection = Selection((), ["Used by"])
+    selection.select(rows((value,), ("yes",)))
+    assert selection.notices == [
+        "column 'Used by' (2 different values) was not considered: --where \"Used by=VALUE\" selects rows"
+    ]
+
+
+def test_an_unknown_column_shows_no_code() -> None:
+    """A header without a known name may be a line of codes, so the error has only the number of columns."""
+    with pytest.raises(FileError) as caught:
+        Selection(("Foo=1",), ["SPRING-HTMVWCA4"])
+    assert str(caught.value) == "no column 'Foo': the file has 1 column"

@@ -396,12 +396,16 @@ def test_any_header_becomes_a_usable_name_or_none(header: str) -> None:
         ("name;city\nAda;Rome\n", "specify the address column with --column (the columns are 1 'name', 2 'city')"),
         ("Kontakt;Ort\na@b.de;x\n", "(the columns are 1 'Kontakt', 2 'Ort'; column 1 contains addresses)"),
         ("email;mail\na@b.de;b@b.de\n", "columns 1 'email', 2 'mail' may all be the address column: specify one"),
+        ("WELCOMEADA\nWELCOMEBOB\n", "(the file has 1 column)"),
+        ("Ada Lovelace;x\nBob;y\n", "(the file has 2 columns)"),
+        ("SPRING-HTMVWCA4\nSPRING-9XY3AB2K\n", "these look like codes: did you mean `coupons import --list`?"),
         ("", "customers.csv is empty"),
     ],
 )
 def test_a_header_without_one_address_column_is_refused(text: str, reason: str) -> None:
-    """The error is one line that contains the columns and the option, and it comes before any recipient is accepted."""
+    """The error is one line that contains the option, and the columns unless the first line may have values."""
     message = error(text)
+    assert not any(secret in message for secret in ("WELCOME", "Lovelace", "HTMVWCA4"))
     assert message.startswith("customers.csv")
     assert reason in message
 
