@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from asyncpg import InsufficientPrivilegeError
@@ -22,7 +23,7 @@ from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import CHANGES, Actions, location_of
 from producers.web.errors import NotFound
 from producers.web.import_request import parse_form, parse_format, parse_id
-from producers.web.lookups import get_group, get_list
+from producers.web.lookups import get_group, get_list, get_schedule
 from producers.web.paging import next_url, parse_before
 from producers.web.request_body import FileForm, read_form
 from producers.web.templating import page
@@ -43,6 +44,7 @@ class ListPages:
             Route("/lists", self.show_lists),
             Route("/lists/{name}", self.show_list),
             Route("/lists/{name}/imports", self.import_codes, methods=["POST"]),
+            Route("/import-schedules/{name}", self.show_schedule),
             Route("/import-schedules/{name}/{change}", self.change_schedule, methods=["POST"]),
             Route("/groups", self.show_groups),
             Route("/groups/imports", self.import_recipients, methods=["POST"]),
@@ -86,20 +88,28 @@ class ListPages:
             await get_list(connection, request.path_params["name"])
         return await self._import(command, form)
 
+    async def show_schedule(self, request: Request) -> Response:
+        """Show a recurring import and its last runs."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            found = await get_schedule(connection, request.path_params["name"])
+            runs = await import_schedules.list_runs(connection, found.name)
+        return page("schedule.html", live=False, schedule=found, runs=runs)
+
     async def change_schedule(self, request: Request) -> Response:
         """Pause, resume or run a recurring import."""
         change = request.path_params["change"]
         if change not in CHANGES:
             raise NotFound(f"there is no action {change}")
         await self._actions.change_schedule(request.path_params["name"], change)
-        return RedirectResponse("/lists#schedules", 303)
+        return RedirectResponse(f"/import-schedules/{quote(request.path_params['name'])}", 303)
 
     # --- groups ----------------------------------------------------------------------------------------------------
 
     async def show_groups(self, _: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             found = await groups.list_all(connection)
-        return page("groups.html", live=False, groups=found)
+            schedules = [each for each in await import_schedules.list_all(connection) if each.group]
+        return page("groups.html", live=False, groups=found, schedules=schedules)
 
     async def show_group(self, request: Request) -> Response:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:

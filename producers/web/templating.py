@@ -13,6 +13,8 @@ from coupons.store.schedules import RESCHEDULED_STATES
 from coupons.store.sendout_views import RESUMED_STATES
 from producers.durations import format_deferred, format_duration, format_limit, format_rate
 from producers.local_time import to_local, zone_of
+from producers.web.encodings import ACCEPTED_FILES, ENCODINGS
+from producers.web.option_labels import for_console
 
 
 def page(template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object) -> HTMLResponse:
@@ -54,6 +56,7 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters |= {
     "amount": _amount,
     "code": _code,
+    "for_console": for_console,
     "sentence": _sentence,
     "when": _when,
     "second": _second,
@@ -68,4 +71,6 @@ _TEMPLATES.globals |= {
     "rescheduled_states": RESCHEDULED_STATES,
     "resumed_states": RESUMED_STATES,
     "new_id": uuid4,
+    "encodings": ENCODINGS,
+    "accepted_files": ACCEPTED_FILES,
 }

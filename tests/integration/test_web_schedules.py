@@ -102,9 +102,33 @@ async def test_the_page_of_the_lists_shows_failures(connection: Connection, site
         "INSERT INTO import_run (schedule_id, due_at, reason) SELECT id, now(), 'no such file' FROM import_schedule"
     )
     page = (await site.get("/lists")).text
-    assert "last run failed: no such file" in page
+    assert "failed: no such file" in page
     assert "token=secret" not in page
     pressed = await site.post("/import-schedules/nightly/pause", headers=SAME_ORIGIN)
-    assert (pressed.status_code, pressed.headers["location"]) == (303, "/lists#schedules")
+    assert (pressed.status_code, pressed.headers["location"]) == (303, "/import-schedules/nightly")
     assert "Resume" in (await site.get("/lists")).text
     assert (await site.post("/import-schedules/nightly/stop", headers=SAME_ORIGIN)).status_code == 404
+
+
+async def test_the_page_of_a_recurring_import_shows_its_runs(connection: Connection, site: AsyncClient) -> None:
+    """The newest is the first. A reason names the fields of the console."""
+    await add_list(connection, "a")
+    await put(site)
+    await connection.execute(
+        "INSERT INTO import_run (schedule_id, due_at, reason) SELECT id, now() - n * interval '1 day', "
+        "'run ' || n || ': use --encoding' FROM import_schedule, generate_series(1, 2) n"
+    )
+    page = (await site.get("/import-schedules/nightly")).text
+    assert "use the field “Encoding”" in page
+    assert page.index("run 1") < page.index("run 2")
+    assert (await site.get("/import-schedules/weekly")).status_code == 404
+
+
+async def test_the_page_of_the_groups_shows_their_recurring_imports(connection: Connection, site: AsyncClient) -> None:
+    """Those of lists are not shown."""
+    await add_list(connection, "a")
+    await put(site)
+    assert "Recurring imports" not in (await site.get("/groups")).text
+    await site.put("/api/import-schedules/weekly", json={**BODY, "list": None, "group": "people"})
+    page = (await site.get("/groups")).text
+    assert ("weekly" in page, "nightly" in page) == (True, False)

@@ -76,8 +76,8 @@ async def test_a_button_undoes_an_import(site: AsyncClient, queues: Queues, conn
     await add_list(connection, "spring-10", 3)
     done = await import_text(connection, pool, "NEW-1\nNEW-2\n", mode=ImportMode.REPLACE)
     text = re.sub(r"\s+", " ", (await site.get(f"/imports/{done}")).text)
-    assert "Takes back at most <b>2</b> codes that it added" in text
-    assert "Restores at most <b>3</b> codes that it removed" in text
+    assert "Takes back at most <b>2</b> codes that it added, if still available." in text
+    assert "Restores at most <b>3</b> codes that it removed. What" in text
     form = {"command": command_id(text)}
     for _ in range(2):
         response = await site.post(f"/imports/{done}/undo", data=form, headers=SAME_ORIGIN)
