@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv6Address
@@ -29,6 +30,8 @@ _BLANKS = " \t\u00a0"  # spreadsheets leave these around a cell; a line break is
 # IDNA 2003, in the standard library, maps these characters to other letters or removes them. IDNA 2008 keeps them:
 # "straße.de" and "strasse.de" may belong to different owners. So such a domain must be given in its ASCII form.
 _AMBIGUOUS = re.compile("[\u00df\u03c2\u200c\u200d]")
+_DOMAIN_SIGNS = frozenset(".\u3002\u00b7\u0375\u05f3\u05f4\u3007\u30fb")
+"""A dot of East Asian keyboards, and the signs that IDNA 2008 allows between letters (RFC 5892, appendix A)."""
 
 
 class Flaw(StrEnum):
@@ -54,6 +57,7 @@ class Flaw(StrEnum):
     DOTS = "dots", 'has a dot at the beginning or end of the part before the "@", or two dots together'
     CHARACTER = "character", 'has a character before the "@" that is allowed only in quotes'
     QUOTES = "quotes", 'has incomplete quotes before the "@"'
+    SIGN = "sign", 'has a character before the "@" that no mailbox has, such as a bullet, a dash or a full-width letter'
     INVISIBLE = "invisible", "has an invisible character"
     LONG_LOCAL_PART = "long_local_part", f'has more than {MAX_LOCAL_PART} characters before the "@"'
     NO_DOMAIN = "no_domain", 'has nothing after the "@"'
@@ -139,10 +143,13 @@ def _parse_unusual(address: str, text: str) -> Address:
     if flaw := _flaw(address):
         raise AddressError(flaw, text)
     local_part, _, domain = unicodedata.normalize("NFC", address).rpartition("@")
-    parts = _minimal_local_part(local_part), _ascii_domain(domain)
-    if flaw := next((part for part in parts if isinstance(part, Flaw)), None):
-        raise AddressError(flaw, text)
-    parsed = "@".join(parts)
+    local_part = _minimal_local_part(local_part)
+    if isinstance(local_part, Flaw):
+        raise AddressError(local_part, text)
+    domain = _ascii_domain(domain)
+    if isinstance(domain, Flaw):
+        raise AddressError(domain, text)
+    parsed = f"{local_part}@{domain}"
     # Lower case instead of case folding, which would merge "straße@" and "strasse@": these may be two people.
     key = unicodedata.normalize("NFC", parsed.lower())
     if max(len(parsed.encode()), len(key)) > MAX_ADDRESS:
@@ -152,13 +159,13 @@ def _parse_unusual(address: str, text: str) -> Address:
 
 def _flaw(address: str) -> Flaw | None:
     """A flaw of the whole text."""
-    checks = (
-        (not address, Flaw.EMPTY),
-        (_CONTROL.search(address), Flaw.CONTROL),
-        (len(address) > MAX_ADDRESS, Flaw.LONG),
-        ("@" not in address, Flaw.NO_AT),
-    )
-    return next((flaw for failed, flaw in checks if failed), None)
+    if not address:
+        return Flaw.EMPTY
+    if _CONTROL.search(address):
+        return Flaw.CONTROL
+    if len(address) > MAX_ADDRESS:
+        return Flaw.LONG
+    return None if "@" in address else Flaw.NO_AT
 
 
 def _minimal_local_part(written: str) -> str | Flaw:
@@ -169,24 +176,37 @@ def _minimal_local_part(written: str) -> str | Flaw:
         is_plain = _UNICODE_LOCAL_PART.fullmatch(content) is not None
         local_part = content if is_plain else '"' + re.sub(r'(["\\])', r"\\\1", content) + '"'
     elif not _UNICODE_LOCAL_PART.fullmatch(written):
-        return _local_part_flaw(written)
+        return next(_local_part_flaws(written), Flaw.CHARACTER)
     if not local_part.isprintable():  # spaces except " ", format characters (zero-width, right-to-left), surrogates
         return Flaw.BLANK if any(map(str.isspace, local_part)) else Flaw.INVISIBLE
+    if not local_part.isascii() and any(map(_is_sign, local_part)):
+        return Flaw.SIGN
     return local_part if len(local_part.encode()) <= MAX_LOCAL_PART else Flaw.LONG_LOCAL_PART
 
 
-def _local_part_flaw(written: str) -> Flaw:
-    several = re.search(r"@.*[\s,;/|]", written)
-    checks = (
-        (not written, Flaw.NO_LOCAL_PART),
-        ("<" in written or ">" in written, Flaw.BRACKETS),
-        ("@" in written, Flaw.SEVERAL if several else Flaw.TWO_ATS),
-        ('"' in written, Flaw.QUOTES),
-        (any(map(str.isspace, written)), Flaw.BLANK),
-        (not written.isprintable(), Flaw.INVISIBLE),
-        (f".{written}.".count(".."), Flaw.DOTS),
-    )
-    return next((flaw for failed, flaw in checks if failed), Flaw.CHARACTER)
+def _is_sign(character: str) -> bool:
+    """Whether the character is not ASCII, and neither a letter, a mark nor a digit, or another form of an ASCII one."""
+    if character.isascii():
+        return False
+    return unicodedata.category(character)[0] not in "LMN" or unicodedata.normalize("NFKC", character).isascii()
+
+
+def _local_part_flaws(written: str) -> Iterator[Flaw]:
+    """The flaws of an invalid local part. The first one explains the text best."""
+    if not written:
+        yield Flaw.NO_LOCAL_PART
+    if "<" in written or ">" in written:
+        yield Flaw.BRACKETS
+    if "@" in written:
+        yield Flaw.SEVERAL if re.search(r"@.*[\s,;/|]", written) else Flaw.TWO_ATS
+    if '"' in written:
+        yield Flaw.QUOTES
+    if re.search(r"\s", written):
+        yield Flaw.BLANK
+    if not written.isprintable():
+        yield Flaw.INVISIBLE
+    if ".." in f".{written}.":
+        yield Flaw.DOTS
 
 
 def _ascii_domain(written: str) -> str | Flaw:
@@ -195,11 +215,13 @@ def _ascii_domain(written: str) -> str | Flaw:
         return _literal(written[1:-1]) if written.endswith("]") else Flaw.LITERAL
     if _AMBIGUOUS.search(written):
         return Flaw.AMBIGUOUS
+    if not written.isascii() and _has_sign(written):
+        return next(_domain_flaws(written), Flaw.DOMAIN_CHARACTER)
     try:
         domain = written if written.isascii() else written.encode("idna").decode("ascii")
     except UnicodeError:
-        return _domain_flaw(written, otherwise=Flaw.IDN)
-    return domain if _DOMAIN.fullmatch(domain) else _domain_flaw(domain, otherwise=Flaw.NUMBER)
+        return next(_domain_flaws(written), Flaw.IDN)
+    return domain if _DOMAIN.fullmatch(domain) else next(_domain_flaws(domain), Flaw.NUMBER)
 
 
 def _literal(content: str) -> str | Flaw:
@@ -213,21 +235,36 @@ def _literal(content: str) -> str | Flaw:
         return Flaw.LITERAL
 
 
-def _domain_flaw(domain: str, *, otherwise: Flaw) -> Flaw:
-    labels = domain.split(".")
-    checks = (
-        (not domain, Flaw.NO_DOMAIN),
-        ("<" in domain or ">" in domain, Flaw.BRACKETS),
-        (any(map(str.isspace, domain)), Flaw.BLANK),
-        (not domain.isprintable(), Flaw.INVISIBLE),
-        (domain.endswith(".") and domain.strip("."), Flaw.TRAILING_DOT),
-        ("" in labels, Flaw.DOMAIN_DOTS),
-        (domain.isascii() and not re.fullmatch(r"[A-Za-z0-9.-]+", domain), Flaw.DOMAIN_CHARACTER),
-        (len(labels) == 1, Flaw.NO_DOT),
-        (max(map(len, labels)) > MAX_LABEL, Flaw.LONG_LABEL),
-        (any(label[0] == "-" or label[-1] == "-" for label in labels if label), Flaw.HYPHEN),
+def _has_sign(domain: str) -> bool:
+    """Whether the domain has a character that IDNA 2008 does not allow, such as a quote. IDNA 2003 converts it."""
+    return any(
+        not each.isascii() and unicodedata.category(each) != "Nd" and unicodedata.category(each)[0] not in "LM"
+        for each in unicodedata.normalize("NFKC", domain)
+        if each not in _DOMAIN_SIGNS
     )
-    return next((flaw for failed, flaw in checks if failed), otherwise)
+
+
+def _domain_flaws(domain: str) -> Iterator[Flaw]:
+    """The flaws of an invalid domain. The first one explains the text best."""
+    if not domain:
+        yield Flaw.NO_DOMAIN
+    if "<" in domain or ">" in domain:
+        yield Flaw.BRACKETS
+    if re.search(r"\s", domain):
+        yield Flaw.BLANK
+    if not domain.isprintable():
+        yield Flaw.INVISIBLE
+    labels = domain.split(".")
+    if "" in labels:
+        yield Flaw.TRAILING_DOT if domain.endswith(".") and domain.strip(".") else Flaw.DOMAIN_DOTS
+    if domain.isascii() and not re.fullmatch(r"[A-Za-z0-9.-]+", domain):
+        yield Flaw.DOMAIN_CHARACTER
+    if len(labels) == 1:
+        yield Flaw.NO_DOT
+    if max(map(len, labels)) > MAX_LABEL:
+        yield Flaw.LONG_LABEL
+    if any(label[:1] == "-" or label[-1:] == "-" for label in labels):
+        yield Flaw.HYPHEN
 
 
 def _quote(text: str) -> str:

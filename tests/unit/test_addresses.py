@@ -141,6 +141,15 @@ def test_an_address_that_could_end_a_header_is_not_harmless(address: str) -> Non
         ('"a"da@example.org', Flaw.QUOTES),
         ('"ada\\"@example.org', Flaw.QUOTES),
         ("ada@straße.example", Flaw.AMBIGUOUS),
+        ("\u2022ada@example.org", Flaw.SIGN),
+        ("\u2013bob@example.org", Flaw.SIGN),
+        ("o\u2019hara@example.org", Flaw.SIGN),
+        ("\uff41da@example.org", Flaw.SIGN),
+        ("\u201cada@example.org", Flaw.SIGN),
+        ("\u201cada@example.org\u201d", Flaw.SIGN),
+        ("ada@example.org\u201d", Flaw.DOMAIN_CHARACTER),
+        ("ada@exam\u2013ple.org", Flaw.DOMAIN_CHARACTER),
+        ("ada@\u2615.example", Flaw.DOMAIN_CHARACTER),
     ],
 )
 def test_an_invalid_address_has_the_reason_that_helps_to_fix_it(text: str, flaw: Flaw) -> None:
