@@ -24,8 +24,8 @@ Style = Callable[[random.Random], Batch]
 
 CAPITALS, SMALL, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
 ALNUM = CAPITALS + DIGITS
-CLEAR = "".join(set(ALNUM) - set("0O1IL"))
-CROCKFORD = "".join(set(ALNUM) - set("ILOU"))
+CLEAR = "".join(sorted(set(ALNUM) - set("0O1IL")))
+CROCKFORD = "".join(sorted(set(ALNUM) - set("ILOU")))
 HEX = "0123456789abcdef"
 CAMPAIGNS = [
     *(

@@ -94,8 +94,9 @@ async def check_import(
     Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
     reading = _Reading(job.target, job.format, max_lines)
-    async with _dry_run(connection, reading, job.target, source, limits, mode=job.mode) as report:
-        check_report(report, job.mode, confirmed=job.confirmed, allow_empty=job.allow_empty)
+    confirmed = job.confirmed
+    async with _dry_run(connection, reading, job.target, source, limits, mode=job.mode, confirmed=confirmed) as report:
+        check_report(report, job.mode, confirmed=confirmed, allow_empty=job.allow_empty)
     return reading.digest
 
 
@@ -116,6 +117,8 @@ async def run_import(
     """
     await imports.set_total_bytes(connections[0], job, source.size)
     reading = _Reading(job.target, job.format, max_lines)
+    if job.position and _can_be_wrong(job.target, job.mode):
+        reading.suspicions = list_shapes.suspicions_of(await imports.get_notices(connections[0], job))
     text = reading.open(source, limits)
     progress.received = lambda: text.received
     async with _ChunkPipeline(connections, job, lease_seconds, progress) as pipeline:
@@ -149,7 +152,7 @@ async def run_import(
 @asynccontextmanager
 async def dry_run(
     connection: Connection, target: Target, source: Source, limits: SourceLimits, *,
-    mode: ImportMode, file_format: FileFormat, max_lines: int,
+    mode: ImportMode, file_format: FileFormat, max_lines: int, confirmed: bool = False,
 ) -> AsyncIterator[DryRunReport]:  # fmt: skip
     """Report what an import of the source would do. It uses the reader, checks and searches of an import.
 
@@ -158,14 +161,14 @@ async def dry_run(
     Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
     reading = _Reading(target, asdict(file_format), max_lines)
-    async with _dry_run(connection, reading, target, source, limits, mode=mode) as report:
+    async with _dry_run(connection, reading, target, source, limits, mode=mode, confirmed=confirmed) as report:
         yield report
 
 
 @asynccontextmanager
 async def _dry_run(
     connection: Connection, reading: "_Reading", target: Target, source: Source, limits: SourceLimits, *,
-    mode: ImportMode,
+    mode: ImportMode, confirmed: bool,
 ) -> AsyncIterator[DryRunReport]:  # fmt: skip
     valid = blank = last = 0
     await import_chunks.prepare_staging(connection)
@@ -179,7 +182,8 @@ async def _dry_run(
             if _ends_chunk(target, mode, reading.pieces):
                 await import_chunks.start_chunk(connection, last + 1)
         if _can_be_wrong(target, mode):
-            await _check_shapes(connection, target, reading, shapes_of(reading.first_codes), confirmed=True)
+            shapes = shapes_of(reading.first_codes)
+            await _check_shapes(connection, target, reading, shapes, confirmed=confirmed, is_dry_run=True)
         async with import_chunks.dry_run(connection, target, mode, lines=valid) as (counts, rejected):
             yield DryRunReport(
                 reading.lines, blank, counts, reading.columns, rejected, reading.read_as, reading.notices
@@ -338,7 +342,7 @@ class _ChunkPipeline:
             if isinstance(lines, CheckedCodes):
                 self._digest.update("\n".join((*lines.codes, "")).encode())
 
-    async def import_staged(self, position: Position, shapes: Profile) -> None:
+    async def import_staged(self, position: Position, shapes: Profile | None) -> None:
         """Wait until the previous chunk is imported, then start to import the staged lines."""
         await self._wait_for_import()
         chunk = import_chunks.Chunk(self._lines, self._blank, self._digest.digest(), shapes)
@@ -392,30 +396,33 @@ async def _record_format(connection: Connection, job: LeasedImport, reading: _Re
     await imports.log_event(connection, job.id, f"reading {text.name} as {reading.read_as}")
 
 
-async def _check_list(connection: Connection, job: LeasedImport, reading: _Reading) -> Profile:
-    """Check, before the first chunk, that the codes were not meant for another list. Return their shapes, once.
+async def _check_list(connection: Connection, job: LeasedImport, reading: _Reading) -> Profile | None:
+    """Check, before the first chunk, that the codes were not meant for another list. Return their shapes, then None.
 
     Raises WrongList, unless the import is confirmed.
     """
     if reading.list_checked or job.position or not _can_be_wrong(job.target, job.mode):
-        return ()
+        return None
     reading.list_checked = True
     shapes = shapes_of(reading.first_codes)
     if shapes:
         await list_shapes.store_unknown(connection, job.target.id)
         await _check_shapes(connection, job.target, reading, shapes, confirmed=job.confirmed)
+        if reading.suspicions:  # after a crash, the list has the shapes of the first chunk
+            await imports.set_notices(connection, job, reading.read_as, reading.notices)
     return shapes
 
 
 async def _check_shapes(
-    connection: Connection, target: Target, reading: _Reading, shapes: Profile, *, confirmed: bool
-) -> None:
+    connection: Connection, target: Target, reading: _Reading, shapes: Profile, *, confirmed: bool,
+    is_dry_run: bool = False,
+) -> None:  # fmt: skip
     try:
         await list_shapes.check(connection, target.id, shapes)
     except list_shapes.WrongList as wrong:
-        if not confirmed:
+        if not confirmed and not is_dry_run:
             raise
-        reading.suspicions = (wrong.notice,)
+        reading.suspicions = (wrong.notice(confirmed=confirmed),)
 
 
 def _can_be_wrong(target: Target, mode: ImportMode) -> bool:

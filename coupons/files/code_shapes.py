@@ -85,9 +85,13 @@ Profile = tuple[Shape, ...]
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """A file's codes do not look like those of its list, but like those of the list `other`; None: of no list."""
+    """A file's codes do not look like those of its list, but like those of the list `other`; None: of no list.
+
+    Without another list, `difference` says what differs, such as "15 characters instead of 12".
+    """
 
     other: str | None
+    difference: str = ""
 
 
 # --- verdict ---------------------------------------------------------------------------------------------------------
@@ -105,9 +109,62 @@ def find_suspicion(file: Profile, target: Profile, others: Mapping[str, Profile]
     for name, other in others.items():
         if all(_is_rather(shape, other, target) for shape in file) and not _has_shapes_of(other, target):
             return Suspicion(name)
-    if _is_tight(target) and all(_likeness(shape, target) is Likeness.DIFFERENT for shape in file):
-        return Suspicion(None)
+    if _is_tight(target) and not any(_may_continue(shape, each) for shape in file for each in target):
+        return Suspicion(None, describe_difference(file[0], target[-1]))
     return None
+
+
+def _may_continue(shape: Shape, known: Shape) -> bool:
+    """Whether the shape is at least similar to the known one, or its codes could be codes of that shape.
+
+    They could if all codes begin alike, with a letter, and have the same length, separators and alphabet:
+    SUMMER-00000001 could be one of the codes SUMMER-K7Q2M8XA.
+    """
+    if compare(shape, known) is not Likeness.DIFFERENT:
+        return True
+    return (
+        shape.has_one_length
+        and len(shape.places) == len(known.places)
+        and known.has_one_length
+        and any(map(str.isalpha, known.beginning))
+        and all(map(_can_be, shape.places, known.places))
+        and {*shape.alphabet} <= {*known.alphabet}
+    )
+
+
+def _can_be(new: Place, known: Place) -> bool:
+    """Whether all characters that new codes have at a place could be those of known codes."""
+    if _is_shared(known):
+        return new == known
+    return not _is_separator(new) and not _kinds_at(new) & ~int(known)
+
+
+def describe_difference(new: Shape, known: Shape) -> str:
+    """What tells codes of a shape from those of a known one, without any character of a code except separators."""
+    for describe in (_describe_length, _describe_layout, _describe_kinds):
+        mine, other = describe(new), describe(known)
+        if mine != other:
+            return f"{mine} instead of {other.removesuffix(' characters')}"
+    return "other characters"
+
+
+def _describe_length(shape: Shape) -> str:
+    lengths = str(shape.shortest) if shape.has_one_length else f"{shape.shortest} to {shape.longest}"
+    return f"{lengths} character{'' if lengths == '1' else 's'}"
+
+
+def _describe_layout(shape: Shape) -> str:
+    """The separators at their places: `AB12-X` gives `••••-•`."""
+    if not shape.has_one_length:
+        return "several lengths"
+    return "".join(str(place) if _is_separator(place) else "•" for place in shape.places)
+
+
+def _describe_kinds(shape: Shape) -> str:
+    kinds = _kinds(shape.alphabet)
+    letters = {UPPER: "capitals", LOWER: "small letters", UPPER | LOWER: "letters"}.get(kinds & (UPPER | LOWER))
+    words = [word for word in (letters, "digits" if kinds & DIGIT else None) if word]
+    return " and ".join(words) or "other characters"
 
 
 def _is_rather(shape: Shape, other: Profile, target: Profile) -> bool:

@@ -167,7 +167,8 @@ class Chunk:
     lines: int
     blank: int
     digest: bytes
-    shapes: Profile = ()
+    shapes: Profile | None = None
+    """The shapes of the file's codes, with the first chunk of an import."""
 
 
 async def import_chunk(
@@ -181,9 +182,10 @@ async def import_chunk(
         else:
             counts = await _import_codes(connection, job, chunk)
             await connection.execute(SQL.update_counters, job.target.id, counts.added, counts.removed)
-            changes_shapes = chunk.shapes and (counts.added or job.mode == ImportMode.REPLACE)
-            if counts.removed or changes_shapes or job.mode == ImportMode.UNDO:
-                await list_shapes.record(connection, job.target.id, job.mode, chunk.shapes)
+            is_replaced = job.mode == ImportMode.REPLACE and chunk.shapes is not None
+            is_extended = job.mode == ImportMode.ADD and chunk.shapes and counts.added
+            if is_replaced or is_extended or counts.removed or job.mode == ImportMode.UNDO:
+                await list_shapes.record(connection, job.target.id, job.mode, chunk.shapes or ())
         await imports.record_progress(
             connection, job, counts, blank=chunk.blank, position=position, lease_seconds=lease_seconds
         )

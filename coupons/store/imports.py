@@ -301,6 +301,12 @@ async def set_notices(connection: Connection, job: LeasedImport, read_as: str, n
     await connection.execute(SQL.set_notices, job.id, job.lease_token, read_as, notices)
 
 
+async def get_notices(connection: Connection, job: LeasedImport) -> list[str]:
+    """The notices that were stored so far."""
+    notices: list[str] = await connection.fetchval(SQL.get_notices, job.id)
+    return notices
+
+
 async def check_lease(connection: Connection, job: LeasedImport) -> None:
     """Check the lease. Raises LeaseLost if another worker has claimed the import or it was cancelled."""
     if not await connection.fetchval(SQL.holds_lease, job.id, job.lease_token):

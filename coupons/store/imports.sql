@@ -63,6 +63,9 @@ UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;
 UPDATE import_job j SET columns = ARRAY['email'] || g.attributes
 FROM recipient_group g WHERE j.id = $1 AND j.lease_token = $2 AND g.id = j.group_id;
 
+-- get_notices: the notices of import $1
+SELECT notices FROM import_job WHERE id = $1;
+
 -- set_notices: store how the import reads its file and what it assumed, skipped, cut or left out so far
 UPDATE import_job SET read_as = $3, notices = $4 WHERE id = $1 AND lease_token = $2;
 

@@ -4,10 +4,12 @@ The shapes of a list are one small row. An import extends it when its first chun
 the row of their own list; those of other lists are read if the file does not look like its list.
 """
 
+from collections.abc import Iterable
+
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.files import code_shapes
-from coupons.files.code_shapes import MIN_CODES, SAMPLE_CODES, Profile
+from coupons.files.code_shapes import MIN_CODES, SAMPLE_CODES, Profile, Suspicion
 from coupons.states import ImportMode
 from coupons.store.queries import Queries
 
@@ -18,18 +20,24 @@ LEARNED_AT_ONCE = 50
 """The number of lists whose shapes are learned for one import, from 500 codes each. Only lists that were filled before
 migration 0022, or from which an import has deleted codes, have to be learned."""
 
+_BEGINNING, _CONFIRMED = "these codes ", "; confirmed"
+
 
 class WrongList(Conflict):
     """The codes of a file were probably meant for another list. Nothing was imported."""
 
     def __init__(self, suspicion: str) -> None:
         self.suspicion = suspicion
-        super().__init__(f'{suspicion}: use --yes (in JSON: "confirmed": true) to import them all the same')
+        super().__init__(f"{suspicion}: nothing was changed; confirm with --yes (confirmed)")
 
-    @property
-    def notice(self) -> str:
-        """The line of a report. A dry run, which does not fail, has it as well."""
-        return f"{self.suspicion}, so --yes is needed"
+    def notice(self, *, confirmed: bool) -> str:
+        """The line of a report: of a confirmed import, or of a dry run, which does not fail."""
+        return f"{self.suspicion}{_CONFIRMED if confirmed else '; confirm with --yes (confirmed)'}"
+
+
+def suspicions_of(notices: Iterable[str]) -> list[str]:
+    """Those notices of an import that a worker stored about its suspicion, for the report of a resumed import."""
+    return [each for each in notices if each.startswith(_BEGINNING) and each.endswith(_CONFIRMED)]
 
 
 async def check(connection: Connection, list_id: int, file: Profile) -> None:
@@ -48,13 +56,13 @@ async def check(connection: Connection, list_id: int, file: Profile) -> None:
     learned = {row["name"]: await _learn(connection, row["id"]) for row in unknown}
     if suspicion := code_shapes.find_suspicion(file, target, known | learned):
         found = await connection.fetchrow(SQL.codes, list_id)
-        raise WrongList(_describe(suspicion.other, **dict(found or {})))
+        raise WrongList(_describe(suspicion, **dict(found or {})))
 
 
-def _describe(other: str | None, name: str, total: int) -> str:
-    if other is None:
-        return f"these codes do not look like the {total:,} codes of {name}"
-    return f"these codes look like {other}, not {name} ({total:,} codes there)"
+def _describe(suspicion: Suspicion, name: str, total: int) -> str:
+    if suspicion.other is None:
+        return f"{_BEGINNING}do not look like the {total:,} codes of {name} ({suspicion.difference})"
+    return f"{_BEGINNING}look like {suspicion.other}, not {name} ({name} has {total:,} code{'' if total == 1 else 's'})"
 
 
 async def store_unknown(connection: Connection, list_id: int) -> None:

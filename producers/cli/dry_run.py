@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 async def dry_run_import(
     file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat",
-    rejected: TextIO | None, json_output: bool,
+    confirmed: bool, rejected: TextIO | None, json_output: bool,
 ) -> int | None:  # fmt: skip
     """Report what would happen to each line, and return the exit code."""
-    async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
+    async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_, confirmed=confirmed) as found:
         if rejected:
             await write_rejected(rejected, found.rejected, found.columns)
     if json_output:
@@ -88,8 +88,9 @@ async def _in_numbers(
 
 @asynccontextmanager
 async def _dry_run(
-    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat"
-) -> "AsyncIterator[DryRunReport]":
+    file: BinaryIO | str, *, list_: str | None, group: str | None, mode: ImportMode, format_: "FileFormat",
+    confirmed: bool = False,
+) -> "AsyncIterator[DryRunReport]":  # fmt: skip
     from coupons import import_engine
     from coupons.sources import SourceLimits, open_source
 
@@ -106,7 +107,7 @@ async def _dry_run(
         )
         report = import_engine.dry_run(
             connection, target, source, rules,
-            mode=mode, file_format=format_, max_lines=settings().import_max_lines,
+            mode=mode, file_format=format_, max_lines=settings().import_max_lines, confirmed=confirmed,
         )  # fmt: skip
         yield await stack.enter_async_context(report)
 

@@ -134,8 +134,9 @@ async def run_import(
     if dry_run:
         file_format = format_.as_file_format()
         return await dry_run_import(
-            file, list_=list_, group=group, mode=mode, format_=file_format, rejected=rejected, json_output=json_output
-        )
+            file, list_=list_, group=group, mode=mode, format_=file_format, confirmed=yes, rejected=rejected,
+            json_output=json_output,
+        )  # fmt: skip
     if mode != ImportMode.ADD and not yes:
         require_free_stdin(file)
     confirmed = yes

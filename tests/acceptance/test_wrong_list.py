@@ -30,17 +30,22 @@ def test_without_a_terminal_the_file_is_refused_before_it_is_uploaded(shop: Shop
     """One line names both lists and the option; nothing is changed."""
     before = shop.contents()
     result = shop.import_codes("spring-10", gifts(2), code=FAILED)
-    assert "these codes look like gift-50, not spring-10 (60 codes there): use --yes" in result.err
+    assert (
+        "these codes look like gift-50, not spring-10 (spring-10 has 60 codes): nothing was changed; confirm with --yes"
+        in result.err
+    )
     assert result.err.count("\n") == 1
     assert not result.out
     assert shop.contents() == before
 
 
 def test_a_dry_run_shows_the_suspicion(shop: Shop) -> None:
-    """The same line is a notice of the confirmed import, so that both reports are equal."""
+    """It says whether the import would be confirmed, as the report of the import does."""
     file = shop.file("gifts.txt", "\n".join(gifts(3)))
-    notices = shop.coupons("import", file, "--list", "spring-10", "--dry-run", "--json").json["notices"]
-    assert "these codes look like gift-50, not spring-10 (60 codes there), so --yes is needed" in notices
+    suspicion = "these codes look like gift-50, not spring-10 (spring-10 has 60 codes); "
+    for options, end in (((), "confirm with --yes (confirmed)"), (("--yes",), "confirmed")):
+        dry = shop.coupons("import", file, "--list", "spring-10", *options, "--dry-run", "--json").json
+        assert suspicion + end in dry["notices"]
 
 
 @pytest.mark.parametrize(("typed", "code"), [("n\n", FAILED), ("y\n", DONE)], ids=["no", "yes"])
@@ -51,7 +56,7 @@ def test_an_operator_at_a_terminal_is_asked(shop: Shop, typed: str, code: int) -
     shop.import_codes(name, [f"{(code + 1) * 10**12 + number * 7919}" for number in range(60)])
     file = shop.file("asked.txt", "\n".join(gifts(code + 4)))
     result = shop.on_terminal("import", file, "--list", name, "--wait", typed=typed)
-    assert f"these codes look like gift-50, not {name} (60 codes there)" in result.err
+    assert f"these codes look like gift-50, not {name} ({name} has 60 codes)" in result.err
     assert f"Import them into list {name} all the same? [y/N]" in result.err
     assert result.code == code
     assert ("60 added" in result.err) == (code == DONE)
@@ -62,7 +67,7 @@ def test_the_worker_refuses_a_command_that_is_not_confirmed(shop: Shop) -> None:
     command = ImportCoupons(list="spring-10", codes=tuple(gifts(7)))
     shop.publish(command)
     failed = shop.coupons("show", command.id, "--wait", code=FAILED)
-    assert "not spring-10 (60 codes there)" in failed.out + failed.err
+    assert "not spring-10 (spring-10 has 60 codes)" in failed.out + failed.err
     confirmed = ImportCoupons(list="spring-10", codes=tuple(gifts(7)), confirmed=True)
     shop.publish(confirmed)
     assert shop.coupons("show", confirmed.id, "--wait", "--json").json

@@ -86,6 +86,7 @@ WORK = {
         import_schedules.record_run import_schedules.delete_old_runs import_schedules.seconds_until_due
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
         imports.holds_lease imports.set_total_bytes imports.set_columns imports.set_columns_of_group imports.set_notices
+        imports.get_notices
         imports.record_progress imports.record_kept imports.end imports.release
         imports.count_retry imports.postpone imports.delete_old_rejections imports.renew
         imports.log_event

@@ -1,5 +1,6 @@
 """The guard against imports into the wrong list: the worker checks the shapes of codes before the first chunk."""
 
+import asyncio
 import random
 import string
 from collections.abc import AsyncIterator, Sequence
@@ -76,8 +77,8 @@ async def test_codes_that_look_like_another_list_are_refused(
     job = await run(connection, pool, "spring-10", codes("GIFT50-", seed=2), mode=mode)
     assert job.state == ImportState.FAILED
     assert job.reason == (
-        "these codes look like gift-50, not spring-10 (60 codes there): "
-        'use --yes (in JSON: "confirmed": true) to import them all the same'
+        "these codes look like gift-50, not spring-10 (spring-10 has 60 codes): "
+        "nothing was changed; confirm with --yes (confirmed)"
     )
     assert await available(connection, "spring-10") == 60
 
@@ -87,7 +88,7 @@ async def test_a_confirmed_import_is_not_refused(connection: Connection, pool: P
     """An operator has decided. The report says what was suspicious, and the list has both shapes from then on."""
     job = await run(connection, pool, "spring-10", codes("GIFT50-", seed=2), confirmed=True)
     assert (job.state, job.added) == (ImportState.FINISHED, 60)
-    assert "these codes look like gift-50, not spring-10 (60 codes there), so --yes is needed" in job.notices
+    assert "these codes look like gift-50, not spring-10 (spring-10 has 60 codes); confirmed" in job.notices
     again = await run(connection, pool, "spring-10", codes("GIFT50-", seed=3))
     assert again.state == ImportState.FINISHED
 
@@ -108,7 +109,9 @@ async def test_codes_unlike_those_of_a_tight_list_are_refused(connection: Connec
     await add_list(connection, "spring-10")
     await run(connection, pool, "spring-10", codes("SPRING-", 120))
     job = await run(connection, pool, "spring-10", [str(10**15 + 7 * number) for number in range(60)])
-    assert (job.reason or "").startswith("these codes do not look like the 120 codes of spring-10: use --yes")
+    assert (job.reason or "").startswith(
+        "these codes do not look like the 120 codes of spring-10 (16 characters instead of 15): nothing was changed"
+    )
 
 
 async def test_shapes_of_lists_from_before_the_guard_are_learned(connection: Connection, pool: Pool) -> None:
@@ -131,6 +134,40 @@ async def test_a_replaced_list_has_the_shapes_of_its_new_codes(connection: Conne
     assert job.state == ImportState.FINISHED
     job = await run(connection, pool, "spring-10", codes("SPRING-", seed=3))
     assert "do not look like the 200 codes of spring-10" in (job.reason or "")
+
+
+async def test_a_replacement_by_few_codes_leaves_no_shapes(connection: Connection, pool: Pool) -> None:
+    """Eight codes have no shape, but those before them are gone: the next file gives the list its shape."""
+    await add_list(connection, "a")
+    await run(connection, pool, "a", codes("SPRING-", 120))
+    numbers = [str(10**15 + 7 * number) for number in range(60)]
+    await run(connection, pool, "a", numbers[:8], mode=ImportMode.REPLACE, confirmed=True)
+    job = await run(connection, pool, "a", numbers[8:])
+    assert (job.state, job.added) == (ImportState.FINISHED, 52)
+
+
+@pytest.mark.usefixtures("two_lists")
+async def test_a_resumed_import_has_its_suspicion(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker dies after the first chunk, whose shapes the list then has. The report of the import is the same."""
+    given = codes("GIFT50-", seed=2)
+    import_id = await create(connection, "spring-10", given, mode=ImportMode.ADD, confirmed=True)
+    signals = Signals(("import",))
+    worker = Importer(pool=pool, signals=signals, nudges=Nudges(signals), settings=Settings(), owner="test")
+
+    async def die(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "finish", die)
+        with pytest.raises(asyncio.CancelledError):
+            await worker.step()
+    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s', read_as = NULL")
+    assert await worker.step() == NO_PAUSE
+    job = await imports.get(connection, import_id)
+    assert (job.state, job.added) == (ImportState.FINISHED, 60)
+    assert job.notices[0] == "these codes look like gift-50, not spring-10 (spring-10 has 60 codes); confirmed"
 
 
 @pytest.mark.usefixtures("two_lists")

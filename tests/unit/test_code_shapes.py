@@ -101,11 +101,16 @@ def test_an_alphabet_without_some_characters_is_another_shape() -> None:
         ("FALL24-******", "SPRING24-******", "GIFT-******", None),
         ("600649##########", "603571##########", "600649##########", Suspicion("other")),
         ("12######", "11######", "12######", None),
-        ("????", "SAVE-******", "GIFT-######", Suspicion(None)),
+        ("????", "SAVE-******", "GIFT-######", Suspicion(None, "4 characters instead of 11")),
+        ("####_######", "SAVE-******", "GIFT-######", Suspicion(None, "••••_•••••• instead of ••••-••••••")),
+        ("###########", "***********", "GIFT-######", Suspicion(None, "digits instead of capitals and digits")),
+        ("SAVE-######", "SAVE-******", "GIFT-######", None),
+        ("SAVE-000***", "SAVE-******", "GIFT-######", None),
+        ("SAVE-######", "SAVE-******", "SAVE-######", Suspicion("other")),
     ],
 )
 def test_a_file_for_another_list_is_suspicious(file: str, target: str, other: str, suspicion: Suspicion | None) -> None:
-    """Its shape is that of the other list, or has nothing in common with the one shape of its own list."""
+    """Its shape is that of the other list, or its codes cannot be codes of its own list, and a difference is named."""
     assert find_suspicion(shapes(file, seed=1), shapes(target), {"other": shapes(other)}) == suspicion
 
 
