@@ -27,6 +27,7 @@ from coupons.files.header_names import NameKind, code_name
 from coupons.files.layout import HeadRow, Opening
 from coupons.files.notices import limit_notices, mask
 from coupons.files.rejections import Reason, Rejected, reject
+from coupons.sheets import CONVERTED
 
 
 class CodeReader:
@@ -83,6 +84,7 @@ class CodeReader:
         return CheckedCodes(checked.lines, checked.codes, rejected, rows.blank + checked.blank)
 
     def _begin(self, rows: list[HeadRow]) -> Opening:
+        rows = [replace(row, cells=[cell.removesuffix(CONVERTED) for cell in row.cells]) for row in rows]
         layout = find_code_layout(rows, self._format)
         header = next((row.cells for row in rows if row.line == layout.opening.header_line), [])
         self._selection = Selection(self._format.where, [] if layout.is_report else header, subject=layout.column)

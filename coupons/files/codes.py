@@ -30,6 +30,7 @@ from coupons.files.rejections import (
     reject,
 )
 from coupons.files.spelling import MAY_BE_WRAPPED, Wrapping, find_lookalike, unwrap
+from coupons.sheets import CONVERTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ _EXCEL_DAMAGE = re.compile(
     r"-?\d+(?:[.,]\d+)?[Ee]\+\d+\ufffd?"
     r"|#(?:NAME\?|REF!|VALUE!|DIV/0!|N/A|NULL!|NUM!|SPILL!|CALC!|BEZUG!|WERT!|NV|ZAHL!|ÜBERLAUF!|#*)"
     rf"|[0-3]?\d(?:-|\. ?){_MONTH}|{_MONTH}[- ]\d\d"
+    f"|.*{CONVERTED}"  # a cell of a spreadsheet that is not a text
 ).fullmatch
 
 _URL = re.compile(r"://|^(?:www\.|mailto:)", re.IGNORECASE).search

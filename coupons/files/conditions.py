@@ -17,6 +17,7 @@ from itertools import compress
 from coupons.files.columns import get_columns, header_words
 from coupons.files.csv_rows import Rows
 from coupons.files.decoding import FileError
+from coupons.sheets import CONVERTED
 
 MAX_VALUES = 5
 """The values of a column with more of them are not counted."""
@@ -43,7 +44,7 @@ def parse_condition(text: str) -> Condition:
 
 def comparable(value: str) -> str:
     """The form in which values are compared: without surrounding blanks and without regard to case."""
-    return unicodedata.normalize("NFC", value).strip().casefold()
+    return unicodedata.normalize("NFC", value.replace(CONVERTED, "")).strip().casefold()
 
 
 class Selection:
@@ -128,7 +129,7 @@ class _Tally:
 
     def add(self, cells: Sequence[str]) -> None:
         if len(self._values) <= MAX_VALUES:
-            self._values.update(map(str.strip, cells))
+            self._values.update(cell.strip().removesuffix(CONVERTED) for cell in cells)
 
     @property
     def has_values(self) -> bool:

@@ -61,7 +61,7 @@ class Table:
     def notices(self) -> list[str]:
         """What the layout assumes, and how many rows were completed or repaired."""
         found = list(self._layout.notices) if self._layout else []
-        if self._filled_up:
+        if self._filled_up and not self._format.is_spreadsheet:
             found.append(f"{counted(self._filled_up, 'row')} without all cells: the missing cells at the end are empty")
         if self._repaired:
             found.append(f'{counted(self._repaired, "row")} with unusual quotes: blanks after a quote, or \\" inside')

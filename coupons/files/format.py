@@ -49,7 +49,8 @@ class FileFormat:
     the name or 1-based number of a spreadsheet's sheet. `skip_lines` lines before the table or the first code are not
     read. `columns` are the columns that become attributes: `Name`, or `Name=attribute` to rename one. `where` selects
     rows: `Column=value` or `Column!=value`; all conditions must hold. `allow_lookalikes` accepts codes with letters of
-    two scripts, `force_encoding` reads valid UTF-8 in another encoding.
+    two scripts, `force_encoding` reads valid UTF-8 in another encoding. `is_spreadsheet` is set by
+    the program: the text was a sheet, whose rows end with their last cell that is not empty.
 
     Raises FileError for an unknown encoding, an impossible separator, or a txt file with columns.
     """
@@ -65,6 +66,7 @@ class FileFormat:
     where: Sequence[str] = ()
     allow_lookalikes: bool = False
     force_encoding: bool = False
+    is_spreadsheet: bool = False
 
     def __post_init__(self) -> None:
         if not is_encoding(self.encoding):

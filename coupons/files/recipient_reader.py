@@ -24,6 +24,7 @@ from coupons.files.format import FileFormat, normalized_header
 from coupons.files.layout import HeadRow, Opening, count_titles, cut_head
 from coupons.files.notices import limit_notices
 from coupons.files.rejections import Reason, Rejected, cell_text, reject
+from coupons.sheets import CONVERTED
 
 __all__ = ["EMAIL", "CheckedRecipients", "RecipientReader"]
 
@@ -121,6 +122,8 @@ class RecipientReader:
         return self._read(*self._lines.feed(b"", final=True), final=True)
 
     def _read(self, first: int, lines: list[str], *, final: bool = False) -> CheckedRecipients:
+        if any(CONVERTED in line for line in lines):
+            lines = [line.replace(CONVERTED, "") for line in lines]
         if self._table is None:
             lines = self._head = self._head + lines
             length = cut_head(lines, final=final)

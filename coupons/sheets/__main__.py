@@ -27,8 +27,13 @@ MAX_MEMORY = 512 * 1_048_576
 
 MAX_NOTICE_CHARS = 300
 _TEXT_CHARS = 262_144
-_ROWS_PER_CHECK = 256
 _SHOWN_SHEETS = 10
+_OTHER_PACKAGES = {
+    b"application/epub+zip": "an e-book (EPUB)",
+    b"application/vnd.oasis.opendocument.text": "a text document (OpenDocument)",
+    b"application/vnd.oasis.opendocument.presentation": "a presentation (OpenDocument)",
+    b"application/vnd.oasis.opendocument.graphics": "a drawing (OpenDocument)",
+}
 _DAMAGE = (
     ArithmeticError, BadZipFile, EOFError, ExpatError, LookupError, NotImplementedError, OSError, ValueError,
     struct.error, zlib.error,
@@ -88,7 +93,7 @@ def open_workbook(file: BinaryIO, limits: Limits) -> Workbook:
         mime_type = package.read("mimetype") if "mimetype" in package.names else MIME_TYPE
         if mime_type.startswith(MIME_TYPE):
             return Ods(package)
-        raise not_a_table("an OpenDocument file that is not a spreadsheet")
+        raise not_a_table(_OTHER_PACKAGES.get(mime_type.strip(), "an OpenDocument file that is not a spreadsheet"))
     if "xl/workbook.bin" in package.names:
         raise SheetError("is a binary Excel file (.xlsb): save it as .xlsx")
     if any(name.endswith(".iwa") for name in package.names):
@@ -110,7 +115,7 @@ def iter_csv(rows: Rows) -> Iterator[bytes]:
             buffer.write("\n" * (number - before - 1))
         writer.writerow(cells)
         before = number
-        if not number % _ROWS_PER_CHECK and buffer.tell() >= _TEXT_CHARS:
+        if buffer.tell() >= _TEXT_CHARS:
             yield buffer.getvalue().encode()
             buffer.seek(0)
             buffer.truncate()

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 
+from coupons.sheets import CONVERTED
+
 DAMAGED = "\ufffd"
 """Ends the text of a number that has lost digits, so that the readers reject it."""
 
@@ -35,6 +37,7 @@ NumberText = Callable[[float], str]
 _TOKENS = re.compile(r'"[^"]*"?|\\.|_.|\*.|\[[^\]]*\]?|General|AM/PM|A/P|[Ee][+-]|.', re.DOTALL | re.IGNORECASE)
 _ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE).fullmatch
 _CONDITION = re.compile(r"\[[<>=]").match
+_EXPONENT = re.compile("[Ee][+-]").fullmatch
 _DATE_LETTERS = frozenset("ymdhsYMDHS")
 _PLACEHOLDERS = frozenset("0#?")
 _LAST_SERIAL = 2_958_466  # the day after 9999-12-31
@@ -61,16 +64,17 @@ def number_text(code: str, *, since_1904: bool = False) -> NumberText:
     """The function that turns a number into its text in the format `code`."""
     sections = _sections(code)
     if any(map(_is_date, sections)):
-        return _DateFormat.of(next(filter(_is_date, sections)), since_1904=since_1904).text
+        return _marked(_DateFormat.of(next(filter(_is_date, sections)), since_1904=since_1904).text)
+    if any(_EXPONENT(part) for section in sections for part in section):
+        return _marked(plain_number)
     if any(_CONDITION(part) for section in sections for part in section):
         return plain_number
     numbers = [_NumberFormat.of(section) for section in sections[:3]]
     return numbers[0].text if len(numbers) == 1 else _SectionedFormat(tuple(numbers)).text
 
 
-def is_date(code: str) -> bool:
-    """Whether cells in this format show a date or a time."""
-    return any(map(_is_date, _sections(code)))
+def _marked(show: NumberText) -> NumberText:
+    return lambda number: show(number) + CONVERTED
 
 
 def _sections(code: str) -> list[list[str]]:
@@ -150,7 +154,7 @@ class _NumberFormat:
         if general is not None:
             before, behind = shown[:general], shown[general + 1 :]
             return cls(tuple(map(_literal, before)), 0, 0, tuple(map(_literal, behind)), 0, is_general=True)
-        if any(text == "/" or re.fullmatch(r"[Ee][+-]", text) for text in shown):  # a fraction, or an exponent
+        if "/" in shown:  # a fraction
             return cls((), 0, 0, (), 0, is_general=True)
         if not digits:
             return cls(tuple(shown), 0, 0, (), 0, is_general=False)

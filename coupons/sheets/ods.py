@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 
+from coupons.sheets import CONVERTED
 from coupons.sheets.numbers import MAX_DIGITS, damaged, plain_number
 from coupons.sheets.package import Package, create_parser, list_elements
 from coupons.sheets.workbook import DAMAGED, MAX_COLUMNS, MAX_ROWS, Reading, Rows, Sheet, SheetError, cell_text
@@ -24,6 +25,7 @@ _IGNORED = {  # elements with texts that the cell itself does not show
 }  # fmt: skip
 _NUMBER = re.compile(r"([^\d]*?)(-?)((?:\d[\d.,'\u2019\u066c\s\u00a0\u202f]*)?\d)(\D*)", re.DOTALL).fullmatch
 _GROUPS = re.compile(r"[.,'\u2019\u066c\s\u00a0\u202f]")
+_EXPONENT = re.compile(r"\d[Ee][+-]?\d").search
 _TIME = re.compile(r"(-?)PT?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:[.,]\d+)?S)?").fullmatch
 
 
@@ -197,11 +199,11 @@ def _value(attributes: dict[str, str], paragraphs: list[str]) -> str:
         case "float" | "percentage" | "currency":
             return _number(attributes.get("office:value", ""), shown, is_percentage=kind == "percentage")
         case "date":
-            return _date(attributes.get("office:date-value", ""), shown)
+            return _date(attributes.get("office:date-value", ""), shown) + CONVERTED
         case "time":
-            return _time(attributes.get("office:time-value", ""), shown)
+            return _time(attributes.get("office:time-value", ""), shown) + CONVERTED
         case "boolean":
-            return str(attributes.get("office:boolean-value") == "true").upper()
+            return str(attributes.get("office:boolean-value") == "true").upper() + CONVERTED
     return cell_text(shown if paragraphs else attributes.get("office:string-value", ""))  # a text, or no type
 
 
@@ -214,6 +216,8 @@ def _number(value: str, shown: str, *, is_percentage: bool) -> str:
     if not abs(number) < 10**MAX_DIGITS:
         return damaged(number)
     shown = shown.strip()
+    if _EXPONENT(shown):
+        return plain_number(number) + CONVERTED
     return _as_shown(number * (100 if is_percentage else 1), shown) or (
         f"{plain_number(float(f'{number * 100:.{MAX_DIGITS}g}'))}%" if is_percentage else plain_number(number)
     )

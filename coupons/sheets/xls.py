@@ -14,6 +14,7 @@ from typing import BinaryIO
 import olefile
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
+from coupons.sheets import CONVERTED
 from coupons.sheets.numbers import BUILT_IN_FORMATS, NumberText, number_text, plain_number
 from coupons.sheets.workbook import DAMAGED, Reading, Rows, Sheet, SheetError, cell_text, not_a_table
 
@@ -211,7 +212,7 @@ def _unpack(packed: int) -> float:
 def _boolean_or_error(value: int, *, is_error: bool) -> str:
     if is_error:
         return _ERRORS.get(value, "#N/A")
-    return "TRUE" if value else "FALSE"
+    return ("TRUE" if value else "FALSE") + CONVERTED
 
 
 def _string(data: bytes, *, is_biff8: bool, wide_count: bool) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from urllib.parse import unquote
 
+from coupons.sheets import CONVERTED
 from coupons.sheets.numbers import BUILT_IN_FORMATS, MAX_DIGITS, NumberText, number_text, plain_number
 from coupons.sheets.package import Package, create_parser, list_elements, local_name
 from coupons.sheets.workbook import (
@@ -217,7 +218,7 @@ class _SheetReader:
             case "inlineStr" | "str":
                 return cell_text(_unescape(value))
             case "b":
-                return "TRUE" if value.strip() in {"1", "true"} else "FALSE"
+                return ("TRUE" if value.strip() in {"1", "true"} else "FALSE") + CONVERTED
             case "d":
                 return _iso_date(value.strip())
             case "e":
@@ -352,8 +353,8 @@ def _iso_date(text: str) -> str:
     try:
         date = datetime.fromisoformat(text)
     except ValueError:
-        return text
-    return f"{date:%Y-%m-%d %H:%M:%S}" if "T" in text else text
+        return text + CONVERTED
+    return (f"{date:%Y-%m-%d %H:%M:%S}" if "T" in text else text) + CONVERTED
 
 
 def _integer(text: str) -> int:

@@ -51,7 +51,7 @@ class Text:
         ]
         if ignored:
             self.notices.append(f"ignored for a spreadsheet: {', '.join(ignored)}")
-        return replace(file_format, kind="csv", separator=SEPARATOR, encoding=default.encoding)
+        return replace(file_format, kind="csv", separator=SEPARATOR, encoding=default.encoding, is_spreadsheet=True)
 
     def describe(self, read_as: str) -> str:
         """How the text was read: the kind and the name of the sheet instead of the form of the text."""

@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xlsxwriter
@@ -21,9 +22,10 @@ from python_calamine import CalamineWorkbook
 
 from coupons.files.code_reader import CodeReader
 from coupons.files.format import FileFormat
+from coupons.files.recipient_reader import RecipientReader
 from coupons.files.rejections import Reason
 from coupons.settings import Settings
-from coupons.sheets import END, REFUSED, SEPARATOR, TEXT, UNAVAILABLE
+from coupons.sheets import CONVERTED, END, REFUSED, SEPARATOR, TEXT, UNAVAILABLE
 from coupons.sheets.__main__ import iter_frames
 from coupons.sheets.numbers import DAMAGED, number_text, plain_number
 from coupons.sheets.ods import MIME_TYPE
@@ -53,7 +55,7 @@ def text_of(content: bytes, sheet: str | int | None = None) -> str:
 
 
 def rows_of(content: bytes, sheet: str | int | None = None) -> list[list[str]]:
-    lines = text_of(content, sheet).split("\n")[:-1]
+    lines = text_of(content, sheet).replace(CONVERTED, "").split("\n")[:-1]
     return list(csv.reader(lines, delimiter=SEPARATOR, strict=True))
 
 
@@ -145,13 +147,13 @@ def test_a_number_of_more_than_15_digits_is_rejected_as_damaged(write: Callable[
 )  # fmt: skip
 def test_a_number_format_decides_what_is_shown(code: str, number: float, text: str) -> None:
     """Digits, percent signs, texts and dates are shown as in the cell. A date is never mistaken for a number."""
-    assert number_text(code)(number) == text
+    assert number_text(code)(number).removesuffix(CONVERTED) == text
 
 
 def test_a_workbook_may_count_days_from_1904() -> None:
     """Old workbooks of macOS count days from 1904."""
-    assert number_text("yyyy-mm-dd", since_1904=True)(0.0) == "1904-01-01"
-    assert number_text("yyyy-mm-dd", since_1904=True)(44560.0) == "2025-12-31"
+    assert number_text("yyyy-mm-dd", since_1904=True)(0.0) == f"1904-01-01{CONVERTED}"
+    assert number_text("yyyy-mm-dd", since_1904=True)(44560.0) == f"2025-12-31{CONVERTED}"
 
 
 @given(st.integers(-(10**15) + 1, 10**15 - 1))
@@ -169,6 +171,66 @@ def test_a_number_has_its_value_or_is_marked(number: float) -> None:
     else:
         assert float(text) == float(f"{number:.15g}")
         assert "e" not in text.lower()
+
+
+NOON = dt.datetime(2026, 3, 1, 12)  # noqa: DTZ001 - a cell has no time zone
+CONVERTED_CELLS: list[tuple[Any, str, str]] = [
+    (dt.date(2026, 3, 1), "d-mmm", "2026-03-01"), (NOON, "d/m/yy h:mm", "2026-03-01 12:00:00"),
+    (0.5, "h:mm", "12:00:00"), (True, "General", "TRUE"), (100_000, "0.00E+00", "100000"),
+]  # fmt: skip
+"""The cells that a spreadsheet makes of MAR1, 1/3/26 12:00, 12:00, TRUE and 1E5, with their texts."""
+
+
+def workbook_with_converted_cells(kind: str) -> bytes:
+    """A sheet whose columns are an address, a code and a value: in each row, both are the same converted cell."""
+    content = io.BytesIO()
+    book = xlsxwriter.Workbook(content) if kind == "xlsx" else xlwt.Workbook()
+    sheet = book.add_worksheet("Codes") if kind == "xlsx" else book.add_sheet("Codes")
+    for row, (value, code, _) in enumerate([("Code", "General", ""), ("AB-1X", "General", ""), *CONVERTED_CELLS]):
+        style = book.add_format({"num_format": code}) if kind == "xlsx" else xlwt.easyxf(num_format_str=code)
+        sheet.write(row, 0, f"a{row}@example.org" if row else "E-Mail")
+        for column in (1, 2):
+            sheet.write(row, column, value if row or column == 1 else "Seen", style)
+    book.close() if kind == "xlsx" else book.save(content)
+    return content.getvalue()
+
+
+def ods_with_converted_cells() -> bytes:
+    """The same sheet as OpenDocument."""
+    values = [
+        'date" office:date-value="2026-03-01"><text:p>1. Mrz',
+        'date" office:date-value="2026-03-01T12:00:00"><text:p>12:00',
+        'time" office:time-value="PT12H00M00S"><text:p>12:00', 'boolean" office:boolean-value="true"><text:p>WAHR',
+        'float" office:value="100000"><text:p>1,00E+05',
+    ]  # fmt: skip
+    texts = [
+        [f'string"><text:p>{text}' for text in row]
+        for row in (["E-Mail", "Code", "Seen"], ["a1@example.org", "AB-1X", "AB-1X"])
+    ]
+    rows = [*texts, *([f'string"><text:p>a{row}@example.org', value, value] for row, value in enumerate(values, 2))]
+    cells = (
+        "".join(f'<table:table-cell office:value-type="{cell}</text:p></table:table-cell>' for cell in row)
+        for row in rows
+    )
+    table = "".join(f"<table:table-row>{row}</table:table-row>" for row in cells)
+    return ods_parts(f'<table:table table:name="Codes">{table}</table:table>')
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "xls", "ods"])
+def test_a_code_that_a_spreadsheet_converted_is_damaged_and_a_value_is_not(kind: str) -> None:
+    """Dates, times, truth values and exponents are rejected as codes, and read as attributes and in conditions."""
+    content = ods_with_converted_cells() if kind == "ods" else workbook_with_converted_cells(kind)
+    text = text_of(content).encode()
+    codes = CodeReader(FileFormat(kind="csv", separator=SEPARATOR))
+    checked = [codes.feed(text), codes.finish()]
+    assert [code for each in checked for code in each.codes] == ["AB-1X"]
+    assert [bad.reason for each in checked for bad in each.rejected] == [Reason.EXCEL] * len(CONVERTED_CELLS)
+    recipients = RecipientReader(FileFormat(kind="csv", separator=SEPARATOR, columns=("Seen=seen",)))
+    rows = [row for each in (recipients.feed(text), recipients.finish()) for row in each.attributes]
+    assert [json.loads(row)["seen"] for row in rows] == ["AB-1X", *(shown for _, _, shown in CONVERTED_CELLS)]
+    chosen = CodeReader(FileFormat(kind="csv", separator=SEPARATOR, where=("Seen=TRUE",)))
+    found = [chosen.feed(text), chosen.finish()]
+    assert [bad.reason for each in found for bad in each.rejected] == [Reason.EXCEL]
 
 
 @pytest.mark.parametrize("kind", ["xlsx", "xls"])
@@ -271,10 +333,20 @@ def test_an_ods_repeats_cells_and_rows() -> None:
     assert notices_of(content) == ["2 hidden rows were read as well"]
 
 
+def test_a_row_that_ends_early_is_not_mentioned() -> None:
+    """A sheet has no missing cells: the rows of its text end with their last cell that is not empty."""
+    content = text_of(xlsx({"Codes": [["code", "note"], ["A1-B2"], ["C3-D4", "x"]]})).encode()
+    for is_spreadsheet, mentioned in ((True, 0), (False, 1)):
+        reader = CodeReader(FileFormat(kind="csv", separator=SEPARATOR, is_spreadsheet=is_spreadsheet))
+        assert [*reader.feed(content).codes, *reader.finish().codes] == ["A1-B2", "C3-D4"]
+        assert sum("missing cells" in notice for notice in reader.notices) == mentioned
+
+
 # --- tables of hypothesis --------------------------------------------------------------------------------------------
 
 TEXTS = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), max_size=12
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters=f"\ufffe\uffff{CONVERTED}"),
+    max_size=12,
 ) | st.sampled_from(
     ["00123", "1234567890123456789", "a\nb", "=1+1", "'x", '"', "\t", "1E5", "2026-12-31", "_x0041_", "#N/A"]
 )
@@ -456,7 +528,9 @@ OTHERS = {
     "encrypted package of ods": (lambda: make_zip({"mimetype": MIME_TYPE, "encrypted-package": b"x"}), PASSWORD),
     "docx": (lambda: make_zip({"[Content_Types].xml": "", "word/document.xml": ""}), "looks like a Word document"),
     "pptx": (lambda: make_zip({"[Content_Types].xml": "", "ppt/presentation.xml": ""}), "looks like a PowerPoint file"),
-    "odt": (lambda: make_zip({"mimetype": MIME_TYPE[:-11] + b"text"}), "looks like an OpenDocument file"),
+    "odt": (lambda: make_zip({"mimetype": MIME_TYPE[:-11] + b"text"}), "looks like a text document (OpenDocument)"),
+    "odb": (lambda: make_zip({"mimetype": MIME_TYPE[:-11] + b"base"}), "looks like an OpenDocument file that is not"),
+    "epub": (lambda: make_zip({"mimetype": "application/epub+zip"}), "looks like an e-book (EPUB)"),
     "xlsb": (lambda: make_zip({"[Content_Types].xml": "", "xl/workbook.bin": ""}), "is a binary Excel file (.xlsb)"),
     "numbers": (lambda: make_zip({"Index/Document.iwa": ""}), "looks like an Apple iWork document"),
 }  # fmt: skip
@@ -492,7 +566,7 @@ async def test_a_spreadsheet_is_recognized_by_its_content(
     assert text.name == f"{'codes.bin' if packed == 'zip' else 'upload.csv'}, sheet Codes"
     assert text.source_bytes == len(content)
     given = FileFormat(encoding="cp1252", separator=";", header=True)
-    assert text.format_for(given) == FileFormat(kind="csv", separator=SEPARATOR, header=True)
+    assert text.format_for(given) == FileFormat(kind="csv", separator=SEPARATOR, header=True, is_spreadsheet=True)
     assert text.notices == ["ignored for a spreadsheet: separator, encoding"]
 
 
@@ -545,6 +619,18 @@ async def test_a_process_ends_with_its_reader() -> None:
 def children() -> list[str]:
     found = [path.read_text(encoding="ascii").split() for path in Path("/proc/self/task").glob("*/children")]
     return [pid for pids in found for pid in pids if b"coupons.sheets" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_the_text_of_a_sheet_with_gaps_comes_in_parts() -> None:
+    """A part of the text has a limited size, also if every second row is empty or the rows have a gap."""
+    rows = [
+        f"<row r='{number}'><c t='inlineStr'><is><t>{'x' * 2_000}</t></is></c></row>" for number in range(1, 801, 2)
+    ]
+    content = xlsx_parts("".join(rows) + "<row r='600001'><c><v>1</v></c></row><row r='600003'><c><v>2</v></c></row>")
+    parts = [frame for kind, _, frame in iter_frames(io.BytesIO(content), None, LIMITS) if kind == TEXT]
+    assert max(map(len, parts)) < PIECE_BYTES
+    assert len(parts) > 3
+    assert b"".join(parts).count(b"\n") == 600_003
 
 
 def test_memory_does_not_grow_with_an_xlsx_file() -> None:
