@@ -295,6 +295,7 @@ CREATE TABLE import_job (
     notices     text[] NOT NULL DEFAULT '{}',  -- what was assumed, skipped, cut or left out
     confirmed   boolean NOT NULL DEFAULT false,  -- an operator has seen the numbers of a replacement or deletion
     allow_empty boolean NOT NULL DEFAULT false,  -- whether a replacement may leave nothing of the file
+    checked     bytea[],  -- sha256 of the text that was run dry, up to the end of each MiB; NULL: no dry run
     first_id    bigint,  -- codes that this import adds have larger ids, codes that it keeps have smaller ones
     CONSTRAINT finished_at_when_ended CHECK ((finished_at IS NOT NULL) = (state IN ('finished', 'failed', 'cancelled'))),
     CONSTRAINT list_or_group CHECK ((list_id IS NULL) <> (group_name IS NULL) AND (list_id IS NULL OR group_id IS NULL)),

@@ -71,11 +71,16 @@ def check_report(report: DryRunReport, mode: ImportMode, *, confirmed: bool, all
             f"none of the {lines:,} lines would be accepted, and {report.counts.removed:,} others would be removed"
             f": {imports.NOTHING_CHANGED}; --allow-empty (allow_empty) permits it"
         )
-    if mode in _REMOVING_MODES and not confirmed and 2 * report.counts.rejected > lines:
+    if mode in _REMOVING_MODES and not confirmed and is_mostly_rejected(report):
         raise Conflict(
             f"{report.counts.rejected:,} of {lines:,} lines would be rejected, more than half"
             f": {imports.NOTHING_CHANGED}; fix the file, or confirm with --yes (confirmed)"
         )
+
+
+def is_mostly_rejected(report: DryRunReport) -> bool:
+    """Whether more than half of the lines would be rejected."""
+    return 2 * report.counts.rejected > report.lines - report.blank
 
 
 def needs_dry_run(job: LeasedImport) -> bool:
@@ -87,27 +92,37 @@ def needs_dry_run(job: LeasedImport) -> bool:
 
 
 async def check_import(
-    connection: Connection, job: LeasedImport, source: Source, limits: SourceLimits, *, max_lines: int
-) -> bytes:
-    """Run the import dry, and check that it may begin. Returns the digest of the text.
+    connection: Connection, job: LeasedImport, source: Source, limits: SourceLimits, *,
+    max_lines: int, progress: ImportProgress,
+) -> list[bytes]:  # fmt: skip
+    """Run the import dry, and check that it may begin. Returns the digests of the text up to the end of each piece.
+
+    `progress` can be published at any time: it counts the bytes that are read.
 
     Raises FileError, SourceError, SourceUnavailable, Conflict.
     """
+    await imports.set_total_bytes(connection, job, source.size)
     reading = _Reading(job.target, job.format, max_lines)
     confirmed = job.confirmed
-    async with _dry_run(connection, reading, job.target, source, limits, mode=job.mode, confirmed=confirmed) as report:
-        check_report(report, job.mode, confirmed=confirmed, allow_empty=job.allow_empty)
-    return reading.digest
+    progress.received = lambda: reading.received
+    try:
+        async with _dry_run(
+            connection, reading, job.target, source, limits, mode=job.mode, confirmed=confirmed
+        ) as report:
+            check_report(report, job.mode, confirmed=confirmed, allow_empty=job.allow_empty)
+    finally:
+        progress.received = int  # the import reads the source again
+    return reading.digests
 
 
 async def run_import(
     connections: tuple[Connection, Connection], job: LeasedImport, source: Source, limits: SourceLimits, *,
     max_lines: int, lease_seconds: float, stopping: Callable[[], bool], progress: ImportProgress,
-    checked: bytes | None = None,
+    checked: Sequence[bytes] | None = None,
 ) -> bool:  # fmt: skip
     """Import the lines of the source. Returns False if the process had to stop before the end.
 
-    `progress` can be published at any time. `checked` is the digest of the text that was run dry: nothing is removed
+    `progress` can be published at any time. `checked` has the digests of the text that was run dry: nothing is changed
     because of another text.
 
     Raises:
@@ -124,6 +139,7 @@ async def run_import(
     async with _ChunkPipeline(connections, job, lease_seconds, progress) as pipeline:
         async for piece in _iter_pieces(text, source):
             lines = reading.read(piece, text)
+            _check_text(checked, reading, piece, source)
             if _is_committed(job, reading, piece, source):
                 progress.skip(text.source_bytes)
                 continue
@@ -139,8 +155,6 @@ async def run_import(
     if reading.position < job.position:
         raise _source_changed(source)
     await imports.set_notices(connections[0], job, reading.read_as, reading.notices)
-    if checked is not None and reading.digest != checked:
-        raise _source_changed(source)
     match job.mode:
         case ImportMode.REPLACE:
             return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
@@ -222,6 +236,7 @@ class _Reading:
         self.format_recorded = self.list_checked = False
         self.first_codes: list[str] = []
         self.suspicions: Sequence[str] = ()
+        self.digests: list[bytes] = []
         self._target = target
         self._format = file_format
         self._max_lines = max_lines
@@ -239,6 +254,7 @@ class _Reading:
         self.pieces += 1
         self.position += len(piece.data)
         self._digest.update(piece.data)
+        self.digests.append(self.digest)
         read = [self.reader.feed(piece.data)]
         if piece.is_last:
             read.append(self.reader.finish())
@@ -266,6 +282,11 @@ class _Reading:
         return [*self.suspicions, *of_text, *(self.reader.notices if self.reader else ())]
 
     @property
+    def received(self) -> int:
+        """The number of source bytes that were received."""
+        return self._text.received if self._text else 0
+
+    @property
     def digest(self) -> bytes:
         return self._digest.digest()
 
@@ -288,6 +309,15 @@ def _is_committed(job: LeasedImport, reading: _Reading, piece: _Piece, source: S
     if is_divided or (reading.position == job.position and reading.digest != job.digest):
         raise _source_changed(source)
     return reading.position <= job.position
+
+
+def _check_text(checked: Sequence[bytes] | None, reading: _Reading, piece: _Piece, source: Source) -> None:
+    """Check that the piece just read is that of the dry run, if there was one. Raises SourceError."""
+    if checked is None:
+        return
+    is_same = reading.pieces <= len(checked) and checked[reading.pieces - 1] == reading.digest
+    if not is_same or piece.is_last != (reading.pieces == len(checked)):
+        raise _source_changed(source)
 
 
 def _source_changed(source: Source) -> SourceError:

@@ -1,7 +1,9 @@
 """The import role: claims an import, runs it with the import engine and records its result."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import structlog
@@ -15,6 +17,7 @@ from coupons.import_progress import ImportProgress
 from coupons.lease import renewed_lease
 from coupons.settings import Settings
 from coupons.sources import Source, SourceError, SourceLimits, SourceUnavailable, open_source
+from coupons.states import ImportMode
 from coupons.store import imports, undo, uploads
 from coupons.store.imports import LeasedImport
 from workers.auto_resume import auto_resume
@@ -95,11 +98,14 @@ class Importer:
         self, connections: tuple[Connection, Connection], job: LeasedImport, progress: ImportProgress
     ) -> bool:
         try:
-            checked = await self._check(connections[0], job) if import_engine.needs_dry_run(job) else None
-            async with open_import_source(self._pool, job, self._limits) as source:
+            checked = job.checked if job.position else None
+            if import_engine.needs_dry_run(job):
+                checked = await self._check(connections[0], job, progress)
+            limits, max_lines = self._limits_of(job)
+            async with open_import_source(self._pool, job, limits) as source:
                 return await import_engine.run_import(
-                    connections, job, source, self._limits, checked=checked,
-                    max_lines=self._settings.import_max_lines,
+                    connections, job, source, limits, checked=checked,
+                    max_lines=max_lines,
                     lease_seconds=self._settings.lease_seconds,
                     stopping=lambda: self._signals.stopping,
                     progress=progress,
@@ -107,13 +113,22 @@ class Importer:
         finally:
             progress.has_ended = True
 
-    async def _check(self, connection: Connection, job: LeasedImport) -> bytes:
-        """Run the import dry, and return the digest of its text. Raises Conflict if it must not begin."""
+    def _limits_of(self, job: LeasedImport) -> tuple[SourceLimits, int]:
+        """The limits and the maximum lines of the import. What an import removed may be larger than any file."""
+        if job.mode == ImportMode.UNDO:
+            return replace(self._limits, max_bytes=sys.maxsize), sys.maxsize
+        return self._limits, self._settings.import_max_lines
+
+    async def _check(self, connection: Connection, job: LeasedImport, progress: ImportProgress) -> list[bytes]:
+        """Run the import dry, and store and return the digests of its text. Raises Conflict if it must not begin."""
         await imports.log_event(connection, job.id, "checking the numbers before anything is changed")
         async with open_import_source(self._pool, job, self._limits) as source:
-            return await import_engine.check_import(
-                connection, job, source, self._limits, max_lines=self._settings.import_max_lines
-            )
+            digests = await import_engine.check_import(
+                connection, job, source, self._limits,
+                max_lines=self._settings.import_max_lines, progress=progress,
+            )  # fmt: skip
+        await imports.set_checked(connection, job, digests)
+        return digests
 
     async def _end(self, connection: Connection, job: LeasedImport, *, complete: bool) -> None:
         if not complete:

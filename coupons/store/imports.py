@@ -73,6 +73,8 @@ class LeasedImport:
     digest: bytes | None
     lines: int
     retries: int
+    checked: Sequence[bytes] | None
+    """The digests of the text that was run dry, up to the end of each piece."""
     lease_token: UUID
     confirmed: bool
     allow_empty: bool
@@ -305,6 +307,12 @@ async def get_notices(connection: Connection, job: LeasedImport) -> list[str]:
     """The notices that were stored so far."""
     notices: list[str] = await connection.fetchval(SQL.get_notices, job.id)
     return notices
+
+
+async def set_checked(connection: Connection, job: LeasedImport, digests: Sequence[bytes]) -> None:
+    """Store the digests of the text that was run dry, so that a worker after a crash knows them. Raises LeaseLost."""
+    if await connection.fetchval(SQL.set_checked, job.id, job.lease_token, digests) is None:
+        raise LeaseLost(f"import {job.id}")
 
 
 async def check_lease(connection: Connection, job: LeasedImport) -> None:

@@ -27,7 +27,8 @@ UPDATE import_job j
 SET state = 'running', lease_token = gen_random_uuid(), lease_owner = $1,
     lease_until = now() + make_interval(secs => $2), claimed_at = now(), claimed_bytes = read_bytes, claimed_lines = lines,
     progressed_at = NULL, seen_bytes = read_bytes, done_bytes = read_bytes, to_remove = NULL,
-    first_id = coalesce(first_id, nextval('coupon_id_seq'))  -- before the import adds its first code
+    -- before the import adds its first code; an earlier version may have added codes already
+    first_id = coalesce(first_id, CASE WHEN j.position = 0 THEN nextval('coupon_id_seq') END)
 FROM (
     SELECT j.id, j.state FROM import_job j
     WHERE j.finished_at IS NULL AND (j.lease_until IS NULL OR j.lease_until < now()) AND j.due_at <= now()
@@ -44,7 +45,7 @@ RETURNING j.id, j.list_id, j.group_id,
           (SELECT case_sensitive FROM coupon_list WHERE id = j.list_id) AS case_sensitive,
           j.group_name AS "group",
           j.mode, j.source, j.format, j.confirmed, j.allow_empty, j.position, j.digest, j.read_bytes, j.lines, j.retries,
-          j.lease_token,
+          j.checked, j.lease_token,
           waiting.state = 'running' AS is_resumed;
 
 -- seconds_until_due: seconds until the next postponed import is due
@@ -53,8 +54,11 @@ SELECT extract(epoch FROM min(due_at) - now())::float8 FROM import_job WHERE fin
 -- holds_lease: whether the lease is still valid
 SELECT EXISTS (SELECT FROM import_job WHERE id = $1 AND lease_token = $2 AND lease_until > now());
 
--- set_total_bytes: store the size $3 of the import's source
-UPDATE import_job SET total_bytes = $3 WHERE id = $1 AND lease_token = $2;
+-- set_total_bytes: store the size $3 of the import's source, which is read from now on: after a dry run, for a second time
+UPDATE import_job SET total_bytes = $3, seen_bytes = read_bytes WHERE id = $1 AND lease_token = $2;
+
+-- set_checked: store the digests $3 of the text that was run dry; no row if the lease is lost
+UPDATE import_job SET checked = $3 WHERE id = $1 AND lease_token = $2 AND lease_until > now() RETURNING id;
 
 -- set_columns: store the columns $3 of the import's rows, for rows that are rejected
 UPDATE import_job SET columns = $3 WHERE id = $1 AND lease_token = $2;

@@ -11,7 +11,7 @@ SELECT number, texts FROM import_removal WHERE import_id = $1 AND number > $2 OR
 -- begin_taking_back: begin to take back what import $3 added: about how much that is. From now on the rate is that of the
 -- removal. No row if the lease is lost
 UPDATE import_job j
-SET to_remove = CASE
+SET to_remove = j.removed + CASE
         WHEN j.list_id IS NOT NULL THEN (SELECT count(*) FROM coupon WHERE list_id = j.list_id AND sendout_id IS NULL
                                          AND import_id = $3 AND id > $4)
         ELSE (SELECT count(*) FROM recipient WHERE group_id = j.group_id AND import_id = $3 AND added) END,

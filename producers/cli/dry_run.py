@@ -43,11 +43,11 @@ async def review_import(
     """Show what the import would do, and ask an operator at a terminal. Return whether an operator has confirmed it.
 
     The numbers may be unknown: a pipe cannot be read twice, a URL may be open to workers only, and a login may lack the
-    right to read codes. The worker checks the numbers again, unless they are confirmed.
+    right to read codes. Then nothing is confirmed, and the worker checks the numbers.
 
     Raises click.Abort, and Conflict if the worker would refuse the import.
     """
-    from coupons.import_engine import check_report
+    from coupons.import_engine import check_report, is_mostly_rejected
 
     numbers, report = await _in_numbers(file, list_=list_, group=group, mode=mode, format_=format_)
     for line in numbers:
@@ -56,10 +56,15 @@ async def review_import(
     if report:
         check_report(report, mode, confirmed=is_operator, allow_empty=allow_empty)
     if is_operator:
+        suspicion = ""
+        if report and is_mostly_rejected(report):
+            rejected, lines = report.counts.rejected, report.lines - report.blank
+            suspicion = f"{amount(rejected)} of {counted(lines, 'line')} would be rejected. "
         target = f"list {list_}" if list_ else f"group {group}"
         verb = "Replace the available codes of" if list_ else "Replace the recipients of"
-        confirm(f"{verb} {target}?" if mode == ImportMode.REPLACE else f"Remove these lines from {target}?")
-    return is_operator
+        question = f"{verb} {target}?" if mode == ImportMode.REPLACE else f"Remove these lines from {target}?"
+        confirm(f"{suspicion}{question}")
+    return is_operator and report is not None
 
 
 async def _in_numbers(
@@ -71,19 +76,23 @@ async def _in_numbers(
     from coupons.errors import UserError
 
     if not isinstance(file, str) and not can_be_read_again(file):
-        return ["the numbers are unknown: the input is not a file"], None
+        return [_unknown("the input is not a file")], None
     try:
         async with _dry_run(file, list_=list_, group=group, mode=mode, format_=format_) as found:
             words = [*_in_words(found, mode, TargetKind.LIST if list_ else TargetKind.GROUP)]
     except InsufficientPrivilegeError:
-        return ["the numbers are unknown: this login may not read codes"], None
+        return [_unknown("this login may not read codes")], None
     except UserError as error:
         if isinstance(file, str):
-            return [f"the numbers are unknown: {error}"], None
+            return [_unknown(str(error))], None
         raise
     if not isinstance(file, str):
         os.lseek(file.fileno(), 0, os.SEEK_SET)  # the file object has not read the file, so its seek() may do nothing
     return words, found
+
+
+def _unknown(why: str) -> str:
+    return f"the numbers are unknown: {why}; a worker checks them before anything is changed"
 
 
 @asynccontextmanager

@@ -8,13 +8,17 @@ from coupons import import_engine
 from coupons.commands import InvalidCommand
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
+from coupons.import_progress import ImportProgress
+from coupons.settings import Settings
+from coupons.sources import SourceLimits
 from coupons.states import ImportMode
 from coupons.store import groups, imports, lists, uploads
 from coupons.store.imports import Changes
 from tests.factories import add_codes, add_group, add_list, claimed
-from tests.integration.test_imports import codes_of, run_worker, start_import
+from tests.integration.test_imports import Killed, codes_of, run_worker, start_import
 from tests.integration.test_imports import pool as pool  # noqa: PLC0414 - a fixture
 from tests.integration.test_imports import small_chunks as small_chunks  # noqa: PLC0414 - a fixture
+from workers.importer import open_import_source
 
 BAD = "www.example.org/{}\n"
 FIVE = ["A-000000000", "A-000000001", "A-000000002", "A-000000003", "A-000000004"]
@@ -110,23 +114,96 @@ async def test_the_dry_run_and_the_check_have_the_same_numbers(connection: Conne
     assert (done.rejected, done.lines, done.removed) == (3, 5, 4)
 
 
-async def test_another_text_than_that_of_the_dry_run_removes_nothing(connection: Connection, pool: Pool) -> None:
-    """A source may change between the dry run and the import: the codes that its new text lacks stay."""
-    await add_list(connection, "a", FIVE)
-    import_id = await start_import(connection, "NEW-1\n", mode=ImportMode.REPLACE, is_reviewed=False)
+async def run_changed(connection: Connection, pool: Pool, import_id: UUID, text: str) -> imports.ImportStatus:
+    """Run an import whose text changes after its dry run."""
     check = import_engine.check_import
 
-    async def check_and_change(*arguments: object, **named: object) -> bytes:
-        digest = await check(*arguments, **named)  # type: ignore[arg-type]
-        await connection.execute("UPDATE upload_chunk SET data = 'NEW-2\n'")
-        return digest
+    async def check_and_change(*arguments: object, **named: object) -> list[bytes]:
+        digests = await check(*arguments, **named)  # type: ignore[arg-type]
+        await change_upload(connection, text)
+        return digests
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(import_engine, "check_import", check_and_change)
-        found = await run_worker(connection, pool, import_id)
-    assert (found.state, found.removed) == ("failed", 0)
+        return await run_worker(connection, pool, import_id)
+
+
+async def change_upload(connection: Connection, text: str) -> None:
+    await connection.execute("UPDATE upload_chunk SET data = $1", text.encode())
+    await connection.execute("UPDATE upload SET size_bytes = $1", len(text))
+
+
+@pytest.mark.parametrize("mode", [ImportMode.REPLACE, ImportMode.DELETE])
+@pytest.mark.parametrize("changed", ["NEW-2\n", "A-000000000\nA-000000001\n"])
+async def test_another_text_than_that_of_the_dry_run_changes_nothing(
+    connection: Connection, pool: Pool, mode: ImportMode, changed: str
+) -> None:
+    """A source may change between the dry run and the import."""
+    await add_list(connection, "a", FIVE)
+    import_id = await start_import(connection, "A-000000000\n", mode=mode, is_reviewed=False)
+    found = await run_changed(connection, pool, import_id, changed)
+    assert (found.state, found.added, found.removed) == ("failed", 0, 0)
     assert "has changed" in (found.reason or "")
-    assert await codes_of(connection) == [*FIVE, "NEW-2"]
+    assert await codes_of(connection) == FIVE
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_text_that_ends_earlier_is_another_text(connection: Connection, pool: Pool) -> None:
+    """Its last line may be the beginning of a line of the text that was run dry, and another code."""
+    text = "".join(f"A-{number:09}\n" for number in range(30))
+    await add_list(connection, "a", [*text.split(), "A-00000002"])
+    import_id = await start_import(connection, text, mode=ImportMode.DELETE, is_reviewed=False)
+    found = await run_changed(connection, pool, import_id, text[:250])
+    assert (found.state, found.removed) == ("failed", 0)
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_the_text_of_the_dry_run_is_known_after_a_crash(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next worker changes nothing because of a text whose end is another one."""
+    await add_list(connection, "a", 200)
+    text = "".join(f"A-{number:09}\n" for number in range(200))
+    import_id = await start_import(connection, text, mode=ImportMode.REPLACE, is_reviewed=False)
+    hits = 0
+
+    def kill(name: str) -> None:
+        nonlocal hits
+        hits += name == "import.committed"
+        if hits == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coupons.failpoints.hit", kill)
+        with pytest.raises((Killed, BaseExceptionGroup)):
+            await run_worker(connection, pool, import_id)
+    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
+    position = await connection.fetchval("SELECT position FROM import_job")
+    changed = text[:position] + "".join(BAD.format(number) for number in range(500))
+    assert position > 0
+    await change_upload(connection, changed)
+    found = await run_worker(connection, pool, import_id)
+    assert (found.state, found.removed, found.rejected) == ("failed", 0, 0)
+    assert await connection.fetchval("SELECT count(*) FROM coupon") == 200
+
+
+async def test_a_dry_run_shows_what_it_has_read(connection: Connection, pool: Pool) -> None:
+    """The bytes and their total are known while the worker checks a large file, and count again for the import."""
+    await add_list(connection, "a", FIVE)
+    import_id = await start_import(connection, "A-000000000\n", mode=ImportMode.REPLACE, is_reviewed=False)
+    job, progress = await claimed(connection, import_id), ImportProgress()
+    seen: list[int] = []
+
+    def see(*_: object, **__: object) -> None:
+        seen.append(progress.published.read)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_engine, "check_report", see)
+        limits = SourceLimits.from_settings(Settings())
+        async with open_import_source(pool, job, limits) as source:
+            await import_engine.check_import(connection, job, source, limits, max_lines=9, progress=progress)
+    found = await imports.get(connection, import_id)
+    assert (seen, found.total_bytes, progress.published.read) == ([12], 12, 0)
 
 
 async def test_a_removal_needs_the_lease(connection: Connection) -> None:
@@ -134,6 +211,8 @@ async def test_a_removal_needs_the_lease(connection: Connection) -> None:
     await add_list(connection, "a", FIVE)
     job = await claimed(connection, await start_import(connection, "NEW-1\n", mode=ImportMode.REPLACE))
     await connection.execute("UPDATE import_job SET lease_token = gen_random_uuid()")
+    with pytest.raises(LeaseLost):
+        await imports.set_checked(connection, job, [])
     with pytest.raises(LeaseLost):
         await imports.begin_removing(connection, job)
 

@@ -14,7 +14,7 @@ from coupons.states import ImportMode
 from coupons.store import groups, import_chunks, imports, invariants, lists, sendouts, undo
 from coupons.store.imports import ImportStatus
 from tests.factories import add_codes, add_group, add_list, prepare, save_message, start
-from tests.integration.test_imports import Killed, codes_of, reasons, run_worker, send_one, start_import
+from tests.integration.test_imports import Killed, codes_of, reasons, run_worker, send_one, start_import, worker
 from tests.integration.test_imports import pool as pool  # noqa: PLC0414 - a fixture
 from tests.integration.test_imports import small_chunks as small_chunks  # noqa: PLC0414 - a fixture
 
@@ -41,6 +41,26 @@ async def undo_import(connection: Connection, pool: Pool, import_id: UUID) -> Im
     assert found.state == "finished", found.reason
     assert all(each.ok for each in await invariants.check(connection))
     return found
+
+
+def numbered(prefix: str, count: int) -> str:
+    return "".join(f"{prefix}-{number:09}\n" for number in range(count))
+
+
+async def kill_at(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, import_id: UUID, place: str
+) -> None:
+    """Run the import until a worker dies at the failpoint, and let its lease expire."""
+
+    def kill(name: str) -> None:
+        if name == place:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coupons.failpoints.hit", kill)
+        with pytest.raises((Killed, BaseExceptionGroup)):
+            await run_worker(connection, pool, import_id)
+    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE id = $1", import_id)
 
 
 async def available(connection: Connection, name: str = "a") -> int:
@@ -181,6 +201,43 @@ async def test_an_undo_races_a_sendout(connection: Connection, pool: Pool) -> No
     found = await imports.get(connection, import_id)
     assert (a.reserved, found.removed, a.available) in [(30, 10, 0), (0, 40, 0)]
     assert all(each.ok for each in await invariants.check(connection))
+
+
+async def test_the_progress_of_a_resumed_undo_counts_what_is_removed(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number to remove is that of the whole undo, also after a crash."""
+    monkeypatch.setattr(import_chunks, "REMOVE_BATCH_SIZE", 10)
+    await add_list(connection, "a")
+    import_id = await start_undo(connection, await import_text(connection, pool, numbered("A", 30)))
+    for removed in (10, 20):
+        await kill_at(connection, pool, monkeypatch, import_id, "import.removing")
+        found = await imports.get(connection, import_id)
+        assert (found.removed, found.to_remove) == (removed, 30)
+
+
+async def test_an_undo_has_no_limits_for_files(connection: Connection, pool: Pool) -> None:
+    """What an import removed may be more than a file may have."""
+    await add_list(connection, "a", 60)
+    done = await import_text(connection, pool, "NEW-1\n", ImportMode.REPLACE)
+    import_id = await start_undo(connection, done)
+    await worker(pool, import_max_lines=10, import_max_bytes=100).step()
+    found = await imports.get(connection, import_id)
+    assert (found.state, found.added, found.removed) == ("finished", 60, 1)
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_an_import_that_an_earlier_version_began_cannot_be_undone(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it added before the upgrade is not known."""
+    await add_list(connection, "a")
+    import_id = await start_import(connection, numbered("A", 100))
+    await kill_at(connection, pool, monkeypatch, import_id, "import.committed")
+    await connection.execute("UPDATE import_job SET first_id = NULL")
+    assert (await run_worker(connection, pool, import_id)).state == "finished"
+    with pytest.raises(Conflict, match="from an earlier version"):
+        await start_undo(connection, import_id)
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
