@@ -308,6 +308,7 @@ CREATE TABLE import_job (
 CREATE INDEX import_job_unfinished ON import_job (created_at) WHERE finished_at IS NULL;
 CREATE INDEX import_job_list ON import_job (list_id, created_at);
 CREATE INDEX import_job_group ON import_job (group_id, created_at);
+CREATE INDEX import_job_undo ON import_job (source) WHERE mode = 'undo';
 
 -- For each chunk of codes that an import added to a list: the sha256 of its codes, if the list then had all of them. While
 -- coupon_list.removed is unchanged, the list still has them, so a second import of the chunk does not look up each code.

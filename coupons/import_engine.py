@@ -22,7 +22,7 @@ from coupons.files.decoding import FileError
 from coupons.files.format import FileFormat
 from coupons.files.inline_reader import InlineReader, RemovedRecipientReader
 from coupons.files.recipient_reader import EMAIL, CheckedRecipients, RecipientReader
-from coupons.files.rejections import CODE, Rejected
+from coupons.files.rejections import CODE, Rejected, describe, parse_reason
 from coupons.import_progress import ImportProgress
 from coupons.sources import Source, SourceError, SourceLimits, Text
 from coupons.states import ImportMode, TargetKind
@@ -66,14 +66,19 @@ def check_report(report: DryRunReport, mode: ImportMode, *, confirmed: bool, all
     first may be a file with many known errors, the second is hardly ever meant.
     """
     lines = report.lines - report.blank
+    reasons: dict[str, int] = {}
+    for stored, rejected in report.counts.reasons.items():
+        reason = describe(*parse_reason(stored))
+        reasons[reason] = reasons.get(reason, 0) + rejected
+    why = imports.in_words(reasons)
     if mode == ImportMode.REPLACE and not allow_empty and report.counts.added + report.counts.existing == 0:
         raise Conflict(
-            f"none of the {lines:,} lines would be accepted, and {report.counts.removed:,} others would be removed"
+            f"none of the {lines:,} lines would be accepted{why}, and {report.counts.removed:,} others would be removed"
             f": {imports.NOTHING_CHANGED}; --allow-empty (allow_empty) permits it"
         )
     if mode in _REMOVING_MODES and not confirmed and is_mostly_rejected(report):
         raise Conflict(
-            f"{report.counts.rejected:,} of {lines:,} lines would be rejected, more than half"
+            f"{report.counts.rejected:,} of {lines:,} lines would be rejected, more than half{why}"
             f": {imports.NOTHING_CHANGED}; fix the file, or confirm with --yes (confirmed)"
         )
 

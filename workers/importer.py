@@ -162,7 +162,7 @@ class Importer:
 async def open_import_source(pool: Pool, job: LeasedImport, limits: SourceLimits) -> AsyncIterator[Source]:
     """The source of the import. Raises Conflict, SourceError, SourceUnavailable."""
     if undone := undo.parse_source(job.source):
-        yield Source(f"import {undone}", None, undo.iter_text(pool, undone, job.target.kind))
+        yield Source(f"import {undone}", None, undo.iter_text(pool, undone, job.target.kind, job.id))
         return
     if upload_id := uploads.parse_source(job.source):
         upload = await uploads.find(pool, upload_id)

@@ -31,6 +31,7 @@ IMPORTS_SHOWN = 20
 INLINE = "inline"
 """The format of codes from a command: one JSON string per line, because a code may contain any character."""
 NOTHING_CHANGED = "nothing was changed"
+REASONS_SHOWN = 4
 REMOVED = "removed"
 """The value of INLINE for codes or recipients that another import removed. It is true for codes of a command."""
 DELETE_TIMEOUT_SECONDS = 600
@@ -105,7 +106,8 @@ class ImportStatus:
     that the file does not have are removed. `per_second` is the number of lines, or removed ones, per second. `same_as`
     is the first import of the same text into the same target; it finished at `same_at`. `columns` are the columns of
     rejected lines between line number and reason. `read_as` describes how the file was read; `notices` list what was
-    assumed, skipped, cut or left out.
+    assumed, skipped, cut or left out. `undone_by` is the last import that has undone this one. An undo takes back
+    `removed` of `to_take_back` and restores `added` of `to_restore` codes or recipients.
     """
 
     id: UUID
@@ -138,6 +140,19 @@ class ImportStatus:
     columns: Sequence[str]
     read_as: str | None
     notices: Sequence[str]
+    undone_by: UUID | None
+    to_take_back: int | None
+    to_restore: int | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the import has done everything. Not if lines are rejected, or something of an undo is left."""
+        return not self.rejected and self.removed >= (self.to_take_back or 0) and self.added >= (self.to_restore or 0)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the import has changed its list or group."""
+        return self.added + self.existing + self.removed > 0
 
     @property
     def target(self) -> str:
@@ -222,13 +237,8 @@ async def retry_command(connection: Connection, import_id: UUID, changes: Change
     if row is None:
         found = await get(connection, import_id)
         raise Conflict(f"import {import_id} is {found.state}: only a failed import can be retried")
-    if INLINE in row["format"]:
-        raise Conflict(f"import {import_id} has no file that can be read again: publish a new command")
-    if (upload_id := uploads.parse_source(row["source"])) and await uploads.find(connection, upload_id) is None:
-        raise Conflict(
-            f"the file of import {import_id} is deleted: it is kept for {uploads.KEPT_HOURS} h after a failure; "
-            "import the file again"
-        )
+    if reason := await _why_not_retried(connection, row):
+        raise Conflict(reason)
     try:
         return ImportCoupons(
             id=new_id, list=row["list"], group=row["group"], mode=row["mode"], source=row["source"],
@@ -237,6 +247,27 @@ async def retry_command(connection: Connection, import_id: UUID, changes: Change
         )  # fmt: skip
     except ValidationError as error:
         raise InvalidCommand(reasons_of(error)) from None
+
+
+async def can_be_retried(connection: Connection, import_id: UUID) -> bool:
+    """Whether this is a failed import with something to read again: an upload that is kept and not empty, or a URL."""
+    row = await connection.fetchrow(SQL.failed, import_id)
+    return row is not None and row["total_bytes"] != 0 and await _why_not_retried(connection, row) is None
+
+
+async def _why_not_retried(connection: Connection, failed: asyncpg.Record) -> str | None:
+    """Why the file of a failed import cannot be read again, or None."""
+    if INLINE in failed["format"]:
+        return f"import {failed['id']} has no file that can be read again: publish a new command"
+    upload_id = uploads.parse_source(failed["source"])
+    if upload_id is None or await uploads.find(connection, upload_id):
+        return None
+    if imported := await connection.fetchval(SQL.finished_of_source, failed["id"]):
+        return f"the file of import {failed['id']} was imported by import {imported}"
+    return (
+        f"the file of import {failed['id']} is deleted: it is kept for {uploads.KEPT_HOURS} h after a failure; "
+        "import the file again"
+    )
 
 
 async def undo_command(connection: Connection, import_id: UUID, *, new_id: UUID) -> ImportCoupons:
@@ -354,7 +385,8 @@ async def begin_removing(connection: Connection, job: LeasedImport) -> None:
         begun = await connection.fetchval(SQL.begin_removing, job.id, job.lease_token, timeout=DELETE_TIMEOUT_SECONDS)
     if begun is None:
         await check_lease(connection, job)
-        raise Conflict(f"no line was accepted: {NOTHING_CHANGED}; --allow-empty (allow_empty) permits it")
+        why = in_words(await count_reasons(connection, job.id))
+        raise Conflict(f"no line was accepted{why}: {NOTHING_CHANGED}; --allow-empty (allow_empty) permits it")
 
 
 async def begin_taking_back(connection: Connection, job: LeasedImport, undone: Undone) -> None:
@@ -371,7 +403,7 @@ async def get_undone(connection: Connection, job: LeasedImport) -> Undone:
     """The import that an undo takes back."""
     undone = undo.parse_source(job.source)
     assert undone  # noqa: S101 - a command in mode undo has such a source
-    return await undo.get(connection, undone)
+    return await undo.get(connection, undone, job.id)
 
 
 async def record_undo(connection: Connection, job: LeasedImport, undone: Undone) -> None:
@@ -383,7 +415,7 @@ async def record_undo(connection: Connection, job: LeasedImport, undone: Undone)
         left = await undo.count_not_taken_back(connection, job.target.id, undone)
         await record_kept(connection, job, reserved=left.reserved, assigned=left.assigned + left.sent)
         notices = undo.notices_of_list(undone, left, restored=done.added, taken_back=done.removed)
-    await set_notices(connection, job, done.read_as or "", notices)
+    await set_notices(connection, job, "", notices)
 
 
 async def finish(connection: Connection, job: LeasedImport) -> None:
@@ -541,6 +573,14 @@ async def count_reasons(connection: Connection, import_id: UUID) -> dict[str, in
     """The number of rejected lines for each reason in words, the most frequent reason first."""
     rows = await connection.fetch(SQL.count_reasons, import_id)
     return {describe(*parse_reason(row["reason"])): row["lines"] for row in rows}
+
+
+def in_words(reasons: Mapping[str, int], most: int = REASONS_SHOWN) -> str:
+    """The most frequent reasons with their numbers, such as ` (3 already sent, 1 looks like a URL)`; none: no text."""
+    shown = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))[:most]
+    parts = [f"{lines:,} {reason}" for reason, lines in shown]
+    others = sum(reasons.values()) - sum(lines for _, lines in shown)
+    return f" ({', '.join((*parts, f'{others:,} others') if others else parts)})" if parts else ""
 
 
 async def list_first_rejections(connection: Connection, import_id: UUID, limit: int) -> list[Rejected]:

@@ -16,9 +16,14 @@ INSERT INTO recipient_group (name) VALUES ($1)
 ON CONFLICT (name) DO UPDATE SET attributes = recipient_group.attributes WHERE false;
 
 -- failed: what a retry of the failed import $1 repeats; no row if it has not failed
-SELECT l.name AS list, j.group_name AS "group", j.mode, j.source, j.format, j.allow_empty
+SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, j.source, j.format, j.allow_empty, j.total_bytes
 FROM import_job j LEFT JOIN coupon_list l ON l.id = j.list_id
 WHERE j.id = $1 AND j.state = 'failed';
+
+-- finished_of_source: the import that has imported the file of the failed import $1 into the same list or group
+SELECT done.id FROM import_job j JOIN import_job done
+    ON (done.list_id = j.list_id OR done.group_id = j.group_id) AND done.source = j.source AND done.state = 'finished'
+WHERE j.id = $1 AND done.created_at > j.created_at ORDER BY done.created_at LIMIT 1;
 
 -- claim: claim the oldest import that waits or was left by a dead worker, or only import $3 if $3 is not NULL.
 -- Imports into one target run in the order of their creation: otherwise one import could replace codes that another adds.
@@ -71,7 +76,7 @@ FROM recipient_group g WHERE j.id = $1 AND j.lease_token = $2 AND g.id = j.group
 SELECT notices FROM import_job WHERE id = $1;
 
 -- set_notices: store how the import reads its file and what it assumed, skipped, cut or left out so far
-UPDATE import_job SET read_as = $3, notices = $4 WHERE id = $1 AND lease_token = $2;
+UPDATE import_job SET read_as = nullif($3, ''), notices = $4 WHERE id = $1 AND lease_token = $2;
 
 -- record_progress: add the counts $3, and renew the lease. Set the position: $4 bytes of text, with digest $5, are
 -- imported, and $6 bytes of the source are read. No row if the lease is lost or the stored position is not before $4
@@ -168,7 +173,7 @@ SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, regexp_replace(reg
                   / (work.done_bytes - j.claimed_bytes))::float8
        END AS seconds_left,
        coalesce(j.columns, ARRAY[CASE WHEN j.group_name IS NULL THEN 'code' ELSE 'email' END]) AS columns,
-       j.read_as, j.notices
+       j.read_as, j.notices, undo.id AS undone_by, left_over.to_take_back, left_over.to_restore
 FROM import_job j
 LEFT JOIN coupon_list l ON l.id = j.list_id
 LEFT JOIN recipient_group g ON g.id = j.group_id
@@ -177,6 +182,14 @@ LEFT JOIN LATERAL (SELECT id, finished_at FROM import_job earlier
                      AND (earlier.list_id = j.list_id OR earlier.group_id = j.group_id)
                      AND earlier.digest = j.digest AND earlier.created_at < j.created_at
                    ORDER BY earlier.created_at LIMIT 1) same ON true
+LEFT JOIN LATERAL (SELECT id FROM import_job WHERE mode = 'undo' AND source = 'import:' || j.id AND state = 'finished'
+                   ORDER BY created_at DESC, id DESC LIMIT 1) undo ON true
+LEFT JOIN LATERAL (SELECT u.added - coalesce(sum(e.removed), 0)::bigint AS to_take_back,
+                          CASE WHEN bool_or(e.state = 'finished') THEN 0 ELSE u.removed END AS to_restore
+                   FROM import_job u LEFT JOIN import_job e ON e.mode = 'undo' AND e.source = j.source
+                                                               AND (e.created_at, e.id) < (j.created_at, j.id)
+                   WHERE u.id = CASE WHEN j.mode = 'undo' THEN substr(j.source, 8)::uuid END
+                   GROUP BY u.added, u.removed) left_over ON true
 CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM j.progressed_at - j.claimed_at), 0.001) AS seconds) elapsed
 CROSS JOIN LATERAL (SELECT CASE WHEN j.to_remove IS NULL THEN j.lines ELSE j.removed END AS done,
                            greatest(j.read_bytes, j.done_bytes) AS done_bytes) work

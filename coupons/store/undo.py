@@ -29,13 +29,18 @@ COUNT_TIMEOUT_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """The import that is undone. Codes of its own have ids above `first_id`, unless a later import has kept them."""
+    """The import that is undone. Codes of its own have ids above `first_id`, unless a later import has kept them.
+
+    `added` and `removed` are the numbers that earlier undos have left. `earlier` is the last of them that has finished. It
+    has restored what it could, so nothing is left to restore.
+    """
 
     id: UUID
     first_id: int
     added: int
     existing: int
     removed: int
+    earlier: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +66,42 @@ async def check(connection: Connection, import_id: UUID, *, list_name: str | Non
         raise Conflict(f"import {import_id} is into {row['list'] or row['group']}, not {list_name or group_name}")
     if not row["has_ended"]:
         raise Conflict(f"import {import_id} is {row['state']}: wait for its end, or cancel it, before undoing it")
-    if not row["added"] and not row["removed"]:
+    if not row["has_changed"]:
         raise Conflict(f"import {import_id} has added and removed nothing")
+    if row["unfinished"]:
+        raise Conflict(f"import {row['unfinished']} undoes import {import_id} already: wait for its end")
+    if row["earlier"] and not row["added"]:
+        raise Conflict(f"import {import_id} was undone by import {row['earlier']}: nothing is left to undo")
     if row["first_id"] is None:
         raise Conflict(f"import {import_id} is from an earlier version, which cannot undo it")
     if row["removed"] and not row["is_kept"]:
         raise Conflict(f"import {import_id} ended more than {KEPT_DAYS} days ago: what it removed is deleted")
 
 
-async def get(connection: Connection, import_id: UUID) -> Undone:
-    """The import, for an undo that was accepted."""
-    row = await _fetch(connection, import_id)
-    return Undone(**{name: row[name] for name in ("id", "first_id", "added", "existing", "removed")})
+async def get(connection: "Connection | Pool", import_id: UUID, undo_id: UUID | None = None) -> Undone:
+    """The import, for the undo `undo_id` that was accepted, or for the next undo. Raises Conflict if there is none."""
+    row = await _fetch(connection, import_id, undo_id)
+    return Undone(**{name: row[name] for name in ("id", "first_id", "added", "existing", "removed", "earlier")})
 
 
-async def _fetch(connection: Connection, import_id: UUID) -> asyncpg.Record:
-    row = await connection.fetchrow(SQL.undone, import_id, KEPT_SECONDS)
+async def _fetch(connection: "Connection | Pool", import_id: UUID, undo_id: UUID | None = None) -> asyncpg.Record:
+    row = await connection.fetchrow(SQL.undone, import_id, KEPT_SECONDS, undo_id)
     if row is None:
         raise Conflict(f"there is no import {import_id}")
     return row
 
 
-async def iter_text(connection: "Connection | Pool", import_id: UUID, kind: TargetKind) -> AsyncIterator[bytes]:
-    """What the import removed, as the text of an import: one code as JSON per line, or one recipient.
+async def iter_text(
+    connection: "Connection | Pool", import_id: UUID, kind: TargetKind, undo_id: UUID
+) -> AsyncIterator[bytes]:
+    """What the import removed, as the text of its undo: one code as JSON per line, or one recipient.
 
-    The text begins with a blank line, because no text of an import is empty.
+    The text begins with a blank line, because no text of an import is empty. If an earlier undo has finished, nothing
+    follows: what was restored then and removed since must not come back.
     """
     yield b"\n"
+    if not (await get(connection, import_id, undo_id)).removed:
+        return
     number = 0
     while row := await connection.fetchrow(SQL.next_removal, import_id, number):
         texts = map(json.dumps, row["texts"]) if kind is TargetKind.LIST else row["texts"]
@@ -119,16 +133,21 @@ def notices_of_list(undone: Undone, left: NotTakenBack, *, restored: int, taken_
 def notices_of_group(undone: Undone, *, restored: int, taken_back: int) -> list[str]:
     """What an undo did with recipients, and what it could not take back and why."""
     changed = max(0, undone.added - taken_back)
+    keeps = "keeps its" if undone.existing == 1 else "keep their"
+    updated = _count(undone.existing, "updated recipient")
     return [
         *_summary(undone, "recipient", restored=restored, taken_back=taken_back),
         *([f"not undone: {changed:,} changed or removed since"] if changed else ()),
-        *([f"{undone.existing:,} updated recipients keep their present attributes"] if undone.existing else ()),
+        *([f"{updated} {keeps} present attributes"] if undone.existing else ()),
     ]
 
 
 def _summary(undone: Undone, noun: str, *, restored: int, taken_back: int) -> Iterator[str]:
+    if undone.earlier:
+        yield f"import {undone.earlier} undid the import before, so nothing is restored again"
     if undone.added:
-        yield f"took back {taken_back:,} of {_count(undone.added, noun)} that the import added"
+        left = ", and that are left" if undone.earlier else ""
+        yield f"took back {taken_back:,} of {_count(undone.added, noun)} that the import added{left}"
     if undone.removed:
         yield f"restored {restored:,} of {_count(undone.removed, noun)} that the import removed"
 

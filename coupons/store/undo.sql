@@ -1,8 +1,20 @@
--- undone: the import $1, as far as its undo depends on it; is_kept: whether what it removed is still kept, for $2 seconds
-SELECT j.id, l.name AS list, j.group_name AS "group", j.finished_at IS NOT NULL AS has_ended, j.state, j.first_id, j.added,
-       j.existing, j.removed, coalesce(j.finished_at > now() - make_interval(secs => $2), true) AS is_kept,
+-- undone: the import $1, as far as its undo $3 depends on it (NULL: an undo that does not exist yet). is_kept: whether what
+-- it removed is still kept, for $2 seconds. earlier: the last finished undo before $3, which has restored what it could;
+-- added and removed are what earlier undos have left
+SELECT j.id, l.name AS list, j.group_name AS "group", j.finished_at IS NOT NULL AS has_ended, j.state, j.first_id,
+       j.added - undos.taken_back AS added, j.existing,
+       CASE WHEN undos.earlier IS NULL THEN j.removed ELSE 0 END AS removed,
+       j.added + j.removed > 0 AS has_changed, undos.earlier, undos.unfinished,
+       coalesce(j.finished_at > now() - make_interval(secs => $2), true) AS is_kept,
        l.deleted_at IS NOT NULL OR (j.list_id IS NULL AND j.group_id IS NULL) AS is_gone
 FROM import_job j LEFT JOIN coupon_list l ON l.id = j.list_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(u.removed), 0)::bigint AS taken_back,
+           (array_agg(u.id ORDER BY u.created_at DESC, u.id DESC) FILTER (WHERE u.state = 'finished'))[1] AS earlier,
+           (array_agg(u.id ORDER BY u.created_at, u.id) FILTER (WHERE u.finished_at IS NULL))[1] AS unfinished
+    FROM import_job u
+    WHERE u.mode = 'undo' AND u.source = 'import:' || j.id
+      AND ($3::uuid IS NULL OR (u.created_at, u.id) < (SELECT created_at, id FROM import_job WHERE id = $3))) undos
 WHERE j.id = $1;
 
 -- next_removal: the next row of codes or recipients that import $1 removed, after row $2

@@ -19,6 +19,7 @@ from producers.cli.output import (
     describe_kept,
     describe_reading,
     emit_json,
+    emit_reasons,
     emit_rejected,
     moment,
 )
@@ -207,15 +208,20 @@ async def _report(connection: "Connection", job: "ImportStatus", rejected: TextI
     from coupons.store import imports
 
     if job.state != ImportState.FINISHED:
-        raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}{_remedy(job)}")
+        raise Failed(f"import {job.id} into {job.target} {job.state}{_failure(job)}{await remedy(connection, job)}")
     if rejected:
         await write_rejected(rejected, imports.iter_rejections(connection, job.id), job.columns)
     if not quiet:
         describe(job)
         await _suggest_resuming(connection, job)
-        first = await imports.list_first_rejections(connection, job.id, REJECTED_SHOWN)
-        emit_rejected(first, job.rejected, rest=f"coupons show {job.id} --rejected")
-    return REJECTED_LINES if job.rejected else None
+        rest = f"coupons show {job.id} --rejected"
+        if job.mode == ImportMode.UNDO:
+            emit_reasons(await imports.count_reasons(connection, job.id), rest=rest)
+        else:
+            emit_rejected(
+                await imports.list_first_rejections(connection, job.id, REJECTED_SHOWN), job.rejected, rest=rest
+            )
+    return None if job.is_complete else REJECTED_LINES
 
 
 async def _suggest_resuming(connection: "Connection", job: "ImportStatus") -> None:
@@ -231,23 +237,25 @@ async def _suggest_resuming(connection: "Connection", job: "ImportStatus") -> No
 
 
 def _failure(job: "ImportStatus") -> str:
-    """Return the reason, and how many lines were already processed: committed lines stay."""
+    """Return the reason, and how many lines were already processed, if they have changed something: they stay."""
     reason = f": {job.reason}" if job.reason else ""
-    return f"{reason}; {counted(job.lines, 'line')} already processed" if job.lines else reason
+    return f"{reason}; {counted(job.lines, 'line')} already processed" if job.has_changed else reason
 
 
-def _remedy(job: "ImportStatus") -> str:
-    """Return how the import can be repeated, if its file is kept."""
-    if job.state == ImportState.FAILED and job.source.startswith("upload:"):
-        return f"; repeat it with other options: coupons import retry {job.id}"
-    return ""
+async def remedy(connection: "Connection", job: "ImportStatus") -> str:
+    """Return how a failed import can be retried, if its file can be read again."""
+    from coupons.store import imports
+
+    if job.state != ImportState.FAILED or not await imports.can_be_retried(connection, job.id):
+        return ""
+    return f"; retry it, with other options if needed: coupons import retry {job.id}"
 
 
 def _counts_of(job: "ImportStatus") -> str:
     if job.mode == ImportMode.UNDO:
         return (
-            f"undo of import {job.undone}: {amount(job.removed)} taken back, {amount(job.added)} restored, "
-            f"{amount(job.rejected)} not restored"
+            f"undo of import {job.undone}: {amount(job.removed)} of {amount(job.to_take_back)} taken back, "
+            f"{amount(job.added)} of {amount(job.to_restore)} restored"
         )
     existing = "updated" if job.group else "unchanged"
     removed_lines = job.removed if job.mode == ImportMode.DELETE else 0
@@ -256,15 +264,20 @@ def _counts_of(job: "ImportStatus") -> str:
     return f"{counted(job.lines, 'line')}{changed}, {amount(job.rejected)} rejected"
 
 
-def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()) -> None:
-    """Print an import's result in one line, the codes that it kept, and its log."""
+def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = (), *, remedy: str = "") -> None:
+    """Print an import's result in one line, the codes that it kept, what can be done, and its log."""
     from producers.local_time import format_time
 
     reason = f": {job.reason}" if job.reason else ""
-    click.echo(f"import {job.id} into {job.target} {coloured(job.state)}{reason}: {_counts_of(job)}")
+    result = f"{reason}{remedy}"
+    if job.lines or job.state != ImportState.FAILED:
+        result = f"{reason}: {_counts_of(job)}{remedy}"
+    click.echo(f"import {job.id} into {job.target} {coloured(job.state)}{result}")
+    if job.undone_by:
+        click.echo(f"  undone by import {job.undone_by}")
     if job.stall:
         click.echo(f"  {job.stall}")
-    if job.mode == ImportMode.REPLACE:
+    if job.mode == ImportMode.REPLACE and (job.removed or job.state == ImportState.FINISHED):
         click.echo(f"  removed: {counted(job.removed, 'recipient' if job.group else 'code')} not in the file")
     for line in (*describe_kept(job.kept_reserved, job.kept_assigned), *describe_reading(job.read_as, job.notices)):
         click.echo(f"  {line}")
@@ -273,4 +286,5 @@ def describe(job: "ImportStatus", events: "tuple[Event, ...] | list[Event]" = ()
     if job.phase:
         click.echo(f"  {_progress_of(job).line}")
     for event in events:
-        click.echo(f"  {format_time(event.at, seconds=True)}  {event.text}")
+        text = event.text.removesuffix(reason) if reason else event.text  # the first line has the reason
+        click.echo(f"  {format_time(event.at, seconds=True)}  {text}")

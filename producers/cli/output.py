@@ -94,6 +94,14 @@ def emit_rejected(first: "Sequence[Rejected]", total: int, *, rest: str) -> None
         click.echo(f"  … {total - REJECTED_SHOWN:,} more: {rest}", err=True)
 
 
+def emit_reasons(reasons: Mapping[str, int], *, rest: str) -> None:
+    """Print on stderr why codes or recipients were not restored. They have no lines, because an undo reads no file."""
+    for reason, number in reasons.items():
+        click.echo(f"  not restored: {number:,} {reason}", err=True)
+    if reasons:
+        click.echo(f"  all of them: {rest}", err=True)
+
+
 def coloured(state: str) -> str:
     return click.style(state, fg=COLOURS.get(state))
 

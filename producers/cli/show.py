@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from producers.cli.imports import describe as describe_import
-from producers.cli.imports import follow_import
+from producers.cli.imports import follow_import, remedy
 from producers.cli.job_id import JobId
 from producers.cli.output import (
     as_json,
@@ -76,7 +76,11 @@ async def show(
                 click.echo(line, nl=False)
             return None
         if job:
-            emit_json(job) if json_output else describe_import(job, await imports.list_events(connection, id_))
+            if json_output:
+                emit_json(job)
+            else:
+                events = await imports.list_events(connection, id_)
+                describe_import(job, events, remedy=await remedy(connection, job))
             return None
         sendout = await sendout_views.find(connection, id_)
         if sendout is None:

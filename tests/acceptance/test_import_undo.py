@@ -15,7 +15,7 @@ def test_an_import_is_undone_with_numbers(open_shop: Shop) -> None:
     done = open_shop.import_codes("undone", [before[0], "UNDONE-NEW"], "--mode", "replace", "--json").json
     result = open_shop.coupons("import", "undo", done["id"][:8], "--wait")
     first, *details = result.out.splitlines()
-    assert first.endswith(f"finished: undo of import {done['id']}: 1 taken back, 2 restored, 0 not restored")
+    assert first.endswith(f"finished: undo of import {done['id']}: 1 of 1 taken back, 2 of 2 restored")
     assert [line.strip() for line in details if "notice" in line] == [
         "notice: took back 1 of 1 code that the import added",
         "notice: restored 2 of 2 codes that the import removed",
@@ -23,6 +23,7 @@ def test_an_import_is_undone_with_numbers(open_shop: Shop) -> None:
     assert in_list(open_shop, "undone") == before
     undo = first.split()[1]
     assert open_shop.coupons("show", undo).out.startswith(first)
+    assert f"undone by import {undo}" in open_shop.coupons("show", done["id"]).out
     again = open_shop.coupons("import", "undo", undo, "--wait", "--json").json
     assert [again[name] for name in ("mode", "added", "removed")] == ["undo", 1, 2]
     assert in_list(open_shop, "undone") == [before[0], "UNDONE-NEW"]
@@ -36,7 +37,8 @@ def test_codes_that_cannot_be_restored_have_a_reason(open_shop: Shop) -> None:
     done = open_shop.import_codes("lost", ["LOST-1", "LOST-2"], "--mode", "delete", "--json").json
     open_shop.import_codes("lost-elsewhere", ["LOST-2"])
     result = open_shop.coupons("import", "undo", done["id"], "--wait", code=REJECTED_LINES)
-    assert "1 restored, 1 not restored" in result.out
+    assert "0 of 0 taken back, 1 of 2 restored" in result.out
+    assert "not restored: 1 already in list lost-elsewhere" in result.err
     undo = result.out.split()[1]
     assert '2;"LOST-2";"already in list lost-elsewhere"' in open_shop.coupons("show", undo, "--rejected").out
 
@@ -60,11 +62,16 @@ def test_a_failed_import_is_retried_without_another_upload(open_shop: Shop) -> N
     arguments = ("import", file, "--list", "again-1252", "--column", "Gutschein")
     failed = open_shop.coupons(*arguments).out.strip()
     open_shop.becomes("failed", failed)
-    assert "cp1252" in open_shop.coupons("show", failed).out
+    shown = open_shop.coupons("show", failed).out
+    assert "cp1252" in shown
+    assert shown.count(open_shop.coupons("show", failed, "--json").json["reason"]) == 1
+    assert f"coupons import retry {failed}" in shown
     retried = open_shop.coupons("import", "retry", failed, "--encoding", "cp1252", "--wait", "--json", "--yes")
     assert (retried.json["state"], retried.json["lines"]) == ("finished", 200_001)
     assert "BÄR-A1" in in_list(open_shop, "again-1252")
-    assert "is kept for 24 h" in open_shop.coupons("import", "retry", failed, code=FAILED).err
+    imported = f"was imported by import {retried.json['id']}"
+    assert imported in open_shop.coupons("import", "retry", failed, code=FAILED).err
+    assert "coupons import retry" not in open_shop.coupons("show", failed).out
 
 
 def test_a_script_sees_the_numbers_of_a_replacement_and_is_stopped(open_shop: Shop) -> None:
@@ -79,7 +86,7 @@ def test_a_script_sees_the_numbers_of_a_replacement_and_is_stopped(open_shop: Sh
     refused = open_shop.coupons(*arguments, code=FAILED)
     assert "4 lines: 1 new, 3 already in list safe-elsewhere" in refused.err
     assert "to be removed: 2 codes not in the file" in refused.err
-    assert "3 of 4 lines would be rejected, more than half: nothing was changed" in refused.err
+    assert "3 of 4 lines would be rejected, more than half (3 already in list safe-elsewhere): nothing" in refused.err
     assert in_list(open_shop, "safe") == codes("SAFE", 2)
     assert open_shop.coupons(*arguments, "--yes", code=REJECTED_LINES).out
     assert in_list(open_shop, "safe") == ["SAFE-90001"]
@@ -91,7 +98,9 @@ def test_a_replacement_leaves_nothing_only_if_it_is_allowed(open_shop: Shop) -> 
     open_shop.import_codes("emptied", codes("EMPTIED", 2))
     arguments = ("import", open_shop.file("bad.txt", BAD), "--list", "emptied", "--mode", "replace", "--wait")
     for options in ((), ("--yes",)):
-        assert "--allow-empty" in open_shop.coupons(*arguments, *options, code=FAILED).err
+        refused = open_shop.coupons(*arguments, *options, code=FAILED).err
+        assert ("--allow-empty" in refused, "3 looks like a URL" in refused) == (True, True)
+        assert "already processed" not in refused
         assert open_shop.get_list("emptied").available == 2
     open_shop.coupons(*arguments, "--yes", "--allow-empty", code=REJECTED_LINES)
     assert open_shop.get_list("emptied").available == 0
@@ -106,7 +115,7 @@ def test_one_command_imports_codes_and_recipients(open_shop: Shop) -> None:
     assert (again["existing"], again["same_as"]) == (1, done["id"])
     for target in ((), ("--list", "a", "--group", "b")):
         assert "exactly one of --list and --group" in open_shop.coupons("import", people, *target, code=WRONG_USAGE).err
-    undone = open_shop.coupons("import", "undo", done["id"], "--wait", "--json").json
+    undone = open_shop.coupons("import", "undo", done["id"], "--wait", "--json", code=REJECTED_LINES).json
     assert (undone["removed"], undone["notices"][1:]) == (0, ["not undone: 1 changed or removed since"])
 
 

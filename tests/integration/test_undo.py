@@ -240,6 +240,36 @@ async def test_an_import_that_an_earlier_version_began_cannot_be_undone(
         await start_undo(connection, import_id)
 
 
+async def test_a_repeated_undo_takes_back_what_is_left_and_restores_nothing(connection: Connection, pool: Pool) -> None:
+    """A later replacement has removed restored codes. They do not come back; the import names its undo."""
+    await add_list(connection, "a", ["OLD-1", "OLD-2"])
+    done = await import_text(connection, pool, "NEW-1\nNEW-2\n", ImportMode.REPLACE)
+    await send_one(connection, "a")
+    first = await undo_import(connection, pool, done)
+    assert (first.removed, first.to_take_back, first.added, first.to_restore, first.is_complete) == (1, 2, 2, 2, False)
+    await import_text(connection, pool, "OLD-2\n", ImportMode.REPLACE)
+    again = await undo_import(connection, pool, done)
+    assert (again.removed, again.to_take_back, again.added, again.to_restore) == (0, 1, 0, 0)
+    assert (again.rejected, again.notices[0]) == (
+        0,
+        f"import {first.id} undid the import before, so nothing is restored again",
+    )
+    assert (await imports.get(connection, done)).undone_by == again.id
+
+
+async def test_an_import_that_is_undone_or_being_undone_is_not_undone_again(connection: Connection, pool: Pool) -> None:
+    """The reason names the undo."""
+    await add_list(connection, "a", ["OLD-1"])
+    done = await import_text(connection, pool, "NEW-1\n", ImportMode.REPLACE)
+    undo_id = await start_undo(connection, done)
+    with pytest.raises(Conflict, match=f"import {undo_id} undoes import {done} already"):
+        await start_undo(connection, done)
+    found = await run_worker(connection, pool, undo_id)
+    assert (found.is_complete, found.read_as) == (True, None)
+    with pytest.raises(Conflict, match=f"was undone by import {undo_id}: nothing is left to undo"):
+        await start_undo(connection, done)
+
+
 # --- groups ----------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +283,7 @@ async def test_an_undo_restores_recipients(connection: Connection, pool: Pool, m
     after = await people(connection)
     assert after.keys() == before.keys()
     assert after["a@x.org"] == before["a@x.org"]
-    assert ("1 updated recipients keep their present attributes" in found.notices) == (mode != ImportMode.DELETE)
+    assert ("1 updated recipient keeps its present attributes" in found.notices) == (mode != ImportMode.DELETE)
     group = await groups.get(connection, "g")
     assert {name for each in after.values() for name in each} <= set(group.attributes)
     again = await undo_import(connection, pool, found.id)
