@@ -31,8 +31,8 @@ COUNT_TIMEOUT_SECONDS = 600
 class Undone:
     """The import that is undone. Codes of its own have ids above `first_id`, unless a later import has kept them.
 
-    `added` and `removed` are the numbers that earlier undos have left. `earlier` is the last of them that has finished. It
-    has restored what it could, so nothing is left to restore.
+    `added` and `removed` are the numbers that earlier undos have left. `earlier` is the last of them that has finished.
+    It has restored what it could, so nothing is left to restore.
     """
 
     id: UUID

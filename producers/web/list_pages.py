@@ -189,6 +189,7 @@ async def _import_page(connection: Connection, job: ImportStatus) -> Response:
         rejected=rejected,
         hidden=hidden,
         reasons=await imports.count_reasons(connection, job.id) if ended else {},
+        retryable=await imports.can_be_retried(connection, job.id),
         resumable=await sendout_views.list_resumable(connection, job.list) if job.list and ended else [],
     )
 

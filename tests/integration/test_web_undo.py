@@ -105,6 +105,7 @@ async def test_a_program_retries_a_failed_import(
     assert (await imports.get(connection, command.id)).added == 2
     again = await site.post(f"/api/imports/{failed}/retry", json={})
     assert (again.status_code, f"was imported by import {command.id}" in errors(again)) == (409, True)
+    assert f"/imports/{failed}/retry" not in (await site.get(f"/imports/{failed}")).text
     for body in ({"format": {"encoding": "klingon"}}, {"format": {"codec": "x"}}, {"list": "other"}):
         assert (await site.post(f"/api/imports/{failed}/retry", json=body)).status_code == 422
 

@@ -31,6 +31,7 @@ EXEMPT = {
     "duplicate_code_list": FOR_SPEED,
     "import_job_group": FOR_SPEED,
     "import_job_list": FOR_SPEED,
+    "import_job_undo": FOR_SPEED,
     "import_job_unfinished": FOR_SPEED,
     "import_schedule_due": FOR_SPEED,
     "message_list_list": FOR_SPEED,
