@@ -276,8 +276,34 @@ LISTS = (
     Case("list-quoted", text(f'"{ADA}"', f'"{BOB}"'), accepted=(ADA, BOB)),
     Case("list-with-skipped-lines", text("Export", "of today", ADA), ("--skip-lines", "2"), accepted=(ADA,)),
     Case("list-with-where", text(ADA, BOB), ("--where", "state=new"), refused="--where needs a header line"),
+    Case("list-with-numbers", text(f"1. {ADA}", f"2. {BOB}"), accepted=(ADA, BOB), notice="before 2 addresses were"),
+    Case("list-with-numbers-column", text(f"1. {ADA}", f"2. {BOB}"), ("--column", "1"), accepted=(ADA, BOB)),
+    Case("list-with-bullets", text(f"- {ADA}", f"\u2022 {BOB}", f"* Cy <{CY}>"), accepted=(ADA, BOB, CY)),
+    Case("list-with-comments", text(f"{ADA} (Ada L)", f"{BOB} (Bob)"), accepted=(ADA, BOB)),
+    Case(
+        "list-with-names-behind",
+        text(f"{ADA} Ada L", f"{BOB} - Bob", f"{CY} cy"),
+        accepted=(ADA, BOB),
+        rejected={3: "bad_address"},
+    ),
+    Case(
+        "list-with-quotes-of-a-text-program",
+        text(f"\u201c{ADA}\u201d", f"\u201e{BOB}\u201c"),
+        accepted=(ADA, BOB),
+        notice="2 addresses in quotes: the quotes were removed",
+    ),
+    Case(
+        "list-with-apostrophes",
+        text(f"'{ADA}", f"'{BOB}", "o'hara@example.org"),
+        accepted=(ADA, BOB, "o'hara@example.org"),
+        notice="2 addresses with a leading apostrophe",
+    ),
+    Case("list-with-bad-first-line", text("adaexample.org", BOB, CY), accepted=(BOB, CY), rejected={1: "bad_address"}),
+    Case("list-with-spelled-first-line", text("ada(at)example.org", BOB), accepted=(BOB,), rejected={1: "bad_address"}),
+    Case("list-with-two-ats-first", text("ada@@example.org", BOB), accepted=(BOB,), rejected={1: "bad_address"}),
+    Case("list-with-separators", text(f"{ADA};", f"{BOB};"), accepted=(ADA, BOB)),
     Case("list-with-two-in-a-line", text(ADA, f"{BOB}, {CY}"), accepted=(ADA,), rejected={2: "bad_address"}),
-)  # fmt: skip
+)
 
 ADDRESSES = (
     Case(
@@ -316,6 +342,26 @@ ADDRESSES = (
         ),
         notice="names and brackets around 1 address were ignored",
     ),
+    Case(
+        "address-as-formula",
+        text("email;n", f'="{ADA}";1', f"'{BOB};2"),
+        accepted=(ADA, BOB),
+        notice="1 address written as a formula",
+    ),
+    Case(
+        "rejected-addresses-are-not-counted",
+        text("email;n", '"""<x>""@example.org";1', "Ada <ada@@example.org>;2", f"Bob <{BOB}>;3"),
+        accepted=('"<x>"@example.org', BOB),
+        rejected={3: "bad_address"},
+        notice="names and brackets around 1 address were ignored",
+    ),
+    Case(
+        "invalid-address-in-the-first-row",
+        text("ada@@example.org;Ada", f"{BOB};Bob"),
+        ("--column", "1"),
+        refused="use --no-header",
+    ),
+    Case("first-row-without-address", text("Ada;", f"Bob;{BOB}"), refused="line 2: the first line must"),
     Case("no-address", text("email;name", ";Ada", f"{BOB};Bob", ";"), accepted=(BOB,), rejected={2: "no_address"}),
     Case(
         "too-many-cells",

@@ -13,7 +13,6 @@ class Values:
     """Changes values so that they can be attributes, and counts the changes by column."""
 
     def __init__(self) -> None:
-        self.unwrapped = 0
         self._joined: Counter[str] = Counter()
         self._cut: Counter[str] = Counter()
 
@@ -21,8 +20,6 @@ class Values:
     def notices(self) -> list[str]:
         """The numbers of changed values: one sentence for each column with values that were cut."""
         found = []
-        if self.unwrapped:
-            found.append(f"names and brackets around {_count(self.unwrapped, 'address', 'addresses')} were ignored")
         if joined := self._joined.total():
             found.append(f"line breaks and tabs became blanks in {_count(joined, 'value', 'values')}")
         for name, cut in self._cut.items():

@@ -101,7 +101,7 @@ class Table:
         try:
             opening = self._opening = self._begin(rows)
         except FileError as error:
-            raise FileError(f"{self._name}, line {rows[0].line}: {error}") from None
+            raise FileError(f"{self._name}, line {error.line or rows[0].line}: {error}") from None
         above = [row.line for row in rows if row.line < (opening.header_line or opening.first_line)]
         if title := skipped_lines(above, "was", "were", "skipped as a title"):
             layout.notices.append(title)

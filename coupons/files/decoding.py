@@ -33,7 +33,14 @@ _ISO_2022_JP = re.compile(rb"\x1b\$[@B]").search
 
 
 class FileError(UserError, ValueError):
-    """The file is not text or does not match its format. The text is one line with file, line and remedy, no code."""
+    """The file is not text or does not match its format. The text is one line with file, line and remedy, no code.
+
+    `line` is the line that the text is about, if another part adds the file and the line.
+    """
+
+    def __init__(self, text: str, *, line: int | None = None) -> None:
+        super().__init__(text)
+        self.line = line
 
 
 class Lines:

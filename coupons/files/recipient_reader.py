@@ -5,6 +5,7 @@ unfixed rows are rejected again.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, repeat
@@ -14,7 +15,14 @@ from operator import attrgetter
 from coupons.addresses import Address, AddressError, parse_address
 from coupons.attributes import CONTROL
 from coupons.files.address_columns import find_address_column, is_address_name
-from coupons.files.address_lines import are_address_lines, find_address, split_line
+from coupons.files.address_lines import (
+    SplitLine,
+    Surrounding,
+    are_address_lines,
+    find_address,
+    may_be_address,
+    split_line,
+)
 from coupons.files.attribute_values import Values
 from coupons.files.columns import EMAIL, choose_attributes
 from coupons.files.conditions import Selection
@@ -106,14 +114,17 @@ class RecipientReader:
         self._table: Table | None = None
         self._plan: _Plan | None = None
         self._values = Values()
+        self._removed: Counter[Surrounding] = Counter()
 
     @property
     def notices(self) -> list[str]:
         """What was assumed, skipped, cut or left out, one sentence each, without an address."""
         if not self._table or not self._plan:
             return []
-        found = [*self._table.notices, *self._plan.notices, *self._plan.selection.notices, *self._values.notices]
-        return limit_notices(found)
+        return limit_notices([
+            *self._table.notices, *self._plan.notices, *self._plan.selection.notices, *self._removed_parts(),
+            *self._values.notices,
+        ])  # fmt: skip
 
     def feed(self, data: bytes) -> CheckedRecipients:
         return self._read(*self._lines.feed(data))
@@ -136,9 +147,10 @@ class RecipientReader:
 
     def _begin(self, rows: list[HeadRow]) -> Opening:
         """Set the plan by the rows of the head."""
-        titles = count_titles(rows, lambda row: "@" in "".join(row.cells))
-        top, file_format = rows[titles], self._format
-        has_header = file_format.header if file_format.header is not None else not any(map(find_address, top.cells))
+        file_format = self._format
+        titles = 0 if file_format.header is False else count_titles(rows, lambda row: "@" in "".join(row.cells))
+        top = rows[titles]
+        has_header = file_format.header if file_format.header is not None else not _may_be_recipient(top.cells)
         width = len(top.cells) if has_header else max(len(row.cells) for row in rows[titles:])
         header = [cell.strip() for cell in top.cells] if has_header else [""] * width
         if _report_columns(header):  # a spreadsheet makes the header as wide as a row with too many cells
@@ -148,7 +160,7 @@ class RecipientReader:
             self._plan = _list_plan(header, body, file_format, top.line)
         else:
             if not has_header and file_format.header is None and width > 1:
-                raise FileError(_no_header(top))
+                raise FileError(_no_header(top), line=top.line)
             self._plan = _table_plan(header, body, file_format)
         self.attributes = self._plan.names
         height = 1 + "".join(top.cells).count("\n") if has_header else 0
@@ -165,26 +177,38 @@ class RecipientReader:
         columns = rows.columns
         if plan.is_reimport:
             columns = [[cell_text(cell.strip()) for cell in cells] for cells in columns]
-        addresses, attributes = self._parts(plan, columns)
+        split, attributes = self._parts(plan, columns)
+        addresses = [part.address for part in split] if split else columns[plan.address]
         unfixed = _unfixed_duplicates(addresses, columns[-1]) if plan.is_reimport else ()
         rejected = [_in_columns(plan, each) for each in rows.rejected]
-        return _check_rows(replace(rows, rejected=rejected), addresses, plan.names, attributes, unfixed)
+        checked = _check_rows(
+            replace(rows, rejected=rejected), addresses, plan.names, attributes, unfixed=unfixed, removed=self._removed
+        )
+        accepted = checked.lines if isinstance(checked.lines, range) else set(checked.lines)
+        for line, part in zip(rows.lines, split, strict=False):  # only a list with names has parts
+            if part.removed and line in accepted:
+                self._removed.update(part.removed)
+        return checked
 
-    def _parts(self, plan: _Plan, columns: Sequence[Sequence[str]]) -> tuple[Sequence[str], list[list[str]]]:
-        """The cells with the addresses, and the values of each attribute."""
+    def _parts(self, plan: _Plan, columns: Sequence[Sequence[str]]) -> tuple[list[SplitLine], list[list[str]]]:
+        """The parts of the lines of a list with names, and the values of each attribute."""
         if plan.is_list and plan.names:
-            addresses, names = zip(*map(split_line, columns[0]), strict=True) if columns[0] else ((), ())
-            return addresses, [self._values.clean(NAME, names)]
-        attributes = [
+            parts = list(map(split_line, columns[0]))
+            return parts, [self._values.clean(NAME, [part.name for part in parts])]
+        return [], [
             self._values.clean(name, columns[place]) for name, place in zip(plan.names, plan.places, strict=True)
         ]
-        self._count_surroundings(columns[plan.address])
-        return columns[plan.address], attributes
 
-    def _count_surroundings(self, cells: Sequence[str]) -> None:
-        text = "".join(cells)
-        if "<" in text or "ailto:" in text:
-            self._values.unwrapped += sum("<" in cell or "ailto:" in cell for cell in cells)
+    def _removed_parts(self) -> list[str]:
+        """What was removed around the accepted addresses. The names of a list are kept as an attribute."""
+        are_kept = self._plan is not None and self._plan.is_list and self._plan.names
+        removed = {
+            what: count for what, count in self._removed.items() if what is not Surrounding.NAMES or not are_kept
+        }
+        return [
+            what.format(addresses=f"{count:,} address{'' if count == 1 else 'es'}")
+            for what, count in sorted(removed.items())
+        ]
 
 
 def _detect_kind(head: Sequence[str], file_format: FileFormat) -> FileFormat:
@@ -199,8 +223,7 @@ def _detect_kind(head: Sequence[str], file_format: FileFormat) -> FileFormat:
 def _list_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat, line: int) -> _Plan:
     if file_format.columns:
         raise FileError("a list of addresses has no columns: omit --columns")
-    split = [split_line(row.cells[0]) for row in body]
-    has_names = any(name for _, name in split)
+    has_names = any(split_line(row.cells[0]).name for row in body)
     unknown = header[0] and not is_address_name(header[0])
     return _Plan(
         address=0,
@@ -228,6 +251,12 @@ def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: Fil
         first=_first_address(samples[address]),
         is_reimport=bool(report),
     )
+
+
+def _may_be_recipient(cells: Sequence[str]) -> bool:
+    """Whether the first row may be a recipient, also with an invalid address, instead of a header."""
+    unknown = [cell for cell in cells if not is_address_name(cell)]
+    return any(map(find_address, unknown)) or any(may_be_address(cell, is_alone=len(cells) == 1) for cell in unknown)
 
 
 def _no_header(row: HeadRow) -> str:
@@ -270,12 +299,14 @@ def _check_rows(
     cells: Sequence[str],
     names: Sequence[str],
     attributes: Sequence[Sequence[str]],
-    unfixed: Iterable[int] = (),
+    *,
+    unfixed: Iterable[int],
+    removed: Counter[Surrounding],
 ) -> CheckedRecipients:
     """Check rows. `cells` contain the addresses, `attributes[a][i]` is the value of `names[a]` in row `i`.
 
     The columns are processed in C as if every row had the common form. Suspicious rows are checked one by one. The rows
-    with the indices `unfixed` are duplicates.
+    with the indices `unfixed` are duplicates. `removed` counts what was removed around accepted addresses.
     """
     results = {
         index: _check_row(cells[index], [each[index] for each in attributes])
@@ -287,6 +318,7 @@ def _check_rows(
     for index, result in results.items():
         if isinstance(result, Address):
             addresses[index], keys[index] = result.address, result.key
+            removed.update(split_line(cells[index]).removed)
         else:
             accepted[index] = False
             if result:
@@ -322,7 +354,7 @@ def _check_row(cell: str, attributes: Sequence[str]) -> Address | _Problem | Non
     if LOST in cell:  # parse_address accepts it like any letter
         return _Problem(Reason.BAD_ADDRESS, "has a character that was lost earlier (U+FFFD)")
     try:
-        address = parse_address(split_line(cell)[0])
+        address = parse_address(split_line(cell).address)
     except AddressError as error:
         return _Problem(Reason.BAD_ADDRESS, error.reason)
     if _has_damage(attributes):
