@@ -3,6 +3,7 @@
 Only the structure counts. A code may begin with `{`, `<`, `BM` or `GIF`, so a first character alone proves nothing.
 """
 
+import binascii
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _PICTURE = Content("a picture", _TABLE)
 _ARCHIVE_REMEDY = "unpack it and import the file in it, or compress the file as .gz or .zip"
 _PROGRAM = Content("a program", "choose another file")
 WEB_PAGE = Content("a web page", "open the page in a browser, or download the file itself; some pages need a login")
+_ENCODED = Content("a file in Base64", "decode it, or download the file itself")
 _TWICE = "a file compressed twice"
 
 
@@ -66,6 +68,7 @@ _BY_BYTES: tuple[tuple[Callable[[bytes], bool], Content], ...] = (
     (_starts(b"\x1f\x9d", b"\x1f\xa0"), _archive("compress")),
     (_starts(b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"), _PROGRAM),
     (_binary(b"MZ"), _PROGRAM),
+    (_starts(b"L\x00\x00\x00\x01\x14\x02\x00"), Content("a shortcut", "choose the file itself")),
     (_starts(b"SQLite format 3\x00"), Content("a database (SQLite)", _TABLE)),
     (_binary(b"PAR1"), Content("a Parquet file", _TABLE)),
 )
@@ -89,6 +92,20 @@ _JSON = (
     r"|\[\s*-?\d[\d.]*\s*,\s*-?\d"
     r"|\[\s*\]\s*\Z"
 )
+_MAIL_FIELDS = (
+    "From|To|Cc|Bcc|Subject|Date|Sent|Reply-To|Return-Path|Received|Delivered-To|Message-ID|MIME-Version|Content-[a-z-]+|"
+    "DKIM-Signature|Authentication-Results|X-[a-z0-9-]+|Von|An|Betreff|Gesendet|Datum|De|À|Objet|Envoyé|Para|Asunto|Da|A|"
+    "Oggetto|Van|Aan|Onderwerp|Od|Do|Temat|Från|Till|Ämne|Fra|Til|Emne"
+)
+_MAIL = Content("an e-mail", "save the attachment, or copy the list into a text file")
+_LOG = (
+    r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?[ :][^\n;,\t|]{0,40}?"
+    r"\b(?-i:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b"
+    r"|\S+ \S+ \S+ \[\d\d/[A-Z]{3}/\d{4}:\d\d:"
+    r"|[A-Z]{3} [ \d]\d \d\d:\d\d:\d\d \S+ [^\n:;,\t|]+: "
+)
+_PAGE_LATER = re.compile(r"(?:[^\n\"]*\n){1,20}?\s*(?:<!doctype\s+html\b|<html[\s>])", re.IGNORECASE).match
+_BASE64 = re.compile(r"(?:data:[\w/+.-]+;base64,)?((?:[A-Za-z0-9+/]{4}){16,})").match
 _BY_TEXT = tuple(
     (re.compile(pattern, re.IGNORECASE).match, content)
     for pattern, content in (
@@ -99,6 +116,32 @@ _BY_TEXT = tuple(
         (r"BEGIN:V(?:CARD|CALENDAR)\s", Content("a file of contacts or dates (vCard, iCalendar)", _TABLE)),
         (r"MIME-Version:\s*1\.0", Content("an e-mail or a web archive (MIME)", _TABLE)),
         (_JSON, Content("JSON", "export the table as CSV, or write one code per line")),
+        (
+            r"version https://git-lfs\.github\.com/spec/|(?:\.\./)*(?:\.git)?/annex/objects/",
+            Content("a pointer to a file in Git LFS or git-annex", "download the file itself"),
+        ),
+        (r"HTTP/\d(?:\.\d)? [1-5]\d\d\b", Content("an answer of a web server (HTTP)", "save only the file in it")),
+        (rf"(?:(?:{_MAIL_FIELDS}):[^\n]*\n(?:[ \t][^\n]*\n)*){{2}}|From \S+@\S+ [^\n]*\d{{4}}\s*\n", _MAIL),
+        (
+            r"-----BEGIN (?:PGP |CERTIFICATE|[A-Z0-9 ]*(?:KEY|REQUEST|CRL|PKCS7|CMS|PARAMETERS)-----)",
+            Content("a key, a certificate or an encrypted message (PEM, PGP)", "decrypt it, or choose another file"),
+        ),
+        (
+            r"\[[A-Z][\w .-]*\][ \t\r]*\n(?:\s*[;#][^\n]*\n)*\s*[A-Z][\w.\[\]-]*\s*=",
+            Content("a shortcut or a file of settings (INI)", "choose the file itself"),
+        ),
+        (r"TABLE\s+0\s*,\s*1\s|ID;P\w*[^\n]*\n[A-Z];", Content("a table in an old format (DIF, SYLK)", _OFFICE)),
+        (r"(?:%[^\n]*\n\s*)*\\(?:documentclass|documentstyle|usepackage|begin)\b", Content("a LaTeX file", _TABLE)),
+        (
+            r"(?:version:\s*\d+\s+)?(?:#[^\n]*\n\s*)*dn::?[ \t]*\S[^\n]*\n[\w;-]+::? ",
+            Content("a directory (LDIF)", _TABLE),
+        ),
+        (
+            r"(?:--[^\n]*\n\s*)*(?:INSERT\s+INTO|CREATE\s+TABLE|DROP\s+TABLE|SELECT\s[^;]*\sFROM)\s",
+            Content("a script for a database (SQL)", _TABLE),
+        ),
+        (r"%YAML|---[ \t\r]*\n\s*(?:[\w-]+:\s|- )", Content("YAML", _TABLE)),
+        (_LOG, Content("a log file", "choose another file")),
     )
 )
 
@@ -119,7 +162,18 @@ def recognize_text(text: str) -> Content | None:
     text = _skip_leading(text)
     if text.startswith("<"):
         return _recognize_markup(text)
-    return next((content for matches, content in _BY_TEXT if matches(text)), None)
+    if _PAGE_LATER(text):  # behind a warning of the program that writes the page
+        return WEB_PAGE
+    return next((content for matches, content in _BY_TEXT if matches(text)), None) or _recognize_base64(text)
+
+
+def _recognize_base64(text: str) -> Content | None:
+    """A file in Base64 contains another content, or lines of text. The letters of a long code decode to neither."""
+    if not (found := _BASE64(text)):
+        return None
+    data = binascii.a2b_base64(found[1])
+    is_text = data.isascii() and b"\n" in data and data.decode().replace("\r", "").replace("\n", "").isprintable()
+    return _ENCODED if is_text or any(matches(data) for matches, _ in _BY_BYTES) else None
 
 
 def _skip_leading(text: str) -> str:
@@ -129,6 +183,8 @@ def _skip_leading(text: str) -> str:
 
 def _recognize_markup(text: str) -> Content | None:
     """A list of codes such as `<SPRING>` has no closing tag, no attribute and no declaration."""
+    if re.match(r"<\?(?:php\b|=)", text, re.IGNORECASE):
+        return _PROGRAM
     if declaration := re.match(r"<\?xml\b[^>]*\?>", text, re.IGNORECASE):
         rest = _skip_leading(text[declaration.end() :])
         return WEB_PAGE if _WEB_PAGE_START(rest) else _xml(rest)

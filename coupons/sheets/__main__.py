@@ -12,11 +12,14 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
+from operator import itemgetter
 from typing import BinaryIO
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
 from coupons.sheets import END, FRAME, REFUSED, SEPARATOR, SHEET, TEXT, UNAVAILABLE
+from coupons.sheets.likeness import HEAD_ROWS, Likeness, likeness
 from coupons.sheets.ods import MIME_TYPE, Ods
 from coupons.sheets.package import Package
 from coupons.sheets.workbook import DAMAGED, DiskError, Limits, Reading, Rows, Sheet, SheetError, Workbook, not_a_table
@@ -124,24 +127,47 @@ def iter_csv(rows: Rows) -> Iterator[bytes]:
 
 
 def _open_sheet(workbook: Workbook, chosen: str | int | None) -> tuple[Sheet, Rows, Reading]:
-    """The chosen sheet, else the first one with text; a hidden sheet only if all others are empty."""
+    """The chosen sheet, else the one with the list; a hidden sheet only if all others are empty."""
     if not workbook.sheets:
         raise not_a_table("a workbook without a table")
     if chosen is not None:
-        sheet, reading = _find_sheet(workbook.sheets, chosen), Reading()
-        return sheet, workbook.rows(sheet, reading), reading
-    for sheet in sorted(workbook.sheets, key=lambda sheet: sheet.is_hidden):
-        reading = Reading()
-        rows = workbook.rows(sheet, reading)
-        for number, cells in rows:
-            if any(map(str.strip, cells)):
-                return sheet, _prepend((number, cells), rows), reading
-    return workbook.sheets[0], iter(()), Reading()
+        sheet = _find_sheet(workbook.sheets, chosen)
+    else:
+        visible = [sheet for sheet in workbook.sheets if not sheet.is_hidden]
+        hidden = [sheet for sheet in workbook.sheets if sheet.is_hidden]
+        sheet = _likely_sheet(workbook, visible) or _likely_sheet(workbook, hidden) or workbook.sheets[0]
+    reading = Reading()
+    return sheet, workbook.rows(sheet, reading), reading
 
 
-def _prepend(row: tuple[int, list[str]], rows: Rows) -> Rows:
-    yield row
-    yield from rows
+def _likely_sheet(workbook: Workbook, sheets: list[Sheet]) -> Sheet | None:
+    """The first sheet with text if it has a list, else the only sheet that looks more like one. None without text.
+
+    Raises SheetError if several sheets have text and none of them is the likely one.
+    """
+    found: list[tuple[Likeness, Sheet]] = []
+    for sheet in sheets:
+        if head := _read_head(workbook, sheet):
+            found.append((likeness(head), sheet))
+            if found[0][0] is Likeness.KNOWN_HEADER:
+                break
+    if len(found) < 2:
+        return found[0][1] if found else None
+    best, first = max(found, key=itemgetter(0))
+    if found[0][0] < best and sum(like == best for like, _ in found) == 1:
+        return first
+    if found[0][0] < best or best is Likeness.TEXT:
+        raise SheetError(
+            f"has {len(found)} sheets with text, of which none is clearly the list: choose one with --sheet"
+            f" ({_list_sheets(workbook.sheets)})"
+        )
+    return found[0][1]
+
+
+def _read_head(workbook: Workbook, sheet: Sheet) -> list[list[str]]:
+    """The first rows with text. They are read again later: the sheets of an .xls file are large in memory."""
+    rows = ([cell.strip() for cell in cells] for _, cells in workbook.rows(sheet, Reading()))
+    return list(islice(filter(any, rows), HEAD_ROWS))
 
 
 def _find_sheet(sheets: list[Sheet], chosen: str | int) -> Sheet:

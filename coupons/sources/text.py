@@ -8,6 +8,7 @@ from io import FileIO
 from coupons.files.content import HEAD_BYTES, recognize
 from coupons.files.format import FileFormat
 from coupons.sheets import SEPARATOR
+from coupons.sources.answers import is_answer_in_words
 from coupons.sources.compression import Part, detect_container
 from coupons.sources.gzipped import gunzip
 from coupons.sources.limits import SourceLimits
@@ -127,8 +128,14 @@ class Text:
         """Check a text that is not a spreadsheet. Raises SourceError for a page that a host has sent instead."""
         if self._sheet is not None:
             raise SourceError(f"{self.name} is not a spreadsheet: omit --sheet")
-        if self._source.host and (content := recognize(b"".join(part.text for part in head)[:HEAD_BYTES])):
-            raise SourceError(f"{self.name}, which {self._source.host} sent, {content}")
+        host, text = self._source.host, b"".join(part.text for part in head)
+        if host and (content := recognize(text[:HEAD_BYTES])):
+            raise SourceError(f"{self.name}, which {host} sent, {content}")
+        if host and is_answer_in_words(text):
+            raise SourceError(
+                f"{self.name}: {host} answered with a line of text instead of a list: open the URL in a browser. To"
+                " import a code without a digit, upload the file"
+            )
 
     async def _received_parts(self) -> AsyncIterator[Part]:
         """The pieces of the source. Their bytes are counted: a server may declare no length, or send more bytes."""

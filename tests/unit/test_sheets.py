@@ -437,6 +437,37 @@ def test_a_notice_says_which_of_several_sheets_was_read() -> None:
     assert notices_of(xlsx(TWO), "Codes") == notices_of(xlsx({"Codes": [["A1"]]})) == []
 
 
+INFO: Table = [["Instructions: please read this"], ["Use each code once"]]
+LISTS: dict[str, Table] = {
+    "Codes": [["Code"], ["AB-1X"]],
+    "Kunden": [["Export"], ["E-Mail", "Ort"], ["ada@example.org"]],
+}
+
+
+@each_kind
+@pytest.mark.parametrize(("name", "table"), LISTS.items())
+def test_a_sheet_with_a_known_header_is_preferred_to_notes(
+    write: Callable[[Mapping[str, Table]], bytes], name: str, table: Table
+) -> None:
+    """Instructions and a table of properties before the list are not read, and a notice names the sheet."""
+    others: list[Table] = [INFO, [["Info"]], [["Author", "Ada"], ["Version", 3]]]
+    for notes in others:
+        content = write({"Info": notes, name: table})
+        assert rows_of(content) == [[str(cell) for cell in row] for row in table]
+        assert notices_of(content)[0].startswith(f"only sheet {name!r} was read")
+    assert rows_of(write({name: table, "Info": INFO, "Used": LISTS["Codes"]}))[0] == list(table[0])
+
+
+@each_kind
+def test_several_sheets_without_a_likely_one_are_refused(write: Callable[[Mapping[str, Table]], bytes]) -> None:
+    """The error lists the sheets and names the option."""
+    for sheets in ({"Info": INFO, **LISTS}, {"Info": INFO, "Notes": INFO}, {"A": INFO, "B": [["A1"]], "C": [["B2"]]}):
+        message = refusal_of(write(sheets))
+        assert message.startswith(f"has {len(sheets)} sheets with text, of which none is clearly the list")
+        assert all(repr(name) in message for name in sheets)
+        assert "--sheet" in message
+
+
 def test_hidden_rows_sheets_and_merged_cells_are_mentioned() -> None:
     """Hidden rows are read, a hidden sheet only if no other has text, merged cells have their text in the first one."""
     content = io.BytesIO()
@@ -592,6 +623,26 @@ async def test_a_page_of_a_host_is_refused_with_its_name() -> None:
     """A page that a host sends instead of a file is refused, and the error contains the host."""
     with pytest.raises(SourceError, match=r"^codes.csv, which shop.example sent, looks like a web page"):
         await whole(read_text(b"<!DOCTYPE html><html>", "codes.csv", host="shop.example"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"Unauthorized", b"404 Not Found\n", b"Access denied.\n\nPlease log in.\n", b"Error 403: Forbidden", b"404",
+     b"retry in 30 seconds", "\ufeffZugriff verweigert".encode()],
+)  # fmt: skip
+async def test_an_answer_in_words_is_not_a_code(answer: bytes) -> None:
+    """A host that answers with a word or a sentence has not sent a list. From a file, a word may be a code."""
+    with pytest.raises(SourceError, match=r"^codes.csv: shop.example answered with a line of text instead of a list"):
+        await whole(read_text(answer, "codes.csv", host="shop.example"))
+    assert await whole(read_text(answer, "codes.csv")) == answer
+
+
+@pytest.mark.parametrize(
+    "content", [b"AB12-CD\n", b"AB12 CD34 EF56", b"code", b"E-Mail;Name", b"ada@example.org", b"SPRING\nSUMMER\n", b""]
+)
+async def test_a_short_list_of_a_host_is_read(content: bytes) -> None:
+    """One code with a digit, one address, only a header, or several words in lines of their own are a list."""
+    assert await whole(read_text(content, "codes.csv", host="shop.example")) == content
 
 
 async def test_an_ended_process_is_retried_and_a_crash_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
