@@ -16,6 +16,7 @@ from coupons.files.layout import HeadRow, Opening, count_titles
 from coupons.files.not_codes import is_address, is_missing, is_total
 from coupons.files.notices import quoted_name
 from coupons.files.spelling import unwrap
+from coupons.files.words import is_word
 
 UNDECIDED = "could be a header or a code: use --header or --no-header"
 NO_COLUMN = "specify the code column by name or number"
@@ -51,6 +52,8 @@ def find_code_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLa
     titles = 0 if file_format.header is False else _count_titles(rows, file_format)
     row, rest = rows[titles], rows[titles + 1 :]
     width = len(row.cells)
+    if width == 1 and 2 * sum(below.filled > 1 for below in rest) > len(rest):
+        raise FileError("the line has one cell, but most lines below it have more: use --skip-lines N if it is a title")
     header = [""] * width if file_format.header is False else row.cells
     column = _named_column(header, rest, file_format)
     by_content = column is None
@@ -100,6 +103,8 @@ def _report_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLayo
 
 def _count_titles(rows: Sequence[HeadRow], file_format: FileFormat) -> int:
     """The number of rows above the header that are titles, such as the name of the report."""
+    if below := _wide_header(rows, file_format):
+        return below
     for index, row in enumerate(rows[:_MAX_TITLES]):
         if any(_is_name(cell, file_format) for cell in row.cells):
             below = rows[index + 1 :]
@@ -108,6 +113,17 @@ def _count_titles(rows: Sequence[HeadRow], file_format: FileFormat) -> int:
     return count_titles(
         rows, lambda row: widest < 2 or not _is_title(row, rows[-1], rows[2:] or rows[1:], certain=True)
     )
+
+
+def _wide_header(rows: Sequence[HeadRow], file_format: FileFormat) -> int:
+    """The number of rows with one cell above the first wider row, if this has a known name and most rows are as wide.
+
+    0 if there is no such header.
+    """
+    place = next((index for index, row in enumerate(rows[:_MAX_TITLES]) if row.filled > 1), 0)
+    if not any(_is_given(cell, file_format) or code_name(cell) is NameKind.STRONG for cell in rows[place].cells):
+        return 0
+    return place if 2 * sum(row.filled > 1 for row in rows[place + 1 :]) > len(rows) - place - 1 else 0
 
 
 def _is_name(cell: str, file_format: FileFormat) -> bool:
@@ -263,20 +279,81 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
     if not values:
         return False if " " in text and not _digits(text) else None
     styles = list(map(_style, values))
-    if len(values) > 2 and {_outline(text)} == {*map(_outline, values)} and _style(text) in styles:
-        return None  # of random codes of six capitals and digits, one in seven has no digit
+    if len(values) > 2 and _resembles(text, values):
+        return False if _may_be_word(text, values) else None
     no_digit = not _digits(text) and _are_most(map(_digits, values))
     blank = " " in text and _are_most(one_word)
     style = _style(text) is not None and _are_most(each not in {None, _style(text)} for each in styles)
     length = len(values) > 2 and {len(each) for each in values} != {len(text)} and len({*map(len, values)}) == 1
     if no_digit + blank + style > 1 and (len(values) > 1 or blank):
         return True
-    return False if no_digit or blank or (style and (length or not _digits(text))) else None
+    differs = no_digit or blank or (style and (length or not _digits(text))) or (length and is_word(text, 0.05))
+    return False if differs or _is_name_with_number(text, values) or _is_shorter(text, values) else None
 
 
-def _outline(text: str) -> str:
-    """The length of the text and the places of its separators: `AB-12` gives `00-00`."""
-    return re.sub(r"[^\W_]", "0", text)
+def _resembles(text: str, values: Sequence[str]) -> bool:
+    """Whether the text has the prefix of the values, their separators, a length and a case of theirs.
+
+    Of random codes of six capitals and digits, one in seven has no digit.
+    """
+    lengths = set(map(len, values))
+    separators = {_separators(each) for each in values}
+    has_outline = separators == {_separators(text)} and min(lengths) <= len(text) <= max(lengths)
+    styles = set(map(_style, values))
+    return has_outline and (_style(text) in styles or "mixed" in styles) and text.startswith(_prefix(values))
+
+
+def _may_be_word(text: str, values: Sequence[str]) -> bool:
+    """Whether a text that resembles the values is a word, and so may be a header.
+
+    The threshold for words depends on how often codes like these lack digits. So at most four of a thousand files with
+    random codes are refused.
+    """
+    prefix = _prefix(values)
+    if _digits(text) or prefix:
+        return code_name(text.removeprefix(prefix)) is not NameKind.NONE
+    letters, everything = (re.sub(r"[\W_]", "", each) for each in (text, "".join(values)))
+    if len(everything) > _MANY_LETTERS and not set(letters.casefold()) <= set(everything.casefold()):
+        return True
+    without_digit = (1 - sum(map(str.isdigit, everything)) / len(everything)) ** len(letters)
+    words = re.findall(r"[^\W\d_]{3,}", text)
+    return any(is_word(each, _MAX_REFUSED / without_digit / len(words)) for each in words)
+
+
+_MAX_REFUSED = 0.002  # the share of files with random codes whose first code may be taken for a word
+_MANY_LETTERS = 300  # they contain each letter of their alphabet
+_MIN_PREFIX = 2
+_MIN_CAPITALIZED = 4
+
+
+def _prefix(values: Sequence[str]) -> str:
+    """The beginning that all values share, up to its last separator if it has one. None of one character."""
+    first, last = min(values), max(values)
+    shared = first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+    ends = [place + 1 for place, each in enumerate(shared) if not each.isalnum()]
+    shared = shared[: ends[-1]] if ends else shared
+    return shared if len(shared) >= _MIN_PREFIX else ""
+
+
+def _separators(text: str) -> str:
+    """The separators of a text: `AB-12` gives `0-0`."""
+    return re.sub(r"[^\W_]+", "0", text)
+
+
+def _is_shorter(text: str, values: Sequence[str]) -> bool:
+    """Whether at least three values have one length and separators at the same places, and the text is much shorter."""
+    has_one_outline = len(values) > 2 and len({re.sub(r"[^\W_]", "0", each) for each in values}) == 1
+    return has_one_outline and len(text) * 2 <= len(values[0])
+
+
+def _is_name_with_number(text: str, values: Sequence[str]) -> bool:
+    """Whether the text is a name of a code column and a number, such as Kod_2026, and the values begin otherwise."""
+    name = re.match(r"([^\W\d_]+)[\W_]*\d{1,4}", text)
+    if not name or name[0] != text or code_name(name[1]) is not NameKind.STRONG:
+        return False
+    if _separators(text) in set(map(_separators, values)) and _separators(text) != "0":
+        return False
+    return not any(each.casefold().startswith(name[1].casefold()) for each in values)
 
 
 def _are_most(found: Iterable[bool]) -> bool:
@@ -292,7 +369,9 @@ def _style(text: str) -> str | None:
     """The case of the letters. None without letters of two cases."""
     if text.upper() == text.lower():
         return None
-    return "upper" if text == text.upper() else "lower" if text == text.lower() else "mixed"
+    if text == text.upper() or text == text.lower():
+        return "upper" if text == text.upper() else "lower"
+    return "capitalized" if text == text.capitalize() and text.isalpha() and len(text) > _MIN_CAPITALIZED else "mixed"
 
 
 def _values(rows: Sequence[HeadRow], column: int) -> list[str]:

@@ -147,6 +147,11 @@ def _name_kind(parts: _Part) -> NameKind:
     return NameKind.STRONG if parts & (_Part.CODE | _Part.COUPON) else NameKind.NONE
 
 
+def known_words() -> list[str]:
+    """The words and names of this module that have only ASCII letters and more than three of them."""
+    return sorted(each for each in {*_OTHER_NAMES, *_PARTS} if each.isascii() and each.isalpha() and len(each) > 3)
+
+
 def is_other_name(cell: str) -> bool:
     """Whether the cell is a name of a column that holds no codes."""
     return name_key(cell) in _OTHER_NAMES
