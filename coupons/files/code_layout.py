@@ -103,8 +103,8 @@ def _report_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLayo
 
 def _count_titles(rows: Sequence[HeadRow], file_format: FileFormat) -> int:
     """The number of rows above the header that are titles, such as the name of the report."""
-    if below := _wide_header(rows, file_format):
-        return below
+    if titles := _wide_header(rows, file_format):
+        return titles
     for index, row in enumerate(rows[:_MAX_TITLES]):
         if any(_is_name(cell, file_format) for cell in row.cells):
             below = rows[index + 1 :]
@@ -287,7 +287,12 @@ def _shape_of_header(cell: str, values: Sequence[str]) -> bool | None:
     length = len(values) > 2 and {len(each) for each in values} != {len(text)} and len({*map(len, values)}) == 1
     if no_digit + blank + style > 1 and (len(values) > 1 or blank):
         return True
-    differs = no_digit or blank or (style and (length or not _digits(text))) or (length and is_word(text, 0.05))
+    differs = (
+        no_digit
+        or blank
+        or (style and (length or not _digits(text)))
+        or (length and text.isascii() and text.isalpha() and is_word(text, 0.05))
+    )
     return False if differs or _is_name_with_number(text, values) or _is_shorter(text, values) else None
 
 
@@ -313,6 +318,8 @@ def _may_be_word(text: str, values: Sequence[str]) -> bool:
     if _digits(text) or prefix:
         return code_name(text.removeprefix(prefix)) is not NameKind.NONE
     letters, everything = (re.sub(r"[\W_]", "", each) for each in (text, "".join(values)))
+    if not letters or not everything:
+        return False
     if len(everything) > _MANY_LETTERS and not set(letters.casefold()) <= set(everything.casefold()):
         return True
     without_digit = (1 - sum(map(str.isdigit, everything)) / len(everything)) ** len(letters)
