@@ -182,6 +182,38 @@ COLUMNS = (
     Case("likeliest-with-content", text("Email;Work email", f";{ADA}", f";{BOB}"), accepted=(ADA, BOB)),
     Case("likeliest-not-a-status", text("E-Mail-Status;Kunden-E-Mail", f"ok;{ADA}"), accepted=(ADA,)),
     Case(
+        "payments",
+        text(
+            '"Date","Name","From Email Address","To Email Address","Net"',
+            f'"01/01/2026","Ada","{ADA}","shop@{SHOP}","1"',
+            f'"01/01/2026","Bob","{BOB}","shop@{SHOP}","1"',
+        ),
+        refused="4 'To Email Address' contain addresses, and column 4 may be your own: specify one of them",
+    ),
+    Case(
+        "payments-german-one-row",
+        text("Name;Absender E-Mail-Adresse;Empfänger E-Mail-Adresse", f"Ada;{ADA};shop@{SHOP}"),
+        refused="columns 2 'Absender E-Mail-Adresse' and 3 'Empfänger E-Mail-Adresse' contain addresses",
+    ),
+    Case(
+        "mails-with-their-sender",
+        text("Sender email;Email", f"shop@{SHOP};{ADA}", f"shop@{SHOP};{BOB}"),
+        accepted=(ADA, BOB),
+        notice="and not from: 'Sender email'",
+    ),
+    Case(
+        "bounces",
+        text("Line,Email,Reason", f"1,{ADA},gone"),
+        accepted=(ADA,),
+        notice="line 1 is the header of a CSV of rejected lines",
+    ),
+    Case(
+        "where-number-without-header",
+        text(f"Ada;{ADA}", f"Bob;{BOB}"),
+        ("--no-header", "--where", "1=Bob"),
+        accepted=(BOB,),
+    ),
+    Case(
         "two-address-columns",
         text("Courriel;E-mail", f"{ADA};{BOB}"),
         refused="columns 1 'Courriel', 2 'E-mail' may all be the address column: specify one of them with --column",

@@ -33,7 +33,9 @@ def find_address_column(
     for candidates in (known, related):
         if found := [place for place in candidates if place in filled]:
             address = _likeliest(header, found)
-            return address, _others(header, address, [place for place in [*known, *related] if place in filled])
+            mentioned = [place for place, cell in enumerate(header) if place in filled and _mentions_address(cell)]
+            _refuse_own_address(header, samples, address, sorted(filled), is_known=address in known)
+            return address, _others(header, address, mentioned)
     if candidates := known or related:
         return _likeliest(header, candidates), []
     raise FileError(_none_found(header, samples, sorted(filled)))
@@ -71,6 +73,28 @@ def _likeliest(header: Sequence[str], places: Sequence[int]) -> int:
     raise FileError(f"columns {shown} may all be the address column: specify one of them with --column")
 
 
+def _refuse_own_address(
+    header: Sequence[str], samples: Sequence[Sequence[str]], address: int, filled: Sequence[int], *, is_known: bool
+) -> None:
+    """Refuse a column that has one address in all rows, if another column has several: it is the shop's own address.
+
+    An export of payments has the addresses of the customer and of the shop. Of a single row, the columns cannot be told
+    apart, unless the name `is_known`. Raises FileError.
+    """
+    found = {place: list(filter(None, map(find_address, samples[place]))) for place in filled}
+    if len(set(found[address])) > 1:
+        return
+    is_single = len(found[address]) == 1
+    for place in filled:
+        is_other = _mentions_address(header[place]) and not _is_related(header[place])
+        if (is_other and not is_known) if is_single else len(set(found[place])) > 1:
+            shown = " and ".join(f"{each + 1} {shown_column(header, each)}" for each in sorted((address, place)))
+            raise FileError(
+                f"columns {shown} contain addresses, and column {address + 1} may be your own: specify one of them with"
+                " --column"
+            )
+
+
 def _others(header: Sequence[str], address: int, filled: Sequence[int]) -> list[str]:
     others = [shown_column(header, place) for place in sorted(filled) if place != address]
     beginning = f"addresses were read from column {shown_column(header, address)}, and not from: "
@@ -99,9 +123,13 @@ def is_address_name(cell: str) -> bool:
 
 def _is_related(cell: str) -> bool:
     """Whether a name contains a word for an address, and none that makes it the name of another thing."""
+    return _mentions_address(cell) and not _OTHER_THINGS & set(header_words(cell))
+
+
+def _mentions_address(cell: str) -> bool:
     words = header_words(cell)
     pairs = {"".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, start + 4)}
-    return bool(pairs & ADDRESS_NAMES) and not _OTHER_THINGS & set(words)
+    return bool(pairs & ADDRESS_NAMES)
 
 
 def _squeezed(name: str) -> str:

@@ -86,7 +86,9 @@ class CodeReader:
     def _begin(self, rows: list[HeadRow]) -> Opening:
         rows = [replace(row, cells=[cell.removesuffix(CONVERTED) for cell in row.cells]) for row in rows]
         layout = find_code_layout(rows, self._format)
-        header = next((row.cells for row in rows if row.line == layout.opening.header_line), [])
+        header = next(
+            (row.cells for row in rows if row.line == layout.opening.header_line), [""] * layout.opening.width
+        )
         self._selection = Selection(self._format.where, [] if layout.is_report else header, subject=layout.column)
         self._layout = layout
         data = [row.cells[layout.column].strip() for row in rows if len(row.cells) > layout.column]

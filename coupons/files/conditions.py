@@ -33,10 +33,14 @@ class Condition:
     value: str
     negated: bool
 
+    def has_number(self, header: Sequence[str]) -> bool:
+        """Whether the column is given by its number, which a file without names needs."""
+        return re.fullmatch("[0-9]{1,9}", self.column) is not None and 1 <= int(self.column) <= len(header)
+
 
 def parse_condition(text: str) -> Condition:
     """Parse `Column=value` or `Column!=value`. Raises FileError."""
-    found = re.fullmatch(r"\s*(.*?[^\s!])\s*(!?=)(.*)", text, re.DOTALL)
+    found = re.fullmatch(r"\s*(.*?[^\s!=])\s*(!?=)(?!=)(.*)", text, re.DOTALL)
     if not found:
         raise FileError(f"--where {text[:50]!r} is not a condition: write COLUMN=VALUE or COLUMN!=VALUE")
     return Condition(found[1], comparable(found[3]), found[2] == "!=")
@@ -51,15 +55,16 @@ class Selection:
     """Selects the rows for which all conditions of `where` hold. Without conditions, all rows are selected.
 
     Cells are compared without surrounding blanks and case. `excluded` counts the other rows. Raises FileError if a
-    column does not exist, is ambiguous, or if `header` is empty although there are conditions. `subject` is the column
-    of the codes or addresses: no notice describes it.
+    column does not exist or is ambiguous. If all names of `header` are empty, the columns have only numbers. No notice
+    describes `subject`, the column of the codes or addresses.
     """
 
     def __init__(self, where: Sequence[str], header: Sequence[str], *, subject: int | None = None) -> None:
         self.excluded = 0
         conditions = list(map(parse_condition, where))
-        if conditions and not any(map(str.strip, header)):
-            raise FileError("--where needs a header line with the names of the columns, and the file has none")
+        has_names = any(map(str.strip, header))
+        if not has_names and not all(each.has_number(header) for each in conditions):
+            raise FileError(_no_header(len(header)))
         self._conditions = [(_get_column(header, each.column), each) for each in conditions]
         mentioned = {place for place, _ in self._conditions}
         self._tallies = [
@@ -110,6 +115,11 @@ def looks_like_state(name: str, header: Sequence[str] = ()) -> bool:
     if joined & _STATE_WORDS or "".join(words) in _STATE_NAMES:
         return True
     return words == ["state"] and not any(_ADDRESS_WORDS & set(header_words(cell)) for cell in header)
+
+
+def _no_header(width: int) -> str:
+    needed = "--where needs a header line with the names of the columns, and the file has none"
+    return f"{needed}: use numbers from 1 to {width}, such as --where {width}=VALUE" if width > 1 else needed
 
 
 def _get_column(header: Sequence[str], name: str) -> int:
@@ -170,7 +180,10 @@ _STATE_WORDS = _folded_words("""
     opt-in opt-out optin optout opted consent consented permission gdpr legal-basis accepts accepts-marketing
     marketing-allowed newsletter subscribed unsubscribed subscription subscriber-status subscribe unsubscribe bounced
     bounce blocked suppressed blacklisted blacklist quarantine complaint complained do-not-email do-not-contact
-    do-not-mail no-mail status used is-used redeemed claimed redemptions times-used usage-count usage
+    do-not-mail no-mail blocklisted blocklist deactivated dnc deceased mailing-ok mail-ok may-contact cleaned
+    email-valid email-verified status used is-used redeemed claimed redemptions times-used usage-count usage uses
+    number-of-uses cashed consumed void voided canceled cancelled is-valid is-active assigned-to
+    werbesperre kundenstatus verstorben darf-kontaktiert-werden mailing-erlaubt einlösungen storniert
     dsgvo einwilligung eingewilligt zustimmung zugestimmt werbeeinwilligung werbeerlaubnis abgemeldet angemeldet
     abbestellt gesperrt zustand eingelöst benutzt verwendet verbraucht vergeben zugewiesen
     rgpd consentement abonné abonnée désabonné désabonnée désinscrit désinscrite inscrit accepte désinscription statut
@@ -196,6 +209,7 @@ _STATE_WORDS = _folded_words("""
 """)
 _STATE_NAMES = _folded_words("""
     active inactive enabled disabled valid invalid expired deleted sent sold issued available assigned
+    order-id order-number bestellnummer
     aktiv inaktiv gültig ungültig abgelaufen gelöscht versendet verkauft verfügbar
     actif inactif valide expiré supprimé envoyé disponible
     activo inactivo válido caducado enviado attivo valido scaduto inviato disponibile

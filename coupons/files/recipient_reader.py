@@ -161,7 +161,8 @@ class RecipientReader:
         else:
             if not has_header and file_format.header is None and width > 1:
                 raise FileError(_no_header(top), line=top.line)
-            self._plan = _table_plan(header, body, file_format)
+            self._plan = _table_plan(header, body, file_format, top.line)
+            self._values.are_wrapped = not self._plan.is_reimport
         self.attributes = self._plan.names
         height = 1 + "".join(top.cells).count("\n") if has_header else 0
         return Opening(width, self._plan.address, top.line + height, top.line if has_header else 0)
@@ -236,7 +237,7 @@ def _list_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: File
     )
 
 
-def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat) -> _Plan:
+def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat, line: int) -> _Plan:
     samples = [[row.cells[place] for row in body if place < len(row.cells)] for place in range(len(header))]
     address, notices = find_address_column(header, samples, file_format.column)
     report = _report_columns(header)
@@ -245,11 +246,18 @@ def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: Fil
         address=address,
         names=attributes.names,
         places=attributes.places,
-        notices=[*notices, *attributes.notices],
+        notices=[*([_report_notice(line)] if report else []), *notices, *attributes.notices],
         selection=Selection(file_format.where, header, subject=address),
         width=len(header),
         first=_first_address(samples[address]),
         is_reimport=bool(report),
+    )
+
+
+def _report_notice(line: int) -> str:
+    return (
+        f"line {line} is the header of a CSV of rejected lines: unchanged lines are rejected again, and the columns"
+        " line and reason are ignored"
     )
 
 

@@ -30,7 +30,7 @@ def test_a_condition_has_a_column_and_a_value(text: str, condition: Condition) -
     assert parse_condition(text) == condition
 
 
-@pytest.mark.parametrize("text", ["", "Used", "=No", "!=No", " = "])
+@pytest.mark.parametrize("text", ["", "Used", "=No", "!=No", " = ", "Used==No"])
 def test_text_without_a_column_is_not_a_condition(text: str) -> None:
     """The error shows how a condition is written."""
     with pytest.raises(FileError, match="write COLUMN=VALUE or COLUMN!=VALUE"):
@@ -45,6 +45,44 @@ def test_rows_are_selected_by_all_conditions() -> None:
     assert selection.notices == ["2 rows did not match --where"]
 
 
+def test_a_column_without_a_name_is_selected_by_its_number() -> None:
+    """A file without a header has columns with numbers."""
+    found = Selection(("2=Ada",), ["", ""]).select(rows(("A", "Ada"), ("B", "Bob")))
+    assert found.columns == [["A"], ["Ada"]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cashed",
+        "Uses",
+        "Number of uses",
+        "Einlösungen",
+        "Is valid",
+        "is_active",
+        "Assigned to",
+        "Order ID",
+        "Consumed",
+        "voided",
+        "canceled",
+        "BLOCKLISTED",
+        "deactivated",
+        "DNC",
+        "Werbesperre",
+        "Kundenstatus",
+        "Verstorben",
+        "deceased",
+        "Mailing OK",
+        "Darf kontaktiert werden",
+        "Cleaned",
+        "email_valid",
+    ],
+)
+def test_names_of_exports_look_like_a_state(name: str) -> None:
+    """Exports of shops and of mail services name a state like this."""
+    assert looks_like_state(name)
+
+
 def test_without_conditions_the_rows_are_unchanged() -> None:
     """A selection without conditions returns the same rows, which costs nothing."""
     given = rows(("A", "x"))
@@ -56,7 +94,8 @@ def test_without_conditions_the_rows_are_unchanged() -> None:
     [
         ("Sold=No", HEADER, "no column 'Sold': the columns are 1 'Code', 2 'Used', 3 'First Name', 4 'Used'"),
         ("Used=No", HEADER, "2 columns are named 'Used': use a number, such as 2"),
-        ("Used=No", ["", ""], "--where needs a header line"),
+        ("Used=No", ["", ""], "the file has none: use numbers from 1 to 2, such as --where 2=VALUE"),
+        ("3=No", ["", ""], "--where needs a header line"),
         ("1=No", [], "--where needs a header line"),
     ],
 )

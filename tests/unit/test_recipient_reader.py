@@ -340,10 +340,24 @@ def test_attributes_may_be_named_line_and_reason() -> None:
 
 
 def test_only_a_report_has_its_escaped_formulas_restored() -> None:
-    """The ' before a formula is removed only in a report. In any other file it belongs to the value."""
-    assert people("email;phone\na@example.org;'+49 1\n") == [("a@example.org", {"phone": "'+49 1"})]
+    """The ' before a formula inside a value is removed only in a report. In any other file it belongs to the value."""
+    assert people("email;phone\na@example.org;1,'+49 1\n") == [("a@example.org", {"phone": "1,'+49 1"})]
     text = "line;email;phone;reason\n3;'+a@example.org; '+49 1;x\n"
     assert people(text) == [("+a@example.org", {"phone": "+49 1"})]
+
+
+def test_the_signs_of_text_cells_are_removed_from_values() -> None:
+    """Excel's formula and apostrophe are no part of a value. Quotes, and an apostrophe before a word, are."""
+    reader, checked = read(
+        "email;v\n"
+        + "".join(
+            f"a{n}@example.org;{v}\n"
+            for n, v in enumerate(['="007"', "'007", "'+49 171", "'s-Hertogenbosch", "\u201cx\u201d", "'90er"])
+        )
+    )
+    values = [json.loads(each)["v"] for each in checked.attributes]
+    assert values == ["007", "007", "+49 171", "'s-Hertogenbosch", "\u201cx\u201d", "'90er"]
+    assert reader.notices == ['the signs of text cells (="\u2026", \') were removed from 3 values']
 
 
 @pytest.mark.parametrize(
