@@ -1,5 +1,7 @@
 """A client of the console and the HTTP API, the queues behind them, and helpers for both."""
 
+import html
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -71,6 +73,14 @@ async def consume(connection: Connection, command: Command) -> None:
 def errors(response: Response) -> str:
     reasons: list[str] = response.json()["errors"]
     return "; ".join(reasons)
+
+
+async def confirm(site: AsyncClient, response: Response, **fields: str) -> Response:
+    """Confirm the numbers of a page that reviews an import."""
+    assert response.status_code == 200, response.text
+    (command,) = re.findall(r'name="command" value="([^"]+)"', response.text)
+    data = {"command": html.unescape(command), "confirmed": "yes", **fields}
+    return await site.post("/imports/confirm", data=data, headers=SAME_ORIGIN)
 
 
 async def upload(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from coupons.errors import UserError
 from coupons.files.content import HEAD_BYTES, recognize
-from coupons.files.encodings import WINDOW_BYTES, describe_likely, suspect_words
+from coupons.files.encodings import WINDOW_BYTES, describe_likely, read_likely, suspect_words
 
 MAX_RECORD_CHARS = 65_536
 """Maximum length of a line, or of a CSV record over several lines: an unclosed quote must not swallow the file."""
@@ -41,6 +41,14 @@ class FileError(UserError, ValueError):
     def __init__(self, text: str, *, line: int | None = None) -> None:
         super().__init__(text)
         self.line = line
+
+
+class WrongEncoding(FileError):
+    """The bytes are not text in the given encoding. `likeliest` is the encoding that fits best, if any does."""
+
+    def __init__(self, text: str, likeliest: str | None) -> None:
+        super().__init__(text)
+        self.likeliest = likeliest
 
 
 class Lines:
@@ -152,7 +160,8 @@ class Lines:
         judged = window if broken.is_encoding_unknown else line
         likely = describe_likely(line, judged, exclude=self._encoding, is_secret=self._is_secret)
         likely = "" if self._marked else likely  # a mark overrides each encoding that the user specifies
-        raise FileError(f"{broken.problem}; likely {likely}" if likely else broken.problem)
+        best = read_likely(judged, exclude=self._encoding)[0].encodings[0] if likely else None
+        raise WrongEncoding(f"{broken.problem}; likely {likely}" if likely else broken.problem, best)
 
     def _is_proven(self, before: str) -> bool:
         """Whether earlier text of this file is not ASCII and valid UTF-8. Then no other encoding helps."""
@@ -172,9 +181,10 @@ class Lines:
             except UnicodeError:
                 return
             wrong, right = (suspect_words(text, is_secret=self._is_secret) for text in (line, utf_8))
-            raise FileError(
+            raise WrongEncoding(
                 f"{self._name}, line {number}: these bytes are valid UTF-8; {self._encoding} would read {wrong!r}"
-                f" instead of {right!r}. Omit --encoding, or force it with --force-encoding"
+                f" instead of {right!r}. Omit --encoding, or force it with --force-encoding",
+                "utf-8",
             )
 
     def _cut(self, text: str, *, final: bool) -> list[str]:

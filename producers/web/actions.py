@@ -111,11 +111,18 @@ class Actions:
 
         Raises NotFound, Conflict, InvalidCommand, BrokerUnavailable.
         """
-        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            await get_import(connection, import_id)
-            command = await imports.retry_command(connection, import_id, changes, new_id=new_id)
+        command = await self.retry_command(import_id, changes, new_id=new_id)
         await self.submit(command)
         return command
+
+    async def retry_command(self, import_id: UUID, changes: Changes, *, new_id: UUID) -> ImportCoupons:
+        """Return the command that repeats a failed import with these changes.
+
+        Raises NotFound, Conflict, InvalidCommand.
+        """
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            await get_import(connection, import_id)
+            return await imports.retry_command(connection, import_id, changes, new_id=new_id)
 
     async def undo_import(self, import_id: UUID, *, new_id: UUID) -> ImportCoupons:
         """Publish an import that undoes another one, and return its command.

@@ -9,11 +9,13 @@ from starlette.types import ASGIApp
 
 from coupons.database import Pool
 from coupons.settings import Settings
+from coupons.sources import SourceLimits
 from producers.web.actions import Actions
 from producers.web.api import Api
 from producers.web.errors import HANDLERS
 from producers.web.guard import Guard
 from producers.web.health import Health
+from producers.web.import_review import Reviewer
 from producers.web.list_pages import ListPages
 from producers.web.outbox_pages import OutboxPages
 from producers.web.workers_view import WorkersView
@@ -29,6 +31,7 @@ def routes(*, settings: Settings, pool: Pool) -> list[BaseRoute]:
     broker_url = settings.broker_url.get_secret_value()
     max_bytes = settings.import_max_bytes
     actions = Actions(pool=pool, broker_url=broker_url, import_max_bytes=max_bytes, activated=settings.activated)
+    reviewer = Reviewer(pool=pool, limits=SourceLimits.from_settings(settings), max_lines=settings.import_max_lines)
     workers = WorkersView(pool=pool, broker_url=broker_url)
     api = Api(pool=pool, actions=actions, workers=workers, import_max_bytes=max_bytes)
     return [
@@ -36,7 +39,7 @@ def routes(*, settings: Settings, pool: Pool) -> list[BaseRoute]:
         Mount("/api", routes=api.routes()),
         Mount("/static", StaticFiles(directory=str(files("producers.web").joinpath("static")))),
         *OutboxPages(pool=pool, actions=actions, workers=workers).routes(),
-        *ListPages(pool=pool, actions=actions, workers=workers, import_max_bytes=max_bytes).routes(),
+        *ListPages(pool=pool, actions=actions, workers=workers, reviewer=reviewer, import_max_bytes=max_bytes).routes(),
         # for browsers: they have no bearer token
         Route("/imports/{id:uuid}/rejections.csv", api.download_rejected_lines),
     ]

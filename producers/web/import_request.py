@@ -1,5 +1,6 @@
 """Reads how an import is repeated or undone: JSON of the API, or a form of the console."""
 
+import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,16 +38,11 @@ def parse_json(body: bytes) -> tuple[UUID, Changes]:
 
 
 def parse_form(fields: Mapping[str, str]) -> tuple[UUID, Changes]:
-    """Return the id of the new import and the changes of a form. Raises InvalidRequest."""
+    """Return the id of the new import and the options of a form, which shows all of them. Raises InvalidRequest."""
     with _validation():
-        return _changes(
-            _Body(
-                id=parse_id(fields),
-                format=Format(**parse_format(fields)),
-                confirmed="confirmed" in fields,
-                allow_empty="allow_empty" in fields,
-            )
-        )
+        shown = Format(**parse_format(fields))
+        options = shown.model_dump(exclude=set() if shown.as_file_format().has_columns else {"kind"})
+        return parse_id(fields), Changes(options, "confirmed" in fields, "allow_empty" in fields)
 
 
 def parse_json_id(body: bytes) -> UUID:
@@ -75,6 +71,11 @@ def _validation() -> Iterator[None]:
         raise InvalidRequest("; ".join(reasons_of(error))) from None
 
 
+def split_cells(text: str) -> list[str]:
+    """Return the cells of a line. One that contains a comma is quoted as in a CSV file."""
+    return [cell.strip() for row in csv.reader([text], skipinitialspace=True) for cell in row if cell.strip()]
+
+
 def parse_format(fields: Mapping[str, str]) -> dict[str, Any]:
     """Return the format that the fields of a form describe. An empty field is omitted."""
     found = {
@@ -84,7 +85,7 @@ def parse_format(fields: Mapping[str, str]) -> dict[str, Any]:
         "header": _HEADER_CHOICES.get(fields.get("header", "")),
         "sheet": parse_column(fields.get("sheet", "")),
         "skip_lines": fields.get("skip_lines"),
-        "columns": [name.strip() for name in fields.get("columns", "").split(",") if name.strip()],
+        "columns": split_cells(fields.get("columns", "")),
         "where": [condition.strip() for condition in fields.get("where", "").splitlines() if condition.strip()],
         "allow_lookalikes": "allow_lookalikes" in fields or None,
         "force_encoding": "force_encoding" in fields or None,

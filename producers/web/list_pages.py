@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -13,16 +14,20 @@ from starlette.routing import Route
 
 from coupons.commands import ImportCoupons, decode
 from coupons.database import Connection, Pool
+from coupons.errors import Conflict, UserError
 from coupons.files.rejections import Rejected
+from coupons.import_engine import is_mostly_rejected
 from coupons.paging import cut
 from coupons.permission_errors import denial
+from coupons.states import ImportState
 from coupons.store import groups, import_schedules, imports, lists, sendout_views
-from coupons.store.imports import ImportStatus
+from coupons.store.imports import Changes, ImportStatus
 from coupons.store.lists import DuplicateCode
 from producers.web import ACQUIRE_SECONDS
 from producers.web.actions import CHANGES, Actions, location_of
-from producers.web.errors import NotFound
+from producers.web.errors import InvalidRequest, NotFound
 from producers.web.import_request import parse_form, parse_format, parse_id
+from producers.web.import_review import Reviewer, is_nothing_left, needs_review
 from producers.web.lookups import get_group, get_list, get_schedule
 from producers.web.paging import next_url, parse_before
 from producers.web.request_body import FileForm, read_form
@@ -30,13 +35,18 @@ from producers.web.templating import page
 from producers.web.workers_view import WorkersView
 
 REJECTED_LINES_SHOWN = DUPLICATES_SHOWN = 20
+MAX_COMMAND_FORM_BYTES = 64_000
+"""Limits the form that confirms a command: a URL-encoded command with the fields of the first form."""
 
 
 class ListPages:
-    def __init__(self, *, pool: Pool, actions: Actions, workers: WorkersView, import_max_bytes: int) -> None:
+    def __init__(
+        self, *, pool: Pool, actions: Actions, workers: WorkersView, reviewer: Reviewer, import_max_bytes: int
+    ) -> None:
         self._pool = pool
         self._actions = actions
         self._workers = workers
+        self._reviewer = reviewer
         self._import_max_bytes = import_max_bytes
 
     def routes(self) -> list[Route]:
@@ -50,6 +60,7 @@ class ListPages:
             Route("/groups/imports", self.import_recipients, methods=["POST"]),
             Route("/groups/{name}", self.show_group),
             Route("/groups/{name}/delete", self.delete_group, methods=["POST"]),
+            Route("/imports/confirm", self.confirm_import, methods=["POST"]),
             Route("/imports/{id:uuid}", self.show_import),
             Route("/imports/{id:uuid}/cancel", self.cancel_import, methods=["POST"]),
             Route("/imports/{id:uuid}/retry", self.retry_import, methods=["POST"]),
@@ -130,9 +141,41 @@ class ListPages:
     # --- imports ---------------------------------------------------------------------------------------------------
 
     async def _import(self, command: ImportCoupons, form: FileForm) -> Response:
-        """Store the form's file, then publish the command with that upload as its source."""
+        """Store the form's file, which is the source of the command."""
         upload = await self._actions.store_upload(form.file_name, form.content())
-        command = command.model_copy(update={"source": f"upload:{upload.id}"})
+        return await self._review(command.model_copy(update={"source": f"upload:{upload.id}"}))
+
+    async def _review(self, command: ImportCoupons) -> Response:
+        """Publish the command, or show what it would replace or delete.
+
+        If the file cannot be read, its import is published without a confirmation. It fails, and its page has the
+        reason and the form of the retry.
+        """
+        if not needs_review(command):
+            return await self._publish(command)
+        try:
+            review = await self._reviewer.review(command)
+        except UserError:
+            return await self._publish(command.model_copy(update={"confirmed": False}))
+        return page(
+            "review.html",
+            live=False,
+            command=command.model_copy(update={"confirmed": False}),
+            review=review,
+            is_nothing_left=review.report is not None and is_nothing_left(command, review.report),
+            is_mostly_rejected=review.report is not None and is_mostly_rejected(review.report),
+        )
+
+    async def confirm_import(self, request: Request) -> Response:
+        """Publish a command whose numbers were shown. A second click publishes the same command."""
+        fields = await read_form(request, max_bytes=MAX_COMMAND_FORM_BYTES)
+        command = decode(fields.get("command", "").encode())
+        if not isinstance(command, ImportCoupons) or not needs_review(command):
+            raise InvalidRequest("command: must replace or delete codes or recipients")
+        confirmation = {name: name in fields for name in ("confirmed", "allow_empty")}
+        return await self._publish(command.model_copy(update=confirmation))
+
+    async def _publish(self, command: ImportCoupons) -> Response:
         await self._actions.submit(command)
         return RedirectResponse(f"{location_of(command)}?requested", 303)
 
@@ -141,8 +184,11 @@ class ListPages:
         import_id: UUID = request.path_params["id"]
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             job = await imports.find(connection, import_id)
-            if job is not None:
-                return await _import_page(connection, job)
+            values = await _values_of(connection, job) if job else {}
+        if job is not None:
+            retry = values["retry"]
+            encoding = await self._reviewer.find_likeliest_encoding(retry) if retry else None
+            return page("import.html", live=job.finished_at is None, job=job, encoding=encoding, **values)
         if "requested" not in request.query_params:
             raise NotFound(f"there is no import {import_id}")
         return page("import.html", live=True, job=None, workers=await self._workers.look())
@@ -154,8 +200,8 @@ class ListPages:
     async def retry_import(self, request: Request) -> Response:
         """Repeat a failed import with the options of the form. A second click publishes the same command."""
         new_id, changes = parse_form(await read_form(request))
-        command = await self._actions.retry_import(request.path_params["id"], changes, new_id=new_id)
-        return RedirectResponse(f"{location_of(command)}?requested", 303)
+        command = await self._actions.retry_command(request.path_params["id"], changes, new_id=new_id)
+        return await self._review(command.model_copy(update={"allow_empty": changes.allow_empty}))
 
     async def undo_import(self, request: Request) -> Response:
         """Undo an import. A second click publishes the same command."""
@@ -177,21 +223,34 @@ def _any_running(jobs: Sequence[ImportStatus]) -> bool:
     return any(job.finished_at is None for job in jobs)
 
 
-async def _import_page(connection: Connection, job: ImportStatus) -> Response:
-    """Show the import. Rejected lines are counted by reason only at the end: once per second would be too slow."""
+async def _values_of(connection: Connection, job: ImportStatus) -> dict[str, Any]:
+    """Return what the page of the import shows besides its numbers.
+
+    Rejected lines are counted by reason only at the end: once per second would be too slow.
+    """
     ended = job.finished_at is not None
     rejected, hidden = await _first_rejected(connection, job)
-    return page(
-        "import.html",
-        live=not ended,
-        job=job,
-        events=await imports.list_events(connection, job.id),
-        rejected=rejected,
-        hidden=hidden,
-        reasons=await imports.count_reasons(connection, job.id) if ended else {},
-        retryable=await imports.can_be_retried(connection, job.id),
-        resumable=await sendout_views.list_resumable(connection, job.list) if job.list and ended else [],
-    )
+    retry, not_retried = await _retry_of(connection, job)
+    return {
+        "events": await imports.list_events(connection, job.id),
+        "rejected": rejected,
+        "hidden": hidden,
+        "reasons": await imports.count_reasons(connection, job.id) if ended else {},
+        "resumable": await sendout_views.list_resumable(connection, job.list) if job.list and ended else [],
+        "retry": retry,
+        "not_retried": not_retried,
+    }
+
+
+async def _retry_of(connection: Connection, job: ImportStatus) -> tuple[ImportCoupons | None, str]:
+    """Return the command that would repeat a failed import unchanged, or the reason why it cannot be repeated."""
+    if job.state != ImportState.FAILED or job.undone:
+        return None, ""
+    try:
+        command = await imports.retry_command(connection, job.id, Changes({}), new_id=uuid4())
+    except Conflict as error:
+        return None, str(error)
+    return (command if await imports.can_be_retried(connection, job.id) else None), ""
 
 
 async def _first_rejected(connection: Connection, job: ImportStatus) -> tuple[list[Rejected], str]:

@@ -28,7 +28,7 @@ _OPTION = re.compile(r"(?<![\w-])(--[a-z]+(?:-[a-z]+)*)(?: N\b)?")
 
 def for_console(text: str) -> str:
     """Return the text with the fields of the console's forms instead of the options of the command line."""
-    text = _IN_JSON.sub("", text)
+    text = _IN_JSON.sub("", text).replace("confirm with --yes", "confirm it")
     text = _EITHER_HEADER.sub("the field “First line”", text)
     text = _WHERE.sub(r"“\1” in the field “Only rows with”", text)
     return _OPTION.sub(lambda option: _field(option[0], option[1]), text)

@@ -60,9 +60,9 @@ async def read_all(request: Request, max_bytes: int) -> bytes:
     return b"".join([chunk async for chunk in read_limited(request, max_bytes)])
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, *, max_bytes: int = MAX_FIELDS_BYTES) -> dict[str, str]:
     """Return the fields of a form without a file. Raises InvalidRequest, TooLarge."""
-    return _checked(dict(parse_qsl((await read_all(request, MAX_FIELDS_BYTES)).decode("utf-8", "replace"))))
+    return _checked(dict(parse_qsl((await read_all(request, max_bytes)).decode("utf-8", "replace"))))
 
 
 def _checked(fields: dict[str, str]) -> dict[str, str]:

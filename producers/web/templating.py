@@ -1,6 +1,10 @@
 """Renders pages from templates. Values are escaped; an undefined name is an error."""
 
+import codecs
+import csv
+import io
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -9,6 +13,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from coupons import __version__
+from coupons.commands import Format
 from coupons.store.schedules import RESCHEDULED_STATES
 from coupons.store.sendout_views import RESUMED_STATES
 from producers.durations import format_deferred, format_duration, format_limit, format_rate
@@ -40,6 +45,21 @@ def _code(text: str) -> Markup:
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
 
 
+def _cells(values: Sequence[str]) -> str:
+    """Return the values as a line that `split_cells` reads."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def _is_same_encoding(one: str, other: str) -> bool:
+    return codecs.lookup(one).name == codecs.lookup(other).name
+
+
+def _is_offered(encoding: str) -> bool:
+    return any(_is_same_encoding(encoding, each) for choices in ENCODINGS.values() for each in choices)
+
+
 def _sentence(value: object) -> Markup:
     """Return the text as `_code` does, with a capital first letter."""
     text = str(value)
@@ -56,6 +76,7 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters |= {
     "amount": _amount,
     "code": _code,
+    "cells": _cells,
     "for_console": for_console,
     "sentence": _sentence,
     "when": _when,
@@ -72,5 +93,8 @@ _TEMPLATES.globals |= {
     "resumed_states": RESUMED_STATES,
     "new_id": uuid4,
     "encodings": ENCODINGS,
+    "is_same_encoding": _is_same_encoding,
+    "is_offered": _is_offered,
+    "default_format": Format(),
     "accepted_files": ACCEPTED_FILES,
 }

@@ -47,10 +47,7 @@ def test_the_labels_are_those_of_the_forms(label: str) -> None:
         ("use --header or --no-header", "use the field “First line”"),
         ("or use --skip-lines N", "or use the field “Lines to skip at the beginning”"),
         ("--allow-empty (allow_empty) permits it", "the field “Replace even if no line is accepted” permits it"),
-        (
-            'use --yes (in JSON: "confirmed": true) to import them all the same',
-            "use the field “Import even if” to import them all the same",
-        ),
+        ("nothing was changed; confirm with --yes (confirmed)", "nothing was changed; confirm it"),
         ("the sheets are 1 'A' (--sheet)", "the sheets are 1 'A' (the field “Sheet of a spreadsheet”)"),
         ("did not match --where", "did not match the field “Only rows with”"),
         ("column 'a--b' and --now stay", "column 'a--b' and --now stay"),
