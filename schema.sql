@@ -188,7 +188,7 @@ CREATE TABLE recipient (
                 OR address ~ '^"([^"\\[:cntrl:]]|\\["\\])*"@[^[:cntrl:][:space:],<>"@]+$'),
     attributes  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
     import_id   uuid,  -- the last import with this address
-    added       boolean NOT NULL DEFAULT false,  -- whether that import added the address; otherwise it updated it
+    added_by    uuid,  -- the import that added the address; later imports have updated it
     PRIMARY KEY (group_id, address_key)
 );
 

@@ -374,9 +374,9 @@ async def take_back(
     """
     is_group = job.target.kind is TargetKind.GROUP
     search = (
-        _Search(SQL.take_back_recipients, undone.id, "")
+        _Search(SQL.take_back_recipients, undone.id, "", (undone.keepers,))
         if is_group
-        else _Search(SQL.find_added, undone.id, undone.first_id)
+        else _Search(SQL.find_added, undone.id, undone.first_id, (undone.keepers, undone.last_id))
     )
     async for removed in _remove(connection, job, search, lease_seconds=lease_seconds):
         yield removed
@@ -389,6 +389,8 @@ class _Search:
     statement: str
     import_id: UUID
     after: int | str
+    others: tuple[object, ...] = ()
+    """Further arguments of the statement."""
 
 
 async def _remove(
@@ -422,7 +424,7 @@ async def _remove_recipients(
     connection: Connection, job: LeasedImport, search: _Search, after: object
 ) -> tuple[int, str | None]:
     """Remove a batch. Returns the number of removed recipients, and the last address that was considered."""
-    arguments = job.target.id, search.import_id, after, REMOVE_BATCH_SIZE, job.id
+    arguments = job.target.id, search.import_id, after, REMOVE_BATCH_SIZE, job.id, *search.others
     row = await connection.fetchrow(search.statement, *arguments, timeout=CHUNK_TIMEOUT_SECONDS)
     return (row["removed"], row["last"]) if row else (0, None)
 
@@ -434,9 +436,8 @@ async def _remove_codes(
 
     The codes are found before the list is locked.
     """
-    ids = await connection.fetchval(
-        search.statement, job.target.id, search.import_id, after, REMOVE_BATCH_SIZE, timeout=CHUNK_TIMEOUT_SECONDS
-    )
+    arguments = job.target.id, search.import_id, after, REMOVE_BATCH_SIZE, *search.others
+    ids = await connection.fetchval(search.statement, *arguments, timeout=CHUNK_TIMEOUT_SECONDS)
     if job.target.case_sensitive:
         await _execute(connection, SQL.lock_variants_of, job.target.id, ids)
     available = await connection.fetchval(SQL.lock_list, job.target.id)

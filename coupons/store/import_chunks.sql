@@ -274,9 +274,11 @@ SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM (
     SELECT id FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id <> $2 AND id > $3 ORDER BY id LIMIT $4
 ) missing;
 
--- find_added: find at most $4 codes of list $1 with ids after $3 that import $2 added and that are not assigned
+-- find_added: find at most $4 codes of list $1 with ids after $3 that import $2 added and that are not assigned. Those with
+-- ids up to $6 may have been kept since by the imports $5, which were undone
 SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM (
-    SELECT id FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND import_id = $2 AND id > $3 ORDER BY id LIMIT $4
+    SELECT id FROM coupon WHERE list_id = $1 AND sendout_id IS NULL AND id > $3
+      AND (import_id = $2 OR (import_id = ANY ($5::uuid[]) AND id <= $6)) ORDER BY id LIMIT $4
 ) added;
 
 -- remove_codes: delete at most $3 of the codes with the ids $2, if they are still not assigned, and keep them for an undo of
@@ -305,11 +307,11 @@ UPDATE coupon_list SET total = total + $2 - $3, available = available + $2 - $3,
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY address_key ORDER BY line) AS nth FROM staged_recipient
 ), written AS (
-    INSERT INTO recipient AS r (group_id, address_key, address, attributes, import_id, added)
-    SELECT $1, address_key, address, attributes::jsonb, $2, true FROM numbered WHERE nth = 1
+    INSERT INTO recipient AS r (group_id, address_key, address, attributes, import_id, added_by)
+    SELECT $1, address_key, address, attributes::jsonb, $2, $2 FROM numbered WHERE nth = 1
     ON CONFLICT (group_id, address_key) DO UPDATE
         SET attributes = CASE WHEN $3 THEN excluded.attributes ELSE r.attributes || excluded.attributes END,
-            import_id = excluded.import_id, added = false
+            import_id = excluded.import_id
         WHERE r.import_id IS DISTINCT FROM excluded.import_id
     RETURNING address_key, xmax = 0 AS is_new
 ), rejected AS (
@@ -327,8 +329,8 @@ WHERE id = $1;
 
 -- restore_recipients: add the staged recipients, which an import removed, unless the group has them again
 WITH written AS (
-    INSERT INTO recipient (group_id, address_key, address, attributes, import_id, added)
-    SELECT $1, address_key, address, attributes::jsonb, $2, true FROM staged_recipient
+    INSERT INTO recipient (group_id, address_key, address, attributes, import_id, added_by)
+    SELECT $1, address_key, address, attributes::jsonb, $2, $2 FROM staged_recipient
     ON CONFLICT (group_id, address_key) DO NOTHING
     RETURNING address_key
 ), rejected AS (
@@ -372,10 +374,10 @@ WITH target AS MATERIALIZED (
 SELECT (SELECT count(*) FROM gone) AS removed, (SELECT max(address_key) FROM target) AS last;
 
 -- take_back_recipients: delete at most $4 recipients of group $1 after address $3 that import $2 added and that no later
--- import has changed, and keep them for an undo of import $5
+-- import has changed, except the imports $6, which were undone. Keep them for an undo of import $5
 WITH target AS MATERIALIZED (
     SELECT address_key FROM recipient
-    WHERE group_id = $1 AND import_id = $2 AND added AND address_key > $3
+    WHERE group_id = $1 AND added_by = $2 AND (import_id = $2 OR import_id = ANY ($6::uuid[])) AND address_key > $3
     ORDER BY address_key LIMIT $4 FOR UPDATE
 ), gone AS (
     DELETE FROM recipient r USING target t WHERE r.group_id = $1 AND r.address_key = t.address_key

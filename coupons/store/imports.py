@@ -391,7 +391,7 @@ async def begin_removing(connection: Connection, job: LeasedImport) -> None:
 
 async def begin_taking_back(connection: Connection, job: LeasedImport, undone: Undone) -> None:
     """Begin the phase in which an undo removes what the undone import added. Raises LeaseLost."""
-    arguments = job.id, job.lease_token, undone.id, undone.first_id
+    arguments = job.id, job.lease_token, undone.id, undone.first_id, undone.keepers, undone.last_id
     async with connection.transaction():
         await connection.execute(f"SET LOCAL statement_timeout = '{DELETE_TIMEOUT_SECONDS}s'")
         begun = await connection.fetchval(undo.SQL.begin_taking_back, *arguments, timeout=DELETE_TIMEOUT_SECONDS)

@@ -5,7 +5,7 @@ again, then it removes what the earlier import added. docs/decisions/0024 has th
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -25,14 +25,18 @@ MARGIN_SECONDS = 3_600.0
 DELETE_BATCH_ROWS = 100
 """Rows of up to 20,000 codes that one transaction of the sweep deletes."""
 COUNT_TIMEOUT_SECONDS = 600
+CHANGED_SINCE = "removed since, or updated by a later import (undo that first)"
 
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """The import that is undone. Codes of its own have ids above `first_id`, unless a later import has kept them.
+    """The import that is undone. The codes that it added have ids above `first_id`, and mostly not above `last_id`.
 
     `added` and `removed` are the numbers that earlier undos have left. `earlier` is the last of them that has finished.
     It has restored what it could, so nothing is left to restore.
+
+    A later import that kept codes or recipients has put its id into them. `keepers` are such imports that were undone
+    as well: what they kept belongs to this import again, if its ids are not above `last_id`.
     """
 
     id: UUID
@@ -41,6 +45,8 @@ class Undone:
     existing: int
     removed: int
     earlier: UUID | None
+    keepers: Sequence[UUID]
+    last_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ async def check(connection: Connection, import_id: UUID, *, list_name: str | Non
     if not row["has_ended"]:
         raise Conflict(f"import {import_id} is {row['state']}: wait for its end, or cancel it, before undoing it")
     if not row["has_changed"]:
-        raise Conflict(f"import {import_id} has added and removed nothing")
+        raise Conflict(f"import {import_id} has changed nothing")
     if row["unfinished"]:
         raise Conflict(f"import {row['unfinished']} undoes import {import_id} already: wait for its end")
     if row["earlier"] and not row["added"]:
@@ -81,7 +87,9 @@ async def check(connection: Connection, import_id: UUID, *, list_name: str | Non
 async def get(connection: "Connection | Pool", import_id: UUID, undo_id: UUID | None = None) -> Undone:
     """The import, for the undo `undo_id` that was accepted, or for the next undo. Raises Conflict if there is none."""
     row = await _fetch(connection, import_id, undo_id)
-    return Undone(**{name: row[name] for name in ("id", "first_id", "added", "existing", "removed", "earlier")})
+    keepers = await connection.fetchrow(SQL.keepers, import_id, timeout=COUNT_TIMEOUT_SECONDS)
+    fields = {name: row[name] for name in ("id", "first_id", "added", "existing", "removed", "earlier")}
+    return Undone(**fields, **dict(keepers or {}))
 
 
 async def _fetch(connection: "Connection | Pool", import_id: UUID, undo_id: UUID | None = None) -> asyncpg.Record:
@@ -110,7 +118,7 @@ async def iter_text(
 
 
 async def count_not_taken_back(connection: Connection, list_id: int, undone: Undone) -> NotTakenBack:
-    arguments = list_id, undone.id, undone.first_id
+    arguments = list_id, undone.id, undone.first_id, undone.keepers, undone.last_id
     row = await connection.fetchrow(SQL.not_taken_back, *arguments, timeout=COUNT_TIMEOUT_SECONDS)
     return NotTakenBack(**dict(row or {}))
 
@@ -122,10 +130,11 @@ def notices_of_list(undone: Undone, left: NotTakenBack, *, restored: int, taken_
         "reserved for sendouts": left.reserved,
         "assigned to recipients": left.assigned,
         "already sent": left.sent,
-        "removed since, or kept by a later replacement": gone,
+        "removed since, or kept by a later replacement (undo that first)": gone,
     }
     return [
         *_summary(undone, "code", restored=restored, taken_back=taken_back),
+        *([f"{undone.existing:,} codes that the import kept belong to the import before"] if undone.existing else ()),
         *(f"not undone: {number:,} {why}" for why, number in reasons.items() if number),
     ]
 
@@ -137,7 +146,7 @@ def notices_of_group(undone: Undone, *, restored: int, taken_back: int) -> list[
     updated = _count(undone.existing, "updated recipient")
     return [
         *_summary(undone, "recipient", restored=restored, taken_back=taken_back),
-        *([f"not undone: {changed:,} changed or removed since"] if changed else ()),
+        *([f"not undone: {changed:,} {CHANGED_SINCE}"] if changed else ()),
         *([f"{updated} {keeps} present attributes"] if undone.existing else ()),
     ]
 

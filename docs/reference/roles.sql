@@ -76,7 +76,7 @@ GRANT SELECT, INSERT, DELETE ON import_rejection, import_removal TO coupons_impo
 GRANT SELECT, INSERT, UPDATE (size_bytes, expires_at), DELETE ON upload TO coupons_importer;
 GRANT SELECT, INSERT ON upload_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (attributes), DELETE ON recipient_group TO coupons_importer;  -- DELETE: of a failed import
-GRANT SELECT, INSERT, UPDATE (attributes, import_id, added), DELETE ON recipient TO coupons_importer;
+GRANT SELECT, INSERT, UPDATE (attributes, import_id), DELETE ON recipient TO coupons_importer;
 GRANT SELECT (sendout_id, number, state) ON delivery TO coupons_importer;  -- shows whether a code was sent
 GRANT SELECT (attributes, lists) ON delivery TO coupons_importer;  -- to check an alternative text before a resume
 GRANT SELECT (id, name) ON message TO coupons_importer;

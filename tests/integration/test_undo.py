@@ -109,7 +109,7 @@ async def test_codes_that_are_not_available_are_not_taken_back(connection: Conne
         "took back 4 of 10 codes that the import added",
         "not undone: 3 reserved for sendouts",
         "not undone: 1 already sent",
-        "not undone: 2 removed since, or kept by a later replacement",
+        "not undone: 2 removed since, or kept by a later replacement (undo that first)",
     ]
     await sendouts.cancel(connection, sendout)
     assert (await run_worker(connection, pool, await start_undo(connection, done))).removed == 3
@@ -136,6 +136,35 @@ async def test_codes_that_a_replacement_kept_stay(connection: Connection, pool: 
     assert (found.removed, await codes_of(connection)) == (0, ["A-2", "A-3"])
     found = await undo_import(connection, pool, second)
     assert (found.added, found.removed, await codes_of(connection)) == (1, 1, ["A-1", "A-2"])
+
+
+async def test_what_a_repeated_replacement_kept_can_be_taken_back(connection: Connection, pool: Pool) -> None:
+    """The undo of an import that only kept codes gives them back to the import before, which can be undone then."""
+    await add_list(connection, "a", ["GOOD-1", "GOOD-2"])
+    first, second, third = [await import_text(connection, pool, "BAD-1\nBAD-2\n", ImportMode.REPLACE) for _ in range(3)]
+    found = await undo_import(connection, pool, third)
+    assert found.notices == ["2 codes that the import kept belong to the import before"]
+    found = await undo_import(connection, pool, first)  # before the second
+    assert (found.added, found.removed, found.is_complete) == (2, 0, False)
+    assert "not undone: 2 removed since, or kept by a later replacement (undo that first)" in found.notices
+    await undo_import(connection, pool, second)
+    assert (await undo_import(connection, pool, first)).removed == 2
+    assert await codes_of(connection) == ["GOOD-1", "GOOD-2"]
+
+
+async def test_an_undo_takes_back_no_codes_of_an_import_that_is_not_undone(connection: Connection, pool: Pool) -> None:
+    """A replacement whose undo was undone keeps its codes. Codes of another import stay as well."""
+    await add_list(connection, "a")
+    first = await import_text(connection, pool, "A-1\nA-2\n")
+    later = await import_text(connection, pool, "A-3\n")
+    replaced = await import_text(connection, pool, "A-1\nA-2\nA-3\nA-4\n", ImportMode.REPLACE)
+    undone = await undo_import(connection, pool, replaced)
+    undone = await undo_import(connection, pool, undone.id)
+    assert (await undo_import(connection, pool, first)).removed == 0
+    await undo_import(connection, pool, undone.id)
+    assert (await undo_import(connection, pool, first)).removed == 2
+    assert await codes_of(connection) == ["A-3"]
+    assert (await undo_import(connection, pool, later)).removed == 1
 
 
 async def test_an_undo_keeps_spellings(connection: Connection, pool: Pool) -> None:
@@ -297,9 +326,22 @@ async def test_a_recipient_that_was_changed_since_is_not_taken_back(connection: 
     await import_text(connection, pool, "email\nc@x.org\n", ImportMode.DELETE, group="g")
     found = await undo_import(connection, pool, done)
     assert found.notices == [
-        "took back 1 of 3 recipients that the import added", "not undone: 2 changed or removed since"
+        "took back 1 of 3 recipients that the import added",
+        "not undone: 2 removed since, or updated by a later import (undo that first)",
     ]  # fmt: skip
     assert list(await people(connection)) == ["b@x.org"]
+
+
+async def test_recipients_of_a_file_that_was_imported_twice_can_be_taken_back(
+    connection: Connection, pool: Pool
+) -> None:
+    """First the undo of the second import gives them back to the first one."""
+    await import_text(connection, pool, "email\nold@x.org\n", group="g")
+    first, second = [await import_text(connection, pool, "email\na@x.org\nold@x.org\n", group="g") for _ in range(2)]
+    assert (await undo_import(connection, pool, first)).removed == 0
+    assert (await undo_import(connection, pool, second)).removed == 0
+    assert (await undo_import(connection, pool, first)).removed == 1
+    assert list(await people(connection)) == ["old@x.org"]
 
 
 async def test_a_recipient_that_is_in_the_group_again_is_not_overwritten(connection: Connection, pool: Pool) -> None:
@@ -326,7 +368,7 @@ async def test_what_cannot_be_undone_has_a_reason(connection: Connection, pool: 
     with pytest.raises(Conflict, match="is queued: wait for its end, or cancel it"):
         await start_undo(connection, waiting)
     await imports.cancel(connection, waiting)
-    with pytest.raises(Conflict, match="has added and removed nothing"):
+    with pytest.raises(Conflict, match="has changed nothing"):
         await start_undo(connection, waiting)
     done = await import_text(connection, pool, "A-000000000\n", ImportMode.DELETE)
     command = await imports.undo_command(connection, done, new_id=uuid4())

@@ -68,7 +68,7 @@ async def test_an_undo_that_is_not_possible_is_refused(site: AsyncClient, connec
     await add_list(connection, "spring-10")
     done = await import_text(connection, pool, "www.example.org\n")
     response = await site.post(f"/api/imports/{done}/undo", json={})
-    assert (response.status_code, "has added and removed nothing" in errors(response)) == (409, True)
+    assert (response.status_code, "has changed nothing" in errors(response)) == (409, True)
     assert (await site.post(f"/api/imports/{uuid4()}/undo", json={})).status_code == 404
     assert (await site.post(f"/api/imports/{done}/undo", json={"id": "7"})).status_code == 422
     assert (await site.post(f"/api/imports/{done}/undo", json={"all": True})).status_code == 422
