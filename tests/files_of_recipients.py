@@ -47,14 +47,14 @@ SHARED = (
         "blank-column-name",
         text("Email,,City", f"{ADA},x,Leeds"),
         accepted=(ADA,),
-        notice="columns left out because they have no name: 2",
+        notice="column 2 was left out because it has no name",
     ),
     Case("cyrillic-column", text("Email,Имя,City", f"{ADA},Ада,Leeds"), accepted=(ADA,), notice="'Имя' is imya"),
     Case(
         "columns-101",
         text(",".join(["Email", *(f"c{n}" for n in range(101))]), ",".join([ADA, *"x" * 101])),
         accepted=(ADA,),
-        notice="only the first 100 of 101 columns became attributes; choose others with --columns; left out: 'c100'",
+        notice="only the first 100 of 101 columns became attributes; left out: 'c100'; --columns chooses others",
     ),
     Case(
         "columns-101-chosen",
@@ -66,7 +66,7 @@ SHARED = (
         "reserved-column-name",
         text("email,In,first_name", f"{ADA},X,Ada"),
         accepted=(ADA,),
-        notice="have a reserved name, unless --columns renames them: 'In'",
+        notice="column 'In' was left out because it has a reserved name, unless --columns renames it",
     ),
     Case(
         "contacts-google",
@@ -84,7 +84,7 @@ SHARED = (
             end="\r\n",
         ),
         accepted=(ADA,),
-        notice="have a name of more than 50 characters",
+        notice="has a name of more than 50 characters",
     ),
     Case("customers-french", text("Prénom;Nom;E-mail;Téléphone;Ville", f"Ada;B;{ADA};06;Lyon"), accepted=(ADA,)),
     Case("polish-cp1250", text("email;name", f"{ADA};Jiří Dvořák", encoding="cp1250"), refused="cp1250"),
@@ -276,7 +276,7 @@ COLUMNS = (
         text(f"Ada;{ADA}", f"Bob;{BOB}"),
         ("--no-header",),
         accepted=(ADA, BOB),
-        notice="columns left out because they have no name: 1",
+        notice="column 1 was left out because it has no name",
     ),
     Case(
         "japanese-columns",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from coupons.files.codes import violation
-from coupons.files.decoding import FileError
+from coupons.files.decoding import FileError, concerning
 from coupons.files.format import FileFormat, describe_columns, find_column, looks_like_header, same_name
 from coupons.files.header_names import NameKind, code_name, is_other_name, name_key
 from coupons.files.layout import HeadRow, Opening, count_titles
@@ -50,7 +50,13 @@ def find_code_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLa
     if file_format.header is not False and _is_report(rows[0].cells):
         return _report_layout(rows, file_format)
     titles = 0 if file_format.header is False else _count_titles(rows, file_format)
-    row, rest = rows[titles], rows[titles + 1 :]
+    with concerning(rows[titles].line):
+        return _table_layout(rows[titles:], file_format)
+
+
+def _table_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLayout:
+    """The layout of a table whose header or first code is in the first row."""
+    row, rest = rows[0], rows[1:]
     width = len(row.cells)
     if width == 1 and 2 * sum(below.filled > 1 for below in rest) > len(rest):
         raise FileError("the line has one cell, but most lines below it have more: use --skip-lines N if it is a title")
@@ -60,7 +66,7 @@ def find_code_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLa
     if column is None:
         column = _only_code_column(row, rest, file_format)
     has_header = _is_header(row, rest, column, file_format)
-    data = rest if has_header else rows[titles:]
+    data = rest if has_header else rows
     values = _values(data, column)
     if file_format.header is None and _are_numbered(values):
         raise FileError(NUMBERED)

@@ -21,7 +21,7 @@ from coupons.files.code_layout import CodeLayout, find_code_layout
 from coupons.files.codes import CheckedCodes, CodeChecker, FileRules
 from coupons.files.conditions import Selection
 from coupons.files.csv_rows import Rows, Table
-from coupons.files.decoding import Lines
+from coupons.files.decoding import Lines, concerning
 from coupons.files.format import FileFormat
 from coupons.files.header_names import NameKind, code_name
 from coupons.files.layout import HeadRow, Opening
@@ -89,7 +89,8 @@ class CodeReader:
         header = next(
             (row.cells for row in rows if row.line == layout.opening.header_line), [""] * layout.opening.width
         )
-        self._selection = Selection(self._format.where, [] if layout.is_report else header, subject=layout.column)
+        with concerning(layout.opening.header_line or layout.opening.first_line):
+            self._selection = Selection(self._format.where, [] if layout.is_report else header, subject=layout.column)
         self._layout = layout
         data = [row.cells[layout.column].strip() for row in rows if len(row.cells) > layout.column]
         self._checker = CodeChecker(
@@ -110,7 +111,9 @@ def _in_its_column(rejected: Rejected, column: int) -> Rejected:
         return rejected
     cells = rejected.extra
     value = cells[column] if column < len(cells) else ""
-    return replace(reject(rejected.line, value, rejected.reason), extra=cells[:column] + cells[column + 1 :])
+    return replace(
+        reject(rejected.line, value, rejected.reason, rejected.detail), extra=cells[:column] + cells[column + 1 :]
+    )
 
 
 def _has_code_name(row: Sequence[str]) -> bool:

@@ -106,16 +106,16 @@ def header_words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+|\d+", plain.translate(_LETTERS))
 
 
-def notice(beginning: str, items: Iterable[str]) -> str:
-    """A sentence that ends with a list. Items that do not fit into a notice are counted."""
+def notice(beginning: str, items: Iterable[str], end: str = "") -> str:
+    """A sentence with a list between its beginning and its end. Items that do not fit into a notice are counted."""
     listed = list(items)
     shown: list[str] = []
     for item in listed:
-        if len(beginning) + len(", ".join([*shown, item])) > MAX_NOTICE_CHARS - len(" and 1,000,000 more"):
+        if len(beginning) + len(", ".join([*shown, item])) > MAX_NOTICE_CHARS - len(" and 1,000,000 more" + end):
             break
         shown.append(item)
     more = f" and {len(listed) - len(shown):,} more" if len(shown) < len(listed) else ""
-    return f"{beginning}{', '.join(shown)}{more}"
+    return f"{beginning}{', '.join(shown)}{more}{end}"
 
 
 def _chosen_columns(header: Sequence[str], chosen: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -169,9 +169,14 @@ def _numbered(name: str, number: int) -> str:
 def _left_out(header: Sequence[str], problems: Mapping[int, str]) -> Iterator[str]:
     for problem in dict.fromkeys(problems.values()):
         shown = [shown_column(header, place) for place, each in problems.items() if each == problem]
-        remedy = "" if problem == "has no name" else ", unless --columns renames them"
-        plural = problem.replace("has ", "have ", 1)
-        yield notice(f"columns left out because they {plural}{remedy}: ", shown)
+        if len(shown) == 1:
+            remedy = "" if problem == "has no name" else ", unless --columns renames it"
+            yield f"column {shown[0]} was left out because it {problem}{remedy}"
+        else:
+            remedy = "" if problem == "has no name" else ", unless --columns renames them"
+            numbers = " (by number)" if problem == "has no name" else ""
+            plural = problem.replace("has ", "have ", 1)
+            yield notice(f"columns left out because they {plural}{remedy}{numbers}: ", shown)
 
 
 def _renamed(header: Sequence[str], names: Mapping[int, str], renames: Mapping[int, str]) -> Iterator[str]:
@@ -197,9 +202,9 @@ def _cut(header: Sequence[str], places: Sequence[int], kept: Collection[int]) ->
     if len(places) > len(kept):
         left_out = (shown_column(header, place) for place in places if place not in kept)
         yield notice(
-            f"only the first {MAX_ATTRIBUTES} of {len(places)} columns became attributes; choose others with --columns;"
-            " left out: ",
+            f"only the first {MAX_ATTRIBUTES} of {len(places)} columns became attributes; left out: ",
             left_out,
+            "; --columns chooses others",
         )
 
 

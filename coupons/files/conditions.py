@@ -16,7 +16,7 @@ from itertools import compress
 
 from coupons.files.columns import get_columns, header_words
 from coupons.files.csv_rows import Rows
-from coupons.files.decoding import FileError
+from coupons.files.decoding import FileError, OptionError
 from coupons.sheets import CONVERTED
 
 MAX_VALUES = 5
@@ -42,7 +42,7 @@ def parse_condition(text: str) -> Condition:
     """Parse `Column=value` or `Column!=value`. Raises FileError."""
     found = re.fullmatch(r"\s*(.*?[^\s!=])\s*(!?=)(?!=)(.*)", text, re.DOTALL)
     if not found:
-        raise FileError(f"--where {text[:50]!r} is not a condition: write COLUMN=VALUE or COLUMN!=VALUE")
+        raise OptionError(f"--where {text[:50]!r} is not a condition: write COLUMN=VALUE or COLUMN!=VALUE")
     return Condition(found[1], comparable(found[3]), found[2] == "!=")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 
 from coupons.files.csv_records import parse_records
-from coupons.files.decoding import FileError
+from coupons.files.decoding import FileError, OptionError
 from coupons.files.format import FileFormat
 from coupons.files.layout import HeadRow, Layout, Opening, cut_head, find_layout, skipped_lines
 from coupons.files.notices import counted
@@ -87,19 +87,25 @@ class Table:
 
     def _feed_head(self, first: int, lines: list[str], *, final: bool) -> Rows:
         first, lines = first - len(self._held), self._held + lines
-        length = cut_head(lines, final=final)
+        length = cut_head(lines, final=final, skipped=self._format.skip_lines)
         if length is None:
             self._held = lines
             return Rows([], [], [], 0)
         self._held = []
         self._layout = layout = find_layout(lines[:length], self._format, self._is_table)
         rows = self._head_rows(layout, lines[:length], is_whole=final and length == len(lines))
+        if not rows and len(lines) <= self._format.skip_lines:
+            raise FileError(
+                f"{self._name} has only {counted(len(lines), 'line')}: --skip-lines {self._format.skip_lines} skips all"
+            )
         if not rows:
             raise FileError(
                 f"{self._name}, line {layout.begins + 1}: no code and no table begins here: {NOTHING_FOUND}"
             )
         try:
             opening = self._opening = self._begin(rows)
+        except OptionError:
+            raise
         except FileError as error:
             raise FileError(f"{self._name}, line {error.line or rows[0].line}: {error}") from None
         above = [row.line for row in rows if row.line < (opening.header_line or opening.first_line)]
@@ -171,11 +177,19 @@ class Table:
                 fitted = None if number in self._doubtful else _fit(row, opening)
                 self._filled_up += fitted is not None and len(row) < width
             if fitted is None:
-                rejected.append(_reject_row(number, row, Reason.QUOTES if number in self._doubtful else Reason.COLUMNS))
+                rejected.append(self._reject_row(opening, number, row))
             else:
                 kept.append(number)
                 fitting.append(fitted)
         return Rows(kept, _columns(width, fitting), rejected, blank)
+
+    def _reject_row(self, opening: Opening, line: int, row: list[str]) -> Rejected:
+        """The rejected row. It has all its cells in `extra`."""
+        reason, detail = Reason.QUOTES, ""
+        if line not in self._doubtful:
+            top = "the header" if opening.header_line else "the first row"
+            reason, detail = Reason.COLUMNS, f"{counted(len(row), 'cell')} where {top} has {opening.width}"
+        return replace(reject(line, " ".join(row), reason, detail), extra=tuple(map(shown_text, row)))
 
 
 def _fit(row: list[str], opening: Opening) -> list[str] | None:
@@ -186,11 +200,6 @@ def _fit(row: list[str], opening: Opening) -> list[str] | None:
     column = opening.column
     is_complete = column is None or (column < len(row) and row[column].strip())
     return row + [""] * missing if is_complete else None
-
-
-def _reject_row(line: int, row: list[str], reason: Reason) -> Rejected:
-    """The rejected row. It has all its cells in `extra`."""
-    return replace(reject(line, " ".join(row), reason), extra=tuple(map(shown_text, row)))
 
 
 def _columns(width: int, rows: list[list[str]]) -> Sequence[Sequence[str]]:

@@ -8,6 +8,8 @@ which the line can be read.
 import codecs
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coupons.errors import UserError
@@ -49,6 +51,20 @@ class WrongEncoding(FileError):
     def __init__(self, text: str, likeliest: str | None) -> None:
         super().__init__(text)
         self.likeliest = likeliest
+
+
+class OptionError(FileError):
+    """An option is wrong, whatever the file contains. So the text names no line."""
+
+
+@contextmanager
+def concerning(line: int) -> Iterator[None]:
+    """Errors about the head are about this line, unless they have another one."""
+    try:
+        yield
+    except FileError as error:
+        error.line = error.line or line
+        raise
 
 
 class Lines:

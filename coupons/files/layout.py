@@ -58,10 +58,10 @@ class Layout:
     notices: list[str]
 
 
-def cut_head(lines: Sequence[str], *, final: bool) -> int | None:
-    """The number of lines of the head, or None if the head is not complete."""
+def cut_head(lines: Sequence[str], *, final: bool, skipped: int = 0) -> int | None:
+    """The number of lines of the head with the `skipped` ones above it, or None if the head is not complete."""
     filled = chars = 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines[skipped:], skipped + 1):
         filled += not line.isspace() and line != ""
         chars += len(line) + 1
         if filled == HEAD_LINES or chars >= HEAD_CHARS:

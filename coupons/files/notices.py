@@ -6,10 +6,11 @@ MAX_NAME_CHARS = 50
 
 
 def limit_notices(notices: list[str]) -> list[str]:
-    """The notices that are stored and shown: not more and not longer than the limits."""
-    return [
-        each if len(each) <= MAX_NOTICE_CHARS else each[: MAX_NOTICE_CHARS - 1] + "…" for each in notices[:MAX_NOTICES]
-    ]
+    """The notices that are stored and shown: not more and not longer than the limits. The last one counts the rest."""
+    shown = notices
+    if len(notices) > MAX_NOTICES:
+        shown = [*notices[: MAX_NOTICES - 1], f"… and {len(notices) - MAX_NOTICES + 1:,} more notices"]
+    return [each if len(each) <= MAX_NOTICE_CHARS else each[: MAX_NOTICE_CHARS - 1] + "…" for each in shown]
 
 
 def counted(number: int, noun: str) -> str:

@@ -27,7 +27,7 @@ from coupons.files.attribute_values import Values
 from coupons.files.columns import EMAIL, choose_attributes
 from coupons.files.conditions import Selection
 from coupons.files.csv_rows import Rows, Table
-from coupons.files.decoding import FileError, Lines
+from coupons.files.decoding import FileError, Lines, concerning
 from coupons.files.format import FileFormat, normalized_header
 from coupons.files.layout import HeadRow, Opening, count_titles, cut_head
 from coupons.files.notices import limit_notices
@@ -137,7 +137,7 @@ class RecipientReader:
             lines = [line.replace(CONVERTED, "") for line in lines]
         if self._table is None:
             lines = self._head = self._head + lines
-            length = cut_head(lines, final=final)
+            length = cut_head(lines, final=final, skipped=self._format.skip_lines)
             if length is None:
                 return CheckedRecipients([], [], [], [], [], 0)
             file_format = _detect_kind(lines[:length], self._format)
@@ -156,13 +156,14 @@ class RecipientReader:
         if _report_columns(header):  # a spreadsheet makes the header as wide as a row with too many cells
             width = len(header := _without_empty_end(header))
         body = rows[titles + has_header :]
-        if self._table and self._table.kind == "txt":
-            self._plan = _list_plan(header, body, file_format, top.line)
-        else:
-            if not has_header and file_format.header is None and width > 1:
-                raise FileError(_no_header(top), line=top.line)
-            self._plan = _table_plan(header, body, file_format, top.line)
-            self._values.are_wrapped = not self._plan.is_reimport
+        with concerning(top.line):
+            if self._table and self._table.kind == "txt":
+                self._plan = _list_plan(header, body, file_format, top.line)
+            else:
+                if not has_header and file_format.header is None and width > 1:
+                    raise FileError(_no_header(top))
+                self._plan = _table_plan(header, body, file_format, top.line)
+                self._values.are_wrapped = not self._plan.is_reimport
         self.attributes = self._plan.names
         height = 1 + "".join(top.cells).count("\n") if has_header else 0
         return Opening(width, self._plan.address, top.line + height, top.line if has_header else 0)
@@ -297,9 +298,9 @@ def _in_columns(plan: _Plan, rejected: Rejected) -> Rejected:
     address = cells.get(plan.address, "")
     row = {EMAIL: address} | {name: cells.get(place, "") for name, place in zip(plan.names, plan.places, strict=True)}
     beyond = rejected.extra[plan.width :]
-    return replace(
-        rejected, value=address, reason=rejected.reason if beyond else Reason.NO_ADDRESS, row=row, extra=beyond
-    )
+    if not beyond:
+        return replace(rejected, value=address, reason=Reason.NO_ADDRESS, detail="", row=row, extra=())
+    return replace(rejected, value=address, row=row, extra=beyond)
 
 
 def _check_rows(

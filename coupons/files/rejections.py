@@ -37,7 +37,7 @@ class Reason(StrEnum):
     EXCEL = "excel", "damaged by a spreadsheet: export the column as text"
     URL = "url", "looks like a URL"
     PLACEHOLDER = "placeholder", "looks like a placeholder that was never filled in"
-    COLUMNS = "columns", "does not have as many columns as the first line"
+    COLUMNS = "columns", "does not have as many cells as the header", "has {}"
     DUPLICATE = "duplicate", "duplicate of an earlier line"
     IN_LIST = "in_list", "already in the list"
     OTHER_LIST = "other_list", "already in another list", "already in list {}"

@@ -15,6 +15,7 @@ from coupons.files.csv_rows import Rows, Table
 from coupons.files.decoding import MAX_RECORD_CHARS, FileError, Lines
 from coupons.files.format import CODE_COLUMNS, FileFormat, describe_columns, normalized_header
 from coupons.files.layout import SEPARATORS, HeadRow, Opening
+from coupons.files.notices import limit_notices
 from coupons.files.rejections import Reason, rejections_csv
 
 DETECTED = FileFormat()
@@ -616,3 +617,32 @@ def test_rows_read_back_exactly(rows: list[tuple[str, ...]], dialect: Dialect, e
     header, batches = read_rows(data, FileFormat(encoding=given_encoding(encoding), force_encoding=True), cuts)
     assert header == ["email", "a b", "c"]
     assert rows_of(batches) == rows
+
+
+LINES = "".join(f"SPRING-{number:05}\n" for number in range(200))
+
+
+def test_lines_beyond_the_head_can_be_skipped() -> None:
+    """The head begins below the skipped lines. To skip more lines than the file has is an error with their number."""
+    assert read(LINES.encode(), FileFormat(skip_lines=150)).codes[0] == "SPRING-00150"
+    assert error(LINES.encode(), FileFormat(skip_lines=500)).endswith("has only 200 lines: --skip-lines 500 skips all")
+
+
+def test_an_error_names_the_line_of_the_header_or_only_the_option() -> None:
+    """An unknown column concerns the header, which may be below a title. A condition that is none concerns no line."""
+    table = b"Spring\n\nCode;Used\nAB-1;No\nAB-2;No\n"
+    assert ", line 3: no column 'x'" in error(table, FileFormat(where=("x=1",)))
+    assert ", line 3: no column 'x'" in error(table, FileFormat(column="x"))
+    assert error(table, FileFormat(where=("x",))).startswith("--where 'x' is not a condition")
+
+
+def test_a_row_of_another_width_is_rejected_with_both_numbers_of_cells() -> None:
+    """The header may be below a title, so the reason names it and not the first line."""
+    rejected = read(b"Spring\nCode;Used\nAB-1;No;;x\nAB-2;No\n").rejected
+    assert [each.sentence for each in rejected] == ["has 4 cells where the header has 2"]
+
+
+def test_notices_beyond_the_limit_are_counted() -> None:
+    """The last notice has the number of those that are not shown."""
+    assert limit_notices([str(number) for number in range(40)])[-2:] == ["28", "… and 11 more notices"]
+    assert limit_notices(["a"] * 30) == ["a"] * 30

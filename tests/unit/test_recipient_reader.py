@@ -427,13 +427,18 @@ def test_a_header_without_one_address_column_is_refused(text: str, reason: str) 
 @pytest.mark.parametrize(
     ("header", "names", "notice"),
     [
-        ("email;;city", ["city"], "columns left out because they have no name: 2"),
+        ("email;;city", ["city"], "column 2 was left out because it has no name"),
         ("email;???;city", ["column_2", "city"], ""),
         ("email;First Name;first-name", ["first_name", "first_name_2"], "column 3 'first-name' is first_name_2"),
         ("email;a;a;a_2;a", ["a", "a_3", "a_2", "a_4"], "column 3 'a' is a_3, column 5 'a' is a_4"),
-        ("email;Coupon;x", ["x"], "have a reserved name, unless --columns renames them: 'Coupon'"),
+        (
+            "email;Coupon;x",
+            ["x"],
+            "column 'Coupon' was left out because it has a reserved name, unless --columns renames it",
+        ),
+        ("email;;city;", ["city"], "columns left out because they have no name (by number): 2, 4"),
         ("email;has coupon;In;x", ["x"], "have a reserved name, unless --columns renames them: 'has coupon', 'In'"),
-        (f"email;{'x' * 51};y", ["y"], "have a name of more than 50 characters, unless --columns renames them: 'xxx"),
+        (f"email;{'x' * 51};y", ["y"], "has a name of more than 50 characters, unless --columns renames it"),
         ("email;Имя;姓名;Größe", ["imya", "xingming", "groesse"], "transliterated: 'Имя' is imya, '姓名' is xingming"),
         ("email" + "".join(f";a{n}" for n in range(102)), [f"a{n}" for n in range(100)], "left out: 'a100', 'a101'"),
     ],
@@ -450,9 +455,7 @@ def test_an_attribute_cannot_be_named_like_the_address() -> None:
     """No attribute is named email: {{ email }} is the mailed address even if another column is specified."""
     reader, checked = read("work;Email\na@b.de;b@b.de\n", FileFormat(column="work"))
     assert (reader.attributes, checked.addresses) == ([], ["a@b.de"])
-    assert (
-        "columns left out because they have a reserved name, unless --columns renames them: 'Email'" in reader.notices
-    )
+    assert "column 'Email' was left out because it has a reserved name, unless --columns renames it" in reader.notices
 
 
 @pytest.mark.parametrize(

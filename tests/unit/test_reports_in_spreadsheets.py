@@ -148,7 +148,7 @@ def test_a_row_with_too_many_cells_is_shown_in_its_columns() -> None:
     reader.feed(b'value;code\n10;A-1\n10;B-2;x;007\n"a"b;C-3\n')
     rejected = reader.finish().rejected
     _, first, second = rejections_csv(rejected)
-    assert first == f'3;"B-2";"{Reason.COLUMNS.sentence}";"\'10";"x";"\'007"\r\n'
+    assert first == '3;"B-2";"has 4 cells where the header has 2";"\'10";"x";"\'007"\r\n'
     assert second == f'4;"";"{Reason.QUOTES.sentence}";"""a""b;C-3"\r\n'
     again = read("".join(rejections_csv(rejected)).encode(), "utf-8")
     assert (again.codes, [each.reason for each in again.rejected]) == ([], [Reason.COLUMNS, Reason.COLUMNS])
