@@ -1,4 +1,4 @@
-"""Names and cities in 24 languages, and the encodings in which programs of their countries write them."""
+"""Names and cities in 30 languages, and the encodings in which programs of their countries write them."""
 
 _WEST = ("cp1252", "iso-8859-15", "cp850", "mac-roman")
 _CENTRAL = ("cp1250", "iso-8859-2", "cp852", "mac-latin2")
@@ -33,6 +33,9 @@ PEOPLE: dict[str, tuple[tuple[str, ...], str]] = {
     "Chinese": (("gbk", "gb18030"), "王小明;北京|张伟;上海市|李娜;深圳市|刘洋;成都|陈静;杭州市|赵敏;武汉"),
     "Taiwanese": (("big5",), "陳志明;台北市|林淑芬;高雄市|黃俊傑;新竹縣|張雅婷;台中市|王美玲;桃園"),
     "Korean": (("euc-kr",), "김민수;서울|이영희;부산광역시|박지훈;대구|최수진;인천|정현우;광주"),
+    "Hebrew": (("cp1255",), "דוד כהן;תל אביב|שרה לוי;ירושלים|משה פרידמן;חיפה|רחל מזרחי;באר שבע|יוסף אברהם;נתניה"),
+    "Arabic": (("cp1256",), "محمد أحمد;القاهرة|فاطمة علي;دمشق|يوسف إبراهيم;بيروت|خديجة حسن;الرباط|عبد الله سالم;الرياض"),
+    "Thai": (("cp874",), "สมชาย ใจดี;กรุงเทพ|สมหญิง รักไทย;เชียงใหม่|ประเสริฐ ศรีสุข;ภูเก็ต|วิภา แก้วมณี;ขอนแก่น"),
     "Vietnamese": (("cp1258",), "Nguyễn Thị Hương;Hà Nội|Trần Văn Đức;Đà Nẵng|Lê Hoàng Phúc;Cần Thơ|Phạm Quốc Việt;Hải Phòng"),
 }  # fmt: skip
 """By language: the encodings, and the names with cities, separated by `|`."""

@@ -76,6 +76,7 @@ class Lines:
 
     def __init__(self, encoding: str, name: str, *, is_forced: bool = False, is_secret: bool = False) -> None:
         self._encoding = codecs.lookup(encoding).name
+        self._is_forced = is_forced
         self._may_be_utf_8 = not is_forced and not self._encoding.startswith("utf")
         self._is_secret = is_secret
         self._broken: _BrokenText | None = None
@@ -111,10 +112,7 @@ class Lines:
         if self._broken:  # outside of the handler: the decoding error contains the data
             self._explain(self._broken, b"", final=final)
             return first, []
-        lines = self._cut(text, final=final)
-        if self._may_be_utf_8 and not text.isascii():
-            self._check_utf_8(lines)
-        self._is_ascii = self._is_ascii and text.isascii()
+        lines = self._cut_and_check(text, final=final)
         self._next += len(lines)
         self._is_empty = self._is_empty and not any(map(str.strip, lines))
         if final and self._is_empty:
@@ -135,11 +133,16 @@ class Lines:
             self._encoding = _utf_16_without_mark(head[:HEAD_BYTES]) or self._encoding
         if content := recognize(head[:HEAD_BYTES], self._encoding):
             raise FileError(f"{self._name} {content}")
+        if self._is_utf_8_without_nuls(head[:HEAD_BYTES], mark):
+            raise FileError(
+                f"{self._name}: these bytes are valid UTF-8, not {self._encoding}, in which each line end has a NUL."
+                " Omit --encoding, or force it with --force-encoding"
+            )
         if self._encoding in _NEED_A_MARK:
             raise FileError(
                 f"{self._name} has no byte order mark: specify {self._encoding}-le (Windows) or {self._encoding}-be"
             )
-        if self._encoding == "utf-8" and _ISO_2022_JP(head):
+        if self._encoding == "utf-8" and _ISO_2022_JP(head[:HEAD_BYTES]):
             raise FileError(f"{self._name} has Japanese escape sequences: specify --encoding iso2022_jp")
         decoder = codecs.getincrementaldecoder(self._encoding)("strict")
         return io.IncrementalNewlineDecoder(decoder, translate=True), head
@@ -148,18 +151,18 @@ class Lines:
         """The place of the invalid bytes, and the bytes from the beginning of their line on."""
         start, end = error.start, max(error.end, error.start + 1)
         before = "\r" * after_cr + error.object[:start].decode(self._encoding, "replace")
-        line = self._next + len(self._cut(re.sub(r"\r\n?", "\n", before), final=False))
+        line = self._next + len(self._cut_and_check(re.sub(r"\r\n?", "\n", before), final=False))
         begun = self._tail.encode(self._encoding, "replace")
         problem = (
             f"{self._name}, line {line}: the bytes {error.object[start:end][:4].hex(' ')} are not {self._encoding}"
         )
         if self._marked:
             problem += ", although its byte order mark declares it. Fix that line"
-        elif self._is_proven(before):
+        elif self._is_proven():
             problem += ", although earlier lines are. Fix that line"
         else:
             problem += ". Specify the encoding (--encoding)"
-        is_unknown = not (self._marked or self._is_proven(before))
+        is_unknown = not (self._marked or self._is_proven())
         return _BrokenText(problem, len(begun), is_unknown, bytearray(begun + error.object[start:]))
 
     def _explain(self, broken: "_BrokenText", data: bytes, *, final: bool) -> None:
@@ -174,14 +177,54 @@ class Lines:
         end = _LINE_END.search(window, broken.start)
         line = window[: end.start()] if end else window
         judged = window if broken.is_encoding_unknown else line
-        likely = describe_likely(line, judged, exclude=self._encoding, is_secret=self._is_secret)
+        likely = describe_likely(judged, exclude=self._encoding, is_secret=self._is_secret)
         likely = "" if self._marked else likely  # a mark overrides each encoding that the user specifies
         best = read_likely(judged, exclude=self._encoding)[0].encodings[0] if likely else None
         raise WrongEncoding(f"{broken.problem}; likely {likely}" if likely else broken.problem, best)
 
-    def _is_proven(self, before: str) -> bool:
-        """Whether earlier text of this file is not ASCII and valid UTF-8. Then no other encoding helps."""
-        return self._encoding == "utf-8" and not (self._is_ascii and before.isascii())
+    def _is_proven(self) -> bool:
+        """Whether an earlier line is not ASCII and valid UTF-8. Then no other encoding helps."""
+        return self._encoding == "utf-8" and not self._is_ascii
+
+    def _is_utf_8_without_nuls(self, head: bytes, mark: bytes) -> bool:
+        """Whether UTF-8 would be read as UTF-16 or UTF-32, in which each line end and each blank has a NUL."""
+        is_wide = self._encoding.startswith(_NEED_A_MARK)
+        return is_wide and not (mark or self._is_forced) and b"\0" not in head and _is_utf_8(head)
+
+    def _cut_and_check(self, text: str, *, final: bool) -> list[str]:
+        """The complete lines of the text. Raises FileError for the first line with a problem of any kind."""
+        is_ascii = text.isascii() and self._tail.isascii()
+        lines = self._cut(text, final=final)
+        problem = self._find_problem([*lines, self._tail], has_nuls="\0" in text)
+        if not is_ascii and self._may_be_utf_8:
+            self._check_utf_8(lines if problem is None else lines[: problem[0]])
+        if problem:
+            raise FileError(f"{self._name}, line {self._next + problem[0]}: {problem[1]}")
+        if not is_ascii and self._is_ascii:
+            self._is_ascii = all(map(str.isascii, lines))
+        return lines
+
+    def _cut(self, text: str, *, final: bool) -> list[str]:
+        lines = (self._tail + text).split("\n")
+        self._tail = lines.pop()
+        return lines + [self._tail] * (final and self._tail != "")
+
+    def _find_problem(self, lines: list[str], *, has_nuls: bool) -> tuple[int, str] | None:
+        """The index of the first line that is too long or has many NULs, and the problem. The last line is incomplete.
+
+        In a file that is not text, many lines have many NULs. A single one only makes its line rejected later.
+        """
+        if not has_nuls and max(map(len, lines)) <= MAX_RECORD_CHARS:
+            return None
+        for index, line in enumerate(lines):
+            if len(line) > MAX_RECORD_CHARS:
+                return index, f"exceeds the limit of {MAX_RECORD_CHARS} characters per line"
+            if index < len(lines) - 1 and line.count("\0") >= max(_MANY_NULS, len(line) / 4):
+                return index, (
+                    "NUL bytes (00). This is not text, or it is UTF-16 without a byte order mark: then specify"
+                    " utf-16-le or utf-16-be"
+                )
+        return None
 
     def _check_utf_8(self, lines: list[str]) -> None:
         """Raise FileError if the first line that is not ASCII is valid UTF-8: then the given encoding is wrong.
@@ -196,6 +239,13 @@ class Lines:
                 utf_8 = line.encode(self._encoding).decode()
             except UnicodeError:
                 return
+            if utf_8.isascii():
+                if _keeps_ascii(self._encoding):  # ISO-2022 and HZ write letters as ASCII with escape sequences
+                    return
+                raise FileError(
+                    f"{self._name}, line {number}: these bytes are ASCII; {self._encoding} would read other characters."
+                    " Omit --encoding, or force it with --force-encoding"
+                )
             wrong, right = (suspect_words(text, is_secret=self._is_secret) for text in (line, utf_8))
             raise WrongEncoding(
                 f"{self._name}, line {number}: these bytes are valid UTF-8; {self._encoding} would read {wrong!r}"
@@ -203,26 +253,18 @@ class Lines:
                 "utf-8",
             )
 
-    def _cut(self, text: str, *, final: bool) -> list[str]:
-        text = self._tail + text
-        lines = text.split("\n")
-        if max(map(len, lines)) > MAX_RECORD_CHARS:
-            number = next(number for number, line in enumerate(lines, self._next) if len(line) > MAX_RECORD_CHARS)
-            raise FileError(f"{self._name}, line {number}: exceeds the limit of {MAX_RECORD_CHARS} characters per line")
-        self._tail = lines.pop()
-        lines += [self._tail] if final and self._tail else []
-        if "\0" in text:
-            self._check_nuls(lines)
-        return lines
 
-    def _check_nuls(self, lines: list[str]) -> None:
-        """Raise FileError for many NULs: then the file is not text. A single NUL only makes its line rejected later."""
-        for number, line in enumerate(lines, self._next):
-            if line.count("\0") >= max(_MANY_NULS, len(line) / 4):
-                raise FileError(
-                    f"{self._name}, line {number}: NUL bytes (00). This is not text, or it is UTF-16 without a byte"
-                    " order mark: then specify utf-16-le or utf-16-be"
-                )
+def _is_utf_8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _keeps_ascii(encoding: str) -> bool:
+    """Whether the bytes of ASCII letters are these letters, as in all encodings but those of mainframes."""
+    return b"Az09;@".decode(encoding, "replace") == "Az09;@"
 
 
 @dataclass(slots=True)

@@ -19,7 +19,12 @@ WINDOW_BYTES = 2_000
 
 MAX_WORDS = 3
 MAX_READINGS = 10
-_ALWAYS_IN = 4  # the most likely readings are shown, even if they are not in a major encoding
+MAX_NAMES = 5
+"""The number of encodings that are named for one reading, because all of them read the words alike."""
+_ALWAYS_IN = 4  # the most likely readings are shown if they are plausible, even if they are not in a major encoding
+_PLAUSIBLE = 6.0  # the largest difference to the best reading, for readings that are in no major encoding
+_COMPARED = 6  # readings that differ in the shown words
+_LINES = 50  # from which words are shown
 _CONTEXT = 8
 _SECRET_CONTEXT = 2
 
@@ -30,7 +35,7 @@ _ENCODINGS = {
     "iso-8859-7": 1.5, "iso-8859-9": 2.0, "iso-8859-5": 3.0, "iso-8859-13": 2.5, "iso-8859-16": 4.0, "koi8-u": 1.6,
     "cp866": 2.5, "cp850": 2.0, "cp852": 2.5, "cp437": 3.0, "mac-roman": 2.5, "mac-latin2": 3.0, "mac-cyrillic": 3.0,
     "mac-greek": 3.5, "mac-turkish": 3.5, "cp1258": 2.0, "euc-jp": 1.5, "gb18030": 2.0,
-    "utf-16-le": 8.0, "utf-16-be": 8.0,
+    "cp1255": 1.5, "cp1256": 1.5, "cp874": 1.5, "utf-16-le": 8.0, "utf-16-be": 8.0,
 }  # fmt: skip
 _MAJOR = frozenset(list(_ENCODINGS)[:11])
 
@@ -69,22 +74,70 @@ def read_likely(data: bytes, *, exclude: str = "") -> list[Reading]:
     return sorted(readings, key=lambda reading: -reading.likelihood)
 
 
-def describe_likely(line: bytes, window: bytes, *, exclude: str, is_secret: bool) -> str:
-    """The likely encodings with the suspect words of the line, side by side: `cp1252: Müller · cp1251: Mьller`.
+def describe_likely(window: bytes, *, exclude: str, is_secret: bool) -> str:
+    """The likely encodings with suspect words, side by side: `cp1252: Müller · cp1251: Mьller`.
 
-    `window` begins with the line. With `is_secret`, the line may contain codes: none of them is shown whole.
+    `window` begins with the first line that has such words. If the words of this line are the same in several likely
+    encodings, words of later lines are shown. With `is_secret`, the words may be codes: none of them is shown whole.
     """
-    encodings: dict[str, list[str]] = {}
-    for reading in read_likely(window, exclude=exclude):
-        words = suspect_words(_read_line(line, reading.encodings[0]), is_secret=is_secret)
-        encodings.setdefault(words, []).extend(reading.encodings)
-    encodings.pop("", None)
-    chosen = [
-        f"{', '.join(each)}: {words}"
-        for rank, (words, each) in enumerate(encodings.items())
-        if rank < _ALWAYS_IN or not _MAJOR.isdisjoint(each)
-    ]
+    readings = read_likely(window, exclude=exclude)
+    words = [_words_of_lines(reading.text) for reading in readings]
+    places = _choose_places(words[:_COMPARED])
+    groups: dict[str, list[Reading]] = {}
+    for reading, each in zip(readings, words, strict=True):
+        shown = " ".join(_cut(match, is_secret=is_secret) for place in places for match in _find_word(each, place))
+        groups.setdefault(shown, []).append(reading)
+    groups.pop("", None)
+    chosen = []
+    for rank, (shown, group) in enumerate(groups.items()):
+        is_plausible = rank < _ALWAYS_IN and readings[0].likelihood - group[0].likelihood < _PLAUSIBLE
+        if names := _names(group, is_plausible=is_plausible):
+            chosen.append(f"{', '.join(names)}: {shown}")
     return " · ".join(chosen[:MAX_READINGS])
+
+
+_Place = tuple[int, int]
+"""A line and the number of a suspect word in it."""
+
+
+def _words_of_lines(text: str) -> list[list[re.Match[str]]]:
+    lines = re.split("\r\n?|\n", text)[:_LINES]
+    return [[match for match in _WORD.finditer(line) if not match[0].isascii()] for line in lines]
+
+
+def _find_word(words: list[list[re.Match[str]]], place: _Place) -> list[re.Match[str]]:
+    """The word at this place, or no word if the reading has no suspect word there."""
+    line, number = place
+    return words[line][number : number + 1] if line < len(words) else []
+
+
+def _choose_places(readings: list[list[list[re.Match[str]]]]) -> list[_Place]:
+    """The places of the words to show: the first words, and one in which the best reading differs from each other."""
+    if not readings:
+        return []
+    best = readings[0]
+    all_places = [(line, number) for line, words in enumerate(best) for number in range(len(words))]
+    first = [place for place in all_places if place[0] == 0][:MAX_WORDS] or all_places[:1]
+    differing: list[_Place] = []
+    for other in readings[1:]:
+        differs = [place for place in all_places if _text_at(best, place) != _text_at(other, place)]
+        if differs and not set(differs) & {*first, *differing}:
+            differing.append(differs[0])
+    differing = differing[: MAX_WORDS - 1]
+    return sorted([*first[: MAX_WORDS - len(differing)], *differing])
+
+
+def _text_at(words: list[list[re.Match[str]]], place: _Place) -> str:
+    return "".join(match[0] for match in _find_word(words, place))
+
+
+def _names(group: list[Reading], *, is_plausible: bool) -> list[str]:
+    """The encodings to name: the major ones, and the likeliest others of a plausible reading."""
+    names = [encoding for reading in group for encoding in reading.encodings]
+    majors = [name for name in names if name in _MAJOR]
+    others = [name for name in names if name not in _MAJOR] if is_plausible else []
+    named = {*majors, *others[: max(0, MAX_NAMES - len(majors))]}
+    return [name for name in names if name in named]
 
 
 def suspect_words(text: str, *, is_secret: bool = False) -> str:
@@ -116,10 +169,6 @@ def _decode(data: bytes, encoding: str) -> str | None:
         return None
     text = normalize("NFC", text)
     return text if not text.isascii() or encoding.startswith("utf-16") else None
-
-
-def _read_line(line: bytes, encoding: str) -> str:
-    return normalize("NFC", codecs.getincrementaldecoder(encoding)("replace").decode(line))
 
 
 def _likelihood(text: str) -> float:
@@ -183,8 +232,15 @@ def _shape(before: str, after: str) -> float:
         scripts = {_script(before), _script(after)}
         return penalty + (_MIXED_SCRIPTS if len(scripts) > 1 and not scripts <= _JAPANESE else 0.0)
     inside = before.isalpha() or after.isalpha()
-    symbol = next((each for each in (before, after) if not each.isascii() and not each.isalpha()), None)
+    symbol = next(
+        (each for each in (before, after) if not each.isascii() and not each.isalpha() and not _is_mark(each)), None
+    )
     return _SYMBOL_INSIDE if inside and symbol and symbol not in _QUOTES_AND_DASHES and symbol != "\u30fb" else 0.0
+
+
+def _is_mark(character: str) -> bool:
+    """Whether the character is a vowel or a tone above or below a letter, as Thai has them."""
+    return category(character)[0] == "M"
 
 
 _JAPANESE = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"})
