@@ -337,11 +337,13 @@ CREATE TABLE import_schedule (
     zone       text NOT NULL,  -- the time zone of `cron`
     command    jsonb NOT NULL CHECK (jsonb_typeof(command) = 'object'),  -- the import command, without its id
     next_at    timestamptz,  -- NULL: paused, or no time matches any more
+    run_at     timestamptz,  -- an operator wants one more run, also while it is paused
     paused_at  timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz NOT NULL DEFAULT now(),  -- runs before a change are no failures of it
     CONSTRAINT paused_has_no_next CHECK (paused_at IS NULL OR next_at IS NULL)
 );
-CREATE INDEX import_schedule_due ON import_schedule (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX import_schedule_due ON import_schedule (least(next_at, run_at));
 
 -- The newest occurrences of a recurring import: with the import that it created, or with the reason why it created none.
 CREATE TABLE import_run (
@@ -349,7 +351,7 @@ CREATE TABLE import_run (
     due_at      timestamptz NOT NULL,
     import_id   uuid,  -- the import is deleted with its list
     reason      text,
-    skipped     boolean NOT NULL DEFAULT false,  -- because the import of the run before was not finished
+    skipped     boolean NOT NULL DEFAULT false,  -- because the previous import was not finished, or it was paused
     missed      integer NOT NULL DEFAULT 0 CHECK (missed >= 0),  -- earlier occurrences while no worker was running
     created_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (schedule_id, due_at),

@@ -20,8 +20,25 @@ MAX_COUNTED = 1_000
 _NICKNAMES = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
 
 
+_NO_ZONES = ("localtime", "posixrules", "Factory")
+"""Files among the time zones that are none, or mean another zone on each machine."""
+
+
 class InvalidCron(UserError, ValueError):
     """A cron expression or a time zone is invalid. The text is one line that says why."""
+
+
+class InvalidZone(InvalidCron):
+    """The time zone is unknown."""
+
+
+def is_zone(name: str) -> bool:
+    """Whether this machine knows the time zone."""
+    try:
+        _zone(name)
+    except InvalidZone:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +59,7 @@ class Cron:
         try:
             CronSim(self._five_fields, datetime.now(self._zone))
         except CronSimError as error:
-            raise InvalidCron(f"invalid cron expression: {str(error).replace('Bad', 'wrong')}") from None
+            raise InvalidCron(self._explain(error)) from None
 
     def __str__(self) -> str:
         return f"{self.expression} ({self.zone})"
@@ -72,7 +89,23 @@ class Cron:
 
     @property
     def _zone(self) -> ZoneInfo:
+        return _zone(self.zone)
+
+    def _explain(self, error: CronSimError) -> str:
+        minute, hour, day, _, weekday = self._five_fields.split()
         try:
-            return ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise InvalidCron(f"unknown time zone {self.zone!r}: write a name such as Europe/Berlin or UTC") from None
+            CronSim(f"{minute} {hour} {day} * {weekday}", datetime.now(UTC))
+        except CronSimError:
+            return f"invalid cron expression: {str(error).replace('Bad', 'wrong')}"
+        if "day-of-month" in str(error):
+            return f"the cron expression never matches: its months have no day {day}"
+        return f"invalid cron expression: {str(error).replace('Bad', 'wrong')}"
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        if name not in _NO_ZONES:
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    raise InvalidZone(f"unknown time zone {name!r}: write a name such as Europe/Berlin or UTC")

@@ -166,7 +166,8 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(
         15,
         gt=0,
-        description="Interval at which a worker looks for work in the database, in case a notification of it was lost",
+        description="Interval at which a worker looks for work in the database, in case a notification of it was lost, "
+        "and for changes of recurring imports",
     )
 
     log_format: Literal["console", "json"] = Field("console", description="Format of the log on stderr")

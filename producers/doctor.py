@@ -1,6 +1,7 @@
 """`coupons doctor`: checks the services that the system needs, and shows the rejected commands."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -63,15 +64,23 @@ async def _database(settings: Settings) -> list[Check]:
 
 
 def _schedules(schedules: list[ImportSchedule]) -> list[Check]:
-    """Return a check for each recurring import, which fails if its last run has failed."""
+    """Return a check for each recurring import, which fails if its last run has failed or no worker runs it."""
     return [
         Check(
             f"recurring import {each.name}",
-            ok=each.failure is None,
-            detail=f"last run {each.last_run.result}" if each.last_run else "no runs yet",
+            ok=each.failure is None and not each.overdue,
+            detail="; ".join(_describe_schedule(each)),
         )
         for each in schedules
     ]
+
+
+def _describe_schedule(schedule: ImportSchedule) -> Iterator[str]:
+    if schedule.paused_at:
+        yield f"paused since {format_time(schedule.paused_at)}"
+    if schedule.overdue and (due_at := schedule.run_at or schedule.next_at):
+        yield f"due since {format_time(due_at)}: no worker with the role import knows the time zone {schedule.zone}"
+    yield f"last run {schedule.last_run.result}" if schedule.last_run else "no runs yet"
 
 
 def _workers(workers: list[Worker]) -> list[Check]:

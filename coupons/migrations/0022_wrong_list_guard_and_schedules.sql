@@ -13,11 +13,13 @@ CREATE TABLE import_schedule (
     zone       text NOT NULL,
     command    jsonb NOT NULL CHECK (jsonb_typeof(command) = 'object'),
     next_at    timestamptz,
+    run_at     timestamptz,
     paused_at  timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT paused_has_no_next CHECK (paused_at IS NULL OR next_at IS NULL)
 );
-CREATE INDEX import_schedule_due ON import_schedule (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX import_schedule_due ON import_schedule (least(next_at, run_at));
 CREATE TABLE import_run (
     schedule_id uuid NOT NULL REFERENCES import_schedule ON DELETE CASCADE,
     due_at      timestamptz NOT NULL,

@@ -8,7 +8,7 @@
 No file is held in memory as a whole. Names, sizes and compressed data come from outside and are never trusted.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -24,11 +24,30 @@ __all__ = [
     "SourceLimits",
     "SourceUnavailable",
     "Text",
+    "check_allowed",
     "open_source",
     "rechunk",
 ]
 
 _OPENERS = {"file": local.open_file, "https": https.open_url, "s3": s3.open_object}
+_CHECKS: dict[str, Callable[[str, SourceLimits], object]] = {
+    "file": local.check_path,
+    "https": https.Page.parse,
+    "s3": s3.check_bucket,
+}
+
+
+def check_allowed(url: str, limits: SourceLimits) -> bool:
+    """Check that the limits allow a `file:`, `https:` or `s3:` URL; nothing is read. Raises SourceError if they do not.
+
+    Returns False if the setting for its scheme is empty: then another process may allow it.
+    """
+    scheme = urlsplit(url).scheme
+    setting = {"file": limits.folder, "https": limits.hosts, "s3": limits.buckets}.get(scheme)
+    if not setting:
+        return False
+    _CHECKS[scheme](url, limits)
+    return True
 
 
 @asynccontextmanager

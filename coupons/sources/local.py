@@ -30,10 +30,25 @@ async def open_file(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
         yield Source(name, os.fstat(file.fileno()).st_size, _pieces(file, name))
 
 
-def _open(text: str, folder: Path, name: str) -> BinaryIO:
+def check_path(url: str, limits: SourceLimits) -> None:
+    """Raise SourceError if the path of a `file:` URL leads outside the folder. The file need not exist."""
+    if limits.folder is None:
+        raise SourceError("file: sources are disabled: COUPONS_IMPORT_FOLDER is not set")
+    path = unquote(urlsplit(url).path)
+    name = file_name(path, "the folder")
+    with _translate_os_errors(name):
+        _resolve(path, limits.folder, name)
+
+
+def _resolve(text: str, folder: Path, name: str) -> Path:
     path = Path(text).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise SourceError(f"{name} is not in {folder}, the folder for file: sources")
+    return path
+
+
+def _open(text: str, folder: Path, name: str) -> BinaryIO:
+    path = _resolve(text, folder, name)
     file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - Path.open() takes no opener
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

@@ -32,13 +32,19 @@ async def open_object(url: str, limits: SourceLimits) -> AsyncIterator[Source]:
         SourceError: the bucket is not allowed, the object does not exist, or access is denied.
         SourceUnavailable: the store or the network fails.
     """
+    bucket, key, name = check_bucket(url, limits)
+    with _translate_s3_errors(name, bucket):
+        found = await _get(bucket, key)
+    yield Source(name, found.meta["size"], _pieces(found, name, bucket))
+
+
+def check_bucket(url: str, limits: SourceLimits) -> tuple[str, str, str]:
+    """The bucket, the key and the name in the URL of an object. Raises SourceError if the bucket is not allowed."""
     bucket, key = _bucket_and_key(url)
     name = file_name(key, "the object")
     if bucket not in limits.buckets:
         raise SourceError(f"{name}: {bucket} is not an allowed bucket (COUPONS_IMPORT_BUCKETS)")
-    with _translate_s3_errors(name, bucket):
-        found = await _get(bucket, key)
-    yield Source(name, found.meta["size"], _pieces(found, name, bucket))
+    return bucket, key, name
 
 
 def _bucket_and_key(url: str) -> tuple[str, str]:

@@ -7,17 +7,18 @@ derived from the schedule and the time of the occurrence.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import asyncpg
 
 from coupons import failpoints
 from coupons.commands import InvalidCommand
-from coupons.cron import MAX_COUNTED, Cron, InvalidCron
+from coupons.cron import MAX_COUNTED, Cron, InvalidCron, is_zone
 from coupons.database import Connection
 from coupons.errors import Conflict
 from coupons.recurring import RecurringImport, command_of
-from coupons.states import ImportState
+from coupons.states import ImportMode, ImportState
 from coupons.store import activation, imports, inbox
 from coupons.store.queries import Queries
 
@@ -44,7 +45,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ImportSchedule:
-    """A recurring import into a `list` or a `group`. `next_at` is None while it is paused."""
+    """A recurring import into a `list` or a `group`. `next_at` is None while it is paused.
+
+    `run_at` is the time when an operator asked for one more run that has not begun. `failure` is the line about its
+    last run, if that failed and it has not been changed or paused since. It is `overdue` if no worker has run it for
+    five minutes.
+    """
 
     name: str
     cron: str
@@ -53,19 +59,28 @@ class ImportSchedule:
     group: str | None
     mode: str
     source: str
+    format: dict[str, Any]
+    confirmed: bool
+    allow_empty: bool
     next_at: datetime | None
+    run_at: datetime | None
     paused_at: datetime | None
     created_at: datetime
     last_run: Run | None
+    failure: str | None
+    overdue: bool
 
     @property
     def target(self) -> str:
         return f"list {self.list}" if self.list else f"group {self.group}"
 
     @property
-    def failure(self) -> str | None:
-        """The line about its last run, if that failed."""
-        return self.last_run.result if self.last_run and self.last_run.failed else None
+    def options(self) -> str:
+        """The options of its imports that are not the default: `mode replace, confirmed, encoding cp1252`."""
+        words = [f"mode {self.mode}"] if self.mode != ImportMode.ADD else []
+        words += ["confirmed"] if self.confirmed else []
+        words += ["allow_empty"] if self.allow_empty else []
+        return ", ".join([*words, *(f"{name} {_in_words(value)}" for name, value in self.format.items())])
 
 
 # --- changing --------------------------------------------------------------------------------------------------------
@@ -80,9 +95,22 @@ async def put(connection: Connection, name: str, request: RecurringImport) -> Im
     return await get(connection, name)
 
 
+async def lock(connection: Connection, name: str) -> dict[str, Any] | None:
+    """Lock the schedule until the transaction ends, and return the fields of its request. None if it does not exist."""
+    row = await connection.fetchrow(SQL.lock, name)
+    return {"cron": row["cron"], "zone": row["zone"], **row["command"]} if row else None
+
+
 async def pause(connection: Connection, name: str) -> ImportSchedule:
-    await get(connection, name)
-    await connection.execute(SQL.set_paused, name, None)
+    """Pause the schedule. An occurrence that is due, and that no worker has begun, is recorded as skipped."""
+    async with connection.transaction():
+        row = await connection.fetchrow(SQL.lock, name)
+        if row is None:
+            raise _unknown(name)
+        due_at, missed, _ = _occurrence(row)
+        if due_at:
+            await connection.execute(SQL.record_paused, row["id"], due_at, "it was paused before it ran", missed)
+        await connection.execute(SQL.set_paused, name, None)
     return await get(connection, name)
 
 
@@ -96,10 +124,9 @@ async def resume(connection: Connection, name: str) -> ImportSchedule:
 
 
 async def run_now(connection: Connection, name: str) -> ImportSchedule:
-    """Let a worker run the schedule now; its next occurrence stays. Raises Conflict if it is paused."""
-    await get(connection, name)
+    """Let a worker run the schedule once more now. Its next occurrence stays, and a paused one stays paused."""
     if await connection.fetchval(SQL.run_now, name) is None:
-        raise Conflict(f"recurring import {name} is paused: resume it first")
+        raise _unknown(name)
     return await get(connection, name)
 
 
@@ -148,8 +175,20 @@ def _schedule(row: asyncpg.Record, last: Run | None) -> ImportSchedule:
     command = row["command"]
     return ImportSchedule(
         row["name"], row["cron"], row["zone"], command.get("list"), command.get("group"), command.get("mode", "add"),
-        command["source"].partition("?")[0], row["next_at"], row["paused_at"], row["created_at"], last,
+        command["source"].partition("?")[0], command.get("format", {}), command.get("confirmed", False),
+        command.get("allow_empty", False), row["next_at"], row["run_at"], row["paused_at"], row["created_at"], last,
+        last.result if last and last.failed and row["ran_as_it_is"] and not row["paused_at"] else None,
+        bool(row["overdue"]),
     )  # fmt: skip
+
+
+def _in_words(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(map(repr, value))
+    return repr(value) if value in ("", " ", "\t", ",", ";") else str(value)
 
 
 async def _runs(connection: Connection, rows: Iterable[asyncpg.Record]) -> list[Run]:
@@ -192,15 +231,17 @@ def _numbers(job: asyncpg.Record) -> str:
 async def run_due(connection: Connection, *, activated: bool) -> str | None:
     """Run one schedule that is due, in one transaction; return its name. None if no schedule is due.
 
-    If occurrences were missed, only the last of them runs. If the import of the run before is not finished, the
-    occurrence is skipped.
+    If occurrences were missed, only the last of them runs. If the previous import is not finished, the occurrence is
+    skipped. A schedule in a time zone that this machine does not know is left to other workers.
     """
+    zones = [row["zone"] for row in await connection.fetch(SQL.due_zones)]
     async with connection.transaction():
-        row = await connection.fetchrow(SQL.claim)
+        row = await connection.fetchrow(SQL.claim, [zone for zone in zones if is_zone(zone)])
         if row is None:
             return None
         due_at, missed, following = _occurrence(row)
-        if await connection.fetchval(SQL.advance, row["id"], row["next_at"], following) is None:
+        advanced = await connection.fetchval(SQL.advance, row["id"], row["next_at"], row["run_at"], following)
+        if due_at is None or advanced is None:
             return None
         if not await connection.fetchval(SQL.has_run, row["id"], due_at):
             outcome = await _run_occurrence(connection, row, due_at, activated=activated)
@@ -212,14 +253,16 @@ async def run_due(connection: Connection, *, activated: bool) -> str | None:
     return name
 
 
-def _occurrence(row: asyncpg.Record) -> tuple[datetime, int, datetime | None]:
-    """The occurrence that runs now, the number of those that were missed, and the next one.
+def _occurrence(row: asyncpg.Record) -> tuple[datetime | None, int, datetime | None]:
+    """The occurrence that is due, the number of those that were missed, and the next one.
 
-    If this machine does not know the time zone any more, there is no next one.
+    None is due if an operator has asked for no run either. A run for an operator leaves the next occurrence.
     """
+    if row["next_at"] is None or row["next_at"] > row["now"]:
+        return row["run_at"], 0, row["next_at"]
     try:
         cron = Cron(row["cron"], row["zone"])
-    except InvalidCron:
+    except InvalidCron:  # a version or a machine that knows neither
         return row["next_at"], 0, None
     due_at, missed = cron.last_until(row["next_at"], row["now"])
     return due_at, min(missed, MAX_COUNTED), cron.after(row["now"])
@@ -230,7 +273,7 @@ async def _run_occurrence(
 ) -> tuple[UUID | None, str | None, bool]:
     """Create the import of an occurrence. Returns its id, or why there is none and whether it is skipped."""
     if await connection.fetchval(SQL.is_running, schedule["id"]):
-        return None, "the import of the run before is not finished", True
+        return None, "the previous import is not finished", True
     try:
         Cron(schedule["cron"], schedule["zone"])
         command = command_of(schedule["command"], uuid5(schedule["id"], due_at.isoformat()))
@@ -246,4 +289,4 @@ async def _run_occurrence(
 async def seconds_until_due(connection: Connection) -> float | None:
     """The time until the next occurrence of any schedule. None if there is none."""
     seconds: float | None = await connection.fetchval(SQL.seconds_until_due)
-    return seconds
+    return None if seconds is None else max(0.0, seconds)

@@ -68,7 +68,7 @@ GRANT SELECT, UPDATE (total, available, removed) ON coupon_list TO coupons_impor
 GRANT SELECT ON retired_code, retired_spelling, retired_code_key TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (import_id, removed) ON imported_chunk TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE (shapes), DELETE ON list_shapes TO coupons_importer;
-GRANT SELECT (id, name, cron, zone, command, next_at), UPDATE (next_at) ON import_schedule TO coupons_importer;
+GRANT SELECT (id, name, cron, zone, command, next_at, run_at), UPDATE (next_at, run_at) ON import_schedule TO coupons_importer;
 GRANT SELECT (schedule_id, due_at, import_id), INSERT, DELETE ON import_run TO coupons_importer;
 GRANT SELECT, INSERT, UPDATE ON import_job TO coupons_importer;
 GRANT INSERT ON import_event TO coupons_importer;
@@ -130,8 +130,9 @@ GRANT SELECT (list_id, sendout_id, delivery_number) ON coupon TO coupons_web;
 GRANT SELECT (import_id, reasons) ON import_rejection TO coupons_web;
 GRANT SELECT (group_id, address_key, address, attributes) ON recipient TO coupons_web;  -- to check a sendout
 GRANT SELECT (message_id, name) ON message_file TO coupons_web;
-GRANT SELECT, INSERT, UPDATE (cron, zone, command, next_at, paused_at), DELETE ON import_schedule TO coupons_web;
-GRANT SELECT ON import_run TO coupons_web;
+GRANT SELECT, INSERT, UPDATE (cron, zone, command, next_at, run_at, paused_at, changed_at), DELETE ON import_schedule
+    TO coupons_web;
+GRANT SELECT, INSERT ON import_run TO coupons_web;
 GRANT UPDATE (available) ON coupon_list TO coupons_web;
 GRANT UPDATE (state, reason, not_resumed, waiting_reason, start_at, per_hour, over_minutes, next_batch_at, started_at,
               resumed_at, rest_held, finished_at, lease_token, lease_owner, lease_until)

@@ -17,7 +17,7 @@ from coupons.commands import Command, ImportCoupons, ResumeSendout, StartSendout
 from coupons.database import Connection, Pool
 from coupons.recurring import RecurringImport
 from coupons.schedule import Reschedule
-from coupons.sources import rechunk
+from coupons.sources import SourceError, SourceLimits, check_allowed, rechunk
 from coupons.store import (
     activation,
     groups,
@@ -43,6 +43,7 @@ from coupons.store.uncertain import Resolution
 from coupons.store.uploads import Upload
 from producers.client import Publisher
 from producers.web import ACQUIRE_SECONDS
+from producers.web.errors import InvalidRequest
 from producers.web.lookups import get_group, get_import, get_message, get_schedule, get_sendout
 
 log = structlog.get_logger()
@@ -59,10 +60,14 @@ UPLOAD_WAIT_SECONDS = 10
 
 
 class Actions:
-    def __init__(self, *, pool: Pool, broker_url: str, import_max_bytes: int, activated: bool = True) -> None:
+    def __init__(
+        self, *, pool: Pool, broker_url: str, import_max_bytes: int, activated: bool = True,
+        limits: SourceLimits | None = None,
+    ) -> None:  # fmt: skip
         self._pool = pool
         self._broker_url = broker_url
         self._activated = activated
+        self._limits = limits
         self._import_max_bytes = import_max_bytes
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
 
@@ -193,7 +198,12 @@ class Actions:
             return await get_import(connection, import_id)
 
     async def put_schedule(self, name: str, request: RecurringImport) -> ImportSchedule:
-        """Create or change a recurring import. Raises Conflict."""
+        """Create or replace a recurring import. Raises Conflict, and InvalidRequest if its source is not allowed."""
+        try:
+            if self._limits:
+                check_allowed(request.command.source or "", self._limits)
+        except SourceError as error:
+            raise InvalidRequest(f"source: {error}") from None
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             await activation.check_command(connection, request.command, activated=self._activated)
             found = await import_schedules.put(connection, name, request)

@@ -22,7 +22,7 @@ from coupons.store import groups, import_schedules, imports, lists, messages, se
 from coupons.store.uncertain import Resolution
 from producers.web import ACQUIRE_SECONDS, import_request, schedule_request
 from producers.web.actions import CHANGES, Actions, ScheduleChange, location_of
-from producers.web.errors import InvalidRequest, UnsupportedType
+from producers.web.errors import InvalidRequest, NotFound, UnsupportedType
 from producers.web.lookups import get_group, get_import, get_list, get_message, get_schedule, get_sendout
 from producers.web.paging import link_to, next_url, parse_after, parse_before, parse_limit
 from producers.web.request_body import read_all, read_limited
@@ -79,6 +79,7 @@ class Api:
                 Route(f"/import-schedules/{{name}}/{change}", partial(self.change_schedule, change), methods=["POST"])
                 for change in CHANGES
             ),
+            Route("/import-schedules/{name}/{change}", self.refuse_change, methods=["POST"]),
             Route("/imports/{id:uuid}", self.show_import),
             Route("/workers", self.show_workers),
             Route("/imports/{id:uuid}/events", self.show_import_events),
@@ -276,6 +277,10 @@ class Api:
     async def change_schedule(self, change: ScheduleChange, request: Request) -> Response:
         """Pause, resume or run the recurring import, and return it."""
         return _json(await self._actions.change_schedule(request.path_params["name"], change))
+
+    async def refuse_change(self, request: Request) -> Response:
+        """Raise NotFound, with the changes that exist."""
+        raise NotFound(f"there is no {request.path_params['change']}: use one of {', '.join(CHANGES)}")
 
     async def delete_schedule(self, request: Request) -> Response:
         """Delete the recurring import; what it has imported stays."""

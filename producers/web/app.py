@@ -30,8 +30,11 @@ def routes(*, settings: Settings, pool: Pool) -> list[BaseRoute]:
     """The routes of the health checks, the API, the console and its static files."""
     broker_url = settings.broker_url.get_secret_value()
     max_bytes = settings.import_max_bytes
-    actions = Actions(pool=pool, broker_url=broker_url, import_max_bytes=max_bytes, activated=settings.activated)
-    reviewer = Reviewer(pool=pool, limits=SourceLimits.from_settings(settings), max_lines=settings.import_max_lines)
+    limits = SourceLimits.from_settings(settings)
+    actions = Actions(
+        pool=pool, broker_url=broker_url, import_max_bytes=max_bytes, activated=settings.activated, limits=limits
+    )
+    reviewer = Reviewer(pool=pool, limits=limits, max_lines=settings.import_max_lines)
     workers = WorkersView(pool=pool, broker_url=broker_url)
     api = Api(pool=pool, actions=actions, workers=workers, import_max_bytes=max_bytes)
     return [

@@ -139,7 +139,7 @@ async def test_a_schedule_is_advanced_only_from_the_occurrence_that_runs(connect
     assert row
     after = row["next_at"] + timedelta(hours=1)
     for advanced in (row["id"], None):
-        done = await connection.fetchval(import_schedules.SQL.advance, row["id"], row["next_at"], after)
+        done = await connection.fetchval(import_schedules.SQL.advance, row["id"], row["next_at"], None, after)
         assert done == advanced
 
 
@@ -186,7 +186,7 @@ async def test_an_occurrence_is_skipped_while_the_last_import_runs(
     await run_due(connection)
     assert len(await import_ids(connection)) == 1
     skipped, _ = await runs(connection)
-    assert skipped.result == "skipped: the import of the run before is not finished"
+    assert skipped.result == "skipped: the previous import is not finished"
     assert (skipped.skipped, skipped.failed, skipped.import_id) == (True, False, None)
     await do_imports(pool, file)
     await import_schedules.run_now(connection, "nightly")
@@ -255,12 +255,69 @@ async def test_a_paused_schedule_does_not_run(connection: Connection, file: Path
     assert (paused.next_at, bool(paused.paused_at)) == (None, True)
     await schedule(connection, file)  # changing it does not resume it
     assert (await import_schedules.get(connection, "nightly")).next_at is None
-    with pytest.raises(Conflict, match="paused"):
-        await import_schedules.run_now(connection, "nightly")
     resumed = await import_schedules.resume(connection, "nightly")
     assert resumed.next_at
     assert resumed.paused_at is None
     assert await run_due(connection) is None
+
+
+async def test_a_paused_schedule_runs_now(connection: Connection, file: Path) -> None:
+    """It runs once, and stays paused."""
+    await add_list(connection, "a")
+    await schedule(connection, file)
+    await import_schedules.pause(connection, "nightly")
+    assert (await import_schedules.run_now(connection, "nightly")).run_at
+    assert await run_due(connection) == "nightly"
+    found = await import_schedules.get(connection, "nightly")
+    assert (found.next_at, found.run_at, bool(found.paused_at)) == (None, None, True)
+    assert len(await import_ids(connection)) == 1
+    assert await run_due(connection) is None
+
+
+async def test_a_change_leaves_a_due_occurrence(connection: Connection, file: Path) -> None:
+    """No worker has run it yet: it runs with the new definition."""
+    await add_list(connection, "a")
+    await schedule(connection, file)
+    await become_due(connection)
+    await schedule(connection, file, cron="30 * * * *")
+    assert await run_due(connection) == "nightly"
+    assert len(await import_ids(connection)) == 1
+
+
+async def test_an_occurrence_that_is_due_when_it_is_paused_is_recorded(connection: Connection, file: Path) -> None:
+    """Its run says why there is no import. Pausing again records nothing."""
+    await add_list(connection, "a")
+    await schedule(connection, file)
+    await become_due(connection, hours=3)
+    for _ in range(2):
+        await import_schedules.pause(connection, "nightly")
+    (run,) = await runs(connection)
+    assert (run.skipped, run.failed, run.missed) == (True, False, 2)
+    assert run.result == "skipped: it was paused before it ran; 2 earlier runs were missed"
+
+
+async def test_a_failure_ends_with_a_change(connection: Connection, file: Path) -> None:
+    """A definition that is put again is not changed. A paused schedule has no failure."""
+    await add_list(connection, "a")
+    await schedule(connection, file)
+    await connection.execute(
+        "INSERT INTO import_run (schedule_id, due_at, reason) SELECT id, now(), 'x' FROM import_schedule"
+    )
+    await schedule(connection, file)
+    assert (await import_schedules.get(connection, "nightly")).failure == "failed: x"
+    assert (await import_schedules.pause(connection, "nightly")).failure is None
+    assert (await import_schedules.resume(connection, "nightly")).failure == "failed: x"
+    await schedule(connection, file, cron="@daily")
+    assert (await import_schedules.get(connection, "nightly")).failure is None
+
+
+async def test_the_options_of_a_schedule_are_shown(connection: Connection, file: Path) -> None:
+    """Those that are not the default."""
+    await add_list(connection, "a")
+    await schedule(connection, file, mode="replace", confirmed=True, format={"column": 2, "separator": ";"})
+    found = await import_schedules.get(connection, "nightly")
+    assert found.options == "mode replace, confirmed, column 2, separator ';'"
+    assert (found.format, found.confirmed, found.allow_empty) == ({"column": 2, "separator": ";"}, True, False)
 
 
 async def test_a_schedule_runs_now_and_keeps_its_next_occurrence(connection: Connection, file: Path) -> None:
@@ -289,17 +346,24 @@ async def test_old_runs_are_deleted(connection: Connection, file: Path) -> None:
     assert found[0].import_id
 
 
-async def test_a_zone_that_this_machine_does_not_know_ends_the_schedule(connection: Connection, file: Path) -> None:
-    """The run says why; other schedules are not held up."""
+async def test_a_schedule_in_an_unknown_zone_waits_for_another_worker(connection: Connection, file: Path) -> None:
+    """Other schedules run, and no time is waited for. It is shown as overdue, and runs once a worker knows the zone."""
     await add_list(connection, "a")
     await schedule(connection, file)
     await schedule(connection, file, "other")
-    await connection.execute("UPDATE import_schedule SET zone = 'Europe/Atlantis' WHERE name = 'nightly'")
     await become_due(connection)
-    assert {await run_due(connection), await run_due(connection)} == {"nightly", "other"}
+    await connection.execute(
+        "UPDATE import_schedule SET zone = 'Europe/Atlantis', next_at = next_at - interval '1 hour' "
+        "WHERE name = 'nightly'"
+    )
+    assert [await run_due(connection), await run_due(connection)] == ["other", None]
+    seconds = await import_schedules.seconds_until_due(connection)
+    assert seconds
+    assert seconds > 0
     found = await import_schedules.get(connection, "nightly")
-    assert "unknown time zone" in (found.failure or "")
-    assert found.next_at is None
+    assert (bool(found.next_at), found.failure, found.overdue) == (True, None, True)
+    await connection.execute("UPDATE import_schedule SET zone = 'Europe/Berlin' WHERE name = 'nightly'")
+    assert await run_due(connection) == "nightly"
 
 
 async def test_a_deleted_schedule_leaves_its_imports(connection: Connection, pool: Pool, file: Path) -> None:

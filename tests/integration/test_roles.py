@@ -70,7 +70,8 @@ imports.failed undo.undone
 restore_guard.accepted restore_guard.state inbox.known lists.rows lists.take groups.rows groups.audience messages.rows
 sendout_views.* schedules.* heartbeats.rows uncertain.* retries.* waits.unfinished waits.imports waits.rows waits.remove
 import_schedules.put import_schedules.clock import_schedules.rows import_schedules.runs import_schedules.results
-import_schedules.set_paused import_schedules.run_now import_schedules.delete
+import_schedules.set_paused import_schedules.run_now import_schedules.delete import_schedules.lock
+import_schedules.record_paused
 lookup.troubled lookup.answers imports.rows imports.list_events imports.count_reasons imports.cancel imports.log_event
 earlier.of_message earlier.holding earlier.has_recipients send_check.* needs.list_ids needs.mailed
 sendouts.returning_codes
@@ -82,7 +83,8 @@ WORK = {
     "importer": f"""
         heartbeats.* inbox.* lists.rows groups.extend groups.lock_of_import groups.delete_if_unused
         uploads.* import_chunks.* list_shapes.* undo.* {ADMISSION}
-        import_schedules.claim import_schedules.is_running import_schedules.advance import_schedules.has_run
+        import_schedules.due_zones import_schedules.claim import_schedules.is_running import_schedules.advance
+        import_schedules.has_run
         import_schedules.record_run import_schedules.delete_old_runs import_schedules.seconds_until_due
         imports.lock_list imports.create imports.ensure_group imports.claim imports.seconds_until_due
         imports.holds_lease imports.set_total_bytes imports.set_columns imports.set_columns_of_group imports.set_notices

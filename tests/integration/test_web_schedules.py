@@ -55,8 +55,8 @@ async def test_a_recurring_import_is_created_changed_and_deleted(connection: Con
     ("body", "status", "reason"),
     [
         ({**BODY, "cron": "0 3 * *"}, 422, "cron: a cron expression has five fields"),
-        ({**BODY, "zone": "Atlantis"}, 422, "unknown time zone"),
-        ({**BODY, "source": "upload:1"}, 422, "source: an upload is imported once"),
+        ({**BODY, "zone": "Atlantis"}, 422, "zone: unknown time zone"),
+        ({**BODY, "source": "upload:1"}, 422, "source: must begin with one of https:"),
         ({**BODY, "colour": "red"}, 422, "colour: unknown field"),
         ({**BODY, "list": "b"}, 409, "there is no list b"),
         ([], 422, "not a JSON object"),
@@ -81,13 +81,15 @@ async def test_an_invalid_name_is_refused(site: AsyncClient) -> None:
 
 
 async def test_a_recurring_import_is_paused_resumed_and_run(connection: Connection, site: AsyncClient) -> None:
-    """A paused one has no next time, and cannot be run."""
+    """A paused one has no next time, and can be run. Another action does not exist."""
     await add_list(connection, "a")
     await put(site)
     assert (await site.post(f"{PATH}/pause")).json()["next_at"] is None
-    assert (await site.post(f"{PATH}/run")).status_code == 409
+    assert (await site.post(f"{PATH}/run")).json()["run_at"]
     assert (await site.post(f"{PATH}/resume")).json()["next_at"]
-    assert (await site.post(f"{PATH}/run")).status_code == 200
+    unknown = await site.post(f"{PATH}/stop")
+    assert unknown.status_code == 404
+    assert "there is no stop: use one of pause, resume, run" in str(errors(unknown))
     assert await import_schedules.run_due(connection, activated=True) == "nightly"
     (run,) = (await site.get(PATH)).json()["runs"]
     assert run["result"] == "queued"

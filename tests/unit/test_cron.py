@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coupons.commands import InvalidCommand
 from coupons.cron import MAX_COUNTED, Cron, InvalidCron
-from coupons.recurring import parse
+from coupons.recurring import merge, parse
 
 SPRING, AUTUMN = datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)
 NOVEMBER = datetime(2026, 10, 31, 12, tzinfo=UTC)
@@ -53,13 +53,16 @@ def test_an_hourly_time_runs_in_each_hour() -> None:
         ("* * * * * *", "UTC", "five fields"),
         ("61 * * * *", "UTC", "wrong minute"),
         ("0 0 * * mo", "UTC", "wrong day-of-week"),
-        ("0 0 30 2 *", "UTC", "wrong day-of-month"),
+        ("0 0 30 2 *", "UTC", "never matches: its months have no day 30"),
+        ("0 0 32 2 *", "UTC", "wrong day-of-month"),
         ("@reboot", "UTC", "five fields"),
         ("0 0 * *\n*", "UTC", "printable"),
         ("0 0 * * *" + " " * 200, "UTC", "at most 200"),
         ("0 0 * * *", "Europe/Atlantis", "unknown time zone"),
         ("0 0 * * *", "../etc/passwd", "unknown time zone"),
         ("0 0 * * *", "", "unknown time zone"),
+        ("0 0 * * *", "localtime", "unknown time zone"),
+        ("0 0 * * *", "posixrules", "unknown time zone"),
     ],
 )
 def test_invalid_expressions_are_refused(expression: str, zone: str, reason: str) -> None:
@@ -107,7 +110,10 @@ def test_each_occurrence_is_after_the_one_before(expression: str, zone: str, at:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"cron": "0 0 * * *", "list": "a", "source": UPLOAD}, "source: an upload"),
+        ({"cron": "0 0 * * *", "list": "a", "source": UPLOAD}, "source: must begin with one of https:, s3:, file:"),
+        ({"cron": "0 0 * * *", "list": "a", "source": "/x"}, "^source: must begin with one of https:, s3:[^;]*$"),
+        ({"cron": "0 0 * * *", "list": "a", "source": "file:x", "zone": "Mars"}, "^zone: unknown time zone[^;]*$"),
+        ({"cron": "0 0 * * *", "list": "a", "source": "file:x", "mode": "undo"}, "mode: must be one of add, replace"),
         ({"cron": "0 0 * * *", "list": "a", "codes": ["A"]}, "codes: unknown field"),
         ({"cron": "0 0 * * *", "list": "a", "source": "file:x", "id": 1}, "id: unknown field"),
         ({"cron": "0 0 * * *", "list": "a"}, "exactly one of codes and source"),
@@ -127,3 +133,12 @@ def test_a_request_keeps_the_fields_of_its_command() -> None:
     request = parse({"cron": "0 0 * * *", "list": "A", "source": "file:x", "format": {"encoding": "cp1252"}})
     assert request.fields() == {"list": "a", "source": "file:x", "format": {"encoding": "cp1252"}}
     assert str(request.cron) == "0 0 * * * (UTC)"
+
+
+def test_a_change_keeps_what_is_not_given() -> None:
+    """Options of the format are changed one by one; a group replaces a list."""
+    stored = {"cron": "@daily", "zone": "UTC", "list": "a", "source": "file:x", "format": {"column": 2, "sheet": "b"}}
+    assert merge(stored, {"cron": "@hourly", "format": {"column": 3}}) == {
+        **stored, "cron": "@hourly", "format": {"column": 3, "sheet": "b"}
+    }  # fmt: skip
+    assert merge(stored, {"group": "people"}) == {**{k: v for k, v in stored.items() if k != "list"}, "group": "people"}
