@@ -49,7 +49,7 @@ BEGIN
     EXECUTE format('REVOKE ALL ON %s FROM PUBLIC, %s', here, ours);
     EXECUTE format('GRANT USAGE ON SCHEMA public TO %s', ours);
     EXECUTE format('GRANT CONNECT ON %s TO %s', here, ours);
-    EXECUTE format('GRANT TEMPORARY ON %s TO coupons_importer, coupons_operator', here);  -- for staging files
+    EXECUTE format('GRANT TEMPORARY ON %s TO coupons_importer, coupons_operator, coupons_codes', here);  -- for staging files
     EXECUTE format('GRANT TEMPORARY ON %s TO coupons_preparer', here);  -- for a copy of the audience
     EXECUTE format('GRANT SELECT ON schema_migration, restore_guard TO %s', ours);  -- each process checks both
 END $$;
@@ -169,5 +169,6 @@ GRANT SELECT (sendout_id, number, state, lists) ON delivery TO coupons_auditor;
 
 -- The role for reading codes. It may also read the key of the hashes by which codes of deleted lists are recognized.
 GRANT SELECT ON coupon, duplicate_code, import_rejection, retired_code, retired_spelling, retired_code_key TO coupons_codes;
+GRANT SELECT ON upload_chunk, list_shapes TO coupons_codes;  -- to run an uploaded file dry
 
 COMMIT;

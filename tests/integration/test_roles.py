@@ -13,14 +13,17 @@ import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
 from coupons import topology
-from coupons.commands import ResumeSendout
+from coupons.commands import ImportCoupons, ResumeSendout
 from coupons.database import Connection, connect, open_pool
 from coupons.migrate import check_current
 from coupons.permission_errors import denial
 from coupons.settings import Settings
-from coupons.store import import_chunks, needs
+from coupons.sources import SourceLimits
+from coupons.states import ImportMode
+from coupons.store import import_chunks, needs, uploads
 from coupons.store.queries import Queries
 from producers.client import Publisher
+from producers.web.import_review import Reviewer
 from sandbox.rabbitmq import Broker
 from tests.db_roles import ROLES_SQL, Logins, logins_to
 from tests.factories import add_codes, add_group, add_list, prepare, save_message, start
@@ -64,6 +67,12 @@ sendouts.begin
 sendouts.interrupt
 sendout_views.resumable
 waits.exists waits.remove
+"""
+FOR_A_DRY_RUN = """
+    import_chunks.set_variants import_chunks.find_existing_by_merge import_chunks.find_existing_by_probe
+    import_chunks.find_retired import_chunks.find_repeated import_chunks.forget_existing
+    import_chunks.rejected_lines
+    import_chunks.dry_run_take_over import_chunks.dry_run_delete import_chunks.dry_run_replace
 """
 FOR_THE_CONSOLE = """
 imports.failed undo.undone
@@ -114,14 +123,12 @@ WORK = {
         import_chunks.dry_run_recipients list_shapes.of_list list_shapes.others list_shapes.codes
         """,
     "auditor": "invariants.*",
-    "web and codes": f"{FOR_THE_CONSOLE} lookup.* imports.next_rejections lists.list_duplicates",
-    "operator and codes": """
-        lookup.* imports.next_rejections
-        import_chunks.set_variants import_chunks.find_existing_by_merge import_chunks.find_existing_by_probe
-        import_chunks.find_retired import_chunks.find_repeated import_chunks.forget_existing
-        import_chunks.rejected_lines
-        import_chunks.dry_run_take_over import_chunks.dry_run_delete import_chunks.dry_run_replace
+    "web and codes": f"""
+        {FOR_THE_CONSOLE} lookup.* imports.next_rejections lists.list_duplicates {FOR_A_DRY_RUN} uploads.chunk
+        import_chunks.count_staged_rejections import_chunks.staged_rejections import_chunks.group_size
+        import_chunks.dry_run_recipients list_shapes.of_list list_shapes.others list_shapes.codes
         """,
+    "operator and codes": f"lookup.* imports.next_rejections {FOR_A_DRY_RUN}",
 }
 """The statements that each process runs: `module.name`, or `module.*` for all of a module."""
 
@@ -393,7 +400,7 @@ DENIED = {
     ],
     "codes": [
         *BEYOND_STOCK, *BEYOND_OWNERSHIP, *BEYOND_MAIL, *BEYOND_AUDIENCE, "SELECT id FROM sendout",
-        "SELECT address FROM delivery", "CREATE TEMP TABLE mine ()",
+        "SELECT address FROM delivery",
     ],
 }  # fmt: skip
 """Statements that each role is denied, besides those of the owner. `{{}}` is an empty object or array."""
@@ -439,6 +446,25 @@ async def test_statistics_do_not_expose_codes(logins: Logins, connection: Connec
     for roles, count in (("web", 0), ("preparer", 0), ("web and codes", 1)):
         async with connect(await login(logins, roles)) as own:
             assert await own.fetchval(query) == count
+
+
+@pytest.mark.parametrize(("roles", "removed"), [("web", None), ("web and codes", 3)])
+async def test_only_a_console_that_may_read_codes_runs_an_upload_dry(
+    logins: Logins, connection: Connection, roles: str, removed: int | None
+) -> None:
+    """Another one reports that the numbers are unknown, and the worker counts."""
+    await add_list(connection, "spring-10", 3)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"NEW-1"
+
+    upload = await uploads.store(connection, "codes.txt", pieces(), max_bytes=10)
+    command = ImportCoupons(list="spring-10", mode=ImportMode.REPLACE, source=f"upload:{upload.id}")
+    async with open_pool(await login(logins, roles), size=2) as pool:
+        limits = SourceLimits.from_settings(Settings(_env_file=None))
+        review = await Reviewer(pool=pool, limits=limits, max_lines=10).review(command)
+    assert (review.report.counts.removed if review.report else None) == removed
+    assert ("may not read" in review.unknown) == (removed is None)
 
 
 async def test_other_logins_cannot_connect(logins: Logins) -> None:

@@ -56,3 +56,13 @@ def test_the_labels_are_those_of_the_forms(label: str) -> None:
 def test_a_reason_names_the_field_instead_of_the_option(text: str, shown: str) -> None:
     """Other text stays."""
     assert for_console(text) == shown
+
+
+def test_wide_tables_scroll_within_a_narrow_page() -> None:
+    """A box that scrolls contains its hidden headings, and no reason is one unwrapped line: nothing widens the page."""
+    css = files("producers.web").joinpath("static/console.css").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"^([^{}@]+?) \{([^{}]*)\}", css, re.MULTILINE))
+    assert "position: relative" in rules[".scroll"]
+    assert "overflow-x: auto" in rules[".scroll"]
+    assert "nowrap" not in rules["td small"]
+    assert "display: block" in rules[":is(th, td) small"]
