@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from coupons.files.codes import violation
 from coupons.files.decoding import FileError, concerning
 from coupons.files.format import FileFormat, describe_columns, find_column, looks_like_header, same_name
-from coupons.files.header_names import NameKind, code_name, is_other_name, name_key
+from coupons.files.header_names import NameKind, code_name, has_code_word, is_other_name, name_key
 from coupons.files.layout import HeadRow, Opening, count_titles
 from coupons.files.not_codes import is_address, is_missing, is_total
 from coupons.files.notices import quoted_name
@@ -167,14 +167,28 @@ def _named_column(header: Sequence[str], rest: Sequence[HeadRow], file_format: F
         return find_column(header, file_format.column, frozenset())
     for kind in (NameKind.STRONG, NameKind.WEAK):
         found = [index for index, cell in enumerate(header) if code_name(cell) is kind]
-        if len(found) == 1:
+        if len(found) == 1 and not (rivals := _rivals(header, rest, found[0])):
             return found[0]
+        if len(found) == 1:
+            numbers = ", ".join(str(each + 1) for each in [*found, *rivals])
+            raise FileError(f"columns {numbers} may all hold the codes: specify one of them with --column")
         able = [index for index in found if _can_hold_codes(_values(rest, index))]
         if len(able) == 1:
             return able[0]
         if found and kind is NameKind.STRONG:
             raise FileError(f"ambiguous column name ({', '.join(str(each + 1) for each in found)}): use its number")
     return None
+
+
+def _rivals(header: Sequence[str], rest: Sequence[HeadRow], column: int) -> list[int]:
+    """Other columns that may hold the codes if the one with a known name has serial numbers, such as Activation Key."""
+    if not name_key(header[column]).startswith("seri"):
+        return []
+    return [
+        index
+        for index, cell in enumerate(header)
+        if index != column and has_code_word(cell) and _can_hold_codes(_values(rest, index))
+    ]
 
 
 def _only_code_column(row: HeadRow, rest: Sequence[HeadRow], file_format: FileFormat) -> int:

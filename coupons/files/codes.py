@@ -48,8 +48,8 @@ class CheckedCodes:
 # spreadsheets are shorter. It excludes what may be a total: "Total 500", "500 codes".
 _WORD = "[A-Za-z0-9ÄÖÜäöüß_-]+"
 _PLAIN = re.compile(
-    r"[A-Z0-9_-]{1,200}|[A-Za-z0-9_]{1,200}"
-    rf"|(?=.{{8,200}}\Z)(?![Ww]{{3}}\.|\d+ [a-z]|-+ |(?:{TOTAL_WORDS})[ /.])"
+    r"[_-]{0,9}[A-Z0-9][A-Z0-9_-]{0,190}|_{0,9}[A-Za-z0-9][A-Za-z0-9_]{0,190}"
+    rf"|(?=.{{8,200}}\Z)(?![-_ ./]*\Z)(?![Ww]{{3}}\.|\d+ [a-z]|-+ |(?:{TOTAL_WORDS})[ /.])"
     rf"{_WORD}(?:[ ./]{_WORD})*"
 )
 
@@ -73,6 +73,10 @@ _URL = re.compile(r"://|^(?:www\.|mailto:)", re.IGNORECASE).search
 _PLACEHOLDER = re.compile(
     r"\{\{|\}\}|\{%|%\}|\{#|\$\{|<%|%%.+%%|\[\[.+\]\]|\*\|.+\|\*"  # Jinja, shells, ERB, AMPscript, wikis, Mailchimp
 ).search
+
+
+_LINE = re.compile(r"[-_=+*~#|.:/\\<>\s\u2010-\u2015\u2022\u2500-\u257f]+").fullmatch
+"""Underlines and borders of tables, such as `|-----|` and `====`. They have no letter and no digit."""
 
 
 def fold(code: str) -> str:
@@ -207,7 +211,7 @@ class CodeChecker:
             return Reason.HEADER
         if is_total(text):
             return Reason.TOTAL
-        if " # " in text or (self._rules.has_comments and text.startswith("#")):
+        if " # " in text or (self._rules.has_comments and text.startswith("#")) or _LINE(text):
             return Reason.COMMENT
         return None
 

@@ -63,7 +63,8 @@ _WORDS = {
         ale tarjous slevov/y/e/a slev/a/y kedvezmeny reducere indirim promosyon скидки скидка εκπτωσησ 割引 折扣 할인
         cheque/s achat podarunkow/y/e tegoed waarde shop vorteil/s treue loyalty fidelite fidelidad fedelta card/s kort
         karte/n karty tickets ticket of the de del della dei di du des das do da dos d l la le les el los il en et und
-        and or von van der den die het your my our list/e/a export new all customer gutschein/s coupons aktions""",
+        and or von van der den die het your my our list/e/a export new all customer gutschein/s coupons aktions
+        claim/s""",
 }
 _ROW_IDS = ("id", "ids")  # the number of a row in a database
 _PARTS: dict[str, _Part] = {}
@@ -145,6 +146,12 @@ def _name_kind(parts: _Part) -> NameKind:
     if _Part.WEAK in parts or parts == _Part.NUMBER | _Part.OTHER:
         return NameKind.WEAK
     return NameKind.STRONG if parts & (_Part.CODE | _Part.COUPON) else NameKind.NONE
+
+
+def has_code_word(cell: str) -> bool:
+    """Whether a word of the name is one for a code or a key, whatever the other words are. `ID` is not."""
+    words = (_PARTS.get(name_key(word), _Part(0)) for word in re.split(r"[\W_]+", cell) if name_key(word) != "id")
+    return any(part & (_Part.CODE | _Part.COUPON | _Part.WEAK) for part in words)
 
 
 def known_words() -> list[str]:
