@@ -104,7 +104,8 @@ def _write_whole(spool: io.FileIO, piece: bytes) -> None:
 
 
 def _only_file(archive: ZipFile, name: str) -> ZipInfo:
-    files = [each for each in archive.infolist() if not each.is_dir() and not _is_clutter(each.filename)]
+    # is_dir() fails for an empty name
+    files = [each for each in archive.infolist() if not each.filename.endswith("/") and not _is_clutter(each.filename)]
     if len(files) != 1:
         raise SourceError(f"{name} is a zip with {len(files) or 'no'} files: it must contain exactly one")
     [file] = files
