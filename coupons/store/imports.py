@@ -21,7 +21,7 @@ from coupons.files.rejections import Reason, Rejected, describe, parse_reason
 from coupons.import_progress import NOTHING_READ, Published
 from coupons.paging import UnknownCursor
 from coupons.states import ImportMode, ImportPhase, ImportState, TargetKind
-from coupons.store import groups, lists, undo, uploads
+from coupons.store import groups, inbox, lists, undo, uploads
 from coupons.store.heartbeats import STALLED_SECONDS, describe_stall
 from coupons.store.queries import Queries
 from coupons.store.undo import Undone
@@ -229,24 +229,30 @@ class Changes:
 async def retry_command(connection: Connection, import_id: UUID, changes: Changes, *, new_id: UUID) -> ImportCoupons:
     """The command that repeats a failed import with the changed options, from the same upload or source.
 
+    The format stays, except for the changes. A permission of the failed import does not stay, because it was given for
+    other numbers. A repeated command is returned unchecked, because its import may have deleted the upload.
+
     Raises:
-        Conflict: the import does not exist, has not failed, or its upload is deleted.
+        Conflict: the import does not exist, has not failed, its list is deleted, or its upload is deleted.
         InvalidCommand: the changed format is invalid.
     """
     row = await connection.fetchrow(SQL.failed, import_id)
     if row is None:
         found = await get(connection, import_id)
         raise Conflict(f"import {import_id} is {found.state}: only a failed import can be retried")
-    if reason := await _why_not_retried(connection, row):
+    if reason := _why_never_retried(row):
         raise Conflict(reason)
     try:
-        return ImportCoupons(
+        command = ImportCoupons(
             id=new_id, list=row["list"], group=row["group"], mode=row["mode"], source=row["source"],
             format=Format.model_validate({**row["format"], **changes.format}),
-            confirmed=changes.confirmed, allow_empty=changes.allow_empty or row["allow_empty"],
+            confirmed=changes.confirmed, allow_empty=changes.allow_empty,
         )  # fmt: skip
     except ValidationError as error:
         raise InvalidCommand(reasons_of(error)) from None
+    if not await inbox.is_repeated(connection, command) and (reason := await _why_not_retried(connection, row)):
+        raise Conflict(reason)
+    return command
 
 
 async def can_be_retried(connection: Connection, import_id: UUID) -> bool:
@@ -255,10 +261,21 @@ async def can_be_retried(connection: Connection, import_id: UUID) -> bool:
     return row is not None and row["total_bytes"] != 0 and await _why_not_retried(connection, row) is None
 
 
-async def _why_not_retried(connection: Connection, failed: asyncpg.Record) -> str | None:
-    """Why the file of a failed import cannot be read again, or None."""
+def _why_never_retried(failed: asyncpg.Record) -> str | None:
+    """Why a failed import has nothing that can be read again, or no list, or None."""
+    if undone := undo.parse_source(failed["source"]):
+        return f"import {failed['id']} is an undo: repeat it with `coupons import undo {undone}`"
     if INLINE in failed["format"]:
         return f"import {failed['id']} has no file that can be read again: publish a new command"
+    if failed["is_gone"]:
+        return f"the list of import {failed['id']} is deleted"
+    return None
+
+
+async def _why_not_retried(connection: Connection, failed: asyncpg.Record) -> str | None:
+    """Why the file of a failed import cannot be read again, or None."""
+    if reason := _why_never_retried(failed):
+        return reason
     upload_id = uploads.parse_source(failed["source"])
     if upload_id is None or await uploads.find(connection, upload_id):
         return None
@@ -436,7 +453,7 @@ async def _end(connection: Connection, job: LeasedImport, state: ImportState, re
             raise LeaseLost(f"import {job.id}")
         await log_event(connection, job.id, f"{state}: {reason}" if reason else state)
         if state is ImportState.FAILED:
-            await _keep_upload(connection, job.source)
+            await _keep_upload(connection, job)
             await groups.delete_if_unused(connection, job.id)
         else:
             await _delete_upload(connection, job.source)
@@ -447,8 +464,11 @@ async def _delete_upload(connection: Connection, source: str) -> None:
         await uploads.delete(connection, upload_id)
 
 
-async def _keep_upload(connection: Connection, source: str) -> None:
-    if upload_id := uploads.parse_source(source):
+async def _keep_upload(connection: Connection, job: LeasedImport) -> None:
+    """Keep the upload of a failed import for a retry. The codes of a command are deleted: no retry can use them."""
+    if INLINE in job.format:
+        await _delete_upload(connection, job.source)
+    elif upload_id := uploads.parse_source(job.source):
         await uploads.keep(connection, upload_id)
 
 
@@ -490,7 +510,8 @@ async def cancel(connection: Connection, import_id: UUID) -> None:
             found = await get(connection, import_id)
             raise Conflict(f"import {import_id} is already {found.state}")
         await log_event(connection, import_id, "cancelled by an operator")
-        await _delete_upload(connection, source)
+        if upload_id := uploads.parse_source(source):
+            await uploads.delete_unless_kept(connection, upload_id)
         await groups.delete_if_unused(connection, import_id)
 
 

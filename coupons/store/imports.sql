@@ -16,7 +16,8 @@ INSERT INTO recipient_group (name) VALUES ($1)
 ON CONFLICT (name) DO UPDATE SET attributes = recipient_group.attributes WHERE false;
 
 -- failed: what a retry of the failed import $1 repeats; no row if it has not failed
-SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, j.source, j.format, j.allow_empty, j.total_bytes
+SELECT j.id, l.name AS list, j.group_name AS "group", j.mode, j.source, j.format, j.total_bytes,
+       l.deleted_at IS NOT NULL AS is_gone
 FROM import_job j LEFT JOIN coupon_list l ON l.id = j.list_id
 WHERE j.id = $1 AND j.state = 'failed';
 

@@ -23,8 +23,8 @@ async def accept(connection: Connection, command: Command) -> bool:
     return is_new or not await is_repeated(connection, command)
 
 
-async def is_repeated(connection: Connection, command: Command) -> bool:
-    """Return whether this command was accepted before.
+async def is_repeated(connection: Connection, command: Command, *variants: Command) -> bool:
+    """Return whether this command, or a variant of it with the same id, was accepted before.
 
     Raises:
         Conflict: the id belongs to a command with other content, or this command was rejected before.
@@ -32,7 +32,7 @@ async def is_repeated(connection: Connection, command: Command) -> bool:
     known = await connection.fetchrow(SQL.known, command.id)
     if known is None:
         return False
-    if (known["type"], known["digest"]) != (command.type, command.digest()):
+    if (known["type"], known["digest"]) not in [(each.type, each.digest()) for each in (command, *variants)]:
         raise Conflict(f"id {command.id} belongs to another command")
     if known["rejection_reason"]:
         raise Conflict(known["rejection_reason"])

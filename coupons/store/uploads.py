@@ -82,6 +82,11 @@ async def delete(connection: Connection, upload_id: UUID) -> None:
     await connection.execute(SQL.delete, upload_id)
 
 
+async def delete_unless_kept(connection: Connection, upload_id: UUID) -> None:
+    """Delete an upload, unless an unfinished import needs it, or it is kept because another import of it has failed."""
+    await connection.execute(SQL.delete_unless_kept, upload_id)
+
+
 async def keep(connection: Connection, upload_id: UUID) -> None:
     """Keep the upload of a failed import for KEPT_HOURS, so that the import can be retried with another format."""
     await connection.execute(SQL.keep, upload_id, KEPT_HOURS * 3_600.0)

@@ -17,6 +17,10 @@ SELECT data FROM upload_chunk WHERE upload_id = $1 AND number = $2;
 DELETE FROM upload u WHERE id = $1
 AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
 
+-- delete_unless_kept: delete an upload, unless an unfinished import needs it or it is kept for a retry
+DELETE FROM upload u WHERE id = $1 AND expires_at IS NULL
+AND NOT EXISTS (SELECT FROM import_job j WHERE j.source = 'upload:' || u.id AND j.finished_at IS NULL);
+
 -- keep: keep the upload of a failed import for $2 seconds
 UPDATE upload SET expires_at = now() + make_interval(secs => $2) WHERE id = $1;
 

@@ -60,12 +60,14 @@ async def _upload_id(file: BinaryIO, id_: UUID | None) -> UUID:
 async def _is_known(connection: "Connection", command: "ImportCoupons", file: BinaryIO | str) -> bool:
     """Return whether the command was already accepted. Raises Conflict if another command has its id.
 
-    The content of a pipe cannot be compared with that of the accepted command.
+    An operator may have confirmed it only then, or only now. The content of a pipe cannot be compared with that of the
+    accepted command.
     """
     from coupons.store import inbox
 
     if isinstance(file, str) or can_be_read_again(file):
-        return await inbox.is_repeated(connection, command)
+        variants = [command.model_copy(update={"confirmed": confirmed}) for confirmed in (False, True)]
+        return await inbox.is_repeated(connection, *variants)
     return await inbox.is_known(connection, command.id)
 
 

@@ -12,7 +12,7 @@ from coupons.import_progress import ImportProgress
 from coupons.settings import Settings
 from coupons.sources import SourceLimits
 from coupons.states import ImportMode
-from coupons.store import groups, imports, lists, uploads
+from coupons.store import groups, imports, inbox, lists, uploads
 from coupons.store.imports import Changes
 from tests.factories import add_codes, add_group, add_list, claimed
 from tests.integration.test_imports import Killed, codes_of, run_worker, start_import
@@ -257,6 +257,43 @@ async def test_a_failed_upload_is_kept_for_a_day(connection: Connection, pool: P
     assert await connection.fetchval("SELECT count(*) FROM upload_chunk") == 0
 
 
+async def test_a_cancelled_retry_keeps_the_file(connection: Connection, pool: Pool) -> None:
+    """The failed import can be retried again."""
+    await add_list(connection, "a")
+    failed = await fail(connection, pool)
+    for _ in range(2):
+        command = await imports.retry_command(connection, failed, Changes({"encoding": "cp1252"}), new_id=uuid4())
+        await imports.create(connection, command)
+        await imports.cancel(connection, command.id)
+    assert await imports.can_be_retried(connection, failed)
+
+
+async def test_a_repeated_retry_is_the_same_import(connection: Connection, pool: Pool) -> None:
+    """Also after the first one has imported the file, which deletes it."""
+    await add_list(connection, "a")
+    failed = await fail(connection, pool)
+    changes = Changes({"encoding": "cp1252"})
+    command = await imports.retry_command(connection, failed, changes, new_id=uuid4())
+    async with connection.transaction():
+        assert await inbox.accept(connection, command)
+        await imports.create(connection, command)
+    assert (await run_worker(connection, pool, command.id)).state == "finished"
+    assert await imports.retry_command(connection, failed, changes, new_id=command.id) == command
+
+
+async def test_a_retry_needs_its_permissions_and_its_list(connection: Connection, pool: Pool) -> None:
+    """A permission was given for other numbers. A new list with the same name is another list."""
+    await add_list(connection, "a")
+    failed = await fail(connection, pool)
+    await connection.execute("UPDATE import_job SET confirmed = true, allow_empty = true")
+    command = await imports.retry_command(connection, failed, Changes({}), new_id=uuid4())
+    assert (command.confirmed, command.allow_empty) == (False, False)
+    await connection.execute("UPDATE coupon_list SET deleted_at = now(), archived_at = now()")
+    with pytest.raises(Conflict, match=f"the list of import {failed} is deleted"):
+        await imports.retry_command(connection, failed, Changes({}), new_id=uuid4())
+    assert not await imports.can_be_retried(connection, failed)
+
+
 async def test_a_retry_keeps_the_mode_and_can_confirm(connection: Connection, pool: Pool) -> None:
     """An import that was refused because of its numbers is retried with a confirmation, without another upload."""
     await add_list(connection, "a", FIVE)
@@ -276,6 +313,10 @@ async def test_an_impossible_retry_has_one_clear_reason(connection: Connection, 
         await imports.retry_command(connection, failed, Changes({"column": 2}), new_id=uuid4())
     with pytest.raises(Conflict, match="there is no import"):
         await imports.retry_command(connection, uuid4(), Changes({}), new_id=uuid4())
+    source = f"import:{failed}"
+    await connection.execute("UPDATE import_job SET mode = 'undo', source = $2 WHERE id = $1", failed, source)
+    with pytest.raises(Conflict, match=f"is an undo: repeat it with `coupons import undo {failed}`"):
+        await imports.retry_command(connection, failed, Changes({}), new_id=uuid4())
     inline = await add_codes(connection, "a", ["X-1"])
     await connection.execute("UPDATE import_job SET state = 'failed' WHERE id = $1", inline)
     with pytest.raises(Conflict, match="has no file that can be read again"):
