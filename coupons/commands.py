@@ -21,6 +21,8 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -34,6 +36,8 @@ from coupons.attributes import (
     is_attribute_name,
 )
 from coupons.errors import UserError
+from coupons.files.conditions import parse_condition
+from coupons.files.decoding import FileError
 from coupons.files.format import FileFormat, is_encoding
 from coupons.names import parse_name
 from coupons.states import ImportMode
@@ -111,8 +115,27 @@ def _printable(text: str) -> str:
 
 def _encoding(text: str) -> str:
     if not is_encoding(text):
-        raise ValueError("unknown encoding")
+        raise ValueError("unknown encoding; examples: cp1252, iso-8859-2, utf-16")
     return text
+
+
+def _condition(text: str) -> str:
+    """Check a condition on rows before the import is accepted."""
+    try:
+        parse_condition(text)
+    except FileError:
+        raise ValueError("not a condition: write COLUMN=VALUE or COLUMN!=VALUE") from None
+    return text
+
+
+def _name_or_number(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One error for the two types that are allowed."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            f"must be a name of at most 200 printable characters, or a number from 1 to {MAX_COLUMN}"
+        ) from None
 
 
 def _separator(text: str) -> str:
@@ -169,6 +192,11 @@ Email = Annotated[str, AfterValidator(_address)]
 Source = Annotated[str, Field(max_length=2_000), AfterValidator(_printable), AfterValidator(_source)]
 Code = Annotated[str, AfterValidator(_unicode)]
 FormatText = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+Condition = Annotated[FormatText, AfterValidator(_condition)]
+ColumnChoice = Annotated[
+    Annotated[str, Field(max_length=200), AfterValidator(_printable)] | Annotated[int, Field(ge=1, le=MAX_COLUMN)],
+    WrapValidator(_name_or_number),
+]
 Attribute = Annotated[str, Field(max_length=MAX_ATTRIBUTE_NAME), AfterValidator(_attribute)]
 StartAt = Annotated[AwareDatetime, AfterValidator(_start)]
 PerHour = Annotated[int, Field(ge=1, le=MAX_PER_HOUR)]
@@ -210,24 +238,20 @@ class Format(_Frozen):
     encoding: Annotated[str, Field(max_length=40), AfterValidator(_printable), AfterValidator(_encoding)] = Field(
         "utf-8", description="Text encoding: the name of a Python codec"
     )
-    column: (
-        Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-        | Annotated[int, Field(ge=1, le=MAX_COLUMN)]
-        | None
-    ) = Field(None, description="Column of the codes or addresses: its name or its number, counted from 1")
+    column: ColumnChoice | None = Field(
+        None, description="Column of the codes or addresses: its name or its number, counted from 1"
+    )
     header: bool | None = Field(None, description="Whether the first line of a csv file names the columns")
-    sheet: (
-        Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-        | Annotated[int, Field(ge=1, le=MAX_COLUMN)]
-        | None
-    ) = Field(None, description="Sheet of a spreadsheet: its name or its number, counted from 1; default: the first")
+    sheet: ColumnChoice | None = Field(
+        None, description="Sheet of a spreadsheet: its name or its number, counted from 1; default: the first"
+    )
     skip_lines: Annotated[int, Field(ge=0, le=MAX_SKIPPED)] = Field(
         0, description="Number of lines before the table, or before the first code, that are not read"
     )
     columns: Annotated[tuple[FormatText, ...], Field(max_length=MAX_CHOSEN), _items(MAX_CHOSEN)] = Field(
         (), description="Columns of a group's file that become attributes: Name, or Name=attribute; default: all"
     )
-    where: Annotated[tuple[FormatText, ...], Field(max_length=MAX_CONDITIONS), _items(MAX_CONDITIONS)] = Field(
+    where: Annotated[tuple[Condition, ...], Field(max_length=MAX_CONDITIONS), _items(MAX_CONDITIONS)] = Field(
         (), description="Import only the rows that meet all conditions: Column=value or Column!=value"
     )
     allow_lookalikes: bool = Field(
@@ -238,6 +262,8 @@ class Format(_Frozen):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         self.as_file_format()  # raises FileError, a ValueError: a txt file with columns
+        if self.force_encoding and self.encoding == "utf-8":
+            raise ValueError("force_encoding needs an encoding other than utf-8")
         return self
 
     def as_file_format(self) -> FileFormat:
@@ -320,6 +346,15 @@ class ImportCoupons(_Command):
             raise ValueError("mode undo and a source import:ID need each other")
         if scheme == "import" and not _is_id(undone):
             raise ValueError("an import source has the form import:<id>, where the id is a UUID")
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_idle_option(self) -> Self:
+        """An option that would have no effect is a mistake."""
+        if self.list is not None and self.format.columns:
+            raise ValueError("format.columns needs a group: codes have no attributes")
+        if self.group is not None and self.format.allow_lookalikes:
+            raise ValueError("format.allow_lookalikes needs a list: only codes are checked for look-alikes")
         return self
 
     @model_validator(mode="after")

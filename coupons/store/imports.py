@@ -219,11 +219,15 @@ async def get_list_target(connection: Connection, name: str) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a retry changes: fields of the format, and what an operator has confirmed."""
+    """What a retry changes: fields of the format, and what an operator has confirmed.
+
+    With `reset`, the format has only these fields, and everything else is detected.
+    """
 
     format: Mapping[str, Any]
     confirmed: bool = False
     allow_empty: bool = False
+    reset: bool = False
 
 
 async def retry_command(connection: Connection, import_id: UUID, changes: Changes, *, new_id: UUID) -> ImportCoupons:
@@ -245,7 +249,7 @@ async def retry_command(connection: Connection, import_id: UUID, changes: Change
     try:
         command = ImportCoupons(
             id=new_id, list=row["list"], group=row["group"], mode=row["mode"], source=row["source"],
-            format=Format.model_validate({**row["format"], **changes.format}),
+            format=Format.model_validate({**({} if changes.reset else row["format"]), **changes.format}),
             confirmed=changes.confirmed, allow_empty=changes.allow_empty,
         )  # fmt: skip
     except ValidationError as error:

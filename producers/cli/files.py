@@ -55,7 +55,7 @@ _FORMAT_OPTIONS = (
     click.option("--column", help="Column that holds the codes or addresses: name or 1-based number."
                  "  [default: detected]"),
     click.option("--sheet", help="Sheet of a spreadsheet: name or 1-based number.  [default: the first]"),
-    click.option("--skip-lines", type=click.IntRange(0), metavar="N", help="Do not read the first N lines."),
+    click.option("--skip-lines", type=click.IntRange(0, 1_000), metavar="N", help="Do not read the first N lines."),
     click.option("--columns", multiple=True, callback=_columns, metavar="A,B=NAME", help="Only these columns of"
                  " recipients become attributes; B=NAME renames column B.  [default: all]"),
     click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Import only rows with this value (or"

@@ -1,5 +1,6 @@
 """`coupons import`: imports codes into a list, or recipients into a group, and the commands about imports."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from uuid import UUID
 
@@ -38,14 +39,14 @@ allow_empty_option = click.option(
 )
 
 
-def follow_options(command: Any) -> Any:
+def follow_options(command: Any, *, rejected_needs: str = "--wait") -> Any:
     """Add the options of commands that start an import and may follow it."""
     for option in reversed((
         click.option("--wait", is_flag=True, help="Wait until the import finishes, with a progress bar."),
         timeout_option,
         click.option(
             "--rejected", metavar="OUTPUT", type=click.File("w", encoding="utf-8", lazy=True),
-            help="Write rejected lines to this CSV, to fix and import again. Needs --wait or --dry-run.",
+            help=f"Write rejected lines to this CSV, to fix and import again. Needs {rejected_needs}.",
         ),
         click.option(
             "--id", "id_", type=click.UUID,
@@ -75,7 +76,7 @@ def import_options(command: Any) -> Any:
             " although most lines are rejected.",
         ),
         allow_empty_option,
-        follow_options,
+        partial(follow_options, rejected_needs="--wait or --dry-run"),
         format_options,
     )):  # fmt: skip
         command = option(command)
@@ -130,6 +131,7 @@ async def run_import(
 ) -> int | None:  # fmt: skip
     """Import into a list or a group as the options say, and return the exit code."""
     check_timeout(timeout_seconds, wait=wait)
+    check_idle_options(format_, is_list=list_ is not None, mode=mode, allow_empty=allow_empty)
     if rejected and not (wait or dry_run):
         raise click.UsageError("--rejected needs --wait or --dry-run")
     if dry_run:
@@ -153,6 +155,16 @@ async def run_import(
     return await finish_import(
         import_id, wait=wait, timeout_seconds=timeout_seconds, rejected=rejected, json_output=json_output
     )
+
+
+def check_idle_options(format_: "Format", *, is_list: bool, mode: ImportMode, allow_empty: bool) -> None:
+    """Refuse an option that would have no effect. Raises click.UsageError."""
+    if is_list and format_.columns:
+        raise click.UsageError("--columns needs --group: codes have no attributes")
+    if not is_list and format_.allow_lookalikes:
+        raise click.UsageError("--allow-lookalikes needs --list: only codes are checked for look-alikes")
+    if allow_empty and mode != ImportMode.REPLACE:
+        raise click.UsageError("--allow-empty needs --mode replace")
 
 
 async def finish_import(

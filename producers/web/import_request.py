@@ -26,6 +26,7 @@ class _Body(_Id):
     format: Format = Format()
     confirmed: bool = False
     allow_empty: bool = False
+    reset_format: bool = False
 
 
 def parse_json(body: bytes) -> tuple[UUID, Changes]:
@@ -60,7 +61,9 @@ def parse_id(fields: Mapping[str, str]) -> UUID:
 
 
 def _changes(body: _Body) -> tuple[UUID, Changes]:
-    return body.id, Changes(body.format.model_dump(exclude_unset=True), body.confirmed, body.allow_empty)
+    return body.id, Changes(
+        body.format.model_dump(exclude_unset=True), body.confirmed, body.allow_empty, body.reset_format
+    )
 
 
 @contextmanager

@@ -47,6 +47,8 @@ def test_a_terminal_is_asked_before_an_undo(open_shop: Shop) -> None:
     """The question has the numbers."""
     open_shop.coupons("list", "create", "asked")
     done = open_shop.import_codes("asked", codes("ASKED", 4), "--json").json
+    numbers = "take back: at most 4 codes that it added to asked, if still available\n"
+    assert open_shop.coupons("import", "undo", done["id"], "--dry-run").out == numbers
     result = open_shop.on_terminal("import", "undo", done["id"], typed="n\n")
     assert result.code == FAILED
     assert "take back: at most 4 codes that it added to asked, if still available" in result.err
@@ -118,6 +120,20 @@ def test_one_command_imports_codes_and_recipients(open_shop: Shop) -> None:
     undone = open_shop.coupons("import", "undo", done["id"], "--wait", "--json", code=REJECTED_LINES).json
     reason = "not undone: 1 removed since, or updated by a later import (undo that first)"
     assert (undone["removed"], undone["notices"][1:]) == (0, [reason])
+
+
+def test_an_option_without_effect_is_refused(open_shop: Shop) -> None:
+    """One line names what it needs. Nothing is uploaded."""
+    file = open_shop.file("idle.csv", "email\nada@example.org\n")
+    for arguments, reason in (
+        (("--list", "idle", "--columns", "a"), "--columns needs --group"),
+        (("--group", "idle", "--allow-lookalikes"), "--allow-lookalikes needs --list"),
+        (("--list", "idle", "--allow-empty"), "--allow-empty needs --mode replace"),
+        (("--list", "idle", "--skip-lines", "5000"), "5000 is not in the range 0<=x<=1000"),
+    ):
+        assert reason in open_shop.coupons("import", file, *arguments, code=WRONG_USAGE).err
+    forced = open_shop.coupons("import", file, "--group", "idle", "--force-encoding", code=FAILED)
+    assert "force_encoding needs an encoding" in forced.err
 
 
 def test_a_file_may_be_named_like_a_command(open_shop: Shop) -> None:

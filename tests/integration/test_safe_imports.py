@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from coupons import import_engine
-from coupons.commands import InvalidCommand
+from coupons.commands import Format, InvalidCommand
 from coupons.database import Connection, Pool
 from coupons.errors import Conflict, LeaseLost
 from coupons.import_progress import ImportProgress
@@ -303,6 +303,15 @@ async def test_a_retry_keeps_the_mode_and_can_confirm(connection: Connection, po
     await imports.create(connection, command)
     found = await run_worker(connection, pool, command.id)
     assert (found.state, found.added, found.removed, found.rejected) == ("finished", 1, 5, 2)
+
+
+async def test_a_retry_can_drop_the_format(connection: Connection, pool: Pool) -> None:
+    """Then everything that it does not set is detected again."""
+    await add_list(connection, "a")
+    failed = await fail(connection, pool)
+    changes = Changes({"encoding": "cp1252"}, reset=True)
+    command = await imports.retry_command(connection, failed, changes, new_id=uuid4())
+    assert command.format == Format(encoding="cp1252")
 
 
 async def test_an_impossible_retry_has_one_clear_reason(connection: Connection, pool: Pool) -> None:

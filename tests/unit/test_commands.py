@@ -127,6 +127,29 @@ def test_a_reason_is_in_our_own_words(changes: dict[str, Any], reason: str) -> N
     assert found.endswith(reason)
 
 
+_NAME_OR_NUMBER = "must be a name of at most 200 printable characters, or a number from 1 to 10000"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": {"sheet": 0}}, f"format.sheet: {_NAME_OR_NUMBER}"),
+        ({"format": {"column": "a\nb"}}, f"format.column: {_NAME_OR_NUMBER}"),
+        ({"format": {"where": ["x"]}}, "format.where.0: not a condition: write COLUMN=VALUE or COLUMN!=VALUE"),
+        ({"format": {"force_encoding": True}}, "format: force_encoding needs an encoding other than utf-8"),
+        ({"format": {"encoding": "y"}}, "format.encoding: unknown encoding; examples: cp1252, iso-8859-2, utf-16"),
+        ({"format": {"columns": ["a"]}}, "format.columns needs a group: codes have no attributes"),
+        (
+            {"list": None, "group": "g", "format": {"allow_lookalikes": True}},
+            "format.allow_lookalikes needs a list: only codes are checked for look-alikes",
+        ),
+    ],
+)
+def test_an_option_of_an_import_that_is_wrong_or_idle_has_one_reason(changes: dict[str, Any], reason: str) -> None:
+    """The reason names the field and what it needs."""
+    assert reasons_for({"type": "import", "id": ID, "list": "a", "source": "file:///x"} | changes) == [reason]
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'"' + b"x" * MAX_COMMAND_BYTES + b'"'])
 def test_other_bytes_are_rejected(body: bytes) -> None:
     """The decoder raises only InvalidCommand for bytes that are not a command."""
