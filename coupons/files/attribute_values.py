@@ -7,6 +7,7 @@ kept: 's-Hertogenbosch is a city. So are quotes, because a text may begin and en
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 
 from coupons.attributes import MAX_ATTRIBUTE_CHARS
 
@@ -49,7 +50,7 @@ class Values:
         """
         values = list(map(str.strip, cells))
         text = "".join(values)
-        if self.are_wrapped and ("'" in text or '="' in text):
+        if self.are_wrapped and ("'" in text or '="' in text) and any(map(str.startswith, values, repeat(("'", "=")))):
             unwrapped = [_unwrap(value) for value in values]
             self._unwrapped += sum(map(str.__ne__, unwrapped, values))
             values = unwrapped

@@ -31,7 +31,7 @@ from coupons.files.decoding import FileError, Lines, concerning
 from coupons.files.format import FileFormat, normalized_header
 from coupons.files.layout import HeadRow, Opening, count_titles, cut_head
 from coupons.files.notices import limit_notices
-from coupons.files.rejections import Reason, Rejected, cell_text, reject
+from coupons.files.rejections import Reason, Rejected, cell_text, shown_text
 from coupons.sheets import CONVERTED
 
 __all__ = ["EMAIL", "CheckedRecipients", "RecipientReader"]
@@ -225,8 +225,10 @@ def _detect_kind(head: Sequence[str], file_format: FileFormat) -> FileFormat:
 def _list_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat, line: int) -> _Plan:
     if file_format.columns:
         raise FileError("a list of addresses has no columns: omit --columns")
+    if _are_numbered([row.cells[0] for row in body]):
+        raise FileError("the lines are numbered without a blank behind the number: remove the numbers")
     has_names = any(split_line(row.cells[0]).name for row in body)
-    unknown = header[0] and not is_address_name(header[0])
+    unknown = header[0] and file_format.header is None and not is_address_name(header[0])
     return _Plan(
         address=0,
         names=[NAME] if has_names else [],
@@ -236,6 +238,11 @@ def _list_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: File
         first=_first_address(row.cells[0] for row in body),
         is_list=True,
     )
+
+
+def _are_numbered(lines: Sequence[str]) -> bool:
+    """Whether at least three lines are `1.ada@example.org`, `2.bob@example.org` …, which are valid addresses."""
+    return len(lines) > 2 and all(line.lstrip().startswith(f"{number}.") for number, line in enumerate(lines, 1))
 
 
 def _table_plan(header: Sequence[str], body: Sequence[HeadRow], file_format: FileFormat, line: int) -> _Plan:
@@ -379,9 +386,9 @@ def _has_damage(attributes: Sequence[str]) -> bool:
 
 def _reject(line: int, cell: str, attributes: Iterable[tuple[str, str]], problem: _Problem) -> Rejected:
     """The rejected row with all its attributes. They keep their joiners, because names contain joiners."""
-    shown = "" if problem.reason is Reason.NO_ADDRESS else cell.strip()
-    rejected = reject(line, shown, problem.reason, problem.detail)
-    return replace(rejected, row={EMAIL: rejected.value} | {name: _sanitized(text) for name, text in attributes})
+    shown = "" if problem.reason is Reason.NO_ADDRESS else shown_text(cell.strip())
+    row = {EMAIL: shown} | {name: _sanitized(text) for name, text in attributes}
+    return Rejected(line, shown, problem.reason, row, problem.detail)
 
 
 def _sanitized(attribute: str) -> str:
