@@ -107,6 +107,15 @@ HEADERS = [
          "GIFT-KHBNQZ", "GIFT-A1B2C3", "GIFT-9ZX8C7", "GIFT-4R5T6Y"),
     text("first-random-code-without-a-digit.txt", "KHBNQZ\nA1B2C3\n9ZX8C7\n4R5T6Y\n",
          "KHBNQZ", "A1B2C3", "9ZX8C7", "4R5T6Y"),
+    *(
+        Case(f"framed-{number}.txt", "".join(frame.format(code) for code in ("AB12CD", "EF34GH", "XY56ZA")).encode(),
+             refused="most lines have a bullet, brackets, a label or a tag around the code")
+        for number, frame in enumerate(("- {}\n", "('{}'),\n", "code={}\n", "{}<br>\n"))
+    ),
+    Case("framed-on-request.txt", b"[AB12CD]\n[EF34GH]\n", ("--no-header",), accepted=("[AB12CD]", "[EF34GH]")),
+    Case("codes-like-totals.txt", b"COUNT 5\nCOUNT 10\nCOUNT 15\n", accepted=("COUNT 5", "COUNT 10", "COUNT 15")),
+    Case("rows-without-code.csv", b"code;name\nAB-1;Ann\n;Bob\n;\n", accepted=("AB-1",),
+         notice="1 row without a code counted as blank"),
     some("lines-and-borders.txt", "code\n--------\nAB12KDKX\n+------+\n====\n|---|---|\n_A-1\n", ("AB12KDKX", "_A-1"),
          {2: "comment", 4: "comment", 5: "comment", 6: "comment"}),
     Case("serials-and-keys.csv", b"Serial Number,Activation Key\n1,AB-1X\n2,AB-2X\n3,AB-3X\n",

@@ -24,7 +24,15 @@ ADDRESSES = "these are e-mail addresses: did you mean `coupons group import`?"
 NUMBERED = (
     "the lines begin with their numbers: remove the numbers, or use --header or --no-header if they belong to codes"
 )
+FRAMED = (
+    "most lines have a bullet, brackets, a label or a tag around the code: remove it, or use --header or --no-header if"
+    " it belongs to the codes"
+)
 _MAX_TITLES = 20
+_FRAME = re.compile(
+    r"[-*+>\u2022\u00b7\u2013\u2014] +\S.*|\(.*\)[,;]?|\[.*\][,;]?|\{.*\}[,;]?|=\s*\w+\(.*\)|.*<[A-Za-z/][^<>]*>"
+    r"|[^\W\d_][^\W_ ]*(?: [^\W_]+){0,4} ?(?:=|: )\s*\S.*"
+).fullmatch
 
 _DATE = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\.?(?:[T ].*)?|\d{1,2}:\d\d(?::\d\d)?(?: ?[AaPp][Mm])?"
@@ -72,6 +80,8 @@ def _table_layout(rows: Sequence[HeadRow], file_format: FileFormat) -> CodeLayou
         raise FileError(NUMBERED)
     if values and 2 * sum(map(is_address, values)) >= len(values):
         raise FileError(ADDRESSES)
+    if file_format.header is None and values and 2 * sum(map(bool, map(_FRAME, values))) > len(values):
+        raise FileError(FRAMED)
     opening = (
         Opening(width, column, row.line + _height(row), row.line) if has_header else Opening(width, column, row.line)
     )

@@ -25,7 +25,8 @@ from coupons.files.decoding import Lines, concerning
 from coupons.files.format import FileFormat
 from coupons.files.header_names import NameKind, code_name
 from coupons.files.layout import HeadRow, Opening
-from coupons.files.notices import limit_notices, mask
+from coupons.files.not_codes import is_total
+from coupons.files.notices import counted, limit_notices, mask
 from coupons.files.rejections import Reason, Rejected, reject
 from coupons.sheets import CONVERTED
 
@@ -48,6 +49,7 @@ class CodeReader:
         self._layout: CodeLayout | None = None
         self._checker = CodeChecker(FileRules())
         self._selection = Selection((), ())
+        self._without_code = 0
 
     @property
     def description(self) -> str:
@@ -60,7 +62,9 @@ class CodeReader:
     @property
     def notices(self) -> list[str]:
         """What was assumed, skipped or changed, one sentence each, without a code."""
-        layout = self._layout.notices if self._layout else []
+        layout = list(self._layout.notices) if self._layout else []
+        if self._without_code:
+            layout.append(f"{counted(self._without_code, 'row')} without a code counted as blank")
         return limit_notices([
             *layout, *self._table.notices, *self._checker.notices, *self._selection.notices
         ])  # fmt: skip
@@ -77,6 +81,8 @@ class CodeReader:
         column = self._layout.column
         rows = self._selection.select(rows)
         checked = self._checker.check(rows.lines, rows.columns[column])
+        if checked.blank and len(rows.columns) > 1:
+            self._without_code += _count_without(rows.columns, column)
         if not rows.rejected:
             return replace(checked, blank=rows.blank + checked.blank)
         others = [_in_its_column(each, column) for each in rows.rejected]
@@ -98,6 +104,7 @@ class CodeReader:
                 header=layout.header,
                 has_header_names=self._format.header is not False,
                 has_comments=not _all_begin_with_hash(data[bool(layout.header) :]),
+                has_totals=not _are_like_totals(data),
                 is_report=layout.is_report,
                 allow_lookalikes=self._format.allow_lookalikes,
             )
@@ -114,6 +121,17 @@ def _in_its_column(rejected: Rejected, column: int) -> Rejected:
     return replace(
         reject(rejected.line, value, rejected.reason, rejected.detail), extra=cells[:column] + cells[column + 1 :]
     )
+
+
+def _count_without(columns: Sequence[Sequence[str]], column: int) -> int:
+    """The number of rows that have text, but not in the column of the codes."""
+    return sum(not row[column].strip() and any(map(str.strip, row)) for row in zip(*columns, strict=True))
+
+
+def _are_like_totals(values: Sequence[str]) -> bool:
+    """Whether most codes begin with one word and look like totals, such as COUNT 5, COUNT 10."""
+    totals = [each for each in values if is_total(each)]
+    return len(totals) > 2 and 2 * len(totals) > len(values) and len({each.split()[0] for each in totals}) == 1
 
 
 def _has_code_name(row: Sequence[str]) -> bool:

@@ -140,6 +140,7 @@ class FileRules:
     header: str = ""
     has_header_names: bool = True
     has_comments: bool = True
+    has_totals: bool = True
     is_report: bool = False
     allow_lookalikes: bool = False
 
@@ -209,7 +210,7 @@ class CodeChecker:
             return Reason.NO_VALUE
         if self._rules.has_header_names and (text.casefold() in self._headers or is_header(text.partition(": ")[0])):
             return Reason.HEADER
-        if is_total(text):
+        if self._rules.has_totals and is_total(text):
             return Reason.TOTAL
         if " # " in text or (self._rules.has_comments and text.startswith("#")) or _LINE(text):
             return Reason.COMMENT
