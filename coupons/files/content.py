@@ -140,7 +140,7 @@ _BY_TEXT = tuple(
             r"(?:--[^\n]*\n\s*)*(?:INSERT\s+INTO|CREATE\s+TABLE|DROP\s+TABLE|SELECT\s[^;]*\sFROM)\s",
             Content("a script for a database (SQL)", _TABLE),
         ),
-        (r"%YAML|---[ \t\r]*\n\s*(?:[\w-]+:\s|- )", Content("YAML", _TABLE)),
+        (r"%YAML|---[ \t\r]*\n\s*(?:[\w-]+:\s|- )|(?:- [\w-]+: [^\n]*\n\s*){2}", Content("YAML", _TABLE)),
         (_LOG, Content("a log file", "choose another file")),
     )
 )

@@ -78,6 +78,7 @@ OTHERS = {
     "LDIF": (b"version: 1\n\ndn: cn=a\nmail: a@example.org\n", "a directory (LDIF)"),
     "SQL": (b"-- dump\nINSERT INTO codes VALUES ('AB12');\n", "a script for a database (SQL)"),
     "YAML": (b"---\ncodes:\n  - AB12CD\n", "YAML"),
+    "YAML without a start": (b"- code: AB12CD\n- code: EF34GH\n", "YAML"),
     "a log": (b"2026-11-01 10:00:00,123 [main] INFO start\n2026-11-01 10:00:01 INFO AB12\n", "a log file"),
     "a log of a web server": (b'10.0.0.1 - - [01/Nov/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 5\n', "a log file"),
     "a log of a system": (b"Nov  1 10:00:00 host cron[7]: AB12\n", "a log file"),
