@@ -5,8 +5,9 @@ of them, in pieces of several sizes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,49 @@ def change(shop: Shop, action: Callable[[Connection], Awaitable[object]]) -> Non
     asyncio.run(run())
 
 
-def do_import(shop: Shop, file: Path, target: tuple[str, str], options: tuple[str, ...], *mode: str) -> Reports:
-    output = file.with_name("rejected.csv")
+def begin_import(
+    shop: Shop, file: Path, target: tuple[str, str], options: tuple[str, ...], *mode: str
+) -> Callable[[], Reports]:
+    """Start an import, and return a function that waits for its reports."""
+    output = file.with_name(f"{file.name}-rejected.csv")
     output.unlink(missing_ok=True)
-    result = shop.begin("import", file, *target, *options, *mode, "--json", "--rejected", output)()
-    return Reports(result, output.read_bytes() if output.exists() else b"")
+    end = shop.begin("import", file, *target, *options, *mode, "--json", "--rejected", output)
+
+    def reports() -> Reports:
+        result = end()
+        return Reports(result, output.read_bytes() if output.exists() else b"")
+
+    return reports
 
 
-def check(shop: Shop, file: Path, case: Case, target: tuple[str, str], content: str) -> None:
-    """Check both reports, and that the query for the content returns the accepted codes or addresses."""
+def do_import(shop: Shop, file: Path, target: tuple[str, str], options: tuple[str, ...], *mode: str) -> Reports:
+    return begin_import(shop, file, target, options, *mode)()
+
+
+def do_dry_runs(shop: Shop, cases: Sequence[Case], target: tuple[str, str]) -> dict[str, Reports]:
+    """The reports of dry runs by the name of the case, two at a time. All of them together change nothing."""
     before = shop.contents()
-    dry = do_import(shop, file, target, case.options, "--dry-run")
+    found: dict[str, Reports] = {}
+    for pair in zip_longest(cases[::2], cases[1::2]):
+        started = [
+            (case.name, begin_import(shop, write(shop, case), target, case.options, "--dry-run"))
+            for case in pair
+            if case
+        ]
+        found |= {name: end() for name, end in started}
     assert shop.contents() == before
-    run = do_import(shop, file, target, case.options, "--wait")
+    assert len(found) == len(cases)
+    return found
+
+
+def write(shop: Shop, case: Case) -> Path:
+    return shop.file(case.name if "." in case.name else f"{case.name}.csv", case.content)
+
+
+def check(shop: Shop, case: Case, dry: Reports, target: tuple[str, str], content: str) -> None:
+    """Check both reports, and that the query for the content returns the accepted codes or addresses."""
+    before = shop.contents() if case.refused is not None else {}
+    run = do_import(shop, write(shop, case), target, case.options, "--wait")
     if case.refused is not None:
         assert dry.result.code == run.result.code == FAILED
         assert dry.result.err == run.result.err
@@ -129,12 +160,12 @@ def rejections(shop: Shop, import_id: str) -> dict[int, str]:
 def remove_list(open_shop: Shop) -> Iterator[None]:
     """Remove the list with its codes after the test: a code exists once in the database."""
     yield
+    change(open_shop, delete_list)
 
-    async def remove(connection: Connection) -> None:
-        await lists.archive(connection, LIST)
-        await lists.delete(connection, LIST)
 
-    change(open_shop, remove)
+async def delete_list(connection: Connection) -> None:
+    await lists.archive(connection, LIST)
+    await lists.delete(connection, LIST)
 
 
 @pytest.fixture
@@ -149,21 +180,36 @@ def remove_group(open_shop: Shop) -> Iterator[None]:
     change(open_shop, remove)
 
 
+OF_CODES, OF_RECIPIENTS = (*REDUCED, *CONTAINERS), (*SHARED, *OTHER_RECIPIENTS)
+
+
+@pytest.fixture(scope="module")
+def dry_runs_of_codes(open_shop: Shop) -> dict[str, Reports]:
+    change(open_shop, lambda connection: add_list(connection, LIST))
+    found = do_dry_runs(open_shop, OF_CODES, ("--list", LIST))
+    change(open_shop, delete_list)
+    return found
+
+
+@pytest.fixture(scope="module")
+def dry_runs_of_recipients(open_shop: Shop) -> dict[str, Reports]:
+    return do_dry_runs(open_shop, OF_RECIPIENTS, ("--group", GROUP))
+
+
 @pytest.mark.usefixtures("remove_list")
-@pytest.mark.parametrize("case", (*REDUCED, *CONTAINERS), ids=lambda case: case.name)
-def test_a_file_of_codes(open_shop: Shop, case: Case) -> None:
+@pytest.mark.parametrize("case", OF_CODES, ids=lambda case: case.name)
+def test_a_file_of_codes(dry_runs_of_codes: dict[str, Reports], open_shop: Shop, case: Case) -> None:
     """The right codes are in the list, or nothing is changed; the dry run reports the same."""
     change(open_shop, lambda connection: add_list(connection, LIST))
-    file = open_shop.file(case.name, case.content)
-    check(open_shop, file, case, ("--list", LIST), "SELECT code AS value FROM coupon")
+    check(open_shop, case, dry_runs_of_codes[case.name], ("--list", LIST), "SELECT code AS value FROM coupon")
 
 
 @pytest.mark.usefixtures("remove_group")
-@pytest.mark.parametrize("case", (*SHARED, *OTHER_RECIPIENTS), ids=lambda case: case.name)
-def test_a_file_of_recipients(open_shop: Shop, case: Case) -> None:
+@pytest.mark.parametrize("case", OF_RECIPIENTS, ids=lambda case: case.name)
+def test_a_file_of_recipients(dry_runs_of_recipients: dict[str, Reports], open_shop: Shop, case: Case) -> None:
     """The right recipients are in the group, or nothing is changed; the dry run reports the same."""
-    file = open_shop.file(case.name if "." in case.name else f"{case.name}.csv", case.content)
-    check(open_shop, file, case, ("--group", GROUP), "SELECT address AS value FROM recipient")
+    dry = dry_runs_of_recipients[case.name]
+    check(open_shop, case, dry, ("--group", GROUP), "SELECT address AS value FROM recipient")
 
 
 @pytest.mark.usefixtures("remove_list")
@@ -172,8 +218,8 @@ def test_codes_that_differ_in_case_belong_to_a_case_sensitive_list(open_shop: Sh
     change(open_shop, lambda connection: add_list(connection, LIST, case_sensitive=True))
     spellings = ("abcd-1234", "ABCD-1234", "Abcd-1234")
     case = Case("case.txt", "\n".join(spellings).encode(), accepted=spellings)
-    file = open_shop.file(case.name, case.content)
-    check(open_shop, file, case, ("--list", LIST), "SELECT code AS value FROM coupon")
+    (dry,) = do_dry_runs(open_shop, [case], ("--list", LIST)).values()
+    check(open_shop, case, dry, ("--list", LIST), "SELECT code AS value FROM coupon")
 
 
 @pytest.mark.usefixtures("remove_list")
