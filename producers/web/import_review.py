@@ -80,7 +80,12 @@ class Reviewer:
             lines: Lines | None = None
             pieces = 0
             async for piece in text:
-                lines = lines or Lines(text.format_for(file_format).encoding, text.name, is_secret=True)
+                lines = lines or Lines(
+                    text.format_for(file_format).encoding,
+                    text.name,
+                    is_forced=file_format.force_encoding,
+                    is_secret=True,
+                )
                 lines.feed(piece)
                 pieces += 1
                 if pieces == _MOST_PIECES:
