@@ -32,6 +32,9 @@ ENCODINGS = {
     "Greek": {"cp1253": "Windows-1253", "iso-8859-7": "ISO 8859-7", "mac-greek": "Mac Greek"},
     "Turkish": {"cp1254": "Windows-1254", "iso-8859-9": "ISO 8859-9", "mac-turkish": "Mac Turkish"},
     "Baltic": {"cp1257": "Windows-1257", "iso-8859-13": "ISO 8859-13"},
+    "Hebrew": {"cp1255": "Windows-1255"},
+    "Arabic": {"cp1256": "Windows-1256"},
+    "Thai": {"cp874": "Windows-874"},
     "Vietnamese": {"cp1258": "Windows-1258"},
     "East Asian": {
         "shift_jis": "Shift JIS (Japanese)",
