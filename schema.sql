@@ -369,11 +369,13 @@ CREATE TABLE import_event (
 );
 
 -- What an import removed, for 7 days, so that it can be undone: codes, or recipients as three JSON texts with tabs between
--- them (address_key, address, attributes). One row holds the codes or recipients of one transaction.
+-- them (address_key, address, attributes). One row holds the codes of one transaction, or about
+-- 4 MiB of recipients.
 CREATE TABLE import_removal (
     import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
     number    bigint GENERATED ALWAYS AS IDENTITY,
     texts     text[] NOT NULL,
+    lines     integer NOT NULL GENERATED ALWAYS AS (cardinality(texts)) STORED,
     PRIMARY KEY (import_id, number)
 );
 -- This column is not compressed, like those of import_rejection.

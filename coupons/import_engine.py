@@ -136,6 +136,8 @@ async def run_import(
         LeaseLost: another worker has claimed the import, or it was cancelled.
     """
     await imports.set_total_bytes(connections[0], job, source.size)
+    if job.mode == ImportMode.UNDO:
+        await imports.check_removed(connections[0], job)
     reading = _Reading(job.target, job.format, max_lines)
     if job.position and _can_be_wrong(job.target, job.mode):
         reading.suspicions = list_shapes.suspicions_of(await imports.get_notices(connections[0], job))
@@ -164,7 +166,7 @@ async def run_import(
         case ImportMode.REPLACE:
             return await _remove_missing(connections[0], job, reading, lease_seconds, stopping)
         case ImportMode.UNDO:
-            return await _take_back(connections[0], job, reading, lease_seconds, stopping)
+            return await _take_back(connections[0], job, lease_seconds, stopping)
     return True
 
 
@@ -486,17 +488,13 @@ async def _remove_missing(
 
 
 async def _take_back(
-    connection: Connection, job: LeasedImport, reading: _Reading, lease_seconds: float, stopping: Callable[[], bool]
+    connection: Connection, job: LeasedImport, lease_seconds: float, stopping: Callable[[], bool]
 ) -> bool:
     """Remove what the undone import added, now that everything that it removed is restored.
 
-    Returns False if the process had to stop before the end. Raises Conflict if a part of what it removed is deleted.
+    Returns False if the process had to stop before the end.
     """
     undone = await imports.get_undone(connection, job)
-    if reading.lines != undone.removed:
-        raise Conflict(
-            f"a part of what import {undone.id} removed is deleted: {reading.lines:,} of {undone.removed:,} left"
-        )
     await imports.log_event(connection, job.id, f"taking back what import {undone.id} added")
     await imports.begin_taking_back(connection, job, undone)
     async for _ in import_chunks.take_back(connection, job, undone, lease_seconds=lease_seconds):

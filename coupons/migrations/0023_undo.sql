@@ -11,6 +11,7 @@ CREATE TABLE import_removal (
     import_id uuid NOT NULL REFERENCES import_job ON DELETE CASCADE,
     number    bigint GENERATED ALWAYS AS IDENTITY,
     texts     text[] NOT NULL,
+    lines     integer NOT NULL GENERATED ALWAYS AS (cardinality(texts)) STORED,
     PRIMARY KEY (import_id, number)
 );
 ALTER TABLE import_removal ALTER texts SET STORAGE EXTERNAL;

@@ -427,6 +427,17 @@ async def get_undone(connection: Connection, job: LeasedImport) -> Undone:
     return await undo.get(connection, undone, job.id)
 
 
+async def check_removed(connection: Connection, job: LeasedImport) -> None:
+    """Check, before an undo changes anything, that all of what it restores is kept. Raises Conflict."""
+    undone = await get_undone(connection, job)
+    kept = await connection.fetchval(undo.SQL.count_kept, undone.id, timeout=undo.COUNT_TIMEOUT_SECONDS)
+    if kept < undone.removed:
+        raise Conflict(
+            f"a part of what import {undone.id} removed is deleted: {kept:,} of {undone.removed:,} left; "
+            f"{NOTHING_CHANGED}"
+        )
+
+
 async def record_undo(connection: Connection, job: LeasedImport, undone: Undone) -> None:
     """Store what an undo did, and what it could not take back and why."""
     done = await get(connection, job.id)

@@ -137,3 +137,14 @@ LEFT JOIN delivery_batch b ON b.sendout_id = s.id AND NOT b.closed
 LEFT JOIN sendout_list sl ON sl.sendout_id = s.id AND sl.reserved > 0
 WHERE s.finished_at IS NOT NULL
 GROUP BY s.id HAVING count(b.number) > 0 OR count(sl.list_id) > 0;
+
+-- removed_is_kept: what an import has removed is kept for 7 days, so that it can be undone
+-- Imports that an earlier version began kept nothing. What was removed from a deleted list or group is deleted.
+SELECT j.id AS import, j.removed, k.kept
+FROM import_job j
+LEFT JOIN coupon_list l ON l.id = j.list_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(lines), 0)::bigint AS kept FROM import_removal WHERE import_id = j.id
+) k
+WHERE j.removed > 0 AND j.first_id IS NOT NULL AND coalesce(j.finished_at > now() - interval '7 days', true)
+  AND (j.group_id IS NOT NULL OR (j.list_id IS NOT NULL AND l.deleted_at IS NULL)) AND k.kept <> j.removed;

@@ -40,6 +40,9 @@ SELECT ARRAY(SELECT id FROM kept WHERE is_undone) AS keepers,
 -- next_removal: the next row of codes or recipients that import $1 removed, after row $2
 SELECT number, texts FROM import_removal WHERE import_id = $1 AND number > $2 ORDER BY number LIMIT 1;
 
+-- count_kept: how much of what import $1 removed is kept
+SELECT coalesce(sum(lines), 0)::bigint FROM import_removal WHERE import_id = $1;
+
 -- begin_taking_back: begin to take back what import $3 added: about how much that is. From now on the rate is that of the
 -- removal. No row if the lease is lost
 UPDATE import_job j

@@ -162,6 +162,8 @@ GRANT UPDATE (group_id, group_name) ON sendout TO coupons_operator;
 -- The role for checking invariants. It may read codes, to find duplicates independently of any index.
 GRANT SELECT ON coupon_list, sendout_list, sendout, delivery_batch TO coupons_auditor;
 GRANT SELECT (sendout_id) ON sendout_wait TO coupons_auditor;
+GRANT SELECT (id, list_id, group_id, first_id, removed, finished_at) ON import_job TO coupons_auditor;
+GRANT SELECT (import_id, lines) ON import_removal TO coupons_auditor;
 GRANT SELECT (id, list_id, code, fold, sendout_id, delivery_number) ON coupon TO coupons_auditor;
 GRANT SELECT (id, removed) ON duplicate_code TO coupons_auditor;
 GRANT SELECT ON retired_code, retired_code_key TO coupons_auditor;

@@ -178,8 +178,8 @@ FORBIDDEN = {
     f"SET skipped = true, reason = NULL, import_id = {NEW_ID}",
     "import_event_pkey: an event twice": "INSERT INTO import_event OVERRIDING SYSTEM VALUE SELECT * FROM import_event",
     "import_rejection_pkey: a line explained twice": "INSERT INTO import_rejection SELECT * FROM import_rejection",
-    "import_removal_pkey: a removal twice": "INSERT INTO import_removal OVERRIDING SYSTEM VALUE "
-    "SELECT * FROM import_removal",
+    "import_removal_pkey: a removal twice": "INSERT INTO import_removal (import_id, number, texts) "
+    "OVERRIDING SYSTEM VALUE SELECT import_id, number, texts FROM import_removal",
     "sendout_pkey: a sendout's id twice": "INSERT INTO sendout SELECT * FROM sendout",
     "sendout_list_pkey: a sendout's list twice": "INSERT INTO sendout_list SELECT * FROM sendout_list",
     "delivery_batch_pkey: a batch twice": "INSERT INTO delivery_batch SELECT * FROM delivery_batch",

@@ -344,6 +344,24 @@ async def test_recipients_of_a_file_that_was_imported_twice_can_be_taken_back(
     assert list(await people(connection)) == ["old@x.org"]
 
 
+@pytest.mark.parametrize("mode", [ImportMode.REPLACE, ImportMode.DELETE])
+async def test_large_recipients_are_kept_in_rows_of_limited_size(
+    connection: Connection, pool: Pool, mode: ImportMode
+) -> None:
+    """A transaction may remove more than a row can hold. An undo restores all of it."""
+    await import_text(connection, pool, "email\nc@x.org\n", group="g")
+    await connection.execute(
+        "INSERT INTO recipient (group_id, address_key, address, attributes) "
+        "SELECT group_id, n || '@x.org', n || '@x.org', jsonb_build_object('a', repeat('x', 90000)) "
+        "FROM recipient, generate_series(1, 120) n"
+    )
+    lines = "c@x.org" if mode == ImportMode.REPLACE else "\n".join(f"{number}@x.org" for number in range(1, 121))
+    done = await import_text(connection, pool, f"email\n{lines}\n", mode, group="g")
+    sizes = await connection.fetch("SELECT length(array_to_string(texts, '')) AS size FROM import_removal")
+    assert [row["size"] < 4.5e6 for row in sizes] == [True] * 3
+    assert (await undo_import(connection, pool, done)).added == 120
+
+
 async def test_a_recipient_that_is_in_the_group_again_is_not_overwritten(connection: Connection, pool: Pool) -> None:
     """It is a rejected row of the undo."""
     await import_text(connection, pool, "email,city\na@x.org,Bonn\nb@x.org,Bonn\n", group="g")
@@ -426,16 +444,22 @@ async def test_removed_codes_are_deleted_after_a_week(
     assert (found.state, found.added) == ("finished", 1)
 
 
-async def test_an_undo_fails_if_a_part_of_the_removed_codes_is_deleted(connection: Connection, pool: Pool) -> None:
-    """It does not take back added codes, as if it had restored the removed ones."""
+async def test_an_undo_fails_if_a_part_of_the_removed_codes_is_deleted(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes nothing, as if it could restore them; `coupons verify` finds the loss."""
+    monkeypatch.setattr(import_chunks, "REMOVE_BATCH_SIZE", 2)
     await add_list(connection, "a", 3)
     done = await import_text(connection, pool, "NEW-1\n", ImportMode.REPLACE)
     import_id = await start_undo(connection, done)
-    await connection.execute("DELETE FROM import_removal")
+    await connection.execute("DELETE FROM import_removal WHERE number = (SELECT max(number) FROM import_removal)")
     found = await run_worker(connection, pool, import_id)
-    assert (found.state, found.removed) == ("failed", 0)
-    assert "0 of 3 left" in (found.reason or "")
+    assert (found.state, found.added, found.removed) == ("failed", 0, 0)
+    assert "2 of 3 left; nothing was changed" in (found.reason or "")
     assert await codes_of(connection) == ["NEW-1"]
+    violations = {each.name: each.violations for each in await invariants.check(connection) if not each.ok}
+    assert violations == {"removed_is_kept": [{"import": done, "removed": 3, "kept": 2}]}
+    await connection.execute("UPDATE import_job SET removed = 2 WHERE id = $1", done)
 
 
 @pytest.mark.parametrize(

@@ -355,7 +355,7 @@ async def test_a_removal_shows_its_own_progress(site: AsyncClient, connection: C
     """In the phase removing, the page and the API count the removed codes, not the lines of the file."""
     import_id = await running_import(connection)
     await connection.execute(
-        "UPDATE import_job SET mode = 'replace', to_remove = 500, removed = 100, claimed_lines = 0,"
+        "UPDATE import_job SET mode = 'replace', to_remove = 500, removed = 100, claimed_lines = 0, first_id = NULL,"
         " claimed_at = progressed_at - interval '2 s'"
     )
     text = (await site.get(f"/imports/{import_id}")).text
