@@ -48,8 +48,8 @@ class CheckedCodes:
 # spreadsheets are shorter. It excludes what may be a total: "Total 500", "500 codes".
 _WORD = "[A-Za-z0-9ÄÖÜäöüß_-]+"
 _PLAIN = re.compile(
-    r"[_-]{0,9}[A-Z0-9][A-Z0-9_-]{0,190}|_{0,9}[A-Za-z0-9][A-Za-z0-9_]{0,190}"
-    rf"|(?=.{{8,200}}\Z)(?![-_ ./]*\Z)(?![Ww]{{3}}\.|\d+ [a-z]|-+ |(?:{TOTAL_WORDS})[ /.])"
+    r"[A-Z0-9][A-Z0-9_-]{0,199}|[A-Za-z0-9][A-Za-z0-9_]{0,199}"
+    rf"|(?=.{{8,200}}\Z)(?![-_]|[Ww]{{3}}\.|\d+ [a-z]|-+ |(?:{TOTAL_WORDS})[ /.])"
     rf"{_WORD}(?:[ ./]{_WORD})*"
 )
 
