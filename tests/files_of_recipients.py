@@ -402,7 +402,7 @@ ADDRESSES = (
         ("--column", "1"),
         refused="use --no-header",
     ),
-    Case("first-row-without-address", text("Ada;", f"Bob;{BOB}"), refused="line 2: the first line must"),
+    Case("first-row-without-address", text("Ada;", f"Bob;{BOB}"), refused="line 2: a header row must be here"),
     Case("no-address", text("email;name", ";Ada", f"{BOB};Bob", ";"), accepted=(BOB,), rejected={2: "no_address"}),
     Case(
         "too-many-cells",

@@ -278,7 +278,7 @@ def _may_be_recipient(cells: Sequence[str]) -> bool:
 def _no_header(row: HeadRow) -> str:
     if row.filled > 1 and all(map(find_address, filter(str.strip, row.cells))):
         return "the line contains several addresses: write each on a line of its own, or choose one with --no-header"
-    return "the first line must be a header row, but contains an address; without a header, use --no-header"
+    return "a header row must be here, but the line contains an address; without a header, use --no-header"
 
 
 def _first_address(cells: Iterable[str]) -> str:

@@ -500,7 +500,7 @@ def test_a_choice_of_columns_that_is_impossible_is_refused(columns: tuple[str, .
 def test_a_file_without_a_header_is_refused() -> None:
     """A table without a header is refused, or its first recipient would be lost. The error shows no address."""
     message = error("ada@b.de;Ada\nbob@b.de;Bob\n", column=1)
-    assert "the first line must be a header row, but contains an address; without a header, use --no-header" in message
+    assert "a header row must be here, but the line contains an address; without a header, use --no-header" in message
     assert "ada" not in message
     assert "ada" not in error("ada@b.de;Ada\nbob@b.de;Bob\n")
 
