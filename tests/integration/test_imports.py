@@ -143,11 +143,23 @@ async def test_the_reason_of_a_repeated_line_does_not_depend_on_chunks(
     """A code of the list is rejected as "in list"; a code of the file is a duplicate from its second line on."""
     monkeypatch.setattr(import_chunks, "MERGE_FACTOR", 1_000 if search == "merge" else 0)
     await add_list(connection, "a")
-    await add_codes(connection, "a", ["OLD"])
-    block = ["OLD", "NEW", *(f"CODE-{number:04}" for number in range(30))]
+    await add_codes(connection, "a", ["OLD-0001"])
+    block = ["OLD-0001", "NEW-0001", *(f"CODE-{number:04}" for number in range(30))]
     more = [f"MORE-{number:04}" for number in range(34)]
-    lines = ["OLD", "NEW", "NEW", "OLD", *block[2:], *block, *more, "OLD", "LAST", "MORE-0033", "LAST"]
-    assert lines[100] == "OLD"  # a line of the sample by which an import decides whether a chunk is new
+    lines = [
+        "OLD-0001",
+        "NEW-0001",
+        "NEW-0001",
+        "OLD-0001",
+        *block[2:],
+        *block,
+        *more,
+        "OLD-0001",
+        "LAST-0001",
+        "MORE-0033",
+        "LAST-0001",
+    ]
+    assert lines[100] == "OLD-0001"  # a line of the sample by which an import decides whether a chunk is new
     import_id = await start_import(connection, "\n".join(lines))
     found = await run_worker(connection, pool, import_id)
     assert (found.added, found.rejected) == (31 + 34 + 1, 66 - 31 + 3)
