@@ -134,7 +134,11 @@ def notices_of_list(undone: Undone, left: NotTakenBack, *, restored: int, taken_
     }
     return [
         *_summary(undone, "code", restored=restored, taken_back=taken_back),
-        *([f"{undone.existing:,} codes that the import kept belong to the import before"] if undone.existing else ()),
+        *(
+            [f"returned to the import before: {_count(undone.existing, 'code')} that the import kept"]
+            if undone.existing
+            else ()
+        ),
         *(f"not undone: {number:,} {why}" for why, number in reasons.items() if number),
     ]
 

@@ -142,6 +142,7 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
     if not can_be_read_again(file):
         return []
     from coupons.files.code_reader import CodeReader
+    from coupons.files.decoding import FileError
     from coupons.files.recipient_reader import RecipientReader
     from coupons.settings import load_settings
     from coupons.sources import SourceLimits, Text
@@ -155,8 +156,9 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
                     return []
                 reader = RecipientReader(text.format_for(format_), text.name)
                 reader.feed(piece)
-            if reader:
-                reader.finish()  # of a short file, a reader checks the beginning only here
+            if reader is None:
+                raise FileError(f"{text.name} is empty")
+            reader.finish()  # of a short file, a reader checks the beginning only here
             return []
         return await _first_codes(text, lambda: CodeReader(text.format_for(format_), text.name))
 
@@ -164,6 +166,7 @@ async def check_beginning(file: BinaryIO, format_: "FileFormat", *, recipients: 
 async def _first_codes(text: "Text", create_reader: "Callable[[], CodeReader]") -> list[str]:
     """Return the codes from which their shape is seen, or all codes of the beginning if they are fewer."""
     from coupons.files.code_shapes import SAMPLE_CODES
+    from coupons.files.decoding import FileError
 
     codes: list[str] = []
     reader, pieces = None, 0
@@ -172,7 +175,9 @@ async def _first_codes(text: "Text", create_reader: "Callable[[], CodeReader]") 
         codes += reader.feed(piece).codes
         if len(codes) >= SAMPLE_CODES or pieces == _MOST_PIECES:
             return codes[:SAMPLE_CODES]
-    return codes + reader.finish().codes if reader else codes
+    if reader is None:
+        raise FileError(f"{text.name} is empty")
+    return codes + reader.finish().codes
 
 
 async def sha256_of(file: BinaryIO) -> bytes | None:

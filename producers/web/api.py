@@ -310,8 +310,8 @@ class Api:
         return _accepted(await self._actions.retry_import(request.path_params["id"], changes, new_id=new_id))
 
     async def undo_import(self, request: Request) -> Response:
-        """Undo an import. The body may have the id of the new import. The response is that of a command."""
-        new_id = import_request.parse_json_id(await _read_json(request, MAX_RETRY_IMPORT_BYTES))
+        """Undo an import. The body may be empty or have the new import's id. The response is that of a command."""
+        new_id = import_request.parse_json_id(await _read_optional_json(request, MAX_RETRY_IMPORT_BYTES))
         return _accepted(await self._actions.undo_import(request.path_params["id"], new_id=new_id))
 
     async def download_rejected_lines(self, request: Request) -> Response:
@@ -355,6 +355,15 @@ async def _read_json(request: Request, most_bytes: int) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedType("the Content-Type must be application/json")
     return await read_all(request, most_bytes)
+
+
+async def _read_optional_json(request: Request, most_bytes: int) -> bytes:
+    """Return the body of a JSON request, or an empty object if the request has no body. Raises as `_read_json`."""
+    if "content-type" in request.headers:
+        return await _read_json(request, most_bytes) or b"{}"
+    if await read_all(request, most_bytes):
+        raise UnsupportedType("the Content-Type must be application/json")
+    return b"{}"
 
 
 def _accepted(command: Command) -> Response:

@@ -19,6 +19,7 @@ def test_an_import_is_undone_with_numbers(open_shop: Shop) -> None:
     assert [line.strip() for line in details if "notice" in line] == [
         "notice: took back 1 of 1 code that the import added",
         "notice: restored 2 of 2 codes that the import removed",
+        "notice: returned to the import before: 1 code that the import kept",
     ]
     assert in_list(open_shop, "undone") == before
     undo = first.split()[1]
@@ -132,6 +133,9 @@ def test_an_option_without_effect_is_refused(open_shop: Shop) -> None:
         (("--list", "idle", "--skip-lines", "5000"), "5000 is not in the range 0<=x<=1000"),
     ):
         assert reason in open_shop.coupons("import", file, *arguments, code=WRONG_USAGE).err
+    for name in ("empty.txt", "empty.xlsx"):
+        empty = open_shop.file(name, "")
+        assert "is empty" in open_shop.coupons("import", empty, "--group", "idle", code=FAILED).err
     forced = open_shop.coupons("import", file, "--group", "idle", "--force-encoding", code=FAILED)
     assert "force_encoding needs an encoding" in forced.err
 

@@ -143,7 +143,7 @@ async def test_what_a_repeated_replacement_kept_can_be_taken_back(connection: Co
     await add_list(connection, "a", ["GOOD-1", "GOOD-2"])
     first, second, third = [await import_text(connection, pool, "BAD-1\nBAD-2\n", ImportMode.REPLACE) for _ in range(3)]
     found = await undo_import(connection, pool, third)
-    assert found.notices == ["2 codes that the import kept belong to the import before"]
+    assert found.notices == ["returned to the import before: 2 codes that the import kept"]
     found = await undo_import(connection, pool, first)  # before the second
     assert (found.added, found.removed, found.is_complete) == (2, 0, False)
     assert "not undone: 2 removed since, or kept by a later replacement (undo that first)" in found.notices

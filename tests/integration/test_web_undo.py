@@ -69,6 +69,8 @@ async def test_an_undo_that_is_not_possible_is_refused(site: AsyncClient, connec
     done = await import_text(connection, pool, "www.example.org\n")
     response = await site.post(f"/api/imports/{done}/undo", json={})
     assert (response.status_code, "has changed nothing" in errors(response)) == (409, True)
+    assert (await site.post(f"/api/imports/{done}/undo")).status_code == response.status_code  # without a body
+    assert (await site.post(f"/api/imports/{done}/undo", content=b"{}")).status_code == 415
     assert (await site.post(f"/api/imports/{uuid4()}/undo", json={})).status_code == 404
     assert (await site.post(f"/api/imports/{done}/undo", json={"id": "7"})).status_code == 422
     assert (await site.post(f"/api/imports/{done}/undo", json={"all": True})).status_code == 422
