@@ -357,7 +357,7 @@ def _may_be_word(text: str, values: Sequence[str]) -> bool:
     return any(is_word(each, _MAX_REFUSED / without_digit / len(words)) for each in words)
 
 
-_MAX_REFUSED = 0.002  # the share of files with random codes whose first code may be taken for a word
+_MAX_REFUSED = 0.001  # the share of files with random codes whose first code may be taken for a word
 _MANY_LETTERS = 300  # they contain each letter of their alphabet
 _MIN_PREFIX = 2
 _MIN_CAPITALIZED = 4
