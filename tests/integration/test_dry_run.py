@@ -1,6 +1,7 @@
 """A dry run reports what the import then does, in every mode, for lists and groups, and all numbers add up."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from uuid import uuid4
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from coupons import import_engine
 from coupons.database import Connection, Pool
 from coupons.files.format import FileFormat
-from coupons.files.rejections import Reason, Rejected, parse_reason
+from coupons.files.rejections import Reason, Rejected
 from coupons.settings import Settings
 from coupons.sources import Source, SourceLimits
 from coupons.sources import source as sources
@@ -134,15 +135,20 @@ async def _dry_run(connection: Connection, target: Target, text: str, mode: Impo
         return counts, report.lines
 
 
+def _without_lines(reasons: Mapping[str, int]) -> Counter[str]:
+    """The counts of stored reasons. Those of codes that differ in case name another line, which a count leaves out."""
+    counted = Counter[str]()
+    for stored, lines in reasons.items():
+        counted["case" if stored.startswith("case:") else stored] += lines
+    return +counted
+
+
 async def _compare(connection: Connection, expected: ImportCounts, lines: int, done: ImportStatus) -> None:
     assert done.state == "finished"
-    reasons = dict.fromkeys(expected.reasons, 0)
+    reasons = Counter[str]()
     async for each in imports.iter_rejections(connection, done.id):
-        stored = each.stored_reason
-        reasons[stored] = reasons.get(stored, 0) + 1
-    assert {parse_reason(each): n for each, n in expected.reasons.items()} == {
-        parse_reason(each): n for each, n in reasons.items()
-    }
+        reasons[each.stored_reason] += 1
+    assert _without_lines(expected.reasons) == _without_lines(reasons)
     assert (lines, expected.added, expected.existing, expected.removed, expected.rejected) == (
         done.lines, done.added, done.existing, done.removed, done.rejected,
     )  # fmt: skip
