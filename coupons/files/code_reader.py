@@ -20,6 +20,7 @@ from operator import attrgetter
 from coupons.files.code_layout import CodeLayout, find_code_layout
 from coupons.files.codes import CheckedCodes, CodeChecker, FileRules
 from coupons.files.conditions import Selection
+from coupons.files.converted import CONVERTED
 from coupons.files.csv_rows import Rows, Table
 from coupons.files.decoding import Lines, concerning
 from coupons.files.format import FileFormat
@@ -28,7 +29,6 @@ from coupons.files.layout import HeadRow, Opening
 from coupons.files.not_codes import is_total
 from coupons.files.notices import counted, limit_notices, mask
 from coupons.files.rejections import Reason, Rejected, reject
-from coupons.sheets import CONVERTED
 
 
 class CodeReader:

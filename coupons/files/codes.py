@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
+from coupons.files.converted import CONVERTED
 from coupons.files.not_codes import (
     HEADER_SPELLINGS,
     TOTAL_WORDS,
@@ -30,7 +31,6 @@ from coupons.files.rejections import (
     reject,
 )
 from coupons.files.spelling import MAY_BE_WRAPPED, Wrapping, find_lookalike, unwrap
-from coupons.sheets import CONVERTED
 
 
 @dataclass(frozen=True, slots=True)

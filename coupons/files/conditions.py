@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import compress
 
 from coupons.files.columns import get_columns, header_words
+from coupons.files.converted import CONVERTED
 from coupons.files.csv_rows import Rows
 from coupons.files.decoding import FileError, OptionError
-from coupons.sheets import CONVERTED
 
 MAX_VALUES = 5
 """The values of a column with more of them are not counted."""

@@ -26,13 +26,13 @@ from coupons.files.address_lines import (
 from coupons.files.attribute_values import Values
 from coupons.files.columns import EMAIL, choose_attributes
 from coupons.files.conditions import Selection
+from coupons.files.converted import CONVERTED
 from coupons.files.csv_rows import Rows, Table
 from coupons.files.decoding import FileError, Lines, concerning
 from coupons.files.format import FileFormat, normalized_header
 from coupons.files.layout import HeadRow, Opening, count_titles, cut_head
 from coupons.files.notices import limit_notices
 from coupons.files.rejections import Reason, Rejected, cell_text, shown_text
-from coupons.sheets import CONVERTED
 
 __all__ = ["EMAIL", "CheckedRecipients", "RecipientReader"]
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 
-from coupons.sheets import CONVERTED
+from coupons.files.converted import CONVERTED
 
 DAMAGED = "\ufffd"
 """Ends the text of a number that has lost digits, so that the readers reject it."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 
-from coupons.sheets import CONVERTED
+from coupons.files.converted import CONVERTED
 from coupons.sheets.numbers import MAX_DIGITS, damaged, plain_number
 from coupons.sheets.package import Package, create_parser, list_elements
 from coupons.sheets.workbook import DAMAGED, MAX_COLUMNS, MAX_ROWS, Reading, Rows, Sheet, SheetError, cell_text

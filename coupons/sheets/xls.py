@@ -14,7 +14,7 @@ from typing import BinaryIO
 import olefile
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
-from coupons.sheets import CONVERTED
+from coupons.files.converted import CONVERTED
 from coupons.sheets.numbers import BUILT_IN_FORMATS, NumberText, number_text, plain_number
 from coupons.sheets.workbook import DAMAGED, Reading, Rows, Sheet, SheetError, cell_text, not_a_table
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from urllib.parse import unquote
 
-from coupons.sheets import CONVERTED
+from coupons.files.converted import CONVERTED
 from coupons.sheets.numbers import BUILT_IN_FORMATS, MAX_DIGITS, NumberText, number_text, plain_number
 from coupons.sheets.package import Package, create_parser, list_elements, local_name
 from coupons.sheets.workbook import (

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
 from coupons.files.code_reader import CodeReader
+from coupons.files.converted import CONVERTED
 from coupons.files.format import FileFormat
 from coupons.files.recipient_reader import RecipientReader
 from coupons.files.rejections import Reason
 from coupons.settings import Settings
-from coupons.sheets import CONVERTED, END, REFUSED, SEPARATOR, TEXT, UNAVAILABLE
+from coupons.sheets import END, REFUSED, SEPARATOR, TEXT, UNAVAILABLE
 from coupons.sheets.__main__ import iter_frames
 from coupons.sheets.numbers import DAMAGED, number_text, plain_number
 from coupons.sheets.ods import MIME_TYPE
