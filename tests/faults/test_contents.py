@@ -58,7 +58,8 @@ def test_injected_content_does_not_change_mails(lab: Lab, tmp_path: Path) -> Non
 
     Each rejected line is reported with a reason in a CSV file, and a spreadsheet evaluates no cell of that file.
     """
-    people = [[f"nasty{number}@example.org", text] for number, text in enumerate(injections.ATTRIBUTES)]
+    arrives = dict.fromkeys(injections.ATTRIBUTES) | injections.CHANGED_ATTRIBUTES
+    people = [[f"nasty{number}@example.org", text] for number, text in enumerate(arrives)]
     bad = [[f"bad{number}@example.org", text] for number, text in enumerate(injections.REFUSED_ATTRIBUTES.values())]
     bad += [
         [address, text] for address, text in zip(injections.REFUSED_ADDRESSES, injections.ATTRIBUTES * 2, strict=False)
@@ -90,7 +91,8 @@ def test_injected_content_does_not_change_mails(lab: Lab, tmp_path: Path) -> Non
     assert sorted(code_of.values()) == sorted(codes)
     mails = {mail.rcpt_to[0]: mail for mail in lab.ledger()}
     assert mails.keys() == code_of.keys() == {address for address, _ in people}
-    for address, name in people:
+    for address, text in people:
+        name = arrives[text] or text
         email = parse_strictly(mails[address])
         assert str(make_header(decode_header(email["Subject"]))) == f"For {name}"
         assert received(mails[address]).text == f"Dear {name}, yours: {code_of[address]}\n"

@@ -222,7 +222,8 @@ def test_each_mailbox_of_rfc_5321_is_accepted(text: str) -> None:
     parsed = parse_address(text)
     assert parse_address(parsed.address) == parsed
     assert parse_address(parsed.key).key == parsed.key
-    assert getaddresses([parsed.address]) == [("", parsed.address)] or '"' in parsed.address
+    is_plain = '"' not in parsed.address and "[" not in parsed.address  # some Pythons parse only these
+    assert getaddresses([parsed.address]) == [("", parsed.address)] or not is_plain
     assert not re.search(r"[\r\n]", parsed.address)
 
 

@@ -158,8 +158,12 @@ def test_names_in_any_script_are_attributes(name: str) -> None:
     assert people(f"email,name\na@example.org,{name}\n") == [("a@example.org", {"name": name})]
 
 
+BARE_VALUES = VALUES.filter(lambda text: not text.strip().startswith(("'", "=")))
+"""Values without the signs of text cells, which the reader removes."""
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, VALUES, VALUES), min_size=1, max_size=8))
+@given(st.lists(st.tuples(st.sampled_from(ADDRESSES) | ADDRESS_LIKE, BARE_VALUES, BARE_VALUES), min_size=1, max_size=8))
 def test_a_row_is_checked_independently(rows: list[tuple[str, str, str]]) -> None:
     """The fast path by columns and the check row by row give the same result."""
     checked = read("email;a;b\n" + "".join(map(csv_row, rows)), piece=500)[1]
