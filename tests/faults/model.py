@@ -46,6 +46,7 @@ WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid
 STATES = "SELECT id, state FROM sendout UNION ALL SELECT id, state FROM import_job ORDER BY id"
 REFUSED = "SELECT address FROM delivery WHERE sendout_id = $1 AND state = 'refused' ORDER BY number"
 IN_FLIGHT = "SELECT sendout_id, unnest(in_flight) AS number FROM delivery_batch"
+ARCHIVED = "SELECT name FROM coupon_list WHERE archived_at IS NOT NULL AND deleted_at IS NULL"
 OPEN = "SELECT id, state FROM sendout WHERE finished_at IS NULL"
 IMPORTING = "SELECT count(*) FROM import_job WHERE finished_at IS NULL"
 ALTERNATIVE_TEXT = "none is left"
@@ -245,6 +246,8 @@ class Model:
     async def finish_all(self) -> None:
         """End all faults, import missing codes and run all work: then every mail must have an outcome."""
         self.network.refuses = None
+        for row in await self.connection.fetch(ARCHIVED):  # otherwise missing codes cannot be imported into them
+            await lists.restore(self.connection, row["name"])
         for worker in [each for each in self.workers if each.is_frozen]:
             await worker.resume()
         worker = self.workers[0]
