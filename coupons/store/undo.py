@@ -124,7 +124,7 @@ async def count_not_taken_back(connection: Connection, list_id: int, undone: Und
 
 
 def notices_of_list(undone: Undone, left: NotTakenBack, *, restored: int, taken_back: int) -> list[str]:
-    """What an undo did with codes, and what it could not take back and why. Rejected lines say what is not restored."""
+    """The notices of an undo of codes: their numbers, and why some remain. Rejected lines name those not restored."""
     gone = max(0, undone.added - taken_back - left.reserved - left.assigned - left.sent)
     reasons = {
         "reserved for sendouts": left.reserved,

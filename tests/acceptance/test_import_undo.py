@@ -8,7 +8,7 @@ BAD = "".join(f"www.example.org/{number}\n" for number in range(3))
 
 
 def test_an_import_is_undone_with_numbers(open_shop: Shop) -> None:
-    """The report has what was taken back and what was not, and `show` shows the same; an undo can be undone."""
+    """The report and `show` have the numbers of codes that were taken back and that remain. An undo can be undone."""
     open_shop.coupons("list", "create", "undone")
     before = codes("UNDONE", 3)
     open_shop.import_codes("undone", before)
