@@ -86,6 +86,25 @@ async def start_import(
     return command.id
 
 
+async def kill_at(
+    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, import_id: UUID, place: str, *, hit: int = 1
+) -> None:
+    """Run the import until a worker dies when it hits the failpoint for this time, and let its lease expire."""
+    hits = 0
+
+    def kill(name: str) -> None:
+        nonlocal hits
+        hits += name == place
+        if name == place and hits == hit:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coupons.failpoints.hit", kill)
+        with pytest.raises((Killed, BaseExceptionGroup)):
+            await run_worker(connection, pool, import_id)
+    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE id = $1", import_id)
+
+
 async def run_worker(connection: Connection, pool: Pool, import_id: UUID) -> ImportStatus:
     """Let a worker run the import, and return its status."""
     assert await worker(pool).step() == NO_PAUSE

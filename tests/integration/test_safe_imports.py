@@ -15,7 +15,7 @@ from coupons.states import ImportMode
 from coupons.store import groups, imports, inbox, lists, uploads
 from coupons.store.imports import Changes
 from tests.factories import add_codes, add_group, add_list, claimed
-from tests.integration.test_imports import Killed, codes_of, run_worker, start_import
+from tests.integration.test_imports import codes_of, kill_at, run_worker, start_import
 from tests.integration.test_imports import pool as pool  # noqa: PLC0414 - a fixture
 from tests.integration.test_imports import small_chunks as small_chunks  # noqa: PLC0414 - a fixture
 from workers.importer import open_import_source
@@ -163,19 +163,7 @@ async def test_the_text_of_the_dry_run_is_known_after_a_crash(
     await add_list(connection, "a", 200)
     text = "".join(f"A-{number:09}\n" for number in range(200))
     import_id = await start_import(connection, text, mode=ImportMode.REPLACE, is_reviewed=False)
-    hits = 0
-
-    def kill(name: str) -> None:
-        nonlocal hits
-        hits += name == "import.committed"
-        if hits == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("coupons.failpoints.hit", kill)
-        with pytest.raises((Killed, BaseExceptionGroup)):
-            await run_worker(connection, pool, import_id)
-    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s'")
+    await kill_at(connection, pool, monkeypatch, import_id, "import.committed", hit=2)
     position = await connection.fetchval("SELECT position FROM import_job")
     changed = text[:position] + "".join(BAD.format(number) for number in range(500))
     assert position > 0

@@ -14,7 +14,7 @@ from coupons.states import ImportMode
 from coupons.store import groups, import_chunks, imports, invariants, lists, sendouts, undo
 from coupons.store.imports import ImportStatus
 from tests.factories import add_codes, add_group, add_list, prepare, save_message, start
-from tests.integration.test_imports import Killed, codes_of, reasons, run_worker, send_one, start_import, worker
+from tests.integration.test_imports import codes_of, kill_at, reasons, run_worker, send_one, start_import, worker
 from tests.integration.test_imports import pool as pool  # noqa: PLC0414 - a fixture
 from tests.integration.test_imports import small_chunks as small_chunks  # noqa: PLC0414 - a fixture
 
@@ -45,22 +45,6 @@ async def undo_import(connection: Connection, pool: Pool, import_id: UUID) -> Im
 
 def numbered(prefix: str, count: int) -> str:
     return "".join(f"{prefix}-{number:09}\n" for number in range(count))
-
-
-async def kill_at(
-    connection: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch, import_id: UUID, place: str
-) -> None:
-    """Run the import until a worker dies at the failpoint, and let its lease expire."""
-
-    def kill(name: str) -> None:
-        if name == place:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("coupons.failpoints.hit", kill)
-        with pytest.raises((Killed, BaseExceptionGroup)):
-            await run_worker(connection, pool, import_id)
-    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE id = $1", import_id)
 
 
 async def available(connection: Connection, name: str = "a") -> int:
@@ -197,19 +181,8 @@ async def test_a_killed_undo_is_continued(
     before = await codes_of(connection)
     done = await import_text(connection, pool, "\n".join(f"NEW-{n:06}" for n in range(60)), ImportMode.REPLACE)
     import_id = await start_undo(connection, done)
-    hits = 0
-
-    def kill(name: str) -> None:
-        nonlocal hits
-        hits += name == place
-        if name == place and hits == 2 - (place == "import.complete"):
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("coupons.failpoints.hit", kill)
-        with pytest.raises((Killed, BaseExceptionGroup)):
-            await run_worker(connection, pool, import_id)
-    await connection.execute("UPDATE import_job SET lease_until = now() - interval '1 s' WHERE id = $1", import_id)
+    hit = 1 if place == "import.complete" else 2
+    await kill_at(connection, pool, monkeypatch, import_id, place, hit=hit)
     found = await run_worker(connection, pool, import_id)
     assert (found.state, found.added, found.removed) == ("finished", 100, 60)
     assert await codes_of(connection) == before
