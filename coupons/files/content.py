@@ -52,7 +52,11 @@ _BY_BYTES: tuple[tuple[Callable[[bytes], bool], Content], ...] = (
     (_starts(b"PK\x03\x04", b"PK\x05\x06"), Content(_TWICE, "compress it once")),
     (_starts(b"\x1f\x8b\x08"), Content(_TWICE, "compress it once")),
     (_starts(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), Content("an old Office document", _OFFICE)),
-    (_binary(b"\x09\x08", b"\x09\x04", b"\x09\x02", b"\x09\x00"), Content("a very old Excel file", _OFFICE)),
+    (
+        # the first record of BIFF 2 to 5; the shorter 09 00 is also a tab in UTF-16
+        _starts(b"\t\0\x04\0", b"\t\x02\x06\0", b"\t\x04\x06\0", b"\t\x08\x08\0", b"\t\x08\x10\0"),
+        Content("a very old Excel file", _OFFICE),
+    ),
     (_starts(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"\x00\x00\x01\x00"), _PICTURE),
     (_binary(b"GIF87a", b"GIF89a", b"BM"), _PICTURE),
     (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", _PICTURE),

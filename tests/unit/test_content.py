@@ -117,3 +117,9 @@ def test_other_content_is_refused_with_a_remedy(
 def test_a_code_may_begin_like_other_content(text: str) -> None:
     """Codes that begin like JSON, a page, a picture or a program are not mistaken for it."""
     assert recognize(text.encode()) is None
+
+
+def test_a_tab_in_utf_16_is_text() -> None:
+    """Its first bytes are those of the oldest Excel files, whose next bytes are a control character in UTF-16."""
+    assert recognize("\tAB12CD".encode("utf-16-le"), "utf-16-le") is None
+    assert "very old Excel" in str(recognize(b"\t\0\x04\0\x02\0\x10\0"))

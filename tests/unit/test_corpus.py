@@ -108,12 +108,13 @@ def tables(draw: st.DrawFn) -> tuple[bytes, FileFormat, list[str]]:
     if has_header:
         rows.insert(0, [*(f"a{n}" for n in range(before)), "Code", *(f"b{n}" for n in range(after))])
     by_name = has_header and draw(st.booleans())
+    is_certain = not any("=" in code or code.startswith("- ") for code in codes)  # "x=1" may be a label and a code
     file_format = FileFormat(
         kind="csv",
         separator=separator,
         encoding="utf-8" if encoding in MARKED else encoding,
         column=None if by_name else before + 1,
-        header=None if by_name else has_header,
+        header=None if by_name and is_certain else has_header,
         force_encoding=True,  # two letters of cp1252 may be one of UTF-8
     )
     written = (
